@@ -1,0 +1,39 @@
+"""Names of stages: a stage is named by everything that it was trained on (DESIGN.md).
+
+Pure: values in, digests out. Every hash is domain-separated by its first field, and fields are
+length-prefixed, so no two different inputs ever feed the same bytes to the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+STAGE_DOMAIN = "s3t/stage/1"
+RECIPE_DOMAIN = "s3t/recipe/1"
+
+
+def digest_fields(*fields: str) -> str:
+    """SHA-256, in hex, of the length-prefixed UTF-8 fields."""
+    hasher = hashlib.sha256()
+    for field in fields:
+        data = field.encode()
+        hasher.update(len(data).to_bytes(8, "big"))
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def recipe_digest(recipe: Mapping[str, object]) -> str:
+    """Digest of everything but the data that decides weights, from its canonical JSON form."""
+    return digest_fields(RECIPE_DOMAIN, json.dumps(recipe, sort_keys=True, separators=(",", ":"), allow_nan=False))
+
+
+def stage_id(recipe: str, parent: str | None, shard: int, slice_index: int, slice_digest: str) -> str:
+    """Name of the stage that adds `slice_index` of `shard` on top of `parent` (None: the base).
+
+    The place (shard, slice) is part of the name although the slice's digest follows it: seeds and
+    data order derive from the place, so two places with equal data (two empty slices) still train
+    differently and must not share a name.
+    """
+    return digest_fields(STAGE_DOMAIN, recipe, parent or "base", str(shard), str(slice_index), slice_digest)
