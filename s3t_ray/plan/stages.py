@@ -8,7 +8,7 @@ at and after that slice's position.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence as Seq
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3t_ray.plan.identity import stage_id
@@ -70,7 +70,9 @@ class Delta:
     ready: tuple[Stage, ...]  # missing, with the parent there; shallowest first
 
 
-def plan_shard(shard: int, orders: Seq[tuple[int, ...]], slice_digests: Mapping[int, str], recipe: str) -> ShardPlan:
+def plan_shard(
+    shard: int, orders: Sequence[tuple[int, ...]], slice_digests: Mapping[int, str], recipe: str
+) -> ShardPlan:
     """The plan of `shard`: one chain of stages an order, prefixes shared."""
     stages: dict[str, Stage] = {}
     chains: list[tuple[str, ...]] = []

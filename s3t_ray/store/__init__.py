@@ -1,0 +1,5 @@
+"""Where a run's files live: a local disk, S3 or GCS, with atomic publishing and complete erasure."""
+
+from s3t_ray.store.store import Store
+
+__all__ = ["Store"]

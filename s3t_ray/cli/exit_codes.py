@@ -1,0 +1,55 @@
+"""What each exit code of `s3t` means: the one table behind `s3t --help` and the documentation.
+
+Derived from the classes in `s3t_ray.errors`, so that a new error cannot be left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from textwrap import fill
+
+from s3t_ray import errors
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count it."""
+
+
+@dataclass(frozen=True)
+class ExitCode:
+    code: int
+    name: str
+    meaning: str
+
+
+def exit_codes() -> tuple[ExitCode, ...]:
+    """All exit codes, ascending."""
+    ours = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.S3TError)]
+    named = [
+        ExitCode(kind.exit_code, kind.__name__, (kind.__doc__ or "").split("\n")[0])
+        for kind in ours
+        if kind is not errors.S3TError
+    ]
+    rest = [
+        ExitCode(0, "done", "Everything asked for is done."),
+        ExitCode(1, "bug", "A fault of s3t_ray, with a traceback; or the reader of the output went away."),
+        ExitCode(2, "usage", "The command line is wrong: a missing argument, an unknown option."),
+        ExitCode(INTERRUPTED, "interrupted", "Stopped with Ctrl-C; the same command goes on where it stopped."),
+    ]
+    return tuple(sorted((*named, *rest), key=lambda row: (row.code, row.name)))
+
+
+def exit_codes_markdown() -> str:
+    """The table as Markdown, for the documentation."""
+    rows = "".join(f"| {row.code} | {row.name} | {row.meaning} |\n" for row in exit_codes())
+    return f"| code | name | meaning |\n|---|---|---|\n{rows}"
+
+
+def exit_codes_text() -> str:
+    """The table as lines of at most 76 characters, for the main help."""
+    meanings: dict[int, list[str]] = {}
+    for row in exit_codes():
+        meanings.setdefault(row.code, []).append(row.meaning)
+    return "\n".join(
+        fill(" ".join(meaning), 76, initial_indent=f"{code:>3}  ", subsequent_indent=" " * 5)
+        for code, meaning in meanings.items()
+    )

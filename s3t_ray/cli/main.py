@@ -1,0 +1,88 @@
+"""The `s3t` command: its commands, and what becomes of errors.
+
+Thin on purpose: a command parses, calls the runtime and prints. Nothing heavy (torch, Ray,
+transformers, pyarrow, SQLAlchemy) is imported before the command that needs it runs, so that help
+and planning start at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from s3t_ray import __version__
+from s3t_ray.cli import configs, delete, demo, plan, read, train, verify
+from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
+from s3t_ray.cli.output import note, print_document, print_error
+from s3t_ray.errors import S3TError
+
+_GOES_ON = ("train", "delete", "demo")
+
+
+class Commands(TyperGroup):
+    """Turns our errors into two lines and an exit code; all others are bugs and keep their traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except S3TError as error:
+            print_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            resume = "; the same command goes on where it stopped" if ctx.invoked_subcommand in _GOES_ON else ""
+            note(f"interrupted{resume}")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="s3t",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=f"Exit codes:\n{exit_codes_text()}",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print_document(f"s3t_ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Fine-tune a language model so that any record can be deleted from it exactly, provably and cheaply.
+
+    Begin with `s3t demo`, or take a ready config:
+      s3t configs show llama-2-13b > my.yaml
+      s3t plan my.yaml
+      s3t train my.yaml
+      s3t delete RUN --id record-17
+    """
+
+
+plan.add_to(app)
+train.add_to(app)
+delete.add_to(app)
+read.add_to(app)
+verify.add_to(app)
+demo.add_to(app)
+configs.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the `s3t` script."""
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

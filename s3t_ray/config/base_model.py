@@ -1,0 +1,175 @@
+"""The base model on disk: where it is, how large it is, and the digest of its bytes.
+
+In: the `model` section. Out: a folder in Hugging Face format, its ModelShape, its digest. Must never
+load weights, run code that comes with a model, or accept pickled weights; the hub is asked only
+when the path is no local folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from s3t_ray.config.refusal import refusal
+from s3t_ray.config.schema import Config, Model, ModelShape
+from s3t_ray.errors import ConfigError
+
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+_GATED = ("llama", "mistral", "qwen2", "qwen3")
+_PLAIN_MLP = ("bert", "roberta")
+_READ_BYTES = 1 << 20
+
+
+def find_base(model: Model) -> Path:
+    """The folder of the base model; a hub name is downloaded to the hub's own cache once.
+
+    Raises ConfigError: it is neither here nor on the hub, or has no safetensors weights.
+    """
+    folder = Path(model.path).expanduser()
+    if not folder.is_dir():
+        if folder.exists() or model.path.startswith(("/", ".", "~")):
+            raise ConfigError(f"model.path = {model.path}: not a folder", "name the folder that holds config.json")
+        folder = _download(model)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"model.path = {model.path}: {folder} has no config.json", "name a Hugging Face model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"model.path = {model.path}: {folder} has no *.safetensors weights",
+            "save the model with save_pretrained (safetensors); pickled weights are not accepted",
+        )
+    return folder.absolute()
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """Sizes out of the config.json of `folder` (Llama, Mistral, Qwen 2 and 3, BERT, RoBERTa)."""
+    settings = _read_json(folder / "config.json")
+    family = settings.get("model_type")
+    if family not in (*_GATED, *_PLAIN_MLP):
+        raise ConfigError(
+            f"{folder}/config.json: model_type {family!r} is not supported",
+            f"use a base of one of these families: {', '.join((*_GATED, *_PLAIN_MLP))}",
+        )
+    heads = _size(settings, "num_attention_heads", folder)
+    positions = settings.get("max_position_embeddings")
+    if family == "roberta" and isinstance(positions, int):
+        positions -= 2  # RoBERTa's first two rows are for padding
+    return ModelShape(
+        layers=_size(settings, "num_hidden_layers", folder),
+        hidden=_size(settings, "hidden_size", folder),
+        intermediate=_size(settings, "intermediate_size", folder),
+        heads=heads,
+        kv_heads=_size(settings, "num_key_value_heads", folder) if settings.get("num_key_value_heads") else heads,
+        vocabulary=_size(settings, "vocab_size", folder),
+        # Where config.json is silent, Llama's family does not tie and BERT's does.
+        tied_embeddings=bool(settings.get("tie_word_embeddings", family in _PLAIN_MLP)),
+        head_size=settings.get("head_dim"),
+        gated_mlp=family in _GATED,
+        positions=positions,
+    )
+
+
+def check_base(config: Config, folder: Path) -> ModelShape:
+    """The real shape of the base, once the config is known to fit it.
+
+    Raises ConfigError: `model.shape` tells another size, the layer groups or the tokens do not fit.
+    """
+    real, told = read_shape(folder), config.model.shape
+    if told is not None:
+        # What the config leaves at null is not told.
+        wrong = [
+            f"{name} {value} (config.json: {getattr(real, name)})"
+            for name, value in told.model_dump(exclude={"head_size"}).items()
+            if value is not None and value != getattr(real, name)
+        ]
+        if told.head_dim != real.head_dim:
+            wrong.append(f"head_size {told.head_dim} (config.json: {real.head_dim})")
+        if wrong:
+            raise ConfigError(f"model.shape differs from {folder}: {', '.join(wrong)}", "correct or remove model.shape")
+    try:
+        config.check_depth(real.layers)
+        if real.positions is not None and config.task.max_tokens > real.positions:
+            raise refusal(
+                "task.max_tokens",
+                config.task.max_tokens,
+                f"the model takes at most {real.positions} tokens",
+                f"set task.max_tokens to {real.positions} or less",
+            )
+    except ValueError as error:
+        raise ConfigError(str(error), f"change the config, or choose another base than {folder}") from error
+    return real
+
+
+def digest_base(folder: Path) -> str:
+    """SHA-256 over names and bytes of everything in `folder` that decides what the model computes.
+
+    That is the weights, config.json and the tokenizer; settings of generation, the README and the
+    folder's own name are left out. Reads in pieces, about a second a gigabyte.
+    """
+    names = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
+    names |= {name for name in ("config.json", *_TOKENIZER_FILES) if (folder / name).is_file()}
+    hasher = hashlib.sha256(b"s3t/base/1")
+    try:
+        for name in sorted(names):
+            path = folder / name
+            hasher.update(len(name.encode()).to_bytes(8, "big") + name.encode())
+            hasher.update(path.stat().st_size.to_bytes(8, "big"))
+            with path.open("rb") as file:
+                while piece := file.read(_READ_BYTES):
+                    hasher.update(piece)
+    except OSError as error:
+        raise ConfigError(f"base model {folder} cannot be read: {error}", "restore the folder and try again") from error
+    return hasher.hexdigest()
+
+
+def _download(model: Model) -> Path:
+    # Imported late: the hub's client costs a second that a local base need not pay.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfUriError, HFValidationError, RevisionResolutionError
+    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
+
+    wanted = [*_WEIGHTS, "config.json", "generation_config.json", *_TOKENIZER_FILES]
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=wanted))
+    except (HFValidationError, HfUriError) as error:
+        raise ConfigError(
+            f"model.path = {model.path}: neither a folder nor a hub name", "name a folder, or a model as owner/name"
+        ) from error
+    except (ClientError, RevisionResolutionError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"model.path = {model.path} is no local folder, and the hub did not give it: {reason}",
+            "check the name, your network and your access to the model, or give a local folder",
+        ) from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", "restore the base model's folder") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} is not a JSON object", "restore the base model's folder")
+    return settings
+
+
+def _size(settings: Mapping[str, Any], name: str, folder: Path) -> int:
+    value = settings.get(name)
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{folder}/config.json: {name} = {value!r}, not a positive whole number", "restore the file")
+    return value

@@ -1,0 +1,187 @@
+"""What several fields of the config must agree on, so that an impossible run is refused at its start.
+
+In: a section or the whole config, each field valid by itself. Out: nothing, or a refusal (a
+ValueError) that names field, value and fix. Must never look at the disk, the network or the clock.
+"""
+
+from __future__ import annotations
+
+import re
+from math import comb, factorial
+from typing import TYPE_CHECKING
+
+from s3t_ray.config.refusal import refusal
+
+if TYPE_CHECKING:
+    from s3t_ray.config.schema import Config, Data, Task
+
+_SCHEMES = ("file", "s3", "gs")
+_PASSWORD = re.compile(r"://[^/@:]*:([^@]+)@|[?&]password=([^&]+)")
+_FROM_ENVIRONMENT = re.compile(r"(\$\{\w+\})+")
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a storage URI lies on another machine (a plain path and file:// do not)."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def check_task(task: Task) -> None:
+    if task.kind == "classification":
+        if len(task.labels) < 2:
+            raise refusal(
+                "task.labels", list(task.labels), "classification needs at least 2 classes", "name them in task.labels"
+            )
+        if len(set(task.labels)) < len(task.labels):
+            raise refusal("task.labels", list(task.labels), "a class is named twice", "name each class once")
+    elif task.labels:
+        raise refusal(
+            "task.labels", list(task.labels), f"kind is {task.kind}", "remove task.labels, or set kind: classification"
+        )
+
+
+def check_data(data: Data) -> None:
+    if data.partition_by == "subject" and data.subject_field is None:
+        raise refusal(
+            "data.partition_by",
+            "subject",
+            "data.subject_field names no field",
+            "name the field in data.subject_field, or use partition_by: record",
+        )
+    if data.holdout and data.holdout_path:
+        raise refusal(
+            "data.holdout", data.holdout, "data.holdout_path is given too", "keep one of holdout and holdout_path"
+        )
+    if data.id_field is not None and data.id_field == data.subject_field:
+        raise refusal(
+            "data.subject_field",
+            data.subject_field,
+            "data.id_field is the same field",
+            "remove subject_field: a record's own id needs no subject",
+        )
+
+
+def check_orders(config: Config) -> None:
+    slices, budget, order = config.slices, config.budget, config.order
+    if budget > factorial(slices):
+        raise refusal(
+            "budget",
+            budget,
+            f"{slices} slices have only {factorial(slices)} orders",
+            f"set budget to 1..{factorial(slices)}",
+        )
+    chains = comb(slices, slices // 2)
+    if order.kind == "chains" and budget > chains:
+        raise refusal(
+            "budget",
+            budget,
+            f"{chains} chains of {slices} slices already reach the greatest depth after any deletions",
+            f"set budget to 1..{chains}, or order.kind to random",
+        )
+    if order.kind != "explicit":
+        if order.sequences:
+            raise refusal(
+                "order.sequences",
+                f"{len(order.sequences)} orders",
+                f"order.kind is {order.kind}",
+                "remove order.sequences, or set order.kind: explicit",
+            )
+        return
+    if len(order.sequences) != budget:
+        raise refusal(
+            "order.sequences",
+            f"{len(order.sequences)} orders",
+            f"budget is {budget}",
+            f"list exactly {budget}, or set budget to {max(1, len(order.sequences))}",
+        )
+    whole = list(range(slices))
+    for sequence in order.sequences:
+        if sorted(sequence) != whole:
+            raise refusal(
+                "order.sequences",
+                list(sequence),
+                f"it is not a permutation of {whole}",
+                "list each slice once in each order",
+            )
+    if len(set(order.sequences)) != budget:
+        raise refusal("order.sequences", "an order twice", "it would train nothing new", "make each order different")
+
+
+def check_engine(config: Config) -> None:
+    on_cpu = config.workers.gpus_per_rank == 0
+    if config.model.quantize != "none" and on_cpu:
+        raise refusal(
+            "model.quantize",
+            config.model.quantize,
+            "bitsandbytes needs a GPU and workers.gpus_per_rank is 0",
+            "set workers.gpus_per_rank to 1, or model.quantize to none",
+        )
+    if config.model.quantize != "none" and config.engine.zero_stage == 3:
+        raise refusal(
+            "model.quantize",
+            config.model.quantize,
+            "ZeRO 3 cannot split quantised weights over ranks",
+            "set engine.zero_stage to 0, 1 or 2, or model.quantize to none",
+        )
+    if config.engine.precision == "bfloat16" and on_cpu:
+        raise refusal(
+            "engine.precision",
+            "bfloat16",
+            "on CPU it is about 15 times slower than float32 and workers.gpus_per_rank is 0",
+            "set engine.precision to float32, or workers.gpus_per_rank to 1",
+        )
+    if config.model.attention == "flash_attention_2" and (on_cpu or config.engine.precision != "bfloat16"):
+        raise refusal(
+            "model.attention",
+            "flash_attention_2",
+            "it runs only on GPU in bfloat16",
+            "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
+        )
+    shape = config.model.shape
+    if shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:
+        raise refusal(
+            "task.max_tokens",
+            config.task.max_tokens,
+            f"the model takes at most {shape.positions} tokens",
+            f"set task.max_tokens to {shape.positions} or less",
+        )
+
+
+def check_places(config: Config) -> None:
+    uri, url = config.storage.uri, config.ledger.url
+    if "://" in uri and uri.split("://", 1)[0] not in _SCHEMES:
+        raise refusal("storage.uri", uri, "this kind of storage is not known", "give a path, s3://... or gs://...")
+    if is_remote(uri) and url is None:
+        raise refusal(
+            "ledger.url",
+            "null",
+            f"storage.uri is remote ({uri}) and SQLite needs a local folder",
+            "name a PostgreSQL server: postgresql+psycopg://user:${LEDGER_PASSWORD}@host/database",
+        )
+    if is_remote(uri) and config.keys.dir is None:
+        raise refusal(
+            "keys.dir",
+            "null",
+            f"storage.uri is remote ({uri}), and the keys must not lie in it",
+            "name a folder on the head node that only this user can read",
+        )
+    if url is not None:
+        _check_ledger_url(url)
+
+
+def _check_ledger_url(url: str) -> None:
+    """The value is never shown: it may hold a password."""
+    if not url.startswith(("sqlite:///", "postgresql+psycopg://", "${")):
+        raise refusal(
+            "ledger.url",
+            "(not shown)",
+            "it begins with neither sqlite:/// nor postgresql+psycopg://",
+            "write sqlite:////absolute/path or postgresql+psycopg://user:${LEDGER_PASSWORD}@host/database",
+        )
+    found = _PASSWORD.search(url)
+    if found and not _FROM_ENVIRONMENT.fullmatch(found.group(1) or found.group(2)):
+        raise refusal(
+            "ledger.url",
+            "(not shown)",
+            "it holds a password in clear text, which would be kept in the run's storage",
+            "put the password in the environment and write ${LEDGER_PASSWORD} in its place",
+        )

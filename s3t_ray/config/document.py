@@ -1,0 +1,124 @@
+"""YAML text into plain values, with the line of every field, and nothing that hides: no field twice,
+no aliases, no tags of Python.
+
+In: YAML text, and `a.b=value` overrides. Out: a Document. Must never construct anything but plain
+values, and must never look at the schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from s3t_ray.errors import ConfigError
+
+FieldPath = tuple[str | int, ...]
+
+# YAML 1.1 takes 2e-5 for text (it wants 2.0e-5); everyone means the number.
+_PLAIN_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed config before validation. `places` says where a field was given: a line, or an override."""
+
+    origin: str
+    tree: dict[str, Any]
+    places: dict[FieldPath, str]
+
+    def place(self, path: FieldPath) -> str:
+        """Where the field at `path`, or the nearest section round it, was given; "" when nowhere."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return ""
+
+
+def parse_document(text: str, origin: str) -> Document:
+    """The mapping that `text` holds. Raises ConfigError with the line of what YAML does not allow."""
+    places: dict[FieldPath, str] = {}
+    value = _construct(text, origin, places)
+    if value is None:
+        raise ConfigError(f"{origin} is empty", "write a config, or begin from a ready one (see docs/config.md)")
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{origin} holds {_kind(value)}, not fields with values", "write `name: value` lines (see docs/config.md)"
+        )
+    return Document(origin, value, places)
+
+
+def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
+    """`document` with each `section.field=value` (value in YAML) put in its place."""
+    tree, places = _copy(document.tree), dict(document.places)
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        path = tuple(name.strip().split("."))
+        if not equals or not all(path):
+            raise ConfigError(f"override {override!r} is not of the form section.field=value", "write e.g. lora.rank=8")
+        node = tree
+        for depth, key in enumerate(path[:-1], start=1):
+            node = node.setdefault(key, {})
+            if not isinstance(node, dict):
+                raise ConfigError(
+                    f"override {override!r}: {'.'.join(path[:depth])} is {_kind(node)}, not a section",
+                    f"override {'.'.join(path[:depth])} itself",
+                )
+        node[path[-1]] = _construct(text, f"override of {name.strip()}", {})
+        places[path] = "override"
+    return Document(document.origin, tree, places)
+
+
+def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value out in each place")
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _inspect(node, (), origin, places)
+        return loader.construct_document(node)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(
+            f"{origin}{line}: not valid YAML: {reason}", "check indentation, quotes and brackets there"
+        ) from error
+
+
+def _inspect(node: yaml.Node, path: FieldPath, origin: str, places: dict[FieldPath, str]) -> None:
+    """Note each field's line, refuse a field given twice, and read 2e-5 as a number."""
+    line = node.start_mark.line + 1
+    if path:
+        places.setdefault(path, f"line {line}")
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            name, key_line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                dotted = ".".join(str(part) for part in (*path, name))
+                raise ConfigError(
+                    f"{origin}: {dotted} is given twice, in lines {seen[name]} and {key_line}", "keep one of them"
+                )
+            seen[name] = key_line
+            places[(*path, name)] = f"line {key_line}"
+            _inspect(value, (*path, name), origin, places)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _inspect(value, (*path, index), origin, places)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None and _PLAIN_FLOAT.fullmatch(node.value):
+        node.tag = "tag:yaml.org,2002:float"
+
+
+def _copy(value: Any) -> Any:
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _kind(value: object) -> str:
+    kinds = {list: "a list", dict: "a section", str: "text", type(None): "null"}
+    return kinds.get(type(value), f"the value {value!r}")

@@ -1,0 +1,86 @@
+"""Where a run lives: its storage, its ledger, its keys.
+
+In: a Config and the environment (for ${NAME} in `ledger.url`). Out: a RunLocation. Must never
+create a folder or connect to anything, and must never show a value of the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from s3t_ray.config.checks import is_remote
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ConfigError
+
+LEDGER_FILE = "ledger.db"
+"""The default ledger, in the run's folder."""
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class RunLocation:
+    """Resolved places of a run. `ledger_url` can hold a password: never print or store it."""
+
+    storage_uri: str
+    ledger_url: str = field(repr=False)
+    keys_dir: Path
+
+
+def locate(config: Config) -> RunLocation:
+    """Places of the run of `config`. Raises ConfigError: a variable is not set, keys lie in the storage."""
+    check_keys_apart(config)
+    uri = config.storage.uri
+    if not is_remote(uri):
+        uri = str(_local(uri))
+    url = f"sqlite:///{uri}/{LEDGER_FILE}" if config.ledger.url is None else _expand(config.ledger.url)
+    return RunLocation(uri, url, _keys_dir(config))
+
+
+def check_keys_apart(config: Config) -> None:
+    """Raise ConfigError when the keys would lie inside the run's storage, where a copy takes them along."""
+    if is_remote(config.storage.uri):
+        return
+    root, keys = _local(config.storage.uri).resolve(), _keys_dir(config).resolve()
+    if keys.is_relative_to(root):
+        raise ConfigError(
+            f"keys.dir = {keys}: it lies inside storage.uri ({root}), so a copy of the run would hold its keys",
+            f"name a folder outside it, such as {root}.keys, or remove keys.dir",
+        )
+
+
+def _keys_dir(config: Config) -> Path:
+    if config.keys.dir is not None:
+        return _local(config.keys.dir)
+    if is_remote(config.storage.uri):
+        raise ConfigError("keys.dir is not set and the storage is remote", "name a folder on the head node in keys.dir")
+    root = _local(config.storage.uri)
+    return root.with_name(f"{root.name}.keys")
+
+
+def _local(path: str) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path.removeprefix("file://"))))
+
+
+def _expand(url: str) -> str:
+    """`url` with each ${NAME} taken from the environment.
+
+    Before the `@` of the host (user and password) a value is percent-encoded, so that a password may
+    hold any character; elsewhere it is taken as it is.
+    """
+    host = url.rfind("@")
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        found = os.environ.get(name)
+        if not found:
+            raise ConfigError(
+                f"ledger.url takes ${{{name}}} from the environment, but it is not set", f"export {name}=..."
+            )
+        return quote(found, safe="") if match.start() < host else found
+
+    return _VARIABLE.sub(value, url)

@@ -1,0 +1,65 @@
+"""The recipe of a run: every setting, but the data, that decides trained weights.
+
+In: a Config and the digest of the base model. Out: a flat, JSON-able mapping that
+`plan.identity.recipe_digest` names stages with. Must never hold a path, a clock or a machine: the
+same recipe on another machine is the same recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from s3t_ray.config.schema import Config
+
+RECIPE_FORMAT = 1
+"""Raise it when the code changes what weights come out of the same settings and data."""
+
+RECIPE_FIELDS = (
+    "seed",
+    "shards",
+    "slices",
+    "model.attention",
+    "model.quantize",
+    "task.kind",
+    "task.max_tokens",
+    "task.prompt",
+    "task.train_on_prompt",
+    "task.labels",
+    "data.partition_by",
+    "data.holdout",
+    "lora.rank",
+    "lora.alpha",
+    "lora.dropout",
+    "lora.use_rslora",
+    "lora.layers_per_group",
+    "lora.targets",
+    "optimizer.lr",
+    "optimizer.betas",
+    "optimizer.eps",
+    "optimizer.weight_decay",
+    "optimizer.warmup",
+    "optimizer.schedule",
+    "optimizer.epochs",
+    "optimizer.batch_records",
+    "optimizer.grad_clip",
+    "engine.precision",
+    "engine.zero_stage",
+    "engine.ranks",
+    "engine.threads",
+    "engine.micro_batch_tokens",
+    "engine.hidden_states",
+    "engine.gradient_checkpointing",
+)
+"""The fields whose docstring in schema.py says `Recipe`; a test keeps the two equal."""
+
+
+def recipe(config: Config, base_digest: str) -> dict[str, object]:
+    """Each recipe field by its dotted name, with `base_digest` and the recipe's format."""
+    plain = config.model_dump(mode="json")
+    settings: dict[str, object] = {"format": RECIPE_FORMAT, "base_digest": base_digest}
+    for name in RECIPE_FIELDS:
+        value: Any = plain
+        for part in name.split("."):
+            value = value[part]
+        settings[name] = value
+    return settings

@@ -1,0 +1,42 @@
+"""Which texts have come by already, in memory that does not grow.
+
+In: texts, one by one. Out: whether each is new. A private temporary SQLite file, gone when closed,
+holds what the cache does not. Must never keep a text itself, only its digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from types import TracebackType
+
+_CACHE_KIB = 32 << 10
+_DIGEST_BYTES = 16
+
+
+class Seen:
+    """A set that only grows; use it as a context manager."""
+
+    def __init__(self) -> None:
+        # The empty name is SQLite's own for a temporary file. A generator can end in another thread
+        # than it began in.
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._connection.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._connection.execute("BEGIN")  # one transaction to the end: nothing here need last
+
+    def add(self, text: str) -> bool:
+        """Take `text` in; whether it is new."""
+        digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+        return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Seen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,203 @@
+"""Connections, durability and locking: everything that differs between SQLite and PostgreSQL.
+
+In: a URL. Out: short read and write transactions. One writer at a time, in both databases: SQLite
+by BEGIN IMMEDIATE, PostgreSQL by locking the single row of `s3t_head` before anything else, so that
+sequence numbers follow the order of commits and no two writers can deadlock. A commit has reached
+the disk before it returns. SQLite's WAL needs a local disk: several machines need PostgreSQL.
+
+Driver errors leave this module only as LedgerError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
+from s3t_ray.ledger.schema import HEAD
+from s3t_ray.ledger.transaction import Head, Transaction
+
+LOCK_WAIT_SECONDS = 60
+_MIGRATION_LOCK = 0x53335452  # "S3TR": PostgreSQL's advisory lock for opening an empty database
+_FIXES = (
+    ("not a database", "name the ledger's own file; if this is the ledger, restore it from a backup"),
+    ("malformed", "the file is damaged: restore it from a backup"),
+    ("locked", "another process has been writing for long: wait for it, or end it"),
+    ("lock timeout", "another process has been writing for long: wait for it, or end it"),
+    ("full", "free space on the ledger's disk, then try again: nothing was changed"),
+    ("readonly", "make the ledger's file and its folder writable"),
+    ("unable to open", "check the path and the rights of the ledger's folder"),
+)
+
+
+class Database:
+    """One database, opened and of the latest schema. Thread-safe."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+        self._writer = engine.execution_options(s3t_write=True)
+        # SQLite's snapshots are of one moment already.
+        snapshot = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+        self._reader = engine.execution_options(**snapshot)
+        self._engine = engine
+        self._clock = clock
+
+    @classmethod
+    def open(cls, address: str, create: bool, clock: Callable[[], datetime]) -> Database:
+        """See `Ledger.open`."""
+        url = _parse(address)
+        if url.get_backend_name() == "sqlite":
+            _require_file(url, create)
+        database = cls(_make_engine(url), clock)
+        try:
+            database._bring_up_to_date(create)
+        except LedgerError:
+            database.close()
+            raise
+        return database
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def now(self) -> str:
+        """UTC, ISO 8601 with microseconds."""
+        return self._clock().astimezone(UTC).isoformat(timespec="microseconds")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent snapshot."""
+        with self._refusals(), self._reader.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """The one write transaction; durable when the block ends, undone when it raises."""
+        with self._refusals(), self._writer.connect() as connection, connection.begin():
+            row = connection.execute(select(HEAD).with_for_update()).one()
+            transaction = Transaction(connection, Head(row.sequence, row.epoch, row.holder, row.beats), self.now())
+            yield transaction
+            transaction.store_head()
+
+    def _bring_up_to_date(self, create: bool) -> None:
+        with self.read() as connection:
+            version = schema_version(connection)
+            if version is None and not create:
+                raise self._not_a_ledger()
+            if version is None and connection.dialect.name == "sqlite" and inspect(connection).get_table_names():
+                raise self._not_a_ledger()
+        if version == LATEST:
+            return
+        check_version(version or 0)
+        if version is None and self._engine.dialect.name == "sqlite":
+            # Kept in the file from now on; it cannot change inside a transaction.
+            with self._refusals(), self._engine.raw_connection() as raw:
+                raw.execute("PRAGMA journal_mode = WAL")
+        with self._refusals(), self._writer.connect() as connection, connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            migrate(connection, self.now())
+
+    def _not_a_ledger(self) -> LedgerError:
+        return LedgerError(
+            f"{_shown(self._engine.url)} holds no ledger",
+            "name the database of an existing run (`ledger.url`), or start a new run with an empty one",
+        )
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            reason = str(error.orig).strip()
+            fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")
+            raise LedgerError(
+                f"the ledger {_shown(self._engine.url)} refused: {reason}",
+                fix or "check that the database is there and that this user may read and write it",
+            ) from error
+
+
+def _parse(address: str) -> URL:
+    try:
+        url = make_url(address)
+    except ArgumentError as error:
+        raise LedgerError(
+            "the ledger's URL cannot be read", "use sqlite:///<path> or postgresql://user@host/name"
+        ) from error
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise LedgerError(f"a ledger cannot live in {backend}", "use sqlite:///<path> or postgresql://user@host/name")
+    if not url.database or url.database == ":memory:" or url.query:
+        raise LedgerError(
+            f"{_shown(url)} names no file on disk, and a ledger must survive a crash", "use sqlite:///<path>"
+        )
+    return url.set(drivername="sqlite+pysqlite")
+
+
+def _require_file(url: URL, create: bool) -> None:
+    """Make the empty file, durably, or refuse: SQLite itself would create one on any mistyped path."""
+    path = Path(str(url.database))
+    if path.is_file():
+        return
+    if not create or path.exists():
+        raise LedgerError(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise LedgerError(
+            f"the ledger {path} cannot be created: {error.strerror}", "choose a folder this user can write to"
+        ) from error
+
+
+def _make_engine(url: URL) -> Engine:
+    if url.get_backend_name() == "postgresql":
+        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        event.listen(engine, "connect", _prepare_postgres)
+        return engine
+    engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
+    for setting in (
+        f"busy_timeout = {LOCK_WAIT_SECONDS * 1000}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "secure_delete = ON",  # what a purge erases is overwritten, not only unlinked
+        "cache_size = -65536",  # 64 MiB: ids are HMACs, so inserts fall all over the index
+    ):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("s3t_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _prepare_postgres(connection: Any, _record: object) -> None:
+    connection.execute(f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
+    # A role or server may have it off, and then a commit returns before it is on disk.
+    if connection.execute("SHOW synchronous_commit").fetchone()[0] == "off":
+        connection.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)

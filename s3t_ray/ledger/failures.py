@@ -1,0 +1,30 @@
+"""Failed attempts at stages, counted until the stage is accepted, so that a restart remembers them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, select, update
+
+from s3t_ray.ledger.schema import FAILURES
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import EventKind, Failure
+
+MAX_ERROR_CHARACTERS = 2000
+
+
+def record(tx: Transaction, stage_id: str, error: str) -> None:
+    """One more failed attempt."""
+    shown = error[:MAX_ERROR_CHARACTERS]
+    known = tx.connection.execute(select(FAILURES.c.attempts).where(FAILURES.c.stage == stage_id)).scalar()
+    if known is None:
+        tx.connection.execute(insert(FAILURES).values(stage=stage_id, attempts=1, error=shown, at=tx.now))
+    else:
+        tx.connection.execute(
+            update(FAILURES).where(FAILURES.c.stage == stage_id).values(attempts=known + 1, error=shown, at=tx.now)
+        )
+    tx.event(EventKind.STAGE_FAILED, None, {"stage": stage_id, "attempt": (known or 0) + 1})
+
+
+def read(connection: Connection) -> tuple[Failure, ...]:
+    """By stage id."""
+    rows = connection.execute(select(FAILURES).order_by(FAILURES.c.stage))
+    return tuple(Failure(row.stage, row.attempts, row.error, row.at) for row in rows)

@@ -1,0 +1,164 @@
+"""The secret of a run: keyed hashes of ids and contents, and the signature of certificates.
+
+In: a folder outside the run's storage. Out: 32-byte HMACs, digests, signatures. One file holds the
+32-byte master secret (mode 0600, made once, never written again); every key is derived from it with
+HKDF-SHA256, the Ed25519 key of the certificates too. `public.pem` beside it is a copy for auditors.
+
+Ids and subjects are hashed as given, UTF-8 without Unicode normalisation: the same bytes are the
+same id, and "é" composed and decomposed are two. Whoever holds the secret can test whether an id was
+in the run; whoever lacks it cannot, so the secret never goes into storage, ledger, log or message.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from s3t_ray.errors import DataError, LedgerError
+
+KEY_BYTES = 32
+MASTER_FILE = "master.key"
+PUBLIC_FILE = "public.pem"
+
+
+class Keys:
+    """All keys of one run. Make it with `load_or_create` or `load`."""
+
+    def __init__(self, master: bytes) -> None:
+        if len(master) != KEY_BYTES:
+            raise LedgerError(
+                f"the master key has {len(master)} bytes, not {KEY_BYTES}", "restore the key file from its backup"
+            )
+        self._id = _derive(master, "id")
+        self._subject = _derive(master, "subject")
+        self._content = _derive(master, "content")
+        self._record = _derive(master, "record")
+        self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
+        self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
+        """Tells these keys from others and nothing about them; kept in the ledger."""
+
+    @classmethod
+    def load_or_create(cls, folder: Path) -> Keys:
+        """The keys in `folder`; made there if it has none yet. Never overwrites a key."""
+        master = folder / MASTER_FILE
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not master.exists():
+                _write_once(master, secrets.token_bytes(KEY_BYTES), 0o600)
+        except OSError as error:
+            raise LedgerError(
+                f"keys cannot be made in {folder}: {error.strerror}",
+                "set keys.dir to a folder on a local disk that this user can write to",
+            ) from error
+        keys = cls.load(folder)
+        public = folder / PUBLIC_FILE
+        if not public.exists():
+            _write_once(public, keys.public_key_pem, 0o600)
+        return keys
+
+    @classmethod
+    def load(cls, folder: Path) -> Keys:
+        """The keys in `folder`. LedgerError: lost, damaged, or readable by others."""
+        path = folder / MASTER_FILE
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            master = path.read_bytes()
+        except FileNotFoundError as error:
+            raise LedgerError(
+                f"the run's keys are lost: there is no {path}",
+                "point keys.dir at them or restore them from a backup; without them ids can no longer be matched, so "
+                "no deletion can be accepted, while certificates still verify with the public key that each carries",
+            ) from error
+        except OSError as error:
+            raise LedgerError(
+                f"the key file {path} cannot be read: {error.strerror}", "make it readable by this user only"
+            ) from error
+        if mode & 0o077:
+            raise LedgerError(
+                f"the key file {path} has mode {mode:04o}: others than its owner can use it",
+                f"chmod 600 {path}; if others may have read it, treat the ids of this run as known to them",
+            )
+        return cls(master)
+
+    def id_hmac(self, record_id: str) -> bytes:
+        """32 bytes that stand for a record's id."""
+        return _hmac(self._id, record_id)
+
+    def subject_hmac(self, subject: str) -> bytes:
+        """32 bytes that stand for a person."""
+        return _hmac(self._subject, subject)
+
+    def content_hmac(self, content: str) -> bytes:
+        """32 bytes that stand for a content (canonical JSON), whatever record has it."""
+        return _hmac(self._content, content)
+
+    def record_digest(self, record_id: str, content: str) -> bytes:
+        """32 bytes of id and content together: what slice digests are made of."""
+        name = _utf8(record_id)
+        return hmac.digest(self._record, len(name).to_bytes(8, "big") + name + _utf8(content), "sha256")
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes."""
+        return self._signing.sign(message)
+
+    @property
+    def public_key(self) -> bytes:
+        """Raw Ed25519 public key, 32 bytes."""
+        return self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    @property
+    def public_key_pem(self) -> bytes:
+        """The public key for auditors."""
+        return self._signing.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def __repr__(self) -> str:
+        return f"Keys(key_check={self.key_check!r})"
+
+
+def _derive(master: bytes, purpose: str) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=f"s3t/keys/1/{purpose}".encode()).derive(master)
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, _utf8(text), "sha256")
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"a text of {len(text)} characters is not Unicode: half a surrogate pair at position {error.start}",
+            "correct the record's source: it was cut or encoded wrongly",
+        ) from error
+
+
+def _write_once(path: Path, data: bytes, mode: int) -> None:
+    """Appear whole or not at all, on disk, and never in place of a file that is there."""
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, not a rename: of two processes that start one run at once, the first wins.
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        os.unlink(name)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

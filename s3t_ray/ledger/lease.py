@@ -1,0 +1,44 @@
+"""The scheduler's lease: an epoch that only counts up and fences every older scheduler.
+
+No time is involved: who takes the lease is the scheduler, and whoever had it before is refused from
+the next write on, however long it slept. Whether a silent holder should be replaced is decided
+elsewhere, by watching `beats` stand still.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from s3t_ray.ledger.schema import HEAD
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import EventKind, Fenced, Lease
+
+
+def take(tx: Transaction, holder: str) -> int:
+    """The new epoch, held by `holder`."""
+    tx.head.epoch += 1
+    tx.head.holder = holder
+    tx.head.beats = 0
+    tx.event(EventKind.LEASE_TAKEN, None, {"epoch": tx.head.epoch, "holder": holder})
+    return tx.head.epoch
+
+
+def require(tx: Transaction, epoch: int) -> None:
+    """Fenced unless `epoch` is the newest."""
+    if epoch != tx.head.epoch:
+        raise Fenced(
+            f"scheduler epoch {epoch} is fenced: epoch {tx.head.epoch} has the lease, held by {tx.head.holder!r}",
+            "stop this scheduler; the newer one has taken over and goes on from the ledger",
+        )
+
+
+def beat(tx: Transaction, epoch: int) -> int:
+    """Count one more sign of life."""
+    require(tx, epoch)
+    tx.head.beats += 1
+    return tx.head.beats
+
+
+def read(connection: Connection) -> Lease:
+    row = connection.execute(select(HEAD)).one()
+    return Lease(row.epoch, row.holder, row.beats)

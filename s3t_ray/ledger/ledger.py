@@ -1,0 +1,252 @@
+"""The ledger: the only durable truth of a run, as one object that any process may open.
+
+In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of
+`values.py`. Each method is one transaction: when it returns, what it did survives a crash of the
+process and of the machine; when it raises, it did nothing. Deletions are accepted from any process
+at any time; everything a scheduler writes carries its epoch and is refused once a newer scheduler
+has taken the lease.
+
+The ledger must never decide what to train or erase (plan, runtime), nor hold personal data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+
+from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, slices, stages
+from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
+from s3t_ray.ledger.database import Database
+from s3t_ray.ledger.history import read_events
+from s3t_ray.ledger.values import (
+    Acceptance,
+    DeletionRow,
+    DeletionState,
+    Event,
+    Failure,
+    Lease,
+    Preview,
+    RecordEntry,
+    RunRow,
+    SliceState,
+    StageRow,
+    StageState,
+)
+from s3t_ray.plan.stages import Stage
+
+
+def utc_now() -> datetime:
+    """The default clock."""
+    return datetime.now(UTC)
+
+
+class Ledger:
+    """Safe to share between threads; open one in each process. Close it, or use it in a `with`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
+        """Open the ledger at `url` (`sqlite:///...` or `postgresql://...`), upgrading an older schema.
+
+        `create` makes an empty ledger where there is none. LedgerError: nothing there, not a ledger,
+        a newer schema, or a database that cannot be reached.
+        """
+        return cls(Database.open(url, create, clock))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # The run and its records
+
+    def run(self) -> RunRow | None:
+        """The run this ledger belongs to; None before `ingest`."""
+        with self._database.read() as connection:
+            return records.read_run(connection)
+
+    def check_key(self, key_check: str) -> None:
+        """LedgerError if `key_check` (`Keys.key_check`) is not of the keys this run was made with."""
+        with self._database.read() as connection:
+            records.check_key(connection, key_check)
+
+    def ingest(self, run: RunRow, entries: Iterable[RecordEntry]) -> list[SliceState]:
+        """Write the run and all its records in one transaction; the states of all slices, empty ones too.
+
+        Entries are streamed. DuplicateRecord (a DataError): two share an id. LedgerError: the ledger
+        already has a run, or a place that the run lacks. After either, nothing was written.
+        """
+        with self._database.write() as tx:
+            return records.ingest(tx, run, entries)
+
+    def set_slice_file(
+        self, epoch: int, shard: int, slice_index: int, file: str, sha256: str, file_digest: str
+    ) -> None:
+        """Record that the rows of a slice, as they were when its digest was `file_digest`, lie in `file`.
+
+        LedgerError: the slice never had this digest, or the file recorded now is of a later state.
+        """
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            slices.set_file(tx, shard, slice_index, file, sha256, file_digest)
+
+    def slices(self, shard: int | None = None) -> tuple[SliceState, ...]:
+        """Slices by (shard, slice), the held-out one (shard -1) first."""
+        with self._database.read() as connection:
+            return slices.read_slices(connection, shard)
+
+    def tombstones(self, shard: int, slice_index: int) -> frozenset[bytes]:
+        """Digests of deleted records whose rows may still be in the slice's file."""
+        with self._database.read() as connection:
+            return slices.tombstones(connection, shard, slice_index)
+
+    # Deletions
+
+    def preview(self, ids: Sequence[bytes], subjects: Sequence[bytes] = ()) -> Preview:
+        """What `accept_deletion` of these id and subject HMACs would do now; changes nothing."""
+        with self._database.read() as connection:
+            return deletions.preview(connection, ids, subjects)
+
+    def accept_deletion(self, ids: Sequence[bytes], subjects: Sequence[bytes] = ()) -> Acceptance:
+        """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
+
+        Tombstones, new slice digests and live stages turned stale are one transaction. The same set
+        again changes nothing and returns the same receipt. UnknownRecords: the run holds none of
+        them, and nothing was stored. DataError: nothing was named.
+        """
+        with self._database.write() as tx:
+            return deletions.accept(tx, ids, subjects)
+
+    def deletions(self, state: DeletionState | None = None) -> tuple[DeletionRow, ...]:
+        """Deletions in the order they were accepted."""
+        with self._database.read() as connection:
+            return progress.read_deletions(connection, state)
+
+    def deletion(self, request_id: str) -> DeletionRow:
+        """One deletion. LedgerError: there is none of this id."""
+        with self._database.read() as connection:
+            return progress.read_deletion(connection, request_id)
+
+    def advance(self, epoch: int, request_id: str, state: DeletionState) -> None:
+        """Move a deletion to the next state (pruned or purged); the state it is in already: no change.
+
+        LedgerError: a step back or over a state; an earlier request that it `waits_for` is behind;
+        `purged` while a stage that saw its records is not purged or a slice file may hold their
+        rows; `restored`, which comes with its certificate only (`append_certificate`).
+        """
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            progress.advance(tx, request_id, state)
+
+    # Stages
+
+    def stages(self, shard: int | None = None, state: StageState | None = None) -> tuple[StageRow, ...]:
+        """Stages in the order they were accepted."""
+        with self._database.read() as connection:
+            return stages.read_stages(connection, shard, state)
+
+    def accept_stage(self, epoch: int, stage: Stage, adapter_sha256: str, slice_digests: Mapping[int, str]) -> bool:
+        """Accept a published stage; False if it no longer follows from the data (purge its bytes then).
+
+        `slice_digests`: by slice, what it was trained on. False: a digest has changed, the parent is
+        not live, or the id is not of this run's recipe. Again with the same bytes: True. LedgerError:
+        it is live with other bytes.
+        """
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            return stages.accept(tx, stage, adapter_sha256, slice_digests)
+
+    def mark_stale(self, epoch: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
+        """Take live stages, and the live stages built on them, out of service without a deletion.
+
+        For stages no longer wanted (other orders) or damaged. Returns the ids that became stale.
+        """
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            return stages.mark_stale(tx, stage_ids)
+
+    def mark_purged(self, epoch: int, stage_ids: Iterable[str]) -> None:
+        """Record that the bytes of stale stages are gone. LedgerError: unknown, or live."""
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            stages.mark_purged(tx, stage_ids)
+
+    def record_failure(self, epoch: int, stage_id: str, error: str) -> None:
+        """Count a failed attempt at a stage; `error` must not quote a record."""
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            failures.record(tx, stage_id, error)
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Stages that failed since they were last accepted, by id."""
+        with self._database.read() as connection:
+            return failures.read(connection)
+
+    # Certificates
+
+    def certificate_facts(self, request_id: str) -> CertificateFacts:
+        """What the certificate of a purged deletion must say; sign it with `certificate.issue`."""
+        with self._database.read() as connection:
+            return chain.facts(connection, request_id, self._database.now())
+
+    def append_certificate(self, epoch: int, certificate: Certificate) -> bool:
+        """Add a certificate to the chain and move its deletion to `restored`, in one transaction.
+
+        False: the ledger has moved since its facts were read; read them again and sign again. A
+        certificate that is there already: True. LedgerError: the deletion is not purged yet.
+        VerificationFailed: the signature is not of the chain's key.
+        """
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            return chain.append(tx, certificate)
+
+    def certificate(self, request_id: str) -> Certificate | None:
+        """The certificate of a deletion; None: not yet."""
+        with self._database.read() as connection:
+            return chain.read_certificate(connection, request_id)
+
+    def certificates(self) -> tuple[Certificate, ...]:
+        """The chain, oldest first."""
+        with self._database.read() as connection:
+            return chain.read_certificates(connection)
+
+    def certificate_head(self) -> ChainHead:
+        """Number and hash of the newest certificate."""
+        with self._database.read() as connection:
+            return chain.read_head(connection)
+
+    # Scheduler and history
+
+    def take_lease(self, holder: str) -> int:
+        """Become the scheduler: the new epoch. Every older epoch is fenced from now on."""
+        with self._database.write() as tx:
+            return lease.take(tx, holder)
+
+    def beat(self, epoch: int) -> int:
+        """Say that the holder is alive: the new count. Fenced: a newer epoch exists."""
+        with self._database.write() as tx:
+            return lease.beat(tx, epoch)
+
+    def lease(self) -> Lease:
+        """Who schedules, and how often it has beaten."""
+        with self._database.read() as connection:
+            return lease.read(connection)
+
+    def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
+        """Add a line to the history. `detail` becomes JSON and must hold no personal data."""
+        with self._database.write() as tx:
+            return tx.event(kind, shard, detail)
+
+    def events(self, after: int = 0) -> tuple[Event, ...]:
+        """History with a sequence number above `after`, in order."""
+        with self._database.read() as connection:
+            return read_events(connection, after)

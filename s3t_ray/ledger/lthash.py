@@ -1,0 +1,78 @@
+"""LtHash16: a digest of a set that a record can join or leave without reading the others.
+
+The state is 1024 numbers of 16 bits: the element-wise sum, modulo 2^16, of the SHAKE-128 expansions
+of the members' 32-byte digests (Bellare and Micciancio 1997; Lewi et al. 2019, eprint 2019/227, with
+SHAKE-128 in place of BLAKE2X), and the number of members. In: digests of records. Out: the state
+(2,048 bytes and a count) and its SHA-256. Order-free: the same set has the same state however it
+came about.
+
+It keeps no members, so it cannot tell that one joins twice or leaves without having joined: the
+ledger's unique ids see to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+ELEMENTS = 1024
+STATE_BYTES = 2 * ELEMENTS
+MEMBER_BYTES = 32
+_DOMAIN = b"s3t/slice/1"
+_BATCH = 256  # expansions summed at once: half a MiB
+
+
+class LtHash16:
+    """A multiset of 32-byte digests, as a sum. Mutable; `state` and `members` are what to store."""
+
+    __slots__ = ("_sum", "members")
+
+    def __init__(self, state: bytes = bytes(STATE_BYTES), members: int = 0) -> None:
+        if len(state) != STATE_BYTES:
+            raise ValueError(f"an LtHash16 state has {STATE_BYTES} bytes, got {len(state)}")
+        # Little-endian on every machine, so that a state can move between machines.
+        self._sum: NDArray[np.uint16] = np.frombuffer(state, dtype="<u2").astype(np.uint16)
+        self.members = members
+
+    @property
+    def state(self) -> bytes:
+        """The sum, 2,048 bytes."""
+        return self._sum.astype("<u2").tobytes()
+
+    def add(self, digests: Iterable[bytes]) -> None:
+        """Let digests join."""
+        total, count = _total(digests)
+        self._sum = self._sum + total
+        self.members += count
+
+    def remove(self, digests: Iterable[bytes]) -> None:
+        """Let digests leave."""
+        total, count = _total(digests)
+        self._sum = self._sum - total
+        self.members -= count
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of the state and the number of members."""
+        return hashlib.sha256(_DOMAIN + self.state + self.members.to_bytes(8, "big", signed=True)).hexdigest()
+
+
+def _total(digests: Iterable[bytes]) -> tuple[NDArray[np.uint16], int]:
+    """Sum of the expansions, and how many there were."""
+    total = np.zeros(ELEMENTS, dtype=np.uint16)
+    count = 0
+    stream = iter(digests)
+    while batch := [_expand(digest) for digest in islice(stream, _BATCH)]:
+        rows = np.frombuffer(b"".join(batch), dtype="<u2").reshape(len(batch), ELEMENTS)
+        total += rows.sum(axis=0, dtype=np.uint16)
+        count += len(batch)
+    return total, count
+
+
+def _expand(digest: bytes) -> bytes:
+    if len(digest) != MEMBER_BYTES:
+        raise ValueError(f"a member of an LtHash16 has {MEMBER_BYTES} bytes, got {len(digest)}")
+    return hashlib.shake_128(digest).digest(STATE_BYTES)

@@ -1,0 +1,203 @@
+"""Numbered migrations: the SQL that makes an empty database, or an older ledger, this version's.
+
+A migration that was released is never edited; a change of the schema is a new number at the end.
+Each runs in the same transaction as the row of `s3t_schema` that records it, under the writers'
+lock, so that two processes opening one ledger upgrade it once.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, inspect, text
+
+from s3t_ray.errors import LedgerError
+
+_BASE = (
+    """
+    CREATE TABLE s3t_head (
+        id {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
+        sequence {integer} NOT NULL,
+        epoch {integer} NOT NULL,
+        holder TEXT NOT NULL,
+        beats {integer} NOT NULL
+    ){strict}
+    """,
+    "INSERT INTO s3t_head (id, sequence, epoch, holder, beats) VALUES (1, 0, 0, '', 0)",
+    """
+    CREATE TABLE s3t_run (
+        id {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
+        name TEXT NOT NULL,
+        recipe_digest TEXT NOT NULL,
+        recipe_json TEXT NOT NULL,
+        base_digest TEXT NOT NULL,
+        shards {integer} NOT NULL,
+        slices {integer} NOT NULL,
+        key_check TEXT NOT NULL
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_slices (
+        shard {integer} NOT NULL,
+        slice {integer} NOT NULL,
+        records {integer} NOT NULL CHECK (records >= 0),
+        lthash {bytes} NOT NULL,
+        digest TEXT NOT NULL,
+        file TEXT,
+        file_sha256 TEXT,
+        file_digest TEXT,
+        file_deletion {integer} NOT NULL DEFAULT 0,
+        PRIMARY KEY (shard, slice)
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_deletions (
+        sequence {integer} NOT NULL PRIMARY KEY,
+        request_id TEXT NOT NULL UNIQUE,
+        request_digest TEXT NOT NULL UNIQUE,
+        state TEXT NOT NULL CHECK (state IN ('accepted', 'pruned', 'purged', 'restored')),
+        records {integer} NOT NULL,
+        already_deleted {integer} NOT NULL,
+        unknown {integer} NOT NULL,
+        accepted_at TEXT NOT NULL,
+        pruned_at TEXT,
+        purged_at TEXT
+    ){strict}
+    """,
+    "CREATE INDEX s3t_deletions_state ON s3t_deletions (state, sequence)",
+    """
+    CREATE TABLE s3t_records (
+        id_hmac {bytes} NOT NULL PRIMARY KEY CHECK (length(id_hmac) = 32),
+        subject_hmac {bytes},
+        content_hmac {bytes},
+        digest {bytes},
+        shard {integer} NOT NULL,
+        slice {integer} NOT NULL,
+        deletion {integer} REFERENCES s3t_deletions (sequence),
+        CHECK (deletion IS NOT NULL OR digest IS NOT NULL)
+    ){strict_by_key}
+    """,
+    "CREATE INDEX s3t_records_subject ON s3t_records (subject_hmac) WHERE subject_hmac IS NOT NULL",
+    "CREATE INDEX s3t_records_tombstone ON s3t_records (shard, slice, deletion) WHERE deletion IS NOT NULL",
+    """
+    CREATE TABLE s3t_hits (
+        deletion {integer} NOT NULL REFERENCES s3t_deletions (sequence),
+        shard {integer} NOT NULL,
+        slice {integer} NOT NULL,
+        records {integer} NOT NULL CHECK (records > 0),
+        digest_before TEXT NOT NULL,
+        digest_after TEXT NOT NULL,
+        PRIMARY KEY (deletion, shard, slice),
+        FOREIGN KEY (shard, slice) REFERENCES s3t_slices (shard, slice)
+    ){strict}
+    """,
+    "CREATE INDEX s3t_hits_slice ON s3t_hits (shard, slice, deletion)",
+    """
+    CREATE TABLE s3t_links (
+        deletion {integer} NOT NULL REFERENCES s3t_deletions (sequence),
+        earlier {integer} NOT NULL REFERENCES s3t_deletions (sequence),
+        PRIMARY KEY (deletion, earlier)
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_stages (
+        id TEXT NOT NULL PRIMARY KEY,
+        shard {integer} NOT NULL,
+        slices TEXT NOT NULL,
+        ancestors TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('live', 'stale', 'purged')),
+        adapter_sha256 TEXT NOT NULL,
+        accepted_at TEXT NOT NULL,
+        accepted {integer} NOT NULL,
+        pruned_by {integer} REFERENCES s3t_deletions (sequence)
+    ){strict}
+    """,
+    "CREATE INDEX s3t_stages_shard ON s3t_stages (shard, state)",
+    """
+    CREATE TABLE s3t_pruned (
+        deletion {integer} NOT NULL REFERENCES s3t_deletions (sequence),
+        position {integer} NOT NULL,
+        stage TEXT NOT NULL REFERENCES s3t_stages (id),
+        adapter_sha256 TEXT NOT NULL,
+        PRIMARY KEY (deletion, position)
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_events (
+        sequence {integer} NOT NULL PRIMARY KEY,
+        at TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        shard {integer},
+        detail TEXT NOT NULL
+    ){strict}
+    """,
+)
+
+_CERTIFICATES_AND_FAILURES = (
+    "ALTER TABLE s3t_deletions ADD COLUMN restored_at TEXT",
+    """
+    CREATE TABLE s3t_certificates (
+        sequence {integer} NOT NULL PRIMARY KEY CHECK (sequence > 0),
+        deletion {integer} NOT NULL UNIQUE REFERENCES s3t_deletions (sequence),
+        hash TEXT NOT NULL UNIQUE,
+        certificate TEXT NOT NULL
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_failures (
+        stage TEXT NOT NULL PRIMARY KEY,
+        attempts {integer} NOT NULL,
+        error TEXT NOT NULL,
+        at TEXT NOT NULL
+    ){strict}
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES)
+LATEST = len(MIGRATIONS)
+
+_TYPES = {
+    "sqlite": {
+        "integer": "INTEGER",
+        "bytes": "BLOB",
+        "strict": " STRICT",
+        "strict_by_key": " STRICT, WITHOUT ROWID",
+    },
+    "postgresql": {"integer": "BIGINT", "bytes": "BYTEA", "strict": "", "strict_by_key": ""},
+}
+
+
+def schema_version(connection: Connection) -> int | None:
+    """The version of the ledger in this database; None: there is no ledger here."""
+    if not inspect(connection).has_table("s3t_schema"):
+        return None
+    version = connection.execute(text("SELECT max(version) FROM s3t_schema")).scalar()
+    return None if version is None else int(version)
+
+
+def check_version(version: int) -> None:
+    """LedgerError if a newer s3t_ray has written this ledger."""
+    if version > LATEST:
+        raise LedgerError(
+            f"the ledger has schema version {version}, this s3t_ray knows versions up to {LATEST}",
+            "use the newer s3t_ray that wrote it; a ledger is never turned back",
+        )
+
+
+def migrate(connection: Connection, now: str, target: int = LATEST) -> None:
+    """Bring the database from where it is (nothing, or an older version) to `target`.
+
+    The caller holds the writers' lock and commits.
+    """
+    types = _TYPES[connection.dialect.name]
+    version = schema_version(connection)
+    if version is None:
+        columns = "(version {integer} NOT NULL PRIMARY KEY, applied_at TEXT NOT NULL){strict}".format(**types)
+        connection.execute(text(f"CREATE TABLE s3t_schema {columns}"))
+        version = 0
+    check_version(version)
+    for number in range(version + 1, target + 1):
+        for statement in MIGRATIONS[number - 1]:
+            connection.execute(text(statement.format(**types)))
+        connection.execute(
+            text("INSERT INTO s3t_schema (version, applied_at) VALUES (:version, :now)"),
+            {"version": number, "now": now},
+        )

@@ -1,0 +1,163 @@
+"""How far deletions have come: reading them, and moving them forward one step at a time.
+
+`accepted -> pruned -> purged -> restored`. A step is refused while it would say something untrue:
+`purged` while bytes that the ledger knows of are there, anything while an earlier deletion of the
+same records is behind. The ledger cannot see serving replicas: that `pruned` is true is the word of
+the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Select, select, update
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import stages
+from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, RECORDS, SLICES
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import DeletionRow, DeletionState, DeletionTimes, EventKind, Hit, Receipt
+
+_EVENTS = {
+    DeletionState.PRUNED: EventKind.DELETION_PRUNED,
+    DeletionState.PURGED: EventKind.DELETION_PURGED,
+    DeletionState.RESTORED: EventKind.DELETION_RESTORED,
+}
+
+
+def read_deletions(connection: Connection, state: DeletionState | None) -> tuple[DeletionRow, ...]:
+    """See `Ledger.deletions`."""
+    query = select(DELETIONS.c.sequence)
+    if state is not None:
+        query = query.where(DELETIONS.c.state == str(state))
+    return _assemble(connection, query)
+
+
+def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
+    """See `Ledger.deletion`."""
+    sequence = find(connection, request_id).sequence
+    return _assemble(connection, select(DELETIONS.c.sequence).where(DELETIONS.c.sequence == sequence))[0]
+
+
+def find(connection: Connection, request_id: str) -> Row[Any]:
+    """The row of a deletion; LedgerError: there is none."""
+    row = connection.execute(select(DELETIONS).where(DELETIONS.c.request_id == request_id)).one_or_none()
+    if row is None:
+        raise LedgerError(f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions")
+    return row
+
+
+def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
+    """See `Ledger.advance`."""
+    row = find(tx.connection, request_id)
+    if row.state == state:
+        return
+    if state is DeletionState.RESTORED:
+        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use append_certificate")
+    step(tx, row, state, tx.now)
+
+
+def step(tx: Transaction, row: Row[Any], state: DeletionState, at: str) -> None:
+    """Move a deletion to the next state, if that is true."""
+    current = DeletionState(row.state)
+    if state.rank != current.rank + 1:
+        raise LedgerError(
+            f"deletion {row.request_id} is {current}: it cannot move to {state}",
+            f"move it one step forward at a time: {' -> '.join(DeletionState)}",
+        )
+    _require_earlier(tx.connection, row, state)
+    if state is DeletionState.PURGED:
+        _purge(tx.connection, row)
+    tx.connection.execute(
+        update(DELETIONS).where(DELETIONS.c.sequence == row.sequence).values({"state": str(state), f"{state}_at": at})
+    )
+    tx.event(_EVENTS[state], None, {"request": row.request_id})
+
+
+def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState) -> None:
+    query = (
+        select(DELETIONS.c.request_id, DELETIONS.c.state)
+        .join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
+        .where(LINKS.c.deletion == row.sequence)
+        .order_by(DELETIONS.c.sequence)
+    )
+    for earlier in connection.execute(query):
+        if DeletionState(earlier.state).rank < state.rank:
+            raise LedgerError(
+                f"deletion {row.request_id} names records of {earlier.request_id} before it, which is {earlier.state}",
+                f"move {earlier.request_id} to {state} first",
+            )
+
+
+def _purge(connection: Connection, row: Row[Any]) -> None:
+    """Refuse if known bytes are left; then erase what the ledger itself derived from the contents."""
+    hits = connection.execute(
+        select(HITS.c.shard, HITS.c.slice, SLICES.c.file, SLICES.c.file_deletion)
+        .join(SLICES, (SLICES.c.shard == HITS.c.shard) & (SLICES.c.slice == HITS.c.slice))
+        .where(HITS.c.deletion == row.sequence)
+        .order_by(HITS.c.shard, HITS.c.slice)
+    ).all()
+    for hit in hits:
+        if hit.file is None or hit.file_deletion < row.sequence:
+            raise LedgerError(
+                f"deletion {row.request_id} is not purged: the file of shard {hit.shard}, slice {hit.slice} "
+                f"({hit.file or 'none recorded'}) may hold its rows",
+                "write the slice again without its tombstones and record the new file",
+            )
+    left = stages.unpurged_before(connection, row.sequence, frozenset((hit.shard, hit.slice) for hit in hits))
+    if left:
+        raise LedgerError(
+            f"deletion {row.request_id} is not purged: {len(left)} stages that saw its records are left, "
+            f"the first {left[0]}",
+            "erase their bytes and mark them purged",
+        )
+    # By place, so that the index of tombstones finds them.
+    for hit in hits:
+        connection.execute(
+            update(RECORDS)
+            .where(RECORDS.c.shard == hit.shard, RECORDS.c.slice == hit.slice, RECORDS.c.deletion == row.sequence)
+            .values(digest=None, content_hmac=None)
+        )
+
+
+def _assemble(connection: Connection, chosen: Select[tuple[int]]) -> tuple[DeletionRow, ...]:
+    """Deletions of the chosen sequence numbers, each with its hits, its stages and whom it waits for."""
+
+    def of_chosen(column: Column[Any]) -> Any:
+        return column.in_(chosen)
+
+    hits: dict[int, list[Hit]] = defaultdict(list)
+    query = select(HITS).where(of_chosen(HITS.c.deletion)).order_by(HITS.c.deletion, HITS.c.shard, HITS.c.slice)
+    for row in connection.execute(query):
+        hits[row.deletion].append(Hit(row.shard, row.slice, row.records))
+    pruned: dict[int, list[str]] = defaultdict(list)
+    for row in connection.execute(select(PRUNED).where(of_chosen(PRUNED.c.deletion)).order_by(PRUNED.c.position)):
+        pruned[row.deletion].append(row.stage)
+    links: dict[int, list[str]] = defaultdict(list)
+    linked = (
+        select(LINKS.c.deletion, DELETIONS.c.request_id)
+        .join(DELETIONS, LINKS.c.earlier == DELETIONS.c.sequence)
+        .where(of_chosen(LINKS.c.deletion))
+        .order_by(LINKS.c.earlier)
+    )
+    for row in connection.execute(linked):
+        links[row.deletion].append(row.request_id)
+    rows = connection.execute(select(DELETIONS).where(of_chosen(DELETIONS.c.sequence)).order_by(DELETIONS.c.sequence))
+    return tuple(
+        DeletionRow(
+            Receipt(
+                row.request_id,
+                row.accepted_at,
+                row.records,
+                row.already_deleted,
+                row.unknown,
+                tuple(hits[row.sequence]),
+                tuple(pruned[row.sequence]),
+            ),
+            DeletionState(row.state),
+            DeletionTimes(row.accepted_at, row.pruned_at, row.purged_at, row.restored_at),
+            tuple(links[row.sequence]),
+        )
+        for row in rows
+    )

@@ -1,0 +1,148 @@
+"""The ledger's tables as SQLAlchemy Core sees them: names for queries, nothing is created from here.
+
+`migrations.py` holds the SQL that makes them; a test keeps the two equal. Every table has the
+prefix `s3t_`, so that a PostgreSQL database can be shared with others. Sequence numbers come from
+the one row of `s3t_head`, which every writer locks first: they order commits, clocks do not.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
+
+METADATA = MetaData()
+
+SCHEMA = Table("s3t_schema", METADATA, Column("version", BigInteger, primary_key=True), Column("applied_at", Text))
+
+HEAD = Table(
+    "s3t_head",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("sequence", BigInteger),  # last number given to an event, a deletion or an accepted stage
+    Column("epoch", BigInteger),
+    Column("holder", Text),
+    Column("beats", BigInteger),
+)
+
+RUN = Table(
+    "s3t_run",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("name", Text),
+    Column("recipe_digest", Text),
+    Column("recipe_json", Text),
+    Column("base_digest", Text),
+    Column("shards", BigInteger),
+    Column("slices", BigInteger),
+    Column("key_check", Text),
+)
+
+SLICES = Table(
+    "s3t_slices",
+    METADATA,
+    Column("shard", BigInteger, primary_key=True),
+    Column("slice", BigInteger, primary_key=True),
+    Column("records", BigInteger),
+    Column("lthash", LargeBinary),
+    Column("digest", Text),
+    Column("file", Text),
+    Column("file_sha256", Text),
+    Column("file_digest", Text),
+    Column("file_deletion", BigInteger),  # the file lacks the rows of this deletion and of those before it
+)
+
+RECORDS = Table(
+    "s3t_records",
+    METADATA,
+    Column("id_hmac", LargeBinary, primary_key=True),
+    Column("subject_hmac", LargeBinary),
+    Column("content_hmac", LargeBinary),  # erased, like the digest, when the record's deletion is purged
+    Column("digest", LargeBinary),
+    Column("shard", BigInteger),
+    Column("slice", BigInteger),
+    Column("deletion", BigInteger),  # the tombstone: number of the deletion; null: retained
+)
+
+DELETIONS = Table(
+    "s3t_deletions",
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True),
+    Column("request_id", Text),
+    Column("request_digest", Text),
+    Column("state", Text),
+    Column("records", BigInteger),
+    Column("already_deleted", BigInteger),
+    Column("unknown", BigInteger),
+    Column("accepted_at", Text),
+    Column("pruned_at", Text),
+    Column("purged_at", Text),
+    Column("restored_at", Text),
+)
+
+HITS = Table(
+    "s3t_hits",
+    METADATA,
+    Column("deletion", BigInteger, primary_key=True),
+    Column("shard", BigInteger, primary_key=True),
+    Column("slice", BigInteger, primary_key=True),
+    Column("records", BigInteger),
+    Column("digest_before", Text),
+    Column("digest_after", Text),
+)
+
+LINKS = Table(
+    "s3t_links",
+    METADATA,
+    Column("deletion", BigInteger, primary_key=True),
+    Column("earlier", BigInteger, primary_key=True),  # deleted records that `deletion` names too
+)
+
+STAGES = Table(
+    "s3t_stages",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("shard", BigInteger),
+    Column("slices", Text),  # JSON list of int, in the order they were added
+    Column("ancestors", Text),  # JSON list of stage ids
+    Column("state", Text),
+    Column("adapter_sha256", Text),
+    Column("accepted_at", Text),
+    Column("accepted", BigInteger),  # sequence number
+    Column("pruned_by", BigInteger),  # deletion
+)
+
+PRUNED = Table(
+    "s3t_pruned",
+    METADATA,
+    Column("deletion", BigInteger, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("stage", Text),
+    Column("adapter_sha256", Text),
+)
+
+EVENTS = Table(
+    "s3t_events",
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True),
+    Column("at", Text),
+    Column("kind", Text),
+    Column("shard", BigInteger),
+    Column("detail", Text),
+)
+
+CERTIFICATES = Table(
+    "s3t_certificates",
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True),  # position in the chain, from 1
+    Column("deletion", BigInteger),
+    Column("hash", Text),
+    Column("certificate", Text),
+)
+
+FAILURES = Table(
+    "s3t_failures",
+    METADATA,
+    Column("stage", Text, primary_key=True),
+    Column("attempts", BigInteger),
+    Column("error", Text),
+    Column("at", Text),
+)

@@ -1,0 +1,185 @@
+"""Accepted stages: which are live, which stopped and why, which are erased.
+
+A stage is accepted only while it follows from the data: the check and the row are one transaction,
+and a deletion takes the same lock, so a stage that saw a deleted record is either refused here or
+turned stale there. A live stage's ancestors are always live.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.records import require_run
+from s3t_ray.ledger.schema import DELETIONS, FAILURES, SLICES, STAGES
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import EventKind, StageRow, StageState
+from s3t_ray.plan.identity import stage_id
+from s3t_ray.plan.stages import Stage
+
+
+def read_stages(connection: Connection, shard: int | None, state: StageState | None) -> tuple[StageRow, ...]:
+    """See `Ledger.stages`."""
+    query = (
+        select(STAGES, DELETIONS.c.request_id)
+        .outerjoin(DELETIONS, STAGES.c.pruned_by == DELETIONS.c.sequence)
+        .order_by(STAGES.c.accepted)
+    )
+    if shard is not None:
+        query = query.where(STAGES.c.shard == shard)
+    if state is not None:
+        query = query.where(STAGES.c.state == str(state))
+    return tuple(
+        StageRow(
+            row.id,
+            row.shard,
+            tuple(json.loads(row.slices)),
+            tuple(json.loads(row.ancestors)),
+            StageState(row.state),
+            row.adapter_sha256,
+            row.accepted_at,
+            row.request_id,
+        )
+        for row in connection.execute(query)
+    )
+
+
+def accept(tx: Transaction, stage: Stage, adapter_sha256: str, slice_digests: Mapping[int, str]) -> bool:
+    """See `Ledger.accept_stage`."""
+    run = require_run(tx.connection)
+    _check_shape(stage, run.shards, slice_digests)
+    row = tx.connection.execute(select(STAGES).where(STAGES.c.id == stage.id)).one_or_none()
+    if row is not None and row.state == StageState.LIVE:
+        if row.adapter_sha256 == adapter_sha256:
+            return True
+        raise LedgerError(
+            f"stage {stage.id} is live with adapter {row.adapter_sha256}, got other bytes: {adapter_sha256}",
+            "training was not reproducible: keep the live adapter and erase the new one",
+        )
+    if not _follows(tx.connection, stage, run.recipe_digest, slice_digests):
+        return False
+    values = {
+        "shard": stage.shard,
+        "slices": json.dumps(stage.slices),
+        "ancestors": json.dumps(stage.ancestors),
+        "state": str(StageState.LIVE),
+        "adapter_sha256": adapter_sha256,
+        "accepted_at": tx.now,
+        "accepted": tx.next_sequence(),
+        "pruned_by": None,
+    }
+    if row is None:
+        tx.connection.execute(insert(STAGES).values(id=stage.id, **values))
+    else:
+        tx.connection.execute(update(STAGES).where(STAGES.c.id == stage.id).values(**values))
+    tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == stage.id))
+    tx.event(EventKind.STAGE_ACCEPTED, stage.shard, {"stage": stage.id, "slices": list(stage.slices)})
+    return True
+
+
+def mark_stale(tx: Transaction, stage_ids: Iterable[str]) -> tuple[str, ...]:
+    """See `Ledger.mark_stale`."""
+    wanted = set(stage_ids)
+    rows = _known(tx.connection, wanted)
+    stale: list[str] = []
+    for shard in sorted({row.shard for row in rows}):
+        for row in live_rows(tx.connection, [shard]):
+            if row.id in wanted or wanted.intersection(json.loads(row.ancestors)):
+                turn_stale(tx, row, None)
+                stale.append(row.id)
+    return tuple(stale)
+
+
+def mark_purged(tx: Transaction, stage_ids: Iterable[str]) -> None:
+    """See `Ledger.mark_purged`."""
+    for row in _known(tx.connection, set(stage_ids)):
+        if row.state == StageState.LIVE:
+            raise LedgerError(
+                f"stage {row.id} is live, so its bytes must be there", "mark it stale before erasing its bytes"
+            )
+        if row.state == StageState.STALE:
+            tx.connection.execute(update(STAGES).where(STAGES.c.id == row.id).values(state=str(StageState.PURGED)))
+            tx.event(EventKind.STAGE_PURGED, row.shard, {"stage": row.id})
+
+
+def live_rows(connection: Connection, shards: Iterable[int]) -> list[Row[Any]]:
+    """Live stages of these shards, oldest first."""
+    query = select(STAGES).where(STAGES.c.shard.in_(sorted(shards)), STAGES.c.state == str(StageState.LIVE))
+    return list(connection.execute(query.order_by(STAGES.c.accepted)))
+
+
+def dependents(connection: Connection, places: frozenset[tuple[int, int]]) -> list[Row[Any]]:
+    """Live stages that learned from one of these (shard, slice), oldest first."""
+    return [row for row in live_rows(connection, {shard for shard, _ in places}) if _learned_from(row, places)]
+
+
+def unpurged_before(connection: Connection, deletion: int, places: frozenset[tuple[int, int]]) -> list[str]:
+    """Ids of stages whose bytes are there and that learned from these places before this deletion."""
+    query = select(STAGES).where(
+        STAGES.c.shard.in_(sorted({shard for shard, _ in places})),
+        STAGES.c.state != str(StageState.PURGED),
+        STAGES.c.accepted < deletion,
+    )
+    return [row.id for row in connection.execute(query) if _learned_from(row, places)]
+
+
+def turn_stale(tx: Transaction, row: Row[Any], deletion: int | None) -> None:
+    """live -> stale, by this deletion, or (None) because it is not wanted."""
+    tx.connection.execute(
+        update(STAGES).where(STAGES.c.id == row.id).values(state=str(StageState.STALE), pruned_by=deletion)
+    )
+    tx.event(EventKind.STAGE_STALE, row.shard, {"stage": row.id})
+
+
+def _learned_from(row: Row[Any], places: frozenset[tuple[int, int]]) -> bool:
+    return any((row.shard, index) in places for index in json.loads(row.slices))
+
+
+def _known(connection: Connection, stage_ids: set[str]) -> list[Row[Any]]:
+    rows = list(
+        connection.execute(select(STAGES).where(STAGES.c.id.in_(sorted(stage_ids))).order_by(STAGES.c.accepted))
+    )
+    if missing := sorted(stage_ids - {row.id for row in rows}):
+        raise LedgerError(
+            f"{len(missing)} stages were never accepted, the first is {missing[0]}", "take the ids from Ledger.stages"
+        )
+    return rows
+
+
+def _check_shape(stage: Stage, shards: int, slice_digests: Mapping[int, str]) -> None:
+    if not 0 <= stage.shard < shards:
+        raise LedgerError(f"stage {stage.id} is of shard {stage.shard}, the run has {shards}", "plan it with this run")
+    if len(stage.slices) != len(stage.ancestors) + 1:
+        raise LedgerError(
+            f"stage {stage.id} has {len(stage.slices)} slices and {len(stage.ancestors)} ancestors",
+            "plan it with plan_shard: a stage has one ancestor less than slices",
+        )
+    if missing := [index for index in stage.slices if index not in slice_digests]:
+        raise LedgerError(
+            f"stage {stage.id} comes without the digests of slices {missing}",
+            "give the digest of every slice that it was trained on",
+        )
+
+
+def _follows(connection: Connection, stage: Stage, recipe: str, slice_digests: Mapping[int, str]) -> bool:
+    """Whether the stage is what the run's recipe makes of the data as it is now."""
+    added = stage.slices[-1]
+    if stage.id != stage_id(recipe, stage.parent, stage.shard, added, slice_digests[added]):
+        return False
+    digests = connection.execute(select(SLICES.c.slice, SLICES.c.digest).where(SLICES.c.shard == stage.shard))
+    current = {row.slice: row.digest for row in digests}
+    if any(current.get(index) != slice_digests[index] for index in stage.slices):
+        return False
+    if stage.parent is None:
+        return True
+    parent = connection.execute(select(STAGES).where(STAGES.c.id == stage.parent)).one_or_none()
+    return (
+        parent is not None
+        and parent.state == StageState.LIVE
+        and tuple(json.loads(parent.slices)) == stage.slices[:-1]
+        and tuple(json.loads(parent.ancestors)) == stage.ancestors[:-1]
+    )

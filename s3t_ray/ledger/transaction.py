@@ -1,0 +1,59 @@
+"""One write transaction: its sequence numbers, its time, and the events it adds to the history.
+
+`Database.write` makes it with the head row locked and stores the head when the block ends, so the
+numbers given out here follow the order of commits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
+
+from sqlalchemy import Connection, insert, update
+
+from s3t_ray.ledger.schema import EVENTS, HEAD
+from s3t_ray.ledger.values import Event
+
+
+@dataclass
+class Head:
+    """The one row that all writers share."""
+
+    sequence: int
+    epoch: int
+    holder: str
+    beats: int
+
+
+class Transaction:
+    """Handed to the functions that write; it is theirs until `Database.write` ends."""
+
+    def __init__(self, connection: Connection, head: Head, now: str) -> None:
+        self.connection = connection
+        self.head = head
+        self.now = now
+        self._stored = astuple(head)
+
+    def next_sequence(self) -> int:
+        self.head.sequence += 1
+        return self.head.sequence
+
+    def event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
+        """Add a line to the history."""
+        line = json.dumps(detail, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        added = Event(self.next_sequence(), self.now, str(kind), shard, line)
+        self.connection.execute(
+            insert(EVENTS).values(
+                sequence=added.seq, at=added.at, kind=added.kind, shard=added.shard, detail=added.detail
+            )
+        )
+        return added
+
+    def store_head(self) -> None:
+        """Last statement of the transaction."""
+        if astuple(self.head) != self._stored:
+            head = self.head
+            self.connection.execute(
+                update(HEAD).values(sequence=head.sequence, epoch=head.epoch, holder=head.holder, beats=head.beats)
+            )

@@ -1,0 +1,216 @@
+"""The ledger's value types and states: what goes into it and what comes out.
+
+Frozen, hashable, picklable; no SQL, no clock. Ids and subjects appear only as 32-byte keyed HMACs
+(see `keys.py`), digests of data as 64 hex digits, times as UTC ISO 8601 strings with microseconds.
+Times are for people: nothing here is ever ordered by them, sequence numbers order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from s3t_ray.errors import DataError, LedgerError
+
+
+class DeletionState(StrEnum):
+    """Where a deletion stands. It only moves forward, one step at a time."""
+
+    ACCEPTED = "accepted"  # -> durable: tombstones set, dependent stages no longer live
+    PRUNED = "pruned"  # accepted -> no serving replica answers from a stale stage
+    PURGED = "purged"  # pruned -> the bytes of the records and of all derived from them are gone
+    RESTORED = "restored"  # purged -> re-queued stages are live again; the certificate is written
+
+    @property
+    def rank(self) -> int:
+        """Position on the way: 0 accepted .. 3 restored."""
+        return tuple(DeletionState).index(self)
+
+
+class StageState(StrEnum):
+    """Where a published stage stands."""
+
+    LIVE = "live"  # -> accepted: serves, and is the parent of others
+    STALE = "stale"  # live -> a slice of it changed, or it is no longer wanted; bytes still there
+    PURGED = "purged"  # stale -> bytes erased
+
+
+class EventKind(StrEnum):
+    """Events that the ledger itself writes, in the transaction they tell of."""
+
+    INGESTED = "ingested"
+    LEASE_TAKEN = "lease_taken"
+    STAGE_ACCEPTED = "stage_accepted"
+    STAGE_STALE = "stage_stale"
+    STAGE_PURGED = "stage_purged"
+    STAGE_FAILED = "stage_failed"
+    SLICE_REWRITTEN = "slice_rewritten"
+    DELETION_ACCEPTED = "deletion_accepted"
+    DELETION_PRUNED = "deletion_pruned"
+    DELETION_PURGED = "deletion_purged"
+    DELETION_RESTORED = "deletion_restored"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEntry:
+    """One record at ingest. Held-out records have shard -1, slice 0."""
+
+    id_hmac: bytes
+    subject_hmac: bytes | None
+    content_hmac: bytes
+    digest: bytes  # keyed digest of id and content, 32 bytes: what slice digests are made of
+    shard: int
+    slice: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """What a ledger belongs to. Written once, by `Ledger.ingest`."""
+
+    name: str
+    recipe_digest: str
+    recipe_json: str
+    base_digest: str
+    shards: int
+    slices: int  # a shard
+    key_check: str  # `Keys.key_check`: tells a wrong key from the right one
+
+
+@dataclass(frozen=True, slots=True)
+class SliceState:
+    """One slice of data now. The file may still hold rows that are tombstoned: see `file_digest`."""
+
+    shard: int
+    slice: int
+    records: int  # retained
+    digest: str  # of the retained records
+    file: str | None  # store path of the rows; None: none recorded yet
+    file_sha256: str | None
+    file_digest: str | None  # slice digest of the rows in the file; equal to `digest` when it is clean
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """A stage the ledger has accepted at some time."""
+
+    id: str
+    shard: int
+    slices: tuple[int, ...]
+    ancestors: tuple[str, ...]
+    state: StageState
+    adapter_sha256: str
+    accepted_at: str
+    pruned_by: str | None  # request id of the deletion that made it stale; None: live, or no longer wanted
+
+    @property
+    def depth(self) -> int:
+        return len(self.slices)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Records of one slice that one deletion removed."""
+
+    shard: int
+    slice: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof that a deletion is durable. It never changes once given."""
+
+    request_id: str
+    accepted_at: str
+    records: int  # newly deleted by this request
+    already_deleted: int  # named by it, deleted by an earlier one
+    unknown: int  # ids and subjects that the run does not hold
+    hits: tuple[Hit, ...]
+    stages: tuple[str, ...]  # ids of the stages that stopped being live
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a deletion would do now. Nothing was changed."""
+
+    hits: tuple[Hit, ...]
+    records: int
+    already_deleted: int
+    unknown_ids: tuple[bytes, ...]
+    unknown_subjects: tuple[bytes, ...]
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Answer to a deletion: its receipt, what the run does not hold, and whether it was a repeat."""
+
+    receipt: Receipt
+    unknown_ids: tuple[bytes, ...]
+    unknown_subjects: tuple[bytes, ...]
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionTimes:
+    """When each state was reached (UTC ISO 8601); None: not yet."""
+
+    accepted: str
+    pruned: str | None
+    purged: str | None
+    restored: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionRow:
+    """A deletion and where it stands."""
+
+    receipt: Receipt
+    state: DeletionState
+    times: DeletionTimes
+    waits_for: tuple[str, ...]  # earlier requests that deleted records this one names too: it cannot pass them
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the run's history, without personal data. `seq` orders; `at` is for people."""
+
+    seq: int
+    at: str
+    kind: str
+    shard: int | None
+    detail: str  # canonical JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A stage that failed to train since it was last accepted."""
+
+    stage_id: str
+    attempts: int
+    error: str  # of the last attempt
+    at: str
+
+
+class Lease(NamedTuple):
+    """Who schedules. epoch 0: nobody has yet. `beats` counts up while the holder is alive."""
+
+    epoch: int
+    holder: str
+    beats: int
+
+
+class DuplicateRecord(DataError):
+    """Records with the same id in one ingest; `id_hmac` is the first such id, for the caller to name."""
+
+    def __init__(self, id_hmac: bytes, problem: str, fix: str) -> None:
+        self.id_hmac = id_hmac
+        super().__init__(problem, fix)
+
+    def __reduce__(self) -> tuple[type, tuple[bytes, str, str]]:  # type: ignore[override]
+        return type(self), (self.id_hmac, self.problem, self.fix)
+
+
+class Fenced(LedgerError):
+    """A newer scheduler has taken the lease: the writer must stop."""

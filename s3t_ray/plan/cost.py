@@ -1,0 +1,181 @@
+"""What a plan costs: tokens, FLOPs and bytes of storage; and what healing one deletion costs.
+
+In: `Work` and the orders. Out: frozen figures with their unit in the name. Pure. FLOPs are those
+that cannot be avoided (a multiply and an add are 2), the floor that measured times compare with;
+a stage that several sequences share counts once.
+
+Sources: 2N FLOPs a token for a forward pass through N weights and 2N for the gradient of the
+activations (Kaplan et al. 2020, 2001.08361); the frozen base has no weight gradients, so LoRA
+costs about 4N, not 6N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from s3t_ray.plan.work import ADAPTER_BYTES_PER_PARAMETER, Work, count_stages
+
+ROW_BYTES_PER_TOKEN = 2.8
+"""Parquet (snappy) bytes a token of canonical JSON with id and 32-byte digest, measured on 999
+Alpaca records of 182 tokens (zstd: 2.0, uncompressed: 4.8)."""
+
+Orders = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage, all epochs."""
+
+    depth: int
+    tokens: float
+    labelled_tokens: float
+    forward_flops: float  # through the frozen layers that run
+    backward_flops: float  # activation gradient, from the top down to the bottom of the trained group
+    recompute_flops: float  # gradient checkpointing's second forward pass
+    adapter_flops: float
+    head_flops: float
+
+    @property
+    def flops(self) -> float:
+        return self.forward_flops + self.backward_flops + self.recompute_flops + self.adapter_flops + self.head_flops
+
+
+@dataclass(frozen=True)
+class TrainingCost:
+    """A set of stages, each trained once."""
+
+    stages: float
+    tokens: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class PlanCost:
+    """A whole plan."""
+
+    training: TrainingCost  # every different stage once
+    unshared: TrainingCost  # if no sequence shared a prefix with another
+    recomputed: TrainingCost  # the same stages as `training`, all layers run at every step
+    hidden_fill_flops: float  # once a run: the hidden states to store; 0 when they are recomputed
+    one_pass_flops: float  # one model, not unlearnable: all groups at once on all data, for comparison
+
+    @property
+    def flops(self) -> float:
+        """All that a first training computes."""
+        return self.training.flops + self.hidden_fill_flops
+
+    @property
+    def saved_by_stored_states(self) -> float:
+        """Share of FLOPs that stored hidden states save in a first training; 0 when recomputed."""
+        return 1 - self.flops / self.recomputed.flops
+
+
+@dataclass(frozen=True)
+class StorageBytes:
+    """What a fully trained run keeps. Rows are an estimate; the rest is exact but for file headers."""
+
+    adapters: int
+    hidden_states: int
+    rows: int
+
+    @property
+    def total(self) -> int:
+        return self.adapters + self.hidden_states + self.rows
+
+
+def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
+    """Cost of a stage of this depth; it trains on `depth` slices.
+
+    With N weights a layer, g layers a group and d the depth, a token costs
+    - forward 2N x (d g layers from stored hidden states, else all layers),
+    - backward 2N x d g; checkpointing runs these d g layers forward once more,
+    - attention besides, forward 4 D (T + 1) / 2 a layer (two products over (T + 1) / 2 keys on
+      average, D = heads x head size), backward twice that,
+    - adapters 4P x d g layers, and 2P x g for the weight gradients of the group in training,
+    - the head 4 a weight and labelled token (6 where it is trained).
+    `stored` overrides what the config says about hidden states.
+    """
+    shape, group = work.shape, depth * work.layers_per_group
+    tokens = work.epochs * depth * work.slice_tokens
+    labelled = tokens * work.labelled_share
+    from_store = work.stored_hidden_states if stored is None else stored
+    forward_layer = _forward_flops_per_token(work)
+    attention_layer = _attention_flops_per_token(work)
+    head_rate = 6 if work.trained_head_parameters else 4
+    return StageCost(
+        depth=depth,
+        tokens=tokens,
+        labelled_tokens=labelled,
+        forward_flops=tokens * forward_layer * (group if from_store else shape.layers),
+        backward_flops=tokens * group * (2 * shape.layer_parameters + 2 * attention_layer),
+        recompute_flops=tokens * forward_layer * group if work.gradient_checkpointing else 0.0,
+        adapter_flops=tokens * work.lora_parameters_per_layer * (4 * group + 2 * work.layers_per_group),
+        head_flops=labelled * head_rate * work.head_parameters,
+    )
+
+
+def training_cost(work: Work, stages_by_depth: Mapping[int, float], stored: bool | None = None) -> TrainingCost:
+    """Sum over so many stages of each depth (a fraction is an expectation)."""
+    costs = [(number, stage_cost(work, depth, stored)) for depth, number in sorted(stages_by_depth.items())]
+    return TrainingCost(
+        stages=sum(number for number, _ in costs),
+        tokens=sum(number * cost.tokens for number, cost in costs),
+        flops=sum(number * cost.flops for number, cost in costs),
+    )
+
+
+def plan_cost(work: Work, orders_by_shard: Sequence[Orders]) -> PlanCost:
+    """Cost of training every wanted stage from nothing."""
+    stages = count_stages(orders_by_shard)
+    sequences = sum(len(orders) for orders in orders_by_shard)
+    below_top = max(work.boundary(1), 0)  # the highest boundary: one pass up to it passes all the others
+    fill = work.training_tokens * below_top * _forward_flops_per_token(work) if work.stored_hidden_states else 0.0
+    whole = stage_cost(work, work.slices, stored=False)  # of one shard
+    other_groups = (work.slices - 1) * work.layers_per_group
+    weight_gradients = whole.tokens * work.lora_parameters_per_layer * 2 * other_groups
+    return PlanCost(
+        training=training_cost(work, stages),
+        unshared=training_cost(work, dict.fromkeys(range(1, work.slices + 1), sequences)),
+        recomputed=training_cost(work, stages, stored=False),
+        hidden_fill_flops=fill,
+        one_pass_flops=work.shards * (whole.flops + weight_gradients),
+    )
+
+
+def healing_cost(work: Work, orders_by_shard: Sequence[Orders]) -> TrainingCost:
+    """Mean cost of healing one deletion eagerly, in a slice picked uniformly from all shards.
+
+    A deletion in slice s makes every stage that learned s stale, so a stage of depth d is
+    retrained with chance d / L, and belongs to the shard hit with chance 1 / m.
+    """
+    slices = work.slices * len(orders_by_shard)
+    return training_cost(
+        work, {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
+    )
+
+
+def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes:
+    """Bytes of adapters, stored hidden states and retained rows of a fully trained run.
+
+    A hidden state is kept for each token and each boundary that lies above layer 0; one store
+    serves all sequences, epochs and shards (13B in bfloat16: 10,240 bytes a token and boundary).
+    """
+    stages = count_stages(orders_by_shard).total()
+    boundaries = sum(work.boundary(depth) > 0 for depth in range(1, work.slices + 1))
+    state_bytes = work.shape.hidden * work.activation_bytes * boundaries if work.stored_hidden_states else 0
+    return StorageBytes(
+        adapters=stages * work.adapter_parameters() * ADAPTER_BYTES_PER_PARAMETER,
+        hidden_states=round(work.training_tokens * state_bytes),
+        rows=round(work.training_tokens * ROW_BYTES_PER_TOKEN),
+    )
+
+
+def _forward_flops_per_token(work: Work) -> float:
+    """Of one frozen layer."""
+    return 2 * work.shape.layer_parameters + _attention_flops_per_token(work)
+
+
+def _attention_flops_per_token(work: Work) -> float:
+    """Forward, one layer: scores and values over the mean (T + 1) / 2 earlier tokens of the record."""
+    return 4 * work.shape.heads * work.shape.head_dim * (work.record_tokens + 1) / 2

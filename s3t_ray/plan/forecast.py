@@ -1,0 +1,163 @@
+"""How many deletions a run bears, and how much depth they leave: formulas and simulation.
+
+In: orders of each shard, deletion probabilities. Out: numbers with their standard errors. Pure:
+a simulation is seeded, and simulates the deletions themselves rather than the formulas, so each
+checks the other. Shards may differ in orders but not in L.
+
+Words: a *deletion* falls in a slice; it counts even when that slice was hit before. A shard is
+dead when each of its sequences has lost its first slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from s3t_ray.errors import ConfigError
+from s3t_ray.plan.orders_greedy import check_probabilities
+from s3t_ray.plan.survival import MOST_SLICES, hit_distribution, surviving_depths
+
+Orders = Sequence[Sequence[int]]
+
+CHUNK_ENTRIES = 2_000_000
+"""Slices x trials simulated at once: bounds memory to about 100 MB."""
+
+
+class Estimate(NamedTuple):
+    """A figure and its standard error (0: exact)."""
+
+    mean: float
+    standard_error: float
+
+
+def harmonic(count: int) -> float:
+    """1 + 1/2 + ... + 1/count."""
+    return sum(1 / term for term in range(1, count + 1))
+
+
+def expected_deletions(shards: int, slices: int, budget: int) -> float:
+    """Uniform deletions until every shard is dead, cyclic orders: m L H(m min(B, L)) exactly.
+
+    A run is dead when the last of the m min(B, L) different first slices is hit: the coupon
+    collector's time for those among m L equally likely ones.
+    """
+    return expected_deletions_for_first_slices(shards, slices, shards * min(budget, slices))
+
+
+def expected_deletions_for_first_slices(shards: int, slices: int, first_slices: int) -> float:
+    """The same for any orders, whose sequences begin with so many different slices over all shards."""
+    return shards * slices * harmonic(first_slices)
+
+
+def count_first_slices(orders_by_shard: Sequence[Orders]) -> int:
+    """Different (shard, slice) that some sequence begins with."""
+    return sum(len(_firsts(orders)) for orders in orders_by_shard)
+
+
+def simulate_deletions(
+    orders_by_shard: Sequence[Orders], trials: int, seed: int, probabilities: Sequence[Sequence[float]] | None = None
+) -> Estimate:
+    """Deletions until every shard is dead, by Monte Carlo.
+
+    `probabilities[shard][slice]`: chance that a deletion falls there, summing to 1 over all
+    (default: all equal). The mean is infinite when a first slice has no chance to be hit.
+    """
+    chances = _flat_probabilities(orders_by_shard, probabilities)
+    slices = len(orders_by_shard[0][0])
+    # Only first slices decide death; hits of the others pass between two of theirs.
+    chances = chances[
+        [shard * slices + first for shard, orders in enumerate(orders_by_shard) for first in _firsts(orders)]
+    ]
+    random = np.random.default_rng(seed)
+    total = total_squares = 0.0
+    left = trials
+    while left:
+        batch = min(left, max(1, CHUNK_ENTRIES // chances.size))
+        # A sequence dies with its first slice, a shard with its last sequence, the run with its last shard.
+        dead_N = first_hit_times(chances, batch, random).max(axis=1)
+        total += float(dead_N.sum())
+        total_squares += float(np.square(dead_N).sum())
+        left -= batch
+    mean = total / trials
+    if not np.isfinite(mean):
+        return Estimate(mean, 0.0)
+    variance = max(total_squares / trials - mean * mean, 0.0) * trials / max(trials - 1, 1)
+    return Estimate(mean, sqrt(variance / trials))
+
+
+def first_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:
+    """float64 [trials, slices]: after how many deletions each of these slices is first hit (inf: never).
+
+    `chances`: of each slice a deletion; what is left to 1 falls in slices of no interest. Exact in
+    distribution and without a loop over deletions: the order of first hits is that of independent
+    exponential clocks of these rates, and from one new slice to the next the number of deletions
+    is geometric, with the chance of the slices not hit yet.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        clocks_NS = random.standard_exponential((trials, chances.size)) / chances
+        order_NS = np.argsort(clocks_NS, axis=1)
+        hit_NS = np.cumsum(chances[order_NS], axis=1)
+        missed_NS = np.empty_like(hit_NS)  # chance that a deletion hits nothing new
+        missed_NS[:, 0] = 0.0
+        missed_NS[:, 1:] = hit_NS[:, :-1]
+        missed_NS += max(1.0 - float(chances.sum()), 0.0)
+        np.minimum(missed_NS, 1.0, out=missed_NS)
+        # The number of trials to a success is 1 + floor(Exp(1) / -log(miss)).
+        gaps_NS = np.floor(random.standard_exponential(missed_NS.shape) / -np.log(missed_NS)) + 1.0
+        waits_NS = np.cumsum(gaps_NS, axis=1)
+    times_NS = np.empty_like(waits_NS)
+    np.put_along_axis(times_NS, order_NS, waits_NS, axis=1)
+    times_NS[:, chances == 0] = np.inf
+    return times_NS
+
+
+def mean_depth_after(
+    orders: Orders,
+    deletions: int,
+    probabilities: Sequence[float] | None = None,
+    trials: int = 20_000,
+    seed: int = 0,
+) -> Estimate:
+    """Depth of one shard's deepest model after so many deletions in it, with no healing.
+
+    Exact up to L = 16, over all sets of slices that may be hit; a simulation above. `probabilities`
+    are those of the slices given that the deletion falls in this shard (default: all equal).
+    """
+    slices = len(orders[0])
+    if slices <= MOST_SLICES:
+        chance_D = hit_distribution(check_probabilities(slices, probabilities), deletions)
+        return Estimate(float(chance_D @ surviving_depths(orders, slices)[::-1]), 0.0)
+    chances = _flat_probabilities([orders], None if probabilities is None else [probabilities])
+    random = np.random.default_rng(seed)
+    alive_NS = first_hit_times(chances, trials, random) > deletions
+    depth_N = np.zeros(trials)
+    for order in orders:
+        np.maximum(depth_N, np.logical_and.accumulate(alive_NS[:, list(order)], axis=1).sum(axis=1), out=depth_N)
+    return Estimate(float(depth_N.mean()), float(depth_N.std(ddof=1) / sqrt(trials)))
+
+
+def most_depth_after(slices: int, deletions: int, probabilities: Sequence[float] | None = None) -> float:
+    """Mean number of slices not hit: the depth that no orders can exceed, and `chains` reach."""
+    chances = [1 / slices] * slices if probabilities is None else probabilities
+    return float(sum((1 - chance) ** deletions for chance in chances))
+
+
+def _firsts(orders: Orders) -> list[int]:
+    return sorted({order[0] for order in orders})
+
+
+def _flat_probabilities(
+    orders_by_shard: Sequence[Orders], probabilities: Sequence[Sequence[float]] | None
+) -> np.ndarray:
+    """float64 [m L], shard by shard."""
+    shape = (len(orders_by_shard), len(orders_by_shard[0][0]))
+    chances = np.full(shape, 1 / (shape[0] * shape[1])) if probabilities is None else np.asarray(probabilities, float)
+    if chances.shape != shape or (chances < 0).any() or abs(chances.sum() - 1) > 1e-9:
+        raise ConfigError(
+            f"probabilities must be {shape[0]} x {shape[1]} numbers of at least 0 that sum to 1, got {probabilities}",
+            "give one a slice of each shard and divide them by their sum",
+        )
+    return chances.ravel()

@@ -1,0 +1,155 @@
+"""Everything `s3t plan` shows, before a single token is trained: what is trained, what it costs,
+how much deletion it bears.
+
+In: the config, the size of the data, the shape of the base. Out: `PlanOverview`, frozen. Pure;
+runs in about a second for any config, since only a sample of shards is simulated in large runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s3t_ray.config.schema import Config, ModelShape
+from s3t_ray.plan.cost import (
+    PlanCost,
+    StorageBytes,
+    TrainingCost,
+    healing_cost,
+    plan_cost,
+    storage_bytes,
+)
+from s3t_ray.plan.forecast import (
+    Estimate,
+    Orders,
+    count_first_slices,
+    expected_deletions_for_first_slices,
+    mean_depth_after,
+    most_depth_after,
+    simulate_deletions,
+)
+from s3t_ray.plan.memory import RankMemory, engine_setting, rank_memory
+from s3t_ray.plan.orders import orders
+from s3t_ray.plan.work import Work, describe_work
+
+RETENTION_DELETIONS = (1, 2, 3, 4)
+SIMULATED_HITS = 2_000_000
+"""First slices x trials, at most: about half a second."""
+MOST_TRIALS = 20_000
+MOST_SHARDS_SAMPLED = 16
+"""Retention is averaged over so many shards where their orders differ."""
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """Layers [first, last] that stages of this depth train."""
+
+    depth: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class DeletionForecast:
+    """Uniform deletions until every shard is dead, if none is healed."""
+
+    closed_form: float
+    simulated: Estimate
+    one_sequence: float  # the same with budget 1 (SISA)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Mean depth of a shard's deepest model after so many deletions in it, if none is healed."""
+
+    deletions: int
+    depth: Estimate
+    most: float  # that any orders can keep
+
+
+@dataclass(frozen=True)
+class PlanOverview:
+    """A run at a glance. Counts of records and tokens are expectations."""
+
+    name: str
+    shards: int
+    slices: int
+    budget: int
+    order_kind: str
+    records: int
+    held_out_records: float
+    work: Work
+    orders_by_shard: tuple[tuple[tuple[int, ...], ...], ...]  # of shard 0 alone when all are the same
+    layer_groups: tuple[LayerGroup, ...]
+    sequences: int  # over all shards
+    cost: PlanCost
+    healing: TrainingCost  # mean of one deletion, healed eagerly
+    storage: StorageBytes
+    rank_memory: RankMemory
+    forecast: DeletionForecast
+    retention: tuple[Retention, ...]
+
+    @property
+    def stages(self) -> int:
+        """Different stages to train, over all shards."""
+        return round(self.cost.training.stages)
+
+    @property
+    def stages_unshared(self) -> int:
+        """Stages if no sequence shared a prefix with another."""
+        return round(self.cost.unshared.stages)
+
+
+def plan_overview(
+    config: Config, records: int, tokens_per_record: float, labelled_share: float, shape: ModelShape
+) -> PlanOverview:
+    """The overview of a run over `records` records (held-out ones included).
+
+    `tokens_per_record`: mean length; `labelled_share`: share of tokens that have a loss. Raises
+    ConfigError when the layer groups do not fit the model or a figure is impossible.
+    """
+    work = describe_work(config, records, tokens_per_record, labelled_share, shape)
+    same = config.order.kind != "random"
+    by_shard = [orders(config, 0)] * config.shards if same else [orders(config, s) for s in range(config.shards)]
+    return PlanOverview(
+        name=config.name,
+        shards=config.shards,
+        slices=config.slices,
+        budget=config.budget,
+        order_kind=config.order.kind,
+        records=records,
+        held_out_records=records * config.data.holdout,
+        work=work,
+        orders_by_shard=tuple(by_shard[:1] if same else by_shard),
+        layer_groups=tuple(
+            LayerGroup(depth, work.boundary(depth), work.boundary(depth - 1) - 1)
+            for depth in range(1, config.slices + 1)
+        ),
+        sequences=sum(len(each) for each in by_shard),
+        cost=plan_cost(work, by_shard),
+        healing=healing_cost(work, by_shard),
+        storage=storage_bytes(work, by_shard),
+        rank_memory=rank_memory(work, engine_setting(config)),
+        forecast=_forecast(config, by_shard),
+        retention=_retention(config, by_shard[:1] if same else by_shard[:MOST_SHARDS_SAMPLED]),
+    )
+
+
+def _forecast(config: Config, by_shard: Sequence[Orders]) -> DeletionForecast:
+    firsts = count_first_slices(by_shard)
+    trials = max(100, min(MOST_TRIALS, SIMULATED_HITS // firsts))
+    return DeletionForecast(
+        closed_form=expected_deletions_for_first_slices(config.shards, config.slices, firsts),
+        simulated=simulate_deletions(by_shard, trials, config.seed),
+        one_sequence=expected_deletions_for_first_slices(config.shards, config.slices, config.shards),
+    )
+
+
+def _retention(config: Config, by_shard: Sequence[Orders]) -> tuple[Retention, ...]:
+    found = []
+    for deletions in RETENTION_DELETIONS:
+        depths = [mean_depth_after(each, deletions, trials=5_000, seed=config.seed) for each in by_shard]
+        mean = sum(depth.mean for depth in depths) / len(depths)
+        error = sum(depth.standard_error**2 for depth in depths) ** 0.5 / len(depths)
+        found.append(Retention(deletions, Estimate(mean, error), most_depth_after(config.slices, deletions)))
+    return tuple(found)

@@ -1,0 +1,138 @@
+"""What one stage is made of, in numbers: the sizes and rates from which every cost follows.
+
+In: the config, the base model's shape, how many records of what length. Out: `Work`, frozen. Pure.
+Legend: a *slice* is of data, a *layer group* is of the model; depth 1 is the top group.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from s3t_ray.config.schema import Config, Lora, ModelShape
+from s3t_ray.errors import ConfigError
+
+ADAPTER_BYTES_PER_PARAMETER = 4
+"""Adapters and task heads are trained and published in float32."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sizes of a run's data and model. Token counts are means; a token counts once an epoch."""
+
+    shape: ModelShape
+    shards: int
+    slices: int
+    layers_per_group: int
+    lora_parameters_per_layer: int
+    lora_rank_sum: int  # of the adapted modules of a layer: rank x their number
+    head_parameters: int  # multiplied with each labelled token: the vocabulary head or the task head
+    trained_head_parameters: int  # of the task head a stage trains and publishes; 0 for causal_lm
+    activation_bytes: int  # bytes of one number of a hidden state
+    stored_hidden_states: bool
+    gradient_checkpointing: bool
+    epochs: int
+    slice_records: float
+    record_tokens: float
+    labelled_share: float  # of tokens that have a loss
+
+    @property
+    def slice_tokens(self) -> float:
+        """Tokens of one slice, each counted once."""
+        return self.slice_records * self.record_tokens
+
+    @property
+    def training_tokens(self) -> float:
+        """Tokens of all retained training records, each counted once."""
+        return self.shards * self.slices * self.slice_tokens
+
+    def boundary(self, depth: int) -> int:
+        """Layers below the group that a stage of this depth trains; none of them has an adapter."""
+        return self.shape.layers - depth * self.layers_per_group
+
+    def adapter_parameters(self) -> int:
+        """Parameters one stage trains and publishes."""
+        return self.layers_per_group * self.lora_parameters_per_layer + self.trained_head_parameters
+
+
+def describe_work(
+    config: Config, records: int, tokens_per_record: float, labelled_share: float, shape: ModelShape
+) -> Work:
+    """The work of a run over `records` records (held-out ones included) of that mean length.
+
+    Raises ConfigError when the layer groups do not fit the model or a figure is impossible.
+    """
+    try:
+        config.check_depth(shape.layers)
+    except ValueError as error:
+        raise ConfigError(str(error), "lower slices or lora.layers_per_group") from error
+    if records < 1 or tokens_per_record <= 0 or not 0 <= labelled_share <= 1:
+        raise ConfigError(
+            f"cannot plan for {records} records of {tokens_per_record} tokens, a share of {labelled_share} labelled",
+            "give at least 1 record, more than 0 tokens, and a share from 0 to 1",
+        )
+    record_tokens = min(tokens_per_record, float(config.task.max_tokens))
+    classes = len(config.task.labels)
+    classify = config.task.kind == "classification"
+    # A task head has one dense layer of the hidden size before the classes (BERT, RoBERTa).
+    task_head = shape.hidden * (shape.hidden + classes) if classify else 0
+    return Work(
+        shape=shape,
+        shards=config.shards,
+        slices=config.slices,
+        layers_per_group=config.lora.layers_per_group,
+        lora_parameters_per_layer=lora_parameters(config.lora, shape),
+        lora_rank_sum=config.lora.rank * len(_targets(config.lora, shape)),
+        head_parameters=task_head or shape.head_parameters,
+        trained_head_parameters=task_head,
+        activation_bytes=2 if config.engine.precision == "bfloat16" else 4,
+        stored_hidden_states=config.engine.hidden_states == "store",
+        gradient_checkpointing=config.engine.gradient_checkpointing,
+        epochs=config.optimizer.epochs,
+        slice_records=records * (1 - config.data.holdout) / (config.shards * config.slices),
+        record_tokens=record_tokens,
+        labelled_share=1 / record_tokens if classify else labelled_share,
+    )
+
+
+def lora_parameters(lora: Lora, shape: ModelShape) -> int:
+    """LoRA parameters of one layer: rank x (inputs + outputs) of each adapted linear module."""
+    sizes = linear_sizes(shape)
+    square = (shape.hidden, shape.hidden)
+    return sum(lora.rank * sum(sizes.get(_CANONICAL.get(name, name), square)) for name in _targets(lora, shape))
+
+
+def linear_sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the linear modules of one layer, by Llama's names."""
+    hidden, inner = shape.hidden, shape.intermediate
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    sizes = {
+        "q_proj": (hidden, queries),
+        "k_proj": (hidden, keys),
+        "v_proj": (hidden, keys),
+        "o_proj": (queries, hidden),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
+    return sizes | {"gate_proj": (hidden, inner)} if shape.gated_mlp else sizes
+
+
+def count_stages(orders_by_shard: Iterable[Sequence[Sequence[int]]]) -> Counter[int]:
+    """Number of stages to train by depth: one a different prefix of a shard's orders (shared ones once)."""
+    total: Counter[int] = Counter()
+    known: dict[int, Counter[int]] = {}  # shards mostly have the very same orders
+    for orders in orders_by_shard:
+        if id(orders) not in known:
+            prefixes = {tuple(order[:length]) for order in orders for length in range(1, len(order) + 1)}
+            known[id(orders)] = Counter(len(prefix) for prefix in prefixes)
+        total += known[id(orders)]
+    return total
+
+
+def _targets(lora: Lora, shape: ModelShape) -> tuple[str, ...]:
+    return tuple(linear_sizes(shape)) if lora.targets == "all-linear" else lora.targets
+
+
+_CANONICAL = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
+"""BERT's and RoBERTa's names of what Llama calls otherwise."""

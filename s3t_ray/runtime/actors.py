@@ -1,0 +1,209 @@
+"""The Ray actors: thin shells round plain classes. Wrapping happens here and in `groups.py` only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from s3t_ray.config.load import dump_config
+from s3t_ray.errors import S3TError
+from s3t_ray.ledger.values import Fenced
+from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.runtime.cluster import NAMESPACE, actor_name
+from s3t_ray.runtime.groups import RayWorkers, group_count
+from s3t_ray.runtime.reports import Failure, Report, RunningStage
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.scheduler import Scheduler
+from s3t_ray.runtime.shard import Shard
+from s3t_ray.runtime.view import ShardView
+
+TICK_SECONDS = 0.2
+CONFIRM_SECONDS = 30.0
+"""A replica that has not confirmed a live set after this long is taken out of service."""
+
+
+class RayShards:
+    """One Shard actor a shard, and one for the held-out data (see `scheduler.Shards`)."""
+
+    def __init__(self, run: Run, epoch: int) -> None:
+        self._epoch = epoch
+        self._uri = run.location.storage_uri
+        self._actors = {shard: self._start(shard) for shard in (HOLDOUT_SHARD, *range(run.row.shards))}
+        self._purging: dict[ray.ObjectRef, int] = {}
+
+    def views(self) -> dict[int, ShardView]:
+        return self._all({shard: actor.view.remote() for shard, actor in self._actors.items()})
+
+    def prune(self, shards: Iterable[int]) -> dict[int, ShardView]:
+        wanted = tuple(shards)
+        try:
+            return self._all({shard: self._actors[shard].prune.remote(self._epoch) for shard in wanted})
+        except RayActorError:
+            for shard in wanted:
+                self._replace_if_dead(shard)
+            return self._all({shard: self._actors[shard].prune.remote(self._epoch) for shard in wanted})
+
+    def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
+        self._replace_if_dead(shard)
+        self._purging[self._actors[shard].purge.remote(self._epoch, stopped)] = shard
+
+    def finished_purges(self) -> dict[int, ShardView | Exception]:
+        if not self._purging:
+            return {}
+        done, _ = ray.wait(list(self._purging), num_returns=len(self._purging), timeout=0)
+        results: dict[int, ShardView | Exception] = {}
+        for future in done:
+            shard = self._purging.pop(future)
+            try:
+                results[shard] = ray.get(future)
+            except Fenced:
+                raise
+            except (S3TError, RayActorError, ray.exceptions.RayTaskError) as error:
+                results[shard] = error
+        return results
+
+    def _start(self, shard: int) -> Any:
+        # No CPU of its own: it reads the ledger and moves files, and must never wait for a trainer.
+        # Several calls at once: a prune must not wait for the purge before it.
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3, "max_concurrency": 4}
+        return ray.remote(Shard).options(**options).remote(self._uri, shard)
+
+    def _replace_if_dead(self, shard: int) -> None:
+        try:
+            ray.get(self._actors[shard].view.remote(), timeout=CONFIRM_SECONDS)
+        except (RayActorError, GetTimeoutError):
+            self._actors[shard] = self._start(shard)
+
+    def _all(self, futures: dict[int, ray.ObjectRef]) -> dict[int, ShardView]:
+        return dict(zip(futures, ray.get(list(futures.values())), strict=True))
+
+
+class RayReplicas:
+    """The serving replicas that asked to be told (see `scheduler.Replicas`)."""
+
+    def __init__(self) -> None:
+        self._replicas: dict[str, Any] = {}
+        self._version = 0
+
+    def attach(self, name: str, replica: Any) -> None:
+        """Have `replica` follow the live set from now on."""
+        self._replicas[name] = replica
+
+    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> None:
+        self._version += 1
+        asked = {name: replica.set_live.remote(self._version, dict(chains)) for name, replica in self._replicas.items()}
+        for name, future in asked.items():
+            try:
+                ray.get(future, timeout=CONFIRM_SECONDS)
+            except (RayActorError, GetTimeoutError):
+                # It may still answer from what was pruned: it must not answer at all.
+                ray.kill(self._replicas.pop(name))
+
+
+class Snapshot(Report):
+    """What the scheduler's process knows beyond the ledger."""
+
+    running: tuple[RunningStage, ...]
+    idle: bool
+    given_up: tuple[Failure, ...]
+    trained: int
+    tokens: int
+    groups: int
+    rounds: int
+    """Ticks so far: `idle` means something only after the first."""
+
+
+class SchedulerActor:
+    """The named actor of a run. `serve` runs the reconciler until `stop`; other calls answer meanwhile."""
+
+    def __init__(self, run_uri: str, base: str) -> None:
+        self._run = Run.open(run_uri)
+        self._base = base
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._replicas = RayReplicas()
+        self._joined = False
+        self._snapshot = Snapshot(running=(), idle=False, given_up=(), trained=0, tokens=0, groups=0, rounds=0)
+
+    def serve(self) -> None:
+        """Reconcile until `stop`. Raises what ends a scheduler: Fenced, a config the cluster cannot serve."""
+        config = self._run.config
+        count = group_count(config, ray.cluster_resources())
+        epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
+        workers = RayWorkers(config, self._base, count)
+        try:
+            scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
+            rounds = 0
+            while not self._stop.is_set():
+                with self._lock:
+                    joined, self._joined = self._joined, False
+                if joined:
+                    scheduler.refresh_replicas()
+                scheduler.tick(TICK_SECONDS)
+                rounds += 1
+                self._snapshot = self._look(scheduler, workers, count, rounds)
+                if not self._snapshot.running:
+                    self._stop.wait(TICK_SECONDS)
+        finally:
+            workers.close()
+
+    def snapshot(self) -> Snapshot:
+        """What it does now; answers while a tick is on its way."""
+        return self._snapshot
+
+    def serves(self, config_yaml: str) -> bool:
+        """Whether this scheduler runs under exactly this config."""
+        return dump_config(self._run.config) == config_yaml
+
+    def attach_replica(self, name: str, replica: Any) -> None:
+        """Have a serving replica follow the live set; it has it after the next tick."""
+        with self._lock:
+            self._replicas.attach(name, replica)
+            self._joined = True
+
+    def stop(self) -> None:
+        """End `serve` after the tick that is on its way."""
+        self._stop.set()
+
+    def _look(self, scheduler: Scheduler, workers: RayWorkers, count: int, rounds: int) -> Snapshot:
+        errors = {failure.stage_id: failure for failure in self._run.ledger.failures()}
+        return Snapshot(
+            running=workers.running(),
+            idle=scheduler.idle,
+            given_up=tuple(
+                Failure(stage_id=name, error=errors[name].error, attempts=errors[name].attempts)
+                for name in sorted(scheduler.retries.given_up & errors.keys())
+            ),
+            trained=scheduler.outcome.trained,
+            tokens=scheduler.outcome.tokens,
+            groups=count,
+            rounds=rounds,
+        )
+
+
+def start_scheduler(run: Run, detached: bool) -> tuple[Any, ray.ObjectRef]:
+    """Start the run's scheduler actor, or take over from one with an older config: (handle, its end)."""
+    name = actor_name("scheduler", run.location.storage_uri)
+    options: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "num_cpus": 0,
+        "max_concurrency": 8,
+    }
+    if detached:
+        options["lifetime"] = "detached"
+    actor_class = ray.remote(concurrency_groups={"serve": 1})(SchedulerActor)
+    actor = actor_class.options(**options).remote(run.location.storage_uri, str(run.base))
+    return actor, actor.serve.options(concurrency_group="serve").remote()
+
+
+def find_scheduler(run: Run) -> Any | None:
+    """The run's scheduler actor in this cluster; None when there is none."""
+    try:
+        return ray.get_actor(actor_name("scheduler", run.location.storage_uri), namespace=NAMESPACE)
+    except ValueError:
+        return None

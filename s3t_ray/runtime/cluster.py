@@ -1,0 +1,64 @@
+"""The way into Ray: a local one of our own, or the cluster at an address.
+
+Sets the authentication mode itself in every case: Ray's own default depends on what an earlier
+command left in the home folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+
+from s3t_ray.errors import ClusterError
+
+NAMESPACE = "s3t_ray"
+
+
+def actor_name(role: str, storage_uri: str) -> str:
+    """Name of a run's actor in the cluster, from where the run is: two runs never share one."""
+    return f"{role}-{hashlib.sha256(storage_uri.encode()).hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray, for the time of the block: the cluster at `address` ("auto": the one on this machine, or of
+    this job), or, for None, a local Ray that ends with the block.
+
+    Inside a Ray job, None means the job's cluster. Raises ClusterError when it cannot be reached.
+    """
+    # Set before ray is imported: it reads them once.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None and (os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")):
+        address = "auto"
+    if address is None and not _token_is_set():
+        # A token of this process alone: nothing is written to the home folder.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        if address is None:
+            ray.init(namespace=NAMESPACE, include_dashboard=False, logging_level="warning", log_to_driver=False)
+        else:
+            ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"cannot reach Ray at {address or 'this machine'}: {error}",
+            "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN (docs/cluster.md), or leave --address out to run locally",
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _token_is_set() -> bool:
+    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))

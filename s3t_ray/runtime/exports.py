@@ -1,0 +1,67 @@
+"""Adapters that leave the run: where `s3t export` wrote them, and how a deletion erases them.
+
+Copies that people made of an exported folder are out of the run's reach; the documentation says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3t_ray.errors import StoreError
+from s3t_ray.ledger.values import StageRow
+from s3t_ray.runtime.run import Run
+
+EXPORTED = "exported"
+"""Event of the ledger's history whose detail is an `ExportedFolder`."""
+ERASED = "export_erased"
+"""Event that follows once its files are gone: {"folder": ...}."""
+
+
+@dataclass(frozen=True)
+class ExportedFolder:
+    """A folder that the run wrote, the stages whose weights are in it, and its files."""
+
+    folder: str
+    stages: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def remember_export(run: Run, shard: int, export: ExportedFolder) -> None:
+    """Note an export before its files are written: a crash leaves a note too many, never one too few."""
+    detail = {"folder": export.folder, "stages": list(export.stages), "files": list(export.files)}
+    run.ledger.add_event(EXPORTED, shard, detail)
+
+
+def exported_folders(run: Run) -> tuple[ExportedFolder, ...]:
+    """Exports that may still be on disk; of each folder, the newest."""
+    folders: dict[str, ExportedFolder] = {}
+    for event in run.ledger.events():
+        if event.kind not in (EXPORTED, ERASED):
+            continue
+        detail = json.loads(event.detail)
+        folder = str(detail["folder"])
+        if event.kind == ERASED:
+            folders.pop(folder, None)
+        else:
+            folders[folder] = ExportedFolder(folder, tuple(detail["stages"]), tuple(detail["files"]))
+    return tuple(folders.values())
+
+
+def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
+    """Erase the exports that hold weights of stale stages: the files that the run wrote, and no other."""
+    gone = frozenset(stage.id for stage in stale)
+    for export in exported_folders(run):
+        if gone.isdisjoint(export.stages):
+            continue
+        try:
+            for name in export.files:
+                Path(export.folder, name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"the export at {export.folder} holds weights that must be erased, and cannot be: {error}",
+                "make the folder writable for the run, or remove it by hand; the purge tries again",
+            ) from error
+        run.ledger.add_event(ERASED, None, {"folder": export.folder})

@@ -1,0 +1,237 @@
+"""Worker groups on Ray: placement groups of rank actors that keep the base model loaded.
+
+In: how many groups, and stages to train. Out: finished stages. A group that dies is started
+again; what it was training is reported as lost, and the scheduler decides what follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from s3t_ray.config.load import dump_config
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ClusterError, S3TError
+from s3t_ray.runtime.reports import RunningStage
+from s3t_ray.runtime.worker import Rank
+from s3t_ray.runtime.workers import Finished
+from s3t_ray.train.job import Progress, StageJob
+
+RECYCLE_AFTER_STAGES = 500
+"""DeepSpeed leaves about 1 MB behind an engine (DeepSpeed issue 7204): a group is renewed after this many."""
+
+
+def bundles(config: Config) -> list[dict[str, float]]:
+    """Ray resources of one worker group, a bundle a rank."""
+    bundle: dict[str, float] = {"CPU": config.workers.cpus_per_rank}
+    if config.workers.gpus_per_rank:
+        bundle["GPU"] = config.workers.gpus_per_rank
+    return [bundle] * config.engine.ranks
+
+
+def group_count(config: Config, total: Mapping[str, float]) -> int:
+    """How many worker groups to start on a cluster of `total` resources.
+
+    `auto` fills the cluster, up to one group a sequence. Raises ClusterError when not even one fits,
+    or fewer than the config asks for.
+    """
+    need: dict[str, float] = {}
+    for bundle in bundles(config):
+        for resource, amount in bundle.items():
+            need[resource] = need.get(resource, 0) + amount
+    room = min(int(total.get(resource, 0) // amount) for resource, amount in need.items())
+    asked = config.workers.groups
+    if room < (1 if asked == "auto" else asked):
+        have = {resource: total.get(resource, 0) for resource in need}
+        raise ClusterError(
+            f"workers.groups = {asked} needs {need} a group, but the whole cluster has {have}: room for {room}",
+            "lower workers.groups, engine.ranks, workers.cpus_per_rank or workers.gpus_per_rank, or add nodes",
+        )
+    return min(room, config.shards * config.budget) if asked == "auto" else asked
+
+
+@dataclass
+class _Group:
+    """One worker group: starting, idle, or training `job`."""
+
+    index: int
+    placement: PlacementGroup
+    ranks: list[Any]
+    starting: list[ray.ObjectRef] = field(default_factory=list)
+    job: StageJob | None = None
+    futures: list[ray.ObjectRef] = field(default_factory=list)
+    trained: int = 0
+
+
+class RayWorkers:
+    """The real worker groups (see `workers.Workers`)."""
+
+    def __init__(self, config: Config, base: str, count: int) -> None:
+        self._config = config
+        self._yaml = dump_config(config)
+        self._base = base
+        self._groups = {index: self._start(index) for index in range(count)}
+
+    def free(self) -> tuple[int, ...]:
+        return tuple(g.index for g in self._groups.values() if g.job is None and self._ready(g))
+
+    def submit(self, group: int, job: StageJob) -> None:
+        target = self._groups[group]
+        target.job = job
+        target.futures = [rank.train.remote(job) for rank in target.ranks]
+
+    def finished(self, wait_seconds: float) -> tuple[Finished, ...]:
+        pending = [future for g in self._groups.values() for future in (g.futures or g.starting)]
+        if pending:
+            ray.wait(pending, num_returns=1, timeout=wait_seconds)
+        done = []
+        for group in list(self._groups.values()):
+            if group.job is not None and group.futures:
+                outcome = self._outcome(group, group.job)
+                if outcome is not None:
+                    done.append(outcome)
+        return tuple(done)
+
+    def running(self) -> tuple[RunningStage, ...]:
+        busy = [g for g in self._groups.values() if g.job is not None]
+        asked = [g.ranks[0].progress.remote() for g in busy]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=0.5) if asked else ([], [])
+        reports = []
+        for group, future in zip(busy, asked, strict=True):
+            job = group.job
+            if job is None:
+                continue
+            progress: Progress | None = None
+            if future in answered:
+                try:
+                    progress = ray.get(future)
+                except RayActorError:
+                    continue  # its death is reported by `finished`
+            if progress is not None and progress.stage_id != job.stage_id:
+                progress = None
+            reports.append(
+                RunningStage(
+                    stage_id=job.stage_id,
+                    shard=job.shard,
+                    slices=tuple(part.slice for part in job.slices),
+                    group=group.index,
+                    step=progress.step if progress else 0,
+                    steps=progress.steps if progress else 0,
+                    loss=progress.loss if progress else None,
+                    tokens_per_second=progress.tokens_per_second if progress else None,
+                )
+            )
+        return tuple(reports)
+
+    def stop(self, stage_id: str) -> None:
+        for group in self._groups.values():
+            if group.job is not None and group.job.stage_id == stage_id:
+                for rank in group.ranks:
+                    rank.stop.remote(stage_id)
+
+    def close(self) -> None:
+        for group in self._groups.values():
+            self._end(group)
+        self._groups.clear()
+
+    def _start(self, index: int) -> _Group:
+        config = self._config
+        placement = placement_group(bundles(config), strategy=config.workers.strategy.upper())
+        actor = ray.remote(concurrency_groups={"control": 4})(Rank)
+        ranks = [
+            actor.options(
+                num_cpus=config.workers.cpus_per_rank,
+                num_gpus=config.workers.gpus_per_rank,
+                max_concurrency=1,
+                runtime_env={"env_vars": _rank_environment(config)},
+                scheduling_strategy=PlacementGroupSchedulingStrategy(placement, placement_group_bundle_index=number),
+            ).remote(self._yaml, self._base, config.storage.uri, number, config.engine.ranks)
+            for number in range(config.engine.ranks)
+        ]
+        meeting = ranks[0].rendezvous.options(concurrency_group="control").remote()
+        return _Group(index, placement, [_Handle(rank) for rank in ranks], [rank.start.remote(meeting) for rank in ranks])
+
+    def _ready(self, group: _Group) -> bool:
+        """True once every rank has loaded the base. A group that fails to start is an error at once."""
+        if not group.starting:
+            return True
+        done, waiting = ray.wait(group.starting, num_returns=len(group.starting), timeout=0)
+        try:
+            ray.get(done)
+        except RayTaskError as error:
+            cause = error.as_instanceof_cause()
+            if isinstance(cause, S3TError):
+                raise cause from error
+            raise
+        except RayActorError:
+            self._restart(group)
+            return False
+        group.starting = waiting
+        return not waiting
+
+    def _outcome(self, group: _Group, job: StageJob) -> Finished | None:
+        """How the group's stage ended; None while all ranks are well and some still train."""
+        done, waiting = ray.wait(group.futures, num_returns=len(group.futures), timeout=0)
+        results = []
+        for future in done:
+            try:
+                results.append(ray.get(future))
+            except RayActorError as error:
+                self._restart(group)
+                return Finished(group.index, job.stage_id, error=f"worker group lost: {error}", lost=True)
+            except RayTaskError as error:
+                if len(group.ranks) > 1:
+                    self._restart(group)  # the other ranks may wait in a collective for ever
+                else:
+                    group.job, group.futures = None, []
+                return Finished(group.index, job.stage_id, error=_cause(error))
+        if waiting:
+            return None
+        result = next((r for r in results if r is not None), None)
+        group.job, group.futures = None, []
+        group.trained += 1
+        if group.trained >= RECYCLE_AFTER_STAGES:
+            self._restart(group)
+        return Finished(group.index, job.stage_id, result=result)
+
+    def _restart(self, group: _Group) -> None:
+        self._end(group)
+        self._groups[group.index] = self._start(group.index)
+
+    def _end(self, group: _Group) -> None:
+        for rank in group.ranks:
+            ray.kill(rank.actor)
+        remove_placement_group(group.placement)
+
+
+class _Handle:
+    """An actor handle whose control calls do not queue behind training."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.train = actor.train
+        self.stop = actor.stop.options(concurrency_group="control")
+        self.progress = actor.progress.options(concurrency_group="control")
+
+
+def _rank_environment(config: Config) -> dict[str, str]:
+    # Thread counts are recipe: they must be set before torch starts its pools.
+    threads = str(config.engine.threads)
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    }
+
+
+def _cause(error: RayTaskError) -> str:
+    cause = error.as_instanceof_cause()
+    return str(cause) if isinstance(cause, S3TError) else str(error)

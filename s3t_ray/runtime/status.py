@@ -1,0 +1,71 @@
+"""`s3t status`: where a run stands, from its ledger alone. Works with or without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.runtime.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.view import ShardView, view_shard
+
+
+def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
+    """The run's state now. `running`: what a scheduler says that it trains."""
+    row = run.row
+    views = {shard: view_shard(run, shard) for shard in range(row.shards)}
+    failures = tuple(
+        Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts) for f in run.ledger.failures()
+    )
+    deletions = tuple(_deletion(row) for row in run.ledger.deletions())
+    shards = tuple(_shard(view, running, failures) for view in views.values())
+    return Status(
+        name=row.name,
+        storage=run.location.storage_uri,
+        records=sum(shard.records for shard in shards),
+        held_out=sum(state.records for state in run.ledger.slices(HOLDOUT_SHARD)),
+        slices=row.slices,
+        shards=shards,
+        deletions=deletions,
+        running=running,
+        failures=failures,
+        settled=not any(s.wanted != s.trained for s in shards)
+        and not any(view.stale for view in views.values())
+        and all(deletion.state == DeletionState.RESTORED for deletion in deletions),
+        ids_derived=run.config.data.id_field is None,
+    )
+
+
+def _shard(view: ShardView, running: Iterable[RunningStage], failures: Iterable[Failure]) -> ShardStatus:
+    missing = frozenset(view.plan.stages) - view.live
+    training = frozenset(stage.stage_id for stage in running) & missing
+    failed = frozenset(failure.stage_id for failure in failures) & missing - training
+    return ShardStatus(
+        shard=view.plan.shard,
+        records=sum(state.records for state in view.slices),
+        orders=view.plan.orders,
+        depths=view.depths,
+        wanted=len(view.plan.stages),
+        trained=len(view.plan.stages) - len(missing),
+        running=len(training),
+        queued=len(missing - training - failed),
+        failed=len(failed),
+    )
+
+
+def _deletion(row: DeletionRow) -> DeletionStatus:
+    end = row.times.restored or datetime.now(UTC).isoformat()
+    age = (datetime.fromisoformat(end) - datetime.fromisoformat(row.times.accepted)).total_seconds()
+    return DeletionStatus(
+        request_id=row.receipt.request_id,
+        state=row.state.value,
+        records=row.receipt.records,
+        hits=tuple((hit.shard, hit.slice, hit.records) for hit in row.receipt.hits),
+        accepted_at=row.times.accepted,
+        pruned_at=row.times.pruned,
+        purged_at=row.times.purged,
+        restored_at=row.times.restored,
+        age_seconds=max(age, 0.0),
+    )

@@ -1,0 +1,61 @@
+"""The main job: data -> partition -> plan -> train -> publish, until the run is settled.
+
+Reads top to bottom. Run again, it trains only what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import TrainError
+from s3t_ray.ledger.values import StageState
+from s3t_ray.runtime.cluster import connected
+from s3t_ray.runtime.driver import drive
+from s3t_ray.runtime.ingest import ingest
+from s3t_ray.runtime.reports import Status, TrainReport
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.status import status
+
+
+def train(
+    config: Config,
+    *,
+    address: str | None = None,
+    watch: Callable[[Status], None] = lambda state: None,
+    note: Callable[[str], None] = lambda line: None,
+    with_scheduler: Callable[[Any], None] = lambda actor: None,
+) -> TrainReport:
+    """Train what the config wants and the run has not, and carry on its deletions; returns when settled.
+
+    `watch` is called about twice a second, `note` with single lines before training begins. Raises
+    ConfigError, DataError, ClusterError before anything starts; TrainError when stages were given up.
+    """
+    began = time.monotonic()
+    with Run.create(config) as run:
+        note(f"base model: {config.model.path}")
+        ingest(run, note)
+        run.check_recipe()
+        reused = len(run.ledger.stages(state=StageState.LIVE))
+        note("starting Ray")
+        with connected(address):
+            last = drive(
+                run,
+                detached=address is not None,
+                watch=watch,
+                until=lambda snapshot, state: snapshot.idle,
+                with_scheduler=with_scheduler,
+            )
+        final = status(run)
+        watch(final)
+        if last.given_up:
+            worst = last.given_up[0]
+            raise TrainError(
+                f"{len(last.given_up)} stages were given up; {worst.stage_id[:12]} after {worst.attempts} attempts: {worst.error}",
+                "mend the cause and run the same command again: it trains only what is missing",
+            )
+        return TrainReport(
+            trained=last.trained, reused=reused, seconds=time.monotonic() - began, tokens=last.tokens, status=final
+        )

@@ -1,0 +1,55 @@
+"""A shard as the ledger has it at one moment: what it wants, what it has, what is unclean.
+
+In: an open run. Out: frozen views over pure plans. Reads only; never Ray or torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s3t_ray.ledger.values import SliceState, StageState
+from s3t_ray.plan.stages import ShardPlan
+from s3t_ray.runtime.run import Run
+
+
+@dataclass(frozen=True)
+class ShardView:
+    """What a shard wants and has, read from the ledger at one moment."""
+
+    plan: ShardPlan
+    live: frozenset[str]
+    stale: frozenset[str]
+    """Stages out of service whose bytes are still there."""
+    slices: tuple[SliceState, ...]
+    ever_complete: bool
+    """Whether every sequence was once trained whole, under the orders of today."""
+
+    @property
+    def unclean(self) -> frozenset[int]:
+        """Slices whose file may still hold deleted rows: nothing may train on it."""
+        return frozenset(s.slice for s in self.slices if s.file is None or s.file_digest != s.digest)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        return self.plan.depths(self.live)
+
+    @property
+    def serving(self) -> tuple[str, ...]:
+        """Stage ids of the deepest live model, top group first; empty: the shard is dead."""
+        stage = self.plan.deepest(self.live)
+        return stage.chain if stage else ()
+
+
+def view_shard(run: Run, shard: int) -> ShardView:
+    """The shard's view, from the ledger. Pure plan over it; changes nothing."""
+    slices = run.ledger.slices(shard)
+    stages = run.ledger.stages(shard)
+    plan = run.plan(shard, slices)
+    whole = {stage.slices for stage in stages}
+    return ShardView(
+        plan=plan,
+        live=frozenset(stage.id for stage in stages if stage.state is StageState.LIVE),
+        stale=frozenset(stage.id for stage in stages if stage.state is StageState.STALE),
+        slices=slices,
+        ever_complete=all(order in whole for order in plan.orders),
+    )

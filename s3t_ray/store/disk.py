@@ -1,0 +1,139 @@
+"""Durable operations on a local disk, each announced before it happens.
+
+In: absolute paths. Out: files and folders that survive a power cut once a call has returned, and
+OSErrors. The announcements (`before(operation, path)`) let a test stop the process, or fail, at
+every single step. Must never follow a symbolic link in what it removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3t_ray.store.paths import MARKER
+
+CHUNK_BYTES = 1 << 20
+_FILE_MODE = 0o664  # never world-writable, whatever the umask
+_FOLDER_MODE = 0o775
+
+Before = Callable[[str, str], None]
+"""Called with the operation (mkdir, create, write, fsync, rename, unlink, rmdir) and its path."""
+
+
+def _unannounced(_operation: str, _path: str) -> None:
+    return None
+
+
+class Disk:
+    """The operations; `before` is for tests."""
+
+    def __init__(self, before: Before = _unannounced) -> None:
+        self._before = before
+
+    def make_folders(self, folder: str) -> None:
+        """Make `folder` and its missing parents, durably."""
+        missing: list[str] = []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        for path in reversed(missing):
+            self._before("mkdir", path)
+            try:
+                os.mkdir(path, _FOLDER_MODE)
+            except FileExistsError:  # another process made it meanwhile, or it is a file
+                if not os.path.isdir(path):
+                    raise
+            self.sync_folder(os.path.dirname(path))
+
+    def write(self, path: str, source: bytes | Path) -> None:
+        """Make the new file `path` from bytes or from a copy of a file; its bytes are on the disk after."""
+        self._before("create", path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags, _FILE_MODE), "wb") as out:
+            for chunk in chunks(source):
+                self._before("write", path)
+                out.write(chunk)
+            out.flush()
+            self._before("fsync", path)
+            os.fsync(out.fileno())
+
+    def rename(self, source: str, target: str) -> None:
+        """Move `source` to `target` in one step; not durable until its folder is synced."""
+        self._before("rename", target)
+        os.rename(source, target)
+
+    def sync_folder(self, folder: str) -> None:
+        """Put the names in `folder` on the disk."""
+        with opened_folder(folder) as fd:
+            self._sync(fd, folder)
+
+    def remove(self, path: str) -> None:
+        """Erase a file, link or tree durably; each folder loses its marker first. Absent is fine."""
+        folder, name = os.path.split(path)
+        with opened_folder(folder) as fd:
+            if self._remove_in(fd, name, path):
+                self._sync(fd, folder)
+
+    def _remove_in(self, folder_fd: int, name: str, path: str) -> bool:
+        """Erase `name` of an open folder; whether there was something to erase.
+
+        Works on open folders, never on paths: a folder that is moved away or replaced meanwhile
+        cannot redirect the removal to other files.
+        """
+        try:
+            mode = os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode
+            if stat.S_ISDIR(mode):
+                self._remove_folder_in(folder_fd, name, path)
+            else:
+                self._before("unlink", path)
+                os.unlink(name, dir_fd=folder_fd)
+        except FileNotFoundError:  # someone else erased it first
+            return False
+        return True
+
+    def _remove_folder_in(self, folder_fd: int, name: str, path: str) -> None:
+        while True:
+            with opened_folder(name, folder_fd) as fd:
+                names = os.listdir(fd)
+                if MARKER in names and self._remove_in(fd, MARKER, f"{path}/{MARKER}"):
+                    self._sync(fd, path)  # the marker is gone for good before any file that it vouches for
+                for child in sorted(set(names) - {MARKER}):
+                    self._remove_in(fd, child, f"{path}/{child}")
+            self._before("rmdir", path)
+            try:
+                os.rmdir(name, dir_fd=folder_fd)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            # A writer put something in after the listing: list again.
+
+    def _sync(self, fd: int, path: str) -> None:
+        self._before("fsync", path)
+        os.fsync(fd)
+
+
+def chunks(source: bytes | Path) -> Iterator[bytes | memoryview]:
+    """`source` in pieces of at most CHUNK_BYTES."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    else:
+        view = memoryview(source)
+        for start in range(0, len(view), CHUNK_BYTES):
+            yield view[start : start + CHUNK_BYTES]
+
+
+@contextmanager
+def opened_folder(path: str, folder_fd: int | None = None) -> Iterator[int]:
+    """A descriptor of the folder at `path` (relative to `folder_fd`, if given); never through a link."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,205 @@
+"""A run's storage on a local disk.
+
+Every file and every published folder is made under a temporary name beside its place, put on the
+disk, and renamed into place: at every instant, and after every crash, what stands under a final
+name is whole. In: checked relative paths. Out: files under the root; StoreError.
+Must never follow a symbolic link below the root.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from s3t_ray.errors import StoreError
+from s3t_ray.store.disk import Before, Disk
+from s3t_ray.store.paths import MARKER, TEMPORARY, clean_folder, clean_path, explained
+from s3t_ray.store.store import Store, publication
+
+_OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+
+
+class LocalStore(Store):
+    """See `Store`. `before` is told of every change to the disk (for tests)."""
+
+    def __init__(self, uri: str, root: Path, before: Before | None = None) -> None:
+        super().__init__(uri)
+        self._root = os.path.realpath(root)  # the root itself may be reached through links
+        self._disk = Disk(before) if before else Disk()
+        if os.path.lexists(self._root) and not os.path.isdir(self._root):
+            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "name a folder that is new or a run's")
+
+    @classmethod
+    def from_uri(cls, uri: str) -> LocalStore:
+        """The store at a local path or a file:// URI of this machine."""
+        if not uri or "\0" in uri:
+            raise StoreError(
+                f"storage.uri {uri!r} names no folder", "set storage.uri to a path or an s3:// URI"
+            )
+        if not uri.startswith("file://"):
+            return cls(uri, Path(uri))
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise StoreError(f"storage.uri {uri!r} names a machine, not a folder of this one", "write file:///folder")
+        return cls(uri, Path(unquote(parts.path)))
+
+    def read_bytes(self, path: str) -> bytes:
+        with explained("read", path, self.uri):
+            return Path(self._at(path)).read_bytes()
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        self._put(path, data)
+
+    def upload(self, local: Path, path: str) -> None:
+        if not local.is_file():
+            raise StoreError(f"cannot store {local} as {path!r}: there is no such file", "check that it was written")
+        self._put(path, local)
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(self._at(path))
+
+    def files(self, prefix: str = "") -> list[str]:
+        folder = clean_folder(prefix)
+        with explained("list", folder, self.uri):
+            start = self._at(folder) if folder else self._root
+            if os.path.isfile(start):
+                return [folder]
+            return sorted(os.path.relpath(path, self._root) for path in _files_under(start))
+
+    def size(self, path: str) -> int:
+        with explained("read", path, self.uri):
+            place = self._at(path)
+            if os.path.isdir(place):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            return os.path.getsize(place)
+
+    def publish(
+        self, folder: str, files: Mapping[str, bytes | Path], marker: Literal["manifest.json"] = MARKER
+    ) -> None:
+        folder, ordered = publication(folder, files, marker)
+        target = self._at(folder)
+        temporary = _temporary(target)
+        with explained("publish", folder, self.uri):
+            self._disk.make_folders(os.path.dirname(target))
+            try:
+                self._fill(temporary, ordered)
+                self._move_into_place(temporary, target)
+            except BaseException:
+                self._disk.remove(temporary)
+                raise
+
+    def delete(self, path: str) -> None:
+        place = self._at(path)
+        folder, name = os.path.split(place)
+        with explained("delete", path, self.uri):
+            if not os.path.isdir(folder):
+                return
+            left_behind = re.compile(re.escape(f"{TEMPORARY}{name}-") + "[0-9a-f]{16}")
+            for other in sorted(os.listdir(folder)):
+                if other == name or left_behind.fullmatch(other):
+                    self._disk.remove(os.path.join(folder, other))
+
+    def local_path(self, path: str) -> Path:
+        return Path(self._at(path))
+
+    def fetch(self, path: str, cache: Path) -> Path:
+        with explained("fetch", path, self.uri):
+            place = self.local_path(path)
+            if not place.is_file():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return place
+
+    def sweep(self) -> int:
+        with explained("sweep", "", self.uri):
+            left_behind = list(_temporaries_under(self._root))
+            for path in left_behind:
+                self._disk.remove(path)
+            return len(left_behind)
+
+    def _at(self, path: str) -> str:
+        place = os.path.join(self._root, clean_path(path))
+        if os.path.realpath(place) != place:
+            raise StoreError(
+                f"unsafe storage path {path!r}: a symbolic link lies on it",
+                f"remove the link from {self._root}; to move a run, move the whole folder",
+            )
+        return place
+
+    def _put(self, path: str, source: bytes | Path) -> None:
+        target = self._at(path)
+        folder = os.path.dirname(target)
+        temporary = _temporary(target)
+        with explained("write", path, self.uri):
+            self._disk.make_folders(folder)
+            try:
+                self._disk.write(temporary, source)
+                self._disk.rename(temporary, target)
+            except BaseException:
+                self._disk.remove(temporary)
+                raise
+            self._disk.sync_folder(folder)
+
+    def _fill(self, temporary: str, ordered: list[tuple[str, bytes | Path]]) -> None:
+        folders = {temporary}
+        for name, source in ordered:
+            place = os.path.join(temporary, name)
+            folders.add(os.path.dirname(place))
+            self._disk.make_folders(os.path.dirname(place))
+            self._disk.write(place, source)
+        for folder in sorted(folders):
+            self._disk.sync_folder(folder)
+
+    def _move_into_place(self, temporary: str, target: str) -> None:
+        # One rename replaces an absent or empty folder. A full one is first moved aside whole, so that
+        # neither a crash nor a second publisher can ever see a mixture of the two.
+        displaced: list[str] = []
+        while True:
+            try:
+                self._disk.rename(temporary, target)
+                break
+            except OSError as error:
+                if error.errno not in _OCCUPIED:
+                    raise
+            aside = _temporary(target)
+            try:
+                self._disk.rename(target, aside)
+                displaced.append(aside)
+            except FileNotFoundError:  # deleted, or moved aside by another publisher
+                continue
+        self._disk.sync_folder(os.path.dirname(target))
+        for aside in displaced:
+            self._disk.remove(aside)
+
+
+def _temporary(target: str) -> str:
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f"{TEMPORARY}{name}-{secrets.token_hex(8)}")
+
+
+def _files_under(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder, onerror=_raise_unless_absent):
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+        for name in names:
+            place = os.path.join(parent, name)
+            if not name.startswith(TEMPORARY) and not os.path.islink(place):
+                yield place
+
+
+def _temporaries_under(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder, onerror=_raise_unless_absent):
+        for name in (*folders, *names):
+            if name.startswith(TEMPORARY):
+                yield os.path.join(parent, name)
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    # A folder that vanishes during the walk has no files; one that cannot be read must not look empty.
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error

@@ -1,0 +1,90 @@
+"""Rules for names in a run's storage, and StoreErrors for what can go wrong with them.
+
+In: relative POSIX paths, operating-system errors. Out: checked paths, StoreErrors with a fix.
+Must never touch the disk or the network.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+from s3t_ray.errors import StoreError
+
+MARKER: Final[Literal["manifest.json"]] = "manifest.json"
+"""The file of a published folder that appears last and goes first: while it is there, so are the others."""
+
+TEMPORARY: Final = "tmp-"
+"""What the name of every temporary begins with; `sweep` erases all of them."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+_USERINFO = re.compile(r"(?<=://)[^/@]*@")
+_SECRET_QUERY = re.compile(r"\?.*")
+
+
+def clean_path(path: str) -> str:
+    """`path` itself, if it stays inside the root and names no temporary; else StoreError."""
+    reason = _why_unsafe(path)
+    if reason:
+        raise StoreError(
+            f"unsafe storage path {path!r}: {reason}",
+            "use a relative path of plain names joined by '/', such as 'stages/0123abcd/manifest.json'",
+        )
+    return path
+
+
+def clean_folder(prefix: str) -> str:
+    """Like `clean_path`, but "" (the whole run) and one closing slash are allowed."""
+    return clean_path(prefix.removesuffix("/")) if prefix else ""
+
+
+def shown(uri: str) -> str:
+    """`uri` without user, password and query, fit for messages and logs."""
+    return _SECRET_QUERY.sub("", _USERINFO.sub("", uri)) if "://" in uri else uri
+
+
+@contextmanager
+def explained(action: str, path: str, uri: str) -> Iterator[None]:
+    """Turn any OSError inside (pyarrow's are OSErrors too) into a StoreError with a fix."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot {action} {path!r} in {shown(uri)}: {_reason(error)}", _fix(error)) from error
+
+
+def _why_unsafe(path: str) -> str | None:
+    if not path:
+        return "it is empty"
+    if "\0" in path:
+        return "it holds a NUL character"
+    if path.startswith("/"):
+        return "it is absolute"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "it is not valid Unicode text"
+    for name in path.split("/"):
+        if name in ("", ".", ".."):
+            return f"it has a part {name!r}"
+        if name.startswith(TEMPORARY):
+            return f"names that begin with {TEMPORARY!r} are temporaries"
+    return None
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _fix(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "free disk space (or raise the quota) and run the command again: nothing was changed"
+    if error.errno in _FORBIDDEN:
+        return "make the storage folder writable for this user, or set storage.uri to one that is"
+    if error.errno in _ABSENT or isinstance(error, FileNotFoundError):
+        return "check storage.uri; a file of the run that was lost or removed by hand must be restored or made again"
+    return "check the disk, or the network, the credentials and the bucket, and run the command again"

@@ -1,0 +1,170 @@
+"""A run's storage behind pyarrow.fs: S3, Google Cloud Storage and what speaks like them.
+
+An object store shows an object whole or not at all, so a single write needs no temporary; a
+published folder is several objects, so its marker is written last and deleted first. In: checked
+relative paths. Out: objects under the root; StoreError.
+
+Two things only the bucket's owner can set: versioning and soft delete off (a deleted object must be
+gone), and a life-cycle rule that aborts incomplete multipart uploads (a killed writer leaves one, unseen).
+Two publishers of one folder at once can mix their files: readers compare the digests in the marker.
+Must never be imported by a run whose storage is local: it loads pyarrow.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+from pyarrow import fs
+
+from s3t_ray.errors import StoreError
+from s3t_ray.store.disk import CHUNK_BYTES, Disk, chunks
+from s3t_ray.store.paths import MARKER, TEMPORARY, clean_folder, clean_path, explained, shown
+from s3t_ray.store.store import Store, publication
+
+_WITHOUT_FOLDERS = ("s3", "gcs")
+
+
+class RemoteStore(Store):
+    """See `Store`. `base` is the root's path in `filesystem`."""
+
+    def __init__(self, uri: str, filesystem: fs.FileSystem, base: str) -> None:
+        super().__init__(uri)
+        self._fs = filesystem
+        self._base = base.rstrip("/")
+
+    @classmethod
+    def from_uri(cls, uri: str) -> RemoteStore:
+        """The store at a URI that pyarrow.fs understands (s3://bucket/folder, gs://bucket/folder)."""
+        with explained("open", "", uri):
+            try:
+                filesystem, base = fs.FileSystem.from_uri(uri)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise StoreError(
+                    f"storage.uri {shown(uri)!r} is not understood: {error}",
+                    "use a local path, s3://bucket/folder or gs://bucket/folder",
+                ) from error
+        return cls(uri, filesystem, base)
+
+    def read_bytes(self, path: str) -> bytes:
+        with explained("read", path, self.uri), self._fs.open_input_stream(self._at(path)) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        with explained("write", path, self.uri):
+            self._put(self._at(path), data)
+
+    def upload(self, local: Path, path: str) -> None:
+        with explained("write", path, self.uri):
+            self._put(self._at(path), local)
+
+    def exists(self, path: str) -> bool:
+        with explained("look for", path, self.uri):
+            return self._info(self._at(path)).type != fs.FileType.NotFound
+
+    def files(self, prefix: str = "") -> list[str]:
+        folder = clean_folder(prefix)
+        with explained("list", folder, self.uri):
+            start = self._at(folder) if folder else self._base
+            if folder and self._info(start).is_file:
+                return [folder]
+            return sorted(path.removeprefix(f"{self._base}/") for path in self._files_under(start))
+
+    def size(self, path: str) -> int:
+        with explained("read", path, self.uri):
+            info = self._info(self._at(path))
+            if not info.is_file:
+                raise FileNotFoundError("there is no such file")
+            return int(info.size)
+
+    def publish(
+        self, folder: str, files: Mapping[str, bytes | Path], marker: Literal["manifest.json"] = MARKER
+    ) -> None:
+        folder, ordered = publication(folder, files, marker)
+        self.delete(folder)
+        with explained("publish", folder, self.uri):
+            for name, source in ordered:
+                self._put(f"{self._at(folder)}/{name}", source)
+
+    def delete(self, path: str) -> None:
+        place = self._at(path)
+        with explained("delete", path, self.uri):
+            info = self._info(place)
+            if info.type == fs.FileType.NotFound:
+                return
+            if info.is_file:
+                self._fs.delete_file(place)
+                return
+            for marker in self._files_under(place):
+                if os.path.basename(marker) == MARKER:
+                    self._fs.delete_file(marker)
+            self._fs.delete_dir(place)
+
+    def local_path(self, path: str) -> None:
+        clean_path(path)
+
+    def fetch(self, path: str, cache: Path) -> Path:
+        place = self._at(path)
+        copy = cache / path
+        with explained("fetch", path, self.uri):
+            info = self._info(place)
+            if not info.is_file:
+                raise FileNotFoundError("there is no such file")
+            if not _is_copy(copy, info):
+                self._download(place, copy, info)
+        return copy
+
+    def sweep(self) -> int:
+        return 0  # single objects appear whole: there are no temporaries
+
+    def _at(self, path: str) -> str:
+        return f"{self._base}/{clean_path(path)}"
+
+    def _info(self, place: str) -> fs.FileInfo:
+        return self._fs.get_file_info(place)
+
+    def _files_under(self, place: str) -> list[str]:
+        infos = self._fs.get_file_info(fs.FileSelector(place, recursive=True, allow_not_found=True))
+        return [info.path for info in infos if info.is_file]
+
+    def _put(self, place: str, source: bytes | Path) -> None:
+        if self._fs.type_name not in _WITHOUT_FOLDERS:
+            self._fs.create_dir(os.path.dirname(place), recursive=True)
+        stream = self._fs.open_output_stream(place)
+        try:
+            for chunk in chunks(source):
+                stream.write(chunk)
+        except BaseException:
+            # pyarrow can close a stream but not abort it. If closing fails too, the store kept what it had;
+            # if it succeeds, it has shown a part of the new bytes, which must go.
+            with suppress(OSError):
+                stream.close()
+                self._fs.delete_file(place)
+            raise
+        stream.close()
+
+    def _download(self, place: str, copy: Path, info: fs.FileInfo) -> None:
+        Disk().make_folders(str(copy.parent))
+        temporary = copy.with_name(f"{TEMPORARY}{copy.name}-{secrets.token_hex(8)}")
+        try:
+            with self._fs.open_input_stream(place) as stream, temporary.open("wb") as out:
+                while chunk := stream.read(CHUNK_BYTES):
+                    out.write(chunk)
+            if info.mtime_ns is not None:
+                os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
+            temporary.replace(copy)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _is_copy(copy: Path, info: fs.FileInfo) -> bool:
+    """Whether `copy` was taken of the object as it is now (a copy carries the object's size and time)."""
+    if not copy.is_file():
+        return False
+    status = copy.stat()
+    return status.st_size == info.size and status.st_mtime_ns == info.mtime_ns

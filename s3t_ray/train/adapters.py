@@ -1,0 +1,114 @@
+"""Published adapters: reading a stage or a whole chain of them, and exporting a chain as a standard PEFT adapter.
+
+In: stage ids of one sequence, depth 1 first. Out: tensors by PEFT name, checked against the manifests. A tensor
+whose bytes are not those published is never returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from s3t_ray.errors import TrainError
+from s3t_ray.store.store import Store
+from s3t_ray.train.manifest import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    HEAD_FILE,
+    Manifest,
+    read_manifest,
+    stage_folder,
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The adapters of stages 1..depth together: the model of a sequence at that depth."""
+
+    manifests: tuple[Manifest, ...]  # depth 1 first
+    tensors: dict[str, Tensor]  # LoRA tensors of all groups, by PEFT name, float32
+    config: dict[str, Any]  # PEFT's adapter_config, its target modules those of all groups
+    head: dict[str, Tensor]  # task head of the deepest stage, by parameter name; empty without one
+
+
+def load_chain(store: Store, stage_ids: Sequence[str]) -> Chain:
+    """Read and check the stages of one chain. TrainError names the stage or file that does not fit."""
+    manifests: list[Manifest] = []
+    tensors: dict[str, Tensor] = {}
+    config: dict[str, Any] = {}
+    targets: list[str] = []
+    head: dict[str, Tensor] = {}
+    for stage_id in stage_ids:
+        manifest = read_manifest(store, stage_id)
+        _check_follows(manifest, manifests)
+        manifests.append(manifest)
+        own = safetensors.torch.load(_checked(store, manifest, ADAPTER_FILE))
+        twice = sorted(own.keys() & tensors.keys())
+        if twice:
+            raise TrainError(f"stage {stage_id} holds {twice[0]}, as a parent does", "purge the chain and train again")
+        tensors |= own
+        config = json.loads(_checked(store, manifest, ADAPTER_CONFIG))
+        targets += config["target_modules"]
+        if HEAD_FILE in manifest.files:
+            head = safetensors.torch.load(_checked(store, manifest, HEAD_FILE))
+    return Chain(tuple(manifests), tensors, config | {"target_modules": sorted(targets)}, head)
+
+
+def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:
+    """Write the chain to folder `out` as one PEFT adapter that PeftModel.from_pretrained loads; returns `out`.
+
+    A task head goes along as PEFT's `modules_to_save`.
+    """
+    if not stage_ids:
+        raise TrainError("an export needs at least one stage", "name a sequence with live depth 1 or more")
+    chain = load_chain(store, stage_ids)
+    tensors = dict(chain.tensors)
+    config = dict(chain.config)
+    if chain.head:
+        config["modules_to_save"] = sorted({name.split(".")[0] for name in chain.head})
+        tensors |= {f"base_model.model.{name}": value for name, value in chain.head.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / ADAPTER_FILE).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
+    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return out
+
+
+def _checked(store: Store, manifest: Manifest, name: str) -> bytes:
+    path = f"{stage_folder(manifest.stage_id)}/{name}"
+    data = store.read_bytes(path)
+    found = hashlib.sha256(data).hexdigest()
+    expected = manifest.adapter_sha256 if name == ADAPTER_FILE else manifest.files.get(name)
+    if found != expected:
+        raise TrainError(
+            f"{path} has sha256 {found[:16]}..., its manifest says {str(expected)[:16]}...",
+            f"the file is damaged: purge stage {manifest.stage_id} and train it again",
+        )
+    return data
+
+
+def _check_follows(manifest: Manifest, above: Sequence[Manifest]) -> None:
+    """Refuse a stage that does not stand right below `above` in one chain."""
+    ids = tuple(parent.stage_id for parent in above)
+    problem = None
+    if manifest.parents != ids:
+        problem = f"has parents {list(manifest.parents)}, not {list(ids)}"
+    elif manifest.depth != len(above) + 1:
+        problem = f"has learned {manifest.depth} slices, but stands at depth {len(above) + 1}"
+    elif above and (manifest.shard, manifest.recipe_digest, manifest.base_digest) != (
+        above[-1].shard,
+        above[-1].recipe_digest,
+        above[-1].base_digest,
+    ):
+        problem = "is of another shard, recipe or base than its parent"
+    elif above and manifest.slices[:-1] != above[-1].slices:
+        problem = "learned other slices than its parent did"
+    if problem:
+        raise TrainError(f"stage {manifest.stage_id} {problem}", "give the ids of one chain, depth 1 first")

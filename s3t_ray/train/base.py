@@ -1,0 +1,149 @@
+"""Loads the frozen base model and puts an (empty) LoRA module on every linear layer that some stage trains.
+
+In: a local folder in Hugging Face format. Out: the model in evaluation mode with every weight frozen, and its PEFT
+layers by full module path. Names are matched by whole path components. Nothing here is random that matters: each
+stage sets its own adapters (`grouped.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ConfigError, TrainError
+from s3t_ray.train.attention import register_packed_sdpa
+from s3t_ray.train.families import Family, family_of
+from s3t_ray.train.groups import layer_group, layer_index
+
+ADAPTER = "default"  # PEFT's own default adapter name: exports carry no other
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model with its LoRA layers."""
+
+    model: nn.Module
+    family: Family
+    layers: int
+    lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
+    fresh: tuple[str, ...]  # parameters that the base folder does not hold: the task head
+    packed_attention: bool  # attention takes `segments` instead of a mask
+
+
+def precision_dtype(config: Config) -> torch.dtype:
+    """Type of the base weights and the activations."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.engine.precision]
+
+
+def load_base(config: Config, folder: Path, device: torch.device) -> Base:
+    """Load the base in `folder` for this config; ConfigError if they do not fit each other."""
+    shape = AutoConfig.from_pretrained(folder)
+    family = family_of(shape.model_type, config)
+    layers = shape.num_hidden_layers
+    layer_group(layers, config.lora.layers_per_group, config.slices)  # refuses more groups than layers
+    attention, packed = _attention(config, family, shape)
+    arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
+    if config.model.quantize != "none":
+        arguments |= _quantized(config, device)
+    fresh: tuple[str, ...] = ()
+    if family.task == "classification":
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, num_labels=len(config.task.labels), output_loading_info=True, **arguments
+        )
+        fresh = tuple(sorted(report["missing_keys"]))
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    if config.model.quantize == "none":
+        model.to(device)
+    model.config.use_cache = False
+    lora = _inject(model, family, layers, config)
+    model.requires_grad_(False)
+    model.eval()
+    return Base(model, family, layers, lora, fresh, packed)
+
+
+def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
+    window = getattr(shape, "sliding_window", None) if getattr(shape, "use_sliding_window", True) else None
+    kinds = set(getattr(shape, "layer_types", None) or ())
+    if config.engine.hidden_states == "store" and len(kinds) > 1:
+        raise ConfigError(
+            f"{config.model.path} mixes kinds of attention layers ({', '.join(sorted(kinds))}), which stored hidden "
+            "states do not support",
+            "set engine.hidden_states: recompute",
+        )
+    slides = window is not None and config.task.max_tokens > window
+    if family.task == "causal_lm" and config.model.attention == "sdpa" and not slides and len(kinds) <= 1:
+        return register_packed_sdpa(), True
+    return config.model.attention, False
+
+
+def _quantized(config: Config, device: torch.device) -> dict[str, Any]:
+    if config.engine.zero_stage == 3:
+        raise ConfigError(
+            f"model.quantize {config.model.quantize} with engine.zero_stage 3: ZeRO 3 cannot split quantised weights",
+            "set engine.zero_stage to 0, 1 or 2, or model.quantize to none",
+        )
+    bits = BitsAndBytesConfig(
+        load_in_8bit=config.model.quantize == "8bit",
+        load_in_4bit=config.model.quantize == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=precision_dtype(config),
+    )
+    return {"quantization_config": bits, "device_map": {"": device}}
+
+
+def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> dict[str, LoraLayer]:
+    """LoRA modules on the targets of all layer groups; returns them by full module path."""
+    lowest = layer_group(layers, config.lora.layers_per_group, config.slices).start
+    names = _targets(model, family, lowest, config)
+    settings = LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # PEFT divides by it; a fraction is fine
+        lora_dropout=config.lora.dropout,
+        use_rslora=config.lora.use_rslora,
+        target_modules=names,
+    )
+    inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    if set(found) != set(names):
+        odd = sorted(set(found) ^ set(names))
+        raise TrainError(f"PEFT put adapters on other modules than asked: {odd[:5]}", "report this: exactness is lost")
+    for module in found.values():
+        # Under autocast the linear layers cast their own inputs; PEFT's cast to float32 would only cost memory.
+        module.cast_input_dtype_enabled = config.engine.precision == "float32"
+    return found
+
+
+def _targets(model: nn.Module, family: Family, lowest: int, config: Config) -> list[str]:
+    """Full paths of the linear modules in layers >= lowest that `lora.targets` names."""
+    wanted = config.lora.targets
+    names: list[str] = []
+    available: set[str] = set()
+    hit: set[str] = set()
+    for name, module in model.named_modules():
+        layer = layer_index(name, family.layers_path)
+        if layer is None or not isinstance(module, nn.Linear):
+            continue
+        inside = name.removeprefix(f"{family.layers_path}.{layer}.")
+        available.add(inside)
+        matches = {
+            target for target in wanted if wanted != "all-linear" and f".{inside}".endswith(f".{target}")
+        }
+        hit |= matches
+        if layer >= lowest and (wanted == "all-linear" or matches):
+            names.append(name)
+    missing = sorted(set(wanted) - hit) if wanted != "all-linear" else []
+    if missing:
+        raise ConfigError(
+            f"lora.targets names {missing}, which no layer of {config.model.path} has",
+            f"choose from {sorted(available)}, or use all-linear",
+        )
+    return names

@@ -1,0 +1,162 @@
+"""One DeepSpeed engine for one stage, and nothing left of it afterwards.
+
+In: the trainable parameters and a function from micro-batch to loss. Out: optimizer steps, and at the end the whole
+trained tensors. Up to ZeRO 2 DeepSpeed only sees the trainable parameters, through a wrapper made for this stage:
+the frozen base keeps its type and place, and hooks die with the wrapper. ZeRO 3 must see the base to split it over
+the ranks; the hooks that its engine hangs on the base are taken off again (each engine otherwise leaves some for
+good, and with old gradient hooks old engines go on firing).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import deepspeed
+import deepspeed.comm
+import torch
+from deepspeed.utils import logger as deepspeed_logger
+from torch import Tensor, nn
+
+from s3t_ray.config.schema import Config
+from s3t_ray.train.forward import Packed, Padded
+
+Batch = Packed | Padded
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def hook_count(model: nn.Module) -> int:
+    """Hooks on all modules of `model`: flat over many stages, or something is left behind."""
+    return sum(len(getattr(module, kind)) for module in model.modules() for kind in _HOOKS)
+
+
+class _Step(nn.Module):
+    """What DeepSpeed wraps: parameters it may see, and the loss of a micro-batch as its forward."""
+
+    def __init__(self, seen: nn.Module, loss: Callable[[Batch], Tensor]) -> None:
+        super().__init__()
+        self.seen = seen
+        self._loss = loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._loss(batch)
+
+
+class StageEngine:
+    """A DeepSpeed engine as a context: `with StageEngine(...) as engine:` trains one stage."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trainable: Mapping[str, nn.Parameter],
+        loss: Callable[[Batch], Tensor],
+        config: Config,
+    ) -> None:
+        self._model = model
+        self._trainable = trainable
+        self._hooks = {module: {kind: dict(getattr(module, kind)) for kind in _HOOKS} for module in model.modules()}
+        _silence_deepspeed()
+        seen = model if config.engine.zero_stage == 3 else nn.ParameterList(trainable.values())
+        self._engine, *_ = deepspeed.initialize(
+            model=_Step(seen, loss),
+            model_parameters=list(trainable.values()),
+            config=_deepspeed_config(config, sum(parameter.numel() for parameter in trainable.values())),
+            dist_init_required=False,
+        )
+
+    def __enter__(self) -> StageEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.destroy()
+        for module, kinds in self._hooks.items():
+            for kind, kept in kinds.items():
+                hooks = getattr(module, kind)
+                for key in [key for key in hooks if key not in kept]:
+                    del hooks[key]
+        del self._engine
+
+    def step(self, batches: Sequence[Batch], scale: float, learning_rate: float) -> float:
+        """One optimizer step over this rank's micro-batches; the step minimises scale x their summed loss.
+
+        Returns this rank's summed loss, unscaled. DeepSpeed averages gradients over ranks, so `scale` is
+        ranks / labelled tokens of the step to get the mean over all labelled tokens.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        total = 0.0
+        for batch in batches:
+            loss = self._engine(batch)
+            self._engine.backward(loss * scale)
+            total += loss.item()
+        self._engine.step()
+        return total
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Whole copies of the trainable parameters on CPU, gathered from all ranks (every rank must call)."""
+        with deepspeed.zero.GatheredParameters(list(self._trainable.values())):
+            return {name: value.detach().to("cpu", copy=True) for name, value in self._trainable.items()}
+
+
+def _deepspeed_config(config: Config, trainable_elements: int) -> dict[str, Any]:
+    optimizer = config.optimizer
+    # Buffers of this many elements are cleared at every step; the default of 5e8 takes seconds on a CPU.
+    bucket = max(trainable_elements, 1 << 16)
+    return {
+        # Micro-batches are ours: this number only has to agree with itself.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "steps_per_print": None,
+        "gradient_clipping": optimizer.grad_clip,
+        "zero_optimization": {
+            "stage": config.engine.zero_stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
+        "zero_allow_untested_optimizer": True,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "torch_adam": True,
+                "lr": optimizer.lr,
+                "betas": list(optimizer.betas),
+                "eps": optimizer.eps,
+                "weight_decay": optimizer.weight_decay,
+            },
+        },
+    }
+
+
+def start_communication() -> None:
+    """Let DeepSpeed use the worker group that is already joined; without its shared-memory kernel.
+
+    That kernel serves inference only, needs a compiler on every node and names its memory by port, so that two
+    worker groups of one node could meet in it.
+    """
+    _silence_deepspeed()
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not deepspeed.comm.is_initialized():
+        deepspeed.comm.init_distributed(dist_init_required=False, verbose=False)
+
+
+def _silence_deepspeed() -> None:
+    deepspeed_logger.setLevel("WARNING")
+    # Old names of two collectives, which DeepSpeed still calls; said once a collective otherwise.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
+
+
+def forget_gpu_cache() -> None:
+    """Give memory of the last stage back before the next."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,90 @@
+"""Reads a stage's slices, checks them, and turns each record into what one training step needs of it.
+
+In: slice files by path, sha256 and row count. Out: items to learn from, in no particular order. A file that is not
+byte for byte the expected one refuses the stage: training on other data than the stage is named by would break
+everything that follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s3t_ray.config.schema import Task
+from s3t_ray.data.inputs import Example, encode
+from s3t_ray.data.slices import read_slice
+from s3t_ray.errors import TrainError
+from s3t_ray.store.store import Store
+from s3t_ray.train.job import SliceInput
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Item:
+    """One record, ready for training."""
+
+    id: str
+    slice: int  # index of the slice it lies in
+    row: int  # its row in the slice file
+    tokens: tuple[int, ...]  # what is fed: everything up to the last token that predicts something
+    targets: tuple[int, ...]  # what each fed position must predict, IGNORED where nothing; classification: one class
+
+    @property
+    def labelled(self) -> int:
+        """Positions (classification: records) that the loss counts."""
+        return sum(target != IGNORED for target in self.targets)
+
+
+@dataclass(frozen=True)
+class SliceItems:
+    """One checked slice: an item for every row, also for rows with nothing to learn from."""
+
+    input: SliceInput
+    items: tuple[Item, ...]
+    digests: tuple[bytes, ...]  # keyed digest of each row's record
+
+
+def read_items(store: Store, piece: SliceInput, tokenizer: Any, task: Task, cache: Path) -> SliceItems:
+    """Check and read one slice. TrainError names the file if its bytes or its row count are not the expected."""
+    local = store.fetch(piece.path, cache)
+    check_sha256(local, piece.sha256, piece.path)
+    items: list[Item] = []
+    digests: list[bytes] = []
+    for row, record in enumerate(read_slice(local)):
+        items.append(_item(record.id, piece.slice, row, encode(record.content, tokenizer, task)))
+        digests.append(record.digest)
+    if len(items) != piece.records:
+        raise TrainError(
+            f"slice file {piece.path} holds {len(items)} rows, expected {piece.records}",
+            "the ledger and the storage disagree: restore the file, or ingest again",
+        )
+    return SliceItems(piece, tuple(items), tuple(digests))
+
+
+def check_sha256(local: Path, expected: str, name: str) -> None:
+    """TrainError if the file's bytes are not those the ledger or the manifest recorded."""
+    with local.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise TrainError(
+            f"{name} has sha256 {found[:16]}..., expected {expected[:16]}...",
+            "the file is damaged or was changed outside the run: restore it from a copy, or purge and train again",
+        )
+
+
+def to_learn(slices: Sequence[SliceItems]) -> list[Item]:
+    """Items that have something to learn from; a prompt cut before its response has not."""
+    return [item for piece in slices for item in piece.items if item.labelled]
+
+
+def _item(record_id: str, slice_index: int, row: int, example: Example) -> Item:
+    if example.label is not None:
+        return Item(record_id, slice_index, row, example.input_ids, (example.label,))
+    # Position t predicts the label at t+1; nothing after the last label is fed.
+    targets = example.labels[1:]
+    fed = max((index + 1 for index, target in enumerate(targets) if target != IGNORED), default=0)
+    return Item(record_id, slice_index, row, example.input_ids[:fed], targets[:fed])

@@ -1,0 +1,119 @@
+"""One micro-batch through the model: records in, a summed loss out, differentiable in the adapters.
+
+In: items and, with stored hidden states, the states that enter the lowest layer of the stage. Out: a scalar. Two
+forms: packed rows for decoders (records one after another, each blind to the others), padded rectangles for
+encoders. An empty micro-batch gives a loss of zero that still runs the whole model, so that collectives match.
+Legend: T tokens of a packed row, R records, S labelled positions, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from s3t_ray.train.base import Base
+from s3t_ray.train.examples import IGNORED, Item
+from s3t_ray.train.loss import summed_cross_entropy
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Records one after another in one row."""
+
+    tokens_1_T: Tensor | None  # token ids, or
+    states_1_T_D: Tensor | None  # the hidden states that enter the lowest layer
+    positions_1_T: Tensor  # start again at 0 with each record
+    segments: tuple[tuple[int, int], ...]
+    labelled_S: Tensor
+    targets_S: Tensor
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Records one below another, padded on the right."""
+
+    tokens_R_T: Tensor
+    mask_R_T: Tensor
+    classes_R: Tensor  # empty for an empty micro-batch
+
+
+def pack_items(items: Sequence[Item], states: Sequence[Tensor] | None, device: torch.device, hidden: int) -> Packed:
+    """The row of these items. `states` holds the stored [tokens x D] of each, or None to start from the tokens."""
+    lengths = [len(item.tokens) for item in items] or [1]
+    ends = torch.tensor(lengths).cumsum(0).tolist()
+    segments = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
+    targets = torch.tensor([target for item in items for target in item.targets] or [IGNORED])
+    labelled = (targets != IGNORED).nonzero().squeeze(1)
+    tokens_1_T = states_1_T_D = None
+    if states is None:
+        tokens_1_T = torch.tensor([[token for item in items for token in item.tokens] or [0]]).to(device)
+    elif states:
+        states_1_T_D = torch.cat(list(states)).unsqueeze(0).to(device)
+    else:
+        states_1_T_D = torch.zeros(1, 1, hidden, device=device)
+    return Packed(
+        tokens_1_T,
+        states_1_T_D,
+        torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(device),
+        segments,
+        labelled.to(device),
+        targets[labelled].to(device),
+    )
+
+
+def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padded:
+    """The rectangle of these items; an empty one has a single token and no class."""
+    rows = [torch.tensor(item.tokens) for item in items] or [torch.tensor([padding])]
+    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    classes = torch.tensor([item.targets[0] for item in items], dtype=torch.long)
+    return Padded(tokens.to(device), mask.to(device), classes.to(device))
+
+
+class Forward:
+    """Runs micro-batches through one base model."""
+
+    def __init__(self, base: Base, dtype: torch.dtype) -> None:
+        self._base = base
+        self._dtype = dtype
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """In bfloat16 the base computes in bfloat16 and float32 adapters are cast where they are used."""
+        if self._dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(next(self._base.model.parameters()).device.type, dtype=self._dtype)
+
+    def last_states(self, batch: Packed) -> Tensor:
+        """Hidden states [T x D] after the final norm."""
+        arguments: dict[str, object] = {"position_ids": batch.positions_1_T, "use_cache": False}
+        if self._base.packed_attention:
+            arguments["segments"] = batch.segments
+        if batch.states_1_T_D is not None:
+            arguments["inputs_embeds"] = batch.states_1_T_D
+        else:
+            arguments["input_ids"] = batch.tokens_1_T
+        states: Tensor = self._base.model.model(**arguments).last_hidden_state
+        return states[0]
+
+    def loss(self, batch: Packed | Padded) -> Tensor:
+        """Summed cross-entropy of the micro-batch, float32."""
+        with self.autocast():
+            if isinstance(batch, Padded):
+                return self._class_loss(batch)
+            states_T_D = self.last_states(batch)
+            if not len(batch.targets_S):
+                return states_T_D.float().sum() * 0.0
+            return self._head_loss(states_T_D[batch.labelled_S], batch.targets_S)
+
+    def _head_loss(self, states_S_D: Tensor, targets_S: Tensor) -> Tensor:
+        return summed_cross_entropy(states_S_D, self._base.model.lm_head, targets_S)
+
+    def _class_loss(self, batch: Padded) -> Tensor:
+        scores: Tensor = self._base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits.float()
+        if not len(batch.classes_R):
+            return scores.sum() * 0.0
+        return nn.functional.cross_entropy(scores, batch.classes_R, reduction="sum")

@@ -1,0 +1,137 @@
+"""Switches one stage on in the loaded base: parents' adapters active and frozen, one group fresh and trainable,
+the groups below without an adapter.
+
+In: the Base, a depth, the parents' tensors. Out: the trainable parameters by their published name. Each stage gets
+new Parameter objects, so nothing of an earlier stage or of its optimizer can linger. Must never write into a base
+weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import TrainError
+from s3t_ray.train.base import ADAPTER, Base
+from s3t_ray.train.groups import depth_of_layer, layer_group, layer_index
+from s3t_ray.train.seeds import StagePlace
+
+PEFT_PREFIX = "base_model.model."  # of every tensor name in a PEFT adapter file
+
+
+def weight_names(module_path: str) -> tuple[str, str]:
+    """Names of the two tensors of one LoRA module in a PEFT adapter file."""
+    return f"{PEFT_PREFIX}{module_path}.lora_A.weight", f"{PEFT_PREFIX}{module_path}.lora_B.weight"
+
+
+class GroupedModel:
+    """The base model seen as layer groups."""
+
+    def __init__(self, base: Base, config: Config) -> None:
+        self.base = base
+        self._config = config
+        self._device = next(base.model.parameters()).device
+        self._by_depth: dict[int, list[str]] = {}
+        for path in base.lora:
+            layer = layer_index(path, base.family.layers_path)
+            assert layer is not None
+            self._by_depth.setdefault(depth_of_layer(base.layers, config.lora.layers_per_group, layer), []).append(path)
+        self.rest()
+
+    def modules_at(self, depth: int) -> list[str]:
+        """Full paths of the modules that the stage at `depth` adapts."""
+        return sorted(self._by_depth[depth])
+
+    def tensor_names(self, depth: int) -> list[str]:
+        """Sorted names of the adapter tensors that the stage at `depth` publishes."""
+        return sorted(name for path in self._by_depth[depth] for name in weight_names(path))
+
+    def lowest_layer(self, depth: int) -> int:
+        """Boundary of the stage: the lowest layer that it trains."""
+        return layer_group(self.base.layers, self._config.lora.layers_per_group, depth).start
+
+    def begin(self, place: StagePlace, parents: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
+        """Switch on the stage at `place`; `parents` holds the tensors of all depths above it, by PEFT name."""
+        depth = len(place.slices)
+        trainable: dict[str, nn.Parameter] = {}
+        for at, paths in self._by_depth.items():
+            for path in paths:
+                if at < depth:
+                    self._freeze(path, parents)
+                elif at == depth:
+                    trainable |= self._start(path, place)
+        trainable |= self._start_head(place)
+        return dict(sorted(trainable.items()))
+
+    def show(self, tensors: Mapping[str, Tensor]) -> None:
+        """Switch on exactly the modules that `tensors` (by PEFT name) holds, all frozen."""
+        self.rest()
+        for path in self.base.lora:
+            if weight_names(path)[0] in tensors:
+                self._freeze(path, tensors)
+
+    def rest(self) -> None:
+        """Switch every adapter off and drop its tensors: what is left is the base."""
+        for path in self.base.lora:
+            layer = self.base.lora[path]
+            layer.enable_adapters(False)
+            self._set(path, torch.empty(0, 0), torch.empty(0, 0), trainable=False)
+            layer.lora_dropout[ADAPTER].eval()
+
+    def active(self, depth: int) -> dict[str, Tensor]:
+        """The adapter tensors now in place for `depth`, by PEFT name."""
+        tensors: dict[str, Tensor] = {}
+        for path in self._by_depth[depth]:
+            layer = self.base.lora[path]
+            name_a, name_b = weight_names(path)
+            tensors[name_a] = layer.lora_A[ADAPTER].weight
+            tensors[name_b] = layer.lora_B[ADAPTER].weight
+        return tensors
+
+    def _freeze(self, path: str, tensors: Mapping[str, Tensor]) -> None:
+        name_a, name_b = weight_names(path)
+        if name_a not in tensors or name_b not in tensors:
+            raise TrainError(f"no adapter for {path} in the published parents", "train the parents again")
+        self.base.lora[path].enable_adapters(True)
+        self._set(path, tensors[name_a], tensors[name_b], trainable=False)
+
+    def _start(self, path: str, place: StagePlace) -> dict[str, nn.Parameter]:
+        """PEFT's initial values (A Kaiming-uniform, B zero: the identity), from a generator of the tensor's own."""
+        layer = self.base.lora[path]
+        layer.enable_adapters(True)
+        layer.lora_dropout[ADAPTER].train()
+        name_a, name_b = weight_names(path)
+        a = torch.empty(self._config.lora.rank, layer.in_features)
+        nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=_generator(place, name_a))
+        self._set(path, a, torch.zeros(layer.out_features, self._config.lora.rank), trainable=True)
+        return {name_a: layer.lora_A[ADAPTER].weight, name_b: layer.lora_B[ADAPTER].weight}
+
+    def _start_head(self, place: StagePlace) -> dict[str, nn.Parameter]:
+        """A fresh task head: every parameter that the base folder does not hold, trained in float32."""
+        trainable: dict[str, nn.Parameter] = {}
+        spread = getattr(self.base.model.config, "initializer_range", 0.02)
+        for name in self.base.fresh:
+            owner_path, _, leaf = name.rpartition(".")
+            owner = self.base.model.get_submodule(owner_path)
+            value = torch.zeros(getattr(owner, leaf).shape)
+            if value.dim() > 1:
+                value.normal_(0.0, spread, generator=_generator(place, name))
+            elif leaf == "weight":
+                value.fill_(1.0)
+            parameter = nn.Parameter(value.to(self._device))
+            setattr(owner, leaf, parameter)
+            trainable[name] = parameter
+        return trainable
+
+    def _set(self, path: str, a: Tensor, b: Tensor, *, trainable: bool) -> None:
+        layer = self.base.lora[path]
+        for module, value in ((layer.lora_A[ADAPTER], a), (layer.lora_B[ADAPTER], b)):
+            module.weight = nn.Parameter(value.to(self._device, torch.float32, copy=True), requires_grad=trainable)
+
+
+def _generator(place: StagePlace, name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(place.initial(name))

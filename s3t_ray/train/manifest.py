@@ -1,0 +1,78 @@
+"""The manifest of a published stage: what it was made from, what it holds, where it was made.
+
+In: a manifest.json from the store. Out: a strict frozen model. The manifest is the stage folder's marker, written
+last, so a stage whose manifest can be read is whole. Holds no personal data: digests and counts only.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from s3t_ray.errors import TrainError
+from s3t_ray.store.store import Store
+
+MANIFEST = "manifest.json"
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+HEAD_FILE = "head.safetensors"
+
+
+class SliceLearned(BaseModel):
+    """One slice that the stage learned, in the state it then had."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    index: int
+    digest: str
+
+
+class Manifest(BaseModel):
+    """Provenance of one stage. `files` maps every other file of the folder to its sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: int = 1
+    stage_id: str
+    shard: int
+    slices: tuple[SliceLearned, ...]  # in the order they were added
+    parents: tuple[str, ...]  # ids of stages 1..depth-1
+    recipe_digest: str
+    base_digest: str
+    adapter_sha256: str
+    files: dict[str, str]
+    losses: tuple[float, ...]  # mean per labelled token of each step
+    steps: int
+    records: int  # that had something to learn from
+    unlabelled: int  # that had not, such as a prompt cut before its response
+    tokens: int  # fed over all epochs
+    seconds: float
+    versions: dict[str, str]
+    machine: dict[str, str]
+
+    @property
+    def depth(self) -> int:
+        return len(self.slices)
+
+
+def stage_folder(stage_id: str) -> str:
+    """Where a stage lies in the store."""
+    return f"stages/{stage_id}"
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON."""
+    return (manifest.model_dump_json(indent=1) + "\n").encode()
+
+
+def read_manifest(store: Store, stage_id: str) -> Manifest:
+    """The manifest of a published stage. TrainError if it cannot be understood or names another stage."""
+    path = f"{stage_folder(stage_id)}/{MANIFEST}"
+    try:
+        manifest = Manifest.model_validate_json(store.read_bytes(path))
+    except ValidationError as error:
+        raise TrainError(
+            f"{path} is not a manifest: {error.errors()[0]['msg']}", "purge the stage and train it again"
+        ) from error
+    if manifest.stage_id != stage_id:
+        raise TrainError(f"{path} describes stage {manifest.stage_id}", "purge the stage and train it again")
+    return manifest

@@ -1,0 +1,44 @@
+"""Everything random in a stage, as keyed hashes of the stage's place: pure, and blind to history.
+
+In: the config's seed, the shard, the slices in the order they were added. Out: seeds and sort keys. Never the
+stage's id: it depends on secret keys, through the digests of the slices, and a from-scratch training on the
+retained data must give the same bytes under any keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StagePlace:
+    """Where in the plan a stage stands: all that its random choices may depend on."""
+
+    seed: int
+    shard: int
+    slices: tuple[int, ...]
+
+    def initial(self, tensor_name: str) -> int:
+        """Seed of the initial values of one tensor."""
+        return self._hash("initial", tensor_name)
+
+    def dropout(self, step: int, rank: int) -> int:
+        """Seed of the dropout masks of one rank in one step; so a resumed stage needs no generator state."""
+        return self._hash("dropout", str(step), str(rank))
+
+    def order(self, epoch: int, record_id: str) -> bytes:
+        """Sort key of a record in an epoch: removing one record leaves the order of the others alone."""
+        return self._digest("order", str(epoch), record_id)
+
+    def _hash(self, *fields: str) -> int:
+        return int.from_bytes(self._digest(*fields)[:8], "big") >> 1  # torch takes seeds below 2**63
+
+    def _digest(self, *fields: str) -> bytes:
+        hasher = hashlib.blake2b(digest_size=16, person=b"s3t/train/1")
+        place = (str(self.seed), str(self.shard), ",".join(map(str, self.slices)))
+        for field in (*place, *fields):
+            data = field.encode()
+            hasher.update(len(data).to_bytes(8, "big"))
+            hasher.update(data)
+        return hasher.digest()

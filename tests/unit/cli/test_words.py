@@ -1,0 +1,58 @@
+"""Numbers and names as people read them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from s3t_ray.cli import words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1.0, "0.0 s"),
+        (0.34, "0.3 s"),
+        (42.2, "42 s"),
+        (59.7, "1 min"),
+        (185, "3 min 5 s"),
+        (7800, "2 h 10 min"),
+        (86400 * 4 + 3 * 3600, "4 d 3 h"),
+    ],
+)
+def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(512, "512 B"), (1536, "1.5 KiB"), (26 * 2**30, "26.0 GiB"), (3 * 2**50, "3.0 PiB")]
+)
+def test_sizes_are_binary_and_say_so(size: float, text: str) -> None:
+    assert words.size(size) == text
+
+
+def test_large_numbers_keep_three_digits() -> None:
+    assert words.large(9_464_364, "tokens") == "9.46 M tokens"
+    assert words.large(950, "tokens") == "950 tokens"
+    assert words.flops(2.1e18) == "2.1 EFLOP"
+    assert words.flops(12) == "12 FLOP"
+
+
+def test_an_order_of_many_slices_keeps_both_ends() -> None:
+    assert words.order((2, 0, 1)) == "2→0→1"
+    assert words.order(range(64), ">") == "0>1>2>..>63"
+
+
+def test_names_beyond_the_limit_are_counted() -> None:
+    assert words.listed(["a", "b"]) == "a, b"
+    assert words.listed([str(n) for n in range(25)], most=2) == "0, 1 and 23 more"
+
+
+def test_control_characters_cannot_drive_the_terminal() -> None:
+    assert words.printable("id\x1b[31m\x07") == "id\\x1b[31m\\x07"
+    assert words.printable("naïve → 好") == "naïve → 好"
+
+
+@given(st.text(st.characters()))
+def test_printable_text_always_encodes(text: str) -> None:
+    words.printable(text).encode()
