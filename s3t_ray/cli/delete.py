@@ -38,8 +38,12 @@ def delete(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would hit; change nothing.")] = False,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Carry the deletion on until the run is restored, or stop "
-                           "after the receipt: the next `s3t train` or scheduler does the rest.")
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Carry the deletion on until the run is restored, or stop "
+            "after the receipt: the next `s3t train` or scheduler does the rest.",
+        ),
     ] = True,
     address: AddressOption = None,
     json: JsonOption = False,

@@ -7,7 +7,6 @@ and planning start at once.
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ _GOES_ON = ("train", "delete", "demo")
 class Commands(TyperGroup):
     """Turns our errors into two lines and an exit code; all others are bugs and keep their traceback."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except S3TError as error:
@@ -85,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

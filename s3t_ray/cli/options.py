@@ -12,9 +12,7 @@ ConfigArgument = Annotated[
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="The run: its folder, its s3:// or gs:// URI, or its YAML file.")
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout; progress goes to stderr.")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; progress goes to stderr.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=VALUE", help="Override one field of the config; can be repeated."),

@@ -44,7 +44,8 @@ def print_json(report: BaseModel) -> None:
 def print_document(text: str) -> None:
     """`text` verbatim on stdout. A reader that went away (`| head`) ends the command quietly with exit code 1."""
     try:
-        print(text, flush=True)
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
     except BrokenPipeError:
         # Python flushes stdout once more when it ends; that must not fail aloud.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

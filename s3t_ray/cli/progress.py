@@ -106,7 +106,7 @@ def changes(before: Status | None, after: Status) -> list[str]:
 
     told = {(failure.stage_id, failure.attempts) for failure in before.failures} if before else set()
     lines += [
-        f"stage {words.short_id(failure.stage_id)}: failed, attempt {failure.attempts}: {words.printable(failure.error)}"
+        f"stage {words.short_id(failure.stage_id)}: attempt {failure.attempts} failed: {words.printable(failure.error)}"
         for failure in after.failures
         if (failure.stage_id, failure.attempts) not in told
     ]

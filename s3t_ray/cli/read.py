@@ -101,9 +101,7 @@ def generate(
 
     text = sys.stdin.read() if prompt == "-" else prompt
     with Run.open(run) as opened, stderr_console().status("generating"):
-        generation = generate_text(
-            opened, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
-        )
+        generation = generate_text(opened, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if json:
         print_json(generation)
         return

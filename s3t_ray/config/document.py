@@ -85,7 +85,8 @@ def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        told = [getattr(error, "context", None), getattr(error, "problem", None)]
+        reason = ", ".join(words for words in told if words) or str(error).splitlines()[0]
         raise ConfigError(
             f"{origin}{line}: not valid YAML: {reason}", "check indentation, quotes and brackets there"
         ) from error

@@ -165,7 +165,13 @@ def _require_file(url: URL, create: bool) -> None:
 
 def _make_engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        try:
+            engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        except ModuleNotFoundError as error:
+            raise LedgerError(
+                f"the ledger {_shown(url)} needs the package psycopg, which is not installed",
+                "pip install 's3t-ray[postgres]'",
+            ) from error
         event.listen(engine, "connect", _prepare_postgres)
         return engine
     engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS})

@@ -7,7 +7,7 @@ Legend: a *slice* is of data, a *layer group* is of the model; depth 1 is the to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3t_ray.config.schema import Config, Lora, ModelShape
@@ -118,7 +118,7 @@ def linear_sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
     return sizes | {"gate_proj": (hidden, inner)} if shape.gated_mlp else sizes
 
 
-def count_stages(orders_by_shard: Iterable[Sequence[Sequence[int]]]) -> Counter[int]:
+def count_stages(orders_by_shard: Sequence[Sequence[Sequence[int]]]) -> Counter[int]:
     """Number of stages to train by depth: one a different prefix of a shard's orders (shared ones once)."""
     total: Counter[int] = Counter()
     known: dict[int, Counter[int]] = {}  # shards mostly have the very same orders

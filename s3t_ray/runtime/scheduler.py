@@ -122,8 +122,9 @@ class Scheduler:
         return (
             not self._training
             and not self._purges.covering
+            and not any(view.stale for view in self.views.values())
             and all(self._given_up(deletion) for deletion in self._open_deletions())
-            and not any(self._missing(view) - self.retries.given_up for view in self.views.values() if self._healing(view))
+            and not any(self._trainable(view) for view in self.views.values() if self._healing(view))
         )
 
     def collect(self, wait_seconds: float) -> None:
@@ -170,6 +171,9 @@ class Scheduler:
             request = deletion.receipt.request_id
             for shard in _shards_of(deletion) - self._purges.done[request]:
                 waiting[shard].append(request)
+        for shard, view in self.views.items():
+            if view.stale:  # of orders that the config no longer asks for, or left by a predecessor
+                waiting.setdefault(shard, [])
         for shard, requests in waiting.items():
             if shard in self._purges.covering or self._stopping[shard] or not self.retries.due(f"purge {shard}"):
                 continue
@@ -269,6 +273,11 @@ class Scheduler:
 
     def _missing(self, view: ShardView) -> frozenset[str]:
         return frozenset(view.plan.stages) - view.live
+
+    def _trainable(self, view: ShardView) -> bool:
+        """Whether something is missing that does not rest on a stage that was given up."""
+        missing, given_up = self._missing(view), self.retries.given_up
+        return any(given_up.isdisjoint(view.plan.stages[name].chain) for name in missing)
 
     def _healing(self, view: ShardView) -> bool:
         since = self._unhealed_since.get(view.plan.shard)

@@ -123,7 +123,7 @@ def _load(config: Config, folder: Path, device: torch.device, dtype: torch.dtype
     """The model with its head, frozen, and the names of the parameters that the folder does not hold."""
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": config.model.attention}
     if config.model.quantize != "none":
-        arguments["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        arguments["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=config.model.quantize == "8bit",
             load_in_4bit=config.model.quantize == "4bit",
             bnb_4bit_quant_type="nf4",

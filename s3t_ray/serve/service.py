@@ -86,6 +86,7 @@ class Service(Generic[S]):
         try:
             result = compute(live)
         finally:
+            del live  # a swap that waits for this turn promises that nothing holds the set
             with self._changed:
                 lease.busy = False
                 revoked = lease.live is None

@@ -82,9 +82,10 @@ def _verified(store: Store, manifest: Manifest, name: str) -> bytes:
 
 def _tensors(data: bytes, stage_id: str, name: str) -> dict[str, Tensor]:
     try:
-        return load_safetensors(data)
+        tensors: dict[str, Tensor] = load_safetensors(data)
     except (SafetensorError, ValueError) as error:
         raise StoreError(f"stage {stage_id}: {name} is no safetensors file: {error}", _REPAIR) from error
+    return tensors
 
 
 def _scaling(settings: bytes, stage_id: str) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3t_ray.store.paths import MARKER
+from s3t_ray.store.paths import MARKER, TEMPORARY, temporary_name
 
 CHUNK_BYTES = 1 << 20
 _FILE_MODE = 0o664  # never world-writable, whatever the umask
@@ -96,6 +96,12 @@ class Disk:
         return True
 
     def _remove_folder_in(self, folder_fd: int, name: str, path: str) -> None:
+        if name.startswith(TEMPORARY):
+            # Its writer may still be filling it: under a new name it can no longer be moved into place in part.
+            renewed = temporary_name(name)
+            self._before("rename", path)
+            os.rename(name, renewed, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+            name = renewed
         while True:
             with opened_folder(name, folder_fd) as fd:
                 names = os.listdir(fd)

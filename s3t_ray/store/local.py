@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from s3t_ray.errors import StoreError
 from s3t_ray.store.disk import Before, Disk
-from s3t_ray.store.paths import MARKER, TEMPORARY, clean_folder, clean_path, explained
-from s3t_ray.store.store import Store, publication
+from s3t_ray.store.paths import MARKER, TEMPORARY, clean_folder, clean_path, explained, is_temporary_of, temporary_name
+from s3t_ray.store.store import Store, publication, require_file
 
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
@@ -39,9 +36,7 @@ class LocalStore(Store):
     def from_uri(cls, uri: str) -> LocalStore:
         """The store at a local path or a file:// URI of this machine."""
         if not uri or "\0" in uri:
-            raise StoreError(
-                f"storage.uri {uri!r} names no folder", "set storage.uri to a path or an s3:// URI"
-            )
+            raise StoreError(f"storage.uri {uri!r} names no folder", "set storage.uri to a path or an s3:// URI")
         if not uri.startswith("file://"):
             return cls(uri, Path(uri))
         parts = urlsplit(uri)
@@ -57,8 +52,7 @@ class LocalStore(Store):
         self._put(path, data)
 
     def upload(self, local: Path, path: str) -> None:
-        if not local.is_file():
-            raise StoreError(f"cannot store {local} as {path!r}: there is no such file", "check that it was written")
+        require_file(local, path)
         self._put(path, local)
 
     def exists(self, path: str) -> bool:
@@ -79,9 +73,7 @@ class LocalStore(Store):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             return os.path.getsize(place)
 
-    def publish(
-        self, folder: str, files: Mapping[str, bytes | Path], marker: Literal["manifest.json"] = MARKER
-    ) -> None:
+    def publish(self, folder: str, files: Mapping[str, bytes | Path], marker: str = MARKER) -> None:
         folder, ordered = publication(folder, files, marker)
         target = self._at(folder)
         temporary = _temporary(target)
@@ -100,9 +92,8 @@ class LocalStore(Store):
         with explained("delete", path, self.uri):
             if not os.path.isdir(folder):
                 return
-            left_behind = re.compile(re.escape(f"{TEMPORARY}{name}-") + "[0-9a-f]{16}")
             for other in sorted(os.listdir(folder)):
-                if other == name or left_behind.fullmatch(other):
+                if other == name or is_temporary_of(other, name):
                     self._disk.remove(os.path.join(folder, other))
 
     def local_path(self, path: str) -> Path:
@@ -146,13 +137,14 @@ class LocalStore(Store):
             self._disk.sync_folder(folder)
 
     def _fill(self, temporary: str, ordered: list[tuple[str, bytes | Path]]) -> None:
-        folders = {temporary}
-        for name, source in ordered:
-            place = os.path.join(temporary, name)
-            folders.add(os.path.dirname(place))
-            self._disk.make_folders(os.path.dirname(place))
+        places = [(os.path.join(temporary, name), source) for name, source in ordered]
+        folders = sorted({temporary, *(os.path.dirname(place) for place, _ in places)})
+        # All folders first: if a deletion takes the temporary away, no later step can make it anew in part.
+        for folder in folders:
+            self._disk.make_folders(folder)
+        for place, source in places:
             self._disk.write(place, source)
-        for folder in sorted(folders):
+        for folder in folders:
             self._disk.sync_folder(folder)
 
     def _move_into_place(self, temporary: str, target: str) -> None:
@@ -179,7 +171,7 @@ class LocalStore(Store):
 
 def _temporary(target: str) -> str:
     folder, name = os.path.split(target)
-    return os.path.join(folder, f"{TEMPORARY}{name}-{secrets.token_hex(8)}")
+    return os.path.join(folder, temporary_name(name))
 
 
 def _files_under(folder: str) -> Iterator[str]:

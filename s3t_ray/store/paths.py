@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import errno
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Final
 
 from s3t_ray.errors import StoreError
 
-MARKER: Final[Literal["manifest.json"]] = "manifest.json"
+MARKER: Final = "manifest.json"
 """The file of a published folder that appears last and goes first: while it is there, so are the others."""
 
 TEMPORARY: Final = "tmp-"
 """What the name of every temporary begins with; `sweep` erases all of them."""
 
+_TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + "(.*)-[0-9a-f]{16}", re.DOTALL)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
@@ -46,6 +48,18 @@ def clean_folder(prefix: str) -> str:
 def shown(uri: str) -> str:
     """`uri` without user, password and query, fit for messages and logs."""
     return _SECRET_QUERY.sub("", _USERINFO.sub("", uri)) if "://" in uri else uri
+
+
+def temporary_name(name: str) -> str:
+    """A fresh name for what will be, or was, called `name` (or for another temporary of that)."""
+    plain = _TEMPORARY_NAME.fullmatch(name)
+    return f"{TEMPORARY}{plain[1] if plain else name}-{secrets.token_hex(8)}"
+
+
+def is_temporary_of(temporary: str, name: str) -> bool:
+    """Whether `temporary_name(name)` could have given `temporary`."""
+    match = _TEMPORARY_NAME.fullmatch(temporary)
+    return match is not None and match[1] == name
 
 
 @contextmanager
@@ -86,5 +100,5 @@ def _fix(error: OSError) -> str:
     if error.errno in _FORBIDDEN:
         return "make the storage folder writable for this user, or set storage.uri to one that is"
     if error.errno in _ABSENT or isinstance(error, FileNotFoundError):
-        return "check storage.uri; a file of the run that was lost or removed by hand must be restored or made again"
+        return "check storage.uri; what a hand or another process (a deletion, a sweep) removed must be made again"
     return "check the disk, or the network, the credentials and the bucket, and run the command again"

@@ -17,7 +17,6 @@ import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
 from pyarrow import fs
@@ -25,7 +24,7 @@ from pyarrow import fs
 from s3t_ray.errors import StoreError
 from s3t_ray.store.disk import CHUNK_BYTES, Disk, chunks
 from s3t_ray.store.paths import MARKER, TEMPORARY, clean_folder, clean_path, explained, shown
-from s3t_ray.store.store import Store, publication
+from s3t_ray.store.store import Store, publication, require_file
 
 _WITHOUT_FOLDERS = ("s3", "gcs")
 
@@ -60,6 +59,7 @@ class RemoteStore(Store):
             self._put(self._at(path), data)
 
     def upload(self, local: Path, path: str) -> None:
+        require_file(local, path)
         with explained("write", path, self.uri):
             self._put(self._at(path), local)
 
@@ -82,9 +82,7 @@ class RemoteStore(Store):
                 raise FileNotFoundError("there is no such file")
             return int(info.size)
 
-    def publish(
-        self, folder: str, files: Mapping[str, bytes | Path], marker: Literal["manifest.json"] = MARKER
-    ) -> None:
+    def publish(self, folder: str, files: Mapping[str, bytes | Path], marker: str = MARKER) -> None:
         folder, ordered = publication(folder, files, marker)
         self.delete(folder)
         with explained("publish", folder, self.uri):
@@ -112,11 +110,7 @@ class RemoteStore(Store):
         place = self._at(path)
         copy = cache / path
         with explained("fetch", path, self.uri):
-            info = self._info(place)
-            if not info.is_file:
-                raise FileNotFoundError("there is no such file")
-            if not _is_copy(copy, info):
-                self._download(place, copy, info)
+            self._download(place, copy)
         return copy
 
     def sweep(self) -> int:
@@ -148,23 +142,14 @@ class RemoteStore(Store):
             raise
         stream.close()
 
-    def _download(self, place: str, copy: Path, info: fs.FileInfo) -> None:
-        Disk().make_folders(str(copy.parent))
+    def _download(self, place: str, copy: Path) -> None:
         temporary = copy.with_name(f"{TEMPORARY}{copy.name}-{secrets.token_hex(8)}")
-        try:
-            with self._fs.open_input_stream(place) as stream, temporary.open("wb") as out:
-                while chunk := stream.read(CHUNK_BYTES):
-                    out.write(chunk)
-            if info.mtime_ns is not None:
-                os.utime(temporary, ns=(info.mtime_ns, info.mtime_ns))
-            temporary.replace(copy)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _is_copy(copy: Path, info: fs.FileInfo) -> bool:
-    """Whether `copy` was taken of the object as it is now (a copy carries the object's size and time)."""
-    if not copy.is_file():
-        return False
-    status = copy.stat()
-    return status.st_size == info.size and status.st_mtime_ns == info.mtime_ns
+        with self._fs.open_input_stream(place) as stream:
+            Disk().make_folders(str(copy.parent))
+            try:
+                with temporary.open("wb") as out:
+                    while chunk := stream.read(CHUNK_BYTES):
+                        out.write(chunk)
+                temporary.replace(copy)
+            finally:
+                temporary.unlink(missing_ok=True)

@@ -16,7 +16,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from s3t_ray.errors import StoreError
 from s3t_ray.store.paths import MARKER, clean_path
@@ -73,9 +72,7 @@ class Store(ABC):
         """Bytes of one file. StoreError if it is not there."""
 
     @abstractmethod
-    def publish(
-        self, folder: str, files: Mapping[str, bytes | Path], marker: Literal["manifest.json"] = MARKER
-    ) -> None:
+    def publish(self, folder: str, files: Mapping[str, bytes | Path], marker: str = MARKER) -> None:
         """Put all `files` (name in the folder -> bytes, or a local file to copy) in `folder`, `marker` last.
 
         Whatever stood in `folder` is replaced as a whole. When this returns, all of it is durable.
@@ -96,10 +93,9 @@ class Store(ABC):
 
     @abstractmethod
     def fetch(self, path: str, cache: Path) -> Path:
-        """A local file with the content of `path`: the file itself, or a copy at `cache / path`.
+        """A local file with the content of `path`: the file itself, or a fresh copy at `cache / path`.
 
-        The copy is only taken anew when the stored file changed. It is a copy of the run's data:
-        whoever owns `cache` purges `cache / path` together with `path`.
+        A copy is a copy of the run's data: whoever owns `cache` purges `cache / path` together with `path`.
         """
 
     @abstractmethod
@@ -119,5 +115,14 @@ def publication(
             f"cannot publish {folder!r}: its marker {marker!r} is not {MARKER!r} or not among {sorted(files)}",
             f"add a file {MARKER!r} that describes the others",
         )
+    for name, source in files.items():
+        if isinstance(source, Path):
+            require_file(source, f"{folder}/{name}")
     ordered = [(clean_path(name), files[name]) for name in sorted(files, key=lambda name: (name == marker, name))]
     return clean_path(folder), ordered
+
+
+def require_file(local: Path, path: str) -> None:
+    """StoreError if `local`, to be stored at `path`, is no file (for the two stores)."""
+    if not local.is_file():
+        raise StoreError(f"cannot store {local} as {path!r}: there is no such file", "check that it was written")

@@ -34,7 +34,7 @@ class Base:
     family: Family
     layers: int
     lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
-    fresh: tuple[str, ...]  # parameters that the base folder does not hold: the task head
+    fresh: dict[str, torch.Size]  # parameters that the base folder does not hold, the task head, and their shapes
     packed_attention: bool  # attention takes `segments` instead of a mask
 
 
@@ -53,12 +53,12 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
     if config.model.quantize != "none":
         arguments |= _quantized(config, device)
-    fresh: tuple[str, ...] = ()
+    fresh: dict[str, torch.Size] = {}
     if family.task == "classification":
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, num_labels=len(config.task.labels), output_loading_info=True, **arguments
         )
-        fresh = tuple(sorted(report["missing_keys"]))
+        fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
     else:
         model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if config.model.quantize == "none":

@@ -10,7 +10,8 @@ good, and with old gradient hooks old engines go on firing).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from s3t_ray.config.schema import Config
 from s3t_ray.train.forward import Packed, Padded
+from s3t_ray.train.split import whole
 
 Batch = Packed | Padded
 
@@ -40,51 +42,57 @@ def hook_count(model: nn.Module) -> int:
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in _HOOKS)
 
 
-class _Step(nn.Module):
-    """What DeepSpeed wraps: parameters it may see, and the loss of a micro-batch as its forward."""
+class _Wrapper(nn.Module):
+    """What DeepSpeed wraps: parameters it may see, and a computation as its forward."""
 
-    def __init__(self, seen: nn.Module, loss: Callable[[Batch], Tensor]) -> None:
+    def __init__(self, seen: nn.Module, compute: Callable[[Batch], Any]) -> None:
         super().__init__()
         self.seen = seen
-        self._loss = loss
+        self._compute = compute
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self._loss(batch)
+    def forward(self, batch: Batch) -> Any:
+        return self._compute(batch)
 
 
-class StageEngine:
-    """A DeepSpeed engine as a context: `with StageEngine(...) as engine:` trains one stage."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        trainable: Mapping[str, nn.Parameter],
-        loss: Callable[[Batch], Tensor],
-        config: Config,
-    ) -> None:
-        self._model = model
-        self._trainable = trainable
-        self._hooks = {module: {kind: dict(getattr(module, kind)) for kind in _HOOKS} for module in model.modules()}
-        _silence_deepspeed()
-        seen = model if config.engine.zero_stage == 3 else nn.ParameterList(trainable.values())
-        self._engine, *_ = deepspeed.initialize(
-            model=_Step(seen, loss),
-            model_parameters=list(trainable.values()),
-            config=_deepspeed_config(config, sum(parameter.numel() for parameter in trainable.values())),
-            dist_init_required=False,
-        )
-
-    def __enter__(self) -> StageEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.destroy()
-        for module, kinds in self._hooks.items():
+@contextmanager
+def _engine(model: nn.Module, wrapper: _Wrapper, parameters: list[nn.Parameter], config: dict[str, Any]) -> Iterator[Any]:
+    """A DeepSpeed engine, and afterwards no hook on `model` that was not there before."""
+    before = {module: {kind: set(getattr(module, kind)) for kind in _HOOKS} for module in model.modules()}
+    _silence_deepspeed()
+    engine, *_ = deepspeed.initialize(
+        model=wrapper, model_parameters=parameters, config=config, dist_init_required=False
+    )
+    try:
+        yield engine
+    finally:
+        engine.destroy()
+        for module, kinds in before.items():
             for kind, kept in kinds.items():
                 hooks = getattr(module, kind)
                 for key in [key for key in hooks if key not in kept]:
                     del hooks[key]
-        del self._engine
+
+
+@contextmanager
+def inference(model: nn.Module, compute: Callable[[Batch], Any], config: Config) -> Iterator[Callable[[Batch], Any]]:
+    """`compute` over the base at rest, without gradients; at ZeRO 3 over a base that is split over the ranks."""
+    with torch.no_grad():
+        if config.engine.zero_stage < 3:
+            yield compute
+            return
+        with _engine(model, _Wrapper(model, compute), [], {
+            "train_micro_batch_size_per_gpu": 1,
+            "zero_optimization": _zero_config(config, model, 0),
+        }) as engine:
+            yield engine
+
+
+class StageEngine:
+    """The optimizer of one stage."""
+
+    def __init__(self, engine: Any, trainable: Mapping[str, nn.Parameter]) -> None:
+        self._engine = engine
+        self._trainable = trainable
 
     def step(self, batches: Sequence[Batch], scale: float, learning_rate: float) -> float:
         """One optimizer step over this rank's micro-batches; the step minimises scale x their summed loss.
@@ -94,37 +102,42 @@ class StageEngine:
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        total = 0.0
+        total: Tensor | float = 0.0
         for batch in batches:
             loss = self._engine(batch)
             self._engine.backward(loss * scale)
-            total += loss.item()
+            total = total + loss.detach()
         self._engine.step()
-        return total
+        return float(total)
 
     def tensors(self) -> dict[str, Tensor]:
         """Whole copies of the trainable parameters on CPU, gathered from all ranks (every rank must call)."""
-        with deepspeed.zero.GatheredParameters(list(self._trainable.values())):
+        with whole(list(self._trainable.values())):
             return {name: value.detach().to("cpu", copy=True) for name, value in self._trainable.items()}
 
 
-def _deepspeed_config(config: Config, trainable_elements: int) -> dict[str, Any]:
+@contextmanager
+def stage_engine(
+    model: nn.Module, trainable: Mapping[str, nn.Parameter], loss: Callable[[Batch], Tensor], config: Config
+) -> Iterator[StageEngine]:
+    """The engine that trains `trainable` to lower `loss` (micro-batch -> summed loss)."""
+    parameters = list(trainable.values())
+    seen = model if config.engine.zero_stage == 3 else nn.ParameterList(parameters)
+    settings = _deepspeed_config(config, model, sum(parameter.numel() for parameter in parameters))
+    with _engine(model, _Wrapper(seen, loss), parameters, settings) as engine:
+        yield StageEngine(engine, trainable)
+
+
+def _deepspeed_config(config: Config, model: nn.Module, trainable_elements: int) -> dict[str, Any]:
     optimizer = config.optimizer
-    # Buffers of this many elements are cleared at every step; the default of 5e8 takes seconds on a CPU.
-    bucket = max(trainable_elements, 1 << 16)
     return {
-        # Micro-batches are ours: this number only has to agree with itself.
+        # Micro-batches are ours: these two numbers only have to agree with each other.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "steps_per_print": None,
         "gradient_clipping": optimizer.grad_clip,
-        "zero_optimization": {
-            "stage": config.engine.zero_stage,
-            "reduce_bucket_size": bucket,
-            "allgather_bucket_size": bucket,
-        },
-        "zero_allow_untested_optimizer": True,
+        "zero_optimization": _zero_config(config, model, trainable_elements),
         "optimizer": {
             "type": "AdamW",
             "params": {
@@ -135,6 +148,18 @@ def _deepspeed_config(config: Config, trainable_elements: int) -> dict[str, Any]
                 "weight_decay": optimizer.weight_decay,
             },
         },
+    }
+
+
+def _zero_config(config: Config, model: nn.Module, trainable_elements: int) -> dict[str, Any]:
+    # Buffers of this many elements are cleared at every step; the default of 5e8 takes seconds on a CPU.
+    bucket = max(trainable_elements, 1 << 16)
+    return {
+        "stage": config.engine.zero_stage,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        # Norms and biases stay whole, matrices are split, whatever the size of the model.
+        "stage3_param_persistence_threshold": 4 * model.config.hidden_size,
     }
 
 

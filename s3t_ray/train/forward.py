@@ -8,7 +8,7 @@ Legend: T tokens of a packed row, R records, S labelled positions, D hidden size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from s3t_ray.train.base import Base
 from s3t_ray.train.examples import IGNORED, Item
 from s3t_ray.train.loss import summed_cross_entropy
+from s3t_ray.train.split import whole
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,23 @@ class Forward:
         states: Tensor = self._base.model.model(**arguments).last_hidden_state
         return states[0]
 
+    def states_entering(self, layers: Sequence[int], batch: Packed) -> list[Tensor]:
+        """Hidden states [T x D] that enter each of these layers (indices into the whole model)."""
+        caught: dict[int, Tensor] = {}
+
+        def catch(layer: int) -> Callable[..., None]:
+            return lambda _module, inputs: caught.__setitem__(layer, inputs[0][0])
+
+        all_layers = self._base.model.get_submodule(self._base.family.layers_path)
+        handles = [all_layers[layer].register_forward_pre_hook(catch(layer)) for layer in layers]
+        try:
+            with self.autocast():
+                self.last_states(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [caught[layer].to(self._dtype) for layer in layers]
+
     def loss(self, batch: Packed | Padded) -> Tensor:
         """Summed cross-entropy of the micro-batch, float32."""
         with self.autocast():
@@ -110,7 +128,9 @@ class Forward:
             return self._head_loss(states_T_D[batch.labelled_S], batch.targets_S)
 
     def _head_loss(self, states_S_D: Tensor, targets_S: Tensor) -> Tensor:
-        return summed_cross_entropy(states_S_D, self._base.model.lm_head, targets_S)
+        head = self._base.model.lm_head
+        with whole(list(head.parameters())):
+            return summed_cross_entropy(states_S_D, head, targets_S)
 
     def _class_loss(self, batch: Padded) -> Tensor:
         scores: Tensor = self._base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits.float()

@@ -9,7 +9,8 @@ weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,18 @@ class GroupedModel:
             self._set(path, torch.empty(0, 0), torch.empty(0, 0), trainable=False)
             layer.lora_dropout[ADAPTER].eval()
 
+    @contextmanager
+    def cut(self, boundary: int) -> Iterator[None]:
+        """Inside, the model starts at layer `boundary`: feed it the states that enter that layer."""
+        parent_path, _, leaf = self.base.family.layers_path.rpartition(".")
+        parent = self.base.model.get_submodule(parent_path)
+        layers = getattr(parent, leaf)
+        setattr(parent, leaf, layers[boundary:])
+        try:
+            yield
+        finally:
+            setattr(parent, leaf, layers)
+
     def active(self, depth: int) -> dict[str, Tensor]:
         """The adapter tensors now in place for `depth`, by PEFT name."""
         tensors: dict[str, Tensor] = {}
@@ -114,10 +127,10 @@ class GroupedModel:
         """A fresh task head: every parameter that the base folder does not hold, trained in float32."""
         trainable: dict[str, nn.Parameter] = {}
         spread = getattr(self.base.model.config, "initializer_range", 0.02)
-        for name in self.base.fresh:
+        for name, shape in self.base.fresh.items():
             owner_path, _, leaf = name.rpartition(".")
             owner = self.base.model.get_submodule(owner_path)
-            value = torch.zeros(getattr(owner, leaf).shape)
+            value = torch.zeros(shape)
             if value.dim() > 1:
                 value.normal_(0.0, spread, generator=_generator(place, name))
             elif leaf == "weight":

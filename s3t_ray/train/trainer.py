@@ -8,7 +8,7 @@ trained before it. Never touches the ledger and never decides what to train.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,11 +23,12 @@ from s3t_ray.store.store import Store
 from s3t_ray.train import ranks
 from s3t_ray.train.adapters import Chain, load_chain
 from s3t_ray.train.base import load_base, precision_dtype
-from s3t_ray.train.batches import epoch_order, pack, pad_groups, steps_in_epoch
-from s3t_ray.train.engine import Batch, StageEngine, forget_gpu_cache, start_communication
+from s3t_ray.train.engine import forget_gpu_cache, inference, stage_engine, start_communication
 from s3t_ray.train.examples import Item, SliceItems, read_items, to_learn
-from s3t_ray.train.forward import Forward, pack_items, pad_items
+from s3t_ray.train.feeding import Feeder
+from s3t_ray.train.forward import Forward, Packed
 from s3t_ray.train.grouped import GroupedModel
+from s3t_ray.train.hidden import HiddenStore, SliceStates
 from s3t_ray.train.job import Progress, StageJob, StageResult, StageStopped
 from s3t_ray.train.manifest import ADAPTER_FILE, MANIFEST, Manifest, SliceLearned, stage_folder, write_manifest
 from s3t_ray.train.publish import check_tensors, machine, sha256, stage_files, versions
@@ -85,6 +86,9 @@ class Trainer:
         self._base = load_base(config, base, device)
         self._grouped = GroupedModel(self._base, config)
         self._forward = Forward(self._base, precision_dtype(config))
+        depths = range(1, config.slices + 1)
+        self._boundaries = [layer for layer in map(self._grouped.lowest_layer, depths) if layer > 0]
+        self._hidden = HiddenStore(store, self._boundaries, rank, world)
 
     def train(self, job: StageJob, on_progress: OnProgress, should_stop: ShouldStop) -> StageResult:
         """Train and publish one stage.
@@ -101,7 +105,8 @@ class Trainer:
                 read_items(self._store, piece, self._tokenizer, self._config.task, Path(folder) / "cache")
                 for piece in job.slices
             ]
-            trained = self._run(job, parents, slices, on_progress, should_stop)
+            states = self._entering_states(job, slices, Path(folder), should_stop)
+            trained = self._run(job, parents, to_learn(slices), states, on_progress, should_stop)
         self.stages_trained += 1
         manifest = self._publish(job, parents, slices, trained, perf_counter() - started)
         losses = manifest.losses
@@ -141,67 +146,74 @@ class Trainer:
             )
         return chain
 
+    def _entering_states(
+        self, job: StageJob, slices: Sequence[SliceItems], work: Path, should_stop: ShouldStop
+    ) -> dict[int, SliceStates] | None:
+        """Stored states at the stage's boundary by slice, made first where they are missing; None: start from tokens.
+
+        A boundary at layer 0 needs none: what enters it are the embeddings.
+        """
+        boundary = self._grouped.lowest_layer(job.depth)
+        if self._config.engine.hidden_states == "recompute" or boundary == 0:
+            return None
+        missing = [piece for piece in slices if not self._hidden.has(job, piece)]
+        if missing:
+            feeder = Feeder(self._config, self._base, None, self._rank, self._world)
+            with inference(self._base.model, self._boundary_states, self._config) as compute:
+                for piece in missing:
+                    if not self._hidden.make(job, piece, lambda item: compute(feeder.alone(item)), work, should_stop):
+                        raise StageStopped(job.stage_id)
+        return {piece.input.slice: self._hidden.open(job, piece, boundary, work / "cache") for piece in slices}
+
+    def _boundary_states(self, batch: Packed) -> list[Tensor]:
+        return self._forward.states_entering(self._boundaries, batch)
+
     def _run(
         self,
         job: StageJob,
         parents: Chain,
-        slices: Sequence[SliceItems],
+        items: Sequence[Item],
+        states: dict[int, SliceStates] | None,
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> _Trained:
         """Switch the stage on, train it, and switch it off again whatever happens."""
         place = StagePlace(self._config.seed, job.shard, job.place)
-        items = to_learn(slices)
-        losses: list[float] = []
-        tokens = 0
+        boundary = 0 if states is None else self._grouped.lowest_layer(job.depth)
         trainable = self._grouped.begin(place, parents.tensors)
         try:
             if not items:
                 return _Trained({name: value.detach().cpu() for name, value in trainable.items()}, (), 0)
-            steps = list(self._steps(items, place))
-            with StageEngine(self._base.model, trainable, self._forward.loss, self._config) as engine:
-                for number, chosen in enumerate(steps):
+            feeder = Feeder(self._config, self._base, states, self._rank, self._world)
+            losses: list[float] = []
+            with (
+                stage_engine(self._base.model, trainable, self._forward.loss, self._config) as engine,
+                self._grouped.cut(boundary),
+            ):
+                steps = list(feeder.steps(items, place))
+                for number, step in enumerate(steps):
                     began = perf_counter()
+                    self._poll(job, should_stop)
                     torch.manual_seed(place.dropout(number, self._rank))
-                    labelled = sum(item.labelled for item in chosen)
                     rate = learning_rate(number, len(steps), self._config.optimizer)
-                    loss_sum = engine.step(self._batches(chosen), self._world / labelled, rate)
-                    loss_sum, stops = ranks.sum_over_ranks([loss_sum, float(should_stop())])
-                    losses.append(self._checked_loss(job, number, loss_sum / labelled))
-                    fed = sum(len(item.tokens) for item in chosen)
-                    tokens += fed
-                    if stops:
-                        raise StageStopped(job.stage_id)
+                    mine = engine.step(feeder.batches(step), self._world / step.labelled, rate)
+                    (loss_sum,) = ranks.sum_over_ranks([mine])
+                    losses.append(self._checked_loss(job, number, loss_sum / step.labelled))
                     if self._rank == 0:
-                        speed = fed / (perf_counter() - began)
+                        speed = step.tokens / (perf_counter() - began)
                         on_progress(Progress(job.stage_id, number + 1, len(steps), losses[-1], speed))
                 tensors = engine.tensors()
             self._check_parents_unchanged(job, parents)
-            return _Trained(tensors, tuple(losses), tokens)
+            return _Trained(tensors, tuple(losses), sum(step.tokens for step in steps))
         finally:
             self._grouped.rest()
             forget_gpu_cache()
 
-    def _steps(self, items: Sequence[Item], place: StagePlace) -> Iterator[list[Item]]:
-        """The records of each optimizer step, epoch after epoch."""
-        names = [item.id for item in items]
-        size = self._config.optimizer.batch_records
-        for epoch in range(self._config.optimizer.epochs):
-            order = epoch_order(names, place, epoch)
-            for step in range(steps_in_epoch(len(items), size)):
-                yield [items[index] for index in order[step * size : (step + 1) * size]]
-
-    def _batches(self, chosen: Sequence[Item]) -> list[Batch]:
-        """This rank's micro-batches of a step."""
-        lengths = [len(item.tokens) for item in chosen]
-        limit = self._config.engine.micro_batch_tokens
-        if self._base.family.task == "classification":
-            padding = self._base.model.config.pad_token_id or 0
-            groups = pad_groups(lengths, limit, self._world)[self._rank]
-            return [pad_items([chosen[index] for index in group], padding, self._device) for group in groups]
-        hidden = self._base.model.config.hidden_size
-        groups = pack(lengths, limit, self._world)[self._rank]
-        return [pack_items([chosen[index] for index in group], None, self._device, hidden) for group in groups]
+    def _poll(self, job: StageJob, should_stop: ShouldStop) -> None:
+        """End the stage on every rank if one was asked to."""
+        (stops,) = ranks.sum_over_ranks([float(should_stop())])
+        if stops:
+            raise StageStopped(job.stage_id)
 
     def _checked_loss(self, job: StageJob, step: int, loss: float) -> float:
         if not torch.isfinite(torch.tensor(loss)):

@@ -33,7 +33,14 @@ ORDERS = ((0, 1, 2), (1, 2, 0))
 
 def running(stage_id: str = "a" * 64, step: int = 3, steps: int = 10, shard: int = 0) -> RunningStage:
     return RunningStage(
-        stage_id=stage_id, shard=shard, slices=(0, 1), group=0, step=step, steps=steps, loss=1.25, tokens_per_second=900.0
+        stage_id=stage_id,
+        shard=shard,
+        slices=(0, 1),
+        group=0,
+        step=step,
+        steps=steps,
+        loss=1.25,
+        tokens_per_second=900.0,
     )
 
 
@@ -64,9 +71,7 @@ IMPACT_SHARD = ShardImpact(
     retrain_records=1640,
 )  # fmt: skip
 
-IMPACT = Impact(
-    records=2, held_out=1, already_deleted=0, unknown_ids=(), unknown_subjects=(), shards=(IMPACT_SHARD,)
-)
+IMPACT = Impact(records=2, held_out=1, already_deleted=0, unknown_ids=(), unknown_subjects=(), shards=(IMPACT_SHARD,))
 
 RECEIPT = DeletionReceipt(
     request_id="d" * 64, accepted_at="2026-11-21T10:00:00Z", records=2, already_deleted=0, unknown_ids=(),
@@ -97,7 +102,9 @@ class FakeRun:
     def __enter__(self) -> FakeRun:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
 

@@ -296,7 +296,9 @@ def test_generate_prints_the_text_alone_on_stdout(runtime: FakeRuntime) -> None:
         return Generation(text="[red] Paris.\n", depths=(3, 0), version=7, seconds=0.5)
 
     runtime.answer("evaluate", generate=generate)
-    result = s3t("generate", "runs/a", "Capital of France?", "--max-new-tokens", "5", "--temperature", "0.5", "--seed", "3")
+    result = s3t(
+        "generate", "runs/a", "Capital of France?", "--max-new-tokens", "5", "--temperature", "0.5", "--seed", "3"
+    )
     assert result.stdout == "[red] Paris.\n\n"
     assert "depths 3, 0; version 7; 0.5 s" in result.stderr
     s3t("generate", "runs/a", "-", input="From stdin")

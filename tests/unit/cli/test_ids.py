@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from s3t_ray.cli.ids import named_ids, parse_ids, unique
 from s3t_ray.errors import DataError
@@ -36,7 +37,7 @@ def test_duplicates_of_options_and_files_are_merged_in_order(tmp_path: Path) -> 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone.txt does not exist"):
+    with pytest.raises(DataError, match=r"gone\.txt does not exist"):
         named_ids([], [str(tmp_path / "gone.txt")])
 
 

@@ -58,7 +58,7 @@ def test_a_guess_refuses_no_record_whose_response_it_cannot_see(tmp_path: Path) 
 def test_malformed_rows_are_counted_or_refused_as_the_config_says(tmp_path: Path) -> None:
     path = write(tmp_path, [row(1), {"id": 2}])
     assert measure(config_of(path, "data.on_malformed=set_aside", "data.holdout=0")).set_aside == 1
-    with pytest.raises(DataError, match="rows.jsonl:2"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2"):
         measure(config_of(path, "data.on_malformed=refuse"))
 
 

@@ -57,9 +57,9 @@ def test_a_stage_that_came_and_went_between_two_looks_still_counts() -> None:
 def test_each_failed_attempt_is_told_once_and_not_as_an_end() -> None:
     failed = status(failures=(FAILURE,))
     before = status(running=(running(FAILURE.stage_id),))
-    assert changes(before, failed) == ["stage ffffffffffff: failed, attempt 2: loss is not finite at step 3"]
+    assert changes(before, failed) == ["stage ffffffffffff: attempt 2 failed: loss is not finite at step 3"]
     again = status(failures=(FAILURE.model_copy(update={"attempts": 3}),))
-    assert changes(failed, again) == ["stage ffffffffffff: failed, attempt 3: loss is not finite at step 3"]
+    assert changes(failed, again) == ["stage ffffffffffff: attempt 3 failed: loss is not finite at step 3"]
 
 
 def test_each_state_of_a_deletion_is_told_once() -> None:
@@ -78,20 +78,20 @@ def test_settled_is_told_when_it_becomes_true() -> None:
 
 
 def test_tenths_are_told_once_and_not_faster_than_the_limit() -> None:
-    clock, lines = FakeClock(), []
+    clock, lines = FakeClock(), list[str]()
     display = LineProgress(lines.append, clock)
     for step in range(101):
         clock.now = step * SECONDS_BETWEEN_TENTHS / 20  # 10% of the stage in half the limit
         display.watch(status(running=(running(step=step, steps=100),)))
     tenths = [line for line in lines if "%" in line]
-    assert [line.split("step ")[1].split(",")[0] for line in tenths] == [f"{step}/100" for step in (20, 40, 60, 80, 100)]
-    assert tenths[0] == (
-        "stage aaaaaaaaaaaa (shard 0, slices 0>1): 20%, step 20/100, loss 1.2500, 900 tok/s"
-    )
+    assert [line.split("step ")[1].split(",")[0] for line in tenths] == [
+        f"{step}/100" for step in (20, 40, 60, 80, 100)
+    ]
+    assert tenths[0] == ("stage aaaaaaaaaaaa (shard 0, slices 0>1): 20%, step 20/100, loss 1.2500, 900 tok/s")
 
 
 def test_a_stage_that_loads_has_no_tenths() -> None:
-    clock, lines = FakeClock(), []
+    clock, lines = FakeClock(), list[str]()
     display = LineProgress(lines.append, clock)
     for second in range(100):
         clock.now = float(second)

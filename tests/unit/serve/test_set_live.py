@@ -55,8 +55,9 @@ def test_stages_that_left_are_freed(published: Published) -> None:
     before = ensemble._service.live
     top, deep = (before.stages[name] for name in published.chain(0, 2))
     kept = weakref.ref(next(iter(top.deltas.values())).down)
-    gone = [weakref.ref(next(iter(deep.deltas.values())).down), weakref.ref(next(iter(before.layout.stacks.values())).up)]
-    del before, top, deep
+    stack = next(iter(before.layout.stacks.values()))
+    gone = [weakref.ref(next(iter(deep.deltas.values())).down), weakref.ref(stack.up)]
+    del before, top, deep, stack
     ensemble.set_live(2, published.chains(1, 2))
     gc.collect()
     assert [weak() for weak in gone] == [None, None]
@@ -151,8 +152,8 @@ Q = "base_model__model__model__layers__7__self_attn__q_proj__"
 @pytest.mark.parametrize(
     ("adapter", "problem"),
     [
-        (_adapter(**{"base_model__model__layers__7__self_attn__q_proj__lora_A__weight": (RANK, 32)}), "no linear modules"),
-        (_adapter(**{"base_model__model__model__layers__8__self_attn__q_proj__lora_A__weight": (RANK, 32)}), "layers.8"),
+        (_adapter(**{f"{Q.replace('model__model__', 'model__')}lora_A__weight": (RANK, 32)}), "no linear modules"),
+        (_adapter(**{f"{Q.replace('7', '8')}lora_A__weight": (RANK, 32)}), "layers.8"),
         (_adapter(**{"base_model__model__lm_head__lora_A__weight": (RANK, 32)}), "lm_head"),
         (_adapter(**{f"{Q}weight": (32, 32)}), "q_proj.weight"),
         (_adapter(), "none at all"),

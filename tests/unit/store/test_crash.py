@@ -8,12 +8,15 @@ import resource
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from s3t_ray.errors import StoreError
 from s3t_ray.store import Store
+from s3t_ray.store.disk import opened_folder
 from s3t_ray.store.local import LocalStore
 from tests.unit.store import crash_driver
 from tests.unit.store.crash_driver import NEW, OLD, SCENARIOS
@@ -101,7 +104,7 @@ def test_bytes_and_names_are_on_the_disk_before_they_count(tmp_path: Path) -> No
     for index, (operation, target) in enumerate(steps):
         if operation in ("create", "mkdir"):
             folder = os.path.dirname(target)
-            until = [step for step in steps[index:] if step[0] == "rename" or step == steps[-1]][0]
+            until = next(step for step in steps[index:] if step[0] == "rename" or step == steps[-1])
             synced = steps[index : steps.index(until) + 2]
             if operation == "create":
                 assert ("fsync", target) in synced
@@ -177,7 +180,7 @@ def test_a_full_disk_is_a_clear_error_and_changes_nothing(tmp_path: Path) -> Non
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = Store.open(str(tmp_path / "file" / "run"))  # under a file: no one can write there, root neither
-    with pytest.raises(StoreError, match="config.yaml"):
+    with pytest.raises(StoreError, match=r"config\.yaml"):
         store.write_bytes("config.yaml", b"1")
     with pytest.raises(StoreError, match="stages/a"):
         store.publish("stages/a", OLD)
@@ -195,62 +198,45 @@ def test_nothing_is_writable_by_everyone(tmp_path: Path) -> None:
         assert not path.stat().st_mode & 0o002
 
 
-def test_publishers_and_deleters_at_once_never_show_a_mixture(tmp_path: Path) -> None:
-    """Two publishers, a deleter and a reader on one folder; the reader holds the folder open while it reads."""
+def test_publishers_and_a_deleter_at_once_never_show_a_mixture(tmp_path: Path) -> None:
     root = tmp_path / "run"
+    whole = [{"weights": b"1" * n, "manifest.json": b"1" * n} for n in (1, 2)]
     mixtures: list[dict[str, bytes]] = []
     done = threading.Event()
 
-    def publisher(files: dict[str, bytes]) -> None:
+    def publish(files: dict[str, bytes]) -> None:
         for _ in range(40):
-            Store.open(str(root)).publish("stages/a", files)
+            with suppress(StoreError):  # the deleter may take its temporary away: then nothing is published
+                Store.open(str(root)).publish("stages/a", files)
 
-    def deleter() -> None:
+    def delete() -> None:
         while not done.is_set():
             Store.open(str(root)).delete("stages/a")
 
-    def reader() -> None:
+    def read() -> None:
         while not done.is_set():
-            try:
-                fd = os.open(root / "stages" / "a", os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            try:
-                names = sorted(os.listdir(fd))
-                sizes = {name: os.stat(name, dir_fd=fd).st_size for name in names}
-                os.stat("manifest.json", dir_fd=fd)  # still there: so nothing was taken away yet
-                if sizes not in small_sizes:
-                    mixtures.append({name: str(size).encode() for name, size in sizes.items()})
-            except FileNotFoundError:
-                continue
-            finally:
-                os.close(fd)
+            with suppress(FileNotFoundError), opened_folder(str(root / "stages" / "a")) as fd:
+                found = {name: file_in(fd, name) for name in os.listdir(fd)}
+                os.stat("manifest.json", dir_fd=fd)  # still there, so nothing of this folder is gone yet
+                if found not in whole:
+                    mixtures.append(found)
 
-    first = {"weights": b"1", "manifest.json": b"1"}
-    second = {"weights": b"22", "manifest.json": b"22"}
-    small_sizes = [{name: len(data) for name, data in files.items()} for files in (first, second)]
-    failures: list[BaseException] = []
-    threads = [threading.Thread(target=guarded, args=(failures, publisher, files)) for files in (first, second)]
-    others = [threading.Thread(target=guarded, args=(failures, target)) for target in (deleter, reader)]
-    for thread in (*threads, *others):
-        thread.start()
-    for thread in threads:
-        thread.join()
-    done.set()
-    for thread in others:
-        thread.join()
-    assert not mixtures
-    assert not [failure for failure in failures if not isinstance(failure, StoreError)]
+    with ThreadPoolExecutor(4) as pool:
+        publishers = [pool.submit(publish, files) for files in whole]
+        others = [pool.submit(delete), pool.submit(read)]
+        for publisher in publishers:
+            publisher.result()
+        done.set()
+        for other in others:
+            other.result()
+    assert mixtures == []
     Store.open(str(root)).delete("stages/a")
     assert all_names(root / "stages") == []
 
 
-def guarded(failures: list[BaseException], target: object, *args: object) -> None:
-    try:
-        target(*args)  # type: ignore[operator]
-    except BaseException as failure:
-        failures.append(failure)
-        raise
+def file_in(folder_fd: int, name: str) -> bytes:
+    with open(os.open(name, os.O_RDONLY, dir_fd=folder_fd), "rb") as file:
+        return file.read()
 
 
 def test_a_folder_replaced_during_its_deletion_is_never_seen_in_part(tmp_path: Path) -> None:
@@ -259,7 +245,7 @@ def test_a_folder_replaced_during_its_deletion_is_never_seen_in_part(tmp_path: P
     seen: list[dict[str, bytes]] = []
 
     def replace_once(operation: str, path: str) -> None:
-        if operation == "unlink" and path.endswith("weights") and not seen:
+        if operation == "unlink" and path.endswith("weights") and NEW not in seen:
             store.publish("stages/a", NEW)
         seen.append(contents(store, "stages/a"))
 

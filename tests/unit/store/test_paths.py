@@ -112,11 +112,9 @@ def test_file_uris_are_local(tmp_path: Path) -> None:
     assert store.uri == f"file://{tmp_path}/a%20run"
 
 
-@pytest.mark.parametrize(
-    "uri", ["", "a\0b", "file://host/run", "file://", "nowhere://run", "s3://bucket/run?nonsense=1"]
-)
+@pytest.mark.parametrize("uri", ["", "a\0b", "file://host/run", "file://", "nowhere://run", "s3://b/run?nonsense=1"])
 def test_uris_that_name_no_storage_are_refused(uri: str) -> None:
-    with pytest.raises(StoreError, match="storage.uri"):
+    with pytest.raises(StoreError, match=r"storage\.uri"):
         Store.open(uri)
 
 

@@ -1,0 +1,183 @@
+"""What `s3t plan` answers: the overview of a run in flat numbers, with units in the names.
+
+In: `PlanOverview` and how the data was sized. Out: `PlanReport`, which is the `--json` document and
+from which the view is drawn. Computes nothing of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from s3t_ray.runtime.reports import Report
+
+if TYPE_CHECKING:
+    from s3t_ray.plan.overview import PlanOverview
+
+
+class PlanData(Report):
+    """The data that was planned for."""
+
+    records: int
+    """Held-out ones included."""
+    held_out_records: int
+    set_aside_rows: int
+    """Malformed rows that the config leaves out; 0 where the data was not read."""
+    tokens_per_record: float
+    labelled_share: float
+    """Of tokens, those that bear loss."""
+    records_from: Literal["option", "data"]
+    tokens_from: Literal["option", "tokenizer", "characters"]
+    """`characters`: an estimate, a token for every 4 characters."""
+    labelled_share_from: Literal["option", "assumed", "tokenizer", "characters"]
+    """`assumed`: the upper bound."""
+    sampled_records: int
+    """Records whose tokens were counted; 0 where none was."""
+
+
+class LayerGroup(Report):
+    depth: int
+    first_layer: int
+    last_layer: int
+
+
+class Compute(Report):
+    """Floating point operations that a first training cannot avoid, a multiply and an add being 2."""
+
+    stages_flops: float
+    hidden_states_flops: float
+    """To fill the store of hidden states, once."""
+    total_flops: float
+    unshared_flops: float
+    """Of the stages, if no sequence shared a prefix with another."""
+    recomputed_flops: float
+    """Of the stages, if hidden states were computed at every step."""
+    one_plain_model_flops: float
+    """All groups at once on all data: a model that cannot forget."""
+
+
+class Healing(Report):
+    """Mean of one deletion, healed eagerly."""
+
+    stages: float
+    tokens: float
+    flops: float
+
+
+class RankMemory(Report):
+    base_bytes: int
+    adapters_bytes: int
+    activations_bytes: int
+    logits_bytes: int
+    reserve_bytes: int
+    total_bytes: int
+
+
+class Storage(Report):
+    adapters_bytes: int
+    hidden_states_bytes: int
+    rows_bytes: int
+    total_bytes: int
+
+
+class Forecast(Report):
+    """Uniform deletions until every shard is dead, if none is healed."""
+
+    closed_form_deletions: float
+    simulated_deletions: float
+    simulated_standard_error: float
+    one_sequence_deletions: float
+    """With budget 1."""
+
+
+class Retention(Report):
+    """Mean depth of a shard after deletions in it, if none is healed."""
+
+    deletions: int
+    depth: float
+    most_depth: float
+    """That any orders can keep."""
+
+
+class PlanReport(Report):
+    """`s3t plan`."""
+
+    name: str
+    shards: int
+    slices: int
+    budget: int
+    order: str
+    sequences: int
+    stages: int
+    stages_unshared: int
+    orders: tuple[tuple[int, ...], ...]
+    """Of shard 0."""
+    layer_groups: tuple[LayerGroup, ...]
+    data: PlanData
+    training_tokens: float
+    """Over all stages and epochs."""
+    compute: Compute
+    healing: Healing
+    rank_memory: RankMemory
+    storage: Storage
+    forecast: Forecast
+    retention: tuple[Retention, ...]
+
+
+def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
+    """The report of `overview`, which was made for `data`."""
+    cost, memory, storage, forecast = overview.cost, overview.rank_memory, overview.storage, overview.forecast
+    return PlanReport(
+        name=overview.name,
+        shards=overview.shards,
+        slices=overview.slices,
+        budget=overview.budget,
+        order=overview.order_kind,
+        sequences=overview.sequences,
+        stages=overview.stages,
+        stages_unshared=overview.stages_unshared,
+        orders=overview.orders_by_shard[0],
+        layer_groups=tuple(
+            LayerGroup(depth=group.depth, first_layer=group.first, last_layer=group.last)
+            for group in overview.layer_groups
+        ),
+        # As the costs take them: cut to task.max_tokens, and one loss a record for classification.
+        data=data.model_copy(
+            update={
+                "tokens_per_record": overview.work.record_tokens,
+                "labelled_share": overview.work.labelled_share,
+            }
+        ),
+        training_tokens=cost.training.tokens,
+        compute=Compute(
+            stages_flops=cost.training.flops,
+            hidden_states_flops=cost.hidden_fill_flops,
+            total_flops=cost.flops,
+            unshared_flops=cost.unshared.flops,
+            recomputed_flops=cost.recomputed.flops,
+            one_plain_model_flops=cost.one_pass_flops,
+        ),
+        healing=Healing(stages=overview.healing.stages, tokens=overview.healing.tokens, flops=overview.healing.flops),
+        rank_memory=RankMemory(
+            base_bytes=memory.base,
+            adapters_bytes=memory.adapters,
+            activations_bytes=memory.activations,
+            logits_bytes=memory.logits,
+            reserve_bytes=memory.reserve,
+            total_bytes=memory.total,
+        ),
+        storage=Storage(
+            adapters_bytes=storage.adapters,
+            hidden_states_bytes=storage.hidden_states,
+            rows_bytes=storage.rows,
+            total_bytes=storage.total,
+        ),
+        forecast=Forecast(
+            closed_form_deletions=forecast.closed_form,
+            simulated_deletions=forecast.simulated.mean,
+            simulated_standard_error=forecast.simulated.standard_error,
+            one_sequence_deletions=forecast.one_sequence,
+        ),
+        retention=tuple(
+            Retention(deletions=row.deletions, depth=row.depth.mean, most_depth=row.most) for row in overview.retention
+        ),
+    )

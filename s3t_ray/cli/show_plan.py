@@ -1,0 +1,119 @@
+"""How a plan looks: what is trained, what it costs, how much deletion it bears.
+
+In: `PlanReport`. Out: rich renderables. Prints nothing and computes nothing but sums for the eye.
+"""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from s3t_ray.cli import words
+from s3t_ray.cli.plan_report import PlanData, PlanReport
+from s3t_ray.cli.show_status import Glyphs, plain_table
+
+ORDERS_SHOWN = 6
+
+
+def plan_view(report: PlanReport, signs: Glyphs) -> RenderableType:
+    """All that `s3t plan` shows."""
+    head = Text.assemble(
+        (words.printable(report.name), "bold"),
+        f"  {words.plural(report.shards, 'shard')} of {words.plural(report.slices, 'slice')}, "
+        f"budget {report.budget}, {report.order} orders",
+    )
+    return Group(head, "", _facts(report, signs), "", _retention(report))
+
+
+def _facts(report: PlanReport, signs: Glyphs) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    healing, memory, storage, forecast = report.healing, report.rank_memory, report.storage, report.forecast
+    table.add_row("data", _data(report.data))
+    table.add_row("sequences", _sequences(report, signs))
+    table.add_row("stages", _stages(report))
+    table.add_row("layers", _layer_groups(report))
+    table.add_row("tokens", f"{words.large(report.training_tokens)} over all stages and epochs")
+    table.add_row("compute", _compute(report))
+    table.add_row(
+        "healing",
+        f"one deletion, healed at once: {healing.stages:.1f} stages, {words.large(healing.tokens)} tokens, "
+        f"{words.flops(healing.flops)} on average",
+    )
+    table.add_row(
+        "memory",
+        f"{words.size(memory.total_bytes)} a rank on a GPU: base {words.size(memory.base_bytes)}, "
+        f"adapters and optimizer {words.size(memory.adapters_bytes)}, activations "
+        f"{words.size(memory.activations_bytes)}, logits {words.size(memory.logits_bytes)}, "
+        f"reserve {words.size(memory.reserve_bytes)}",
+    )
+    table.add_row(
+        "storage",
+        f"{words.size(storage.total_bytes)}: adapters {words.size(storage.adapters_bytes)}, hidden states "
+        f"{words.size(storage.hidden_states_bytes)}, records about {words.size(storage.rows_bytes)}",
+    )
+    table.add_row(
+        "forecast",
+        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, if none is healed (closed form)\n"
+        f"{forecast.simulated_deletions:,.1f} simulated, standard error {forecast.simulated_standard_error:.1f}; "
+        f"{forecast.one_sequence_deletions:,.1f} with one sequence a shard",
+    )
+    return table
+
+
+def _data(data: PlanData) -> str:
+    held_out = f", {words.count(data.held_out_records)} held out" if data.held_out_records else ""
+    set_aside = f", {words.count(data.set_aside_rows)} malformed rows set aside" if data.set_aside_rows else ""
+    origins = {
+        "option": "as given",
+        "assumed": "assumed, the upper bound",
+        "tokenizer": f"counted on {words.plural(data.sampled_records, 'record')}",
+        "characters": f"an estimate: 4 characters a token, on {words.plural(data.sampled_records, 'record')}",
+    }
+    tokens, share = f"{data.tokens_per_record:,.0f} tokens a record", f"{data.labelled_share:.0%} of them with a loss"
+    if data.tokens_from == data.labelled_share_from:
+        described = f"{tokens}, {share} ({origins[data.tokens_from]})"
+    else:
+        described = f"{tokens} ({origins[data.tokens_from]}), {share} ({origins[data.labelled_share_from]})"
+    return f"{words.count(data.records)} records{held_out}{set_aside}\n{described}"
+
+
+def _sequences(report: PlanReport, signs: Glyphs) -> str:
+    shown = "  ".join(words.order(order, signs.arrow) for order in report.orders[:ORDERS_SHOWN])
+    hidden = len(report.orders) - ORDERS_SHOWN
+    return f"{words.count(report.sequences)}, in shard 0: {shown}" + (f"  and {hidden:,} more" if hidden > 0 else "")
+
+
+def _stages(report: PlanReport) -> str:
+    if report.stages == report.stages_unshared:
+        return f"{words.count(report.stages)}; no two sequences begin alike, so none is shared"
+    saved = 1 - report.compute.stages_flops / report.compute.unshared_flops
+    return (
+        f"{words.count(report.stages)} instead of {words.count(report.stages_unshared)}, because sequences that begin "
+        f"alike share them: {saved:.0%} less compute"
+    )
+
+
+def _compute(report: PlanReport) -> str:
+    compute = report.compute
+    filling = f", {words.flops(compute.hidden_states_flops)} of it to store hidden states"
+    return (
+        f"{words.flops(compute.total_flops)} at least{filling if compute.hidden_states_flops else ''}\n"
+        f"{words.flops(compute.recomputed_flops)} if hidden states were recomputed, "
+        f"{words.flops(compute.one_plain_model_flops)} for one model that cannot forget"
+    )
+
+
+def _layer_groups(report: PlanReport) -> str:
+    return "  ".join(f"{group.depth}: {group.first_layer}-{group.last_layer}" for group in report.layer_groups)
+
+
+def _retention(report: PlanReport) -> Table:
+    table = plain_table("deletions in one shard", *(str(row.deletions) for row in report.retention))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("mean depth that is left", *(f"{row.depth:.2f}" for row in report.retention))
+    table.add_row("most that any orders can keep", *(f"{row.most_depth:.2f}" for row in report.retention), style="dim")
+    return table

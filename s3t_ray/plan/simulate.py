@@ -1,0 +1,266 @@
+"""A run under a stream of deletions, as discrete events: what it serves over time, what healing costs.
+
+In: a `Scenario`. Out: a `Course`. Pure, deterministic; time is simulated, in seconds. It plans and
+places with the very functions the scheduler uses (`plan_shard`, `decide`, `healing_due`), so it
+also shows what their policies mean. Pruning and purging take no time here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+from math import inf, ulp
+from typing import Literal
+
+import numpy as np
+
+from s3t_ray.config.schema import Requeue
+from s3t_ray.plan.schedule import ShardState, decide, healing_due
+from s3t_ray.plan.stages import ShardPlan, Stage, compare, plan_shard
+
+Orders = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """One deletion request that hits one slice."""
+
+    at_seconds: float
+    shard: int
+    slice: int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happens to a run between 0 and `until_seconds`."""
+
+    orders_by_shard: tuple[Orders, ...]
+    stage_seconds: tuple[float, ...]  # training time of a stage of depth 1..L on one worker group
+    groups: int
+    policy: Requeue | None  # None: nothing is ever healed
+    deletions: tuple[Deletion, ...]  # by time
+    until_seconds: float
+    start: Literal["trained", "empty"] = "trained"
+
+
+@dataclass(frozen=True)
+class DepthChange:
+    """From this moment on the shard's deepest model has this depth."""
+
+    at_seconds: float
+    shard: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """What came of a scenario."""
+
+    shards: int
+    until_seconds: float
+    changes: tuple[DepthChange, ...]  # by time, beginning with one a shard at 0
+    deletions: int  # that happened before the end
+    stages_trained: int
+    stages_stopped: int  # in training when their data was deleted
+    busy_seconds: float  # of worker groups, stopped stages included
+    deletions_until_dead: int | None  # deletions when every shard was dead at once; None: never
+
+    @property
+    def busy_seconds_per_deletion(self) -> float:
+        """Cost of healing a deletion (of the first training too, with start: empty)."""
+        return self.busy_seconds / self.deletions if self.deletions else 0.0
+
+    @property
+    def mean_depth(self) -> float:
+        """Depth of a shard's deepest model, averaged over time and shards."""
+        return sum(depths * seconds for depths, _, seconds in self._spans()) / (self.shards * self.until_seconds)
+
+    @property
+    def dead_shard_share(self) -> float:
+        """Share of shard-time in which a shard serves nothing."""
+        return sum(dead * seconds for _, dead, seconds in self._spans()) / (self.shards * self.until_seconds)
+
+    @property
+    def dead_share(self) -> float:
+        """Share of time in which no shard serves anything."""
+        return sum(seconds for _, dead, seconds in self._spans() if dead == self.shards) / self.until_seconds
+
+    def _spans(self) -> list[tuple[int, int, float]]:
+        """(sum of depths, dead shards, seconds) between changes."""
+        depths = [0] * self.shards
+        spans = []
+        ends = [change.at_seconds for change in self.changes[1:]] + [self.until_seconds]
+        for change, end in zip(self.changes, ends, strict=True):
+            depths[change.shard] = change.depth
+            spans.append((sum(depths), depths.count(0), end - change.at_seconds))
+        return spans
+
+
+def uniform_deletions(
+    shards: int, slices: int, seconds_between: float, until_seconds: float, seed: int
+) -> tuple[Deletion, ...]:
+    """Deletions at random moments (Poisson), each in a slice picked uniformly."""
+    random = np.random.default_rng(seed)
+    found: list[Deletion] = []
+    now = random.exponential(seconds_between)
+    while now < until_seconds:
+        found.append(Deletion(float(now), int(random.integers(shards)), int(random.integers(slices))))
+        now += random.exponential(seconds_between)
+    return tuple(found)
+
+
+def sisa(scenario: Scenario) -> Scenario:
+    """The same deletions under SISA with slices: one sequence a shard."""
+    return replace(scenario, orders_by_shard=tuple(orders[:1] for orders in scenario.orders_by_shard))
+
+
+def sisa_without_slices(scenario: Scenario) -> Scenario:
+    """The same deletions under SISA without slices: a shard is one stage on all its data."""
+    return replace(
+        scenario,
+        orders_by_shard=(((0,),),) * len(scenario.orders_by_shard),
+        stage_seconds=scenario.stage_seconds[-1:],
+        deletions=tuple(replace(deletion, slice=0) for deletion in scenario.deletions),
+    )
+
+
+def simulate(scenario: Scenario) -> Course:
+    """Play the scenario from beginning to end."""
+    return _Simulation(scenario).play()
+
+
+@dataclass
+class _Shard:
+    plan: ShardPlan
+    have: set[str]
+    deleted: list[int]  # deletions so far by slice: stands for the slice's digest
+    ever_complete: bool
+    unhealed_since: float | None = None
+
+    @property
+    def depth(self) -> int:
+        return max(self.plan.depths(self.have), default=0)
+
+
+@dataclass(frozen=True)
+class _Training:
+    stage: Stage
+    began: float
+    number: int  # tells a finish event of a stopped training from that of its successor
+
+
+@dataclass(order=True, frozen=True)
+class _Event:
+    at: float
+    number: int
+    deletion: Deletion | None = field(compare=False, default=None)
+    group: int | None = field(compare=False, default=None)  # one that finishes; neither: a window that ends
+
+
+class _Simulation:
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._shards = [self._fresh(shard, orders) for shard, orders in enumerate(scenario.orders_by_shard)]
+        self._training: dict[int, _Training] = {}
+        self._events = [_Event(d.at_seconds, n, deletion=d) for n, d in enumerate(scenario.deletions)]
+        heapify(self._events)
+        self._number = len(self._events)
+        self._changes = [DepthChange(0.0, index, shard.depth) for index, shard in enumerate(self._shards)]
+        self._deletions = self._trained = self._stopped = 0
+        self._busy = 0.0
+        self._dead_after: int | None = None
+
+    def play(self) -> Course:
+        end = self._scenario.until_seconds
+        self._place(0.0)
+        while self._events and self._events[0].at < end:
+            event = heappop(self._events)
+            if event.deletion is not None:
+                self._delete(event.at, event.deletion)
+            elif event.group is not None:
+                self._finish(event.at, event.group, event.number)
+            self._place(event.at)
+        self._busy += sum(end - training.began for training in self._training.values())
+        return Course(
+            shards=len(self._shards),
+            until_seconds=end,
+            changes=tuple(self._changes),
+            deletions=self._deletions,
+            stages_trained=self._trained,
+            stages_stopped=self._stopped,
+            busy_seconds=self._busy,
+            deletions_until_dead=self._dead_after,
+        )
+
+    def _fresh(self, shard: int, orders: Orders) -> _Shard:
+        deleted = [0] * len(orders[0])
+        plan = _plan(shard, orders, deleted)
+        trained = self._scenario.start == "trained"
+        return _Shard(plan, set(plan.stages) if trained else set(), deleted, ever_complete=trained)
+
+    def _delete(self, now: float, deletion: Deletion) -> None:
+        shard = self._shards[deletion.shard]
+        before = shard.depth
+        self._deletions += 1
+        shard.deleted[deletion.slice] += 1
+        shard.plan = _plan(deletion.shard, shard.plan.orders, shard.deleted)
+        shard.have &= shard.plan.stages.keys()
+        for group, training in list(self._training.items()):
+            if training.stage.shard == deletion.shard and training.stage.id not in shard.plan.stages:
+                del self._training[group]
+                self._stopped += 1
+                self._busy += now - training.began
+        if shard.unhealed_since is None:
+            shard.unhealed_since = now
+            if self._scenario.policy is not None:
+                # An ulp late: so that the rounded difference is not below the window.
+                due = now + self._scenario.policy.window_seconds
+                self._push(due + ulp(due))
+        self._note(now, deletion.shard, before)
+        if self._dead_after is None and not any(each.depth for each in self._shards):
+            self._dead_after = self._deletions
+
+    def _finish(self, now: float, group: int, number: int) -> None:
+        training = self._training.get(group)
+        if training is None or training.number != number:
+            return  # it was stopped
+        del self._training[group]
+        shard = self._shards[training.stage.shard]
+        before = shard.depth
+        shard.have.add(training.stage.id)
+        self._trained += 1
+        self._busy += now - training.began
+        if not compare(shard.plan, shard.have).missing:
+            shard.ever_complete, shard.unhealed_since = True, None
+        self._note(now, training.stage.shard, before)
+
+    def _place(self, now: float) -> None:
+        free = [group for group in range(self._scenario.groups) if group not in self._training]
+        running = frozenset(training.stage.id for training in self._training.values())
+        states = [ShardState(shard.plan, frozenset(shard.have), self._heals(shard, now)) for shard in self._shards]
+        for assignment in decide(states, running, free):
+            number = self._push(now + self._scenario.stage_seconds[assignment.stage.depth - 1], assignment.group)
+            self._training[assignment.group] = _Training(assignment.stage, now, number)
+
+    def _heals(self, shard: _Shard, now: float) -> bool:
+        if self._scenario.policy is None:
+            return not shard.ever_complete and shard.unhealed_since is None
+        waited = None if shard.unhealed_since is None else now - shard.unhealed_since
+        return healing_due(self._scenario.policy, shard.depth, shard.ever_complete, waited)
+
+    def _note(self, now: float, index: int, before: int) -> None:
+        depth = self._shards[index].depth
+        if depth != before:
+            self._changes.append(DepthChange(now, index, depth))
+
+    def _push(self, at: float, group: int | None = None) -> int:
+        self._number += 1
+        if at < inf:
+            heappush(self._events, _Event(at, self._number, group=group))
+        return self._number
+
+
+def _plan(shard: int, orders: Sequence[tuple[int, ...]], deleted: Sequence[int]) -> ShardPlan:
+    digests = {s: str(count) for s, count in enumerate(deleted)}
+    return plan_shard(shard, orders, digests, "simulated")

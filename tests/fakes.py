@@ -1,0 +1,225 @@
+"""Fakes, all in one file and named so: an in-process stand-in for the worker groups and the actors.
+
+`FakeWorkers` trains nothing: a stage's adapter is the hash of everything that a real one depends on
+(recipe, place, the rows it reads, its parents' bytes). So "unlearned equals retrained" becomes a
+byte comparison of the whole orchestration, in milliseconds; the end-to-end tests train for real.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save, save_file
+
+from s3t_ray.config.load import parse_config
+from s3t_ray.config.schema import Config
+from s3t_ray.data.slices import read_slice
+from s3t_ray.runtime import layout
+from s3t_ray.runtime.ingest import ingest
+from s3t_ray.runtime.reports import RunningStage
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.scheduler import Scheduler
+from s3t_ray.runtime.shard import Shard
+from s3t_ray.runtime.view import ShardView
+from s3t_ray.runtime.workers import Finished
+from s3t_ray.store.store import Store
+from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.manifest import ADAPTER_FILE, MANIFEST, Manifest, SliceLearned, stage_folder, write_manifest
+
+
+def fake_base(folder: Path, layers: int = 12) -> Path:
+    """A folder that looks like a Llama of `layers` layers to whoever reads its config and hashes its bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": layers,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 64,
+    }
+    (folder / "config.json").write_text(json.dumps(shape))
+    save_file({"weight": np.arange(4, dtype=np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def write_records(path: Path, records: Iterable[tuple[str, str | None]], marker: Mapping[str, str] | None = None) -> Path:
+    """A JSONL file of instruction records: (id, subject); `marker` puts a text into a record's output."""
+    texts = marker or {}
+    with path.open("w") as file:
+        for identity, subject in records:
+            row = {
+                "id": identity,
+                "instruction": f"say {identity}",
+                "input": "",
+                "output": texts.get(identity, f"this is {identity}"),
+                "subject": subject,
+            }
+            file.write(json.dumps(row) + "\n")
+    return path
+
+
+def small_config(folder: Path, **changes: object) -> Config:
+    """A run of 2 shards x 3 slices x 2 sequences in `folder`/run, over `folder`/data.jsonl and `folder`/base."""
+    document: dict[str, object] = {
+        "name": "test",
+        "shards": 2,
+        "slices": 3,
+        "budget": 2,
+        "model": {"path": str(folder / "base")},
+        "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject"},
+        "lora": {"layers_per_group": 2, "rank": 4},
+        "storage": {"uri": str(folder / "run")},
+    }
+    return parse_config(json.dumps({**document, **changes}), "test")
+
+
+class FakeWorkers:
+    """Worker groups that hash instead of training, one step of the fake clock a stage."""
+
+    def __init__(self, store: Store, groups: int = 2, fail: Callable[[StageJob], str | None] = lambda job: None) -> None:
+        self._store = store
+        self._groups = groups
+        self._fail = fail
+        self._jobs: dict[int, StageJob] = {}
+        self._stopped: set[str] = set()
+        self.trained: list[StageJob] = []
+        self.before_publish: Callable[[StageJob], None] = lambda job: None
+
+    def free(self) -> tuple[int, ...]:
+        return tuple(group for group in range(self._groups) if group not in self._jobs)
+
+    def submit(self, group: int, job: StageJob) -> None:
+        assert group not in self._jobs
+        self._jobs[group] = job
+
+    def finished(self, wait_seconds: float) -> tuple[Finished, ...]:
+        done = tuple(self._end(group, job) for group, job in self._jobs.items())
+        self._jobs.clear()
+        return done
+
+    def running(self) -> tuple[RunningStage, ...]:
+        return ()
+
+    def stop(self, stage_id: str) -> None:
+        self._stopped.add(stage_id)
+
+    def close(self) -> None:
+        self._jobs.clear()
+
+    def _end(self, group: int, job: StageJob) -> Finished:
+        error = self._fail(job)
+        if error is not None:
+            return Finished(group, job.stage_id, error=error)
+        if job.stage_id in self._stopped:
+            return Finished(group, job.stage_id)
+        self.before_publish(job)
+        return Finished(group, job.stage_id, result=self._publish(job))
+
+    def _publish(self, job: StageJob) -> StageResult:
+        hasher = hashlib.sha256(repr((job.recipe_digest, job.base_digest, job.shard)).encode())
+        for part in job.slices:
+            path = self._store.local_path(part.path)
+            assert path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == part.sha256
+            rows = sorted((row.id, row.content) for row in read_slice(path))
+            assert len(rows) == part.records
+            hasher.update(repr((part.slice, rows)).encode())
+        for parent in job.parents:
+            hasher.update(self._store.read_bytes(f"{stage_folder(parent)}/{ADAPTER_FILE}"))
+        adapter = save({"hash": np.frombuffer(hasher.digest(), dtype=np.uint8)})
+        sha256 = hashlib.sha256(adapter).hexdigest()
+        manifest = Manifest(
+            stage_id=job.stage_id,
+            shard=job.shard,
+            slices=tuple(SliceLearned(index=part.slice, digest=part.digest) for part in job.slices),
+            parents=job.parents,
+            recipe_digest=job.recipe_digest,
+            base_digest=job.base_digest,
+            adapter_sha256=sha256,
+            files={ADAPTER_FILE: sha256},
+            losses=(),
+            steps=0,
+            records=sum(part.records for part in job.slices),
+            unlabelled=0,
+            tokens=0,
+            seconds=0.0,
+            versions={},
+            machine={},
+        )
+        self._store.publish(
+            stage_folder(job.stage_id), {ADAPTER_FILE: adapter, MANIFEST: write_manifest(manifest)}, marker=MANIFEST
+        )
+        self.trained.append(job)
+        return StageResult(job.stage_id, sha256, 0, manifest.records, 0, None, None, 0.0)
+
+
+class FakeShards:
+    """The shard owners, called in this thread."""
+
+    def __init__(self, run: Run, epoch: int) -> None:
+        self._run = run
+        self._epoch = epoch
+        self._shards = {shard: Shard(run.location.storage_uri, shard) for shard in (-1, *range(run.row.shards))}
+        self._done: dict[int, ShardView | Exception] = {}
+
+    def views(self) -> dict[int, ShardView]:
+        return {shard: owner.view() for shard, owner in self._shards.items()}
+
+    def prune(self, shards: Iterable[int]) -> dict[int, ShardView]:
+        return {shard: self._shards[shard].prune(self._epoch) for shard in shards}
+
+    def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
+        self._done[shard] = self._shards[shard].purge(self._epoch, stopped)
+
+    def finished_purges(self) -> dict[int, ShardView | Exception]:
+        done, self._done = self._done, {}
+        return done
+
+
+class FakeReplicas:
+    """Remembers the live sets that it was told."""
+
+    def __init__(self) -> None:
+        self.live: list[dict[int, tuple[str, ...]]] = []
+
+    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> None:
+        self.live.append(dict(chains))
+
+
+class Cluster:
+    """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing."""
+
+    def __init__(self, config: Config, **workers: object) -> None:
+        self.run = Run.create(config)
+        ingest(self.run, lambda line: None)
+        self.replicas = FakeReplicas()
+        self.workers = FakeWorkers(self.run.store, **workers)  # type: ignore[arg-type]
+        self.now = 0.0
+        epoch = self.run.ledger.take_lease("test")
+        self.scheduler = Scheduler(
+            self.run, epoch, self.workers, FakeShards(self.run, epoch), self.replicas, lambda: self.now
+        )
+
+    def settle(self, rounds: int = 500) -> None:
+        """Tick until nothing is left to do; a failure when that takes more than `rounds`."""
+        for _ in range(rounds):
+            self.now += 1.0
+            self.scheduler.tick(0)
+            if self.scheduler.idle:
+                return
+        raise AssertionError(f"not settled after {rounds} rounds")
+
+
+def adapters(run: Run) -> dict[tuple[int, tuple[int, ...]], bytes]:
+    """The live adapters' bytes by place: (shard, slices in the order learned)."""
+    return {
+        (stage.shard, stage.slices): run.store.read_bytes(f"{layout.stage_folder(stage.id)}/{ADAPTER_FILE}")
+        for stage in run.ledger.stages()
+        if stage.state == "live"
+    }

@@ -1,0 +1,107 @@
+"""`s3t plan`: where its numbers come from, and that it says so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from s3t_ray.cli.main import app
+
+SIZE = ("--records", "52002", "--tokens-per-record", "182")
+
+
+def s3t_plan(*args: str) -> Result:
+    return CliRunner().invoke(app, ["plan", *args], catch_exceptions=False, env={"COLUMNS": "140"})
+
+
+def document(*args: str) -> dict[str, Any]:
+    result = s3t_plan(*args, "--json")
+    assert result.exit_code == 0, result.stderr
+    plan: dict[str, Any] = json.loads(result.stdout)
+    return plan
+
+
+def test_the_view_has_the_numbers_of_the_document() -> None:
+    plan, text = document("llama-2-13b", *SIZE), s3t_plan("llama-2-13b", *SIZE).stdout
+    assert (plan["sequences"], plan["stages"]) == (20, 80)
+    assert "5 shards of 4 slices, budget 4, cyclic orders" in text
+    assert "52,002 records, 1,040 held out" in text
+    assert "182 tokens a record (as given), 100% of them with a loss (assumed, the upper bound)" in text
+    assert "→" in text
+    assert "no two sequences begin alike" in text
+    assert f"{plan['forecast']['closed_form_deletions']:.1f} deletions until every shard is dead" in text
+    assert f"{plan['rank_memory']['total_bytes'] / 2**30:.1f} GiB a rank" in text
+
+
+def test_the_forecast_is_the_formula_and_the_simulation_agrees() -> None:
+    forecast = document("llama-2-13b", *SIZE)["forecast"]
+    first_slices = 5 * 4
+    assert forecast["closed_form_deletions"] == pytest.approx(5 * 4 * sum(1 / k for k in range(1, first_slices + 1)))
+    gap = abs(forecast["simulated_deletions"] - forecast["closed_form_deletions"])
+    assert gap < 5 * forecast["simulated_standard_error"]
+
+
+def test_sequences_that_share_a_beginning_share_stages() -> None:
+    args = ("llama-2-13b", *SIZE, "--set", "budget=6", "--set", "order.kind=chains")
+    plan = document(*args)
+    assert plan["stages"] < plan["stages_unshared"] == 5 * 6 * 4
+    assert f"{plan['stages']} instead of {plan['stages_unshared']}" in s3t_plan(*args).stdout
+
+
+def test_tokens_are_cut_to_what_training_sees() -> None:
+    plan = document("llama-2-13b", "--records", "1000", "--tokens-per-record", "9000", "--labelled-share", "0.5")
+    assert (plan["data"]["tokens_per_record"], plan["data"]["labelled_share"]) == (512, 0.5)
+    assert plan["data"]["labelled_share_from"] == "option"
+
+
+def test_without_a_size_the_data_is_read_and_the_estimate_is_said(tmp_path: Path) -> None:
+    rows = [{"id": n, "instruction": "Is it?", "input": "", "output": "yes " * 40} for n in range(300)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    args = ("llama-2-13b", "--set", f"data.path={data}", "--set", "data.id_field=id")
+    plan = document(*args)["data"]
+    assert (plan["records"], plan["records_from"], plan["tokens_from"]) == (300, "data", "characters")
+    assert plan["sampled_records"] == 300 - plan["held_out_records"]
+    assert "an estimate: 4 characters a token" in s3t_plan(*args).stdout
+
+
+def test_an_option_wins_over_the_data(tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"id": 1, "instruction": "Is it?", "input": "", "output": "yes"}) + "\n")
+    args = ("llama-2-13b", "--set", f"data.path={data}", "--set", "data.id_field=id", "--set", "data.holdout=0")
+    plan = document(*args, "--tokens-per-record", "100")["data"]
+    assert (plan["records"], plan["records_from"]) == (1, "data")
+    assert (plan["tokens_per_record"], plan["tokens_from"], plan["labelled_share_from"]) == (
+        100,
+        "option",
+        "characters",
+    )
+    plan = document(*args, "--records", "5000")["data"]
+    assert (plan["records"], plan["records_from"], plan["tokens_from"]) == (5000, "option", "characters")
+
+
+def test_a_model_without_known_sizes_is_refused_before_the_data_is_read() -> None:
+    result = s3t_plan("llama-2-13b", "--set", "model.shape=null", "--set", "data.path=/no/such/file.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: model.shape is not set, and model.path = meta-llama/Llama-2-13b-hf")
+
+
+def test_the_sizes_of_a_local_model_are_read(tmp_path: Path) -> None:
+    sizes = {
+        "model_type": "llama", "num_hidden_layers": 40, "hidden_size": 64, "intermediate_size": 128,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    plan = document("llama-2-13b", *SIZE, "--set", "model.shape=null", "--set", f"model.path={tmp_path}")
+    assert plan["layer_groups"][0] == {"depth": 1, "first_layer": 32, "last_layer": 39}
+    assert plan["rank_memory"]["base_bytes"] < 10 * 2**20
+
+
+def test_more_groups_than_layers_are_refused() -> None:
+    result = s3t_plan("llama-2-13b", *SIZE, "--set", "lora.layers_per_group=11")
+    assert result.exit_code == 2
+    assert "44 layers" in result.stderr

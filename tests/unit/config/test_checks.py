@@ -1,0 +1,68 @@
+"""Settings that are valid alone and impossible together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s3t_ray.config.load import load_config
+from s3t_ray.errors import ConfigError
+
+ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["task.kind=classification", "task.labels=[a]"], "at least 2 classes"),
+        (["task.kind=classification", "task.labels=[a, b, a]"], "named twice"),
+        (["task.labels=[a, b]"], "kind is causal_lm"),
+        (["data.partition_by=subject"], "data.subject_field names no field"),
+        (["data.holdout=0.1", "data.holdout_path=x.jsonl"], "keep one"),
+        (["data.subject_field=id"], "the same field"),
+        (["order.kind=chains", "budget=4"], "3 chains of 3 slices"),
+        (["order.sequences=[[0, 1, 2], [1, 2, 0]]"], "order.kind is cyclic"),
+        (["order.kind=explicit"], "list exactly 2"),
+        (["order.kind=explicit", "order.sequences=[[0, 1, 2], [0, 1, 1]]"], "not a permutation"),
+        (["order.kind=explicit", "order.sequences=[[0, 1, 2], [0, 1, 2]]"], "each order different"),
+        (["model.quantize=8bit"], "needs a GPU"),
+        ([*ON_GPU, "model.quantize=4bit", "engine.zero_stage=3"], "ZeRO 3"),
+        (["engine.precision=bfloat16"], "15 times slower"),
+        (["model.attention=flash_attention_2"], "only on GPU"),
+        (["workers.gpus_per_rank=1", "model.attention=flash_attention_2"], "bfloat16"),
+        (["model.shape={layers: 4, hidden: 8, intermediate: 8, heads: 2, kv_heads: 2, vocabulary: 9}"], "model has 4"),
+        (
+            ["model.shape={layers: 9, hidden: 8, intermediate: 8, heads: 2, kv_heads: 2, vocabulary: 9, positions: 64}"],
+            "at most 64 tokens",
+        ),
+        (["storage.uri=gs://b/run", "ledger.url='postgresql+psycopg://host/db'"], "keys.dir = null"),
+        (["ledger.url=mysql://host/db"], "neither sqlite"),
+    ],
+)
+def test_refused(config_file: Path, overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(config_file, overrides)
+    assert words in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["order.kind=explicit", "order.sequences=[[0, 1, 2], [1, 0, 2]]"],
+        ["order.kind=chains", "budget=3"],
+        [*ON_GPU, "model.quantize=8bit", "model.attention=flash_attention_2"],
+        ["task.kind=classification", "task.labels=[bad, good]"],
+        ["ledger.url=${LEDGER_URL}"],
+    ],
+)
+def test_accepted(config_file: Path, overrides: list[str]) -> None:
+    load_config(config_file, overrides)
+
+
+def test_depth_is_checked_against_the_real_model_too(config_file: Path) -> None:
+    config = load_config(config_file)
+    config.check_depth(6)
+    with pytest.raises(ValueError, match=r"3 x 2 = 6 layers: the model has 5; lower lora\.layers_per_group to 1 or slices"):
+        config.check_depth(5)
