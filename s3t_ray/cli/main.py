@@ -78,10 +78,5 @@ demo.add_to(app)
 configs.add_to(app)
 
 
-def main() -> None:
-    """Entry point of the `s3t` script."""
-    app()
-
-
 if __name__ == "__main__":
-    main()
+    app()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING
 
 from s3t_ray.cli.words import printable
@@ -34,6 +36,13 @@ def _console(stream: IO[str], stderr: bool) -> Console:
 
     folded = stream.isatty() or "COLUMNS" in os.environ
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if folded else PIPE_COLUMNS)
+
+
+@contextmanager
+def working(on: str) -> Iterator[None]:
+    """A sign of life in a terminal while a library works; what the library prints goes to stderr."""
+    with redirect_stdout(sys.stderr), stderr_console().status(on):
+        yield
 
 
 def print_json(report: BaseModel) -> None:

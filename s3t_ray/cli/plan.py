@@ -98,9 +98,9 @@ def _data(
             sampled_records=0,
         )
     from s3t_ray.cli.measure import measure
-    from s3t_ray.cli.output import stderr_console
+    from s3t_ray.cli.output import working
 
-    with stderr_console().status(f"reading {config.data.path}"):
+    with working(f"reading {config.data.path}"):
         size = measure(config)
     return PlanData(
         records=size.records + size.held_out if records is None else records,

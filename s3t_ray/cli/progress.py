@@ -7,9 +7,10 @@ end, and one for each tenth in between, at most one in `SECONDS_BETWEEN_TENTHS` 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Protocol
 
 from rich.console import Console
@@ -33,13 +34,17 @@ class Progress(Protocol):
 
 @contextmanager
 def progress(console: Console) -> Iterator[Progress]:
-    """The display that fits `console`, for the length of a command."""
-    if not console.is_terminal or console.is_dumb_terminal:
-        yield LineProgress(lambda line: console.print(line, soft_wrap=True))
-        return
-    # Transient: the final report is printed in its place.
-    with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield LiveProgress(live)
+    """The display that fits `console` (on stderr), for the length of a command.
+
+    What libraries print in the meantime goes to stderr too.
+    """
+    with redirect_stdout(sys.stderr):
+        if not console.is_terminal or console.is_dumb_terminal:
+            yield LineProgress(lambda line: console.print(line, soft_wrap=True))
+            return
+        # Transient: the final report is printed in its place.
+        with Live(console=console, refresh_per_second=4, transient=True) as live:
+            yield LiveProgress(live)
 
 
 class LiveProgress:

@@ -72,12 +72,12 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Loss of the ensemble on the held-out records, live and at each depth."""
-    from s3t_ray.cli.output import print_json, stderr_console, stdout_console
+    from s3t_ray.cli.output import print_json, stdout_console, working
     from s3t_ray.cli.show import evaluation_view
     from s3t_ray.runtime.evaluate import evaluate as evaluate_run
     from s3t_ray.runtime.run import Run
 
-    with Run.open(run) as opened, stderr_console().status("evaluating"):
+    with Run.open(run) as opened, working("evaluating"):
         evaluation = evaluate_run(opened, limit=limit)
     if json:
         print_json(evaluation)
@@ -94,13 +94,13 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Answer a prompt with the live ensemble. Prints the text alone on stdout."""
-    from s3t_ray.cli.output import note, print_document, print_json, stderr_console
+    from s3t_ray.cli.output import note, print_document, print_json, working
     from s3t_ray.cli.words import duration
     from s3t_ray.runtime.evaluate import generate as generate_text
     from s3t_ray.runtime.run import Run
 
     text = sys.stdin.read() if prompt == "-" else prompt
-    with Run.open(run) as opened, stderr_console().status("generating"):
+    with Run.open(run) as opened, working("generating"):
         generation = generate_text(opened, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if json:
         print_json(generation)
@@ -117,12 +117,12 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a shard's live adapter as a standard PEFT folder, known to the run so that a deletion erases it."""
-    from s3t_ray.cli.output import print_json, stderr_console, stdout_console
+    from s3t_ray.cli.output import print_json, stdout_console, working
     from s3t_ray.cli.show import export_view
     from s3t_ray.runtime.export import export as export_shard
     from s3t_ray.runtime.run import Run
 
-    with Run.open(run) as opened, stderr_console().status("exporting"):
+    with Run.open(run) as opened, working("exporting"):
         exported = export_shard(opened, shard, out)
     if json:
         print_json(exported)

@@ -45,7 +45,7 @@ def facts(connection: Connection, request_id: str, restored_at: str) -> Certific
         recipe_digest=run.recipe_digest,
         base_digest=run.base_digest,
         request_id=request_id,
-        earlier_requests=deletion.waits_for,
+        earlier_requests=progress.earlier_requests(connection, sequence),
         records=receipt.records,
         already_deleted=receipt.already_deleted,
         unknown=receipt.unknown,

@@ -139,7 +139,7 @@ class Ledger:
     def advance(self, epoch: int, request_id: str, state: DeletionState) -> None:
         """Move a deletion to the next state (pruned or purged); the state it is in already: no change.
 
-        LedgerError: a step back or over a state; an earlier request that it `waits_for` is behind;
+        LedgerError: a step back or over a state; an earlier request that it `waits_for` must move first;
         `purged` while a stage that saw its records is not purged or a slice file may hold their
         rows; `restored`, which comes with its certificate only (`append_certificate`).
         """

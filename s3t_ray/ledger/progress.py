@@ -121,6 +121,19 @@ def _purge(connection: Connection, row: Row[Any]) -> None:
         )
 
 
+def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tuple[str, ...]:
+    """The linked requests that must move before one in `state` can."""
+    if state is DeletionState.RESTORED:
+        return ()
+    return tuple(request_id for request_id, reached in links if reached.rank <= state.rank)
+
+
+def earlier_requests(connection: Connection, sequence: int) -> tuple[str, ...]:
+    """Ids of the requests that had deleted records this one names too."""
+    query = select(DELETIONS.c.request_id).join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
+    return tuple(connection.scalars(query.where(LINKS.c.deletion == sequence).order_by(DELETIONS.c.sequence)))
+
+
 def _assemble(connection: Connection, chosen: Select[tuple[int]]) -> tuple[DeletionRow, ...]:
     """Deletions of the chosen sequence numbers, each with its hits, its stages and whom it waits for."""
 
@@ -134,15 +147,15 @@ def _assemble(connection: Connection, chosen: Select[tuple[int]]) -> tuple[Delet
     pruned: dict[int, list[str]] = defaultdict(list)
     for row in connection.execute(select(PRUNED).where(of_chosen(PRUNED.c.deletion)).order_by(PRUNED.c.position)):
         pruned[row.deletion].append(row.stage)
-    links: dict[int, list[str]] = defaultdict(list)
+    links: dict[int, list[tuple[str, DeletionState]]] = defaultdict(list)
     linked = (
-        select(LINKS.c.deletion, DELETIONS.c.request_id)
+        select(LINKS.c.deletion, DELETIONS.c.request_id, DELETIONS.c.state)
         .join(DELETIONS, LINKS.c.earlier == DELETIONS.c.sequence)
         .where(of_chosen(LINKS.c.deletion))
         .order_by(LINKS.c.earlier)
     )
     for row in connection.execute(linked):
-        links[row.deletion].append(row.request_id)
+        links[row.deletion].append((row.request_id, DeletionState(row.state)))
     rows = connection.execute(select(DELETIONS).where(of_chosen(DELETIONS.c.sequence)).order_by(DELETIONS.c.sequence))
     return tuple(
         DeletionRow(
@@ -157,7 +170,7 @@ def _assemble(connection: Connection, chosen: Select[tuple[int]]) -> tuple[Delet
             ),
             DeletionState(row.state),
             DeletionTimes(row.accepted_at, row.pruned_at, row.purged_at, row.restored_at),
-            tuple(links[row.sequence]),
+            _ahead(DeletionState(row.state), links[row.sequence]),
         )
         for row in rows
     )

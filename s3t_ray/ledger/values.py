@@ -169,7 +169,8 @@ class DeletionRow:
     receipt: Receipt
     state: DeletionState
     times: DeletionTimes
-    waits_for: tuple[str, ...]  # earlier requests that deleted records this one names too: it cannot pass them
+    waits_for: tuple[str, ...]
+    """Earlier requests that deleted records this one names too, and are no further: they move first."""
 
 
 @dataclass(frozen=True, slots=True)

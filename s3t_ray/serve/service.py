@@ -105,7 +105,7 @@ class Service(Generic[S]):
         with self._changed:
             self._live = chosen = choose(self._live)
             gone = []
-            for lease in self._leases:
+            for lease in tuple(self._leases):  # a collected stream may end its lease meanwhile
                 if lease.live is not None and not lease.live.stage_ids <= chosen.stage_ids:
                     lease._revoke()
                     gone.append(lease)

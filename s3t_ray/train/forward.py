@@ -100,8 +100,8 @@ class Forward:
         states: Tensor = self._base.model.model(**arguments).last_hidden_state
         return states[0]
 
-    def states_entering(self, layers: Sequence[int], batch: Packed) -> list[Tensor]:
-        """Hidden states [T x D] that enter each of these layers (indices into the whole model)."""
+    def states_entering(self, layers: Sequence[int], batch: Packed) -> dict[int, Tensor]:
+        """Hidden states [T x D] that enter each of these layers, by index into the whole model."""
         caught: dict[int, Tensor] = {}
 
         def catch(layer: int) -> Callable[..., None]:
@@ -115,7 +115,7 @@ class Forward:
         finally:
             for handle in handles:
                 handle.remove()
-        return [caught[layer].to(self._dtype) for layer in layers]
+        return {layer: states.to(self._dtype) for layer, states in caught.items()}
 
     def loss(self, batch: Packed | Padded) -> Tensor:
         """Summed cross-entropy of the micro-batch, float32."""

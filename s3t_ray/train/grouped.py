@@ -95,9 +95,9 @@ class GroupedModel:
         finally:
             setattr(parent, leaf, layers)
 
-    def active(self, depth: int) -> dict[str, Tensor]:
+    def active(self, depth: int) -> dict[str, nn.Parameter]:
         """The adapter tensors now in place for `depth`, by PEFT name."""
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, nn.Parameter] = {}
         for path in self._by_depth[depth]:
             layer = self.base.lora[path]
             name_a, name_b = weight_names(path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -87,13 +87,13 @@ class HiddenStore:
         self,
         job: StageJob,
         piece: SliceItems,
-        states_of: Callable[[Item], list[Tensor]],
+        states_of: Callable[[Item], dict[int, Tensor]],
         work: Path,
         should_stop: Callable[[], bool],
     ) -> bool:
         """Compute and publish the states of a slice; False if a rank was asked to stop (nothing is published).
 
-        `states_of` returns the states [tokens x D] of one record at each boundary; every rank calls it equally
+        `states_of` returns the states [tokens x D] of one record by boundary; every rank calls it equally
         often, because it may be collective.
         """
         folder = self._folder(job, piece)
@@ -102,8 +102,11 @@ class HiddenStore:
         mine = piece.items[self._rank :: self._world]
         rounds = -(-len(piece.items) // self._world)
         idle = Item("", piece.input.slice, 0, (0,), (0,))
-        writers = [_PartWriter(work / self._part_name(k, self._rank), sum(len(i.tokens) for i in mine))
-                   for k in self._boundaries]
+        tokens = sum(len(item.tokens) for item in mine)
+        writers = {
+            boundary: _PartWriter(work / self._part_name(boundary, self._rank), tokens)
+            for boundary in self._boundaries
+        }
         try:
             for turn in range(rounds):
                 (stops,) = ranks.sum_over_ranks([float(should_stop())])
@@ -113,10 +116,10 @@ class HiddenStore:
                 if item.tokens or self._world > 1:
                     states = states_of(item if item.tokens else idle)
                     if item is not idle and item.tokens:
-                        for writer, value in zip(writers, states, strict=True):
-                            writer.append(value)
+                        for boundary, writer in writers.items():
+                            writer.append(states[boundary])
         finally:
-            for writer in writers:
+            for writer in writers.values():
                 writer.close()
         self._upload(job, piece, folder, writers)
         return True
@@ -139,10 +142,10 @@ class HiddenStore:
             starts[part :: manifest.parts] = [0, *ends][: len(ends)]
         return SliceStates(manifest.lengths, tuple(starts), tuple(parts))
 
-    def _upload(self, job: StageJob, piece: SliceItems, folder: str, writers: Sequence[_PartWriter]) -> None:
+    def _upload(self, job: StageJob, piece: SliceItems, folder: str, writers: Mapping[int, _PartWriter]) -> None:
         """Each rank its parts, then rank 0 the manifest."""
         digests = []
-        for boundary, writer in zip(self._boundaries, writers, strict=True):
+        for boundary, writer in writers.items():
             self._store.upload(writer.path, f"{folder}/{self._part_name(boundary, self._rank)}")
             digests.append(writer.sha256())
             writer.path.unlink()

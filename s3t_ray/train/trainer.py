@@ -34,6 +34,7 @@ from s3t_ray.train.manifest import ADAPTER_FILE, MANIFEST, Manifest, SliceLearne
 from s3t_ray.train.publish import check_tensors, machine, sha256, stage_files, versions
 from s3t_ray.train.schedule import learning_rate
 from s3t_ray.train.seeds import StagePlace
+from s3t_ray.train.split import whole
 
 OnProgress = Callable[[Progress], None]
 ShouldStop = Callable[[], bool]
@@ -165,7 +166,7 @@ class Trainer:
                         raise StageStopped(job.stage_id)
         return {piece.input.slice: self._hidden.open(job, piece, boundary, work / "cache") for piece in slices}
 
-    def _boundary_states(self, batch: Packed) -> list[Tensor]:
+    def _boundary_states(self, batch: Packed) -> dict[int, Tensor]:
         return self._forward.states_entering(self._boundaries, batch)
 
     def _run(
@@ -226,9 +227,11 @@ class Trainer:
     def _check_parents_unchanged(self, job: StageJob, parents: Chain) -> None:
         """The groups above must still hold, bit for bit, what was published (a known mistake resets them)."""
         for depth in range(1, job.depth):
-            for name, tensor in self._grouped.active(depth).items():
-                if not torch.equal(tensor.detach().cpu(), parents.tensors[name]):
-                    raise TrainError(f"training stage {job.stage_id} changed {name} of a parent", "report this")
+            active = self._grouped.active(depth)
+            with whole(list(active.values())):
+                for name, tensor in active.items():
+                    if not torch.equal(tensor.detach().cpu(), parents.tensors[name]):
+                        raise TrainError(f"training stage {job.stage_id} changed {name} of a parent", "report this")
 
     def _publish(
         self, job: StageJob, parents: Chain, slices: Sequence[SliceItems], trained: _Trained, seconds: float

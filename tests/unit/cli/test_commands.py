@@ -275,6 +275,23 @@ def test_ctrl_c_of_a_watch_promises_nothing(runtime: FakeRuntime) -> None:
 # eval, generate, export, verify
 
 
+def test_what_libraries_print_never_mixes_with_the_document(runtime: FakeRuntime) -> None:
+    def evaluate(run: FakeRun, *, limit: int | None) -> Evaluation:
+        print("a library greets")
+        return EVALUATION
+
+    def train(config: Any, **options: Any) -> Any:
+        print("a library greets")
+        return TRAINED
+
+    runtime.answer("evaluate", evaluate=evaluate)
+    runtime.answer("train", train=train)
+    for args in (("eval", "runs/a", "--json"), ("train", "llama-2-13b", "--json")):
+        result = s3t(*args)
+        assert json.loads(result.stdout)
+        assert "a library greets" in result.stderr
+
+
 def test_eval_shows_each_depth(runtime: FakeRuntime) -> None:
     def evaluate(run: FakeRun, *, limit: int | None) -> Evaluation:
         assert limit == 500

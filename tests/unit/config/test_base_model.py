@@ -48,7 +48,7 @@ def base(tmp_path: Path) -> Path:
 def test_find_local(base: Path) -> None:
     assert find_base(Model(path=str(base))) == base
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="no \\*.safetensors"):
+    with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
         find_base(Model(path=str(base)))
     (base / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"no config\.json"):

@@ -33,8 +33,8 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
         (["workers.gpus_per_rank=1", "model.attention=flash_attention_2"], "bfloat16"),
         (["model.shape={layers: 4, hidden: 8, intermediate: 8, heads: 2, kv_heads: 2, vocabulary: 9}"], "model has 4"),
         (
-            ["model.shape={layers: 9, hidden: 8, intermediate: 8, heads: 2, kv_heads: 2, vocabulary: 9, positions: 64}"],
-            "at most 64 tokens",
+            ["model.shape={layers: 9, hidden: 8, intermediate: 8, heads: 2, kv_heads: 2, vocabulary: 9, positions: 9}"],
+            "at most 9 tokens",
         ),
         (["storage.uri=gs://b/run", "ledger.url='postgresql+psycopg://host/db'"], "keys.dir = null"),
         (["ledger.url=mysql://host/db"], "neither sqlite"),
@@ -64,5 +64,7 @@ def test_accepted(config_file: Path, overrides: list[str]) -> None:
 def test_depth_is_checked_against_the_real_model_too(config_file: Path) -> None:
     config = load_config(config_file)
     config.check_depth(6)
-    with pytest.raises(ValueError, match=r"3 x 2 = 6 layers: the model has 5; lower lora\.layers_per_group to 1 or slices"):
+    with pytest.raises(
+        ValueError, match=r"3 x 2 = 6 layers: the model has 5; lower lora\.layers_per_group to 1 or slices"
+    ):
         config.check_depth(5)

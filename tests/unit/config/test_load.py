@@ -18,7 +18,9 @@ def refused(config_file: Path, *overrides: str) -> ConfigError:
 
 
 def test_defaults_and_overrides(config_file: Path) -> None:
-    config = load_config(config_file, ["lora.rank=4", "order={kind: chains}", "optimizer.lr=2e-5", "data.id_field=null"])
+    config = load_config(
+        config_file, ["lora.rank=4", "order={kind: chains}", "optimizer.lr=2e-5", "data.id_field=null"]
+    )
     assert (config.lora.rank, config.order.kind, config.optimizer.lr) == (4, "chains", 2e-5)
     assert config.data.id_field is None
     assert config.lora.alpha == 32.0
@@ -98,10 +100,12 @@ def test_refused_with_field_value_and_fix(config_file: Path, override: str, prob
 
 
 def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
-    config_file.write_text(YAML.replace("slices: 3", "slices: three").replace("budget: 2\n", "") + "engine:\n  rank: 1\n")
+    config_file.write_text(
+        YAML.replace("slices: 3", "slices: three").replace("budget: 2\n", "") + "engine:\n  rank: 1\n"
+    )
     error = refused(config_file)
     assert "3 faults" in error.problem
-    for words in ('slices = "three" (line 3)', "engine.rank = 1 (line 12)", "budget is missing"):
+    for words in ('slices = "three" (line 3)', "engine.rank = 1 (line 13)", "budget is missing"):
         assert words in error.problem
     assert "did you mean engine.ranks?" in error.fix
 
@@ -158,5 +162,11 @@ def test_every_ready_config_loads_and_reads_back(name: str) -> None:
 def test_the_ready_configs_are_those_promised() -> None:
     assert set(ready_configs()) >= {"demo", "llama-2-13b", "llama-2-7b", "llama-3-8b"}
     big = load_config("llama-2-13b")
-    assert (big.lora.rank, big.lora.alpha, big.lora.layers_per_group, big.slices, big.optimizer.epochs) == (32, 64, 8, 4, 3)
+    assert (big.lora.rank, big.lora.alpha, big.lora.layers_per_group, big.slices, big.optimizer.epochs) == (
+        32,
+        64,
+        8,
+        4,
+        3,
+    )
     assert round(big.model.shape.parameters / 1e9, 1) == 13.0  # type: ignore[union-attr]

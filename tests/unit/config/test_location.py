@@ -41,7 +41,10 @@ def test_a_variable_that_is_not_set_is_named(config_file: Path, monkeypatch: pyt
 
 def test_a_whole_url_can_come_from_the_environment(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER_URL", "postgresql+psycopg://me:pw@host/db")
-    assert locate(load_config(config_file, ["ledger.url=${LEDGER_URL}"])).ledger_url == "postgresql+psycopg://me:pw@host/db"
+    assert (
+        locate(load_config(config_file, ["ledger.url=${LEDGER_URL}"])).ledger_url
+        == "postgresql+psycopg://me:pw@host/db"
+    )
 
 
 def test_keys_inside_the_storage_are_refused_through_a_link_too(config_file: Path, tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ def test_the_order_of_the_stream_does_not_count(empty: Ledger, monkeypatch: pyte
     for row in entries():
         expected.setdefault((row.shard, row.slice), LtHash16()).add([row.digest])
     states = empty.ingest(RUN, reversed(list(entries())))
-    assert {(s.shard, s.slice): s.digest for s in states} == {place: value.digest() for place, value in expected.items()}
+    assert {(s.shard, s.slice): s.digest for s in states} == {
+        place: value.digest() for place, value in expected.items()
+    }
 
 
 @pytest.mark.parametrize("batch", [1, 4, 1000])

@@ -74,7 +74,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_purposes_and_runs_are_apart() -> None:
     one, two = Keys(bytes(32)), Keys(b"\x01" * 32)
-    made = [one.id_hmac("a"), one.subject_hmac("a"), one.content_hmac("a"), one.record_digest("a", ""), two.id_hmac("a")]
+    made = [
+        one.id_hmac("a"),
+        one.subject_hmac("a"),
+        one.content_hmac("a"),
+        one.record_digest("a", ""),
+        two.id_hmac("a"),
+    ]
     made += [one.record_digest("", "a"), one.id_hmac("b")]
     assert len(set(made)) == len(made)
     assert {len(value) for value in made} == {32}

@@ -76,7 +76,9 @@ def test_state_survives_storage() -> None:
 def test_known_answers_do_not_drift() -> None:
     """Slice digests name trained stages: another answer would retrain every run there is."""
     assert LtHash16().digest() == "c85a1460b0751abde7367aa570ab44ae4b1e51d81d10f73dfec27d3d9ec22077"
-    assert of([bytes(32), bytes(range(32))]).digest() == "6291675adcbd572270542130c23cc8de24acfc55e5609d34db03b13ebd5a6f23"
+    assert (
+        of([bytes(32), bytes(range(32))]).digest() == "6291675adcbd572270542130c23cc8de24acfc55e5609d34db03b13ebd5a6f23"
+    )
 
 
 def test_different_sets_differ() -> None:

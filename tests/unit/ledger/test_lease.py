@@ -1,0 +1,74 @@
+"""Fencing: one scheduler writes; an older one is refused whatever it tries; deletions never are."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+
+import pytest
+
+from s3t_ray.ledger.certificate import issue
+from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.values import DeletionState, Fenced, Lease
+from tests.unit.ledger.certify import KEYS, ORDERS, SOFTWARE
+from tests.unit.ledger.world import adapter, digests, plan, purge, record, train_all
+
+
+def test_epochs_count_up(ledger: Ledger, url: str) -> None:
+    assert ledger.lease() == Lease(0, "", 0)
+    assert [ledger.take_lease("one"), ledger.take_lease("two")] == [1, 2]
+    assert [ledger.beat(2), ledger.beat(2)] == [1, 2]
+    with Ledger.open(url) as other:
+        assert other.lease() == Lease(2, "two", 2)
+        assert other.take_lease("three") == 3
+    assert ledger.lease() == Lease(3, "three", 0)
+
+
+def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:
+    old = ledger.take_lease("old")
+    train_all(ledger, old)
+    pruned = ledger.accept_deletion([record(0, 2, 0)]).receipt
+    purged = ledger.accept_deletion([record(1, 0, 0)]).receipt
+    purge(ledger, old, purged.request_id)
+    ledger.accept_deletion([record(0, 1, 0)])
+    certificate = issue(ledger.certificate_facts(purged.request_id), KEYS, ORDERS, SOFTWARE)
+    wanted = plan(ledger, 0)
+    stage = wanted.stages[wanted.chains[1][0]]
+    live = ledger.stages()[0].id
+    slice_2 = ledger.slices(0)[2]
+    ledger.take_lease("new")
+    attempts: list[Callable[[int], object]] = [
+        lambda epoch: ledger.accept_stage(epoch, stage, adapter(stage), digests(ledger, 0)),
+        lambda epoch: ledger.advance(epoch, pruned.request_id, DeletionState.PRUNED),
+        lambda epoch: ledger.mark_stale(epoch, [live]),
+        lambda epoch: ledger.mark_purged(epoch, []),
+        lambda epoch: ledger.set_slice_file(epoch, 0, 2, "file", "c" * 64, slice_2.digest),
+        lambda epoch: ledger.record_failure(epoch, stage.id, "error"),
+        lambda epoch: ledger.append_certificate(epoch, certificate),
+        ledger.beat,
+    ]
+    state = ledger.stages(), ledger.slices(), ledger.deletions(), ledger.events(), ledger.lease()
+    for attempt in attempts:
+        for epoch in (old, 0, 99):
+            with pytest.raises(Fenced, match=f"epoch {epoch} is fenced: epoch 2 has the lease, held by 'new'"):
+                attempt(epoch)
+    assert (ledger.stages(), ledger.slices(), ledger.deletions(), ledger.events(), ledger.lease()) == state
+    ledger.accept_deletion([record(0, 0, 0)])
+    ledger.add_event("note", None, {})
+    for attempt in attempts[:1] + attempts[3:]:
+        attempt(2)
+
+
+def test_being_fenced_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(Fenced("problem", "fix")))
+    assert (type(error), error.problem, error.fix) == (Fenced, "problem", "fix")
+
+
+def test_events_are_told_in_order(ledger: Ledger) -> None:
+    before = ledger.events()[-1].seq
+    made = [ledger.add_event("depths", shard, {"b": [1, 2], "a": "é"}) for shard in (0, None, 1)]
+    assert ledger.events(after=before) == tuple(made)
+    assert ledger.events(after=made[1].seq) == (made[2],)
+    assert made[0].detail == '{"a":"é","b":[1,2]}'
+    assert json.loads(made[0].detail) == {"a": "é", "b": [1, 2]}
