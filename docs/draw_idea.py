@@ -20,7 +20,7 @@ ORDERS = ((0, 1, 2, 3), (2, 3, 0, 1), (3, 0, 1, 2))
 STRUCK = 2  # the slice that holds the deleted record
 # Okabe and Ito's colours: told apart by colour-blind readers; every chip has its letter as well.
 SLICE_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#CC79A7")
-STRIKE, INK, FAINT, FROZEN = "#D55E00", "#222222", "#8A8A8A", "#ECECEC"
+STRIKE, INK, FAINT, FROZEN = "#D55E00", "#222222", "#6B6B6B", "#ECECEC"
 
 COLUMN, GROUP, GAP = 2.1, 0.62, 0.55  # width of a model, height of a layer group, space between models
 TOP = 5.2  # upper edge of the models
@@ -34,10 +34,10 @@ def depth_left(order: tuple[int, ...]) -> int:
 
 def draw(path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "s3t_ray"  # the same bytes each time
-    figure = Figure(figsize=(12.6, 6.6))
+    figure = Figure(figsize=(12.6, 6.35))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, 12.6)
-    axes.set_ylim(0.1, 6.7)
+    axes.set_ylim(0.1, 6.45)
     axes.axis("off")
     _draw_data(axes)
     best = max(range(len(ORDERS)), key=lambda index: depth_left(ORDERS[index]))
@@ -50,9 +50,9 @@ def draw(path: Path) -> None:
 
 def _draw_data(axes: Axes) -> None:
     x, width, height = 0.45, 2.3, 0.72
-    _write(axes, x, TOP + 1.18, "One shard of the data", size=13, weight="bold")
-    _write(axes, x, TOP + 0.88, "its records, in slices", size=10.5, colour=FAINT)
-    for index, name in enumerate(SLICES):
+    _write(axes, x, TOP + 0.95, "One shard of the data", size=13, weight="bold")
+    _write(axes, x, TOP + 0.65, "its records, in slices", size=10.5, colour=FAINT)
+    for index in range(len(SLICES)):
         y = TOP - (index + 1) * (height + 0.12) + 0.12
         axes.add_patch(Rectangle((x, y), width, height, facecolor=SLICE_COLOURS[index], alpha=0.28, edgecolor="none"))
         _chip(axes, x + 0.3, y + height / 2, index, size=0.34)
@@ -72,15 +72,16 @@ def _draw_data(axes: Axes) -> None:
 def _draw_strike(axes: Axes, x: float, y: float, edge: float) -> None:
     """What happens to one record, and an arrow to it."""
     axes.annotate(
-        "delete this\nrecord", (x + 0.02, y), (edge + 0.22, y - 0.02), fontsize=11, color=STRIKE, weight="bold", va="center",
+        "delete this\nrecord", (x + 0.02, y), (edge + 0.22, y - 0.02), va="center",
+        fontsize=11, color=STRIKE, weight="bold",
         arrowprops={"arrowstyle": "-|>", "color": STRIKE, "linewidth": 2, "shrinkA": 3, "shrinkB": 7},
     )  # fmt: skip
 
 
 def _draw_sequence(axes: Axes, x: float, index: int, order: tuple[int, ...], serves: bool) -> None:
     left = depth_left(order)
-    _write(axes, x, TOP + 1.18, f"Sequence {index}", size=13, weight="bold")
-    _write(axes, x, TOP + 0.88, "order " + " → ".join(SLICES[place] for place in order), size=10.5, colour=FAINT)
+    _write(axes, x, TOP + 0.95, f"Sequence {index}", size=13, weight="bold")
+    _write(axes, x, TOP + 0.65, "order " + " → ".join(SLICES[place] for place in order), size=10.5, colour=FAINT)
     axes.add_patch(Rectangle((x, TOP), COLUMN, 0.3, facecolor=FROZEN, edgecolor="white"))
     _write(axes, x + COLUMN / 2, TOP + 0.15, "answers", size=9, colour=FAINT, align="center")
     for position in range(len(order)):
@@ -137,7 +138,7 @@ def _draw_depth_axis(axes: Axes) -> None:
 def _draw_words(axes: Axes) -> None:
     lines = (
         "Stage i trains an adapter for the i-th layer group from the top, on the first i slices of its sequence.",
-        "A deletion strikes the stages that have seen its slice, and no others: what is above them serves on, with no training.",
+        "A deletion strikes the stages that have seen its slice, and no others; those above serve on with no training.",
         "The struck stages are then trained again without the record, bit for bit as in a run that never saw it.",
         "Other shards are not touched; the answers of all shards' deepest live models are averaged.",
     )

@@ -49,7 +49,9 @@ def fake_base(folder: Path, layers: int = 12) -> Path:
     return folder
 
 
-def write_records(path: Path, records: Iterable[tuple[str, str | None]], marker: Mapping[str, str] | None = None) -> Path:
+def write_records(
+    path: Path, records: Iterable[tuple[str, str | None]], marker: Mapping[str, str] | None = None
+) -> Path:
     """A JSONL file of instruction records: (id, subject); `marker` puts a text into a record's output."""
     texts = marker or {}
     with path.open("w") as file:
@@ -83,7 +85,9 @@ def small_config(folder: Path, **changes: object) -> Config:
 class FakeWorkers:
     """Worker groups that hash instead of training, one step of the fake clock a stage."""
 
-    def __init__(self, store: Store, groups: int = 2, fail: Callable[[StageJob], str | None] = lambda job: None) -> None:
+    def __init__(
+        self, store: Store, groups: int = 2, fail: Callable[[StageJob], str | None] = lambda job: None
+    ) -> None:
         self._store = store
         self._groups = groups
         self._fail = fail

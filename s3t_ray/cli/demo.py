@@ -18,13 +18,20 @@ def demo(
     folder: Annotated[Path, typer.Option("--folder", help="Folder that the demo's run is kept in.")] = Path("demo-run"),
     json: JsonOption = False,
 ) -> None:
-    """Train a small model, delete a person's records, and prove that they are gone."""
-    from s3t_ray.cli.output import print_json, stderr_console, stdout_console
+    """Train a small model, delete a person's records, and prove that they are gone. Takes about ten minutes.
+
+    With --json the story goes to stderr and the run's final status to stdout.
+    """
+    import sys
+    from contextlib import nullcontext, redirect_stdout
+
+    from s3t_ray.cli.output import print_json, story_console
     from s3t_ray.demo.story import run_demo
     from s3t_ray.runtime.run import Run
     from s3t_ray.runtime.status import status
 
-    run_demo(folder, stderr_console() if json else stdout_console())
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        run_demo(folder, story_console(stderr=json))
     if json:
         with Run.open(str(folder)) as run:
             print_json(status(run))

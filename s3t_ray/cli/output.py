@@ -31,11 +31,16 @@ def stderr_console() -> Console:
     return _console(sys.stderr, stderr=True)
 
 
-def _console(stream: IO[str], stderr: bool) -> Console:
+def story_console(stderr: bool) -> Console:
+    """For the demo, which tells its story in rich's markup."""
+    return _console(sys.stderr if stderr else sys.stdout, stderr, markup=True)
+
+
+def _console(stream: IO[str], stderr: bool, markup: bool = False) -> Console:
     from rich.console import Console
 
     folded = stream.isatty() or "COLUMNS" in os.environ
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if folded else PIPE_COLUMNS)
+    return Console(stderr=stderr, highlight=False, markup=markup, emoji=False, width=None if folded else PIPE_COLUMNS)
 
 
 @contextmanager

@@ -103,8 +103,7 @@ def changes(before: Status | None, after: Status) -> list[str]:
     for shard in after.shards:
         earlier = shards_before.get(shard.shard)
         ended = [s for s in was_running.values() if s.shard == shard.shard and s.stage_id not in is_running | failed]
-        more = earlier is not None and shard.trained > earlier.trained
-        lines += [f"{_stage_name(stage)}: {'done' if more else 'stopped'}{_loss(stage)}" for stage in ended]
+        lines += [f"{_stage_name(s)}: {'done' if _is_live(s, shard) else 'stopped'}{_loss(s)}" for s in ended]
         if earlier is not None and (shard.trained, shard.depths) != (earlier.trained, earlier.depths):
             lines.append(_shard_line(shard, after.slices))
     lines += [f"{_stage_name(s)}: training" for s in after.running if s.stage_id not in was_running]
@@ -123,6 +122,14 @@ def changes(before: Status | None, after: Status) -> list[str]:
     if after.settled and not (before and before.settled):
         lines.append("settled")
     return lines
+
+
+def _is_live(stage: RunningStage, shard: ShardStatus) -> bool:
+    """Whether a sequence of the shard begins with the stage's slices and is live that far."""
+    depth = len(stage.slices)
+    return any(
+        order[:depth] == stage.slices and live >= depth for order, live in zip(shard.orders, shard.depths, strict=True)
+    )
 
 
 def _overview(status: Status) -> str:

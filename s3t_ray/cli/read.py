@@ -74,8 +74,8 @@ def evaluate(
     """Loss of the ensemble on the held-out records, live and at each depth."""
     from s3t_ray.cli.output import print_json, stdout_console, working
     from s3t_ray.cli.show import evaluation_view
-    from s3t_ray.runtime.evaluate import evaluate as evaluate_run
     from s3t_ray.runtime.run import Run
+    from s3t_ray.serve.in_process import evaluate as evaluate_run
 
     with Run.open(run) as opened, working("evaluating"):
         evaluation = evaluate_run(opened, limit=limit)
@@ -96,8 +96,8 @@ def generate(
     """Answer a prompt with the live ensemble. Prints the text alone on stdout."""
     from s3t_ray.cli.output import note, print_document, print_json, working
     from s3t_ray.cli.words import duration
-    from s3t_ray.runtime.evaluate import generate as generate_text
     from s3t_ray.runtime.run import Run
+    from s3t_ray.serve.in_process import generate as generate_text
 
     text = sys.stdin.read() if prompt == "-" else prompt
     with Run.open(run) as opened, working("generating"):

@@ -89,11 +89,12 @@ def shards_table(status: Status, signs: Glyphs, short: bool = False) -> Table:
     table = plain_table("shard", "records", "depth", "sequences", "trained", "running", "queued", "failed")
     for column in (0, 1, 2, 4, 5, 6, 7):
         table.columns[column].justify = "right"
+    struck = {shard for deletion in status.deletions for shard, _, _ in deletion.hits}
     for shard in status.shards:
         table.add_row(
             str(shard.shard),
             words.count(shard.records),
-            depth_text(shard.depth, status.slices),
+            depth_text(shard.depth, status.slices, died=shard.shard in struck),
             sequences_text(shard, status.slices, signs, short),
             f"{shard.trained}/{shard.wanted}",
             _number(shard.running, "cyan"),
@@ -103,9 +104,9 @@ def shards_table(status: Status, signs: Glyphs, short: bool = False) -> Table:
     return table
 
 
-def depth_text(depth: int, slices: int) -> Text:
-    """Depth that a shard serves: "4/6", or "dead"."""
-    if depth == 0:
+def depth_text(depth: int, slices: int, died: bool) -> Text:
+    """Depth that a shard serves: "4/6"; "dead" where deletions have taken all, and not merely not yet trained."""
+    if depth == 0 and died:
         return Text("dead", style="bold red")
     return Text(f"{depth}/{slices}", style="green" if depth == slices else "yellow")
 
@@ -174,7 +175,7 @@ def steps_text(stage: RunningStage, signs: Glyphs) -> Text:
 
 def deletions_table(deletions: Sequence[DeletionStatus], signs: Glyphs) -> Table:
     """Unfinished deletions, and the last few restored ones."""
-    table = plain_table("deletion", "state", "records", "shard: slices", "since")
+    table = plain_table("deletion", "state", "records", "shard: slices", "age")
     table.columns[2].justify = "right"
     unfinished = [deletion for deletion in deletions if deletion.state != "restored"]
     restored = [deletion for deletion in deletions if deletion.state == "restored"]

@@ -13,6 +13,7 @@ from typing import TextIO
 WINDOW = 1 << 16  # characters read at a time
 LONGEST = 1 << 26  # characters of one element; a longer one is taken for a missing bracket or quote
 _SPACE = " \t\r\n"
+_ENDS_NUMBER = (*_SPACE, ",", "]")
 
 
 class BrokenArray(ValueError):
@@ -71,8 +72,8 @@ class _Window:
             except RecursionError:
                 raise BrokenArray(f"element {number} is nested too deeply") from None
             else:
-                # A number or word that touches the end of the window may go on behind it.
-                if end < len(self._text) or isinstance(value, (dict, list, str)):
+                # A number may go on behind the window ("0." was read as 0): what ends it must be there.
+                if isinstance(value, (dict, list, str)) or self._text[end : end + 1] in _ENDS_NUMBER:
                     self.at = end
                     return value
             more = self._file.read(amount) if len(self._text) - self.at < LONGEST else ""

@@ -111,12 +111,10 @@ def _line_rows(path: Path) -> Iterator[RawRow]:
     source = str(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
             try:
-                yield RawRow(source, number, json.loads(line))
+                yield RawRow(source, number, json.loads(line))  # takes a byte-order mark, too
             except UnicodeDecodeError as error:
                 yield RawRow(source, number, None, f"not UTF-8 (byte {error.start} of the line)")
             except json.JSONDecodeError as error:

@@ -77,7 +77,9 @@ def draw_depths(points: Sequence[DepthPoint], marks: Sequence[Mark], deepest: in
     panels = figure.subplots(len(shards), 1, sharex=True, squeeze=False)[:, 0]
     unit, scale = ("minutes", 60.0) if end > 180 else ("seconds", 1.0)
     for panel, shard in zip(panels, shards, strict=True):
-        _draw_shard(panel, [point for point in points if point.shard == shard], end, scale, COLOURS[shard % len(COLOURS)])
+        _draw_shard(
+            panel, [point for point in points if point.shard == shard], end, scale, COLOURS[shard % len(COLOURS)]
+        )
         panel.set_ylim(-0.3, deepest + 0.45)
         panel.set_yticks(range(deepest + 1))
         panel.set_ylabel(f"shard {shard}\ndepth")
@@ -178,7 +180,7 @@ def _write_mark_labels(figure: Figure, panel: Axes, marks: Sequence[Mark], scale
     spans = []
     for text, mark in zip(texts, ordered, strict=True):
         if text.get_window_extent().x1 > figure.bbox.x1 - 8:
-            text.set_ha("right")
+            text.set_horizontalalignment("right")
             text.set_x(-4)
         box, stem = text.get_window_extent(), across.transform((mark.seconds / scale, 1))[0]
         spans.append(Span(float(box.x0), float(box.x1), float(stem)))

@@ -16,6 +16,7 @@ import os
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -157,7 +158,8 @@ def _write_jsonl(path: Path, records: Iterable[DemoRecord]) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StoreError(
             f"cannot write the demo's records to {path} ({error.strerror})",
             "choose a folder that you may write to, with some free space",

@@ -8,11 +8,12 @@ never download anything, and never touch a folder that it did not make.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
@@ -114,7 +115,9 @@ def _no_progress_bars() -> Iterator[None]:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        # The unpacking of a GGUF file draws a bar of its own, which asks nobody.
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -30,6 +30,7 @@ def certify(run: Run, epoch: int, request_id: str) -> None:
         if run.ledger.append_certificate(epoch, issue(facts, run.keys, orders, software)):
             return
     raise LedgerError(
-        f"the certificate of deletion {request_id} could not be appended: the ledger changed {_ATTEMPTS} times meanwhile",
+        f"the certificate of deletion {request_id} could not be appended: "
+        f"the ledger changed {_ATTEMPTS} times meanwhile",
         "nothing is lost; the scheduler tries again",
     )

@@ -52,7 +52,7 @@ def connected(address: str | None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"cannot reach Ray at {address or 'this machine'}: {error}",
-            "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN (docs/cluster.md), or leave --address out to run locally",
+            "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN, or leave --address out to run locally",
         ) from error
     try:
         yield

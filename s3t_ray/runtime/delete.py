@@ -89,7 +89,8 @@ def settle(
     if not restored(last[-1]) and snapshot.given_up:
         worst = snapshot.given_up[0]
         raise TrainError(
-            f"the records are erased, but healing stopped: {worst.stage_id[:12]} failed {worst.attempts} times: {worst.error}",
+            f"the records are erased, but healing stopped: "
+            f"{worst.stage_id[:12]} failed {worst.attempts} times: {worst.error}",
             "mend the cause and run `s3t train` with the run's config",
         )
     return last[-1]

@@ -155,7 +155,9 @@ class RayWorkers:
             for number in range(config.engine.ranks)
         ]
         meeting = ranks[0].rendezvous.options(concurrency_group="control").remote()
-        return _Group(index, placement, [_Handle(rank) for rank in ranks], [rank.start.remote(meeting) for rank in ranks])
+        return _Group(
+            index, placement, [_Handle(rank) for rank in ranks], [rank.start.remote(meeting) for rank in ranks]
+        )
 
     def _ready(self, group: _Group) -> bool:
         """True once every rank has loaded the base. A group that fails to start is an error at once."""
@@ -223,7 +225,9 @@ class _Handle:
 def _rank_environment(config: Config) -> dict[str, str]:
     # Thread counts are recipe: they must be set before torch starts its pools.
     threads = str(config.engine.threads)
+    accelerator = {} if config.workers.gpus_per_rank else {"DS_ACCELERATOR": "cpu"}
     return {
+        **accelerator,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",

@@ -124,7 +124,9 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
                 what = f"id {record.id!r} (field {field!r})" if field else f"content with derived id {record.id!r}"
                 return DataError(
                     f"{what} stands in more than one record of {run.config.data.path}; nothing was kept",
-                    "give every record an id of its own" if field else "remove the repeated records, or name data.id_field",
+                    "give every record an id of its own"
+                    if field
+                    else "remove the repeated records, or name data.id_field",
                 )
     return DataError(error.problem, error.fix)
 

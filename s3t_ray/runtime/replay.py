@@ -33,9 +33,7 @@ def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tupl
     """
     dice = random.Random(seed)
     chosen: dict[str, Stage] = {}
-    candidates = [
-        view.plan.stages[name] for view in views.values() for name in view.plan.stages if name in view.live
-    ]
+    candidates = [view.plan.stages[name] for view in views.values() for name in view.plan.stages if name in view.live]
     dice.shuffle(candidates)
     for stage in candidates:
         chain = [views[stage.shard].plan.stages[name] for name in stage.chain]

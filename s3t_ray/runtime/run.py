@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
-from s3t_ray.config.base_model import digest_base, find_base, read_shape
+from s3t_ray.config.base_model import check_base, digest_base, find_base
 from s3t_ray.config.load import dump_config, parse_config
 from s3t_ray.config.location import RunLocation, locate
 from s3t_ray.config.recipe import recipe
@@ -91,23 +91,16 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @cached_property
     def base(self) -> Path:
         """Folder of the base model (downloads it when the config names a hub model)."""
         folder = find_base(self.config.model)
-        shape = read_shape(folder)
-        if self.config.model.shape is not None and self.config.model.shape.layers != shape.layers:
-            raise ConfigError(
-                f"model.shape.layers is {self.config.model.shape.layers}, but {folder} has {shape.layers} layers",
-                "correct model.shape, or remove it",
-            )
-        try:
-            self.config.check_depth(shape.layers)
-        except ValueError as error:
-            raise ConfigError(str(error), "change the config and start again; nothing was started") from error
+        check_base(self.config, folder)
         return folder
 
     @cached_property
@@ -125,7 +118,8 @@ class Run:
         row = self.ledger.run()
         if row is None:
             raise ConfigError(
-                f"run {self.config.name!r} at {self.location.storage_uri} has no records yet: reading its data did not end",
+                f"run {self.config.name!r} at {self.location.storage_uri} has no records yet: "
+                "reading its data did not end",
                 "run `s3t train` with its config again",
             )
         return row
@@ -158,7 +152,8 @@ class Run:
             if json.dumps(before.get(field), sort_keys=True) != json.dumps(settings.get(field), sort_keys=True)
         ]
         raise ConfigError(
-            f"run {have.name!r} at {self.location.storage_uri} was begun with another recipe; changed: " + "; ".join(changed),
+            f"run {have.name!r} at {self.location.storage_uri} was begun with another recipe; changed: "
+            + "; ".join(changed),
             "undo the change, or give the new recipe a storage.uri of its own",
         )
 

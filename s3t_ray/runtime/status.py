@@ -16,9 +16,7 @@ def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
     """The run's state now. `running`: what a scheduler says that it trains."""
     row = run.row
     views = {shard: view_shard(run, shard) for shard in range(row.shards)}
-    failures = tuple(
-        Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts) for f in run.ledger.failures()
-    )
+    failures = tuple(Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts) for f in run.ledger.failures())
     deletions = tuple(_deletion(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     return Status(
@@ -33,7 +31,7 @@ def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
         failures=failures,
         settled=not any(s.wanted != s.trained for s in shards)
         and not any(view.stale for view in views.values())
-        and all(deletion.state == DeletionState.RESTORED for deletion in deletions),
+        and all(deletion.state == DeletionState.RESTORED.value for deletion in deletions),
         ids_derived=run.config.data.id_field is None,
     )
 

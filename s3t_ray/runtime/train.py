@@ -53,7 +53,8 @@ def train(
         if last.given_up:
             worst = last.given_up[0]
             raise TrainError(
-                f"{len(last.given_up)} stages were given up; {worst.stage_id[:12]} after {worst.attempts} attempts: {worst.error}",
+                f"{len(last.given_up)} stages were given up; "
+                f"{worst.stage_id[:12]} after {worst.attempts} attempts: {worst.error}",
                 "mend the cause and run the same command again: it trains only what is missing",
             )
         return TrainReport(

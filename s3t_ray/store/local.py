@@ -106,9 +106,10 @@ class LocalStore(Store):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             return place
 
-    def sweep(self) -> int:
-        with explained("sweep", "", self.uri):
-            left_behind = list(_temporaries_under(self._root))
+    def sweep(self, prefix: str = "") -> int:
+        folder = clean_folder(prefix)
+        with explained("sweep", folder, self.uri):
+            left_behind = list(_temporaries_under(self._at(folder) if folder else self._root))
             for path in left_behind:
                 self._disk.remove(path)
             return len(left_behind)

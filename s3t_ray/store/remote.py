@@ -113,7 +113,8 @@ class RemoteStore(Store):
             self._download(place, copy)
         return copy
 
-    def sweep(self) -> int:
+    def sweep(self, prefix: str = "") -> int:
+        clean_folder(prefix)
         return 0  # single objects appear whole: there are no temporaries
 
     def _at(self, path: str) -> str:

@@ -99,10 +99,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def sweep(self) -> int:
-        """Erase temporaries that killed writers left anywhere in the run; how many there were.
+    def sweep(self, prefix: str = "") -> int:
+        """Erase temporaries that killed writers left under the folder `prefix`; how many there were.
 
-        For the start of a run: a writer at work loses its temporary too, and fails with StoreError.
+        `files` does not show them, so a purge that goes by `files` sweeps too. A writer still at work
+        there loses its temporary and fails with StoreError: what it wrote is never seen in part.
         """
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
+from s3t_ray.train.job import StageJob
 from s3t_ray.train.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
@@ -60,6 +60,35 @@ def load_chain(store: Store, stage_ids: Sequence[str]) -> Chain:
         if HEAD_FILE in manifest.files:
             head = safetensors.torch.load(_checked(store, manifest, HEAD_FILE))
     return Chain(tuple(manifests), tensors, config | {"target_modules": sorted(targets)}, head)
+
+
+def load_parents(store: Store, job: StageJob, names: Sequence[str]) -> Chain:
+    """The adapters that the stage of `job` stands on: exactly the tensors `names`. TrainError otherwise."""
+    if len(job.parents) != job.depth - 1:
+        raise TrainError(
+            f"stage {job.stage_id} has depth {job.depth} but {len(job.parents)} parents",
+            "name the stages 1..depth-1 of its sequence as parents",
+        )
+    chain = load_chain(store, job.parents)
+    for manifest in chain.manifests:
+        theirs = (manifest.shard, manifest.recipe_digest, manifest.base_digest)
+        if theirs != (job.shard, job.recipe_digest, job.base_digest):
+            raise TrainError(
+                f"parent {manifest.stage_id} is of another shard, recipe or base than stage {job.stage_id}",
+                "train the parents of this stage under this recipe first",
+            )
+    learned = [(piece.index, piece.digest) for manifest in chain.manifests[-1:] for piece in manifest.slices]
+    if learned != [(piece.slice, piece.digest) for piece in job.slices[:-1]]:
+        raise TrainError(
+            f"the parent of stage {job.stage_id} learned other data than the stage's slices but its last",
+            "train the parents of this stage on these slices first",
+        )
+    if sorted(chain.tensors) != sorted(names):
+        raise TrainError(
+            f"the parents of stage {job.stage_id} hold other layers than the groups above it",
+            "purge the parents and train them again",
+        )
+    return chain
 
 
 def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:

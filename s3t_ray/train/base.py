@@ -106,7 +106,7 @@ def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> di
     names = _targets(model, family, lowest, config)
     settings = LoraConfig(
         r=config.lora.rank,
-        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # PEFT divides by it; a fraction is fine
+        lora_alpha=config.lora.alpha,  # PEFT divides by it; a fraction is fine
         lora_dropout=config.lora.dropout,
         use_rslora=config.lora.use_rslora,
         target_modules=names,
@@ -134,9 +134,7 @@ def _targets(model: nn.Module, family: Family, lowest: int, config: Config) -> l
             continue
         inside = name.removeprefix(f"{family.layers_path}.{layer}.")
         available.add(inside)
-        matches = {
-            target for target in wanted if wanted != "all-linear" and f".{inside}".endswith(f".{target}")
-        }
+        matches = {target for target in wanted if wanted != "all-linear" and f".{inside}".endswith(f".{target}")}
         hit |= matches
         if layer >= lowest and (wanted == "all-linear" or matches):
             names.append(name)

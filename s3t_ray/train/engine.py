@@ -45,7 +45,7 @@ def hook_count(model: nn.Module) -> int:
 class _Wrapper(nn.Module):
     """What DeepSpeed wraps: parameters it may see, and a computation as its forward."""
 
-    def __init__(self, seen: nn.Module, compute: Callable[[Batch], Any]) -> None:
+    def __init__(self, seen: nn.Module, compute: Callable[[Any], Any]) -> None:
         super().__init__()
         self.seen = seen
         self._compute = compute
@@ -55,7 +55,9 @@ class _Wrapper(nn.Module):
 
 
 @contextmanager
-def _engine(model: nn.Module, wrapper: _Wrapper, parameters: list[nn.Parameter], config: dict[str, Any]) -> Iterator[Any]:
+def _engine(
+    model: nn.Module, wrapper: _Wrapper, parameters: list[nn.Parameter], config: dict[str, Any]
+) -> Iterator[Any]:
     """A DeepSpeed engine, and afterwards no hook on `model` that was not there before."""
     before = {module: {kind: set(getattr(module, kind)) for kind in _HOOKS} for module in model.modules()}
     _silence_deepspeed()
@@ -74,16 +76,21 @@ def _engine(model: nn.Module, wrapper: _Wrapper, parameters: list[nn.Parameter],
 
 
 @contextmanager
-def inference(model: nn.Module, compute: Callable[[Batch], Any], config: Config) -> Iterator[Callable[[Batch], Any]]:
+def inference(model: nn.Module, compute: Callable[[Packed], Any], config: Config) -> Iterator[Callable[[Packed], Any]]:
     """`compute` over the base at rest, without gradients; at ZeRO 3 over a base that is split over the ranks."""
     with torch.no_grad():
         if config.engine.zero_stage < 3:
             yield compute
             return
-        with _engine(model, _Wrapper(model, compute), [], {
-            "train_micro_batch_size_per_gpu": 1,
-            "zero_optimization": _zero_config(config, model, 0),
-        }) as engine:
+        with _engine(
+            model,
+            _Wrapper(model, compute),
+            [],
+            {
+                "train_micro_batch_size_per_gpu": 1,
+                "zero_optimization": _zero_config(config, model, 0),
+            },
+        ) as engine:
             yield engine
 
 
@@ -110,10 +117,48 @@ class StageEngine:
         self._engine.step()
         return float(total)
 
+    def state(self) -> dict[str, Tensor]:
+        """This rank's part of everything that the next step depends on: weights, master weights, optimizer state."""
+        found = {f"weight/{name}": _held(value) for name, value in self._trainable.items()}
+        for index, master in enumerate(self._masters()):
+            found[f"master/{index}"] = master
+            for key, value in self._torch_optimizer().state[master].items():
+                found[f"{key}/{index}"] = value
+        return {name: value.detach().to("cpu", copy=True) for name, value in found.items()}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on exactly from a `state` of this rank."""
+        with torch.no_grad():
+            for name, value in self._trainable.items():
+                _held(value).copy_(tensors[f"weight/{name}"])
+            for index, master in enumerate(self._masters()):
+                master.copy_(tensors[f"master/{index}"])
+                state = self._torch_optimizer().state[master]
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    value = tensors[f"{key}/{index}"]
+                    state[key] = value.clone() if key == "step" else value.to(master.device, copy=True)
+
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = getattr(self._engine.optimizer, "optimizer", self._engine.optimizer)
+        return optimizer
+
+    def _masters(self) -> list[Tensor]:
+        """The tensors that AdamW steps: the parameters themselves, or with ZeRO this rank's flat part of them."""
+        if self._engine.zero_optimization_stage() == 3:
+            masters: list[Tensor] = self._engine.optimizer.fp32_partitioned_groups_flat
+            return masters
+        return [master for group in self._torch_optimizer().param_groups for master in group["params"]]
+
     def tensors(self) -> dict[str, Tensor]:
         """Whole copies of the trainable parameters on CPU, gathered from all ranks (every rank must call)."""
         with whole(list(self._trainable.values())):
             return {name: value.detach().to("cpu", copy=True) for name, value in self._trainable.items()}
+
+
+def _held(parameter: nn.Parameter) -> Tensor:
+    """What of a parameter lies on this rank."""
+    held: Tensor = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data
+    return held
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.inputs import Example, encode
-from s3t_ray.data.slices import read_slice
-from s3t_ray.errors import TrainError
+from s3t_ray.data.inputs import encode
+from s3t_ray.data.slices import Row, read_slice
+from s3t_ray.errors import DataError, TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import SliceInput
 
@@ -55,7 +55,7 @@ def read_items(store: Store, piece: SliceInput, tokenizer: Any, task: Task, cach
     items: list[Item] = []
     digests: list[bytes] = []
     for row, record in enumerate(read_slice(local)):
-        items.append(_item(record.id, piece.slice, row, encode(record.content, tokenizer, task)))
+        items.append(_item(record, piece.slice, row, tokenizer, task))
         digests.append(record.digest)
     if len(items) != piece.records:
         raise TrainError(
@@ -81,10 +81,14 @@ def to_learn(slices: Sequence[SliceItems]) -> list[Item]:
     return [item for piece in slices for item in piece.items if item.labelled]
 
 
-def _item(record_id: str, slice_index: int, row: int, example: Example) -> Item:
+def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: Task) -> Item:
+    try:
+        example = encode(record.content, tokenizer, task)
+    except DataError:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
+        return Item(record.id, slice_index, row, (), ())
     if example.label is not None:
-        return Item(record_id, slice_index, row, example.input_ids, (example.label,))
+        return Item(record.id, slice_index, row, example.input_ids, (example.label,))
     # Position t predicts the label at t+1; nothing after the last label is fed.
     targets = example.labels[1:]
     fed = max((index + 1 for index, target in enumerate(targets) if target != IGNORED), default=0)
-    return Item(record_id, slice_index, row, example.input_ids[:fed], targets[:fed])
+    return Item(record.id, slice_index, row, example.input_ids[:fed], targets[:fed])

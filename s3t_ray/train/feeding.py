@@ -18,6 +18,7 @@ from s3t_ray.train.engine import Batch
 from s3t_ray.train.examples import Item
 from s3t_ray.train.forward import pack_items, pad_items
 from s3t_ray.train.hidden import SliceStates
+from s3t_ray.train.ranks import Group
 from s3t_ray.train.seeds import StagePlace
 
 
@@ -40,16 +41,12 @@ class Step:
 class Feeder:
     """Feeds one rank of one stage."""
 
-    def __init__(
-        self, config: Config, base: Base, states: Mapping[int, SliceStates] | None, rank: int, world: int
-    ) -> None:
+    def __init__(self, config: Config, base: Base, states: Mapping[int, SliceStates] | None, group: Group) -> None:
         """`states`: stored states by slice, or None where the stage starts from the tokens."""
         self._config = config
         self._base = base
         self._states = states
-        self._rank = rank
-        self._world = world
-        self._device = next(base.model.parameters()).device
+        self._group = group
 
     def steps(self, items: Sequence[Item], place: StagePlace) -> Iterator[Step]:
         """All optimizer steps of a stage, epoch after epoch."""
@@ -65,20 +62,16 @@ class Feeder:
         lengths = [len(item.tokens) for item in step.items]
         limit = self._config.engine.micro_batch_tokens
         if self._base.family.task == "classification":
-            groups = pad_groups(lengths, limit, self._world)[self._rank]
+            groups = pad_groups(lengths, limit, self._group.world)[self._group.rank]
             return [self._padded([step.items[index] for index in group]) for group in groups]
-        groups = pack(lengths, limit, self._world)[self._rank]
+        groups = pack(lengths, limit, self._group.world)[self._group.rank]
         return [self._packed([step.items[index] for index in group]) for group in groups]
-
-    def alone(self, item: Item) -> Batch:
-        """One record by itself, from its tokens."""
-        return pack_items([item], None, self._device, 0)
 
     def _packed(self, items: Sequence[Item]) -> Batch:
         states: list[torch.Tensor] | None = None
         if self._states is not None:
             states = [self._states[item.slice].of(item.row) for item in items]
-        return pack_items(items, states, self._device, self._base.model.config.hidden_size)
+        return pack_items(items, states, self._group.device, self._base.model.config.hidden_size)
 
     def _padded(self, items: Sequence[Item]) -> Batch:
-        return pad_items(items, self._base.model.config.pad_token_id or 0, self._device)
+        return pad_items(items, self._base.model.config.pad_token_id or 0, self._group.device)

@@ -20,6 +20,7 @@ from s3t_ray.errors import TrainError
 from s3t_ray.train.base import ADAPTER, Base
 from s3t_ray.train.groups import depth_of_layer, layer_group, layer_index
 from s3t_ray.train.seeds import StagePlace
+from s3t_ray.train.split import whole
 
 PEFT_PREFIX = "base_model.model."  # of every tensor name in a PEFT adapter file
 
@@ -95,8 +96,20 @@ class GroupedModel:
         finally:
             setattr(parent, leaf, layers)
 
-    def active(self, depth: int) -> dict[str, nn.Parameter]:
-        """The adapter tensors now in place for `depth`, by PEFT name."""
+    def check_unchanged(self, depth: int, parents: Mapping[str, Tensor]) -> None:
+        """TrainError unless the groups above `depth` still hold, bit for bit, what was published.
+
+        A known mistake resets them in silence.
+        """
+        for at in range(1, depth):
+            active = self._active(at)
+            with whole(list(active.values())):
+                for name, parameter in active.items():
+                    if not torch.equal(parameter.detach().cpu(), parents[name]):
+                        raise TrainError(f"training at depth {depth} changed {name} of a parent", "report this: a bug")
+
+    def _active(self, depth: int) -> dict[str, nn.Parameter]:
+        """The adapter parameters now in place for `depth`, by PEFT name."""
         tensors: dict[str, nn.Parameter] = {}
         for path in self._by_depth[depth]:
             layer = self.base.lora[path]

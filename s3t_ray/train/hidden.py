@@ -25,10 +25,10 @@ from torch import Tensor
 
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
-from s3t_ray.train import ranks
 from s3t_ray.train.examples import Item, SliceItems, check_sha256
 from s3t_ray.train.job import StageJob
 from s3t_ray.train.manifest import MANIFEST
+from s3t_ray.train.ranks import Group
 
 _TENSOR = "hidden"
 _TYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
@@ -72,12 +72,11 @@ def hidden_folder(base_digest: str, shard: int, slice_index: int, slice_digest: 
 class HiddenStore:
     """Makes and opens stored states for one worker group."""
 
-    def __init__(self, store: Store, boundaries: Sequence[int], rank: int, world: int) -> None:
+    def __init__(self, store: Store, boundaries: Sequence[int], group: Group) -> None:
         """`boundaries`: the layers whose entering states are kept, all from one forward pass."""
         self._store = store
-        self._boundaries = tuple(sorted(boundaries))
-        self._rank = rank
-        self._world = world
+        self._boundaries = tuple(boundaries)
+        self._group = group
 
     def has(self, job: StageJob, piece: SliceItems) -> bool:
         """Whether usable states of this slice are stored."""
@@ -97,23 +96,22 @@ class HiddenStore:
         often, because it may be collective.
         """
         folder = self._folder(job, piece)
-        if self._rank == 0 and self._store.exists(f"{folder}/{MANIFEST}"):
+        if self._group.rank == 0 and self._store.exists(f"{folder}/{MANIFEST}"):
             self._store.delete(folder)  # of another recipe
-        mine = piece.items[self._rank :: self._world]
-        rounds = -(-len(piece.items) // self._world)
+        mine = piece.items[self._group.rank :: self._group.world]
+        rounds = -(-len(piece.items) // self._group.world)
         idle = Item("", piece.input.slice, 0, (0,), (0,))
         tokens = sum(len(item.tokens) for item in mine)
         writers = {
-            boundary: _PartWriter(work / self._part_name(boundary, self._rank), tokens)
+            boundary: _PartWriter(work / self._part_name(boundary, self._group.rank), tokens)
             for boundary in self._boundaries
         }
         try:
             for turn in range(rounds):
-                (stops,) = ranks.sum_over_ranks([float(should_stop())])
-                if stops:
+                if self._group.any(should_stop()):
                     return False
                 item = mine[turn] if turn < len(mine) else idle
-                if item.tokens or self._world > 1:
+                if item.tokens or self._group.world > 1:
                     states = states_of(item if item.tokens else idle)
                     if item is not idle and item.tokens:
                         for boundary, writer in writers.items():
@@ -146,13 +144,10 @@ class HiddenStore:
         """Each rank its parts, then rank 0 the manifest."""
         digests = []
         for boundary, writer in writers.items():
-            self._store.upload(writer.path, f"{folder}/{self._part_name(boundary, self._rank)}")
+            self._store.upload(writer.path, f"{folder}/{self._part_name(boundary, self._group.rank)}")
             digests.append(writer.sha256())
             writer.path.unlink()
-        everyone = ranks.gather_digests(b"".join(digests))  # also the barrier: all parts are there
-        if self._rank != 0:
-            ranks.sum_over_ranks([0.0])
-            return
+        everyone = self._group.gather(b"".join(digests))  # also the barrier: all parts are there
         files = {
             self._part_name(boundary, rank): joined[32 * at : 32 * (at + 1)].hex()
             for rank, joined in enumerate(everyone)
@@ -164,11 +159,12 @@ class HiddenStore:
             slice_sha256=piece.input.sha256,
             boundaries=self._boundaries,
             lengths=tuple(len(item.tokens) for item in piece.items),
-            parts=self._world,
+            parts=self._group.world,
             files=files,
         )
-        self._store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
-        ranks.sum_over_ranks([0.0])  # nobody reads before the manifest is there
+        if self._group.rank == 0:
+            self._store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
+        self._group.sum(0.0)  # nobody reads before the manifest is there
 
     def _manifest(self, job: StageJob, piece: SliceItems) -> HiddenManifest | None:
         """The manifest of usable states: of this recipe, this base and exactly this slice file."""

@@ -19,9 +19,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Loss and its gradient together, block by block: each block of logits is made once and thrown away."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden_S_D: Tensor, weight_V_D: Tensor, bias_V: Tensor | None, targets_S: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden_S_D: Tensor, weight_V_D: Tensor, bias_V: Tensor | None, targets_S: Tensor) -> Tensor:
         rows = max(1, _CHUNK_ELEMENTS // weight_V_D.shape[0])
         total = hidden_S_D.new_zeros((), dtype=torch.float32)
         gradient_S_D = torch.empty_like(hidden_S_D)

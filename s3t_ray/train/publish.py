@@ -10,6 +10,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,84 @@ from torch import Tensor
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
-from s3t_ray.train.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE
+from s3t_ray.store.store import Store
+from s3t_ray.train.grouped import GroupedModel
+from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.manifest import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    HEAD_FILE,
+    MANIFEST,
+    Manifest,
+    SliceLearned,
+    stage_folder,
+    write_manifest,
+)
+from s3t_ray.train.ranks import Group
 
 _PACKAGES = ("torch", "transformers", "peft", "deepspeed", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage's steps left."""
+
+    tensors: dict[str, Tensor]  # adapter and task head, whole, by published name
+    losses: tuple[float, ...]  # mean per labelled token of each step
+    records: int  # that had something to learn from
+    tokens: int  # fed over all epochs and ranks
+
+
+def publish_stage(
+    store: Store,
+    job: StageJob,
+    config: Config,
+    grouped: GroupedModel,
+    trained: Trained,
+    seconds: float,
+    group: Group,
+) -> StageResult:
+    """Check what was trained and, on rank 0, publish it. Every rank returns the same result."""
+    names = grouped.tensor_names(job.depth)
+    heads = sorted(grouped.base.fresh)
+    check_tensors(job.stage_id, trained.tensors, [*names, *heads])
+    files = {
+        ADAPTER_FILE: _safetensors(trained.tensors, names),
+        ADAPTER_CONFIG: _json(peft_config(grouped.modules_at(job.depth), config)),
+    }
+    if heads:
+        files[HEAD_FILE] = _safetensors(trained.tensors, heads)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = Manifest(
+        stage_id=job.stage_id,
+        shard=job.shard,
+        slices=tuple(SliceLearned(index=piece.slice, digest=piece.digest) for piece in job.slices),
+        parents=job.parents,
+        recipe_digest=job.recipe_digest,
+        base_digest=job.base_digest,
+        adapter_sha256=digests[ADAPTER_FILE],
+        files=digests,
+        losses=trained.losses,
+        steps=len(trained.losses),
+        records=trained.records,
+        unlabelled=sum(piece.records for piece in job.slices) - trained.records,
+        tokens=trained.tokens,
+        seconds=seconds,
+        versions=versions(),
+        machine=machine(group.device),
+    )
+    if group.rank == 0:
+        store.publish(stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST)
+    return StageResult(
+        stage_id=job.stage_id,
+        adapter_sha256=manifest.adapter_sha256,
+        steps=manifest.steps,
+        records=manifest.records,
+        tokens=manifest.tokens,
+        first_loss=trained.losses[0] if trained.losses else None,
+        last_loss=trained.losses[-1] if trained.losses else None,
+        seconds=seconds,
+    )
 
 
 def check_tensors(stage_id: str, tensors: Mapping[str, Tensor], expected: Sequence[str]) -> None:
@@ -36,19 +112,6 @@ def check_tensors(stage_id: str, tensors: Mapping[str, Tensor], expected: Sequen
                 f"stage {stage_id}: {name} is not finite after training; nothing was published",
                 "lower optimizer.lr, raise optimizer.warmup, or set optimizer.grad_clip",
             )
-
-
-def stage_files(
-    tensors: Mapping[str, Tensor], head: Mapping[str, Tensor], modules: Sequence[str], config: Config
-) -> dict[str, bytes]:
-    """The files of a stage but for its manifest. The weights' bytes depend on the tensors alone."""
-    files = {
-        ADAPTER_FILE: safetensors.torch.save(_sorted(tensors), {"format": "pt"}),
-        ADAPTER_CONFIG: (json.dumps(peft_config(modules, config), indent=2, sort_keys=True) + "\n").encode(),
-    }
-    if head:
-        files[HEAD_FILE] = safetensors.torch.save(_sorted(head), {"format": "pt"})
-    return files
 
 
 def peft_config(modules: Sequence[str], config: Config) -> dict[str, Any]:
@@ -66,10 +129,6 @@ def peft_config(modules: Sequence[str], config: Config) -> dict[str, Any]:
         "target_modules": sorted(modules),
         "bias": "none",
     }
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -108,5 +167,10 @@ def _lines_after(file: Path, key: str) -> list[str]:
     return [line.partition(":")[2].strip() for line in file.read_text().splitlines() if line.startswith(key)]
 
 
-def _sorted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensors[name].contiguous() for name in sorted(tensors)}
+def _safetensors(tensors: Mapping[str, Tensor], names: Sequence[str]) -> bytes:
+    """The same bytes from the same tensors, whatever their order."""
+    return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(names)}, {"format": "pt"})
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()

@@ -64,7 +64,9 @@ def run(config: Path) -> Path:
     """The run, trained; killed once in mid-training on the way."""
     root = config.parent / "run"
     driver = subprocess.Popen(
-        [sys.executable, "-m", "s3t_ray.cli.main", "train", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, "-m", "s3t_ray.cli.main", "train", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     pause = threading.Event()
     for _ in range(1200):
@@ -101,7 +103,7 @@ def test_an_export_gives_the_logits_that_the_run_serves(run: Path, tmp_path: Pat
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from s3t_ray.runtime.evaluate import serving_chains
+    from s3t_ray.serve.in_process import serving_chains
     from s3t_ray.runtime.run import Run
     from s3t_ray.serve.ensemble import Ensemble
 

@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from s3t_ray.cli.main import app
 from s3t_ray.runtime.reports import (
     DeletionReceipt,
     DeletionStatus,
@@ -120,8 +122,8 @@ class FakeRuntime:
         monkeypatch.setattr("s3t_ray.runtime.run.Run", FakeRun)
 
     def answer(self, module: str, **functions: Callable[..., Any]) -> None:
-        """Replace functions of `s3t_ray.runtime.<module>`."""
-        real = import_module(f"s3t_ray.runtime.{module}")
+        """Replace functions of a module of the runtime, or of another room ("demo.story")."""
+        real = import_module(f"s3t_ray.{module}" if "." in module else f"s3t_ray.runtime.{module}")
         for name, fake in functions.items():
             self._monkeypatch.setattr(real, name, _checked(fake, signature(getattr(real, name))))
 
@@ -132,3 +134,21 @@ def _checked(fake: Callable[..., Any], real: Signature) -> Callable[..., Any]:
         return fake(*args, **kwargs)
 
     return call
+
+
+def s3t(*args: str, input: str | bytes | None = None) -> Result:
+    """Run the command in this process. Exceptions that are not ours come through."""
+    result = CliRunner().invoke(app, list(args), input=input, catch_exceptions=False)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def returns(value: object) -> Callable[..., Any]:
+    return lambda *args, **kwargs: value
+
+
+def raises(error: BaseException) -> Callable[..., Any]:
+    def function(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return function

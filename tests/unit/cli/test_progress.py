@@ -34,7 +34,7 @@ def test_an_equal_status_adds_no_line() -> None:
     assert changes(same, same) == []
 
 
-def test_a_stage_that_ends_is_done_when_its_shard_has_one_more() -> None:
+def test_a_stage_that_ends_is_done_when_its_slices_are_live() -> None:
     before = status(running=(running(),))
     after = status(shards=(shard(0, depths=(3, 2), trained=5), shard(1, (0, 0), 0)))
     assert changes(before, after) == [
@@ -47,6 +47,14 @@ def test_a_stage_that_ends_without_being_published_was_stopped() -> None:
     before = status(running=(running(),))
     after = status(shards=(shard(0, depths=(1, 0), trained=1), shard(1, (0, 0), 0)))
     assert changes(before, after)[0] == "stage aaaaaaaaaaaa (shard 0, slices 0>1): stopped, loss 1.2500"
+
+
+def test_a_stage_whose_end_is_seen_late_is_still_done() -> None:
+    published = (shard(0, depths=(3, 2), trained=5), shard(1, (0, 0), 0))
+    still_listed = status(shards=published, running=(running(),))
+    assert changes(still_listed, status(shards=published)) == [
+        "stage aaaaaaaaaaaa (shard 0, slices 0>1): done, loss 1.2500"
+    ]
 
 
 def test_a_stage_that_came_and_went_between_two_looks_still_counts() -> None:

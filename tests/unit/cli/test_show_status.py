@@ -16,6 +16,7 @@ from s3t_ray.cli.show_status import (
     hits_text,
     live_view,
     sequences_text,
+    shards_table,
     status_view,
 )
 from s3t_ray.runtime.reports import ShardStatus
@@ -65,12 +66,19 @@ def test_blocks_never_hide_a_dead_or_a_whole_sequence(slices: int, data: st.Data
     assert depth < slices or short == "█"
 
 
-def test_status_names_the_dead_shard_the_stages_and_the_settings_that_matter() -> None:
+def test_a_shard_is_dead_by_deletions_not_before_its_first_stage() -> None:
+    hit = deletion("pruned").model_copy(update={"hits": ((1, 0, 1),)})
+    assert "dead" in drawn(shards_table(status(deletions=(hit,)), UNICODE))
+    fresh = drawn(shards_table(status(), UNICODE))
+    assert "dead" not in fresh
+    assert "0/3" in fresh
+
+
+def test_status_names_the_stages_and_the_settings_that_matter() -> None:
     text = drawn(status_view(status(ids_derived=True, failures=(FAILURE,), running=(running(),)), UNICODE))
     assert "2,468 records in 2 shards of 3 slices, 10 held out" in text
     assert "not settled" in text
     assert "4/6" in text
-    assert "dead" in text
     assert "aaaaaaaaaaaa" in text
     assert "3/10" in text
     assert "900 tok/s" in text

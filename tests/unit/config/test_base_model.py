@@ -140,5 +140,5 @@ def test_the_digest_follows_what_decides_the_model_and_nothing_else(base: Path, 
         with (copy / name).open("ab") as file:
             file.write(b" ")
         assert digest_base(copy) != digest
-    (base / "model.safetensors").rename(base / "weights.safetensors")
+    (base / "model.safetensors").rename(base / "model-1.safetensors")
     assert digest_base(base) != digest

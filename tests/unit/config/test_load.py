@@ -99,6 +99,10 @@ def test_refused_with_field_value_and_fix(config_file: Path, override: str, prob
     assert fix in error.fix
 
 
+def test_a_fault_inside_a_list_is_told_once(config_file: Path) -> None:
+    assert "faults" not in refused(config_file, "lora.targets=[q_proj, 1]").problem
+
+
 def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
     config_file.write_text(
         YAML.replace("slices: 3", "slices: three").replace("budget: 2\n", "") + "engine:\n  rank: 1\n"

@@ -7,6 +7,8 @@ from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 
 KEYS = Keys(bytes(range(32)))
+PEM = KEYS.public_key_pem
+OTHER = Keys(b"\x01" * 32)
 ORDERS = OrderChoice(kind="cyclic", depends_on_history=False)
 SOFTWARE = {"torch": "2.13.0", "s3t_ray": "0.1"}
 

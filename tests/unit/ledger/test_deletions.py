@@ -63,10 +63,9 @@ def test_dependent_stages_stop_being_live(ledger: Ledger) -> None:
 
 def test_subjects_name_all_their_records(ledger: Ledger) -> None:
     answer = ledger.accept_deletion([record(0, 0, 0)], [name("subject", "ann"), name("subject", "at 1.1")])
-    assert (
-        answer.receipt.records == len(PLACES) + 1
-    )  # ann's one a place, once though named twice, and record 1 of (1, 1)
-    assert dict(((hit.shard, hit.slice), hit.records) for hit in answer.receipt.hits) == {
+    # Ann's one a place, once though one is named twice, and record 1 of (1, 1).
+    assert answer.receipt.records == len(PLACES) + 1
+    assert {(hit.shard, hit.slice): hit.records for hit in answer.receipt.hits} == {
         place: 2 if place == (1, 1) else 1 for place in PLACES
     }
 

@@ -60,7 +60,7 @@ def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
     path.write_bytes(data)
-    with pytest.raises(LedgerError, match="refused: .*malformed.*\n.*backup"):
+    with pytest.raises(LedgerError, match=r"refused: .*malformed.*\n.*backup"):
         Ledger.open(f"sqlite:///{path}").slices()
 
 
@@ -69,7 +69,7 @@ def test_a_newer_schema_is_refused(ledger: Ledger, url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("INSERT INTO s3t_schema (version, applied_at) VALUES (99, 'later')"))
     engine.dispose()
-    with pytest.raises(LedgerError, match="schema version 99.*\n.*newer s3t_ray"):
+    with pytest.raises(LedgerError, match=r"schema version 99.*\n.*newer s3t_ray"):
         Ledger.open(url)
 
 
@@ -96,6 +96,11 @@ def test_a_server_that_is_away_does_not_show_the_password(tmp_path: Path) -> Non
     assert "postgresql+psycopg://me:***@/runs" in caught.value.problem
 
 
+def _fill(ledger: Ledger) -> None:
+    for _ in range(1000):
+        ledger.add_event("note", None, {"text": "x" * 1000})
+
+
 def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
     """SQLite's own page limit stands for the disk's end."""
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", create=True) as ledger:
@@ -103,9 +108,8 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
         with ledger._database.read() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(LedgerError, match="full.*\n.*free space"):
-            for _ in range(1000):
-                ledger.add_event("note", None, {"text": "x" * 1000})
+        with pytest.raises(LedgerError, match=r"full.*\n.*free space"):
+            _fill(ledger)
         written = len(ledger.events())
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         assert len(ledger.events()) == written

@@ -18,7 +18,7 @@ from s3t_ray.plan.forecast import (
     simulate_deletions,
 )
 from s3t_ray.plan.orders import orders
-from s3t_ray.plan.survival import hit_distribution, surviving_depths
+from s3t_ray.plan.survival import hit_distribution, surviving_depths, uniform_weights
 
 Orders = tuple[tuple[int, ...], ...]
 
@@ -117,6 +117,15 @@ def test_mean_depth_is_the_sum_over_every_history() -> None:
                 weight *= chances[s]
             slow += weight * _depth(some_orders, set(history))
         assert mean_depth_after(some_orders, deletions, chances).mean == pytest.approx(slow, abs=1e-12)
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3, 4])
+def test_integer_weights_count_the_histories(slices: int) -> None:
+    slow = [0] * 2**slices
+    for deletions in range(1, slices + 1):
+        for history in product(range(slices), repeat=deletions):
+            slow[sum(1 << s for s in set(history))] += slices ** (slices - deletions)
+    assert uniform_weights(slices).tolist() == slow
 
 
 def test_tables_against_sets() -> None:

@@ -119,8 +119,24 @@ def test_random_depends_on_seed_and_shard_only(make_config: Callable[..., Config
     assert orders(config, 0) != orders(make_config(slices=8, budget=5, kind="random", seed=2), 0)
 
 
-def test_random_orders_are_frozen_for_ever(make_config: Callable[..., Config]) -> None:
+def test_orders_are_frozen_for_ever(make_config: Callable[..., Config]) -> None:
     # Another value here means that existing runs would train again from nothing.
+    assert orders(make_config(slices=4, budget=6), 0) == (
+        (0, 1, 2, 3),
+        (2, 3, 0, 1),
+        (1, 2, 3, 0),
+        (3, 0, 1, 2),
+        (0, 2, 3, 1),
+        (2, 0, 1, 3),
+    )
+    assert orders(make_config(slices=4, budget=6, kind="chains"), 0) == (
+        (0, 1, 2, 3),
+        (2, 3, 0, 1),
+        (1, 2, 3, 0),
+        (3, 0, 1, 2),
+        (2, 0, 3, 1),
+        (1, 3, 0, 2),
+    )
     assert orders(make_config(slices=6, budget=2, kind="random", seed=7), 3) == ((3, 1, 2, 4, 5, 0), (1, 5, 4, 0, 2, 3))
 
 

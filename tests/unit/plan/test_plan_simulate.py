@@ -80,6 +80,18 @@ def test_batch_heals_a_window_after_the_first_deletion(window: float) -> None:
     assert course.stages_trained == 1
 
 
+def test_each_batch_has_a_window_of_its_own() -> None:
+    hits = (Deletion(1.0, 0, 2), Deletion(9.0, 0, 2))
+    batch = replace(ONE, policy=Requeue(policy="batch", window_seconds=2.0), deletions=hits)
+    assert _changes(batch) == [
+        (0, 3),
+        (1, 2),
+        (pytest.approx(6.0), 3),  # 1 + 2 of waiting + 3 of training
+        (9, 2),
+        (pytest.approx(14.0), 3),
+    ]
+
+
 def test_a_second_order_keeps_serving() -> None:
     hit = (Deletion(10.0, 0, 0),)
     two = replace(ONE, orders_by_shard=(((0, 1, 2), (1, 2, 0)),), deletions=hit)

@@ -106,9 +106,7 @@ def test_evaluation_by_depth(encoder: Encoder) -> None:
     report = ensemble.held_out_losses(examples)
     for depth in (1, 2):
         chains = [encoder.chain(0, depth), encoder.chain(1, 1)]
-        scores = [
-            torch.stack([encoder.slow(chain, each.input_ids) for chain in chains]).mean(0) for each in examples
-        ]
+        scores = [torch.stack([encoder.slow(chain, each.input_ids) for chain in chains]).mean(0) for each in examples]
         pairs = [(score, each.label or 0) for score, each in zip(scores, examples, strict=True)]
         losses = [-float(torch.log_softmax(score, dim=-1)[label]) for score, label in pairs]
         assert report.by_depth[depth].loss == pytest.approx(sum(losses) / 6, abs=1e-4)

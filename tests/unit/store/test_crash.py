@@ -37,8 +37,8 @@ def all_names(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", ["publish", "publish-again", "delete", "delete-parent"])
-def test_a_marker_always_vouches_for_all_files(scenario: str, tmp_path: Path) -> None:
-    roots = crashed(scenario, tmp_path)
+def test_a_marker_always_vouches_for_all_files(scenario: str, quick_disk: Path) -> None:
+    roots = crashed(scenario, quick_disk)
     assert len(roots) > 5
     before = {} if scenario == "publish" else OLD
     after = NEW if scenario.startswith("publish") else {}
@@ -52,8 +52,8 @@ def test_a_marker_always_vouches_for_all_files(scenario: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("scenario", ["write", "write-again"])
-def test_a_file_is_the_old_or_the_new_one(scenario: str, tmp_path: Path) -> None:
-    roots = crashed(scenario, tmp_path)
+def test_a_file_is_the_old_or_the_new_one(scenario: str, quick_disk: Path) -> None:
+    roots = crashed(scenario, quick_disk)
     before = None if scenario == "write" else b"old"
     found = [
         Store.open(str(root)).read_bytes("config.yaml") if (root / "config.yaml").exists() else None for root in roots
@@ -64,8 +64,8 @@ def test_a_file_is_the_old_or_the_new_one(scenario: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("scenario", sorted(SCENARIOS))
-def test_after_a_kill_the_same_change_ends_the_same(scenario: str, tmp_path: Path) -> None:
-    *killed, whole = crashed(scenario, tmp_path)
+def test_after_a_kill_the_same_change_ends_the_same(scenario: str, quick_disk: Path) -> None:
+    *killed, whole = crashed(scenario, quick_disk)
     expected = contents(Store.open(str(whole)), "")
     for root in killed:
         SCENARIOS[scenario][1](LocalStore(str(root), root))
@@ -75,8 +75,8 @@ def test_after_a_kill_the_same_change_ends_the_same(scenario: str, tmp_path: Pat
         assert not [name for name in all_names(root) if name.startswith("tmp-")]
 
 
-def test_deleting_erases_what_a_killed_publish_left(tmp_path: Path) -> None:
-    roots = crashed("publish-again", tmp_path)
+def test_deleting_erases_what_a_killed_publish_left(quick_disk: Path) -> None:
+    roots = crashed("publish-again", quick_disk)
     assert any(name.startswith("tmp-") for root in roots for name in all_names(root))
     for root in roots:
         store = Store.open(str(root))
@@ -85,14 +85,24 @@ def test_deleting_erases_what_a_killed_publish_left(tmp_path: Path) -> None:
         assert sorted(path.name for path in (root / "stages").iterdir()) == ["a-b"]
 
 
-def test_sweep_keeps_what_is_published(tmp_path: Path) -> None:
-    for root in crashed("publish-again", tmp_path):
+def test_sweep_keeps_what_is_published(quick_disk: Path) -> None:
+    for root in crashed("publish-again", quick_disk):
         store = Store.open(str(root))
         before = store.files()
         left = sum(name.startswith("tmp-") for name in all_names(root))
         assert store.sweep() == left
         assert store.files() == before
         assert store.sweep() == 0
+
+
+def test_sweep_of_a_folder_leaves_other_folders_alone(local: Store, tmp_path: Path) -> None:
+    for place in ("hidden/a/tmp-part-1", "hidden/b/tmp-part-1", "tmp-x"):
+        path = tmp_path / "run" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"personal")
+    assert local.sweep("hidden/a") == 1
+    assert local.sweep("hidden/a") == local.sweep("never") == 0
+    assert local.sweep() == 2
 
 
 def test_bytes_and_names_are_on_the_disk_before_they_count(tmp_path: Path) -> None:
@@ -125,10 +135,10 @@ def test_a_marker_is_gone_for_good_before_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
-def test_a_failure_at_any_operation_is_explained_and_keeps_what_was(code: int, tmp_path: Path) -> None:
-    count = len(record_operations(tmp_path / "count"))
+def test_a_failure_at_any_operation_is_explained_and_keeps_what_was(code: int, quick_disk: Path) -> None:
+    count = len(record_operations(quick_disk / "count"))
     for failing in range(count):
-        root = tmp_path / f"{code}-{failing}"
+        root = quick_disk / f"{code}-{failing}"
         Store.open(str(root)).publish("stages/a", OLD)
         seen = 0
 
@@ -198,8 +208,8 @@ def test_nothing_is_writable_by_everyone(tmp_path: Path) -> None:
         assert not path.stat().st_mode & 0o002
 
 
-def test_publishers_and_a_deleter_at_once_never_show_a_mixture(tmp_path: Path) -> None:
-    root = tmp_path / "run"
+def test_publishers_and_a_deleter_at_once_never_show_a_mixture(quick_disk: Path) -> None:
+    root = quick_disk / "run"
     whole = [{"weights": b"1" * n, "manifest.json": b"1" * n} for n in (1, 2)]
     mixtures: list[dict[str, bytes]] = []
     done = threading.Event()

@@ -1,0 +1,311 @@
+"""`s3t demo`: the whole of S3T on one machine, told step by step in plain words.
+
+Reads top to bottom as `run_demo`. Every step calls what the other commands call; nothing here is a
+special path. The run that it leaves is an ordinary one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from s3t_ray.config.load import dump_config, load_config
+from s3t_ray.config.schema import Config
+from s3t_ray.data.records import canonical
+from s3t_ray.demo.history import depth_points, marks
+from s3t_ray.demo.pictures import ServedLoss, draw_depths, draw_losses
+from s3t_ray.demo.records import DemoData, write_demo_data
+from s3t_ray.demo.weights import ensure_demo_model
+from s3t_ray.errors import ConfigError, VerificationFailed
+from s3t_ray.runtime.reports import DeletionReceipt, Evaluation
+from s3t_ray.runtime.run import Run
+
+QUESTION = "Explain `logging.Formatter.formatException` from Python's standard library."
+ANSWER_TOKENS = 32
+SERVED_WITHIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What was served at one moment, and its loss on the records of the person who asked."""
+
+    name: str
+    report: Evaluation
+    forgotten: float
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What the story needs on the way: the run, its scheduler, the serving replica."""
+
+    run: Run
+    data: DemoData
+    scheduler: Any
+    replica: Any
+
+
+def run_demo(folder: Path, console: Console) -> None:
+    """Train, serve, delete a person, heal and prove, in `folder`; about ten minutes on two CPU cores.
+
+    Run again, it resumes; once it has ended, it says how to begin anew. Raises what the other
+    commands raise.
+    """
+    from s3t_ray.runtime.cluster import connected
+
+    began = time.monotonic()
+    config, data = _prepare(folder, console)
+    with Run.create(config) as run:
+        if run.ledger.run() is not None and run.ledger.certificates():
+            raise ConfigError(
+                f"the demo in {folder} has been told to its end",
+                f"look at it (s3t status {folder}), or remove {folder} and {run.location.keys_dir} to see it again",
+            )
+        _explain_plan(config, data, console)
+        with connected(None), _open_stage(run, data, console) as stage:
+            _train(stage, console)
+            person = _who_asks(stage)
+            moments = [_measure(stage, "trained", person)]
+            _show_depths(moments[0].report, console)
+            receipt = _delete(stage, person, console)
+            moments.append(_measure(stage, "after the receipt", person))
+            _compare(moments, console)
+            _heal(stage, receipt, console)
+            moments.append(_measure(stage, "healed", person))
+            _compare(moments, console)
+        _prove(run, console)
+        _draw(run, folder, moments, console)
+    _tell_what_is_next(folder, console, time.monotonic() - began)
+
+
+def _prepare(folder: Path, console: Console) -> tuple[Config, DemoData]:
+    _title(console, 1, "A real model and real text with people in it")
+    place = folder.absolute().parent
+    model = ensure_demo_model(place / "demo-model", lambda line: console.print(line, highlight=False))
+    data = write_demo_data(place / f"{folder.absolute().name}.input")  # outside the run: it is not the run's copy
+    _say(
+        console,
+        f"{len(data.records)} docstrings of Python's standard library, by {len(data.people)} people who wrote its "
+        f"modules, and {len(data.holdout)} held out to measure with. The author is the record's [b]subject[/b].",
+    )
+    settings = {
+        "model.path": model,
+        "data.path": data.path,
+        "data.holdout_path": data.holdout_path,
+        "storage.uri": folder.absolute(),
+    }
+    return load_config("demo", [f"{name}={value}" for name, value in settings.items()]), data
+
+
+def _explain_plan(config: Config, data: DemoData, console: Console) -> None:
+    _title(console, 2, "The plan")
+    orders = " and ".join("→".join(map(str, order)) for order in _orders(config))
+    _say(
+        console,
+        f"The records are split by a keyed hash of their subject into m = {config.shards} shards of "
+        f"L = {config.slices} slices. Each shard trains B = {config.budget} sequences, orders of its slices: {orders}. A sequence is "
+        f"trained in {config.slices} stages: each adds a slice, and LoRA adapters on the next "
+        f"{config.lora.layers_per_group} layers from the top down.",
+    )
+
+
+def _train(stage: _Stage, console: Console) -> None:
+    from s3t_ray.cli.progress import progress
+    from s3t_ray.runtime.driver import drive
+
+    _title(console, 3, "Training: Ray actors, DeepSpeed, one scheduler")
+    with progress(console) as display:
+        drive(stage.run, detached=False, watch=display.watch, until=lambda snapshot, state: snapshot.idle)
+    _ask(stage, console)
+
+
+def _delete(stage: _Stage, person: str, console: Console) -> DeletionReceipt:
+    from s3t_ray.runtime import delete
+
+    _title(console, 4, f"{person} asks to be forgotten")
+    for record in stage.data.records_of(person):
+        _say(console, f"  {escape(f'{record.id}: {record.output[:90]}…')}", style="dim")
+    (shard,) = delete.preview(stage.run, [], [person]).shards
+    _say(
+        console,
+        f"{shard.records} records, all in slice {shard.slices[0]} of shard {shard.shard}. {shard.stages} trained "
+        f"stages saw them. The shard's sequences have depth {_list(shard.depths_before)}, and are left with "
+        f"{_list(shard.depths_after)}.",
+    )
+    receipt = delete.accept(stage.run, [], [person])
+    began = time.monotonic()
+    depth = max(shard.depths_after, default=0)
+    served = _wait_for_depth(stage, shard.shard, depth)
+    _say(console, f"Receipt [b]{receipt.request_id}[/b]: durable, and cannot be lost from here on.")
+    _say(
+        console,
+        f"[b]{served - began:.2f} s[/b] after the receipt the service answers from depth {depth} in that shard, "
+        "with no training in between.",
+    )
+    return receipt
+
+
+def _heal(stage: _Stage, receipt: DeletionReceipt, console: Console) -> None:
+    from s3t_ray.cli.progress import progress
+    from s3t_ray.runtime.delete import settle
+
+    _title(console, 5, "Prune, purge, re-queue: the pruned sequences are trained again without these records")
+    with progress(console) as display:
+        settle(stage.run, receipt.request_id, watch=display.watch)
+    certificate = stage.run.ledger.certificate(receipt.request_id)
+    if certificate is None:
+        raise VerificationFailed(f"deletion {receipt.request_id} has no certificate", "report this")
+    _say(console, f"Restored. Certificate {certificate.facts.sequence}, signed (Ed25519): {certificate.hash[:32]}…")
+    _ask(stage, console)
+
+
+def _prove(run: Run, console: Console) -> None:
+    from s3t_ray.runtime.verify import verify
+
+    _title(console, 6, "Proof: train two of the live stages again, from the base model and the retained records alone")
+    report = verify(run, replay=2)
+    for stage in report.replayed:
+        _say(
+            console,
+            f"  shard {stage.shard}, slices {_list(stage.slices)}: "
+            + ("every byte equal" if stage.equal else f"differs by up to {stage.largest_difference:.2e}"),
+        )
+    if not report.ok:
+        raise VerificationFailed("; ".join(report.problems) or "a replayed stage differs", "report this")
+    _say(
+        console,
+        f"{report.records} records and {report.stages} stages recomputed by name: all as they must be. The model is "
+        "the one that a training without these records gives.",
+    )
+
+
+def _draw(run: Run, folder: Path, moments: list[_Moment], console: Console) -> None:
+    events = run.ledger.events()
+    served = [ServedLoss(moment.name, moment.report.live.loss, moment.forgotten) for moment in moments]
+    by_depth = [entry.loss for entry in moments[0].report.by_depth]
+    pictures = (
+        draw_depths(depth_points(events), marks(events), run.row.slices, folder / "depths.png"),
+        draw_losses(by_depth, served, folder / "losses.png"),
+    )
+    _say(console, "Drawn: " + " and ".join(str(path) for path in pictures))
+
+
+def _tell_what_is_next(folder: Path, console: Console, seconds: float) -> None:
+    _title(console, 7, "Yours now")
+    _say(
+        console,
+        f"The run is in {folder}. Look at it: [b]s3t status {folder}[/b], [b]s3t eval {folder}[/b], "
+        f'[b]s3t generate {folder} "..."[/b], [b]s3t verify {folder} --replay 1[/b]; or forget somebody else: '
+        f'[b]s3t delete {folder} --subject "..." --dry-run[/b].',
+    )
+    _say(console, f"The demo took {seconds / 60:.1f} minutes.")
+
+
+@contextmanager
+def _open_stage(run: Run, data: DemoData, console: Console) -> Iterator[_Stage]:
+    """The scheduler and one serving replica, for as long as the story is told."""
+    import ray
+
+    from s3t_ray.runtime.actors import start_scheduler
+    from s3t_ray.runtime.ingest import ingest
+    from s3t_ray.serve.replica import Replica
+
+    ingest(run, lambda line: console.print(line, highlight=False))
+    run.check_recipe()
+    scheduler, _ = start_scheduler(run, detached=False)
+    uri = run.location.storage_uri
+    replica = (
+        ray.remote(Replica)
+        .options(num_cpus=0, max_concurrency=4, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+        .remote(dump_config(run.config), str(run.base), uri, 1)
+    )
+    ray.get(replica.ready.remote())
+    ray.get(scheduler.attach_replica.remote("demo", replica))
+    try:
+        yield _Stage(run, data, scheduler, replica)
+    finally:
+        ray.kill(replica)
+        ray.kill(scheduler)
+
+
+def _who_asks(stage: _Stage) -> str:
+    """The person whose deletion leaves the shard the deepest: so that the order's worth is seen."""
+    from s3t_ray.runtime import delete
+
+    def left(person: str) -> tuple[int, int]:
+        impact = delete.preview(stage.run, [], [person])
+        depth = max((depth for shard in impact.shards for depth in shard.depths_after), default=0)
+        return depth, impact.records
+
+    return max(stage.data.people, key=left)
+
+
+def _wait_for_depth(stage: _Stage, shard: int, depth: int) -> float:
+    """When the replica says that it answers from `depth` in this shard."""
+    import ray
+
+    deadline = time.monotonic() + SERVED_WITHIN_SECONDS
+    while ray.get(stage.replica.ready.remote()).depths[shard] != depth:
+        if time.monotonic() > deadline:
+            raise VerificationFailed(f"the replica still serves pruned stages of shard {shard}", "report this")
+    return time.monotonic()
+
+
+def _measure(stage: _Stage, name: str, person: str) -> _Moment:
+    """Held-out loss of what is served now, and the loss on the person's own records."""
+    import ray
+
+    from s3t_ray.serve.in_process import evaluation, held_out_contents
+
+    own = [
+        canonical({"instruction": record.instruction, "input": record.input, "output": record.output})
+        for record in stage.data.records_of(person)
+    ]
+    held_out = ray.get(stage.replica.evaluate.remote(held_out_contents(stage.run)))
+    forgotten = ray.get(stage.replica.evaluate.remote(own, ()))
+    return _Moment(name, evaluation(held_out), forgotten.current.loss)
+
+
+def _show_depths(report: Evaluation, console: Console) -> None:
+    _say(console, "Held-out loss of the ensemble, cut at each depth (nats a token, lower is better):")
+    for entry in report.by_depth:
+        name = "base model" if entry.depth == 0 else f"depth {entry.depth}"
+        _say(console, f"  {name:<10}  {entry.loss:.3f}  " + "█" * round(entry.loss * 12))
+
+
+def _compare(moments: list[_Moment], console: Console) -> None:
+    _say(console, "Loss as served, on held-out records and on the deleted person's own:")
+    for moment in moments:
+        _say(console, f"  {moment.name:<18} {moment.report.live.loss:.3f}   {moment.forgotten:.3f}")
+
+
+def _ask(stage: _Stage, console: Console) -> None:
+    import ray
+
+    answer = ray.get(stage.replica.generate.remote(QUESTION, ANSWER_TOKENS))
+    _say(console, f"Q: {QUESTION}", style="dim")
+    _say(console, f"A: {escape(answer.text.strip())}…  (depths {_list(answer.depths)})", style="dim")
+
+
+def _orders(config: Config) -> tuple[tuple[int, ...], ...]:
+    from s3t_ray.plan.orders import orders
+
+    return orders(config, 0)
+
+
+def _say(console: Console, text: str, style: str | None = None) -> None:
+    console.print(text, style=style, markup=True, highlight=False)
+
+
+def _title(console: Console, number: int, text: str) -> None:
+    _say(console, f"\n[b]{number}. {text}[/b]")
+
+
+def _list(values: tuple[int, ...]) -> str:
+    return ", ".join(map(str, values))

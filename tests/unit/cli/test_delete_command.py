@@ -1,0 +1,135 @@
+"""`s3t delete` against a fake runtime: receipt first, then the wait; exit code 4 for unknown ids.
+
+The runtime is replaced, so nothing here trains or deletes; tests/e2e takes the same commands down the
+real path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from s3t_ray.errors import ClusterError, DataError, UnknownRecords
+from s3t_ray.runtime.reports import DeletionReceipt, Impact, Status
+
+from .fakes import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
+
+
+class FakeDeletion:
+    """Accepts anything and remembers in which order it was asked what."""
+
+    def __init__(self, receipt: DeletionReceipt = RECEIPT, impact: Impact = IMPACT) -> None:
+        self.receipt = receipt
+        self.impact = impact
+        self.calls: list[tuple[Any, ...]] = []
+
+    def preview(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...]) -> Impact:
+        self.calls.append(("preview", run.uri, tuple(ids), tuple(subjects)))
+        return self.impact
+
+    def accept(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...]) -> DeletionReceipt:
+        self.calls.append(("accept", run.uri, tuple(ids), tuple(subjects)))
+        return self.receipt
+
+    def settle(self, run: FakeRun, request_id: str, *, address: str | None, watch: Callable[[Status], None]) -> Status:
+        self.calls.append(("settle", request_id, address))
+        watch(status(deletions=(deletion("pruned", request_id),)))
+        return status(settled=True, deletions=(deletion("restored", request_id, 41.0),))
+
+    def into(self, runtime: FakeRuntime) -> FakeDeletion:
+        runtime.answer("delete", preview=self.preview, accept=self.accept, settle=self.settle)
+        return self
+
+
+def test_delete_prints_the_receipt_and_waits(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion().into(runtime)
+    result = s3t("delete", "runs/a", "--id", "17", "--id", " 18 ", "--subject", "ann", "--address", "auto")
+    assert result.exit_code == 0
+    assert fake.calls == [("accept", "runs/a", ("17", " 18 "), ("ann",)), ("settle", RECEIPT.request_id, "auto")]
+    assert f"accepted {RECEIPT.request_id} at 2026-11-21T10:00:00Z" in result.stdout
+    assert "2 records deleted; 2 stages taken out of service" in result.stdout
+    assert "3 to 2" in result.stdout
+    assert "restored after 41 s" in result.stdout
+    assert "deletion dddddddddddd: pruned after 2 min 5 s" in result.stderr
+
+
+def test_delete_without_waiting_stops_after_the_receipt(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion().into(runtime)
+    result = s3t("delete", "runs/a", "--id", "17", "--no-wait", "--json")
+    assert [call[0] for call in fake.calls] == ["accept"]
+    assert json.loads(result.stdout) == RECEIPT.model_dump(mode="json")
+
+
+def test_the_json_document_is_the_receipt_also_when_it_waits(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion().into(runtime)
+    result = s3t("delete", "runs/a", "--id", "17", "--json")
+    assert [call[0] for call in fake.calls] == ["accept", "settle"]
+    assert json.loads(result.stdout) == RECEIPT.model_dump(mode="json")
+
+
+def test_the_receipt_is_printed_even_if_the_wait_fails(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion()
+    runtime.answer("delete", preview=fake.preview, accept=fake.accept, settle=raises(ClusterError("no GPU", "add one")))
+    result = s3t("delete", "runs/a", "--id", "17")
+    assert result.exit_code == ClusterError.exit_code
+    assert RECEIPT.request_id in result.stdout
+    assert result.stderr == "error: no GPU\nfix: add one\n"
+
+
+def test_unknown_ids_are_listed_and_the_known_ones_go_on(runtime: FakeRuntime) -> None:
+    receipt = RECEIPT.model_copy(update={"unknown_ids": ("x\x1b[2J", "[b]"), "unknown_subjects": ("bob",)})
+    fake = FakeDeletion(receipt).into(runtime)
+    result = s3t("delete", "runs/a", "--id", "17", "--id", "x\x1b[2J", "--id", "[b]", "--subject", "bob")
+    assert result.exit_code == 4
+    assert [call[0] for call in fake.calls] == ["accept", "settle"]
+    assert RECEIPT.request_id in result.stdout
+    assert "unknown 2 ids: x\\x1b[2J, [b]" in result.stdout
+    assert "error: the run does not hold 2 ids: x\\x1b[2J, [b]; 1 subject: bob\n" in result.stderr
+
+
+def test_a_deletion_of_unknown_ids_alone_is_refused(runtime: FakeRuntime) -> None:
+    refusal = UnknownRecords("the run holds none of the 1 records and subjects named", "check the ids")
+    runtime.answer("delete", accept=raises(refusal), settle=raises(AssertionError("nothing to wait for")))
+    result = s3t("delete", "runs/a", "--id", "x", "--json")
+    assert (result.exit_code, result.stdout) == (4, "")
+    assert result.stderr.startswith("error: the run holds none")
+
+
+def test_a_repeated_request_is_said_and_settled_again(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion(RECEIPT.model_copy(update={"repeated": True})).into(runtime)
+    result = s3t("delete", "runs/a", "--id", "17")
+    assert "this request had been accepted before" in result.stdout
+    assert [call[0] for call in fake.calls] == ["accept", "settle"]
+
+
+def test_a_dry_run_changes_nothing(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion(impact=IMPACT.model_copy(update={"unknown_ids": ("x",)})).into(runtime)
+    result = s3t("delete", "runs/a", "--id", "17", "--id", "x", "--dry-run")
+    assert [call[0] for call in fake.calls] == ["preview"]
+    assert result.exit_code == 4
+    assert "would delete 2 records (1 of them held out); nothing was changed" in result.stdout
+    assert "1,640" in result.stdout
+    assert "nothing was changed" in s3t("delete", "runs/a", "--id", "17", "--dry-run").stdout
+
+
+def test_ids_come_from_standard_input(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion().into(runtime)
+    s3t("delete", "runs/a", "--ids-file", "-", "--no-wait", input="\ufeffa b\r\n\r\nc\na b\n")
+    assert fake.calls == [("accept", "runs/a", ("a b", "c"), ())]
+
+
+def test_a_missing_ids_file_touches_nothing(runtime: FakeRuntime, tmp_path: Path) -> None:
+    fake = FakeDeletion().into(runtime)
+    result = s3t("delete", "runs/a", "--id", "1", "--ids-file", str(tmp_path / "gone"))
+    assert result.exit_code == DataError.exit_code
+    assert fake.calls == []
+
+
+def test_a_deletion_of_nothing_is_a_usage_error(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion().into(runtime)
+    result = s3t("delete", "runs/a")
+    assert result.exit_code == 2
+    assert "--ids-file" in result.stderr
+    assert fake.calls == []
