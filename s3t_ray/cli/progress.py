@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from datetime import datetime
 from typing import Protocol
 
 from rich.console import Console
@@ -161,5 +162,9 @@ def _tenth_line(stage: RunningStage) -> str:
 
 
 def _deletion_line(deletion: DeletionStatus) -> str:
-    age = words.duration(deletion.age_seconds)
-    return f"deletion {words.short_id(deletion.request_id)}: {deletion.state} after {age}"
+    reached = {"pruned": deletion.pruned_at, "purged": deletion.purged_at, "restored": deletion.restored_at}
+    at = reached.get(deletion.state)
+    # Not its age now: a display may begin long after the state was reached.
+    accepted = datetime.fromisoformat(deletion.accepted_at)
+    seconds = (datetime.fromisoformat(at) - accepted).total_seconds() if at else deletion.age_seconds
+    return f"deletion {words.short_id(deletion.request_id)}: {deletion.state} after {words.duration(max(seconds, 0.0))}"

@@ -39,6 +39,7 @@ class _Moment:
     name: str
     report: Evaluation
     forgotten: float
+    forgotten_by_base: float
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ def _explain_plan(config: Config, data: DemoData, console: Console) -> None:
     _say(
         console,
         f"The records are split by a keyed hash of their subject into m = {config.shards} shards of "
-        f"L = {config.slices} slices. Each shard trains B = {config.budget} sequences, orders of its slices: {orders}. A sequence is "
-        f"trained in {config.slices} stages: each adds a slice, and LoRA adapters on the next "
+        f"L = {config.slices} slices. Each shard trains B = {config.budget} sequences, orders of its slices: "
+        f"{orders}. A sequence is trained in {config.slices} stages: each adds a slice, and LoRA adapters on the next "
         f"{config.lora.layers_per_group} layers from the top down.",
     )
 
@@ -128,7 +129,7 @@ def _train(stage: _Stage, console: Console) -> None:
 def _delete(stage: _Stage, person: str, console: Console) -> DeletionReceipt:
     from s3t_ray.runtime import delete
 
-    _title(console, 4, f"{person} asks to be forgotten")
+    _title(console, 4, f"{person} asks to be forgotten (we pretend)")
     for record in stage.data.records_of(person):
         _say(console, f"  {escape(f'{record.id}: {record.output[:90]}…')}", style="dim")
     (shard,) = delete.preview(stage.run, [], [person]).shards
@@ -268,8 +269,8 @@ def _measure(stage: _Stage, name: str, person: str) -> _Moment:
         for record in stage.data.records_of(person)
     ]
     held_out = ray.get(stage.replica.evaluate.remote(held_out_contents(stage.run)))
-    forgotten = ray.get(stage.replica.evaluate.remote(own, ()))
-    return _Moment(name, evaluation(held_out), forgotten.current.loss)
+    forgotten = ray.get(stage.replica.evaluate.remote(own, (0,)))
+    return _Moment(name, evaluation(held_out), forgotten.current.loss, forgotten.by_depth[0].loss)
 
 
 def _show_depths(report: Evaluation, console: Console) -> None:
@@ -281,6 +282,8 @@ def _show_depths(report: Evaluation, console: Console) -> None:
 
 def _compare(moments: list[_Moment], console: Console) -> None:
     _say(console, "Loss as served, on held-out records and on the deleted person's own:")
+    base = moments[0]
+    _say(console, f"  {'base model':<18} {base.report.by_depth[0].loss:.3f}   {base.forgotten_by_base:.3f}")
     for moment in moments:
         _say(console, f"  {moment.name:<18} {moment.report.live.loss:.3f}   {moment.forgotten:.3f}")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import Example
-from s3t_ray.errors import ConfigError
+from s3t_ray.errors import ClusterError, ConfigError
 from s3t_ray.serve.base import Base
 from s3t_ray.serve.evaluate import evaluate
 from s3t_ray.serve.generate import Choice, decode
@@ -55,17 +55,19 @@ class Ensemble:
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
         """Put `chains` (stage ids of depth 1..d of each shard; a shard not named is dead) in service.
 
-        Returns the version then in service: `version`, or the newer one that made this call void. When it
-        returns, no answer can come from a stage outside `chains` any more; it waits at most for the forward
-        passes that are running. Generations and evaluations that rest on a stage that left begin anew.
+        Returns the version then in service: `version`, or a newer one that was told while stages were loading.
+        When it returns, no answer can come from a stage outside `chains` any more; it waits at most for the
+        forward passes that are running. Generations and evaluations that rest on a stage that left begin anew.
 
+        Raises ClusterError, and changes nothing, for a version older than the one in service: whoever counts
+        from the wrong end must not take its prune for done. The same version again is carried out again.
         Raises StoreError (or TrainError) for a new stage that is missing, damaged or does not fit. Then of
         each shard what was loaded already is in service under `version`; call it again to load the rest.
         """
         told = self._checked(chains)
         kept = self._service.swap(lambda now: self._shrunk(now, version, told))
-        if kept.version != version or kept.chains == told:
-            return kept.version
+        if kept.chains == told:
+            return version
         loaded = dict(kept.stages)
         for chain in told:
             for depth, name in enumerate(chain, start=1):
@@ -176,7 +178,10 @@ class Ensemble:
     def _shrunk(self, now: LiveSet, version: int, told: tuple[Chain, ...]) -> LiveSet:
         """Of `told`, each shard's stages that are loaded already, down to the first that is not."""
         if now.version > version:
-            return now
+            raise ClusterError(
+                f"this replica serves live set {now.version}, and was told of live set {version}, which is older",
+                "number live sets upward from the version that the replica says it serves",
+            )
         kept = tuple(_loaded_part(chain, now.stages) for chain in told)
         return assemble(self._base, version, kept, now.stages)
 

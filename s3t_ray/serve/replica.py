@@ -110,6 +110,4 @@ class Replica:
                 yield event
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return str(
-            self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -65,6 +65,8 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.to(device)
     model.config.use_cache = False
     lora = _inject(model, family, layers, config)
+    if config.engine.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
     return Base(model, family, layers, lora, fresh, packed)

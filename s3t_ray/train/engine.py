@@ -215,7 +215,8 @@ def start_communication() -> None:
     worker groups of one node could meet in it.
     """
     _silence_deepspeed()
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Asked for nothing else; left alone, it is filled by compiling a probe for each of DeepSpeed's kernels.
+    deepspeed.ops.__compatible_ops__ = {}
     if not deepspeed.comm.is_initialized():
         deepspeed.comm.init_distributed(dist_init_required=False, verbose=False)
 

@@ -67,6 +67,9 @@ class GroupedModel:
                 elif at == depth:
                     trainable |= self._start(path, place)
         trainable |= self._start_head(place)
+        # Layers are checkpointed only in training mode; their dropout stays off, as the flag is not passed down.
+        for layer in self._layers()[self.lowest_layer(depth) :]:
+            layer.training = self._config.engine.gradient_checkpointing
         return dict(sorted(trainable.items()))
 
     def show(self, tensors: Mapping[str, Tensor]) -> None:
@@ -83,6 +86,8 @@ class GroupedModel:
             layer.enable_adapters(False)
             self._set(path, torch.empty(0, 0), torch.empty(0, 0), trainable=False)
             layer.lora_dropout[ADAPTER].eval()
+        for layer in self._layers():
+            layer.training = False
 
     @contextmanager
     def cut(self, boundary: int) -> Iterator[None]:
@@ -117,6 +122,10 @@ class GroupedModel:
             tensors[name_a] = layer.lora_A[ADAPTER].weight
             tensors[name_b] = layer.lora_B[ADAPTER].weight
         return tensors
+
+    def _layers(self) -> nn.ModuleList:
+        layers: nn.ModuleList = self.base.model.get_submodule(self.base.family.layers_path)
+        return layers
 
     def _freeze(self, path: str, tensors: Mapping[str, Tensor]) -> None:
         name_a, name_b = weight_names(path)

@@ -89,6 +89,7 @@ def publish_stage(
     )
     if group.rank == 0:
         store.publish(stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST)
+    group.sum(0.0)  # no rank goes on to a stage that stands on this one before it is there
     return StageResult(
         stage_id=job.stage_id,
         adapter_sha256=manifest.adapter_sha256,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,24 @@ class Lab:
 
     def tensors(self, name: str) -> dict[str, Any]:
         return safetensors.torch.load(self.adapter(name))
+
+
+def save_lab(lab: Lab) -> Path:
+    """Write down what another process needs to open the same lab, and return its folder."""
+    saved = {
+        "config": lab.config.model_dump(mode="json"),
+        "base": str(lab.base),
+        "slices": [asdict(p) for p in lab.slices],
+    }
+    (lab.root / "lab.json").write_text(json.dumps(saved))
+    return lab.root
+
+
+def load_lab(root: Path) -> Lab:
+    saved = json.loads((root / "lab.json").read_text())
+    config = Config(**saved["config"])
+    slices = tuple(SliceInput(**piece) for piece in saved["slices"])
+    return Lab(root, config, Path(saved["base"]), Store.open(config.storage.uri), slices)
 
 
 def train(
@@ -92,14 +110,18 @@ def make_lab(root: Path, *, base: Path | None = None, records: int = 5, layers: 
 def rows(index: int, records: int, classes: Sequence[str] = ()) -> list[Row]:
     """Records of one slice, of different lengths."""
     return [
-        Row(f"r{index}-{number}", content(index, number, classes), hashlib.sha256(f"{index},{number}".encode()).digest())
+        Row(
+            f"r{index}-{number}", content(index, number, classes), hashlib.sha256(f"{index},{number}".encode()).digest()
+        )
         for number in range(records)
     ]
 
 
 def content(index: int, number: int, classes: Sequence[str] = ()) -> str:
     if classes:
-        return json.dumps({"text": f"text {number} of {index} " * (number % 3 + 1), "label": classes[number % len(classes)]})
+        return json.dumps(
+            {"text": f"text {number} of {index} " * (number % 3 + 1), "label": classes[number % len(classes)]}
+        )
     answer = f"it is {index + number} " * (number % 4 + 1)
     return json.dumps({"instruction": f"add {number} to {index}", "input": "", "output": answer})
 

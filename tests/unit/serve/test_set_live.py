@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s3t_ray.errors import ConfigError, S3TError, StoreError, TrainError
+from s3t_ray.errors import ClusterError, ConfigError, S3TError, StoreError, TrainError
 from s3t_ray.store.store import Store
 from tests.unit.serve.conftest import Published
 from tests.unit.serve.published import RANK, publish_files, slow_logits, tensors_file
@@ -73,12 +73,22 @@ def test_growing_again_loads_from_the_store(published: Published) -> None:
     torch.testing.assert_close(ensemble.logits(IDS), expected, atol=1e-5, rtol=0)
 
 
-def test_an_older_version_changes_nothing(published: Published) -> None:
+@pytest.mark.parametrize("depths", [(3, 3), (1, 0)])
+def test_an_older_version_is_refused_and_changes_nothing(published: Published, depths: tuple[int, int]) -> None:
+    """Refused loudly, above all when it was a prune: its sender must not take it for done."""
     ensemble = published.ensemble()
     ensemble.set_live(5, published.chains(1, 1))
-    assert ensemble.set_live(4, published.chains(3, 3)) == 5
+    with pytest.raises(ClusterError, match="serves live set 5, and was told of live set 4"):
+        ensemble.set_live(4, published.chains(*depths))
     assert ensemble.live().depths == (1, 1)
     assert ensemble.live().version == 5
+
+
+def test_the_same_version_again_is_carried_out(published: Published) -> None:
+    ensemble = published.ensemble()
+    for depths in [(2, 1), (2, 1), (1, 1)]:
+        assert ensemble.set_live(5, published.chains(*depths)) == 5
+        assert ensemble.live().depths == depths
 
 
 def test_a_newer_version_that_comes_while_stages_load_wins(published: Published) -> None:

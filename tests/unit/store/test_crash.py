@@ -124,6 +124,31 @@ def test_bytes_and_names_are_on_the_disk_before_they_count(tmp_path: Path) -> No
     assert sum(operation == "rename" for operation, _ in steps) == 2
 
 
+def test_every_sync_that_is_announced_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    announced: list[str] = []
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    store = LocalStore("run", tmp_path, lambda operation, path: announced.append(operation))
+    store.publish("a", NEW)
+    store.delete("a")
+    assert len(synced) == announced.count("fsync") > len(NEW)
+
+
+def test_a_temporary_taken_away_while_it_is_filled_is_never_published_in_part(tmp_path: Path) -> None:
+    temporary, target = tmp_path / "tmp-a-0123456789abcdef", tmp_path / "a"
+    temporary.mkdir()
+    (temporary / "weights").write_bytes(b"1")
+
+    def writer_goes_on(operation: str, path: str) -> None:
+        if operation == "unlink" and path.endswith("weights"):
+            with suppress(FileNotFoundError):
+                (temporary / "manifest.json").write_bytes(b"1")
+                temporary.rename(target)
+
+    LocalStore("run", tmp_path, writer_goes_on).delete("a")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_marker_is_gone_for_good_before_its_files(tmp_path: Path) -> None:
     Store.open(str(tmp_path)).publish("a", OLD)
     steps: list[tuple[str, str]] = []

@@ -1,0 +1,43 @@
+"""One rank of a worker group, as a process of its own: trains the labs it is given and prints what came out.
+
+Usage: python -m tests.e2e.train.rank_main RANK WORLD INIT_METHOD LAB_FOLDER...
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from s3t_ray.train.job import StageStopped
+from s3t_ray.train.manifest import read_manifest
+from tests.e2e.train.lab import Lab, load_lab, train, train_chain
+
+
+def main(rank: int, world: int, init_method: str, folders: list[str]) -> None:
+    for folder in folders:
+        lab = load_lab(Path(folder))
+        trainer = lab.trainer(rank, world, init_method)
+        names = train_chain(lab, trainer, f"of{world}-", (0, 1))
+        again = train_chain(lab, trainer, f"again-of{world}-", (0, 1))
+        stopped = False
+        try:
+            # Only the last rank is asked to stop: all must.
+            train(trainer, lab.job("stopped", (2,)), should_stop=lambda: rank == world - 1)
+        except StageStopped:
+            stopped = True
+        print("RESULT", json.dumps(report(lab, names, again, stopped)), flush=True)
+
+
+def report(lab: Lab, names: list[str], again: list[str], stopped: bool) -> dict[str, object]:
+    return {
+        "zero": lab.config.engine.zero_stage,
+        "losses": [loss for name in names for loss in read_manifest(lab.store, name).losses],
+        "adapters": [read_manifest(lab.store, name).adapter_sha256 for name in names],
+        "again": [read_manifest(lab.store, name).adapter_sha256 for name in again],
+        "stopped": stopped,
+    }
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])

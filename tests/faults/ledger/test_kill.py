@@ -1,0 +1,118 @@
+"""SIGKILL at every moment of a ledger's life: what was acknowledged is there, and nothing is half there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from threading import Event
+
+from s3t_ray.ledger.certificate import verify_chain
+from s3t_ray.ledger.ledger import Ledger
+from tests.faults.ledger import children
+from tests.unit.ledger.certify import PEM
+from tests.unit.ledger.world import PLACES, RUN, Clock, entries
+
+
+def prepare(url: str) -> str:
+    with Ledger.open(url, create=True, clock=Clock()) as ledger:
+        ledger.ingest(RUN, entries())
+    return url
+
+
+def everything(ledger: Ledger) -> tuple[object, ...]:
+    """All that a ledger can be asked."""
+    tombstones = [ledger.tombstones(*place) for place in PLACES]
+    story = ledger.slices(), ledger.stages(), ledger.deletions(), ledger.certificates(), ledger.events()
+    return (*story, ledger.lease(), tombstones)
+
+
+def outcome(ledger: Ledger) -> tuple[object, ...]:
+    """The same, less what a step taken twice may differ in: times, events, the epoch."""
+    return (
+        [(state.shard, state.slice, state.records, state.digest, state.file) for state in ledger.slices()],
+        [(row.id, row.state) for row in ledger.stages()],
+        [(row.receipt.request_id, row.receipt.hits, row.receipt.stages, row.state) for row in ledger.deletions()],
+        [certificate.facts.slices for certificate in ledger.certificates()],
+    )
+
+
+def test_killed_at_any_moment(new_url: Callable[[], str], processes: ForkServerContext, tmp_path: Path) -> None:
+    """What is there is what one of two uninterrupted lives has: all acknowledged steps, or one more."""
+    states = []
+    with Ledger.open(prepare(new_url()), clock=Clock()) as ledger:
+        states.append(everything(ledger))
+        for step in children.life(ledger):
+            step()
+            states.append(everything(ledger))
+        finished = outcome(ledger)
+    lines = run(processes, prepare(new_url()), tmp_path / "whole", 0)
+    ends = [0, *(int(line.split()[1]) for line in lines)]
+    assert len(ends) == len(states)
+    torn = set()
+    for kill_at in moments_to_try(ends, server="postgres" in new_url()):
+        url = prepare(new_url())
+        lines = run(processes, url, tmp_path / f"killed at {kill_at}", kill_at)
+        done = len(lines)
+        with Ledger.open(url, clock=Clock()) as ledger:
+            found = everything(ledger)
+            assert found in (states[done], states[done + 1]), f"killed at {kill_at} after {done} steps"
+            torn.add(found == states[done])
+            for step in children.life(ledger)[done:]:
+                step()
+            assert outcome(ledger) == finished, f"killed at {kill_at}"
+            verify_chain([made.to_json() for made in ledger.certificates()], PEM, ledger.certificate_head())
+    assert torn == {True, False}
+
+
+def moments_to_try(ends: list[int], server: bool) -> list[int]:
+    """Every moment of accepting a deletion, and a sample of the others, out of step with the transactions.
+
+    A sample of all where a server has the data: a client that is gone is one thing to it.
+    """
+    if server:
+        return list(range(1, ends[-1] + 1, 17))
+    accepting = {moment for step in children.ACCEPTING for moment in range(ends[step] + 1, ends[step + 1] + 1)}
+    return sorted(accepting.union(range(1, ends[-1] + 1, 7)))
+
+
+def run(processes: ForkServerContext, url: str, acknowledged: Path, kill_at: int) -> list[str]:
+    """A life in a process of its own; the lines it acknowledged."""
+    child = processes.Process(target=children.live, args=(url, acknowledged, kill_at))
+    child.start()
+    child.join()
+    assert child.exitcode == (-signal.SIGKILL if kill_at else 0)
+    return acknowledged.read_text().splitlines() if acknowledged.exists() else []
+
+
+def test_killed_from_outside(new_url: Callable[[], str], processes: ForkServerContext, tmp_path: Path) -> None:
+    """At a moment nobody chose, again and again, until all is deleted."""
+    url = prepare(new_url())
+    acknowledged = tmp_path / "acknowledged"
+    acknowledged.touch()
+    names = children.all_records()
+    patience = Event()
+    kills = 0
+    while True:
+        before = len(acknowledged.read_text().splitlines())
+        child = processes.Process(target=children.delete_one_by_one, args=(url, acknowledged, names[kills:]))
+        child.start()
+        while child.exitcode is None and len(acknowledged.read_text().splitlines()) < before + 3:
+            patience.wait(0.001)
+        if child.exitcode is not None:
+            break
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        kills += 1
+        with Ledger.open(url) as ledger:
+            there = {row.receipt.request_id for row in ledger.deletions()}
+            said = set(acknowledged.read_text().splitlines())
+            assert said <= there
+            assert len(there) <= len(said) + 1
+    assert child.exitcode == 0
+    assert kills >= 3
+    with Ledger.open(url) as ledger:
+        assert {state.records for state in ledger.slices()} == {0}
