@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from s3t_ray.config.load import dump_config
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import S3TError, StoreError, TrainError
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
@@ -62,7 +62,7 @@ class RayShards:
                 results[shard] = ray.get(future)
             except Fenced:
                 raise
-            except (S3TError, RayActorError, ray.exceptions.RayTaskError) as error:
+            except (S3TError, RayActorError, RayTaskError) as error:
                 results[shard] = error
         return results
 
@@ -89,6 +89,10 @@ class RayReplicas:
         self._replicas: dict[str, Any] = {}
         self._version = 0
 
+    def begin(self, epoch: int) -> None:
+        """Versions of this epoch are above all of the earlier ones, which a surviving replica may hold."""
+        self._version = epoch << 32
+
     def attach(self, name: str, replica: Any) -> None:
         """Have `replica` follow the live set from now on."""
         self._replicas[name] = replica
@@ -98,8 +102,14 @@ class RayReplicas:
         asked = {name: replica.set_live.remote(self._version, dict(chains)) for name, replica in self._replicas.items()}
         for name, future in asked.items():
             try:
-                ray.get(future, timeout=CONFIRM_SECONDS)
-            except (RayActorError, GetTimeoutError):
+                confirmed = ray.get(future, timeout=CONFIRM_SECONDS) == self._version
+            except (StoreError, TrainError):
+                # A new stage is damaged or does not fit. What was pruned is out of its service all the same
+                # (`Ensemble.set_live` shrinks first), and it goes on with what it has.
+                confirmed = True
+            except (RayActorError, RayTaskError, GetTimeoutError):
+                confirmed = False
+            if not confirmed:
                 # It may still answer from what was pruned: it must not answer at all.
                 ray.kill(self._replicas.pop(name))
 
@@ -134,6 +144,7 @@ class SchedulerActor:
         config = self._run.config
         count = group_count(config, ray.cluster_resources())
         epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
+        self._replicas.begin(epoch)
         workers = RayWorkers(config, self._base, count)
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)

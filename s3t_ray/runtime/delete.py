@@ -6,7 +6,8 @@ be lost, and stages that saw the records are no longer live.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from s3t_ray.errors import TrainError
 from s3t_ray.ledger.values import Hit
@@ -15,21 +16,21 @@ from s3t_ray.runtime.cluster import connected
 from s3t_ray.runtime.driver import drive, follow, scheduler_is_active
 from s3t_ray.runtime.reports import DeletionReceipt, Impact, ShardImpact, Status
 from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import ShardView, view_shard
+from s3t_ray.runtime.view import view_shard
 
 
 def preview(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> Impact:
     """What deleting these records and subjects would hit now. Changes nothing."""
-    id_names = {run.keys.id_hmac(name): name for name in ids}
-    subject_names = {run.keys.subject_hmac(name): name for name in subjects}
-    answer = run.ledger.preview(tuple(id_names), tuple(subject_names))
+    names = _Names.of(run, ids, subjects)
+    answer = run.ledger.preview(tuple(names.ids), tuple(names.subjects))
+    unknown_ids, unknown_subjects = names.unknown(answer.unknown_ids, answer.unknown_subjects)
     return Impact(
         records=answer.records,
         held_out=sum(hit.records for hit in answer.hits if hit.shard == HOLDOUT_SHARD),
         already_deleted=answer.already_deleted,
-        unknown_ids=tuple(id_names[name] for name in answer.unknown_ids),
-        unknown_subjects=tuple(subject_names[name] for name in answer.unknown_subjects),
-        shards=_impacts(run, answer.hits),
+        unknown_ids=unknown_ids,
+        unknown_subjects=unknown_subjects,
+        shards=_impacts(run, answer.hits, None),
     )
 
 
@@ -38,22 +39,15 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionRec
 
     Raises UnknownRecords when the run holds none of them (then nothing was stored).
     """
-    id_names = {run.keys.id_hmac(name): name for name in ids}
-    subject_names = {run.keys.subject_hmac(name): name for name in subjects}
-    before = run.ledger.preview(tuple(id_names), tuple(subject_names))
-    impacts = _impacts(run, before.hits)
-    answer = run.ledger.accept_deletion(tuple(id_names), tuple(subject_names))
-    return DeletionReceipt(
-        request_id=answer.receipt.request_id,
-        accepted_at=answer.receipt.accepted_at,
-        records=answer.receipt.records,
-        already_deleted=answer.receipt.already_deleted,
-        unknown_ids=tuple(id_names[name] for name in answer.unknown_ids),
-        unknown_subjects=tuple(subject_names[name] for name in answer.unknown_subjects),
-        stages_pruned=answer.receipt.stages,
-        repeated=answer.repeated,
-        shards=impacts,
-    )
+    receipt, hits = _commit(run, ids, subjects)
+    # The receipt is out of danger; what it means for the shards is for people to read.
+    impacts = () if receipt.repeated else _impacts(run, hits, frozenset(receipt.stages_pruned))
+    return receipt.model_copy(update={"shards": impacts})
+
+
+def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
+    """`accept` without a look at what it means: the fastest way to a receipt, whose `shards` is empty."""
+    return _commit(run, ids, subjects)[0]
 
 
 def settle(
@@ -96,25 +90,75 @@ def settle(
     return last[-1]
 
 
-def _impacts(run: Run, hits: Iterable[Hit]) -> tuple[ShardImpact, ...]:
+@dataclass(frozen=True)
+class _Names:
+    """Names in plain words by the keyed hash that the ledger knows them by."""
+
+    ids: Mapping[bytes, str]
+    subjects: Mapping[bytes, str]
+
+    @classmethod
+    def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
+        return cls(
+            {run.keys.id_hmac(name): name for name in ids}, {run.keys.subject_hmac(name): name for name in subjects}
+        )
+
+    def unknown(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(self.ids[name] for name in ids), tuple(self.subjects[name] for name in subjects)
+
+
+def _commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> tuple[DeletionReceipt, tuple[Hit, ...]]:
+    names = _Names.of(run, ids, subjects)
+    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects))
+    unknown_ids, unknown_subjects = names.unknown(answer.unknown_ids, answer.unknown_subjects)
+    receipt = DeletionReceipt(
+        request_id=answer.receipt.request_id,
+        accepted_at=answer.receipt.accepted_at,
+        records=answer.receipt.records,
+        already_deleted=answer.receipt.already_deleted,
+        unknown_ids=unknown_ids,
+        unknown_subjects=unknown_subjects,
+        stages_pruned=answer.receipt.stages,
+        repeated=answer.repeated,
+        shards=(),
+    )
+    return receipt, answer.receipt.hits
+
+
+def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:
+    """`pruned`: the stages that the deletion took out of service; None: it has not happened."""
     by_shard: dict[int, dict[int, int]] = {}
     for hit in hits:
         if hit.shard != HOLDOUT_SHARD:
             by_shard.setdefault(hit.shard, {})[hit.slice] = hit.records
-    return tuple(_impact(view_shard(run, shard), by_shard[shard]) for shard in sorted(by_shard))
+    return tuple(_impact(run, shard, by_shard[shard], pruned) for shard in sorted(by_shard))
 
 
-def _impact(view: ShardView, deleted: dict[int, int]) -> ShardImpact:
-    """What losing `deleted` (slice -> records) does to a shard, from the plan alone."""
-    hit = {stage.id for stage in view.plan.stages.values() if not set(stage.slices).isdisjoint(deleted)}
-    retained = {state.slice: state.records - deleted.get(state.slice, 0) for state in view.slices}
+def _impact(run: Run, shard: int, deleted: dict[int, int], pruned: frozenset[str] | None) -> ShardImpact:
+    """What losing `deleted` (slice -> records) does to a shard, before or right after it.
+
+    By the slices that stages learned, since a deletion renames them.
+    """
+    view = view_shard(run, shard)
+    before = {view.plan.stages[name].slices for name in view.live if name in view.plan.stages}
+    if pruned:
+        before |= {row.slices for row in run.ledger.stages(shard) if row.id in pruned}
+    hit = [stage for stage in view.plan.stages.values() if not deleted.keys().isdisjoint(stage.slices)]
+    gone = {stage.slices for stage in hit}
+    to_come = deleted if pruned is None else {}
+    retained = {state.slice: state.records - to_come.get(state.slice, 0) for state in view.slices}
     return ShardImpact(
-        shard=view.plan.shard,
+        shard=shard,
         slices=tuple(sorted(deleted)),
         records=sum(deleted.values()),
-        stages=len(hit & view.live),
-        depths_before=view.depths,
-        depths_after=view.plan.depths(view.live - hit),
+        stages=len(before & gone),
+        depths_before=tuple(_depth(order, before) for order in view.plan.orders),
+        depths_after=tuple(_depth(order, before - gone) for order in view.plan.orders),
         retrain_stages=len(hit),
-        retrain_records=sum(retained[index] for name in hit for index in view.plan.stages[name].slices),
+        retrain_records=sum(retained[index] for stage in hit for index in stage.slices),
     )
+
+
+def _depth(order: tuple[int, ...], learned: set[tuple[int, ...]]) -> int:
+    """Stages from the top of a sequence, without a gap, whose slices are among those learned."""
+    return next((depth for depth in range(len(order)) if order[: depth + 1] not in learned), len(order))

@@ -123,14 +123,11 @@ class Forward:
             if isinstance(batch, Padded):
                 return self._class_loss(batch)
             states_T_D = self.last_states(batch)
-            if not len(batch.targets_S):
-                return states_T_D.float().sum() * 0.0
-            return self._head_loss(states_T_D[batch.labelled_S], batch.targets_S)
-
-    def _head_loss(self, states_S_D: Tensor, targets_S: Tensor) -> Tensor:
-        head = self._base.model.lm_head
-        with whole(list(head.parameters())):
-            return summed_cross_entropy(states_S_D, head, targets_S)
+            head = self._base.model.lm_head
+            with whole(list(head.parameters())):  # also for an empty micro-batch: the other ranks gather too
+                if not len(batch.targets_S):
+                    return states_T_D.float().sum() * 0.0
+                return summed_cross_entropy(states_T_D[batch.labelled_S], head, batch.targets_S)
 
     def _class_loss(self, batch: Padded) -> Tensor:
         scores: Tensor = self._base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits.float()
