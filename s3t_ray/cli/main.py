@@ -7,6 +7,8 @@ and planning start at once.
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +71,13 @@ def _options(
     """
 
 
+def _quiet_libraries() -> None:
+    """Their bars and notices would stand between a command and its result."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' loading bars too
+    logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
+
+
+_quiet_libraries()
 plan.add_to(app)
 train.add_to(app)
 delete.add_to(app)

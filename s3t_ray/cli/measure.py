@@ -14,8 +14,6 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
-from s3t_ray.errors import DataError
-
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Task
     from s3t_ray.data.tokens import Tokenizer
@@ -108,15 +106,12 @@ def _count(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> tuple[int
 
 
 def _sizes(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> Iterator[tuple[int, int]]:
-    from s3t_ray.data.inputs import NO_LOSS, encode
+    from s3t_ray.data.inputs import NO_LOSS, TeachesNothing, encode
 
     for content in sample:
         try:
             example = encode(content, tokenizer, task)
-        except DataError:
-            if not isinstance(tokenizer, EstimatingTokenizer):
-                raise
-            # Four characters a token is a guess: it must not refuse a record that a tokenizer might fit.
+        except TeachesNothing:  # training passes it by
             yield task.max_tokens, 0
             continue
         learned = sum(label != NO_LOSS for label in example.labels[1:])

@@ -36,6 +36,10 @@ _WITHOUT_INPUT = (
 )
 
 
+class TeachesNothing(DataError):
+    """A record whose response lies beyond `task.max_tokens`: training counts it and passes it by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One record for the model. For text, `labels` is as long as `input_ids`. For classification it
@@ -63,7 +67,7 @@ def encode(content: str, tokenizer: Tokenizer, task: Task) -> Example:
         labels += part.ids if part.learned or learn_all else [NO_LOSS] * len(part.ids)
     kept = labels[: task.max_tokens]
     if all(label == NO_LOSS for label in kept[1:]):
-        raise DataError(
+        raise TeachesNothing(
             f"a record of {len(input_ids)} tokens teaches nothing: its first {len(kept)} tokens hold no response",
             f"raise task.max_tokens (now {task.max_tokens}), or remove the record",
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
@@ -114,6 +114,8 @@ class Database:
     def _refusals(self) -> Iterator[None]:
         try:
             yield
+        except IntegrityError:
+            raise  # a constraint of ours broke: a bug, and no fix of the user's
         except DBAPIError as error:
             reason = str(error.orig).strip()
             fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")

@@ -39,22 +39,22 @@ def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[byt
 
 def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes]) -> Acceptance:
     """See `Ledger.accept_deletion`."""
-    require_run(tx.connection)
     request = Request.of(ids, subjects)
     digest = request.digest
     found = resolve(tx.connection, request)
     request_id = digest[:REQUEST_ID_CHARACTERS]
     known = tx.connection.scalar(select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == digest))
     if known is None:
-        _require_known(found)
+        _require_known(tx.connection, found)
         receipt = _write(tx, found, digest, request_id)
     else:
         receipt = progress.read_deletion(tx.connection, request_id).receipt
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, known is not None)
 
 
-def _require_known(found: Resolved) -> None:
+def _require_known(connection: Connection, found: Resolved) -> None:
     if not found.ids and not found.already_deleted:
+        require_run(connection)
         raise UnknownRecords(
             f"the run holds none of the {found.unknown} records and subjects named",
             "check the ids, and that this is the run they belong to; nothing was deleted",

@@ -13,7 +13,8 @@ MAX_ERROR_CHARACTERS = 2000
 
 def record(tx: Transaction, stage_id: str, error: str) -> None:
     """One more failed attempt."""
-    shown = error[:MAX_ERROR_CHARACTERS]
+    # Messages of other programs can hold what a database's text cannot: NUL, half a surrogate pair.
+    shown = error[:MAX_ERROR_CHARACTERS].replace("\0", " ").encode(errors="replace").decode()
     known = tx.connection.execute(select(FAILURES.c.attempts).where(FAILURES.c.stage == stage_id)).scalar()
     if known is None:
         tx.connection.execute(insert(FAILURES).values(stage=stage_id, attempts=1, error=shown, at=tx.now))

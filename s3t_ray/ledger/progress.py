@@ -91,7 +91,11 @@ def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState
 
 
 def _purge(connection: Connection, row: Row[Any]) -> None:
-    """Refuse if known bytes are left; then erase what the ledger itself derived from the contents."""
+    """Refuse if known bytes are left; then erase what the ledger itself derived from the contents.
+
+    The HMACs of id and subject stay, so that a repeat is known as one. The database overwrites what
+    is erased here in its own time (SQLite's log at a checkpoint, PostgreSQL's rows at a vacuum).
+    """
     hits = connection.execute(
         select(HITS.c.shard, HITS.c.slice, SLICES.c.file, SLICES.c.file_deletion)
         .join(SLICES, (SLICES.c.shard == HITS.c.shard) & (SLICES.c.slice == HITS.c.slice))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.errors import S3TError, StoreError, TrainError
@@ -15,6 +17,7 @@ from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
 from s3t_ray.runtime.groups import RayWorkers, group_count
+from s3t_ray.runtime.metrics import RayMetrics
 from s3t_ray.runtime.reports import Failure, Report, RunningStage
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
@@ -99,7 +102,8 @@ class RayReplicas:
 
     def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> None:
         self._version += 1
-        asked = {name: replica.set_live.remote(self._version, dict(chains)) for name, replica in self._replicas.items()}
+        attached = self._replicas.copy()  # another thread may attach one meanwhile
+        asked = {name: replica.set_live.remote(self._version, dict(chains)) for name, replica in attached.items()}
         for name, future in asked.items():
             try:
                 confirmed = ray.get(future, timeout=CONFIRM_SECONDS) == self._version
@@ -137,6 +141,7 @@ class SchedulerActor:
         self._lock = threading.Lock()
         self._replicas = RayReplicas()
         self._joined = False
+        self._serving = False
         self._snapshot = Snapshot(running=(), idle=False, given_up=(), trained=0, tokens=0, groups=0, rounds=0)
 
     def serve(self) -> None:
@@ -145,7 +150,11 @@ class SchedulerActor:
         count = group_count(config, ray.cluster_resources())
         epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
         self._replicas.begin(epoch)
+        for name, replica in find_replicas(self._run).items():  # they followed a predecessor
+            self._replicas.attach(name, replica)
+        metrics = RayMetrics(config.name)
         workers = RayWorkers(config, self._base, count)
+        self._serving = True
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
             rounds = 0
@@ -157,10 +166,16 @@ class SchedulerActor:
                 scheduler.tick(TICK_SECONDS)
                 rounds += 1
                 self._snapshot = self._look(scheduler, workers, count, rounds)
+                metrics.look(self._run.ledger, scheduler.views, self._snapshot)
                 if not self._snapshot.running:
                     self._stop.wait(TICK_SECONDS)
         finally:
+            self._serving = False
             workers.close()
+
+    def is_serving(self) -> bool:
+        """Whether `serve` is at work: an actor whose `serve` has ended schedules nothing."""
+        return self._serving
 
     def snapshot(self) -> Snapshot:
         """What it does now; answers while a tick is on its way."""
@@ -204,12 +219,27 @@ def start_scheduler(run: Run, detached: bool) -> tuple[Any, ray.ObjectRef]:
         "namespace": NAMESPACE,
         "num_cpus": 0,
         "max_concurrency": 8,
+        # It signs and resolves with the run's keys, which lie where it is started from; elsewhere only
+        # when that node is gone, and then only where the keys folder is shared.
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
     }
     if detached:
         options["lifetime"] = "detached"
     actor_class = ray.remote(concurrency_groups={"serve": 1})(SchedulerActor)
     actor = actor_class.options(**options).remote(run.location.storage_uri, str(run.base))
     return actor, actor.serve.options(concurrency_group="serve").remote()
+
+
+def find_replicas(run: Run) -> dict[str, Any]:
+    """The run's serving replicas in this cluster by name. Whoever begins to serve has its name first and looks
+    for a scheduler then; a scheduler looks for names after it has its own: they cannot miss each other."""
+    prefix = actor_name("replica", run.location.storage_uri)
+    found = {}
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefix):
+            with contextlib.suppress(ValueError):  # it died meanwhile
+                found[actor["name"]] = ray.get_actor(actor["name"], namespace=NAMESPACE)
+    return found
 
 
 def find_scheduler(run: Run) -> Any | None:

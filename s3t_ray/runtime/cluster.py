@@ -10,9 +10,12 @@ import contextlib
 import hashlib
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
-from s3t_ray.errors import ClusterError
+from s3t_ray.errors import ClusterError, ConfigError
 
 NAMESPACE = "s3t_ray"
 
@@ -45,10 +48,11 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        if address is None:
-            ray.init(namespace=NAMESPACE, include_dashboard=False, logging_level="warning", log_to_driver=False)
-        else:
-            ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
+        with _own_sigterm_handler():
+            if address is None:
+                ray.init(namespace=NAMESPACE, include_dashboard=False, logging_level="warning", log_to_driver=False)
+            else:
+                ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"cannot reach Ray at {address or 'this machine'}: {error}",
@@ -58,6 +62,29 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def check_outlives_job(storage_uri: str) -> None:
+    """Raise ConfigError when a run would lie in a Ray job's own copy of the working folder, which goes with the job."""
+    here = Path.cwd()
+    if "://" not in storage_uri and here.parent.name == _JOB_COPIES and Path(storage_uri).is_relative_to(here):
+        raise ConfigError(
+            f"storage.uri = {storage_uri} lies in this job's own copy of its working folder, which is gone after it",
+            "name an absolute folder on a disk that all nodes share, or an s3:// or gs:// URI",
+        )
+
+
+_JOB_COPIES = "working_dir_files"
+"""Ray's folder, on each node, of the working folders that jobs were submitted with."""
+
+
+@contextlib.contextmanager
+def _own_sigterm_handler() -> Iterator[None]:
+    """Put back the handler that `ray.init` replaces by a silent exit: a job says what its stop means."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and callable(before):
+        signal.signal(signal.SIGTERM, before)
 
 
 def _token_is_set() -> bool:

@@ -24,6 +24,7 @@ from s3t_ray.ledger.values import RunRow, SliceState, StageState
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
+from s3t_ray.runtime.cluster import check_outlives_job
 from s3t_ray.store.store import Store
 
 CONFIG_FILE = "config.yaml"
@@ -76,6 +77,7 @@ class Run:
         and is published anew; a recipe that differs is refused by `check_recipe`.
         """
         location = locate(config)
+        check_outlives_job(location.storage_uri)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
         text = dump_config(config).encode()

@@ -16,8 +16,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chat import Message
-from s3t_ray.data.inputs import Example, encode, messages_prompt_ids, prompt_ids
-from s3t_ray.errors import DataError
+from s3t_ray.data.inputs import Example, TeachesNothing, encode, messages_prompt_ids, prompt_ids
 from s3t_ray.serve.ensemble import Ensemble
 from s3t_ray.serve.values import Answer, Chain, Ended, EvalReport, Finish, Live, Piece, Started, Token
 from s3t_ray.store.store import Store
@@ -88,7 +87,7 @@ class Replica:
     def _example(self, content: str) -> Example:
         try:
             return encode(content, self._tokenizer, self._task)
-        except DataError:  # nothing to learn in it, so nothing to predict: the report counts it as skipped
+        except TeachesNothing:  # nothing to learn in it, so nothing to predict: the report counts it as skipped
             return Example((), ())
 
     def _pieces(self, events: Iterator[Started | Token | Ended]) -> Iterator[Started | Piece | Ended]:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.inputs import encode
+from s3t_ray.data.inputs import TeachesNothing, encode
 from s3t_ray.data.slices import Row, read_slice
-from s3t_ray.errors import DataError, TrainError
+from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import SliceInput
 
@@ -84,7 +84,7 @@ def to_learn(slices: Sequence[SliceItems]) -> list[Item]:
 def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: Task) -> Item:
     try:
         example = encode(record.content, tokenizer, task)
-    except DataError:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
+    except TeachesNothing:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
         return Item(record.id, slice_index, row, (), ())
     if example.label is not None:
         return Item(record.id, slice_index, row, example.input_ids, (example.label,))

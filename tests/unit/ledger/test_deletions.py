@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from s3t_ray.errors import DataError, LedgerError, UnknownRecords
 from s3t_ray.ledger import resolve
@@ -167,13 +169,11 @@ def test_more_names_than_one_statement_takes(ledger: Ledger, monkeypatch: pytest
 
 def test_the_cost_is_that_of_the_records_named(url: str) -> None:
     """The statements of a deletion do not grow with the run, and none reads the records without an index."""
-    from sqlalchemy import event
-
     with Ledger.open(url, create=True) as ledger:
         many = (entry(f"more {number}", 0, 0) for number in range(20_000))
         ledger.ingest(RUN, [*entries(), *many])
         engine = ledger._database._engine
-        seen: list[tuple[str, object]] = []
+        seen: list[tuple[str, Any]] = []
         event.listen(engine, "before_cursor_execute", lambda *call: seen.append((call[2], call[3])))
         ledger.accept_deletion([record(0, 0, 0)], [name("subject", "at 1.0")])
         epoch = ledger.take_lease("me")
@@ -197,10 +197,10 @@ def test_history_tells_the_story_without_persons(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
     train_all(ledger, epoch)
     receipt = ledger.accept_deletion([record(0, 1, 0), record(1, 1, 0)]).receipt
-    told = [event for event in ledger.events() if event.kind == "deletion_accepted"]
-    assert [(event.shard, json.loads(event.detail)["hits"]) for event in told] == [(0, [[1, 1]]), (1, [[1, 1]])]
-    assert {json.loads(event.detail)["request"] for event in told} == {receipt.request_id}
-    stale = [json.loads(event.detail)["stage"] for event in ledger.events() if event.kind == "stage_stale"]
+    told = [line for line in ledger.events() if line.kind == "deletion_accepted"]
+    assert [(line.shard, json.loads(line.detail)["hits"]) for line in told] == [(0, [[1, 1]]), (1, [[1, 1]])]
+    assert {json.loads(line.detail)["request"] for line in told} == {receipt.request_id}
+    stale = [json.loads(line.detail)["stage"] for line in ledger.events() if line.kind == "stage_stale"]
     assert tuple(stale) == receipt.stages
-    everything = " ".join(event.detail for event in ledger.events())
+    everything = " ".join(line.detail for line in ledger.events())
     assert record(0, 1, 0).hex() not in everything

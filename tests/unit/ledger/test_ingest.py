@@ -33,7 +33,7 @@ def test_all_slices_are_there_with_their_digests(empty: Ledger) -> None:
 
 def test_the_order_of_the_stream_does_not_count(empty: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "BATCH", 5)
-    expected = {}
+    expected: dict[tuple[int, int], LtHash16] = {}
     for row in entries():
         expected.setdefault((row.shard, row.slice), LtHash16()).add([row.digest])
     states = empty.ingest(RUN, reversed(list(entries())))
@@ -54,7 +54,7 @@ def test_repeated_ids_refuse_everything(empty: Ledger, monkeypatch: pytest.Monke
     assert caught.value.problem.startswith("3 of the records repeat")
     assert rows[5].id_hmac.hex() in caught.value.problem
     assert empty.run() is None
-    assert empty.slices() == empty.events() == ()
+    assert (empty.slices(), empty.events()) == ((), ())
     assert len(empty.ingest(RUN, rows)) == len(PLACES)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -58,6 +59,14 @@ def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:
     ledger.add_event("note", None, {})
     for attempt in attempts[:1] + attempts[3:]:
         attempt(2)
+
+
+def test_threads_share_a_ledger(ledger: Ledger) -> None:
+    names = [record(shard, index, number) for shard in (0, 1) for index in (0, 1, 2) for number in (2, 3)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda one: ledger.accept_deletion([one]), names))
+    assert {row.receipt for row in ledger.deletions()} == {answer.receipt for answer in answers}
+    assert [state.records for state in ledger.slices()] == [4, 2, 2, 2, 2, 2, 2]
 
 
 def test_being_fenced_survives_pickling() -> None:

@@ -42,7 +42,7 @@ def test_version_1_keeps_its_data(url: str, engine: Engine) -> None:
         assert deletion.times.restored is None
         assert ledger.lease() == (4, "old", 2)
         assert ledger.add_event("note", None, {}).seq == 9
-        assert ledger.certificates() == ledger.failures() == ()
+        assert (ledger.certificates(), ledger.failures()) == ((), ())
     with engine.connect() as connection:
         assert migrations.schema_version(connection) == migrations.LATEST
         rows = connection.execute(text("SELECT version FROM s3t_schema ORDER BY version")).scalars().all()

@@ -245,7 +245,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.close()
 
 
-COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "stateful_step_count": 25}
+COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], stateful_step_count=25)
 
 
 def test_sqlite_equals_the_model(tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_sqlite_equals_the_model(tmp_path: Path) -> None:
             folders[:] = [Path(tempfile.mkdtemp(dir=tmp_path))]
             return f"sqlite:///{folders[0] / 'ledger.db'}"
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=25, **COMMON))
+    run_state_machine_as_test(Machine, settings=settings(COMMON, max_examples=20))
 
 
 def test_postgres_equals_the_model(fresh_postgres: Callable[[], str]) -> None:
     class Machine(LedgerMachine):
         new_url = staticmethod(fresh_postgres)
 
-    run_state_machine_as_test(Machine, settings=settings(max_examples=8, **COMMON))
+    run_state_machine_as_test(Machine, settings=settings(COMMON, max_examples=8))

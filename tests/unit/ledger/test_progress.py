@@ -85,13 +85,15 @@ def test_unknown_requests_are_refused(ledger: Ledger) -> None:
 
 def test_not_purged_while_a_file_may_hold_the_rows(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
+    with_rows = digests(ledger, 0)[0]
     request = ledger.accept_deletion([record(0, 0, 0), record(-1, 0, 0)]).receipt.request_id
     ledger.advance(epoch, request, PRUNED)
     with pytest.raises(LedgerError, match=r"shard -1, slice 0 \(none recorded\) may hold its rows"):
         ledger.advance(epoch, request, PURGED)
     (held_out,) = ledger.slices(-1)
     ledger.set_slice_file(epoch, -1, 0, "new", "c" * 64, held_out.digest)
-    with pytest.raises(LedgerError, match="shard 0, slice 0"):
+    ledger.set_slice_file(epoch, 0, 0, "old", "c" * 64, with_rows)
+    with pytest.raises(LedgerError, match=r"shard 0, slice 0 \(old\)"):
         ledger.advance(epoch, request, PURGED)
     ledger.set_slice_file(epoch, 0, 0, "new", "c" * 64, digests(ledger, 0)[0])
     ledger.advance(epoch, request, PURGED)

@@ -1,0 +1,14 @@
+"""Delete records, or all records of a person, as a Ray job: receipt first, then on until the run is restored.
+
+    ray job submit --working-dir . -- python jobs/delete.py s3://bucket/runs/alpaca --ids-file expired.txt
+
+Once the receipt is printed the deletion cannot be lost, whatever happens to the job; submitting it
+again gives the same receipt and goes on. Ray keeps a job's command line where its users can read it:
+give ids and subjects in a file (`--ids-file`), or by the HTTP service, not as options.
+"""
+
+from s3t_ray.cli.delete import delete
+from s3t_ray.cli.job import run_as_job
+
+if __name__ == "__main__":
+    run_as_job(delete)

@@ -1,0 +1,13 @@
+"""Train a run as a Ray job, until nothing is missing. Submitted again, it goes on where it stopped.
+
+    ray job submit --working-dir . -- python jobs/train.py my.yaml --set budget=4
+
+`storage.uri` must be an absolute path on a disk that all nodes share, or s3:// or gs://. The
+scheduler lives and ends with the job.
+"""
+
+from s3t_ray.cli.job import run_as_job
+from s3t_ray.cli.train import train
+
+if __name__ == "__main__":
+    run_as_job(train)
