@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import UnknownRecords
 from s3t_ray.ledger import progress, stages
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.records import require_run
-from s3t_ray.ledger.resolve import Request, Resolved, chunks, resolve
-from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, RECORDS, SLICES
+from s3t_ray.ledger.resolve import Request, Resolved, mark_deleted, resolve
+from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, EventKind, Preview, Receipt
 
@@ -75,49 +75,59 @@ def _write(tx: Transaction, found: Resolved, digest: str, request_id: str) -> Re
             accepted_at=tx.now,
         )
     )
-    for chunk in chunks(found.ids):
-        tx.connection.execute(update(RECORDS).where(RECORDS.c.id_hmac.in_(chunk)).values(deletion=sequence))
+    mark_deleted(tx.connection, found.ids, sequence)
     if found.earlier:
         tx.connection.execute(
             insert(LINKS), [{"deletion": sequence, "earlier": earlier} for earlier in sorted(found.earlier)]
         )
     _leave_slices(tx.connection, found, sequence)
     stale = stages.dependents(tx.connection, found.places)
-    for position, row in enumerate(stale):
-        stages.turn_stale(tx, row, sequence)
-        tx.connection.execute(
-            insert(PRUNED).values(deletion=sequence, position=position, stage=row.id, adapter_sha256=row.adapter_sha256)
-        )
+    stages.turn_stale(tx, stale, sequence)
+    if stale:
+        proofs = [
+            {"deletion": sequence, "position": position, "stage": row.id, "adapter_sha256": row.adapter_sha256}
+            for position, row in enumerate(stale)
+        ]
+        tx.connection.execute(insert(PRUNED), proofs)
     hits = found.hits
-    shards: list[int | None] = [*sorted({hit.shard for hit in hits})]
-    for shard in shards or [None]:
-        detail = {
-            "request": request_id,
-            "hits": [[hit.slice, hit.records] for hit in hits if hit.shard == shard],
-        }
-        tx.event(EventKind.DELETION_ACCEPTED, shard, detail)
+    by_shard: dict[int | None, list[list[int]]] = {}
+    for hit in hits:
+        by_shard.setdefault(hit.shard, []).append([hit.slice, hit.records])
+    told = by_shard or {None: []}
+    tx.events(
+        EventKind.DELETION_ACCEPTED,
+        [(shard, {"request": request_id, "hits": places}) for shard, places in told.items()],
+    )
     stopped = tuple(row.id for row in stale)
     return Receipt(request_id, tx.now, len(found.ids), found.already_deleted, found.unknown, hits, stopped)
 
 
 def _leave_slices(connection: Connection, found: Resolved, sequence: int) -> None:
     """Take the records out of the digests of their slices, and keep what each digest was."""
-    for (shard, index), digests in sorted(found.digests.items()):
-        place = (SLICES.c.shard == shard, SLICES.c.slice == index)
-        row = connection.execute(select(SLICES.c.records, SLICES.c.lthash, SLICES.c.digest).where(*place)).one()
-        lthash = LtHash16(row.lthash, row.records)
-        lthash.remove(digests)
-        after = lthash.digest()
-        connection.execute(
-            update(SLICES).where(*place).values(records=lthash.members, lthash=lthash.state, digest=after)
-        )
-        connection.execute(
-            insert(HITS).values(
-                deletion=sequence,
-                shard=shard,
-                slice=index,
-                records=len(digests),
-                digest_before=row.digest,
-                digest_after=after,
-            )
-        )
+    shards: dict[int, list[int]] = {}
+    for shard, index in sorted(found.digests):
+        shards.setdefault(shard, []).append(index)
+    for shard, indices in shards.items():
+        changed, hits = [], []
+        for row in connection.execute(_SLICES, {"of_shard": shard, "of_slices": indices}).all():
+            digests = found.digests[shard, row.slice]
+            lthash = LtHash16(row.lthash, row.records)
+            lthash.remove(digests)
+            after = lthash.digest()
+            place = {"of_shard": shard, "of_slice": row.slice}
+            changed.append({**place, "records": lthash.members, "lthash": lthash.state, "digest": after})
+            hit = {"deletion": sequence, "shard": shard, "slice": row.slice, "records": len(digests)}
+            hits.append({**hit, "digest_before": row.digest, "digest_after": after})
+        connection.execute(_SLICE_LEFT, changed)
+        connection.execute(insert(HITS), hits)
+
+
+# Built once: a single deletion is a dozen small statements, and building them costs more than running them.
+_SLICES = select(SLICES.c.slice, SLICES.c.records, SLICES.c.lthash, SLICES.c.digest).where(
+    SLICES.c.shard == bindparam("of_shard"), SLICES.c.slice.in_(bindparam("of_slices", expanding=True))
+)
+_SLICE_LEFT = (
+    update(SLICES)
+    .where(SLICES.c.shard == bindparam("of_shard"), SLICES.c.slice == bindparam("of_slice"))
+    .values(records=bindparam("records"), lthash=bindparam("lthash"), digest=bindparam("digest"))
+)

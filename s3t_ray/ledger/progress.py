@@ -41,10 +41,10 @@ def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
 
 
 def find(connection: Connection, request_id: str) -> Row[Any]:
-    """The row of a deletion; LedgerError: there is none."""
+    """The row of a deletion; NoSuchDeletion: there is none."""
     row = connection.execute(select(DELETIONS).where(DELETIONS.c.request_id == request_id)).one_or_none()
     if row is None:
-        raise LedgerError(f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions")
+        raise NoSuchDeletion(f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions")
     return row
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, Connection
 
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.ledger.lthash import MEMBER_BYTES
@@ -84,41 +84,53 @@ def resolve(connection: Connection, request: Request) -> Resolved:
     found = Resolved()
     ids: set[bytes] = set()
     subjects: set[bytes] = set()
-    for row in _rows(connection, RECORDS.c.id_hmac, request.ids):
-        ids.add(row.id_hmac)
-        _note(found, row)
-    for row in _rows(connection, RECORDS.c.subject_hmac, request.subjects):
-        subjects.add(row.subject_hmac)
-        if row.id_hmac not in ids:
-            _note(found, row)
+    for identity, _, *rest in _rows(connection, RECORDS.c.id_hmac, request.ids):
+        ids.add(identity)
+        _note(found, identity, *rest)
+    for identity, subject, *rest in _rows(connection, RECORDS.c.subject_hmac, request.subjects):
+        subjects.add(subject)
+        if identity not in ids:
+            _note(found, identity, *rest)
     found.unknown_ids = tuple(name for name in request.ids if name not in ids)
     found.unknown_subjects = tuple(name for name in request.subjects if name not in subjects)
     return found
 
 
-def chunks(names: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Pieces small enough to be bound to one statement."""
-    for start in range(0, len(names), BATCH):
-        yield names[start : start + BATCH]
+def mark_deleted(connection: Connection, ids: Sequence[bytes], deletion: int) -> None:
+    """Put the tombstone of this deletion on these records."""
+    for names, values in _pieces(connection, RECORDS.c.id_hmac, ids):
+        connection.exec_driver_sql(f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {names}", values)
 
 
 def _rows(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[Any]:
-    query = select(
-        RECORDS.c.id_hmac,
-        RECORDS.c.subject_hmac,
-        RECORDS.c.digest,
-        RECORDS.c.shard,
-        RECORDS.c.slice,
-        RECORDS.c.deletion,
-    )
-    for chunk in chunks(names):
-        yield from connection.execute(query.where(column.in_(chunk)))
+    """(id, subject, digest, shard, slice, deletion) of the records so named."""
+    for wanted, values in _pieces(connection, column, names):
+        yield from connection.exec_driver_sql(
+            f"SELECT id_hmac, subject_hmac, digest, shard, slice, deletion FROM s3t_records WHERE {wanted}",
+            values,
+        )
 
 
-def _note(found: Resolved, row: Any) -> None:
-    if row.deletion is None:
-        found.ids.append(row.id_hmac)
-        found.digests.setdefault((row.shard, row.slice), []).append(row.digest)
+def _pieces(
+    connection: Connection, column: Column[Any], names: Sequence[bytes]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Conditions on so many names that they can be bound to one statement, with the values to bind.
+
+    In the driver's own SQL: compiling a list of thousands of values takes SQLAlchemy longer than
+    the database needs to answer it.
+    """
+    for start in range(0, len(names), BATCH):
+        piece = names[start : start + BATCH]
+        if connection.dialect.name == "postgresql":
+            yield f"{column.name} = ANY(%s)", (list(piece),)
+        else:
+            yield f"{column.name} IN ({','.join('?' * len(piece))})", tuple(piece)
+
+
+def _note(found: Resolved, identity: bytes, digest: bytes, shard: int, index: int, deletion: int | None) -> None:
+    if deletion is None:
+        found.ids.append(identity)
+        found.digests.setdefault((shard, index), []).append(digest)
     else:
         found.already_deleted += 1
-        found.earlier.add(row.deletion)
+        found.earlier.add(deletion)

@@ -8,10 +8,10 @@ turned stale there. A live stage's ancestors are always live.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.records import require_run
@@ -85,13 +85,14 @@ def mark_stale(tx: Transaction, stage_ids: Iterable[str]) -> tuple[str, ...]:
     """See `Ledger.mark_stale`."""
     wanted = set(stage_ids)
     rows = _known(tx.connection, wanted)
-    stale: list[str] = []
-    for shard in sorted({row.shard for row in rows}):
-        for row in live_rows(tx.connection, [shard]):
-            if row.id in wanted or wanted.intersection(json.loads(row.ancestors)):
-                turn_stale(tx, row, None)
-                stale.append(row.id)
-    return tuple(stale)
+    stale = [
+        row
+        for shard in sorted({row.shard for row in rows})
+        for row in live_rows(tx.connection, [shard])
+        if row.id in wanted or wanted.intersection(json.loads(row.ancestors))
+    ]
+    turn_stale(tx, stale, None)
+    return tuple(row.id for row in stale)
 
 
 def mark_purged(tx: Transaction, stage_ids: Iterable[str]) -> None:
@@ -127,12 +128,19 @@ def unpurged_before(connection: Connection, deletion: int, places: frozenset[tup
     return [row.id for row in connection.execute(query) if _learned_from(row, places)]
 
 
-def turn_stale(tx: Transaction, row: Row[Any], deletion: int | None) -> None:
-    """live -> stale, by this deletion, or (None) because it is not wanted."""
-    tx.connection.execute(
-        update(STAGES).where(STAGES.c.id == row.id).values(state=str(StageState.STALE), pruned_by=deletion)
-    )
-    tx.event(EventKind.STAGE_STALE, row.shard, {"stage": row.id})
+def turn_stale(tx: Transaction, rows: Sequence[Row[Any]], deletion: int | None) -> None:
+    """live -> stale, by this deletion, or (None) because they are not wanted."""
+    if not rows:
+        return
+    tx.connection.execute(_TURN_STALE, [{"stage": row.id, "by": deletion} for row in rows])
+    tx.events(EventKind.STAGE_STALE, [(row.shard, {"stage": row.id}) for row in rows])
+
+
+_TURN_STALE = (
+    update(STAGES)
+    .where(STAGES.c.id == bindparam("stage"))
+    .values(state=str(StageState.STALE), pruned_by=bindparam("by"))
+)
 
 
 def _learned_from(row: Row[Any], places: frozenset[tuple[int, int]]) -> bool:

@@ -7,7 +7,7 @@ numbers given out here follow the order of commits.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 
 from sqlalchemy import Connection, insert, update
@@ -41,13 +41,19 @@ class Transaction:
 
     def event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
         """Add a line to the history."""
-        line = json.dumps(detail, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        added = Event(self.next_sequence(), self.now, str(kind), shard, line)
-        self.connection.execute(
-            insert(EVENTS).values(
-                sequence=added.seq, at=added.at, kind=added.kind, shard=added.shard, detail=added.detail
+        return self.events(kind, [(shard, detail)])[0]
+
+    def events(self, kind: str, lines: Iterable[tuple[int | None, Mapping[str, object]]]) -> list[Event]:
+        """Add lines of one kind to the history: (shard, detail)."""
+        added = [Event(self.next_sequence(), self.now, str(kind), shard, _json(detail)) for shard, detail in lines]
+        if added:
+            self.connection.execute(
+                _ADD,
+                [
+                    {"sequence": line.seq, "at": line.at, "kind": line.kind, "shard": line.shard, "detail": line.detail}
+                    for line in added
+                ],
             )
-        )
         return added
 
     def store_head(self) -> None:
@@ -57,3 +63,10 @@ class Transaction:
             self.connection.execute(
                 update(HEAD).values(sequence=head.sequence, epoch=head.epoch, holder=head.holder, beats=head.beats)
             )
+
+
+_ADD = insert(EVENTS)
+
+
+def _json(detail: Mapping[str, object]) -> str:
+    return json.dumps(detail, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

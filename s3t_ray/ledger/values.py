@@ -213,5 +213,9 @@ class DuplicateRecord(DataError):
         return type(self), (self.id_hmac, self.problem, self.fix)
 
 
+class NoSuchDeletion(LedgerError):
+    """The ledger has no deletion of this request id."""
+
+
 class Fenced(LedgerError):
     """A newer scheduler has taken the lease: the writer must stop."""

@@ -17,7 +17,7 @@ def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
     row = run.row
     views = {shard: view_shard(run, shard) for shard in range(row.shards)}
     failures = tuple(Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts) for f in run.ledger.failures())
-    deletions = tuple(_deletion(row) for row in run.ledger.deletions())
+    deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     return Status(
         name=row.name,
@@ -53,7 +53,8 @@ def _shard(view: ShardView, running: Iterable[RunningStage], failures: Iterable[
     )
 
 
-def _deletion(row: DeletionRow) -> DeletionStatus:
+def deletion_status(row: DeletionRow) -> DeletionStatus:
+    """Where one deletion stands."""
     end = row.times.restored or datetime.now(UTC).isoformat()
     age = (datetime.fromisoformat(end) - datetime.fromisoformat(row.times.accepted)).total_seconds()
     return DeletionStatus(

@@ -11,7 +11,7 @@ live, never writes. Every method may be called from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -75,6 +75,18 @@ class Ensemble:
                     loaded[name] = load_stage(self._store, chain[:depth], self._base)
         return self._service.swap(
             lambda now: now if now.version > version else assemble(self._base, version, told, loaded)
+        ).version
+
+    def prune(self, version: int, live: Set[str]) -> int:
+        """Take every stage out of service that is not in `live`, and the stages that rest on it; the version then.
+
+        Reads nothing from the store, so that it cannot fail. A `set_live` of an older version that is on its
+        way is void from here on.
+        """
+        return self._service.swap(
+            lambda now: now
+            if now.version > version
+            else assemble(self._base, version, tuple(_live_part(chain, live) for chain in now.chains), now.stages)
         ).version
 
     def logits(self, input_ids: Sequence[int]) -> Tensor:
@@ -182,7 +194,7 @@ class Ensemble:
                 f"this replica serves live set {now.version}, and was told of live set {version}, which is older",
                 "number live sets upward from the version that the replica says it serves",
             )
-        kept = tuple(_loaded_part(chain, now.stages) for chain in told)
+        kept = tuple(_live_part(chain, now.stages) for chain in told)
         return assemble(self._base, version, kept, now.stages)
 
     def _checked(self, chains: Mapping[int, Chain]) -> tuple[Chain, ...]:
@@ -198,8 +210,8 @@ def _started(live: LiveSet) -> Started:
     return Started(told.version, told.depths, tuple(name for chain in live.chains for name in chain))
 
 
-def _loaded_part(chain: Chain, loaded: Mapping[str, LoadedStage]) -> Chain:
+def _live_part(chain: Chain, live: Container[str]) -> Chain:
     for length, name in enumerate(chain):
-        if name not in loaded:
+        if name not in live:
             return chain[:length]
     return chain

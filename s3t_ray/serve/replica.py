@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from transformers import AutoTokenizer
@@ -45,6 +45,14 @@ class Replica:
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
         """The version in service once this is done; see `Ensemble.set_live`."""
         return self._ensemble.set_live(version, chains)
+
+    def prune(self, version: int, live: Set[str]) -> int:
+        """Take every stage out of service that is not in `live`; see `Ensemble.prune`."""
+        return self._ensemble.prune(version, live)
+
+    def prompt_tokens(self, prompt: Prompt) -> int:
+        """How many tokens the model reads before it answers, template included."""
+        return len(self._ids(prompt))
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0

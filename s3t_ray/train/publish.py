@@ -11,6 +11,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from s3t_ray import __version__
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
@@ -137,7 +139,17 @@ def versions() -> dict[str, str]:
     found = {name: version(name) for name in _PACKAGES}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
-    return found | {"python": platform.python_version()}
+    return found | {"python": platform.python_version(), "s3t_ray": __version__, "engine": _engine_digest()}
+
+
+@cache
+def _engine_digest() -> str:
+    """Digest of our own sources that stand between records and weights: a replay by other code may differ."""
+    package = Path(__file__).parent.parent
+    hasher = hashlib.sha256()
+    for source in sorted([*package.glob("train/*.py"), *package.glob("data/*.py")]):
+        hasher.update(source.read_bytes())
+    return hasher.hexdigest()[:16]
 
 
 def machine(device: torch.device) -> dict[str, str]:

@@ -77,6 +77,15 @@ def test_digests_of_today_do_not_pass_a_stage_of_yesterday(ledger: Ledger, epoch
     assert not ledger.accept_stage(epoch, first, adapter(first), digests(ledger, 0))
 
 
+def test_every_slice_it_was_trained_on_counts(ledger: Ledger, epoch: int) -> None:
+    """Also an earlier one, which the stage's own id does not show."""
+    first, second, _ = chain(ledger)
+    train(ledger, epoch, [first])
+    trained_on = digests(ledger, 0)
+    assert not ledger.accept_stage(epoch, second, adapter(second), {**trained_on, 0: "e" * 64})
+    assert ledger.accept_stage(epoch, second, adapter(second), trained_on)
+
+
 def test_another_recipe_is_refused(ledger: Ledger, epoch: int) -> None:
     other = plan_shard(0, ((0, 1, 2),), digests(ledger, 0), "f" * 64)
     stage = other.stages[other.chains[0][0]]

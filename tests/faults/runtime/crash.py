@@ -1,0 +1,219 @@
+"""Kills a life at each of its durable steps, lives on, and looks whether every promise is kept.
+
+In: a folder on a quick disk. Out: the points of all phases, and a verdict on each. A point's child is
+forked from this process, so imports are paid once; this process itself opens no ledger and starts no
+thread. Snapshots let each point pay for its own phase only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s3t_ray.runtime.run import Run
+from tests.fakes import adapters
+from tests.faults.runtime import life
+from tests.faults.runtime.moments import Moments
+from tests.faults.runtime.promises import Adapters, found_in, published_and_wanted, unkept
+
+SOURCES = ("data.jsonl", "held.jsonl")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """The `number`-th durable step of a phase, and what it is."""
+
+    phase: str
+    number: int
+    operation: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a kill at `point` broke: nothing, if `problems` is empty. `again`: where the restart was killed too."""
+
+    point: Point
+    again: int | None
+    problems: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Child:
+    """What a forked child told, and how it ended (minus a signal's number, if by one)."""
+
+    lines: tuple[str, ...]
+    code: int
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """The lines of a child that was to reach its end."""
+        assert self.code == 0, f"the child ended with {self.code}: {self.lines}"
+        return self.lines
+
+    @property
+    def receipts(self) -> list[str]:
+        return [line for line in self.lines if line.startswith("receipt ")]
+
+
+@dataclass
+class Crashes:
+    """All points of all phases. Call `prepare` first."""
+
+    folder: Path
+    points: list[Point] = field(default_factory=list)
+    _expected: dict[int, Adapters] = field(default_factory=dict)
+
+    @property
+    def _life(self) -> Path:
+        """Where every life is lived: its config and ledger name absolute paths."""
+        return self.folder / "life"
+
+    def prepare(self) -> None:
+        """Live every phase once undisturbed: its points, the state that it begins with, and what must come out."""
+        life.write_data(self._life)
+        self._keep("")
+        for phase, (after, live) in life.PHASES.items():
+            self._restore(after or "")
+            recorded = in_child(lambda tell, live=live: self._record(tell, live))
+            for number, line in enumerate(recorded.whole):
+                operation, _, path = line.partition(" ")
+                self.points.append(Point(phase, number, operation, path))
+            self._keep(phase)
+        for count in range(len(life.requests(self._life)) + 1):
+            reference = self.folder / f"reference-{count}"
+            life.write_data(reference, without=life.deleted_by(reference, count))
+            (line,) = in_child(lambda tell, reference=reference: tell(_reference(reference))).whole
+            self._expected[count] = _read_reference(line)
+
+    def judge(self, point: Point, again: int | None = None) -> Verdict:
+        """Kill at the point, and the restart at its step `again`; then restart, settle and check."""
+        began = time.monotonic()
+        after, live = life.PHASES[point.phase]
+        self._restore(after or "")
+        first = in_child(lambda tell: self._doomed(tell, live, point.number))
+        receipts = first.receipts
+        problems = [] if first.code == -signal.SIGKILL else [f"was not reached: {first.lines}"]
+        if again is not None:
+            receipts += in_child(lambda tell: self._doomed(tell, self._live_on(first.receipts), again)).receipts
+        last = in_child(lambda tell: self._live_on(receipts)(self._life, tell))
+        problems += [line.removeprefix("problem ") for line in last.lines if line.startswith("problem ")]
+        if last.code:
+            problems.append(f"the restart ended with {last.code}: {last.lines[-1:]}")
+        return Verdict(point, again, tuple(problems), time.monotonic() - began)
+
+    def _record(self, tell: Tell, live: life.Phase) -> None:
+        moments = Moments(self._life, lambda operation, path: tell(f"{operation} {path}"))
+        moments.watch()
+        live(self._life, lambda line: moments.say("acknowledge", line))
+
+    def _doomed(self, tell: Tell, live: life.Phase, number: int) -> None:
+        """Live until the step, and die there; what was acknowledged before it has been told."""
+        left = number
+
+        def count_down(_operation: str, _path: str) -> None:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+        moments = Moments(self._life, count_down)
+        moments.watch()
+
+        def acknowledge(line: str) -> None:
+            moments.say("acknowledge", line)
+            tell(line)
+
+        live(self._life, acknowledge)
+
+    def _live_on(self, receipts: Sequence[str]) -> life.Phase:
+        def go_on(folder: Path, tell: Tell) -> None:
+            """Restart, settle, check; then ask for every deletion (again), settle and check once more."""
+            config = life.config_of(folder)
+            with Run.create(config) as run:
+                before = published_and_wanted(run)
+            lived = life.Life(config)
+            lived.settle()
+            run = lived.run
+            twice = before & {job.stage_id for job in lived.workers.trained}
+            problems = [f"trained again though it was published: {sorted(twice)}"] if twice else []
+            acknowledged = [line.split()[2] for line in receipts]
+            count = len(run.ledger.deletions())
+            problems += unkept(run, acknowledged, self._expected[count]) + self._leaks(count)
+            for number in range(len(life.requests(folder))):
+                life.accept(run, folder, number, tell)
+            lived.settle()
+            last = len(life.requests(folder))
+            problems += unkept(run, acknowledged, self._expected[last]) + self._leaks(last)
+            for problem in dict.fromkeys(problems):
+                tell(f"problem {problem}")
+
+        return go_on
+
+    def _leaks(self, count: int) -> list[str]:
+        gone = life.deleted_by(self._life, count)
+        return found_in(self._life, [*gone, *map(life.secret, gone)], SOURCES)
+
+    def _keep(self, phase: str) -> None:
+        shutil.copytree(self._life, self.folder / f"after-{phase}")
+
+    def _restore(self, phase: str) -> None:
+        shutil.rmtree(self._life)
+        shutil.copytree(self.folder / f"after-{phase}", self._life)
+
+
+def in_child(work: Callable[[Tell], None]) -> Child:
+    """Run `work` in a fork, to its end or its death."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run_and_exit(work, writer)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        lines = pipe.read().splitlines()
+    return Child(tuple(lines), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def _run_and_exit(work: Callable[[Tell], None], writer: int) -> None:
+    def tell(line: str) -> None:
+        os.write(writer, f"{line}\n".encode())
+
+    code = 1
+    try:
+        work(tell)
+        code = 0
+    finally:
+        if code:
+            tell("error " + json.dumps(traceback.format_exc()))
+        os._exit(code)
+
+
+def _reference(folder: Path) -> str:
+    lived = life.Life(life.config_of(folder))
+    lived.settle()
+    return json.dumps([[shard, slices, data.hex()] for (shard, slices), data in adapters(lived.run).items()])
+
+
+def _read_reference(line: str) -> Adapters:
+    return {(shard, tuple(slices)): bytes.fromhex(data) for shard, slices, data in json.loads(line)}
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder on the quickest disk there is: durable steps are counted here, not timed."""
+    shared = Path("/dev/shm")
+    parent = shared if os.access(shared, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="s3t-crash-", dir=parent) as folder:
+        yield Path(folder)
