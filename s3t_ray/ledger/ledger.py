@@ -132,7 +132,7 @@ class Ledger:
             return progress.read_deletions(connection, state)
 
     def deletion(self, request_id: str) -> DeletionRow:
-        """One deletion. LedgerError: there is none of this id."""
+        """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
         with self._database.read() as connection:
             return progress.read_deletion(connection, request_id)
 

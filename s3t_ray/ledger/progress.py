@@ -17,7 +17,15 @@ from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import stages
 from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, RECORDS, SLICES
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import DeletionRow, DeletionState, DeletionTimes, EventKind, Hit, Receipt
+from s3t_ray.ledger.values import (
+    DeletionRow,
+    DeletionState,
+    DeletionTimes,
+    EventKind,
+    Hit,
+    NoSuchDeletion,
+    Receipt,
+)
 
 _EVENTS = {
     DeletionState.PRUNED: EventKind.DELETION_PRUNED,

@@ -93,6 +93,7 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
     """Erase the slice's stored hidden states that were computed for another digest than today's."""
     (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
     root = f"{layout.HIDDEN}/{run.row.base_digest[:16]}/{layout.shard_folder(shard)}/{slice_index}"
+    run.store.sweep(root)  # what a killed upload left has another name, which `files` does not show
     stale = {"/".join(path.split("/")[:5]) for path in run.store.files(root)} - {f"{root}/{state.digest}"}
     for folder in sorted(stale):
         run.store.delete(folder)

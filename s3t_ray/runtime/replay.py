@@ -29,17 +29,19 @@ from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
     """`count` live stages in whole chains: every chosen stage's ancestors are chosen too, and come before it.
 
-    All of them when there are fewer. Pure; the same seed chooses the same stages.
+    All of them when there are fewer. Deep ones are preferred: a stage rests on all that stands above it in
+    its chain. Pure; the same seed chooses the same stages.
     """
     dice = random.Random(seed)
     chosen: dict[str, Stage] = {}
     candidates = [view.plan.stages[name] for view in views.values() for name in view.plan.stages if name in view.live]
     dice.shuffle(candidates)
-    for stage in candidates:
-        chain = [views[stage.shard].plan.stages[name] for name in stage.chain]
-        fresh = [part for part in chain if part.id not in chosen]
-        if len(chosen) + len(fresh) <= count:
-            chosen.update((part.id, part) for part in fresh)
+    for depth in range(min(count, max((stage.depth for stage in candidates), default=0)), 0, -1):
+        for stage in candidates:
+            chain = [views[stage.shard].plan.stages[name] for name in stage.chain]
+            fresh = [part for part in chain if part.id not in chosen]
+            if len(fresh) == depth and len(chosen) + depth <= count:
+                chosen.update((part.id, part) for part in fresh)
     return tuple(sorted(chosen.values(), key=lambda stage: (stage.shard, stage.depth, stage.slices)))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from s3t_ray.serve.generate import Choice, decode
 from s3t_ray.serve.liveset import LiveSet, assemble
 from s3t_ray.serve.lora import applied, install_hooks
 from s3t_ray.serve.service import Lease, Revoked, Service
-from s3t_ray.serve.stage import LoadedStage, load_stage
+from s3t_ray.serve.stage import load_stage
 from s3t_ray.serve.values import Chain, Classified, Ended, EvalReport, Finish, Generated, Live, Started, Token
 from s3t_ray.store.store import Store
 
@@ -83,11 +84,7 @@ class Ensemble:
         Reads nothing from the store, so that it cannot fail. A `set_live` of an older version that is on its
         way is void from here on.
         """
-        return self._service.swap(
-            lambda now: now
-            if now.version > version
-            else assemble(self._base, version, tuple(_live_part(chain, live) for chain in now.chains), now.stages)
-        ).version
+        return self._service.swap(lambda now: self._pruned(now, version, live)).version
 
     def logits(self, input_ids: Sequence[int]) -> Tensor:
         """The ensemble's averaged logits, float32: [T, V] for text, [C] for classification."""
@@ -196,6 +193,12 @@ class Ensemble:
             )
         kept = tuple(_live_part(chain, now.stages) for chain in told)
         return assemble(self._base, version, kept, now.stages)
+
+    def _pruned(self, now: LiveSet, version: int, live: Set[str]) -> LiveSet:
+        if now.version > version:
+            return now
+        kept = tuple(_live_part(chain, live) for chain in now.chains)
+        return replace(now, version=version) if kept == now.chains else assemble(self._base, version, kept, now.stages)
 
     def _checked(self, chains: Mapping[int, Chain]) -> tuple[Chain, ...]:
         shards = self._config.shards

@@ -12,8 +12,8 @@ from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.certificate import verify_chain
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import view_shard
 from s3t_ray.runtime.verify import verify
+from s3t_ray.runtime.view import view_shard
 from tests.fakes import adapters
 
 Adapters = Mapping[tuple[int, tuple[int, ...]], bytes]

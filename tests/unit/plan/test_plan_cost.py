@@ -97,7 +97,7 @@ def test_lora_counts_the_modules_it_is_given(make_config: Callable[..., Config])
 def test_shared_stages_count_once(work: Work, make_config: Callable[..., Config]) -> None:
     config = make_config(shards=5, slices=5, budget=10, kind="chains")
     by_shard = [orders(config, shard) for shard in range(5)]
-    plans = [plan_shard(shard, each, {s: "" for s in range(5)}, "r") for shard, each in enumerate(by_shard)]
+    plans = [plan_shard(shard, each, dict.fromkeys(range(5), ""), "r") for shard, each in enumerate(by_shard)]
     stages = [stage for plan in plans for stage in plan.stages.values()]
     cost = plan_cost(work, by_shard)
     assert count_stages(by_shard).total() == cost.training.stages == len(stages) == 5 * 45

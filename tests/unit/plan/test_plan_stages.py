@@ -135,7 +135,7 @@ def test_live_depth_is_what_stands_without_a_gap(orders: list[tuple[int, ...]], 
 def test_a_plan_depends_on_nothing_but_its_arguments(make_plan: Callable[..., ShardPlan]) -> None:
     orders = ((0, 1, 2), (1, 2, 0))
     reordered = {2: "d2", 0: "d0", 1: "d1"}
-    assert make_plan(orders) == make_plan(orders, digests=reordered) == make_plan(tuple(list(orders)))
+    assert make_plan(orders) == make_plan(orders, digests=reordered) == make_plan(tuple(orders))
 
 
 def test_names_do_not_depend_on_which_other_orders_there_are(make_plan: Callable[..., ShardPlan]) -> None:

@@ -1,0 +1,156 @@
+"""A serving replica that follows the ledger: it never hands out an answer that rests on a stale stage.
+
+In: the run's storage URI. Out: answers, each released only after a ledger read that began when it was
+complete showed every stage it rests on live. So the promise needs no scheduler: from a deletion's
+receipt on nothing is answered by a stage that saw the record, and when the ledger cannot be read
+nothing is answered at all. The scheduler's `set_live` makes it prune at once and confirms; what is new
+is loaded in the background. A plain class; `app.py` makes it a Ray actor.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+from s3t_ray.config.load import dump_config
+from s3t_ray.errors import S3TError
+from s3t_ray.runtime.run import CONFIG_FILE, Run
+from s3t_ray.runtime.view import view_shard
+from s3t_ray.serve.replica import Prompt, Replica
+from s3t_ray.serve.values import Chain, Completion, Ended, Live, Piece, Started, Wish
+from s3t_ray.serve.watch import LedgerWatch
+
+FOLLOW_SECONDS = 1.0
+"""Between two looks at the ledger when nobody asks for an answer."""
+
+_log = logging.getLogger(__name__)
+
+
+class Following:
+    """One replica of the run at `run_uri`. Every method may be called from any thread."""
+
+    def __init__(self, run_uri: str, threads: int | None = None) -> None:
+        self._uri = run_uri
+        self._run = Run.open(run_uri)
+        self._config_text = self._run.store.read_bytes(CONFIG_FILE)
+        self._replica = Replica(
+            dump_config(self._run.config), str(self._run.base), self._run.location.storage_uri, threads
+        )
+        self._watch = LedgerWatch(self._run.ledger, self._replica.prune)
+        self._in_service: dict[int, Chain] = {}
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._cancelled: set[str] = set()
+        self.load()
+        self._follower = threading.Thread(target=self._follow, name="s3t-follow", daemon=True)
+        self._follower.start()
+
+    def ready(self) -> Live:
+        """What is in service. Raises LedgerError when the ledger cannot be read: then nothing is answered."""
+        self._watch.live()
+        return self._replica.ready()
+
+    def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
+        """The scheduler's word that the live set has changed. Returns `version` once nothing stale is in service.
+
+        What to serve is read from the ledger, where it was committed before: so replicas agree whichever
+        scheduler tells them, and a fenced one can tell them nothing.
+        """
+        self._watch.live()
+        self._wake.set()
+        return version
+
+    def complete(self, wish: Wish) -> Completion:
+        """The whole answer. Raises DataError, ConfigError for what cannot be asked, LedgerError: no answer."""
+        while True:
+            answer = self._replica.generate(
+                wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed
+            )
+            if self._released(answer.stages):
+                return Completion(answer, self._replica.prompt_tokens(wish.prompt))
+
+    def stream(self, request: str, wish: Wish) -> Iterator[Started | Piece | Ended]:
+        """The answer as it grows, until it ends or `cancel(request)`. A further `Started` voids what came before."""
+        try:
+            while request not in self._cancelled:
+                for event in self._checked(wish):
+                    if request in self._cancelled:
+                        return
+                    yield event
+                    if isinstance(event, Ended):
+                        return
+        finally:
+            self._cancelled.discard(request)
+
+    def cancel(self, request: str) -> None:
+        """End a stream whose listener has gone."""
+        self._cancelled.add(request)
+
+    def load(self) -> bool:
+        """Put in service what the ledger says is live and the plan serves; whether that is done.
+
+        Raises S3TError: what could not be loaded is out of service, the rest serves.
+        """
+        position = self._watch.live().position
+        self._read_config()
+        chains = {shard: view_shard(self._run, shard).serving for shard in range(self._run.row.shards)}
+        if chains == self._in_service and self._replica.ready().depths == _depths(chains):
+            return True
+        if self._replica.set_live(position, chains) != position:
+            return False  # the ledger has moved on meanwhile
+        self._in_service = chains
+        return True
+
+    def close(self) -> None:
+        """Stop following; the ledger is closed, so nothing is answered any more."""
+        self._closed.set()
+        self._wake.set()
+        self._follower.join()
+        self._run.close()
+
+    def _released(self, stages: Sequence[str]) -> bool:
+        """Whether an answer that is complete may go out: every stage is live in a read that begins now."""
+        return self._watch.live().live.issuperset(stages)
+
+    def _checked(self, wish: Wish) -> Iterator[Started | Piece | Ended]:
+        """One stream of the ensemble without what rests on stale stages; it begins anew by itself then.
+
+        After an end that was withheld the caller asks again.
+        """
+        stages: tuple[str, ...] = ()
+        for event in self._replica.stream(
+            wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed
+        ):
+            if isinstance(event, Started):
+                stages = event.stages
+            if self._released(stages):
+                yield event
+
+    def _read_config(self) -> None:
+        """Follow a config that a later `s3t train` gave the run: other orders, another budget."""
+        text = self._run.store.read_bytes(CONFIG_FILE)
+        if text != self._config_text:
+            with Run.open(self._uri) as newer:
+                self._run.config = newer.config
+            self._config_text = text
+
+    def _follow(self) -> None:
+        problem = ""
+        while not self._closed.is_set():
+            self._wake.wait(FOLLOW_SECONDS)
+            self._wake.clear()
+            if self._closed.is_set():
+                return
+            try:
+                if not self.load():
+                    self._wake.set()
+                problem = ""
+            except S3TError as error:
+                if error.problem != problem:
+                    problem = error.problem
+                    _log.warning("cannot follow the run: %s", problem)
+
+
+def _depths(chains: Mapping[int, Chain]) -> tuple[int, ...]:
+    return tuple(len(chains[shard]) for shard in sorted(chains))
