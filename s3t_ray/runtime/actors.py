@@ -16,9 +16,10 @@ from s3t_ray.errors import S3TError, StoreError, TrainError
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
-from s3t_ray.runtime.groups import RayWorkers, group_count
+from s3t_ray.runtime.groups import RayWorkers
 from s3t_ray.runtime.metrics import RayMetrics
 from s3t_ray.runtime.reports import Failure, Report, RunningStage
+from s3t_ray.runtime.resources import group_count
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
 from s3t_ray.runtime.shard import Shard

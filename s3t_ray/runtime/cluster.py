@@ -15,7 +15,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
+from s3t_ray.runtime.resources import group_count
 
 NAMESPACE = "s3t_ray"
 
@@ -85,6 +87,13 @@ def _own_sigterm_handler() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread() and callable(before):
         signal.signal(signal.SIGTERM, before)
+
+
+def check_fits_cluster(config: Config) -> None:
+    """Raise ClusterError when the connected cluster can never hold the worker groups that the config asks for."""
+    import ray
+
+    group_count(config, ray.cluster_resources())
 
 
 def _token_is_set() -> bool:

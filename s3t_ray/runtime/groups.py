@@ -6,7 +6,6 @@ again; what it was training is reported as lost, and the scheduler decides what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,43 +16,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ClusterError, S3TError
+from s3t_ray.errors import S3TError
 from s3t_ray.runtime.reports import RunningStage
+from s3t_ray.runtime.resources import bundles
 from s3t_ray.runtime.worker import Rank
 from s3t_ray.runtime.workers import Finished
 from s3t_ray.train.job import Progress, StageJob
 
 RECYCLE_AFTER_STAGES = 500
 """DeepSpeed leaves about 1 MB behind an engine (DeepSpeed issue 7204): a group is renewed after this many."""
-
-
-def bundles(config: Config) -> list[dict[str, float]]:
-    """Ray resources of one worker group, a bundle a rank."""
-    bundle: dict[str, float] = {"CPU": config.workers.cpus_per_rank}
-    if config.workers.gpus_per_rank:
-        bundle["GPU"] = config.workers.gpus_per_rank
-    return [bundle] * config.engine.ranks
-
-
-def group_count(config: Config, total: Mapping[str, float]) -> int:
-    """How many worker groups to start on a cluster of `total` resources.
-
-    `auto` fills the cluster, up to one group a sequence. Raises ClusterError when not even one fits,
-    or fewer than the config asks for.
-    """
-    need: dict[str, float] = {}
-    for bundle in bundles(config):
-        for resource, amount in bundle.items():
-            need[resource] = need.get(resource, 0) + amount
-    room = min(int(total.get(resource, 0) // amount) for resource, amount in need.items())
-    asked = config.workers.groups
-    if room < (1 if asked == "auto" else asked):
-        have = {resource: total.get(resource, 0) for resource in need}
-        raise ClusterError(
-            f"workers.groups = {asked} needs {need} a group, but the whole cluster has {have}: room for {room}",
-            "lower workers.groups, engine.ranks, workers.cpus_per_rank or workers.gpus_per_rank, or add nodes",
-        )
-    return min(room, config.shards * config.budget) if asked == "auto" else asked
 
 
 @dataclass

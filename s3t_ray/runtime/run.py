@@ -30,6 +30,13 @@ from s3t_ray.store.store import Store
 CONFIG_FILE = "config.yaml"
 
 
+def checked_base(config: Config) -> Path:
+    """Folder of the base model of `config`, once the config is known to fit it. Creates nothing. ConfigError."""
+    folder = find_base(config.model)
+    check_base(config, folder)
+    return folder
+
+
 class Run:
     """Config, store and ledger of one run. Close it, or use it as a context manager."""
 
@@ -78,6 +85,7 @@ class Run:
         """
         location = locate(config)
         check_outlives_job(location.storage_uri)
+        checked_base(config)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
         text = dump_config(config).encode()
@@ -101,9 +109,7 @@ class Run:
     @cached_property
     def base(self) -> Path:
         """Folder of the base model (downloads it when the config names a hub model)."""
-        folder = find_base(self.config.model)
-        check_base(self.config, folder)
-        return folder
+        return checked_base(self.config)
 
     @cached_property
     def keys(self) -> Keys:

@@ -179,16 +179,22 @@ class Scheduler:
                 continue
             self._purges.covering[shard] = tuple(requests)
             self._shards.start_purge(shard, tuple(sorted(self._stopped[shard])))
+        moved: set[str] = set()
         for deletion in pruned:
-            if _shards_of(deletion) <= self._purges.done[deletion.receipt.request_id]:
-                self._ledger.advance(self._epoch, deletion.receipt.request_id, DeletionState.PURGED)
-                self._purges.done.pop(deletion.receipt.request_id)
+            request = deletion.receipt.request_id
+            if _shards_of(deletion) <= self._purges.done[request] and moved.issuperset(deletion.waits_for):
+                self._ledger.advance(self._epoch, request, DeletionState.PURGED)
+                self._purges.done.pop(request)
+                moved.add(request)
 
     def restore(self) -> None:
         """Certify the purged deletions whose shards have healed as far as the policy asks."""
+        moved: set[str] = set()
         for deletion in self._ledger.deletions(DeletionState.PURGED):
-            if all(self._healed(self.views[shard]) for shard in _shards_of(deletion)):
+            healed = all(self._healed(self.views[shard]) for shard in _shards_of(deletion))
+            if healed and moved.issuperset(deletion.waits_for):
                 certify(self._run, self._epoch, deletion.receipt.request_id)
+                moved.add(deletion.receipt.request_id)
         for shard, view in self.views.items():
             if not self._missing(view):
                 self._unhealed_since.pop(shard, None)

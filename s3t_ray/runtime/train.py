@@ -12,11 +12,11 @@ from typing import Any
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.ledger.values import StageState
-from s3t_ray.runtime.cluster import connected
+from s3t_ray.runtime.cluster import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
 from s3t_ray.runtime.ingest import ingest
 from s3t_ray.runtime.reports import Status, TrainReport
-from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.run import Run, checked_base
 from s3t_ray.runtime.status import status
 
 
@@ -34,13 +34,14 @@ def train(
     ConfigError, DataError, ClusterError before anything starts; TrainError when stages were given up.
     """
     began = time.monotonic()
-    with Run.create(config) as run:
-        note(f"base model: {config.model.path}")
-        ingest(run, note)
-        run.check_recipe()
-        reused = len(run.ledger.stages(state=StageState.LIVE))
-        note("starting Ray")
-        with connected(address):
+    note(f"base model: {checked_base(config)}")
+    note("starting Ray")
+    with connected(address):
+        check_fits_cluster(config)
+        with Run.create(config) as run:
+            ingest(run, note)
+            run.check_recipe()
+            reused = len(run.ledger.stages(state=StageState.LIVE))
             last = drive(
                 run,
                 detached=address is not None,
@@ -48,15 +49,15 @@ def train(
                 until=lambda snapshot, state: snapshot.idle,
                 with_scheduler=with_scheduler,
             )
-        final = status(run)
-        watch(final)
-        if last.given_up:
-            worst = last.given_up[0]
-            raise TrainError(
-                f"{len(last.given_up)} stages were given up; "
-                f"{worst.stage_id[:12]} after {worst.attempts} attempts: {worst.error}",
-                "mend the cause and run the same command again: it trains only what is missing",
-            )
-        return TrainReport(
-            trained=last.trained, reused=reused, seconds=time.monotonic() - began, tokens=last.tokens, status=final
+            final = status(run)
+    watch(final)
+    if last.given_up:
+        worst = last.given_up[0]
+        raise TrainError(
+            f"{len(last.given_up)} stages were given up; "
+            f"{worst.stage_id[:12]} after {worst.attempts} attempts: {worst.error}",
+            "mend the cause and run the same command again: it trains only what is missing",
         )
+    return TrainReport(
+        trained=last.trained, reused=reused, seconds=time.monotonic() - began, tokens=last.tokens, status=final
+    )
