@@ -18,6 +18,8 @@ from safetensors.numpy import save, save_file
 from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
+from s3t_ray.errors import S3TError
+from s3t_ray.ledger.values import Fenced
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.ingest import ingest
 from s3t_ray.runtime.reports import RunningStage
@@ -122,9 +124,13 @@ class FakeWorkers:
         if error is not None:
             return Finished(group, job.stage_id, error=error)
         if job.stage_id in self._stopped:
+            self._stopped.discard(job.stage_id)
             return Finished(group, job.stage_id)
         self.before_publish(job)
-        return Finished(group, job.stage_id, result=self._publish(job))
+        try:
+            return Finished(group, job.stage_id, result=self._publish(job))
+        except S3TError as error_of_stage:
+            return Finished(group, job.stage_id, error=str(error_of_stage))
 
     def _publish(self, job: StageJob) -> StageResult:
         hasher = hashlib.sha256(repr((job.recipe_digest, job.base_digest, job.shard)).encode())
@@ -179,7 +185,12 @@ class FakeShards:
         return {shard: self._shards[shard].prune(self._epoch) for shard in shards}
 
     def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
-        self._done[shard] = self._shards[shard].purge(self._epoch, stopped)
+        try:
+            self._done[shard] = self._shards[shard].purge(self._epoch, stopped)
+        except Fenced:
+            raise
+        except S3TError as error:
+            self._done[shard] = error
 
     def finished_purges(self) -> dict[int, ShardView | Exception]:
         done, self._done = self._done, {}
@@ -192,8 +203,9 @@ class FakeReplicas:
     def __init__(self) -> None:
         self.live: list[dict[int, tuple[str, ...]]] = []
 
-    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> None:
+    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         self.live.append(dict(chains))
+        return ()
 
 
 class Cluster:

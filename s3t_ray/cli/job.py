@@ -25,10 +25,12 @@ _MESSAGE = b"stopped; nothing published is lost: submit the same job again and i
 def run_as_job(command: Callable[..., None]) -> None:
     """Run `command` with the arguments of this process; ends the process with the exit codes of `s3t`."""
     signal.signal(signal.SIGTERM, _stop)
-    app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+    app = typer.Typer(
+        cls=Commands, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    )
     app.callback()(_alone)
     app.command()(command)
-    app(args=[command.__name__, *sys.argv[1:]], prog_name="python jobs/")
+    app(args=[command.__name__, *sys.argv[1:]], prog_name="jobs")
 
 
 def _alone() -> None:

@@ -15,6 +15,9 @@ from s3t_ray.config.refusal import refusal
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Data, Task
 
+MOST_SLICES_IN_A_TABLE = 16
+"""Largest L for order kinds that look at all 2^L subsets of a shard's slices."""
+
 _SCHEMES = ("file", "s3", "gs")
 _PASSWORD = re.compile(r"://[^/@:]*:([^@]+)@|[?&]password=([^&]+)")
 _FROM_ENVIRONMENT = re.compile(r"(\$\{\w+\})+")
@@ -77,6 +80,7 @@ def check_orders(config: Config) -> None:
             f"{chains} chains of {slices} slices already reach the greatest depth after any deletions",
             f"set budget to 1..{chains}, or order.kind to random",
         )
+    _check_probabilities(config)
     if order.kind != "explicit":
         if order.sequences:
             raise refusal(
@@ -104,6 +108,48 @@ def check_orders(config: Config) -> None:
             )
     if len(set(order.sequences)) != budget:
         raise refusal("order.sequences", "an order twice", "it would train nothing new", "make each order different")
+
+
+def _check_probabilities(config: Config) -> None:
+    slices, order = config.slices, config.order
+    takes_them = order.kind in ("greedy", "bms")
+    if takes_them and slices > MOST_SLICES_IN_A_TABLE:
+        raise refusal(
+            "order.kind",
+            order.kind,
+            f"it looks at all subsets of a shard's slices, and {slices} slices have too many",
+            f"set slices to at most {MOST_SLICES_IN_A_TABLE}, or order.kind to cyclic or random",
+        )
+    rows = order.probabilities
+    if rows and not takes_them:
+        raise refusal(
+            "order.probabilities",
+            f"{len(rows)} rows",
+            f"order.kind {order.kind} does not look at them",
+            "remove order.probabilities, or set order.kind to greedy or bms",
+        )
+    if rows and len(rows) not in (1, config.shards):
+        raise refusal(
+            "order.probabilities",
+            f"{len(rows)} rows",
+            f"there are {config.shards} shards",
+            f"give 1 row for all shards, or {config.shards}",
+        )
+    for row in rows:
+        if len(row) != slices or sum(row) <= 0:
+            raise refusal(
+                "order.probabilities",
+                list(row),
+                f"it is not {slices} numbers with a sum above 0",
+                "give one number a slice; only their proportions count",
+            )
+    if order.depends_on_history and not rows and order.kind != "explicit":
+        raise refusal(
+            "order.depends_on_history",
+            "true",
+            f"order.kind {order.kind} without probabilities follows from the seed alone",
+            "set it to false, or give order.probabilities or order.sequences",
+        )
 
 
 def check_engine(config: Config) -> None:

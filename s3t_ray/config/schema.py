@@ -16,6 +16,7 @@ from s3t_ray.config.refusal import refusal
 from s3t_ray.config.shape import ModelShape, Section
 
 __all__ = [
+    "Closure",
     "Config",
     "Data",
     "Engine",
@@ -106,11 +107,18 @@ class Data(Section):
 class Order(Section):
     """In which orders a shard's slices are learned."""
 
-    kind: Literal["cyclic", "chains", "random", "explicit"] = "cyclic"
-    """How the B orders of a shard's slices are chosen: rotations (the paper's), symmetric chains (deepest
-    models after deletions), drawn from the seed, or those listed. Stages that orders share stay."""
+    kind: Literal["cyclic", "chains", "greedy", "bms", "random", "explicit"] = "cyclic"
+    """How the B orders of a shard's slices are chosen: rotations (the paper's), symmetric chains (deepest models
+    after uniform deletions), greedily for given probabilities, the paper's matching for them, drawn from the seed,
+    or those listed. Stages that orders share stay. docs/orders.md compares them."""
     sequences: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
     """The orders themselves, for `explicit` only: each a permutation of 0..L-1."""
+    probabilities: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] = ()
+    """How likely each slice is to lose a record, for `greedy` and `bms`: L numbers, in one row for all shards or
+    one row a shard. Only proportions count; empty: all alike."""
+    depends_on_history: bool = False
+    """Say true when earlier deletions had a say in `probabilities` or `sequences`: every certificate then says so,
+    because exactness does not cover what such a choice tells of deleted records (docs/orders.md)."""
 
 
 class Lora(Section):
@@ -199,6 +207,22 @@ class Requeue(Section):
     """batch: heal this long after the first deletion of a window."""
 
 
+class Closure(Section):
+    """How records like a deleted one are found. Nothing unasked is ever deleted."""
+
+    near_duplicates: bool = True
+    """Sketch every record when the data is read, so that a deletion can list records of nearly the same
+    content (exact duplicates are always listed). Costs about 0.3 ms and 400 bytes of the ledger a record."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Likeness (Jaccard, over shingles) from which on two records are near-duplicates. The index is made for
+    its value when the data is read: a lower one set later misses some."""
+    permutations: Annotated[int, Field(ge=16, le=256)] = 64
+    """Bytes of a record's sketch: the likeness is known to about 0.5 / sqrt(permutations). Fixed when the data
+    is read."""
+    shingle_words: PositiveInt = 5
+    """Words in a row that are compared as one. Fixed when the data is read."""
+
+
 class Storage(Section):
     """Where the run lives."""
 
@@ -245,6 +269,7 @@ class Config(Section):
     engine: Engine = Engine()
     workers: Workers = Workers()
     requeue: Requeue = Requeue()
+    closure: Closure = Closure()
     storage: Storage
     ledger: LedgerSettings = LedgerSettings()
     keys: Keys = Keys()

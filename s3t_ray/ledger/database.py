@@ -26,6 +26,7 @@ from s3t_ray.ledger.schema import HEAD
 from s3t_ray.ledger.transaction import Head, Transaction
 
 LOCK_WAIT_SECONDS = 60
+_LOG_WAIT_MILLISECONDS = 500
 _MIGRATION_LOCK = 0x53335452  # "S3TR": PostgreSQL's advisory lock for opening an empty database
 _FIXES = (
     ("not a database", "name the ledger's own file; if this is the ledger, restore it from a backup"),
@@ -84,6 +85,21 @@ class Database:
             transaction = Transaction(connection, Head(row.sequence, row.epoch, row.holder, row.beats), self.now())
             yield transaction
             transaction.store_head()
+
+    def forget_overwritten(self) -> None:
+        """Drop the log that still holds what was just erased from the tables, if nobody is reading from it.
+
+        SQLite: what is erased is overwritten in the file (`secure_delete`), and its log is emptied
+        here; while another process reads, the log stays until the next purge or the last close.
+        PostgreSQL: old row versions go with its vacuum and its log when the server recycles it, both
+        beyond a client's reach; they are keyed HMACs and signatures, never a content.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return
+        with self._refusals(), self._engine.raw_connection() as raw:
+            raw.execute(f"PRAGMA busy_timeout = {_LOG_WAIT_MILLISECONDS}")
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            raw.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}")
 
     def _bring_up_to_date(self, create: bool) -> None:
         with self.read() as connection:

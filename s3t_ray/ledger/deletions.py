@@ -12,21 +12,26 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import UnknownRecords
+from s3t_ray.ledger import closure as likeness
 from s3t_ray.ledger import progress, stages
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.records import require_run
 from s3t_ray.ledger.resolve import Request, Resolved, mark_deleted, resolve
 from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import Acceptance, DeletionState, EventKind, Preview, Receipt
+from s3t_ray.ledger.values import Acceptance, Closure, DeletionState, EventKind, Preview, Receipt
 
 REQUEST_ID_CHARACTERS = 16
 
 
-def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes]) -> Preview:
+def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes], closure: Closure) -> Preview:
     """See `Ledger.preview`."""
     require_run(connection)
-    found = resolve(connection, Request.of(ids, subjects))
+    found = resolve(connection, Request.of(ids, subjects, closure))
+    alike = likeness.find(connection, found, closure.threshold)
+    taken_along = likeness.take_along(connection, found, closure)
+    going = frozenset(found.ids)
+    near = alike.near_duplicates
     return Preview(
         found.hits,
         len(found.ids),
@@ -34,22 +39,28 @@ def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[byt
         found.unknown_ids,
         found.unknown_subjects,
         tuple(row.id for row in stages.dependents(connection, found.places)),
+        taken_along,
+        likeness.twins(alike.duplicates, going),
+        None if near is None else likeness.twins(near, going),
+        alike.forgotten,
     )
 
 
-def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes]) -> Acceptance:
+def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], closure: Closure) -> Acceptance:
     """See `Ledger.accept_deletion`."""
-    request = Request.of(ids, subjects)
+    request = Request.of(ids, subjects, closure)
     digest = request.digest
     found = resolve(tx.connection, request)
     request_id = digest[:REQUEST_ID_CHARACTERS]
     known = tx.connection.scalar(select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == digest))
+    taken_along = 0
     if known is None:
         _require_known(tx.connection, found)
+        taken_along = likeness.take_along(tx.connection, found, closure)
         receipt = _write(tx, found, digest, request_id)
     else:
         receipt = progress.read_deletion(tx.connection, request_id).receipt
-    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, known is not None)
+    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, known is not None, taken_along)
 
 
 def _require_known(connection: Connection, found: Resolved) -> None:

@@ -11,6 +11,7 @@ in the run; whoever lacks it cannot, so the secret never goes into storage, ledg
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import secrets
@@ -43,6 +44,7 @@ class Keys:
         self._subject = _derive(master, "subject")
         self._content = _derive(master, "content")
         self._record = _derive(master, "record")
+        self._shingle = _derive(master, "shingle")
         self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
@@ -101,6 +103,10 @@ class Keys:
     def content_hmac(self, content: str) -> bytes:
         """32 bytes that stand for a content (canonical JSON), whatever record has it."""
         return _hmac(self._content, content)
+
+    def shingle_hash(self, shingle: bytes) -> int:
+        """A 32-bit number that stands for some words in a row, in the sketches of records."""
+        return int.from_bytes(hashlib.blake2b(shingle, key=self._shingle, digest_size=4).digest(), "big")
 
     def record_digest(self, record_id: str, content: str) -> bytes:
         """32 bytes of id and content together: what slice digests are made of."""

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 
-from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, slices, stages
+from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, sketches, slices, stages
 from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.history import read_events
 from s3t_ray.ledger.values import (
+    NAMED_ALONE,
     Acceptance,
+    Closure,
     DeletionRow,
     DeletionState,
     Event,
@@ -29,6 +31,7 @@ from s3t_ray.ledger.values import (
     Preview,
     RecordEntry,
     RunRow,
+    Sketching,
     SliceState,
     StageRow,
     StageState,
@@ -79,14 +82,17 @@ class Ledger:
         with self._database.read() as connection:
             records.check_key(connection, key_check)
 
-    def ingest(self, run: RunRow, entries: Iterable[RecordEntry]) -> list[SliceState]:
+    def ingest(
+        self, run: RunRow, entries: Iterable[RecordEntry], sketching: Sketching | None = None
+    ) -> list[SliceState]:
         """Write the run and all its records in one transaction; the states of all slices, empty ones too.
 
-        Entries are streamed. DuplicateRecord (a DataError): two share an id. LedgerError: the ledger
-        already has a run, or a place that the run lacks. After either, nothing was written.
+        Entries are streamed; with `sketching` each has a signature. DuplicateRecord (a DataError): two
+        share an id. LedgerError: the ledger already has a run, or a place that the run lacks. After
+        either, nothing was written.
         """
         with self._database.write() as tx:
-            return records.ingest(tx, run, entries)
+            return records.ingest(tx, run, entries, sketching)
 
     def set_slice_file(
         self, epoch: int, shard: int, slice_index: int, file: str, sha256: str, file_digest: str
@@ -111,20 +117,28 @@ class Ledger:
 
     # Deletions
 
-    def preview(self, ids: Sequence[bytes], subjects: Sequence[bytes] = ()) -> Preview:
-        """What `accept_deletion` of these id and subject HMACs would do now; changes nothing."""
+    def sketching(self) -> Sketching | None:
+        """How the run's records were sketched, to find near-duplicates; None: they were not."""
         with self._database.read() as connection:
-            return deletions.preview(connection, ids, subjects)
+            return sketches.read(connection)
 
-    def accept_deletion(self, ids: Sequence[bytes], subjects: Sequence[bytes] = ()) -> Acceptance:
+    def preview(self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), closure: Closure = NAMED_ALONE) -> Preview:
+        """What `accept_deletion` of these would do now, and what is like them; changes nothing."""
+        with self._database.read() as connection:
+            return deletions.preview(connection, ids, subjects, closure)
+
+    def accept_deletion(
+        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), closure: Closure = NAMED_ALONE
+    ) -> Acceptance:
         """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
 
-        Tombstones, new slice digests and live stages turned stale are one transaction. The same set
-        again changes nothing and returns the same receipt. UnknownRecords: the run holds none of
-        them, and nothing was stored. DataError: nothing was named.
+        `closure`: whether records like them go too. Tombstones, new slice digests and live stages
+        turned stale are one transaction. The same set with the same closure again changes nothing
+        and returns the same receipt. UnknownRecords: the run holds none of them, and nothing was
+        stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches.
         """
         with self._database.write() as tx:
-            return deletions.accept(tx, ids, subjects)
+            return deletions.accept(tx, ids, subjects, closure)
 
     def deletions(self, state: DeletionState | None = None) -> tuple[DeletionRow, ...]:
         """Deletions in the order they were accepted."""
@@ -146,6 +160,8 @@ class Ledger:
         with self._database.write() as tx:
             lease.require(tx, epoch)
             progress.advance(tx, request_id, state)
+        if state is DeletionState.PURGED:
+            self._database.forget_overwritten()
 
     # Stages
 

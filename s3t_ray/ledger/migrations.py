@@ -151,7 +151,35 @@ _CERTIFICATES_AND_FAILURES = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES)
+# What a record is like: gone with the record's content when its deletion is purged.
+_LIKENESS = (
+    "CREATE INDEX s3t_records_content ON s3t_records (content_hmac) WHERE content_hmac IS NOT NULL",
+    """
+    CREATE TABLE s3t_sketching (
+        id {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
+        permutations {integer} NOT NULL,
+        shingle_words {integer} NOT NULL,
+        bands {integer} NOT NULL,
+        rows_a_band {integer} NOT NULL
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_sketches (
+        record {integer} NOT NULL PRIMARY KEY,
+        id_hmac {bytes} NOT NULL UNIQUE,
+        signature {bytes} NOT NULL
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_bands (
+        key {integer} NOT NULL,
+        record {integer} NOT NULL,
+        PRIMARY KEY (key, record)
+    ){strict_by_key}
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES, _LIKENESS)
 LATEST = len(MIGRATIONS)
 
 _TYPES = {

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, Select, select, update
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import stages
+from s3t_ray.ledger import sketches, stages
 from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, RECORDS, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import (
@@ -52,7 +52,9 @@ def find(connection: Connection, request_id: str) -> Row[Any]:
     """The row of a deletion; NoSuchDeletion: there is none."""
     row = connection.execute(select(DELETIONS).where(DELETIONS.c.request_id == request_id)).one_or_none()
     if row is None:
-        raise NoSuchDeletion(f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions")
+        raise NoSuchDeletion(
+            f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions"
+        )
     return row
 
 
@@ -124,13 +126,11 @@ def _purge(connection: Connection, row: Row[Any]) -> None:
             f"the first {left[0]}",
             "erase their bytes and mark them purged",
         )
-    # By place, so that the index of tombstones finds them.
     for hit in hits:
-        connection.execute(
-            update(RECORDS)
-            .where(RECORDS.c.shard == hit.shard, RECORDS.c.slice == hit.slice, RECORDS.c.deletion == row.sequence)
-            .values(digest=None, content_hmac=None)
-        )
+        # By place, so that the index of tombstones finds them.
+        at = (RECORDS.c.shard == hit.shard, RECORDS.c.slice == hit.slice, RECORDS.c.deletion == row.sequence)
+        sketches.remove(connection, connection.scalars(select(RECORDS.c.id_hmac).where(*at)).all())
+        connection.execute(update(RECORDS).where(*at).values(digest=None, content_hmac=None))
 
 
 def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tuple[str, ...]:

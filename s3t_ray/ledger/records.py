@@ -14,14 +14,14 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import sketches
 from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
+from s3t_ray.ledger.pieces import BATCH
 from s3t_ray.ledger.schema import RECORDS, RUN, SLICES
 from s3t_ray.ledger.slices import read_slices
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RunRow, SliceState
+from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RunRow, Sketching, SliceState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-
-BATCH = 5000  # records a statement: far below the limits on bound values (SQLite 32,766, PostgreSQL 65,535)
 
 
 def read_run(connection: Connection) -> RunRow | None:
@@ -57,9 +57,12 @@ class _Ingest:
     records: int = 0
     duplicates: int = 0
     first_duplicate: bytes = b""
+    sketching: Sketching | None = None
 
 
-def ingest(tx: Transaction, run: RunRow, entries: Iterable[RecordEntry]) -> list[SliceState]:
+def ingest(
+    tx: Transaction, run: RunRow, entries: Iterable[RecordEntry], sketching: Sketching | None
+) -> list[SliceState]:
     """See `Ledger.ingest`."""
     existing = read_run(tx.connection)
     if existing is not None:
@@ -71,7 +74,7 @@ def ingest(tx: Transaction, run: RunRow, entries: Iterable[RecordEntry]) -> list
             f"a run has 1 or more shards and slices, got {run.shards} and {run.slices}", "correct the configuration"
         )
     places = [(HOLDOUT_SHARD, 0), *((shard, index) for shard in range(run.shards) for index in range(run.slices))]
-    state = _Ingest({place: LtHash16() for place in places})
+    state = _Ingest({place: LtHash16() for place in places}, sketching=sketching)
     stream = iter(entries)
     while batch := list(islice(stream, BATCH)):
         _add_batch(tx.connection, batch, state)
@@ -82,6 +85,8 @@ def ingest(tx: Transaction, run: RunRow, entries: Iterable[RecordEntry]) -> list
             f"{state.first_duplicate.hex()}",
             "give each record an id of its own, or remove the repeats; nothing was stored",
         )
+    if sketching is not None:
+        sketches.store(tx.connection, sketching)
     tx.connection.execute(insert(RUN).values(id=1, **asdict(run)))
     tx.connection.execute(insert(SLICES), [_slice_columns(place, lthash) for place, lthash in state.hashes.items()])
     tx.event(EventKind.INGESTED, None, {"records": state.records, "shards": run.shards, "slices": run.slices})
@@ -97,6 +102,8 @@ def _add_batch(connection: Connection, batch: list[RecordEntry], state: _Ingest)
     if len(fresh) < len(batch) or state.duplicates or not _insert_all(connection, batch):
         _count_duplicates(connection, batch, fresh, state)
         return
+    if state.sketching is not None:
+        sketches.add(connection, state.sketching, batch, first=state.records)
     state.records += len(batch)
     for place, digests in by_place.items():
         state.hashes[place].add(digests)
@@ -112,6 +119,12 @@ def _check(entry: RecordEntry, state: _Ingest) -> None:
         raise LedgerError(
             f"a record has an id HMAC of {len(entry.id_hmac)} bytes and a digest of {len(entry.digest)}",
             f"make both with the run's keys: {MEMBER_BYTES} bytes each",
+        )
+    expected = None if state.sketching is None else state.sketching.permutations
+    if (None if entry.signature is None else len(entry.signature)) != expected:
+        raise LedgerError(
+            f"a record has a sketch of {len(entry.signature or b'')} bytes, the run asks for {expected or 0}",
+            "sketch every record with the run's own settings, or none",
         )
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection
 
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.ledger.lthash import MEMBER_BYTES
-from s3t_ray.ledger.records import BATCH
+from s3t_ray.ledger.pieces import pieces
 from s3t_ray.ledger.schema import RECORDS
-from s3t_ray.ledger.values import Hit
+from s3t_ray.ledger.values import NAMED_ALONE, Closure, Hit, Reach
 
 _DOMAIN = b"s3t/request/1"
 
@@ -25,15 +25,28 @@ Place = tuple[int, int]
 """(shard, slice)"""
 
 
+class RecordRow(NamedTuple):
+    """One row of `s3t_records`."""
+
+    identity: bytes
+    subject: bytes | None
+    content: bytes | None  # HMAC; None: erased
+    digest: bytes  # nobody asks for it where it is erased
+    shard: int
+    slice: int
+    deletion: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a deletion names, each once, sorted."""
+    """What a deletion names, each once, sorted, and what it takes along."""
 
     ids: tuple[bytes, ...]
     subjects: tuple[bytes, ...]
+    closure: Closure = NAMED_ALONE
 
     @classmethod
-    def of(cls, ids: Sequence[bytes], subjects: Sequence[bytes]) -> Request:
+    def of(cls, ids: Sequence[bytes], subjects: Sequence[bytes], closure: Closure = NAMED_ALONE) -> Request:
         """DataError: it names nothing. LedgerError: an HMAC of the wrong length."""
         if not ids and not subjects:
             raise DataError("the deletion names no record and no subject", "give at least one id or subject")
@@ -42,7 +55,7 @@ class Request:
                 f"ids and subjects are HMACs of {MEMBER_BYTES} bytes, got {min(wrong)} bytes",
                 "make them with Keys.id_hmac and Keys.subject_hmac",
             )
-        return cls(tuple(sorted(set(ids))), tuple(sorted(set(subjects))))
+        return cls(tuple(sorted(set(ids))), tuple(sorted(set(subjects))), closure)
 
     @property
     def digest(self) -> str:
@@ -52,6 +65,11 @@ class Request:
             hasher.update(len(names).to_bytes(8, "big"))
             for name in names:
                 hasher.update(name)
+        # What is alike changes with every deletion, so the request is what was asked, not what it found.
+        if self.closure.reach is Reach.DUPLICATES:
+            hasher.update(b"duplicates")
+        elif self.closure.reach is Reach.NEAR_DUPLICATES:
+            hasher.update(f"near-duplicates from {self.closure.threshold!r}".encode())
         return hasher.hexdigest()
 
 
@@ -65,6 +83,7 @@ class Resolved:
     earlier: set[int] = field(default_factory=set)  # deletions that removed those
     unknown_ids: tuple[bytes, ...] = ()
     unknown_subjects: tuple[bytes, ...] = ()
+    named: dict[bytes, bytes | None] = field(default_factory=dict)  # id HMAC -> content HMAC, of all records found
 
     @property
     def places(self) -> frozenset[Place]:
@@ -82,55 +101,42 @@ class Resolved:
 def resolve(connection: Connection, request: Request) -> Resolved:
     """Look up every name of the request."""
     found = Resolved()
-    ids: set[bytes] = set()
-    subjects: set[bytes] = set()
-    for identity, _, *rest in _rows(connection, RECORDS.c.id_hmac, request.ids):
-        ids.add(identity)
-        _note(found, identity, *rest)
-    for identity, subject, *rest in _rows(connection, RECORDS.c.subject_hmac, request.subjects):
-        subjects.add(subject)
-        if identity not in ids:
-            _note(found, identity, *rest)
+    for row in rows_of(connection, RECORDS.c.id_hmac, request.ids):
+        note(found, row)
+    ids = frozenset(found.named)
+    subjects: set[bytes | None] = set()
+    for row in rows_of(connection, RECORDS.c.subject_hmac, request.subjects):
+        subjects.add(row.subject)
+        if row.identity not in ids:
+            note(found, row)
     found.unknown_ids = tuple(name for name in request.ids if name not in ids)
     found.unknown_subjects = tuple(name for name in request.subjects if name not in subjects)
     return found
 
 
-def mark_deleted(connection: Connection, ids: Sequence[bytes], deletion: int) -> None:
-    """Put the tombstone of this deletion on these records."""
-    for names, values in _pieces(connection, RECORDS.c.id_hmac, ids):
-        connection.exec_driver_sql(f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {names}", values)
-
-
-def _rows(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[Any]:
-    """(id, subject, digest, shard, slice, deletion) of the records so named."""
-    for wanted, values in _pieces(connection, column, names):
-        yield from connection.exec_driver_sql(
-            f"SELECT id_hmac, subject_hmac, digest, shard, slice, deletion FROM s3t_records WHERE {wanted}",
+def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[RecordRow]:
+    """The records whose `column` is one of these."""
+    for wanted, values in pieces(connection, column, names):
+        rows = connection.exec_driver_sql(
+            "SELECT id_hmac, subject_hmac, content_hmac, digest, shard, slice, deletion FROM s3t_records "
+            f"WHERE {wanted}",
             values,
         )
+        yield from (RecordRow(*row) for row in rows)
 
 
-def _pieces(
-    connection: Connection, column: Column[Any], names: Sequence[bytes]
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Conditions on so many names that they can be bound to one statement, with the values to bind.
-
-    In the driver's own SQL: compiling a list of thousands of values takes SQLAlchemy longer than
-    the database needs to answer it.
-    """
-    for start in range(0, len(names), BATCH):
-        piece = names[start : start + BATCH]
-        if connection.dialect.name == "postgresql":
-            yield f"{column.name} = ANY(%s)", (list(piece),)
-        else:
-            yield f"{column.name} IN ({','.join('?' * len(piece))})", tuple(piece)
-
-
-def _note(found: Resolved, identity: bytes, digest: bytes, shard: int, index: int, deletion: int | None) -> None:
-    if deletion is None:
-        found.ids.append(identity)
-        found.digests.setdefault((shard, index), []).append(digest)
+def note(found: Resolved, row: RecordRow) -> None:
+    """Count a record in."""
+    found.named[row.identity] = row.content
+    if row.deletion is None:
+        found.ids.append(row.identity)
+        found.digests.setdefault((row.shard, row.slice), []).append(row.digest)
     else:
         found.already_deleted += 1
-        found.earlier.add(deletion)
+        found.earlier.add(row.deletion)
+
+
+def mark_deleted(connection: Connection, ids: Sequence[bytes], deletion: int) -> None:
+    """Put the tombstone of this deletion on these records."""
+    for names, values in pieces(connection, RECORDS.c.id_hmac, ids):
+        connection.exec_driver_sql(f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {names}", values)

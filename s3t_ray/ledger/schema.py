@@ -62,6 +62,31 @@ RECORDS = Table(
     Column("deletion", BigInteger),  # the tombstone: number of the deletion; null: retained
 )
 
+SKETCHING = Table(
+    "s3t_sketching",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("permutations", BigInteger),
+    Column("shingle_words", BigInteger),
+    Column("bands", BigInteger),
+    Column("rows_a_band", BigInteger),
+)
+
+SKETCHES = Table(
+    "s3t_sketches",
+    METADATA,
+    Column("record", BigInteger, primary_key=True),  # a short name for the record, in `s3t_bands`
+    Column("id_hmac", LargeBinary),
+    Column("signature", LargeBinary),
+)
+
+BANDS = Table(
+    "s3t_bands",
+    METADATA,
+    Column("key", BigInteger, primary_key=True),
+    Column("record", BigInteger, primary_key=True),
+)
+
 DELETIONS = Table(
     "s3t_deletions",
     METADATA,

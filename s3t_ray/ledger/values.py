@@ -52,6 +52,35 @@ class EventKind(StrEnum):
     DELETION_RESTORED = "deletion_restored"
 
 
+class Reach(StrEnum):
+    """How far a deletion goes beyond the records that it names."""
+
+    NAMED = "named"  # they alone
+    DUPLICATES = "duplicates"  # and every record of the same content
+    NEAR_DUPLICATES = "near_duplicates"  # and those whose content is nearly the same
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """What a deletion takes along, and from what likeness on (Jaccard, 0..1) a record is a near-duplicate."""
+
+    reach: Reach = Reach.NAMED
+    threshold: float = 1.0
+
+
+NAMED_ALONE = Closure()
+
+
+@dataclass(frozen=True, slots=True)
+class Sketching:
+    """How the run's records were sketched: fixed when they are read in."""
+
+    permutations: int  # bytes of a signature
+    shingle_words: int
+    bands: int  # a record; two records meet when they agree in all `rows` of one
+    rows: int
+
+
 @dataclass(frozen=True, slots=True)
 class RecordEntry:
     """One record at ingest. Held-out records have shard -1, slice 0."""
@@ -62,6 +91,17 @@ class RecordEntry:
     digest: bytes  # keyed digest of id and content, 32 bytes: what slice digests are made of
     shard: int
     slice: int
+    signature: bytes | None = None  # keyed MinHash of the content, a byte a permutation; None: not sketched
+
+
+@dataclass(frozen=True, slots=True)
+class RecordState:
+    """What the ledger says of one record. The digest is erased when its deletion is purged."""
+
+    digest: bytes | None
+    shard: int
+    slice: int
+    deleted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +171,14 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Twins:
+    """Retained records that are like some that a deletion names, and that it does not name."""
+
+    records: int
+    subjects: tuple[tuple[bytes | None, int], ...]  # (subject HMAC, records), most first; None: of nobody
+
+
+@dataclass(frozen=True, slots=True)
 class Preview:
     """What a deletion would do now. Nothing was changed."""
 
@@ -140,6 +188,10 @@ class Preview:
     unknown_ids: tuple[bytes, ...]
     unknown_subjects: tuple[bytes, ...]
     stages: tuple[str, ...]
+    taken_along: int  # of `records`: not named, but like one that is
+    duplicates: Twins  # that would stay
+    near_duplicates: Twins | None  # that would stay, without the exact ones; None: the run has no sketches
+    forgotten: int  # records named whose content was erased before: nothing can be compared with them
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +202,7 @@ class Acceptance:
     unknown_ids: tuple[bytes, ...]
     unknown_subjects: tuple[bytes, ...]
     repeated: bool
+    taken_along: int  # of the receipt's records: not named, but like one that is; 0 when repeated
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,38 +1,70 @@
 """The orders of a shard's slices: one a sequence, B of them at most.
 
 In: the config and the shard. Out: different permutations of 0..L-1. They depend on nothing else,
-never on the history of deletions (DESIGN.md, what is not promised), and on no library's random
-numbers, which may change between versions. The orders of a smaller budget are the first of a
-larger one's, so raising the budget retrains nothing.
+never on the history of deletions (unless a person wrote it into the config: docs/orders.md), and on
+no library's random numbers, which may change between versions. The orders of a smaller budget are
+the first of a larger one's, so raising the budget retrains nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice, pairwise
 from math import factorial
 
 from s3t_ray.config.schema import Config
 from s3t_ray.plan.identity import digest_fields
+from s3t_ray.plan.orders_bms import bms_orders
 from s3t_ray.plan.orders_chains import chain_orders
+from s3t_ray.plan.orders_greedy import greedy_orders
 
 ORDERS_DOMAIN = "s3t/orders/1"
 
 
 def orders(config: Config, shard: int) -> tuple[tuple[int, ...], ...]:
-    """The `config.budget` orders of `shard`, all different."""
+    """The `config.budget` orders of `shard`, all different; `greedy` stops where no order adds depth."""
     slices, budget = config.slices, config.budget
     match config.order.kind:
         case "cyclic":
             return tuple(_cyclic(slices, number) for number in range(budget))
         case "chains":
             return chain_orders(slices, budget)
+        case "greedy":
+            return _greedy(slices, budget, _probabilities(config, shard))
+        case "bms":
+            return _matched(slices, budget, _probabilities(config, shard), config.seed)
         case "random":
             return tuple(islice(_random(slices, config.seed, shard), budget))
         case "explicit":
             return config.order.sequences
+
+
+def alike_in_all_shards(config: Config) -> bool:
+    """Whether every shard has the same orders."""
+    return config.order.kind != "random" and len(config.order.probabilities) <= 1
+
+
+def _probabilities(config: Config, shard: int) -> tuple[float, ...] | None:
+    """Of the shard's slices, given that a deletion falls in this shard; None: all alike."""
+    rows = config.order.probabilities
+    if not rows:
+        return None
+    row = rows[shard] if len(rows) > 1 else rows[0]
+    return tuple(weight / sum(row) for weight in row)
+
+
+@lru_cache(maxsize=1024)
+def _greedy(slices: int, budget: int, probabilities: tuple[float, ...] | None) -> tuple[tuple[int, ...], ...]:
+    return greedy_orders(slices, budget, probabilities)
+
+
+@lru_cache(maxsize=1024)
+def _matched(
+    slices: int, budget: int, probabilities: tuple[float, ...] | None, seed: int
+) -> tuple[tuple[int, ...], ...]:
+    return bms_orders(slices, budget, probabilities, seed=seed)
 
 
 def _cyclic(slices: int, number: int) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ NEGLIGIBLE_GAIN = 1e-12
 def greedy_orders(
     slices: int, budget: int, probabilities: Sequence[float] | None = None, deletions: int | None = None
 ) -> tuple[tuple[int, ...], ...]:
-    """`budget` different orders; fewer only when no other adds depth to those.
+    """`budget` different orders; fewer only when no other adds depth to those. At least one.
 
     `probabilities`: chance of each slice that a deletion in this shard falls in it (default: all
     equal). `deletions`: R, the mean depth is averaged over 1..R deletions (default: L). Raises
@@ -47,7 +47,7 @@ def greedy_orders(
     chosen: list[tuple[int, ...]] = []
     while len(chosen) < budget:
         order, gain = _best_order(slices, weights_S, surviving_depths(chosen, slices))
-        if gain <= NEGLIGIBLE_GAIN:
+        if chosen and gain <= NEGLIGIBLE_GAIN:
             break
         chosen.append(order)
     return tuple(chosen)

@@ -29,7 +29,7 @@ from s3t_ray.plan.forecast import (
     simulate_deletions,
 )
 from s3t_ray.plan.memory import RankMemory, engine_setting, rank_memory
-from s3t_ray.plan.orders import orders
+from s3t_ray.plan.orders import alike_in_all_shards, orders
 from s3t_ray.plan.work import Work, describe_work
 
 RETENTION_DELETIONS = (1, 2, 3, 4)
@@ -109,7 +109,7 @@ def plan_overview(
     ConfigError when the layer groups do not fit the model or a figure is impossible.
     """
     work = describe_work(config, records, tokens_per_record, labelled_share, shape)
-    same = config.order.kind != "random"
+    same = alike_in_all_shards(config)
     by_shard = [orders(config, 0)] * config.shards if same else [orders(config, s) for s in range(config.shards)]
     return PlanOverview(
         name=config.name,

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from s3t_ray.config.checks import MOST_SLICES_IN_A_TABLE
 from s3t_ray.errors import ConfigError
 
-MOST_SLICES = 16
+MOST_SLICES = MOST_SLICES_IN_A_TABLE
 """Largest L for exact tables: 65,536 entries."""
 
 

@@ -6,7 +6,6 @@ import platform
 from importlib.metadata import version
 
 from s3t_ray import __version__
-from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.certificate import OrderChoice, issue
 from s3t_ray.runtime.run import Run
 
@@ -16,21 +15,17 @@ SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
 _ATTEMPTS = 10
 
 
-def certify(run: Run, epoch: int, request_id: str) -> None:
+def certify(run: Run, epoch: int, request_id: str) -> bool:
     """Sign and append the certificate of a purged deletion; it is restored then.
 
-    Raises LedgerError when the ledger changed under every one of ten attempts.
+    False: the ledger changed under every one of ten attempts; nothing is lost, try again.
     """
     software = {name: version(name) for name in SOFTWARE}
     software |= {"s3t_ray": __version__, "python": platform.python_version()}
-    # Every order so far follows from the config alone; one chosen from history must say so here.
-    orders = OrderChoice(kind=run.config.order.kind, depends_on_history=False)
+    order = run.config.order
+    orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
     for _ in range(_ATTEMPTS):
         facts = run.ledger.certificate_facts(request_id)
         if run.ledger.append_certificate(epoch, issue(facts, run.keys, orders, software)):
-            return
-    raise LedgerError(
-        f"the certificate of deletion {request_id} could not be appended: "
-        f"the ledger changed {_ATTEMPTS} times meanwhile",
-        "nothing is lost; the scheduler tries again",
-    )
+            return True
+    return False

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3t_ray.errors import TrainError
-from s3t_ray.ledger.values import Hit
+from s3t_ray.ledger.values import NAMED_ALONE, Acceptance, Closure, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.runtime.closure import asked, likeness
 from s3t_ray.runtime.cluster import connected
 from s3t_ray.runtime.driver import drive, follow, scheduler_is_active
 from s3t_ray.runtime.reports import DeletionReceipt, Impact, ShardImpact, Status
@@ -19,10 +20,10 @@ from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import view_shard
 
 
-def preview(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> Impact:
-    """What deleting these records and subjects would hit now. Changes nothing."""
-    names = _Names.of(run, ids, subjects)
-    answer = run.ledger.preview(tuple(names.ids), tuple(names.subjects))
+def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> Impact:
+    """What deleting these records and subjects would hit now, and what is like them. Changes nothing."""
+    names, closure = _Names.of(run, ids, subjects), asked(run, reach)
+    answer = run.ledger.preview(tuple(names.ids), tuple(names.subjects), closure)
     unknown_ids, unknown_subjects = names.unknown(answer.unknown_ids, answer.unknown_subjects)
     return Impact(
         records=answer.records,
@@ -31,23 +32,28 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> Impact:
         unknown_ids=unknown_ids,
         unknown_subjects=unknown_subjects,
         shards=_impacts(run, answer.hits, None),
+        likeness=likeness(answer, closure, answer.taken_along),
     )
 
 
-def accept(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
+def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> DeletionReceipt:
     """Delete, durably: when this returns the receipt is a fact. Idempotent.
 
-    Raises UnknownRecords when the run holds none of them (then nothing was stored).
+    `reach`: whether records of the same, or nearly the same, content go too. Raises UnknownRecords
+    when the run holds none of those named (then nothing was stored), LedgerError for near-duplicates
+    of a run that was not sketched.
     """
-    receipt, hits = _commit(run, ids, subjects)
+    names, closure = _Names.of(run, ids, subjects), asked(run, reach)
+    receipt, answer = _commit(run, names, closure)
     # The receipt is out of danger; what it means for the shards is for people to read.
-    impacts = () if receipt.repeated else _impacts(run, hits, frozenset(receipt.stages_pruned))
-    return receipt.model_copy(update={"shards": impacts})
+    impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
+    left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
+    return receipt.model_copy(update={"shards": impacts, "likeness": likeness(left, closure, answer.taken_along)})
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-    """`accept` without a look at what it means: the fastest way to a receipt, whose `shards` is empty."""
-    return _commit(run, ids, subjects)[0]
+    """`accept` without a look at what it means: the fastest way to a receipt; nothing else is in it."""
+    return _commit(run, _Names.of(run, ids, subjects), NAMED_ALONE)[0]
 
 
 def settle(
@@ -107,9 +113,8 @@ class _Names:
         return tuple(self.ids[name] for name in ids), tuple(self.subjects[name] for name in subjects)
 
 
-def _commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> tuple[DeletionReceipt, tuple[Hit, ...]]:
-    names = _Names.of(run, ids, subjects)
-    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects))
+def _commit(run: Run, names: _Names, closure: Closure) -> tuple[DeletionReceipt, Acceptance]:
+    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure)
     unknown_ids, unknown_subjects = names.unknown(answer.unknown_ids, answer.unknown_subjects)
     receipt = DeletionReceipt(
         request_id=answer.receipt.request_id,
@@ -122,7 +127,7 @@ def _commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> tuple[Dele
         repeated=answer.repeated,
         shards=(),
     )
-    return receipt, answer.receipt.hits
+    return receipt, answer
 
 
 def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:

@@ -20,10 +20,13 @@ from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.runtime import layout
+from s3t_ray.runtime.closure import RunSketcher, sketching_of
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scratch import scratch_folder
 
-_ENTRY = struct.Struct("<32s32s32s32s?ii")  # id, subject, content, digest, has a subject, shard, slice
+_ENTRY = struct.Struct(
+    "<32s32s32s32s?ii"
+)  # id, subject, content, digest, has a subject, shard, slice; a sketch follows
 _TOLD_EVERY = 10_000
 _DIGESTS_AT_ONCE = 4096
 
@@ -37,19 +40,21 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
         _finish(run)
         return
     row = run.describe()
-    run.store.delete(layout.SLICES)
-    run.store.delete(layout.REJECTS)
+    sketcher = RunSketcher(run)
     with scratch_folder(run, "ingest") as folder:
         note(f"reading records from {run.config.data.path}")
         with RejectFile(folder / "rejects.jsonl") as rejects, (folder / "entries").open("wb") as entries:
-            rows = _keyed(run, _placed(run, rejects), entries.write, note)
+            rows = _keyed(run, _placed(run, rejects), sketcher.sketch, entries.write, note)
             files = partition_rows(rows, folder / "slices", places=places(run.config))
+        run.store.delete(layout.REJECTS)
         if rejects.count:
             run.store.upload(rejects.path, f"{layout.REJECTS}/rejects.jsonl")
             note(f"{rejects.count} malformed rows set aside in {run.config.storage.uri}/{layout.REJECTS}/rejects.jsonl")
         _upload(run, files)
         _commit(run, row, folder / "entries")
+        sketcher.tell(note)
     _finish(run)
+    _erase_strays(run)
     states = run.ledger.slices()
     training = sum(state.records for state in states if state.shard != HOLDOUT.shard)
     note(
@@ -67,7 +72,11 @@ def _placed(run: Run, rejects: RejectFile) -> Iterator[tuple[Place, Record]]:
 
 
 def _keyed(
-    run: Run, records: Iterable[tuple[Place, Record]], write: Callable[[bytes], object], note: Callable[[str], None]
+    run: Run,
+    records: Iterable[tuple[Place, Record]],
+    sketch: Callable[[str], bytes],
+    write: Callable[[bytes], object],
+    note: Callable[[str], None],
 ) -> Iterator[tuple[Place, Row]]:
     """Rows with their keyed digests; what the ledger needs of each is written aside on the way."""
     keys = run.keys
@@ -84,17 +93,19 @@ def _keyed(
                 spot.shard,
                 spot.slice,
             )
+            + sketch(record.content)
         )
         if count % _TOLD_EVERY == 0:
             note(f"read {count:,} records")
         yield spot, Row(record.id, record.content, digest)
 
 
-def _entries(path: Path) -> Iterator[RecordEntry]:
+def _entries(path: Path, sketch_bytes: int) -> Iterator[RecordEntry]:
     with path.open("rb") as file:
         while packed := file.read(_ENTRY.size):
             identity, subject, content, digest, has_subject, shard, index = _ENTRY.unpack(packed)
-            yield RecordEntry(identity, subject if has_subject else None, content, digest, shard, index)
+            signature = file.read(sketch_bytes) if sketch_bytes else None
+            yield RecordEntry(identity, subject if has_subject else None, content, digest, shard, index, signature)
 
 
 def _upload(run: Run, files: dict[Place, SliceFile]) -> None:
@@ -108,7 +119,8 @@ def _upload(run: Run, files: dict[Place, SliceFile]) -> None:
 
 def _commit(run: Run, row: RunRow, entries: Path) -> None:
     try:
-        run.ledger.ingest(row, _entries(entries))
+        sketching = sketching_of(run.config)
+        run.ledger.ingest(row, _entries(entries, sketching.permutations if sketching else 0), sketching)
     except DuplicateRecord as error:
         run.store.delete(layout.SLICES)
         run.store.delete(layout.REJECTS)
@@ -129,6 +141,15 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
                     else "remove the repeated records, or name data.id_field",
                 )
     return DataError(error.problem, error.fix)
+
+
+def _erase_strays(run: Run) -> None:
+    """Files of an attempt that ended before its transaction. Not before it: two processes may have begun at once,
+    and the one that commits must find its files."""
+    kept = {state.file for state in run.ledger.slices()} | {layout.SLICE_INDEX}
+    for path in run.store.files(layout.SLICES):
+        if path not in kept:
+            run.store.delete(path)
 
 
 def _finish(run: Run) -> None:

@@ -5,13 +5,13 @@ searches every byte of the storage after the purge.
 
 | kind | where | purged by |
 |---|---|---|
-| rows | slices/<shard>/<slice>/ | `purge_rows`: written anew without them, then the old file erased |
+| rows | slices/<shard>/<slice>/ | `purge_rows`: written anew without them, `purge_files`: all but the newest |
 | stored hidden states | hidden/<base>/<shard>/<slice>/<digest>/ | `purge_hidden`: all but those of the clean digest |
 | adapters, heads, manifests | stages/<stage id>/ | `purge_stages` |
 | mid-stage checkpoints, optimizer state | checkpoints/<stage id>/ | `purge_stages`, `purge_abandoned` |
-| rows that ingest set aside | rejects/ | `purge_rejects` |
+| rows that ingest set aside | rejects/ | `purge_rejects`, by the owner of the held-out data alone |
 | copies by `s3t export` | where the run wrote them | `purge_exports` |
-| temporaries | tmp-* | `Store.sweep`, when a scheduler starts |
+| temporaries | tmp-* | `Store.sweep`, when a scheduler starts; those of a purge, by the next one of its shard |
 
 Each function is idempotent: it may be killed anywhere and called again. Bytes go before the ledger
 says that they are gone.
@@ -22,9 +22,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from s3t_ray.data.read import drop_rejects
+from s3t_ray.data.slice_file import file_sha256
 from s3t_ray.data.slices import rewrite_slice
 from s3t_ray.errors import StoreError
 from s3t_ray.ledger.values import SliceState, StageRow, StageState
+from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.exports import purge_exports
 from s3t_ray.runtime.ingest import slice_digest
@@ -44,10 +46,13 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
     for stage_id in stopped:
         purge_bytes(run, stage_id)
     for state in run.ledger.slices(shard):
+        purge_hidden(run, shard, state.slice)
         if run.ledger.tombstones(shard, state.slice) or state.file_digest != state.digest:
             purge_rows(run, epoch, state)
-        purge_hidden(run, shard, state.slice)
-    purge_rejects(run)
+        purge_files(run, epoch, shard, state.slice)
+    if shard == HOLDOUT_SHARD:
+        # One writer: two purges of one file could each bring back what the other dropped.
+        purge_rejects(run)
 
 
 def purge_bytes(run: Run, stage_id: str) -> None:
@@ -77,26 +82,50 @@ def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
             "run `s3t train` with the run's config to finish reading its data",
         )
     drop = run.ledger.tombstones(state.shard, state.slice)
-    with scratch_folder(run, "purge") as folder:
-        clean = rewrite_slice(run.store.fetch(state.file, folder), folder / "clean.parquet", drop)
+    with scratch_folder(run, "purge", _slice_folder(state.shard, state.slice)) as folder:
+        source = run.store.fetch(state.file, folder)
+        if file_sha256(source) != state.file_sha256:
+            raise StoreError(
+                f"{state.file} was changed outside the run: its bytes are not those that the ledger names, so "
+                f"{len(drop)} deleted rows cannot be taken out of it",
+                "restore the file from a copy of the storage, or erase the run and begin it anew without these records",
+            )
+        clean = rewrite_slice(source, folder / "clean.parquet", drop)
         digest = slice_digest(clean.path)
         file = layout.slice_file(state.shard, state.slice, clean.sha256)
         run.store.upload(clean.path, file)
     run.ledger.set_slice_file(epoch, state.shard, state.slice, file, clean.sha256, digest)
-    folder_of_slice = file.rsplit("/", 1)[0]
-    for other in run.store.files(folder_of_slice):
-        if other != file:
-            run.store.delete(other)
+
+
+def purge_files(run: Run, epoch: int, shard: int, slice_index: int) -> None:
+    """Erase every file of the slice but the one that the ledger names, and what a killed purge left half-made."""
+    folder = _slice_folder(shard, slice_index)
+    run.store.sweep(folder)
+    files = run.store.files(folder)
+    (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
+    strays = [file for file in files if file != state.file]
+    if strays:
+        # One of them may be a newer scheduler's, which the ledger is about to name. Then its lease was
+        # taken before the listing, and this raises.
+        run.ledger.beat(epoch)
+    for file in strays:
+        run.store.delete(file)
 
 
 def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
-    """Erase the slice's stored hidden states that were computed for another digest than today's."""
-    (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
+    """Erase the slice's stored hidden states that were computed for another digest than today's.
+
+    Whole folders, with the temporaries of killed writers in them. The folder of today's digest may be
+    in the making: it stays as it is.
+    """
     root = f"{layout.HIDDEN}/{run.row.base_digest[:16]}/{layout.shard_folder(shard)}/{slice_index}"
-    run.store.sweep(root)  # what a killed upload left has another name, which `files` does not show
-    stale = {"/".join(path.split("/")[:5]) for path in run.store.files(root)} - {f"{root}/{state.digest}"}
-    for folder in sorted(stale):
-        run.store.delete(folder)
+    digests = {path.split("/")[4] for path in run.store.files(root)}
+    place = run.store.local_path(root)
+    if place is not None and place.is_dir():  # `files` does not show a folder that holds temporaries only
+        digests |= {child.name for child in place.iterdir()}
+    (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
+    for digest in sorted(digests - {state.digest}):
+        run.store.delete(f"{root}/{digest}")
 
 
 def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
@@ -115,8 +144,9 @@ def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
 
 def purge_rejects(run: Run) -> None:
     """Drop set-aside rows of deleted ids and subjects; only where rows were set aside are the keys needed."""
+    run.store.sweep(layout.REJECTS)
     for path in run.store.files(layout.REJECTS):
-        with scratch_folder(run, "rejects") as folder:
+        with scratch_folder(run, "rejects", layout.REJECTS) as folder:
             kept = folder / "kept.jsonl"
             dropped = drop_rejects(
                 run.store.fetch(path, folder / "copy"),
@@ -126,6 +156,10 @@ def purge_rejects(run: Run) -> None:
             )
             if dropped:
                 run.store.upload(kept, path)
+
+
+def _slice_folder(shard: int, slice_index: int) -> str:
+    return layout.slice_file(shard, slice_index, "").rsplit("/", 1)[0]
 
 
 def _is_deleted(run: Run, record_id: str | None, subject: str | None) -> bool:

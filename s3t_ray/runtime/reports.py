@@ -99,6 +99,35 @@ class ShardImpact(Report):
     """Records times stages to train again, for one epoch."""
 
 
+class DuplicatesOf(Report):
+    subject: str | None
+    """First digits of the subject's HMAC; None: records of nobody."""
+    records: int
+
+
+class Duplicates(Report):
+    records: int
+    subjects: tuple[DuplicatesOf, ...]
+    """Those with the most records first."""
+
+
+class Likeness(Report):
+    """Records that are like those a deletion names, and that it does not name itself."""
+
+    duplicates: Duplicates
+    """Retained ones, which the deletion leaves, of exactly the same content."""
+    near_duplicates: Duplicates | None
+    """The same, of nearly the same content; None: the run's records were not sketched."""
+    threshold: float
+    """Likeness (Jaccard) from which on a record is a near-duplicate."""
+    reach: Literal["named", "duplicates", "near_duplicates"]
+    """What the deletion takes: only what it names, its duplicates too, or its near-duplicates as well."""
+    taken_along: int
+    """Records that the deletion takes because they are like a named one (counted in `records`)."""
+    forgotten: int
+    """Records named that were purged before: nothing can be compared with them any more."""
+
+
 class Impact(Report):
     """`s3t delete --dry-run`: what a deletion would hit."""
 
@@ -108,6 +137,9 @@ class Impact(Report):
     unknown_ids: tuple[str, ...]
     unknown_subjects: tuple[str, ...]
     shards: tuple[ShardImpact, ...]
+    set_aside: int = 0
+    """Rows that ingest had set aside as malformed, and that would be erased."""
+    likeness: Likeness | None = None
 
 
 class DeletionReceipt(Report):
@@ -123,6 +155,10 @@ class DeletionReceipt(Report):
     repeated: bool
     """True when this very request had been accepted before: the receipt is the first one."""
     shards: tuple[ShardImpact, ...]
+    set_aside: int = 0
+    """Rows that ingest had set aside as malformed, erased at once."""
+    likeness: Likeness | None = None
+    """Right after the deletion was accepted: what of the same content is still there."""
 
 
 class TrainReport(Report):

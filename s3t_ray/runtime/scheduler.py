@@ -12,51 +12,28 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.schedule import ShardState, decide, healing_due
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
-from s3t_ray.runtime.adopt import adopt_published
+from s3t_ray.runtime import layout
+from s3t_ray.runtime.adopt import adopt_published, adopt_stage
 from s3t_ray.runtime.certify import certify
+from s3t_ray.runtime.damage import DAMAGED, damaged, incomplete
 from s3t_ray.runtime.jobs import stage_job
+from s3t_ray.runtime.owners import Replicas, Shards
 from s3t_ray.runtime.purge import purge_abandoned, purge_bytes
+from s3t_ray.runtime.purges import Purges, retry_name, shards_hit, shards_to_purge
 from s3t_ray.runtime.retries import Retries
 from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import ShardView
-from s3t_ray.runtime.workers import Finished, Workers
+from s3t_ray.runtime.view import ShardView, view_shard
+from s3t_ray.runtime.workers import Workers
 
 DEPTHS = "depths"
 """Event of the ledger's history: live depth of each sequence of a shard, whenever it changed."""
-
-
-class Shards(Protocol):
-    """The shard owners, by index; the held-out data is shard -1."""
-
-    def views(self) -> dict[int, ShardView]: ...
-
-    def prune(self, shards: Iterable[int]) -> dict[int, ShardView]:
-        """Prune these shards side by side; their views after it."""
-        ...
-
-    def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
-        """Begin to purge a shard; returns at once."""
-        ...
-
-    def finished_purges(self) -> dict[int, ShardView | Exception]:
-        """Purges that ended since the last call, with the view after each, or what stopped it."""
-        ...
-
-
-class Replicas(Protocol):
-    """The serving replicas."""
-
-    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> None:
-        """Have every replica confirm the live set; one that cannot is taken out of service."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -67,12 +44,8 @@ class Outcome:
     tokens: int = 0
 
 
-@dataclass
-class _Purges:
-    """Which deletions the purge of a shard covers; forgotten at a restart, and then done again."""
-
-    covering: dict[int, tuple[str, ...]] = field(default_factory=dict)  # shard -> requests, while it runs
-    done: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))  # request -> shards purged
+SERVING = "serving"
+"""Under which the loading of a live set by the replicas is counted among what failed."""
 
 
 class Scheduler:
@@ -97,11 +70,11 @@ class Scheduler:
         self._training: dict[str, Stage] = {}
         self._inputs: dict[str, dict[int, str]] = {}  # stage -> slice -> digest that it is being trained on
         self._stopping: dict[int, set[str]] = defaultdict(set)  # shard -> stages asked to stop
-        self._stopped: dict[int, set[str]] = defaultdict(set)  # shard -> stages stopped, bytes to purge
-        self._purges = _Purges()
+        self._purges = Purges()
         self._unhealed_since: dict[int, float] = {}
         self._shown: dict[int, tuple[int, ...]] = {}
         self._served: dict[int, tuple[str, ...]] | None = None
+        self._served_in_part = False
         self.retries = Retries(clock)
         self.outcome = Outcome()
         self.views = self._begin()
@@ -118,12 +91,12 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Nothing in training, nothing to place, no deletion on its way; stages that were given up do not count."""
+        """Nothing in training, nothing to place, no deletion on its way; what was given up does not count."""
         return (
             not self._training
-            and not self._purges.covering
-            and not any(view.stale for view in self.views.values())
-            and all(self._given_up(deletion) for deletion in self._open_deletions())
+            and not self._purges.shards
+            and not any(view.stale and not self._purge_given_up(shard) for shard, view in self.views.items())
+            and self._all_given_up(self._open_deletions())
             and not any(self._trainable(view) for view in self.views.values() if self._healing(view))
         )
 
@@ -135,14 +108,13 @@ class Scheduler:
             self._stopping[stage.shard].discard(stage.id)
             if finished.result is not None:
                 if self._ledger.accept_stage(self._epoch, stage, finished.result.adapter_sha256, digests):
-                    self._learned(stage, finished)
+                    self._learned(stage, finished.result.tokens)
                 else:
-                    self._refused(stage)
+                    purge_bytes(self._run, stage.id)  # it saw what was deleted meanwhile: it never counts
             elif finished.error is None:
-                self._refused(stage)
+                purge_bytes(self._run, stage.id)
             else:
-                self.retries.failed(stage.id, lost=finished.lost)
-                self._ledger.record_failure(self._epoch, stage.id, finished.error)
+                self._failed(stage, finished.error, finished.lost)
         self._update_replicas()
 
     def prune(self) -> None:
@@ -150,12 +122,9 @@ class Scheduler:
         accepted = self._ledger.deletions(DeletionState.ACCEPTED)
         if not accepted:
             return
-        hit = {shard for deletion in accepted for shard in _shards_of(deletion)}
+        hit = {shard for deletion in accepted for shard in shards_hit(deletion)}
         self.views.update(self._shards.prune(hit))
-        for stage in self._training.values():
-            if stage.id not in self.views[stage.shard].plan.stages and stage.id not in self._stopping[stage.shard]:
-                self._stopping[stage.shard].add(stage.id)
-                self._workers.stop(stage.id)
+        self._stop(stage for stage in self._training.values() if stage.id not in self.views[stage.shard].plan.stages)
         self._update_replicas()
         for shard in hit:
             self._unhealed_since.setdefault(shard, self._clock())
@@ -166,35 +135,24 @@ class Scheduler:
         """Erase what pruned deletions left behind, shard by shard, once no group trains on it."""
         self._collect_purges()
         pruned = self._ledger.deletions(DeletionState.PRUNED)
-        waiting: dict[int, list[str]] = defaultdict(list)
-        for deletion in pruned:
-            request = deletion.receipt.request_id
-            for shard in _shards_of(deletion) - self._purges.done[request]:
-                waiting[shard].append(request)
-        for shard, view in self.views.items():
-            if view.stale:  # of orders that the config no longer asks for, or left by a predecessor
-                waiting.setdefault(shard, [])
-        for shard, requests in waiting.items():
-            if shard in self._purges.covering or self._stopping[shard] or not self.retries.due(f"purge {shard}"):
-                continue
-            self._purges.covering[shard] = tuple(requests)
-            self._shards.start_purge(shard, tuple(sorted(self._stopped[shard])))
+        for shard, requests in self._purges.due(pruned, self.views).items():
+            if not self._stopping[shard] and self.retries.due(retry_name(shard)):
+                self._shards.start_purge(shard, self._purges.start(self.views[shard], requests, self._training))
         moved: set[str] = set()
         for deletion in pruned:
-            request = deletion.receipt.request_id
-            if _shards_of(deletion) <= self._purges.done[request] and moved.issuperset(deletion.waits_for):
-                self._ledger.advance(self._epoch, request, DeletionState.PURGED)
-                self._purges.done.pop(request)
-                moved.add(request)
+            if self._purges.complete(deletion) and moved.issuperset(deletion.waits_for):
+                self._ledger.advance(self._epoch, deletion.receipt.request_id, DeletionState.PURGED)
+                self._purges.forget(deletion)
+                moved.add(deletion.receipt.request_id)
 
     def restore(self) -> None:
         """Certify the purged deletions whose shards have healed as far as the policy asks."""
         moved: set[str] = set()
         for deletion in self._ledger.deletions(DeletionState.PURGED):
-            healed = all(self._healed(self.views[shard]) for shard in _shards_of(deletion))
-            if healed and moved.issuperset(deletion.waits_for):
-                certify(self._run, self._epoch, deletion.receipt.request_id)
-                moved.add(deletion.receipt.request_id)
+            request = deletion.receipt.request_id
+            healed = all(self._healed(self.views[shard]) for shard in shards_hit(deletion))
+            if healed and moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
+                moved.add(request)
         for shard, view in self.views.items():
             if not self._missing(view):
                 self._unhealed_since.pop(shard, None)
@@ -209,14 +167,15 @@ class Scheduler:
             if shard == HOLDOUT_SHARD:
                 continue
             states.append(ShardState(view.plan, view.live, self._healing(view)))
-            if view.unclean or shard in self._purges.covering:
-                unclean = view.unclean
+            blocked |= view.stale  # wanted all the same: its old bytes must be gone before there are new ones
+            if unclean := view.unclean:
                 blocked.update(s.id for s in view.plan.stages.values() if not unclean.isdisjoint(s.slices))
         for assignment in decide(states, frozenset(self._training), free, frozenset(blocked)):
             stage = assignment.stage
             job = stage_job(self._run.row, self.views[stage.shard], stage)
             self._training[stage.id] = stage
             self._inputs[stage.id] = {part.slice: part.digest for part in job.slices}
+            self._purges.begun(stage)
             self._workers.submit(assignment.group, job)
 
     def show_depths(self) -> None:
@@ -236,46 +195,79 @@ class Scheduler:
         self._run.store.sweep()
         views = self._shards.views()
         purge_abandoned(self._run, frozenset(name for view in views.values() for name in view.plan.stages))
+        files = frozenset(self._run.store.files(layout.STAGES))
+        for shard in views:
+            self._ledger.mark_stale(self._epoch, incomplete(self._run, shard, files))
         views.update(self._shards.prune(views))
         for shard, view in views.items():
-            adopted = adopt_published(self._run, self._epoch, view)
-            if adopted:
-                views[shard] = replace(view, live=view.live | adopted)
+            if adopt_published(self._run, self._epoch, view):
+                views[shard] = view_shard(self._run, shard)
         return views
 
-    def _learned(self, stage: Stage, finished: Finished) -> None:
+    def _learned(self, stage: Stage, tokens: int) -> None:
         view = self.views[stage.shard]
         self.views[stage.shard] = replace(view, live=view.live | {stage.id})
+        self._purges.accepted(stage)
         self.retries.succeeded(stage.id)
-        tokens = finished.result.tokens if finished.result else 0
         self.outcome = Outcome(self.outcome.trained + 1, self.outcome.tokens + tokens)
 
-    def _refused(self, stage: Stage) -> None:
-        """A stage whose data was deleted while it trained: it never counts, and its bytes go."""
-        purge_bytes(self._run, stage.id)
-        self._stopped[stage.shard].add(stage.id)
+    def _failed(self, stage: Stage, error: str, lost: bool) -> None:
+        """Its group died after it had published it, or a stage below it is damaged, or it is a failure of its own."""
+        view = self.views[stage.shard]
+        if stage.id not in view.plan.stages:
+            purge_bytes(self._run, stage.id)
+        elif lost and adopt_stage(self._run, self._epoch, view, stage):
+            self._learned(stage, 0)
+        elif not lost and (broken := damaged(self._run, stage.shard, stage.ancestors)):
+            self._take_out(stage.shard, broken)
+        else:
+            self.retries.failed(stage.id, lost)
+            self._ledger.record_failure(self._epoch, stage.id, error)
+
+    def _take_out(self, shard: int, broken: tuple[str, ...]) -> None:
+        """Damaged stages and those built on them leave service, are purged, and, wanted as ever, trained again."""
+        stale = frozenset(self._ledger.mark_stale(self._epoch, broken))
+        for name in broken:
+            self._ledger.record_failure(self._epoch, name, DAMAGED)
+        self.views[shard] = view_shard(self._run, shard)
+        self._stop(stage for stage in self._training.values() if not stale.isdisjoint(stage.ancestors))
+
+    def _stop(self, stages: Iterable[Stage]) -> None:
+        for stage in stages:
+            if stage.id not in self._stopping[stage.shard]:
+                self._stopping[stage.shard].add(stage.id)
+                self._workers.stop(stage.id)
 
     def _collect_purges(self) -> None:
         for shard, result in self._shards.finished_purges().items():
-            requests = self._purges.covering.pop(shard)
-            key = f"purge {shard}"
+            name = retry_name(shard)
             if isinstance(result, Exception):
-                self.retries.failed(key, lost=True)
-                self._ledger.record_failure(self._epoch, key, _message(result))
+                self._purges.failed(shard)
+                self.retries.failed(name, lost=True)
+                self._ledger.record_failure(self._epoch, name, _message(result))
                 continue
-            self.retries.succeeded(key)
-            # Stages accepted since the purge read the ledger: what was live and is wanted now is live now.
-            kept = self.views[shard].live & frozenset(result.plan.stages)
-            self.views[shard] = replace(result, live=result.live | kept)
-            self._stopped[shard].clear()
-            for request in requests:
-                self._purges.done[request].add(shard)
+            self._purges.ended(shard)
+            self.retries.succeeded(name)
+            # Not the view that the purge ended with: stages were accepted, or found damaged, since.
+            self.views[shard] = view_shard(self._run, shard)
 
     def _update_replicas(self) -> None:
-        chains = {shard: view.serving for shard, view in self.views.items() if shard != HOLDOUT_SHARD}
-        if chains != self._served:
-            self._replicas.set_live(chains)
+        """Tell the replicas, until all of them have it all; who cannot load a damaged stage finds it for us."""
+        while True:
+            chains = {shard: view.serving for shard, view in self.views.items() if shard != HOLDOUT_SHARD}
+            if chains == self._served and not (self._served_in_part and self.retries.due(SERVING)):
+                return
+            self._served_in_part = bool(self._replicas.set_live(chains))
             self._served = chains
+            if not self._served_in_part:
+                self.retries.succeeded(SERVING)
+                return
+            found = {shard: damaged(self._run, shard, chain) for shard, chain in chains.items()}
+            for shard, broken in found.items():
+                if broken:
+                    self._take_out(shard, broken)
+            if not any(found.values()):
+                self.retries.failed(SERVING, lost=True)
 
     def _missing(self, view: ShardView) -> frozenset[str]:
         return frozenset(view.plan.stages) - view.live
@@ -297,18 +289,29 @@ class Scheduler:
         return self._run.config.requeue.policy == "lazy" and not self._healing(view)
 
     def _open_deletions(self) -> tuple[DeletionRow, ...]:
+        """Those that came least far first, so that each comes after those that it waits for."""
         unfinished = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
         return tuple(row for state in unfinished for row in self._ledger.deletions(state))
 
-    def _given_up(self, deletion: DeletionRow) -> bool:
-        """Whether it is only waiting for stages that failed too often."""
-        return deletion.state is DeletionState.PURGED and all(
-            self._missing(self.views[shard]) & self.retries.given_up for shard in _shards_of(deletion)
-        )
+    def _purge_given_up(self, shard: int) -> bool:
+        return retry_name(shard) in self.retries.given_up
 
-
-def _shards_of(deletion: DeletionRow) -> frozenset[int]:
-    return frozenset(hit.shard for hit in deletion.receipt.hits)
+    def _all_given_up(self, deletions: Iterable[DeletionRow]) -> bool:
+        """Whether each only waits for a stage or a purge that failed too often, or for a deletion that does."""
+        stuck: set[str] = set()
+        for deletion in deletions:
+            match deletion.state:
+                case DeletionState.PRUNED:
+                    own = any(self._purge_given_up(shard) for shard in shards_to_purge(deletion))
+                case DeletionState.PURGED:
+                    given_up = self.retries.given_up
+                    own = any(self._missing(self.views[shard]) & given_up for shard in shards_hit(deletion))
+                case _:
+                    own = False
+            if not own and stuck.isdisjoint(deletion.waits_for):
+                return False
+            stuck.add(deletion.receipt.request_id)
+        return True
 
 
 def _message(error: Exception) -> str:

@@ -8,15 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3t_ray.runtime.run import Run
+from s3t_ray.errors import StoreError
+from s3t_ray.runtime.run import CONFIG_FILE, Run
 
 
 @contextmanager
-def scratch_folder(run: Run, purpose: str) -> Iterator[Path]:
-    """A private folder that is gone after the block, or, after a kill, at the next start."""
-    marker = run.store.local_path("config.yaml")
+def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
+    """A private folder that is gone after the block, or, after a kill, with the next sweep of `within`.
+
+    `within`: the folder of the storage that it is made in. StoreError: it cannot be made there.
+    """
+    marker = run.store.local_path(f"{within}/{CONFIG_FILE}" if within else CONFIG_FILE)
     parent = None if marker is None else marker.parent
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f"tmp-{purpose}-") as folder:
-        yield Path(folder)
+    try:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=parent, prefix=f"tmp-{purpose}-")
+    except OSError as error:
+        raise StoreError(
+            f"no temporary folder can be made in {parent or tempfile.gettempdir()}: {error.strerror}",
+            "free space there, or make it writable for this user",
+        ) from error
+    with folder as name:
+        yield Path(name)

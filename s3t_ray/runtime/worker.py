@@ -67,6 +67,8 @@ class Rank:
             return None
         finally:
             self._progress = None
+            if self._stopped == job.stage_id:
+                self._stopped = None  # the same stage may be wanted again, once what was wrong with it is mended
 
     def stop(self, stage_id: str) -> None:
         """End the training of `stage_id` at its next step, now or when it begins."""

@@ -17,7 +17,7 @@ from s3t_ray.config.load import dump_config
 from s3t_ray.errors import S3TError
 from s3t_ray.runtime.run import CONFIG_FILE, Run
 from s3t_ray.runtime.view import view_shard
-from s3t_ray.serve.replica import Prompt, Replica
+from s3t_ray.serve.replica import Replica
 from s3t_ray.serve.values import Chain, Completion, Ended, Live, Piece, Started, Wish
 from s3t_ray.serve.watch import LedgerWatch
 
@@ -41,7 +41,7 @@ class Following:
         self._in_service: dict[int, Chain] = {}
         self._wake = threading.Event()
         self._closed = threading.Event()
-        self._cancelled: set[str] = set()
+        self._streams: dict[str, threading.Event] = {}  # by request: set when its listener has gone
         self.load()
         self._follower = threading.Thread(target=self._follow, name="s3t-follow", daemon=True)
         self._follower.start()
@@ -50,6 +50,9 @@ class Following:
         """What is in service. Raises LedgerError when the ledger cannot be read: then nothing is answered."""
         self._watch.live()
         return self._replica.ready()
+
+    def is_up(self) -> None:
+        """Returns, so that whoever asks knows that this process lives: a ledger out of reach is no reason to end it."""
 
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
         """The scheduler's word that the live set has changed. Returns `version` once nothing stale is in service.
@@ -64,28 +67,28 @@ class Following:
     def complete(self, wish: Wish) -> Completion:
         """The whole answer. Raises DataError, ConfigError for what cannot be asked, LedgerError: no answer."""
         while True:
-            answer = self._replica.generate(
-                wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed
-            )
+            answer = self._replica.generate(wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed)
             if self._released(answer.stages):
                 return Completion(answer, self._replica.prompt_tokens(wish.prompt))
 
     def stream(self, request: str, wish: Wish) -> Iterator[Started | Piece | Ended]:
         """The answer as it grows, until it ends or `cancel(request)`. A further `Started` voids what came before."""
+        gone = self._streams[request] = threading.Event()
         try:
-            while request not in self._cancelled:
+            while True:
                 for event in self._checked(wish):
-                    if request in self._cancelled:
+                    if gone.is_set():
                         return
                     yield event
                     if isinstance(event, Ended):
                         return
         finally:
-            self._cancelled.discard(request)
+            del self._streams[request]
 
     def cancel(self, request: str) -> None:
-        """End a stream whose listener has gone."""
-        self._cancelled.add(request)
+        """End a stream whose listener has gone; one that has ended already is no error."""
+        if (gone := self._streams.get(request)) is not None:
+            gone.set()
 
     def load(self) -> bool:
         """Put in service what the ledger says is live and the plan serves; whether that is done.
@@ -119,9 +122,7 @@ class Following:
         After an end that was withheld the caller asks again.
         """
         stages: tuple[str, ...] = ()
-        for event in self._replica.stream(
-            wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed
-        ):
+        for event in self._replica.stream(wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed):
             if isinstance(event, Started):
                 stages = event.stages
             if self._released(stages):

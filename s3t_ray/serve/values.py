@@ -128,3 +128,23 @@ class EvalReport:
     by_depth: Mapping[int, Score]
     current: Score
     """The ensemble in service."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a replica (`Following`)."""
+
+    prompt: str | tuple[dict[str, str], ...]
+    """A text in the place of an instruction, or chat messages ({"role", "content"})."""
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A whole answer, released: every stage that it rests on was live when it was complete."""
+
+    answer: Answer
+    prompt_tokens: int

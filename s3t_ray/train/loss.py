@@ -20,18 +20,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_S_D: Tensor, weight_V_D: Tensor, bias_V: Tensor | None, targets_S: Tensor) -> Tensor:
-        rows = max(1, _CHUNK_ELEMENTS // weight_V_D.shape[0])
+        positions, vocabulary = hidden_S_D.shape[0], weight_V_D.shape[0]
+        rows = min(positions, max(1, _CHUNK_ELEMENTS // vocabulary))
         total = hidden_S_D.new_zeros((), dtype=torch.float32)
         gradient_S_D = torch.empty_like(hidden_S_D)
-        for start in range(0, hidden_S_D.shape[0], rows):
-            block = slice(start, start + rows)
+        products = hidden_S_D.new_empty(rows, vocabulary)  # one buffer for all blocks: fresh pages cost more than sums
+        for start in range(0, positions, rows):
+            block = slice(start, min(start + rows, positions))
             targets = targets_S[block].unsqueeze(1)
-            scores = nn.functional.linear(hidden_S_D[block], weight_V_D, bias_V).float()
-            log_norm = torch.logsumexp(scores, dim=1, keepdim=True)
-            total += (log_norm - scores.gather(1, targets)).sum()
-            scores.sub_(log_norm).exp_()  # now the softmax: the gradient but for the target's 1
-            scores.scatter_add_(1, targets, scores.new_full(targets.shape, -1.0))
+            scores = torch.mm(hidden_S_D[block], weight_V_D.t(), out=products[: targets.shape[0]])
+            if bias_V is not None:
+                scores += bias_V
+            scores = scores.float()
+            scores -= scores.amax(dim=1, keepdim=True)
+            right = scores.gather(1, targets)
+            norm = scores.exp_().sum(dim=1, keepdim=True)
+            total += (norm.log() - right).sum()
+            # The gradient is (softmax - 1 at the target) x weight; it is divided by the norm where it is small.
+            scores.scatter_(1, targets, scores.gather(1, targets) - norm)
             torch.mm(scores.to(weight_V_D.dtype), weight_V_D, out=gradient_S_D[block])
+            gradient_S_D[block] /= norm
         ctx.save_for_backward(gradient_S_D)
         return total
 

@@ -36,7 +36,8 @@ def other(field: FieldDoc, value: object) -> object:
     if isinstance(value, float):
         return value / 2 + 0.001
     if isinstance(value, tuple):
-        return {"optimizer.betas": (0.5, 0.5), "order.sequences": ((0, 1),)}.get(field.path, ("changed",))
+        given = {"optimizer.betas": (0.5, 0.5), "order.sequences": ((0, 1),), "order.probabilities": ((1.0,),)}
+        return given.get(field.path, ("changed",))
     if value is None:
         return 1 if field.takes.startswith("whole number") else "changed"
     choices = [choice for choice in field.takes.split(" | ") if choice not in ("text", "null", value)]

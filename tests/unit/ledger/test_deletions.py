@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from s3t_ray.errors import DataError, LedgerError, UnknownRecords
-from s3t_ray.ledger import resolve
+from s3t_ray.ledger import pieces, resolve
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import Hit, StageState
@@ -159,7 +159,7 @@ def test_preview_says_what_would_happen(ledger: Ledger) -> None:
 
 
 def test_more_names_than_one_statement_takes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "BATCH", 3)
+    monkeypatch.setattr(pieces, "BATCH", 3)
     ids = [record(*place, number) for place in PLACES for number in range(1, PER_SLICE)]
     receipt = ledger.accept_deletion(ids, [name("subject", "ann")]).receipt
     assert receipt.records == len(PLACES) * PER_SLICE

@@ -11,7 +11,7 @@ from s3t_ray.plan.stages import ShardPlan, plan_shard
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Config]:
     def make(shards: int = 2, slices: int = 4, budget: int = 1, kind: str = "cyclic", **more: object) -> Config:
-        order = {"kind": kind, "sequences": more.pop("sequences", ())}
+        order = more.pop("order", {"kind": kind, "sequences": more.pop("sequences", ())})
         fields = {
             "name": "t",
             "model": {"path": "m"},

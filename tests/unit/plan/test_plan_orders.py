@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
-from s3t_ray.plan.orders import orders
+from s3t_ray.plan.orders import alike_in_all_shards, orders
 from s3t_ray.plan.orders_chains import chain_orders, maximal_chains
 
-KINDS = ("cyclic", "chains", "random")
+KINDS = ("cyclic", "chains", "greedy", "bms", "random")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -24,7 +24,8 @@ def test_orders_are_different_permutations_nested_in_the_budget(
 ) -> None:
     budget = min(budget, comb(slices, slices // 2) if kind == "chains" else factorial(slices))
     found = orders(make_config(slices=slices, budget=budget, kind=kind, seed=seed), shard)
-    assert len(set(found)) == len(found) == budget
+    # Greedy stops where no further order adds depth: with as many as there are chains, or a few more.
+    assert len(set(found)) == len(found) == budget or (kind == "greedy" and len(found) >= comb(slices, slices // 2))
     assert all(sorted(order) == list(range(slices)) for order in found)
     smaller = orders(make_config(slices=slices, budget=max(1, budget // 2), kind=kind, seed=seed), shard)
     assert found[: len(smaller)] == smaller
@@ -50,6 +51,22 @@ def test_cyclic_within_l_are_rotations_and_l_squared_differ_in_the_first_two(
         assert [(s - order[0]) % slices for s in order] == list(range(slices))
     assert {order[0] for order in found[:slices]} == set(range(slices))
     assert len({order[:2] for order in found}) == slices * (slices - 1)
+
+
+@pytest.mark.parametrize("kind", ["greedy", "bms"])
+def test_probabilities_are_proportions_for_all_shards_or_one_a_shard(
+    make_config: Callable[..., Config], kind: str
+) -> None:
+    def found(shard: int, *rows: tuple[float, ...]) -> tuple[tuple[int, ...], ...]:
+        return orders(make_config(shards=2, budget=2, order={"kind": kind, "probabilities": rows}), shard)
+
+    first, last = (9, 1, 2, 3), (1, 2, 3, 9)
+    assert found(0, first) == found(1, first) == found(0, tuple(weight / 15 for weight in first))
+    assert [found(0, first, last)[0][-1], found(1, first, last)[0][-1]] == [0, 3], "what is often hit comes last"
+    assert found(0, first, last) == found(0, first) != found(1, first, last)
+    assert found(0, (1, 1, 1, 1)) == found(0)
+    assert alike_in_all_shards(make_config(shards=2, order={"kind": kind, "probabilities": (first,)}))
+    assert not alike_in_all_shards(make_config(shards=2, order={"kind": kind, "probabilities": (first, last)}))
 
 
 def test_cyclic_is_quick_for_many_slices(make_config: Callable[..., Config]) -> None:

@@ -49,6 +49,7 @@ def test_greedy_reaches_the_maximum_with_as_many_orders_as_there_are_chains(slic
 def test_greedy_stops_when_nothing_more_can_be_kept() -> None:
     assert len(greedy_orders(3, 6)) == 3
     assert greedy_orders(2, 2, [1.0, 0.0]) == ((1, 0),)
+    assert greedy_orders(1, 1) == ((0,),), "a shard always trains something"
 
 
 def test_greedy_keeps_more_than_others_where_slices_differ() -> None:

@@ -270,3 +270,10 @@ def test_verify_finds_each_tampering(folder: Path) -> None:
     assert any("was changed" in line for line in verify(cluster.run).problems)
     rows.write_bytes(whole)
     assert verify(cluster.run).problems == ()
+
+
+def test_files_of_an_ingest_that_was_killed_are_erased_by_the_next(folder: Path) -> None:
+    config = small_config(folder)
+    with Run.create(config) as run:
+        run.store.write_bytes("slices/0/0/" + "ab" * 32 + ".parquet", b"rows of an attempt that was killed")
+    assert verify(trained(folder).run).problems == ()

@@ -1,0 +1,208 @@
+"""Orders of slices compared: depth that survives deletions, deletions borne, and what training them costs.
+
+    python benchmarks/orders.py
+
+Each kind of order for each budget, under uniform deletions and under skewed ones (Zipf: the slice of
+rank k is hit in proportion to 1/k), known to `greedy` and `bms` beforehand or not. Depths are exact
+(all subsets of slices), deletions until every shard is dead by Monte Carlo. Writes
+benchmarks/results/orders.json and orders.png. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from math import comb, factorial
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from s3t_ray.bench.measure import save
+from s3t_ray.config.schema import Config
+from s3t_ray.plan.forecast import Estimate, mean_depth_after, most_depth_after, simulate_deletions
+from s3t_ray.plan.orders import orders
+from s3t_ray.plan.work import count_stages
+
+RESULTS = Path(__file__).with_name("results")
+KINDS = ("cyclic", "chains", "greedy", "bms", "random")
+DELETIONS = (1, 2, 3, 4)
+SHARDS = 5
+TRIALS = 20_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of order at one budget under one pattern of deletions."""
+
+    slices: int
+    pattern: str  # of the deletions
+    kind: str
+    told: bool  # whether the orders were chosen for this pattern
+    budget: int
+    sequences: int  # fewer than the budget where no further order adds depth
+    depth_after: tuple[float, ...]  # mean depth of a shard after DELETIONS in it
+    mean_depth: float  # averaged over 1..L deletions
+    most: float  # the same, that any orders could keep
+    until_dead: Estimate  # deletions until all of SHARDS shards are dead
+    stages: int  # of a shard
+    slice_passes: int  # its training cost: slices learned, summed over stages
+    cost: float  # of one sequence's
+
+
+@dataclass(frozen=True)
+class Result:
+    rows: tuple[Row, ...]
+
+
+def zipf(slices: int) -> tuple[float, ...]:
+    """1, 1/2, 1/3, ... over their sum."""
+    total = sum(1 / rank for rank in range(1, slices + 1))
+    return tuple(1 / rank / total for rank in range(1, slices + 1))
+
+
+def compare(slices: int, budgets: tuple[int, ...]) -> list[Row]:
+    uniform, skewed = (1 / slices,) * slices, zipf(slices)
+    found = []
+    for budget in budgets:
+        for kind in KINDS:
+            if kind == "chains" and budget > comb(slices, slices // 2):
+                continue
+            plain = _orders(kind, slices, budget, ())
+            found.append(_row(kind, False, plain, "uniform", uniform, budget))
+            found.append(_row(kind, False, plain, "zipf", skewed, budget))
+            if kind in ("greedy", "bms"):
+                told = _orders(kind, slices, budget, (skewed,))
+                found.append(_row(kind, True, told, "zipf", skewed, budget))
+                # And how much a wrong guess costs.
+                found.append(_row(kind, True, told, "uniform", uniform, budget))
+    return found
+
+
+def _orders(
+    kind: str, slices: int, budget: int, probabilities: tuple[tuple[float, ...], ...]
+) -> list[tuple[tuple[int, ...], ...]]:
+    """Of every shard."""
+    config = Config.model_validate(
+        {
+            "name": "orders",
+            "shards": SHARDS,
+            "slices": slices,
+            "budget": budget,
+            "order": {"kind": kind, "probabilities": probabilities},
+            "model": {"path": "none"},
+            "data": {"path": "none"},
+            "lora": {"layers_per_group": 1},
+            "storage": {"uri": "none"},
+        }
+    )
+    return [orders(config, shard) for shard in range(SHARDS)]
+
+
+def _row(
+    kind: str,
+    told: bool,
+    by_shard: list[tuple[tuple[int, ...], ...]],
+    pattern: str,
+    chances: tuple[float, ...],
+    budget: int,
+) -> Row:
+    slices = len(chances)
+
+    def depth(deletions: int) -> float:
+        return sum(mean_depth_after(each, deletions, chances).mean for each in by_shard) / len(by_shard)
+
+    depths = [depth(deletions) for deletions in range(1, slices + 1)]
+    most = [most_depth_after(slices, deletions, chances) for deletions in range(1, slices + 1)]
+    spread = [[chance / SHARDS for chance in chances]] * SHARDS
+    stages = count_stages(by_shard[:1])
+    passes = sum(depth * number for depth, number in stages.items())
+    return Row(
+        slices=slices,
+        pattern=pattern,
+        kind=kind,
+        told=told,
+        budget=budget,
+        sequences=len(by_shard[0]),
+        depth_after=tuple(depth(deletions) for deletions in DELETIONS),
+        mean_depth=sum(depths) / slices,
+        most=sum(most) / slices,
+        until_dead=simulate_deletions(by_shard, TRIALS, seed=1, probabilities=spread),
+        stages=stages.total(),
+        slice_passes=passes,
+        cost=passes / (slices * (slices + 1) / 2),
+    )
+
+
+def show(rows: list[Row], slices: int, pattern: str, console: Console) -> None:
+    table = Table(title=f"L = {slices}, {pattern} deletions", title_justify="left")
+    for name in ("B", "order", "sequences", *(f"depth after {n}" for n in DELETIONS), "of most", "until dead", "cost"):
+        table.add_column(name, justify="left" if name == "order" else "right")
+    chosen = [row for row in rows if (row.slices, row.pattern) == (slices, pattern)]
+    for row in sorted(chosen, key=lambda row: (row.budget, -row.mean_depth)):
+        guessed = " told zipf" if row.told else ""
+        table.add_row(
+            str(row.budget),
+            row.kind + guessed,
+            str(row.sequences),
+            *(f"{depth:.2f}" for depth in row.depth_after),
+            f"{row.mean_depth / row.most:.1%}",
+            f"{row.until_dead.mean:.1f} ± {row.until_dead.standard_error:.1f}",
+            f"{row.cost:.2f}",
+        )
+    most = (f"{most_depth_after(slices, n, zipf(slices) if pattern == 'zipf' else None):.2f}" for n in DELETIONS)
+    table.add_row("", "most possible", "", *most, "100%", "", "", style="bold")
+    console.print(table)
+
+
+def draw(rows: list[Row], slices: int, path: Path) -> None:
+    """Depth kept against the cost of training, a line a kind, a point a budget."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = dict(zip(KINDS, ("#0072B2", "#009E73", "#D55E00", "#E69F00", "#999999"), strict=True))
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.4), sharey=True)
+    for panel, pattern in zip(panels, ("uniform", "zipf"), strict=True):
+        chosen = [row for row in rows if (row.slices, row.pattern) == (slices, pattern)]
+        for kind in KINDS:
+            for told in (False, True):
+                line = sorted((row.cost, row.mean_depth) for row in chosen if (row.kind, row.told) == (kind, told))
+                if not line or (told and pattern == "uniform"):
+                    continue
+                panel.plot(
+                    *zip(*line, strict=True),
+                    marker="o",
+                    markersize=4,
+                    color=colours[kind],
+                    linestyle="--" if told else "-",
+                    label=f"{kind}, told the pattern" if told else kind,
+                )
+        panel.axhline(chosen[0].most, color="#333333", linewidth=1)
+        panel.text(1.0, chosen[0].most, "most possible ", ha="left", va="bottom", fontsize=9)
+        panel.set_xscale("log")
+        panel.set_xlabel("training cost (of one sequence)")
+        panel.set_title(f"{pattern} deletions", loc="left", fontsize=11)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(f"depth kept, mean over 1 to {slices} deletions")
+    panels[1].legend(frameon=False, fontsize=9)
+    figure.suptitle(f"Orders of {slices} slices", x=0.01, ha="left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    console = Console(width=140)
+    rows = []
+    for slices, budgets in ((4, (1, 2, 4, 6, 12)), (6, (1, 2, 3, 6, 12, 20)), (8, (1, 2, 4, 8, 16, 32, 70))):
+        rows += compare(slices, tuple(budget for budget in budgets if budget <= factorial(slices)))
+        for pattern in ("uniform", "zipf"):
+            show(rows, slices, pattern, console)
+    save(RESULTS / "orders.json", Result(tuple(rows)))
+    draw(rows, 6, RESULTS / "orders.png")
+    console.print(f"{RESULTS / 'orders.json'} and orders.png: {len([asdict(row) for row in rows])} rows")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Serve a run over HTTP as a Ray job, until the job is stopped. See docs/cluster.md for the endpoints.
+
+    ray job submit --no-wait --working-dir . -- python jobs/serve.py s3://bucket/runs/alpaca --replicas 2
+
+The nodes' environment must hold S3T_SERVE_TOKEN and S3T_DELETE_TOKEN. Stopped or killed, nothing is
+lost: deletions that were accepted go on with the next service, training or `s3t delete`.
+"""
+
+from s3t_ray.cli.job import run_as_job
+from s3t_ray.cli.serve import serve
+
+if __name__ == "__main__":
+    run_as_job(serve)

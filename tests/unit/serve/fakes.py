@@ -1,0 +1,139 @@
+"""Fakes of the serve room: a backend of the HTTP service without a model, and worker groups that make up adapters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncGenerator, Iterable
+
+import numpy as np
+from safetensors.numpy import save
+
+from s3t_ray.errors import S3TError, UnknownRecords
+from s3t_ray.ledger.values import NoSuchDeletion
+from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.serve.values import Answer, Completion, Ended, Finish, Live, Piece, Started, Wish
+from s3t_ray.store.store import Store
+from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.manifest import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    MANIFEST,
+    Manifest,
+    SliceLearned,
+    stage_folder,
+    write_manifest,
+)
+from tests.fakes import FakeWorkers
+
+AT = "2026-01-02T03:04:05+00:00"
+
+
+class FakeBackend:
+    """Answers `says`; raises `fails` instead where it is set."""
+
+    def __init__(self, says: Iterable[str] = ("Hel", "lo")) -> None:
+        self.model = "alpaca"
+        self.says = tuple(says)
+        self.events: list[Started | Piece | Ended | S3TError] | None = None
+        self.fails: S3TError | None = None
+        self.wishes: list[Wish] = []
+        self.deleted: list[DeletionRequest] = []
+        self.closed = 0
+        self.certified: str | None = None
+
+    async def live(self) -> Live:
+        self._fail()
+        return Live(7, (3, 1))
+
+    async def complete(self, wish: Wish) -> Completion:
+        self.wishes.append(wish)
+        self._fail()
+        return Completion(Answer("".join(self.says), 7, (3, 1), ("a", "b"), Finish.STOP, 2, 0.1), 5)
+
+    async def stream(self, wish: Wish) -> AsyncGenerator[Started | Piece | Ended, None]:
+        self.wishes.append(wish)
+        try:
+            self._fail()
+            pieces = [Started(7, (3, 1), ("a", "b")), *(Piece(text) for text in self.says), Ended(Finish.LENGTH)]
+            for event in pieces if self.events is None else self.events:
+                if isinstance(event, S3TError):
+                    raise event
+                yield event
+        finally:
+            self.closed += 1
+
+    def delete(self, request: DeletionRequest) -> DeletionReceipt:
+        self._fail()
+        if "nobody" in request.ids:
+            raise UnknownRecords("the run does not hold 'nobody'", "check the spelling")
+        self.deleted.append(request)
+        return DeletionReceipt(
+            request_id="req-1",
+            accepted_at=AT,
+            records=len(request.ids),
+            already_deleted=0,
+            unknown_ids=(),
+            unknown_subjects=(),
+            stages_pruned=("s1",),
+            repeated=False,
+            shards=(),
+        )
+
+    def deletion(self, request_id: str) -> DeletionStatus:
+        if request_id != "req-1":
+            raise NoSuchDeletion(f"there is no deletion {request_id!r}", "take the id from its receipt")
+        return DeletionStatus(
+            request_id=request_id, state="purged", records=1, hits=((0, 1, 1),), accepted_at=AT, age_seconds=2.0
+        )
+
+    def certificate(self, request_id: str) -> str | None:
+        return self.certified
+
+    def _fail(self) -> None:
+        if self.fails is not None:
+            raise self.fails
+
+
+class LoraWorkers(FakeWorkers):
+    """Trains nothing, but publishes adapters that the ensemble can load: random, drawn from the stage's id."""
+
+    def __init__(self, store: Store, layers: int, hidden: int, per_group: int, rank: int) -> None:
+        super().__init__(store)
+        self._layers, self._hidden, self._per_group, self._rank = layers, hidden, per_group, rank
+
+    def _publish(self, job: StageJob) -> StageResult:
+        depth = len(job.slices)
+        dice = np.random.default_rng(int(job.stage_id[:12], 16))
+        weights = {}
+        for layer in range(self._layers - depth * self._per_group, self._layers - (depth - 1) * self._per_group):
+            name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
+            for part, shape in (("A", (self._rank, self._hidden)), ("B", (self._hidden, self._rank))):
+                weights[f"{name}.lora_{part}.weight"] = dice.normal(size=shape, scale=0.5).astype(np.float32)
+        settings = {"r": self._rank, "lora_alpha": 8, "use_rslora": True, "bias": "none"}
+        files = {ADAPTER_FILE: save(weights), ADAPTER_CONFIG: json.dumps(settings).encode()}
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        manifest = Manifest(
+            stage_id=job.stage_id,
+            shard=job.shard,
+            slices=tuple(SliceLearned(index=part.slice, digest=part.digest) for part in job.slices),
+            parents=job.parents,
+            recipe_digest=job.recipe_digest,
+            base_digest=job.base_digest,
+            adapter_sha256=digests[ADAPTER_FILE],
+            files=digests,
+            losses=(),
+            steps=0,
+            records=0,
+            unlabelled=0,
+            tokens=0,
+            seconds=0.0,
+            versions={},
+            machine={},
+        )
+        self._store.publish(
+            stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST
+        )
+        self.trained.append(job)
+        return StageResult(job.stage_id, digests[ADAPTER_FILE], 0, 0, 0, None, None, 0.0)

@@ -1,0 +1,230 @@
+"""The HTTP service with a backend without a model: tokens, OpenAI's shapes, streams, refusals."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from s3t_ray.errors import ConfigError, DataError, LedgerError
+from s3t_ray.serve.guard import LARGEST_BODY
+from s3t_ray.serve.http import make_app
+from s3t_ray.serve.tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.values import Ended, Finish, Piece, Started
+from tests.unit.serve.fakes import FakeBackend
+
+ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
+CHAT = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    return FakeBackend()
+
+
+@pytest.fixture
+def client(backend: FakeBackend) -> TestClient:
+    tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
+    return TestClient(make_app(backend, tokens), raise_server_exceptions=False)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def ask(client: TestClient, path: str = "/v1/chat/completions", **body: Any) -> Any:
+    return client.post(path, json=body, headers=bearer(ASK))
+
+
+def events(text: str) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+ROUTES = [
+    ("GET", "/healthz", ASK),
+    ("GET", "/v1/models", ASK),
+    ("POST", "/v1/chat/completions", ASK),
+    ("POST", "/v1/completions", ASK),
+    ("POST", "/v1/deletions", ERASE),
+    ("GET", "/v1/deletions/req-1", ERASE),
+    ("GET", "/v1/deletions/req-1/certificate", ERASE),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "token"), ROUTES)
+def test_each_route_opens_to_its_own_token_only(client: TestClient, method: str, path: str, token: str) -> None:
+    other = {ASK: ERASE, ERASE: ASK}[token]
+    assert client.request(method, path).status_code == 401
+    assert client.request(method, path, headers=bearer("wrong-token-0123456789")).status_code == 401
+    assert client.request(method, path, headers={"authorization": token}).status_code == 401
+    assert client.request(method, path, headers={"authorization": f"Basic {token}"}).status_code == 401
+    assert client.request(method, path, headers=bearer(other)).status_code == 403
+    assert client.request(method, path, headers=bearer(token)).status_code not in (401, 403)
+
+
+def test_unknown_paths_and_the_documentation_are_closed_too(client: TestClient) -> None:
+    for path in ("/", "/docs", "/openapi.json", "/v1/nothing"):
+        assert client.get(path).status_code == 401
+        assert client.get(path, headers=bearer(ASK)).status_code == 404
+
+
+def test_every_route_is_in_the_table_above(client: TestClient) -> None:
+    paths = {"/healthz", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/deletions"}
+    assert {path for _, path, _ in ROUTES if "req-1" not in path} == paths
+
+
+@pytest.mark.parametrize(
+    ("serve", "delete", "problem"),
+    [
+        ("", ERASE, "S3T_SERVE_TOKEN is not set"),
+        (ASK, "", "S3T_DELETE_TOKEN is not set"),
+        ("short", ERASE, "16 or more"),
+        (ASK, "a token with spaces in it", "without spaces"),
+        (ASK, ASK, "are the same"),
+    ],
+)
+def test_no_service_without_two_good_tokens(serve: str, delete: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as refused:
+        Tokens.from_environment({SERVE_TOKEN: serve, DELETE_TOKEN: delete})
+    assert ASK not in str(refused.value)
+
+
+def test_tokens_do_not_show(client: TestClient) -> None:
+    tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
+    assert ASK not in repr(tokens) and ERASE not in repr(tokens)
+
+
+def test_a_chat_answer_has_openais_shape_and_names_the_live_set(client: TestClient, backend: FakeBackend) -> None:
+    answer = ask(client, **CHAT, temperature=0, max_tokens=9, seed=4)
+    document = answer.json()
+    assert answer.status_code == 200
+    assert (answer.headers["x-s3t-version"], answer.headers["x-s3t-depths"]) == ("7", "3,1")
+    assert document["object"] == "chat.completion" and document["model"] == "alpaca"
+    assert document["s3t"] == {"version": 7, "depths": [3, 1]}
+    assert document["choices"][0]["message"] == {"role": "assistant", "content": "Hello"}
+    assert document["choices"][0]["finish_reason"] == "stop"
+    assert document["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    (wish,) = backend.wishes
+    assert wish.prompt == ({"role": "user", "content": "Hi"},)
+    assert (wish.max_new_tokens, wish.temperature, wish.seed) == (9, 0.0, 4)
+
+
+def test_text_parts_and_a_list_of_one_prompt_are_taken(client: TestClient, backend: FakeBackend) -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert ask(client, model="alpaca", messages=[{"role": "user", "content": parts}]).status_code == 200
+    document = ask(client, "/v1/completions", model="alpaca", prompt=["Say it."]).json()
+    assert document["choices"][0]["text"] == "Hello" and document["object"] == "text_completion"
+    assert [wish.prompt for wish in backend.wishes] == [({"role": "user", "content": "ab"},), "Say it."]
+    assert backend.wishes[0].temperature == 1.0
+    assert len({ask(client, **CHAT) and backend.wishes[-1].seed for _ in range(4)}) > 1, "no seed: not always the same"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"stop": ["x"]}, "stop"),
+        ({"tools": []}, "tools"),
+        ({"n": 2}, "n"),
+        ({"temperature": 3}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(client: TestClient, change: dict[str, Any], field: str) -> None:
+    answer = ask(client, **{**CHAT, **change})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+    assert field in answer.json()["error"]["message"]
+
+
+def test_another_model_is_not_found(client: TestClient) -> None:
+    answer = ask(client, **{**CHAT, "model": "gpt"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_chat_stream(client: TestClient, backend: FakeBackend) -> None:
+    answer = ask(client, **CHAT, stream=True)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-s3t-version"] == "7"
+    chunks = events(answer.text)
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "Hello"
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "length"]
+    assert len({chunk["id"] for chunk in chunks}) == 1 and backend.closed == 1
+
+
+def test_a_text_stream(client: TestClient) -> None:
+    chunks = events(ask(client, "/v1/completions", model="alpaca", prompt="x", stream=True).text)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "Hello"
+
+
+def test_a_stream_that_begins_anew_before_its_first_piece_is_one_answer(
+    client: TestClient, backend: FakeBackend
+) -> None:
+    backend.events = [Started(7, (3,), ("a",)), Started(8, (1,), ("b",)), Piece("x"), Ended(Finish.STOP)]
+    chunks = events(ask(client, **CHAT, stream=True).text)
+    assert chunks[-1]["s3t"] == {"version": 8, "depths": [1]} and "error" not in chunks[-1]
+
+
+def test_a_stream_that_begins_anew_after_a_piece_ends_with_an_error(client: TestClient, backend: FakeBackend) -> None:
+    backend.events = [Started(7, (3,), ("a",)), Piece("old"), Started(8, (1,), ("b",)), Piece("new"), Ended(Finish.STOP)]
+    text = ask(client, **CHAT, stream=True).text
+    assert events(text)[-1]["error"]["code"] == "live_set_changed"
+    assert "new" not in text
+    assert backend.closed == 1
+
+
+def test_refusals_before_a_stream_are_status_codes_and_later_ones_events(
+    client: TestClient, backend: FakeBackend
+) -> None:
+    backend.fails = DataError("the text has 9999 tokens, but the model reads at most 512", "shorten the text")
+    for stream in (False, True):
+        answer = ask(client, **CHAT, stream=stream)
+        assert answer.status_code == 400 and "9999 tokens" in answer.json()["error"]["message"]
+    backend.fails = LedgerError("the ledger postgresql://u:***@db refused", "check the database")
+    for stream in (False, True):
+        answer = ask(client, **CHAT, stream=stream)
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+        assert "postgresql" not in answer.text, "what is wrong inside is not for callers"
+    assert client.get("/healthz", headers=bearer(ASK)).status_code == 503
+    backend.fails = None
+    backend.events = [Started(7, (3,), ("a",)), Piece("x"), LedgerError("gone", "wait")]
+    assert events(ask(client, **CHAT, stream=True).text)[-1]["error"]["type"] == "server_error"
+
+
+def test_a_deletion_from_request_to_certificate(client: TestClient, backend: FakeBackend) -> None:
+    answer = client.post("/v1/deletions", json={"ids": ["r1"], "subjects": ["p"]}, headers=bearer(ERASE))
+    assert answer.status_code == 202 and answer.json()["request_id"] == "req-1"
+    assert backend.deleted[0].ids == ("r1",) and backend.deleted[0].subjects == ("p",)
+    where = answer.headers["location"]
+    assert client.get(where, headers=bearer(ERASE)).json()["state"] == "purged"
+    early = client.get(f"{where}/certificate", headers=bearer(ERASE))
+    assert (early.status_code, early.json()["error"]["code"]) == (404, "not_yet")
+    backend.certified = '{"facts":{}}'
+    assert client.get(f"{where}/certificate", headers=bearer(ERASE)).text == backend.certified
+    assert client.get("/v1/deletions/other", headers=bearer(ERASE)).status_code == 404
+
+
+def test_a_deletion_of_nobody_changes_nothing(client: TestClient, backend: FakeBackend) -> None:
+    assert client.post("/v1/deletions", json={"ids": ["nobody"]}, headers=bearer(ERASE)).status_code == 404
+    backend.fails = DataError("nothing was named", "name ids or subjects")
+    assert client.post("/v1/deletions", json={}, headers=bearer(ERASE)).status_code == 400
+    assert client.post("/v1/deletions", json={"id": ["r1"]}, headers=bearer(ERASE)).status_code == 400
+    assert backend.deleted == []
+
+
+def test_a_body_beyond_the_limit_is_not_read(client: TestClient, backend: FakeBackend) -> None:
+    large = b" " * (LARGEST_BODY + 1)
+    assert client.post("/v1/completions", content=large, headers=bearer(ASK)).status_code == 413
+
+    def pieces() -> Any:  # without a length
+        for _ in range(5):
+            yield b" " * 2**20
+
+    assert client.post("/v1/completions", content=pieces(), headers=bearer(ASK)).status_code == 400
+    assert backend.wishes == []
