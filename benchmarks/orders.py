@@ -2,18 +2,19 @@
 
     python benchmarks/orders.py
 
-Each kind of order for each budget, under uniform deletions and under skewed ones (Zipf: the slice of
-rank k is hit in proportion to 1/k), known to `greedy` and `bms` beforehand or not. Depths are exact
-(all subsets of slices), deletions until every shard is dead by Monte Carlo. Writes
-benchmarks/results/orders.json and orders.png. Nothing is trained.
+Each kind of order for each budget, under uniform deletions and under skewed ones (Zipf: in each shard
+the slices are hit in proportion to 1, 1/2, 1/3, ..., in an order of the shard's own), told to
+`greedy` and `bms` beforehand or not. Depths are exact (all subsets of slices), deletions until every
+shard is dead by Monte Carlo. Writes benchmarks/results/orders.json and orders.png. Nothing is trained.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import comb, factorial
 from pathlib import Path
+from random import Random
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,8 @@ KINDS = ("cyclic", "chains", "greedy", "bms", "random")
 DELETIONS = (1, 2, 3, 4)
 SHARDS = 5
 TRIALS = 20_000
+SHOWN_SLICES = 6
+TICKS = (1, 2, 3, 6, 12, 20)
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,13 @@ class Row:
     kind: str
     told: bool  # whether the orders were chosen for this pattern
     budget: int
-    sequences: int  # fewer than the budget where no further order adds depth
+    sequences: float  # of a shard; fewer than the budget where no further order adds depth
     depth_after: tuple[float, ...]  # mean depth of a shard after DELETIONS in it
     mean_depth: float  # averaged over 1..L deletions
     most: float  # the same, that any orders could keep
     until_dead: Estimate  # deletions until all of SHARDS shards are dead
-    stages: int  # of a shard
-    slice_passes: int  # its training cost: slices learned, summed over stages
+    stages: float  # of a shard
+    slice_passes: float  # its training cost: slices learned, summed over stages
     cost: float  # of one sequence's
 
 
@@ -55,14 +58,23 @@ class Result:
     rows: tuple[Row, ...]
 
 
-def zipf(slices: int) -> tuple[float, ...]:
-    """1, 1/2, 1/3, ... over their sum."""
+Chances = tuple[tuple[float, ...], ...]
+"""By shard and slice, given that a deletion falls in the shard."""
+
+
+def zipf(slices: int) -> Chances:
+    """1, 1/2, 1/3, ... over their sum, shuffled in each shard."""
     total = sum(1 / rank for rank in range(1, slices + 1))
-    return tuple(1 / rank / total for rank in range(1, slices + 1))
+    ranks = [Random(shard).sample(range(1, slices + 1), slices) for shard in range(SHARDS)]
+    return tuple(tuple(1 / rank / total for rank in row) for row in ranks)
+
+
+def even(slices: int) -> Chances:
+    return ((1 / slices,) * slices,) * SHARDS
 
 
 def compare(slices: int, budgets: tuple[int, ...]) -> list[Row]:
-    uniform, skewed = (1 / slices,) * slices, zipf(slices)
+    uniform, skewed = even(slices), zipf(slices)
     found = []
     for budget in budgets:
         for kind in KINDS:
@@ -72,16 +84,14 @@ def compare(slices: int, budgets: tuple[int, ...]) -> list[Row]:
             found.append(_row(kind, False, plain, "uniform", uniform, budget))
             found.append(_row(kind, False, plain, "zipf", skewed, budget))
             if kind in ("greedy", "bms"):
-                told = _orders(kind, slices, budget, (skewed,))
+                told = _orders(kind, slices, budget, skewed)
                 found.append(_row(kind, True, told, "zipf", skewed, budget))
                 # And how much a wrong guess costs.
                 found.append(_row(kind, True, told, "uniform", uniform, budget))
     return found
 
 
-def _orders(
-    kind: str, slices: int, budget: int, probabilities: tuple[tuple[float, ...], ...]
-) -> list[tuple[tuple[int, ...], ...]]:
+def _orders(kind: str, slices: int, budget: int, probabilities: Chances) -> list[tuple[tuple[int, ...], ...]]:
     """Of every shard."""
     config = Config.model_validate(
         {
@@ -99,36 +109,37 @@ def _orders(
     return [orders(config, shard) for shard in range(SHARDS)]
 
 
+def most_depth(chances: Chances, deletions: int) -> float:
+    """Mean over the shards of the depth that no orders can exceed."""
+    return sum(most_depth_after(len(each), deletions, each) for each in chances) / len(chances)
+
+
 def _row(
-    kind: str,
-    told: bool,
-    by_shard: list[tuple[tuple[int, ...], ...]],
-    pattern: str,
-    chances: tuple[float, ...],
-    budget: int,
+    kind: str, told: bool, by_shard: list[tuple[tuple[int, ...], ...]], pattern: str, chances: Chances, budget: int
 ) -> Row:
-    slices = len(chances)
+    slices = len(chances[0])
 
     def depth(deletions: int) -> float:
-        return sum(mean_depth_after(each, deletions, chances).mean for each in by_shard) / len(by_shard)
+        pairs = zip(by_shard, chances, strict=True)
+        return sum(mean_depth_after(each, deletions, own).mean for each, own in pairs) / SHARDS
 
     depths = [depth(deletions) for deletions in range(1, slices + 1)]
-    most = [most_depth_after(slices, deletions, chances) for deletions in range(1, slices + 1)]
-    spread = [[chance / SHARDS for chance in chances]] * SHARDS
-    stages = count_stages(by_shard[:1])
-    passes = sum(depth * number for depth, number in stages.items())
+    most = [most_depth(chances, deletions) for deletions in range(1, slices + 1)]
+    spread = [[chance / SHARDS for chance in each] for each in chances]
+    stages = count_stages(by_shard)
+    passes = sum(depth * number for depth, number in stages.items()) / SHARDS
     return Row(
         slices=slices,
         pattern=pattern,
         kind=kind,
         told=told,
         budget=budget,
-        sequences=len(by_shard[0]),
+        sequences=sum(len(each) for each in by_shard) / SHARDS,
         depth_after=tuple(depth(deletions) for deletions in DELETIONS),
         mean_depth=sum(depths) / slices,
         most=sum(most) / slices,
         until_dead=simulate_deletions(by_shard, TRIALS, seed=1, probabilities=spread),
-        stages=stages.total(),
+        stages=stages.total() / SHARDS,
         slice_passes=passes,
         cost=passes / (slices * (slices + 1) / 2),
     )
@@ -144,13 +155,14 @@ def show(rows: list[Row], slices: int, pattern: str, console: Console) -> None:
         table.add_row(
             str(row.budget),
             row.kind + guessed,
-            str(row.sequences),
+            f"{row.sequences:g}",
             *(f"{depth:.2f}" for depth in row.depth_after),
             f"{row.mean_depth / row.most:.1%}",
             f"{row.until_dead.mean:.1f} ± {row.until_dead.standard_error:.1f}",
             f"{row.cost:.2f}",
         )
-    most = (f"{most_depth_after(slices, n, zipf(slices) if pattern == 'zipf' else None):.2f}" for n in DELETIONS)
+    chances = zipf(slices) if pattern == "zipf" else even(slices)
+    most = (f"{most_depth(chances, deletions):.2f}" for deletions in DELETIONS)
     table.add_row("", "most possible", "", *most, "100%", "", "", style="bold")
     console.print(table)
 
@@ -182,6 +194,8 @@ def draw(rows: list[Row], slices: int, path: Path) -> None:
         panel.axhline(chosen[0].most, color="#333333", linewidth=1)
         panel.text(1.0, chosen[0].most, "most possible ", ha="left", va="bottom", fontsize=9)
         panel.set_xscale("log")
+        panel.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        panel.minorticks_off()
         panel.set_xlabel("training cost (of one sequence)")
         panel.set_title(f"{pattern} deletions", loc="left", fontsize=11)
         panel.spines[["top", "right"]].set_visible(False)
@@ -197,11 +211,11 @@ def main() -> None:
     rows = []
     for slices, budgets in ((4, (1, 2, 4, 6, 12)), (6, (1, 2, 3, 6, 12, 20)), (8, (1, 2, 4, 8, 16, 32, 70))):
         rows += compare(slices, tuple(budget for budget in budgets if budget <= factorial(slices)))
-        for pattern in ("uniform", "zipf"):
-            show(rows, slices, pattern, console)
+    for pattern in ("uniform", "zipf"):
+        show(rows, SHOWN_SLICES, pattern, console)
     save(RESULTS / "orders.json", Result(tuple(rows)))
-    draw(rows, 6, RESULTS / "orders.png")
-    console.print(f"{RESULTS / 'orders.json'} and orders.png: {len([asdict(row) for row in rows])} rows")
+    draw(rows, SHOWN_SLICES, RESULTS / "orders.png")
+    console.print(f"{len(rows)} rows, of 4, 6 and 8 slices, in benchmarks/results/orders.json; the picture in orders.png")
 
 
 if __name__ == "__main__":

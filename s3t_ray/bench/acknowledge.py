@@ -13,7 +13,7 @@ from typing import Any
 
 from s3t_ray.bench.floors import Nothing, bare_database
 from s3t_ray.bench.measure import Latency, latency, seconds, side_by_side
-from s3t_ray.bench.synthetic import Sizes, make_run, record_id
+from s3t_ray.bench.synthetic import Sizes, accept_all, make_run, record_id
 from s3t_ray.runtime import delete
 from s3t_ray.runtime.run import Run
 
@@ -82,6 +82,7 @@ def measure(plan: Plan, shards: int, folder: Path, ledger_url: str | None) -> Ac
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
         run = make_run(Path(work), Sizes(plan.records, shards), ledger_url)
+        accept_all(run)
         door = ray.remote(Door).options(num_cpus=0).remote(run.location.storage_uri)
         nothing = ray.remote(Nothing).options(num_cpus=0).remote()
         ids = iter(record_id(number) for number in range(plan.records))

@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n"
         "$ s3t delete runs/alpaca --id 17 --id 4711 --dry-run\n"
+        "$ s3t delete runs/alpaca --subject ann --with-duplicates\n"
         "$ s3t delete runs/alpaca --ids-file expired.txt --no-wait\n"
         "$ cat expired.txt | s3t delete runs/alpaca --ids-file - --json"
     )(delete)
@@ -36,6 +37,15 @@ def delete(
     subjects: Annotated[
         list[str] | None, typer.Option("--subject", help="Delete all records of this person; can be repeated.")
     ] = None,
+    with_duplicates: Annotated[
+        bool, typer.Option("--with-duplicates", help="Also every record of exactly the same content.")
+    ] = False,
+    with_near_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--with-near-duplicates", help="Also every record of nearly the same content (closure.threshold)."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would hit; change nothing.")] = False,
     wait: Annotated[
         bool,
@@ -55,27 +65,34 @@ def delete(
 
     Ids that the run does not hold are listed; the others are deleted all
     the same, and the exit code is 4. Repeating a request changes nothing.
+
+    Records of the same or nearly the same content that stay are listed, by
+    the keyed hash of their person. Look with --dry-run first: once a record
+    is purged, nothing can tell any more what was like it.
     """
     from s3t_ray.cli.ids import named_ids, unique
     from s3t_ray.cli.output import print_json, stdout_console
-    from s3t_ray.cli.show import impact_view, receipt_view
+    from s3t_ray.cli.show_deletion import impact_view, receipt_view
+    from s3t_ray.ledger.values import Reach
     from s3t_ray.runtime.delete import accept, preview
     from s3t_ray.runtime.run import Run
 
     if not (ids or ids_files or subjects):
         raise typer.BadParameter("name what to delete: --id, --ids-file or --subject")
     record_ids, people = named_ids(ids or (), ids_files or ()), unique(subjects or ())
+    reach = Reach.DUPLICATES if with_duplicates else Reach.NAMED
+    reach = Reach.NEAR_DUPLICATES if with_near_duplicates else reach
 
     with Run.open(run) as opened:
         if dry_run:
-            impact = preview(opened, record_ids, people)
+            impact = preview(opened, record_ids, people, reach)
             if json:
                 print_json(impact)
             else:
                 stdout_console().print(impact_view(impact))
             _refuse_unknown(impact.unknown_ids, impact.unknown_subjects, "the known ones would go on")
             return
-        receipt = accept(opened, record_ids, people)
+        receipt = accept(opened, record_ids, people, reach)
         if json:
             print_json(receipt)
         else:
@@ -88,7 +105,7 @@ def delete(
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:
     from s3t_ray.cli.output import stderr_console, stdout_console
     from s3t_ray.cli.progress import progress
-    from s3t_ray.cli.show import settled_view
+    from s3t_ray.cli.show_deletion import settled_view
     from s3t_ray.cli.show_status import glyphs
     from s3t_ray.runtime.delete import settle
 

@@ -1,28 +1,16 @@
-"""How the answers of the commands look: receipts, impact, evaluation, export, verification.
+"""How the answers of the commands look: training, evaluation, export, verification.
 
 In: reports of the runtime. Out: rich renderables. Prints nothing and asks the runtime nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s3t_ray.cli import words
-from s3t_ray.cli.show_status import Glyphs, plain_table, state_text, status_view
-from s3t_ray.runtime.reports import (
-    DeletionReceipt,
-    DeletionStatus,
-    DepthLoss,
-    Evaluation,
-    Export,
-    Impact,
-    ShardImpact,
-    TrainReport,
-    Verification,
-)
+from s3t_ray.cli.show_status import Glyphs, plain_table, status_view
+from s3t_ray.runtime.reports import DepthLoss, Evaluation, Export, TrainReport, Verification
 
 
 def train_view(report: TrainReport, signs: Glyphs) -> RenderableType:
@@ -32,68 +20,6 @@ def train_view(report: TrainReport, signs: Glyphs) -> RenderableType:
         f"in {words.duration(report.seconds)}"
     )
     return Group(status_view(report.status, signs), "", Text(line, style="bold"))
-
-
-def impact_view(impact: Impact) -> RenderableType:
-    parts: list[RenderableType] = [
-        Text(f"would delete {words.plural(impact.records, 'record')}{_besides(impact)}; nothing was changed", "bold")
-    ]
-    return Group(*parts, *_named_unknown(impact.unknown_ids, impact.unknown_subjects), *_shards(impact.shards))
-
-
-def receipt_view(receipt: DeletionReceipt) -> RenderableType:
-    repeat = " (this request had been accepted before: the same receipt)" if receipt.repeated else ""
-    head = Text.assemble(
-        (f"accepted {receipt.request_id}", "bold green"),
-        f" at {receipt.accepted_at}{repeat}\n",
-        f"{words.plural(receipt.records, 'record')} deleted{_already(receipt.already_deleted)}; "
-        f"{words.plural(len(receipt.stages_pruned), 'stage')} taken out of service",
-    )
-    return Group(head, *_named_unknown(receipt.unknown_ids, receipt.unknown_subjects), *_shards(receipt.shards))
-
-
-def settled_view(deletion: DeletionStatus, signs: Glyphs) -> Text:
-    """One line on where a deletion stands after waiting for it."""
-    time = "after" if deletion.state == "restored" else "since"
-    return state_text(deletion.state, signs).append(f" {time} {words.duration(deletion.age_seconds)}", style="not dim")
-
-
-def _besides(impact: Impact) -> str:
-    held_out = f" ({words.count(impact.held_out)} of them held out)" if impact.held_out else ""
-    return held_out + _already(impact.already_deleted)
-
-
-def _already(records: int) -> str:
-    return f", {words.count(records)} deleted before" if records else ""
-
-
-def _named_unknown(ids: Sequence[str], subjects: Sequence[str]) -> list[Text]:
-    lines = []
-    for noun, names in (("id", ids), ("subject", subjects)):
-        if names:
-            lines.append(Text(f"unknown {words.plural(len(names), noun)}: {words.listed(names)}", style="yellow"))
-    return lines
-
-
-def _shards(shards: Sequence[ShardImpact]) -> list[RenderableType]:
-    """A row a shard: what goes out of service, the depths that are left, and what healing costs."""
-    if not shards:
-        return []
-    table = plain_table("shard", "slices", "records", "stages lost", "depth", "stages to train", "records to train")
-    for column in (0, 2, 3, 5, 6):
-        table.columns[column].justify = "right"
-    for shard in shards:
-        before, after = max(shard.depths_before, default=0), max(shard.depths_after, default=0)
-        table.add_row(
-            str(shard.shard),
-            ", ".join(str(index) for index in shard.slices),
-            words.count(shard.records),
-            words.count(shard.stages),
-            Text(f"{before} to {after or 'dead'}", style="red" if before and not after else ""),
-            words.count(shard.retrain_stages),
-            words.count(shard.retrain_records),
-        )
-    return ["", table]
 
 
 def evaluation_view(evaluation: Evaluation) -> RenderableType:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -125,18 +126,34 @@ def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | N
     nobody could tell whose it is.
     """
     dropped = 0
-    try:
-        with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as kept:
-            for line in lines:
-                row = json.loads(line)["row"]
-                identity, subject = _field(row, data.id_field), _field(row, data.subject_field)
-                if (identity is None and subject is None) or drop(identity, subject):
-                    dropped += 1
-                else:
-                    kept.write(line)
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"{source} cannot be copied without deleted rows: {error}", "delete it by hand") from error
+    with _rejects_told(source), source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as kept:
+        for line in lines:
+            identity, subject = _reject_names(line, data)
+            if (identity is None and subject is None) or drop(identity, subject):
+                dropped += 1
+            else:
+                kept.write(line)
     return dropped
+
+
+def reject_names(source: Path, data: Data) -> Iterator[tuple[str | None, str | None]]:
+    """(id, subject) of every row of a reject file, each as text, or None where it cannot be read."""
+    with _rejects_told(source), source.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield _reject_names(line, data)
+
+
+def _reject_names(line: str, data: Data) -> tuple[str | None, str | None]:
+    row = json.loads(line)["row"]
+    return _field(row, data.id_field), _field(row, data.subject_field)
+
+
+@contextmanager
+def _rejects_told(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{source} cannot be read or copied: {error}", "restore it, or delete it by hand") from error
 
 
 def _record(raw: RawRow, data: Data, task: Task) -> Record:

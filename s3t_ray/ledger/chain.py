@@ -20,7 +20,7 @@ from s3t_ray.ledger.certificate import (
 from s3t_ray.ledger.records import require_run
 from s3t_ray.ledger.schema import CERTIFICATES, DELETIONS, HITS, PRUNED
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import DeletionState
+from s3t_ray.ledger.values import DeletionState, StoredCertificate
 
 
 def facts(connection: Connection, request_id: str, restored_at: str) -> CertificateFacts:
@@ -112,6 +112,16 @@ def read_certificates(connection: Connection) -> tuple[Certificate, ...]:
     """See `Ledger.certificates`."""
     texts = connection.scalars(select(CERTIFICATES.c.certificate).order_by(CERTIFICATES.c.sequence))
     return tuple(Certificate.model_validate_json(text) for text in texts)
+
+
+def read_rows(connection: Connection) -> tuple[StoredCertificate, ...]:
+    """See `Ledger.stored_certificates`."""
+    query = (
+        select(CERTIFICATES.c.sequence, CERTIFICATES.c.hash, DELETIONS.c.request_id, CERTIFICATES.c.certificate)
+        .outerjoin(DELETIONS, CERTIFICATES.c.deletion == DELETIONS.c.sequence)
+        .order_by(CERTIFICATES.c.sequence)
+    )
+    return tuple(StoredCertificate(*row) for row in connection.execute(query))
 
 
 def read_head(connection: Connection) -> ChainHead:

@@ -11,12 +11,14 @@ The ledger must never decide what to train or erase (plan, runtime), nor hold pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
 
-from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, sketches, slices, stages
+from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, resolve, sketches, slices, stages
 from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
+from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.history import read_events
 from s3t_ray.ledger.values import (
@@ -30,11 +32,13 @@ from s3t_ray.ledger.values import (
     Lease,
     Preview,
     RecordEntry,
+    RecordState,
     RunRow,
     Sketching,
     SliceState,
     StageRow,
     StageState,
+    StoredCertificate,
 )
 from s3t_ray.plan.stages import Stage
 
@@ -115,6 +119,11 @@ class Ledger:
         with self._database.read() as connection:
             return slices.tombstones(connection, shard, slice_index)
 
+    def record_states(self, ids: Sequence[bytes]) -> dict[bytes, RecordState]:
+        """What the ledger says of the records with these id HMACs; it lacks those that are left out."""
+        with self._database.read() as connection:
+            return records.read_states(connection, ids)
+
     # Deletions
 
     def sketching(self) -> Sketching | None:
@@ -139,6 +148,17 @@ class Ledger:
         """
         with self._database.write() as tx:
             return deletions.accept(tx, ids, subjects, closure)
+
+    def deleted(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> frozenset[bytes]:
+        """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one."""
+        with self._database.read() as connection:
+            return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While it lasts nobody else writes to the ledger: for a file that two processes must not rewrite at once."""
+        with self._database.write():
+            yield
 
     def deletions(self, state: DeletionState | None = None) -> tuple[DeletionRow, ...]:
         """Deletions in the order they were accepted."""
@@ -235,6 +255,11 @@ class Ledger:
         with self._database.read() as connection:
             return chain.read_certificates(connection)
 
+    def stored_certificates(self) -> tuple[StoredCertificate, ...]:
+        """The rows of the chain, oldest first, as they stand: for who wants to check them."""
+        with self._database.read() as connection:
+            return chain.read_rows(connection)
+
     def certificate_head(self) -> ChainHead:
         """Number and hash of the newest certificate."""
         with self._database.read() as connection:
@@ -256,6 +281,11 @@ class Ledger:
         """Who schedules, and how often it has beaten."""
         with self._database.read() as connection:
             return lease.read(connection)
+
+    def contradictions(self) -> tuple[str, ...]:
+        """What in the ledger disagrees with something else in it, a line each; reads every record once."""
+        with self._database.read() as connection:
+            return contradictions(connection)
 
     def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
         """Add a line to the history. `detail` becomes JSON and must hold no personal data."""

@@ -6,7 +6,7 @@ stays that of one batch however many records come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 
@@ -16,11 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import sketches
 from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
-from s3t_ray.ledger.pieces import BATCH
+from s3t_ray.ledger.pieces import BATCH, pieces
 from s3t_ray.ledger.schema import RECORDS, RUN, SLICES
 from s3t_ray.ledger.slices import read_slices
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RunRow, Sketching, SliceState
+from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RecordState, RunRow, Sketching, SliceState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 
 
@@ -47,6 +47,18 @@ def check_key(connection: Connection, key_check: str) -> None:
             f"the keys (check value {key_check}) are not those of run {run.name!r} (check value {run.key_check})",
             "point keys.dir at the folder of keys this run was started with",
         )
+
+
+def read_states(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, RecordState]:
+    """See `Ledger.record_states`."""
+    found: dict[bytes, RecordState] = {}
+    for wanted, values in pieces(connection, RECORDS.c.id_hmac, ids):
+        rows = connection.exec_driver_sql(
+            f"SELECT id_hmac, digest, shard, slice, deletion FROM s3t_records WHERE {wanted}", values
+        )
+        for name, digest, shard, index, deletion in rows:
+            found[name] = RecordState(digest, shard, index, deletion is not None)
+    return found
 
 
 @dataclass

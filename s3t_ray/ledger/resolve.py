@@ -136,6 +136,15 @@ def note(found: Resolved, row: RecordRow) -> None:
         found.earlier.add(row.deletion)
 
 
+def deleted(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes]) -> frozenset[bytes]:
+    """See `Ledger.deleted`."""
+    of_ids = (row.identity for row in rows_of(connection, RECORDS.c.id_hmac, ids) if row.deletion is not None)
+    of_subjects = (
+        row.subject for row in rows_of(connection, RECORDS.c.subject_hmac, subjects) if row.deletion is not None
+    )
+    return frozenset(name for name in (*of_ids, *of_subjects) if name is not None)
+
+
 def mark_deleted(connection: Connection, ids: Sequence[bytes], deletion: int) -> None:
     """Put the tombstone of this deletion on these records."""
     for names, values in pieces(connection, RECORDS.c.id_hmac, ids):

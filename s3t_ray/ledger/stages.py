@@ -77,7 +77,8 @@ def accept(tx: Transaction, stage: Stage, adapter_sha256: str, slice_digests: Ma
     else:
         tx.connection.execute(update(STAGES).where(STAGES.c.id == stage.id).values(**values))
     tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == stage.id))
-    tx.event(EventKind.STAGE_ACCEPTED, stage.shard, {"stage": stage.id, "slices": list(stage.slices)})
+    detail = {"stage": stage.id, "slices": list(stage.slices), "adapter_sha256": adapter_sha256}
+    tx.event(EventKind.STAGE_ACCEPTED, stage.shard, detail)
     return True
 
 

@@ -247,6 +247,16 @@ class Failure:
     at: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredCertificate:
+    """A certificate as its row has it, unchecked."""
+
+    sequence: int
+    hash: str
+    request_id: str | None  # of the deletion that its row names; None: there is no such deletion
+    text: str
+
+
 class Lease(NamedTuple):
     """Who schedules. epoch 0: nobody has yet. `beats` counts up while the holder is alive."""
 

@@ -16,12 +16,12 @@ RECIPE_DOMAIN = "s3t/recipe/1"
 
 def digest_fields(*fields: str) -> str:
     """SHA-256, in hex, of the length-prefixed UTF-8 fields."""
-    hasher = hashlib.sha256()
-    for field in fields:
-        data = field.encode()
-        hasher.update(len(data).to_bytes(8, "big"))
-        hasher.update(data)
-    return hasher.hexdigest()
+    return hashlib.sha256(_prefixed(*fields)).hexdigest()
+
+
+def _prefixed(*fields: str) -> bytes:
+    encoded = [field.encode() for field in fields]
+    return b"".join(len(data).to_bytes(8, "big") + data for data in encoded)
 
 
 def recipe_digest(recipe: Mapping[str, object]) -> str:
@@ -37,3 +37,20 @@ def stage_id(recipe: str, parent: str | None, shard: int, slice_index: int, slic
     differently and must not share a name.
     """
     return digest_fields(STAGE_DOMAIN, recipe, parent or "base", str(shard), str(slice_index), slice_digest)
+
+
+class StageNames:
+    """`stage_id` for the stages of one shard: millions are named, and most of their bytes are the same."""
+
+    def __init__(self, recipe: str, shard: int, slice_digests: Mapping[int, str]) -> None:
+        self._head = _prefixed(STAGE_DOMAIN, recipe)
+        self._base = _prefixed("base")
+        self._tails = {index: _prefixed(str(shard), str(index), digest) for index, digest in slice_digests.items()}
+
+    def of(self, parent: str | None, slice_index: int) -> str:
+        """Name of the stage that adds this slice on top of `parent`, an id that this object gave (None: the base)."""
+        middle = self._base if parent is None else _ID_LENGTH + parent.encode()
+        return hashlib.sha256(self._head + middle + self._tails[slice_index]).hexdigest()
+
+
+_ID_LENGTH = (64).to_bytes(8, "big")  # of an id: SHA-256 in hex

@@ -2,7 +2,8 @@
 
 In: the shards' plans with what is published, the stages in training, the free groups. Out:
 (group, stage) assignments. Pure, so that it is tested by the thousand against a slow, obvious
-checker: no Ray, no clock (the caller passes seconds), no memory between calls.
+checker: no Ray, no clock (the caller passes seconds). `decide` looks at every shard; `Placer` gives
+the same answers and looks again only at shards that changed, for runs of a thousand shards.
 
 Invariants, each with a test:
 - a stage is assigned only when it is wanted, missing, ready, not in training and not blocked;
@@ -16,8 +17,9 @@ Invariants, each with a test:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from s3t_ray.config.schema import Requeue
 from s3t_ray.plan.stages import ShardPlan, Stage
@@ -57,18 +59,62 @@ def decide(
     blocked: frozenset[str] = frozenset(),
 ) -> tuple[Assignment, ...]:
     """What to start now. `running`: stage ids in training; `blocked`: ids not to start (they failed)."""
-    taken = set(running)
-    states = {state.plan.shard: state for state in shards}
-    offers = {shard: _offer(state, taken, blocked) for shard, state in states.items() if state.healing}
-    assignments: list[Assignment] = []
-    for group in free_groups:
-        best = min((offer for offer in offers.values() if offer is not None), default=None)
-        if best is None:
-            break
-        assignments.append(Assignment(group, states[best.shard].plan.stages[best.stage]))
-        taken.add(best.stage)
-        offers[best.shard] = _offer(states[best.shard], taken, blocked)
-    return tuple(assignments)
+    placer = Placer()
+    for state in shards:
+        placer.put(state, running, blocked)
+    return placer.assign(free_groups)
+
+
+class Placer:
+    """`decide` for many calls: a heap of the shards' offers, each as good as its shard's last `put`."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[ShardState, frozenset[str]]] = {}
+        self._taken: dict[int, set[str]] = {}
+        self._offers: dict[int, _Offer] = {}
+        self._heap: list[_Offer] = []  # with offers that were replaced since, told by `_offers`
+
+    def put(
+        self, state: ShardState, running: Iterable[str] = frozenset(), blocked: frozenset[str] = frozenset()
+    ) -> None:
+        """A shard as it is now, in place of what was known of it. Ids of other shards do not matter.
+
+        Call it whenever a stage of the shard was published, refused or pruned, or its healing became due.
+        """
+        shard = state.plan.shard
+        self._known[shard] = (state, blocked)
+        self._taken[shard] = {name for name in running if name in state.plan.stages}
+        self._look(shard)
+
+    def assign(self, free_groups: Sequence[int]) -> tuple[Assignment, ...]:
+        """A stage for each of these groups, as far as there are any; they count as in training from now on."""
+        assignments: list[Assignment] = []
+        for group in free_groups:
+            best = self._best()
+            if best is None:
+                break
+            state, _ = self._known[best.shard]
+            assignments.append(Assignment(group, state.plan.stages[best.stage]))
+            self._taken[best.shard].add(best.stage)
+            self._look(best.shard)
+        return tuple(assignments)
+
+    def _best(self) -> _Offer | None:
+        while self._heap and self._offers.get(self._heap[0].shard) is not self._heap[0]:
+            heappop(self._heap)
+        return self._heap[0] if self._heap else None
+
+    def _look(self, shard: int) -> None:
+        state, blocked = self._known[shard]
+        offer = _offer(state, self._taken[shard], blocked) if state.healing else None
+        if offer is None:
+            self._offers.pop(shard, None)
+        else:
+            self._offers[shard] = offer
+            heappush(self._heap, offer)
+        if len(self._heap) > 2 * len(self._offers) + 64:
+            self._heap = list(self._offers.values())
+            heapify(self._heap)
 
 
 def healing_due(
@@ -92,18 +138,25 @@ def healing_due(
 
 
 def _offer(state: ShardState, taken: set[str], blocked: frozenset[str]) -> _Offer | None:
-    plan = state.plan
-    soon_depth = max(plan.depths(state.have | taken), default=0)
+    plan, have = state.plan, state.have
+    depths = plan.depths(have)
+    soon_depth = max(
+        (_soon(chain, depth, have, taken) for chain, depth in zip(plan.chains, depths, strict=True)), default=0
+    )
     best: tuple[int, int, int, str] | None = None
-    for index, (chain, depth) in enumerate(zip(plan.chains, plan.depths(state.have), strict=True)):
+    for index, (chain, depth) in enumerate(zip(plan.chains, depths, strict=True)):
         if depth == len(chain) or chain[depth] in taken or chain[depth] in blocked:
             continue
         key = (_slices_to_beat(chain, depth, soon_depth, blocked), -depth, index, chain[depth])
         best = key if best is None else min(best, key)
-    if best is None:
-        return None
-    training = sum(stage in taken for stage in plan.stages)
-    return _Offer(soon_depth, training, plan.shard, best[-1])
+    return None if best is None else _Offer(soon_depth, len(taken), plan.shard, best[-1])
+
+
+def _soon(chain: tuple[str, ...], depth: int, have: frozenset[str], taken: set[str]) -> int:
+    """Depth of a sequence that has `depth` now, once what is in training is published."""
+    while depth < len(chain) and (chain[depth] in taken or chain[depth] in have):
+        depth += 1
+    return depth
 
 
 def _slices_to_beat(chain: tuple[str, ...], depth: int, soon_depth: int, blocked: frozenset[str]) -> int:

@@ -1,13 +1,13 @@
 """A run under a stream of deletions, as discrete events: what it serves over time, what healing costs.
 
 In: a `Scenario`. Out: a `Course`. Pure, deterministic; time is simulated, in seconds. It plans and
-places with the very functions the scheduler uses (`plan_shard`, `decide`, `healing_due`), so it
+places with the very functions the scheduler uses (`plan_shard`, `Placer`, `healing_due`), so it
 also shows what their policies mean. Pruning and purging take no time here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from math import inf, ulp
@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.plan.schedule import ShardState, decide, healing_due
-from s3t_ray.plan.stages import ShardPlan, Stage, compare, plan_shard
+from s3t_ray.plan.schedule import Placer, ShardState, healing_due
+from s3t_ray.plan.stages import ShardPlan, Stage, plan_shard
 
 Orders = tuple[tuple[int, ...], ...]
 
@@ -155,7 +155,8 @@ class _Event:
     at: float
     number: int
     deletion: Deletion | None = field(compare=False, default=None)
-    group: int | None = field(compare=False, default=None)  # one that finishes; neither: a window that ends
+    group: int | None = field(compare=False, default=None)  # one that finishes
+    shard: int | None = field(compare=False, default=None)  # whose window ends
 
 
 class _Simulation:
@@ -170,17 +171,17 @@ class _Simulation:
         self._deletions = self._trained = self._stopped = 0
         self._busy = 0.0
         self._dead_after: int | None = None
+        self._alive = sum(shard.depth > 0 for shard in self._shards)
+        self._placer = Placer()
+        self._free = list(range(scenario.groups))  # a heap
+        self._running: dict[int, set[str]] = {shard: set() for shard in range(len(self._shards))}
 
     def play(self) -> Course:
         end = self._scenario.until_seconds
-        self._place(0.0)
+        self._place(0.0, range(len(self._shards)))
         while self._events and self._events[0].at < end:
             event = heappop(self._events)
-            if event.deletion is not None:
-                self._delete(event.at, event.deletion)
-            elif event.group is not None:
-                self._finish(event.at, event.group, event.number)
-            self._place(event.at)
+            self._place(event.at, self._happen(event))
         self._busy += sum(end - training.began for training in self._training.values())
         return Course(
             shards=len(self._shards),
@@ -192,6 +193,19 @@ class _Simulation:
             busy_seconds=self._busy,
             deletions_until_dead=self._dead_after,
         )
+
+    def _happen(self, event: _Event) -> tuple[int, ...]:
+        """Let it happen; the shards that may have something else to train now."""
+        if event.deletion is not None:
+            self._delete(event.at, event.deletion)
+            return (event.deletion.shard,)
+        if event.group is not None:
+            training = self._training.get(event.group)
+            if training is None or training.number != event.number:
+                return ()  # it was stopped
+            self._finish(event.at, event.group, training)
+            return (training.stage.shard,)
+        return () if event.shard is None else (event.shard,)
 
     def _fresh(self, shard: int, orders: Orders) -> _Shard:
         deleted = [0] * len(orders[0])
@@ -206,42 +220,49 @@ class _Simulation:
         shard.deleted[deletion.slice] += 1
         shard.plan = _plan(deletion.shard, shard.plan.orders, shard.deleted)
         shard.have &= shard.plan.stages.keys()
-        for group, training in list(self._training.items()):
-            if training.stage.shard == deletion.shard and training.stage.id not in shard.plan.stages:
-                del self._training[group]
-                self._stopped += 1
-                self._busy += now - training.began
+        if self._running[deletion.shard] - shard.plan.stages.keys():
+            for group, training in list(self._training.items()):
+                if training.stage.shard == deletion.shard and training.stage.id not in shard.plan.stages:
+                    self._leave(now, group, training)
+                    self._stopped += 1
         if shard.unhealed_since is None:
             shard.unhealed_since = now
             if self._scenario.policy is not None:
                 # An ulp late: so that the rounded difference is not below the window.
                 due = now + self._scenario.policy.window_seconds
-                self._push(due + ulp(due))
+                self._push(due + ulp(due), shard=deletion.shard)
         self._note(now, deletion.shard, before)
-        if self._dead_after is None and not any(each.depth for each in self._shards):
+        if self._dead_after is None and not self._alive:
             self._dead_after = self._deletions
 
-    def _finish(self, now: float, group: int, number: int) -> None:
-        training = self._training.get(group)
-        if training is None or training.number != number:
-            return  # it was stopped
-        del self._training[group]
+    def _finish(self, now: float, group: int, training: _Training) -> None:
+        self._leave(now, group, training)
         shard = self._shards[training.stage.shard]
         before = shard.depth
         shard.have.add(training.stage.id)
         self._trained += 1
-        self._busy += now - training.began
-        if not compare(shard.plan, shard.have).missing:
+        if len(shard.have) == len(shard.plan.stages):
             shard.ever_complete, shard.unhealed_since = True, None
         self._note(now, training.stage.shard, before)
 
-    def _place(self, now: float) -> None:
-        free = [group for group in range(self._scenario.groups) if group not in self._training]
-        running = frozenset(training.stage.id for training in self._training.values())
-        states = [ShardState(shard.plan, frozenset(shard.have), self._heals(shard, now)) for shard in self._shards]
-        for assignment in decide(states, running, free):
-            number = self._push(now + self._scenario.stage_seconds[assignment.stage.depth - 1], assignment.group)
-            self._training[assignment.group] = _Training(assignment.stage, now, number)
+    def _leave(self, now: float, group: int, training: _Training) -> None:
+        """A group is free again."""
+        del self._training[group]
+        self._running[training.stage.shard].discard(training.stage.id)
+        self._busy += now - training.began
+        heappush(self._free, group)
+
+    def _place(self, now: float, changed: Iterable[int]) -> None:
+        for index in changed:
+            shard = self._shards[index]
+            state = ShardState(shard.plan, frozenset(shard.have), self._heals(shard, now))
+            self._placer.put(state, self._running[index])
+        for assignment in self._placer.assign(sorted(self._free)):
+            heappop(self._free)
+            stage = assignment.stage
+            number = self._push(now + self._scenario.stage_seconds[stage.depth - 1], assignment.group)
+            self._training[assignment.group] = _Training(stage, now, number)
+            self._running[stage.shard].add(stage.id)
 
     def _heals(self, shard: _Shard, now: float) -> bool:
         if self._scenario.policy is None:
@@ -252,12 +273,13 @@ class _Simulation:
     def _note(self, now: float, index: int, before: int) -> None:
         depth = self._shards[index].depth
         if depth != before:
+            self._alive += (depth > 0) - (before > 0)
             self._changes.append(DepthChange(now, index, depth))
 
-    def _push(self, at: float, group: int | None = None) -> int:
+    def _push(self, at: float, group: int | None = None, shard: int | None = None) -> int:
         self._number += 1
         if at < inf:
-            heappush(self._events, _Event(at, self._number, group=group))
+            heappush(self._events, _Event(at, self._number, group=group, shard=shard))
         return self._number
 
 

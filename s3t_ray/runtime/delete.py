@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.errors import TrainError
-from s3t_ray.ledger.values import NAMED_ALONE, Acceptance, Closure, Hit, Reach
+from s3t_ray.errors import TrainError, UnknownRecords
+from s3t_ray.ledger.values import Acceptance, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.closure import asked, likeness
 from s3t_ray.runtime.cluster import connected
 from s3t_ray.runtime.driver import drive, follow, scheduler_is_active
+from s3t_ray.runtime.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.runtime.reports import DeletionReceipt, Impact, ShardImpact, Status
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import view_shard
@@ -24,14 +25,15 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach 
     """What deleting these records and subjects would hit now, and what is like them. Changes nothing."""
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
     answer = run.ledger.preview(tuple(names.ids), tuple(names.subjects), closure)
-    unknown_ids, unknown_subjects = names.unknown(answer.unknown_ids, answer.unknown_subjects)
+    aside = find_rejects(run, names.ids, names.subjects)
     return Impact(
         records=answer.records,
         held_out=sum(hit.records for hit in answer.hits if hit.shard == HOLDOUT_SHARD),
         already_deleted=answer.already_deleted,
-        unknown_ids=unknown_ids,
-        unknown_subjects=unknown_subjects,
+        unknown_ids=names.ids_of(answer.unknown_ids, aside),
+        unknown_subjects=names.subjects_of(answer.unknown_subjects, aside),
         shards=_impacts(run, answer.hits, None),
+        set_aside=aside.rows,
         likeness=likeness(answer, closure, answer.taken_along),
     )
 
@@ -39,21 +41,32 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach 
 def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> DeletionReceipt:
     """Delete, durably: when this returns the receipt is a fact. Idempotent.
 
-    `reach`: whether records of the same, or nearly the same, content go too. Raises UnknownRecords
-    when the run holds none of those named (then nothing was stored), LedgerError for near-duplicates
-    of a run that was not sketched.
+    `reach`: whether records of the same, or nearly the same, content go too. Rows that ingest had set
+    aside are erased before it returns. Raises UnknownRecords when the run holds no record of those
+    named (then nothing was stored), LedgerError for near-duplicates of a run that was not sketched.
     """
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
-    receipt, answer = _commit(run, names, closure)
-    # The receipt is out of danger; what it means for the shards is for people to read.
+    try:
+        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure)
+    except UnknownRecords as error:
+        if rows := erase_rejects(run, names.ids, names.subjects).rows:
+            raise UnknownRecords(
+                f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
+            ) from error
+        raise
+    # The receipt is out of danger; what it means is for people to read.
+    aside = erase_rejects(run, names.ids, names.subjects)
+    receipt = _receipt(names, answer, aside)
     impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
     left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
     return receipt.model_copy(update={"shards": impacts, "likeness": likeness(left, closure, answer.taken_along)})
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-    """`accept` without a look at what it means: the fastest way to a receipt; nothing else is in it."""
-    return _commit(run, _Names.of(run, ids, subjects), NAMED_ALONE)[0]
+    """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
+    names = _Names.of(run, ids, subjects)
+    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects))
+    return _receipt(names, answer, SetAside(0, frozenset()))
 
 
 def settle(
@@ -109,25 +122,28 @@ class _Names:
             {run.keys.id_hmac(name): name for name in ids}, {run.keys.subject_hmac(name): name for name in subjects}
         )
 
-    def unknown(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return tuple(self.ids[name] for name in ids), tuple(self.subjects[name] for name in subjects)
+    def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
+        """Ids in plain words, without those of which a row was set aside."""
+        return tuple(self.ids[name] for name in hmacs if name not in aside.names)
+
+    def subjects_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
+        """Subjects in plain words, without those of whom a row was set aside."""
+        return tuple(self.subjects[name] for name in hmacs if name not in aside.names)
 
 
-def _commit(run: Run, names: _Names, closure: Closure) -> tuple[DeletionReceipt, Acceptance]:
-    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure)
-    unknown_ids, unknown_subjects = names.unknown(answer.unknown_ids, answer.unknown_subjects)
-    receipt = DeletionReceipt(
+def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionReceipt:
+    return DeletionReceipt(
         request_id=answer.receipt.request_id,
         accepted_at=answer.receipt.accepted_at,
         records=answer.receipt.records,
         already_deleted=answer.receipt.already_deleted,
-        unknown_ids=unknown_ids,
-        unknown_subjects=unknown_subjects,
+        unknown_ids=names.ids_of(answer.unknown_ids, aside),
+        unknown_subjects=names.subjects_of(answer.unknown_subjects, aside),
         stages_pruned=answer.receipt.stages,
         repeated=answer.repeated,
         shards=(),
+        set_aside=aside.rows,
     )
-    return receipt, answer
 
 
 def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:

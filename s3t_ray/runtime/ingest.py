@@ -156,6 +156,7 @@ def _finish(run: Run) -> None:
     """Tell the ledger where each slice's rows lie, if a kill came between."""
     lost = [state for state in run.ledger.slices() if state.file is None]
     if not lost:
+        _forget_index(run)
         return
     if not run.store.exists(layout.SLICE_INDEX):
         raise LedgerError(
@@ -169,6 +170,12 @@ def _finish(run: Run) -> None:
         with scratch_folder(run, "index") as folder:
             digest = slice_digest(run.store.fetch(item["file"], folder))
         run.ledger.set_slice_file(epoch, state.shard, state.slice, item["file"], item["sha256"], digest)
+    _forget_index(run)
+
+
+def _forget_index(run: Run) -> None:
+    """The ledger has all of it, and it names files by digests of contents that a purge must not leave behind."""
+    run.store.delete(layout.SLICE_INDEX)
 
 
 def slice_digest(path: Path) -> str:

@@ -10,6 +10,7 @@ STAGES = "stages"
 CHECKPOINTS = "checkpoints"
 HIDDEN = "hidden"
 REJECTS = "rejects"
+REPLAY = "replay"
 MANIFEST = "manifest.json"
 
 

@@ -9,8 +9,11 @@ searches every byte of the storage after the purge.
 | stored hidden states | hidden/<base>/<shard>/<slice>/<digest>/ | `purge_hidden`: all but those of the clean digest |
 | adapters, heads, manifests | stages/<stage id>/ | `purge_stages` |
 | mid-stage checkpoints, optimizer state | checkpoints/<stage id>/ | `purge_stages`, `purge_abandoned` |
-| rows that ingest set aside | rejects/ | `purge_rejects`, by the owner of the held-out data alone |
+| rows that ingest set aside | rejects/ | `rejects.purge_rejects`, by the owner of the held-out data alone |
 | copies by `s3t export` | where the run wrote them | `purge_exports` |
+| copies of a replay (`s3t verify`, `s3t audit`) | replay/ | `purge_shard`: a replay on its way then fails |
+| content HMACs, row digests, MinHash signatures and their bands | ledger | `Ledger.advance` to purged |
+| the list of the first slice files and their SHA-256 | slices/index.json | `ingest`, once the ledger has it |
 | temporaries | tmp-* | `Store.sweep`, when a scheduler starts; those of a purge, by the next one of its shard |
 
 Each function is idempotent: it may be killed anywhere and called again. Bytes go before the ledger
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from s3t_ray.data.read import drop_rejects
 from s3t_ray.data.slice_file import file_sha256
 from s3t_ray.data.slices import rewrite_slice
 from s3t_ray.errors import StoreError
@@ -30,6 +32,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.exports import purge_exports
 from s3t_ray.runtime.ingest import slice_digest
+from s3t_ray.runtime.rejects import purge_rejects
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scratch import scratch_folder
 
@@ -50,8 +53,8 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
         if run.ledger.tombstones(shard, state.slice) or state.file_digest != state.digest:
             purge_rows(run, epoch, state)
         purge_files(run, epoch, shard, state.slice)
+    run.store.delete(layout.REPLAY)
     if shard == HOLDOUT_SHARD:
-        # One writer: two purges of one file could each bring back what the other dropped.
         purge_rejects(run)
 
 
@@ -142,28 +145,5 @@ def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
     return abandoned
 
 
-def purge_rejects(run: Run) -> None:
-    """Drop set-aside rows of deleted ids and subjects; only where rows were set aside are the keys needed."""
-    run.store.sweep(layout.REJECTS)
-    for path in run.store.files(layout.REJECTS):
-        with scratch_folder(run, "rejects", layout.REJECTS) as folder:
-            kept = folder / "kept.jsonl"
-            dropped = drop_rejects(
-                run.store.fetch(path, folder / "copy"),
-                kept,
-                run.config.data,
-                lambda record_id, subject: _is_deleted(run, record_id, subject),
-            )
-            if dropped:
-                run.store.upload(kept, path)
-
-
 def _slice_folder(shard: int, slice_index: int) -> str:
     return layout.slice_file(shard, slice_index, "").rsplit("/", 1)[0]
-
-
-def _is_deleted(run: Run, record_id: str | None, subject: str | None) -> bool:
-    ids = () if record_id is None else (run.keys.id_hmac(record_id),)
-    subjects = () if subject is None else (run.keys.subject_hmac(subject),)
-    answer = run.ledger.preview(ids, subjects)
-    return answer.already_deleted > 0

@@ -1,7 +1,8 @@
 """Replay: train live stages again from nothing but the base and the retained rows, and compare bytes.
 
 The whole chain of each chosen stage is trained, never taken from the run, with hidden states
-computed anew, in a store of its own that is erased afterwards.
+computed anew, in a store of its own that is erased afterwards, or by the purge of a deletion that
+comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def replay_stages(
     stages = choose_stages(views, count, seed)
     if not stages:
         raise ConfigError("no stage is live: there is nothing to replay", "train the run first")
-    root = f"{run.location.storage_uri}/tmp-replay-{secrets.token_hex(4)}"
+    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
+    folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
+    root = f"{run.location.storage_uri}/{folder}"
     store = Store.open(root)
     config = run.config.model_copy(update={"storage": Storage(uri=root)})
     try:
@@ -74,9 +77,7 @@ def replay_stages(
                 workers.close()
         return tuple(_compared(run, store, stage) for stage in stages)
     finally:
-        for folder in (layout.STAGES, layout.SLICES, layout.HIDDEN, layout.CHECKPOINTS):
-            store.delete(folder)
-        run.store.sweep()
+        run.store.delete(folder)
 
 
 def _copy_slices(run: Run, store: Store, job: StageJob) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState
-from s3t_ray.plan.schedule import ShardState, decide, healing_due
+from s3t_ray.plan.schedule import Placer, ShardState, healing_due
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.adopt import adopt_published, adopt_stage
@@ -71,6 +71,8 @@ class Scheduler:
         self._inputs: dict[str, dict[int, str]] = {}  # stage -> slice -> digest that it is being trained on
         self._stopping: dict[int, set[str]] = defaultdict(set)  # shard -> stages asked to stop
         self._purges = Purges()
+        self._placer = Placer()
+        self._offered: dict[int, tuple[ShardView, bool, frozenset[str]]] = {}  # what the placer knows of each shard
         self._unhealed_since: dict[int, float] = {}
         self._shown: dict[int, tuple[int, ...]] = {}
         self._served: dict[int, tuple[str, ...]] | None = None
@@ -104,6 +106,7 @@ class Scheduler:
         """Take finished stages: accept the wanted, purge the rest, note failures."""
         for finished in self._workers.finished(wait_seconds):
             stage = self._training.pop(finished.stage_id)
+            self._offered.pop(stage.shard, None)
             digests = self._inputs.pop(finished.stage_id)
             self._stopping[stage.shard].discard(stage.id)
             if finished.result is not None:
@@ -154,7 +157,7 @@ class Scheduler:
             if healed and moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
                 moved.add(request)
         for shard, view in self.views.items():
-            if not self._missing(view):
+            if not view.missing:
                 self._unhealed_since.pop(shard, None)
 
     def place(self) -> None:
@@ -162,15 +165,11 @@ class Scheduler:
         free = self._workers.free()
         if not free:
             return
-        states, blocked = [], set(self.retries.blocked())
+        blocked = self.retries.blocked()
         for shard, view in self.views.items():
-            if shard == HOLDOUT_SHARD:
-                continue
-            states.append(ShardState(view.plan, view.live, self._healing(view)))
-            blocked |= view.stale  # wanted all the same: its old bytes must be gone before there are new ones
-            if unclean := view.unclean:
-                blocked.update(s.id for s in view.plan.stages.values() if not unclean.isdisjoint(s.slices))
-        for assignment in decide(states, frozenset(self._training), free, frozenset(blocked)):
+            if shard != HOLDOUT_SHARD:
+                self._offer(view, blocked)
+        for assignment in self._placer.assign(free):
             stage = assignment.stage
             job = stage_job(self._run.row, self.views[stage.shard], stage)
             self._training[stage.id] = stage
@@ -178,10 +177,25 @@ class Scheduler:
             self._purges.begun(stage)
             self._workers.submit(assignment.group, job)
 
+    def _offer(self, view: ShardView, failed: frozenset[str]) -> None:
+        """Tell the placer of a shard, if anything about it has changed since the last time."""
+        shard, healing = view.plan.shard, self._healing(view)
+        failed = frozenset(failed & view.plan.stages.keys())
+        known = self._offered.get(shard)
+        if known is not None and known[0] is view and known[1:] == (healing, failed):
+            return
+        self._offered[shard] = (view, healing, failed)
+        blocked = failed | view.stale  # wanted all the same: its old bytes must be gone before there are new ones
+        if unclean := view.unclean:
+            blocked |= {s.id for s in view.plan.stages.values() if not unclean.isdisjoint(s.slices)}
+        running = [stage.id for stage in self._training.values() if stage.shard == shard]
+        self._placer.put(ShardState(view.plan, view.live, healing), running, blocked)
+
     def show_depths(self) -> None:
         """Write to the history every shard whose depths changed."""
         for shard, view in self.views.items():
-            if shard != HOLDOUT_SHARD and self._shown.get(shard) != view.depths:
+            shown = self._shown.get(shard)
+            if shard != HOLDOUT_SHARD and shown is not view.depths and shown != view.depths:
                 self._shown[shard] = view.depths
                 self._ledger.add_event(DEPTHS, shard, {"depths": list(view.depths)})
 
@@ -269,22 +283,21 @@ class Scheduler:
             if not any(found.values()):
                 self.retries.failed(SERVING, lost=True)
 
-    def _missing(self, view: ShardView) -> frozenset[str]:
-        return frozenset(view.plan.stages) - view.live
-
     def _trainable(self, view: ShardView) -> bool:
         """Whether something is missing that does not rest on a stage that was given up."""
-        missing, given_up = self._missing(view), self.retries.given_up
-        return any(given_up.isdisjoint(view.plan.stages[name].chain) for name in missing)
+        given_up = self.retries.given_up
+        if not given_up:
+            return bool(view.missing)
+        return any(given_up.isdisjoint(view.plan.stages[name].chain) for name in view.missing)
 
     def _healing(self, view: ShardView) -> bool:
         since = self._unhealed_since.get(view.plan.shard)
         age = None if since is None else self._clock() - since
-        return healing_due(self._run.config.requeue, max(view.depths, default=0), view.ever_complete, age)
+        return healing_due(self._run.config.requeue, view.depth, view.ever_complete, age)
 
     def _healed(self, view: ShardView) -> bool:
         """Nothing is missing, or the policy leaves it missing (lazy, above its floor)."""
-        if view.plan.shard == HOLDOUT_SHARD or not self._missing(view):
+        if view.plan.shard == HOLDOUT_SHARD or not view.missing:
             return True
         return self._run.config.requeue.policy == "lazy" and not self._healing(view)
 
@@ -305,7 +318,7 @@ class Scheduler:
                     own = any(self._purge_given_up(shard) for shard in shards_to_purge(deletion))
                 case DeletionState.PURGED:
                     given_up = self.retries.given_up
-                    own = any(self._missing(self.views[shard]) & given_up for shard in shards_hit(deletion))
+                    own = any(self.views[shard].missing & given_up for shard in shards_hit(deletion))
                 case _:
                     own = False
             if not own and stuck.isdisjoint(deletion.waits_for):

@@ -6,6 +6,7 @@ In: an open run. Out: frozen views over pure plans. Reads only; never Ray or tor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from s3t_ray.ledger.values import SliceState, StageState
 from s3t_ray.plan.stages import ShardPlan
@@ -14,7 +15,10 @@ from s3t_ray.runtime.run import Run
 
 @dataclass(frozen=True)
 class ShardView:
-    """What a shard wants and has, read from the ledger at one moment."""
+    """What a shard wants and has, read from the ledger at one moment.
+
+    What follows from it is worked out once: a scheduler looks at all its views many times a second.
+    """
 
     plan: ShardPlan
     live: frozenset[str]
@@ -24,16 +28,26 @@ class ShardView:
     ever_complete: bool
     """Whether every sequence was once trained whole, under the orders of today."""
 
-    @property
+    @cached_property
     def unclean(self) -> frozenset[int]:
         """Slices whose file may still hold deleted rows: nothing may train on it."""
         return frozenset(s.slice for s in self.slices if s.file is None or s.file_digest != s.digest)
 
-    @property
+    @cached_property
+    def missing(self) -> frozenset[str]:
+        """Wanted stages that are not live."""
+        return frozenset(self.plan.stages) - self.live
+
+    @cached_property
     def depths(self) -> tuple[int, ...]:
         return self.plan.depths(self.live)
 
-    @property
+    @cached_property
+    def depth(self) -> int:
+        """Of the deepest live model; 0: the shard is dead."""
+        return max(self.depths, default=0)
+
+    @cached_property
     def serving(self) -> tuple[str, ...]:
         """Stage ids of the deepest live model, top group first; empty: the shard is dead."""
         stage = self.plan.deepest(self.live)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from s3t_ray.config.load import dump_config
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.runtime.run import CONFIG_FILE, Run
 from s3t_ray.runtime.view import view_shard
 from s3t_ray.serve.replica import Replica
@@ -23,6 +23,9 @@ from s3t_ray.serve.watch import LedgerWatch
 
 FOLLOW_SECONDS = 1.0
 """Between two looks at the ledger when nobody asks for an answer."""
+
+LOAD_PATIENCE_SECONDS = 10.0
+"""How long the scheduler's word waits for new stages to load; a third of what the scheduler waits."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +43,9 @@ class Following:
         self._watch = LedgerWatch(self._run.ledger, self._replica.prune)
         self._in_service: dict[int, Chain] = {}
         self._wake = threading.Event()
+        self._loading = threading.Condition()
+        self._rounds_begun = self._rounds_ended = 0  # of loading
+        self._problem: S3TError | None = None  # of the last round
         self._closed = threading.Event()
         self._streams: dict[str, threading.Event] = {}  # by request: set when its listener has gone
         self.load()
@@ -58,10 +64,21 @@ class Following:
         """The scheduler's word that the live set has changed. Returns `version` once nothing stale is in service.
 
         What to serve is read from the ledger, where it was committed before: so replicas agree whichever
-        scheduler tells them, and a fenced one can tell them nothing.
+        scheduler tells them, and a fenced one can tell them nothing. New stages are loaded meanwhile, and
+        waited for a while: StoreError or TrainError tells of a damaged one.
         """
-        self._watch.live()
-        self._wake.set()
+        try:
+            self._watch.live()
+        except LedgerError as error:
+            # Nothing is answered without the ledger, so there is nothing to take back.
+            _log.warning("told of a change, but the ledger cannot be read: %s", error.problem)
+            return version
+        with self._loading:
+            round_after_this = self._rounds_begun + 1
+            self._wake.set()
+            self._loading.wait_for(lambda: self._rounds_ended >= round_after_this, LOAD_PATIENCE_SECONDS)
+            if self._rounds_ended >= round_after_this and isinstance(self._problem, StoreError | TrainError):
+                raise self._problem
         return version
 
     def complete(self, wish: Wish) -> Completion:
@@ -137,20 +154,26 @@ class Following:
             self._config_text = text
 
     def _follow(self) -> None:
-        problem = ""
+        told = ""
         while not self._closed.is_set():
             self._wake.wait(FOLLOW_SECONDS)
             self._wake.clear()
             if self._closed.is_set():
                 return
+            with self._loading:
+                self._rounds_begun += 1
+            problem: S3TError | None = None
             try:
-                if not self.load():
-                    self._wake.set()
-                problem = ""
+                while not self.load():
+                    pass  # the ledger has moved on meanwhile
             except S3TError as error:
-                if error.problem != problem:
-                    problem = error.problem
-                    _log.warning("cannot follow the run: %s", problem)
+                problem = error
+                if error.problem != told:
+                    _log.warning("cannot follow the run: %s", error.problem)
+            told = "" if problem is None else problem.problem
+            with self._loading:
+                self._problem, self._rounds_ended = problem, self._rounds_begun
+                self._loading.notify_all()
 
 
 def _depths(chains: Mapping[int, Chain]) -> tuple[int, ...]:

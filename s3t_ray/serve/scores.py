@@ -230,6 +230,4 @@ def _newcombe(value: float, tested: int, never_seen: int) -> tuple[float, float]
 
 
 def _widest(value: float, *intervals: tuple[float, float]) -> Estimate:
-    return Estimate(
-        value, min(value, *(low for low, _ in intervals)), max(value, *(high for _, high in intervals))
-    )
+    return Estimate(value, min(value, *(low for low, _ in intervals)), max(value, *(high for _, high in intervals)))

@@ -78,7 +78,8 @@ def make_deterministic(threads: int) -> None:
 
 def _device(gpus: int) -> torch.device:
     """Torch's current GPU, or the CPU where the run asks for no GPU."""
-    if gpus == 0:
+    # DS_ACCELERATOR=cpu in the environment of the nodes stands above the reservation: Ray's GPUs can be logical.
+    if gpus == 0 or os.environ.get("DS_ACCELERATOR") == "cpu":
         # DeepSpeed would take a GPU it sees although this run asked for none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ.setdefault("LOCAL_RANK", "0")

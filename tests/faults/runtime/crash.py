@@ -1,4 +1,4 @@
-"""Kills a life at each of its durable steps, lives on, and looks whether every promise is kept.
+"""Kills a life at each of its durable steps, or fills its disk there, lives on, and checks every promise.
 
 In: a folder on a quick disk. Out: the points of all phases, and a verdict on each. A point's child is
 forked from this process, so imports are paid once; this process itself opens no ledger and starts no
@@ -7,10 +7,12 @@ thread. Snapshots let each point pay for its own phase only.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import tempfile
 import time
 import traceback
@@ -19,12 +21,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
+
+from s3t_ray.errors import S3TError
 from s3t_ray.runtime.run import Run
 from tests.fakes import adapters
 from tests.faults.runtime import life
 from tests.faults.runtime.moments import Moments
 from tests.faults.runtime.promises import Adapters, found_in, published_and_wanted, unkept
 
+STORAGE_FULL = ("mkdir", "create", "write", "open", "link")
+"""Steps that a full disk refuses; what erases or renames goes on."""
+ALL_FULL = (*STORAGE_FULL, "commit")
+"""The same where the ledger lies on that disk too."""
 SOURCES = ("data.jsonl", "held.jsonl")
 Tell = Callable[[str], None]
 
@@ -107,11 +116,26 @@ class Crashes:
         problems = [] if first.code == -signal.SIGKILL else [f"was not reached: {first.lines}"]
         if again is not None:
             receipts += in_child(lambda tell: self._doomed(tell, self._live_on(first.receipts), again)).receipts
+        problems += self._check(receipts)
+        return Verdict(point, again, tuple(problems), time.monotonic() - began)
+
+    def judge_full(self, point: Point, refused: Sequence[str]) -> Verdict:
+        """Let the disk be full from the point on: the life ends with an error of ours. Then free it, restart, check."""
+        began = time.monotonic()
+        after, live = life.PHASES[point.phase]
+        self._restore(after or "")
+        first = in_child(lambda tell: self._without_space(tell, live, point.number, refused))
+        problems = [f"ended with {first.code}: {first.lines[-1:]}"] if first.code else []
+        problems += self._check(first.receipts)
+        return Verdict(point, None, tuple(problems), time.monotonic() - began)
+
+    def _check(self, receipts: Sequence[str]) -> list[str]:
+        """Restart, settle: what is broken then."""
         last = in_child(lambda tell: self._live_on(receipts)(self._life, tell))
-        problems += [line.removeprefix("problem ") for line in last.lines if line.startswith("problem ")]
+        problems = [line.removeprefix("problem ") for line in last.lines if line.startswith("problem ")]
         if last.code:
             problems.append(f"the restart ended with {last.code}: {last.lines[-1:]}")
-        return Verdict(point, again, tuple(problems), time.monotonic() - began)
+        return problems
 
     def _record(self, tell: Tell, live: life.Phase) -> None:
         moments = Moments(self._life, lambda operation, path: tell(f"{operation} {path}"))
@@ -136,6 +160,24 @@ class Crashes:
             tell(line)
 
         live(self._life, acknowledge)
+
+    def _without_space(self, tell: Tell, live: life.Phase, number: int, refused: Sequence[str]) -> None:
+        left = number
+
+        def refuse(operation: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0 and operation in refused:
+                if operation == "commit":
+                    raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+        Moments(self._life, refuse).watch()
+        try:
+            live(self._life, tell)
+        except S3TError as error:
+            assert error.fix, f"no word on what to do: {error.problem}"
+            tell(f"refused {type(error).__name__}: {error.problem}")
 
     def _live_on(self, receipts: Sequence[str]) -> life.Phase:
         def go_on(folder: Path, tell: Tell) -> None:

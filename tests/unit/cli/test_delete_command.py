@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from s3t_ray.errors import ClusterError, DataError, UnknownRecords
-from s3t_ray.runtime.reports import DeletionReceipt, Impact, Status
+from s3t_ray.ledger.values import Reach
+from s3t_ray.runtime.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
 
 from .fakes import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
@@ -24,13 +25,16 @@ class FakeDeletion:
         self.receipt = receipt
         self.impact = impact
         self.calls: list[tuple[Any, ...]] = []
+        self.reach: Reach | None = None
 
-    def preview(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...]) -> Impact:
+    def preview(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach) -> Impact:
         self.calls.append(("preview", run.uri, tuple(ids), tuple(subjects)))
+        self.reach = reach
         return self.impact
 
-    def accept(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...]) -> DeletionReceipt:
+    def accept(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach) -> DeletionReceipt:
         self.calls.append(("accept", run.uri, tuple(ids), tuple(subjects)))
+        self.reach = reach
         return self.receipt
 
     def settle(self, run: FakeRun, request_id: str, *, address: str | None, watch: Callable[[Status], None]) -> Status:
@@ -133,3 +137,41 @@ def test_a_deletion_of_nothing_is_a_usage_error(runtime: FakeRuntime) -> None:
     assert result.exit_code == 2
     assert "--ids-file" in result.stderr
     assert fake.calls == []
+
+
+LIKENESS = Likeness(
+    duplicates=Duplicates(
+        records=3, subjects=(DuplicatesOf(subject="9f3a00112233", records=2), DuplicatesOf(subject=None, records=1))
+    ),
+    near_duplicates=Duplicates(records=1, subjects=(DuplicatesOf(subject="00ff00ff00ff", records=1),)),
+    threshold=0.8,
+    reach="named",
+    taken_along=0,
+    forgotten=0,
+)
+
+
+def test_what_is_alike_and_stays_is_listed(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion(
+        RECEIPT.model_copy(update={"likeness": LIKENESS}), IMPACT.model_copy(update={"likeness": LIKENESS})
+    ).into(runtime)
+    for words in (["--dry-run"], ["--no-wait"]):
+        shown = " ".join(s3t("delete", "runs/a", "--id", "17", *words).stdout.split())
+        assert fake.reach is Reach.NAMED
+        assert "kept: 3 records of the same content; subjects: 9f3a00112233 (2), nobody (1); --with-duplicates" in shown
+        assert "kept: 1 record of nearly the same content (likeness 0.8 or more); subjects: 00ff00ff00ff (1);" in shown
+    assert json.loads(s3t("delete", "runs/a", "--id", "17", "--dry-run", "--json").stdout)["likeness"]["forgotten"] == 0
+
+
+def test_what_is_alike_goes_along_when_asked(runtime: FakeRuntime) -> None:
+    none = Duplicates(records=0, subjects=())
+    likeness = Likeness(
+        duplicates=none, near_duplicates=None, threshold=0.8, reach="duplicates", taken_along=2, forgotten=1
+    )
+    fake = FakeDeletion(RECEIPT.model_copy(update={"likeness": likeness})).into(runtime)
+    shown = s3t("delete", "runs/a", "--id", "17", "--with-duplicates", "--no-wait").stdout
+    assert fake.reach is Reach.DUPLICATES
+    assert "2 records of these for the same content" in shown
+    assert "1 record purged before" in shown and "without sketches" in shown and "kept" not in shown
+    s3t("delete", "runs/a", "--id", "17", "--with-near-duplicates", "--no-wait")
+    assert fake.reach is Reach.NEAR_DUPLICATES

@@ -1,13 +1,14 @@
 """Placement against a slow, obvious checker, and whole runs in which every stage is trained once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from s3t_ray.config.schema import Config, Requeue
 from s3t_ray.plan.orders import orders
-from s3t_ray.plan.schedule import Assignment, ShardState, decide, healing_due
+from s3t_ray.plan.schedule import Assignment, Placer, ShardState, decide, healing_due
 from s3t_ray.plan.stages import ShardPlan, Stage, compare, plan_shard
 
 
@@ -87,6 +88,37 @@ def _check_decide_follows_the_slow_rules(chance: Random) -> None:
         expected.append(Assignment(group, stage))
         taken.add(stage.id)
     assert list(decide(states, running, free, blocked)) == expected
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_placer_that_is_told_what_changed_decides_as_if_it_looked_at_everything(seed: int) -> None:
+    """A random life of some shards: only those that changed are put again, and each round is as `decide`'s."""
+    chance = Random(seed)
+    states, running, _, blocked = _situation(chance)
+    by_shard = {state.plan.shard: state for state in states}
+    training = set(running)
+    placer = Placer()
+    for state in states:
+        placer.put(state, training, blocked)
+    for _ in range(30):
+        free = list(range(chance.randint(0, 3)))
+        expected = decide(list(by_shard.values()), frozenset(training), free, blocked)
+        assert placer.assign(free) == expected
+        training |= {assignment.stage.id for assignment in expected}
+        state = by_shard[chance.choice(list(by_shard))]
+        own = sorted(training & state.plan.stages.keys())
+        if own and chance.random() < 0.8:  # one is published, or stopped
+            name = chance.choice(own)
+            training.discard(name)
+            state = replace(state, have=state.have | {name} if chance.random() < 0.8 else state.have)
+        elif chance.random() < 0.3:
+            state = replace(state, healing=not state.healing)
+        else:  # a deletion renames stages; those in training go on for a while
+            digests = {s: str(chance.randint(0, 3)) for s in range(len(state.plan.orders[0]))}
+            plan = plan_shard(state.plan.shard, state.plan.orders, digests, "recipe")
+            state = replace(state, plan=plan, have=state.have & plan.stages.keys())
+        by_shard[state.plan.shard] = state
+        placer.put(state, training, blocked)
 
 
 @pytest.mark.parametrize("block", range(30))

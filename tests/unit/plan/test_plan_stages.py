@@ -159,3 +159,13 @@ def test_empty_slices_at_two_places_have_stages_of_their_own(make_plan: Callable
     plan = make_plan(((0, 1), (1, 0)), digests=empty)
     assert len(plan.stages) == 4
     assert not plan.stages.keys() & make_plan(((0, 1), (1, 0)), shard=1, digests=empty).stages.keys()
+
+
+@given(digests=st.lists(st.text(), min_size=3, max_size=3), recipe=st.text(), shard=st.integers(0, 10**6))
+def test_a_plan_names_its_stages_as_stage_id_does(digests: list[str], recipe: str, shard: int) -> None:
+    plan = plan_shard(shard, ((2, 0, 1),), dict(enumerate(digests)), recipe)
+    name = None
+    for slice_index, planned in zip((2, 0, 1), plan.chains[0], strict=True):
+        name = stage_id(recipe, name, shard, slice_index, digests[slice_index])
+        assert planned == name
+        assert plan.stages.parent(name) == plan.stages[name].parent

@@ -172,7 +172,8 @@ def test_a_stream_that_begins_anew_before_its_first_piece_is_one_answer(
 
 
 def test_a_stream_that_begins_anew_after_a_piece_ends_with_an_error(client: TestClient, backend: FakeBackend) -> None:
-    backend.events = [Started(7, (3,), ("a",)), Piece("old"), Started(8, (1,), ("b",)), Piece("new"), Ended(Finish.STOP)]
+    old, new = Started(7, (3,), ("a",)), Started(8, (1,), ("b",))
+    backend.events = [old, Piece("old"), new, Piece("new"), Ended(Finish.STOP)]
     text = ask(client, **CHAT, stream=True).text
     assert events(text)[-1]["error"]["code"] == "live_set_changed"
     assert "new" not in text

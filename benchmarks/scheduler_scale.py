@@ -1,0 +1,203 @@
+"""How the scheduler scales: worker groups kept busy, the cost of one reconcile, a plan for 100 million records.
+
+    python benchmarks/scheduler_scale.py            # minutes, 3 GB of memory, 1 GB of disk in --folder
+    python benchmarks/scheduler_scale.py --quick    # a tenth of it
+
+The real scheduler over a real SQLite ledger, with stages that take simulated time: 1. 1,000 shards on
+512 worker groups, where the time that the scheduler itself needs holds the simulated groups up;
+2. the rounds that carry one deletion from receipt to purge and re-queue, in runs of ten thousand and
+of a million accepted stages; 3. pure plans. Writes benchmarks/results/scheduler_scale.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from s3t_ray.bench.in_process import NoReplicas, OwnShards, SimulatedWorkers
+from s3t_ray.bench.measure import Latency, latency, save
+from s3t_ray.bench.synthetic import Sizes, accept_all, make_run, record_id
+from s3t_ray.config.schema import ModelShape
+from s3t_ray.ledger.values import DeletionState, StageState
+from s3t_ray.plan.orders import orders
+from s3t_ray.plan.overview import plan_overview
+from s3t_ray.plan.stages import plan_shard
+from s3t_ray.runtime import delete
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.scheduler import Scheduler
+
+RESULTS = Path(__file__).with_name("results")
+TICK_SECONDS = 0.2  # a scheduler waits at most so long for a stage to finish
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A first training of all shards."""
+
+    shards: int
+    groups: int
+    sequences: int  # a shard, at most
+    stage_seconds: float  # simulated, of a stage of depth 1; depth d takes d times as long
+    stages: int
+    simulated_seconds: float  # while a stage was ready for every group that was free
+    scheduler_seconds: float  # of it, that the scheduler computed
+    busy: float  # share of the groups' time
+    most_sequences: int  # that any shard had in training or trained
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """The scheduler's rounds for one deletion in a fully trained run."""
+
+    shards: int
+    stages: int
+    deletion: Latency  # all rounds from the receipt to purged, placed and shown
+    idle_round: Latency  # nothing to do
+
+
+@dataclass(frozen=True)
+class Planned:
+    records: int
+    shards: int
+    slices: int
+    budget: int
+    stages: int
+    overview_seconds: float
+    plan_seconds: float  # every stage of every shard named
+    update_seconds: float  # one shard, after a deletion
+    memory_gib: float
+
+
+@dataclass(frozen=True)
+class Result:
+    busy: tuple[Busy, ...]
+    reconcile: tuple[Reconcile, ...]
+    planned: Planned
+
+    @property
+    def growth(self) -> float:
+        """A deletion's rounds in the larger run over those in the smaller."""
+        return self.reconcile[-1].deletion.median_ms / self.reconcile[0].deletion.median_ms
+
+
+def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, slices: int = 4, budget: int = 2) -> Busy:
+    """Train everything; the clock of the simulated groups also runs while the scheduler computes."""
+    with make_run(folder, Sizes(4 * shards * slices, shards, slices, budget)) as run:
+        epoch = run.ledger.take_lease("benchmark")
+        workers = SimulatedWorkers(groups, lambda depth: depth * stage_seconds)
+        scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas(), lambda: workers.now)
+        wanted = sum(len(view.plan.stages) for view in scheduler.views.values())
+        computed = full_seconds = full_busy = 0.0
+        while workers.trained < wanted:
+            before, busy_before = workers.now, workers.busy_seconds
+            began = time.perf_counter()
+            scheduler.tick(0)
+            took = time.perf_counter() - began
+            computed += took
+            workers.advance(workers.now + took)
+            end = workers.next_end
+            if end is not None and end > workers.now:
+                workers.advance(min(end, workers.now + TICK_SECONDS))
+            # Groups count while there is work for all of them: not in the last stages of the run.
+            if wanted - workers.submitted > 0:
+                full_seconds += workers.now - before
+                full_busy += workers.busy_seconds - busy_before
+        most = max(_sequences(run, shard) for shard in range(shards))
+    return Busy(
+        shards, groups, budget, stage_seconds, wanted, full_seconds, computed, full_busy / (groups * full_seconds), most
+    )
+
+
+def _sequences(run: Run, shard: int) -> int:
+    """Ways of a shard's live stages that no other goes on from: one a sequence."""
+    rows = run.ledger.stages(shard, StageState.LIVE)
+    parents = {row.slices[:-1] for row in rows}
+    return sum(row.slices not in parents for row in rows)
+
+
+def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budget: int = 64) -> Reconcile:
+    """Delete one record after another from a fully trained run."""
+    sizes = Sizes(4 * shards * slices, shards, slices, budget)
+    with make_run(folder, sizes, requeue={"policy": "eager"}) as run:
+        epoch = run.ledger.take_lease("benchmark")
+        workers = SimulatedWorkers(512, lambda depth: 1e9)
+        scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas(), lambda: workers.now)
+        stages = accept_all(run)
+        scheduler.views = OwnShards(run, epoch).views()
+        scheduler.tick(0)  # writes every shard's depth to the history, once
+        idle = [_seconds(scheduler) for _ in range(deletions)]
+        times = []
+        for number in range(deletions):
+            receipt = delete.commit(run, [record_id(number * (shards + 1))], [])
+            spent = 0.0
+            while run.ledger.deletion(receipt.request_id).state < DeletionState.PURGED:
+                spent += _seconds(scheduler)
+            times.append(spent + _seconds(scheduler))
+    return Reconcile(shards, stages, latency(times), latency(idle))
+
+
+def _seconds(scheduler: Scheduler) -> float:
+    began = time.perf_counter()
+    scheduler.tick(0)
+    return time.perf_counter() - began
+
+
+def plan(folder: Path, shards: int, slices: int, budget: int, records: int) -> Planned:
+    """No ledger: names of stages, costs and forecasts alone."""
+    with make_run(folder, Sizes(1, shards, slices, budget)) as run:
+        config = run.config
+    shape = ModelShape(layers=slices, hidden=4096, intermediate=11008, heads=32, kv_heads=32, vocabulary=32000)
+    began = time.perf_counter()
+    plan_overview(config, records, 180.0, 0.8, shape)
+    overview_seconds = time.perf_counter() - began
+    digests = {index: f"{index:064d}" for index in range(slices)}
+    began = time.perf_counter()
+    plans = [plan_shard(shard, orders(config, shard), digests, "recipe") for shard in range(shards)]
+    plan_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    plans[0] = plan_shard(0, orders(config, 0), {**digests, 0: "another"}, "recipe")
+    update_seconds = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    stages = sum(len(each.stages) for each in plans)
+    return Planned(records, shards, slices, budget, stages, overview_seconds, plan_seconds, update_seconds, memory)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Scale of the scheduler.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the shards")
+    parser.add_argument("--folder", default=None, help="where ledgers are made, and erased again")
+    options = parser.parse_args()
+    scale = 10 if options.quick else 1
+    console = Console(width=140)
+
+    def work() -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(dir=options.folder)
+
+    with work() as folder:
+        planned = plan(Path(folder), 1000 // scale, 64, 64, 100_000_000)
+    console.print(planned)
+    compared = []
+    for shards in (10, 1000 // scale):
+        with work() as folder:
+            compared.append(reconcile(Path(folder), shards, 20))
+        console.print(compared[-1])
+    busy = []
+    for stage_seconds in (60.0, 10.0):
+        with work() as folder:
+            busy.append(keep_busy(Path(folder), 1000 // scale, 512 // scale, stage_seconds))
+        console.print(busy[-1])
+    result = Result(tuple(busy), tuple(compared), planned)
+    console.print(f"a deletion's rounds: {result.growth:.2f} times as long in the larger run")
+    console.print(save(RESULTS / "scheduler_scale.json", result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

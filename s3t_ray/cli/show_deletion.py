@@ -1,0 +1,121 @@
+"""How a deletion looks: its impact, its receipt, what is like the deleted records, and where it stands.
+
+In: reports of the runtime. Out: rich renderables. Prints nothing and asks the runtime nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from s3t_ray.cli import words
+from s3t_ray.cli.show_status import Glyphs, plain_table, state_text
+from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus, Duplicates, Impact, Likeness, ShardImpact
+
+
+def impact_view(impact: Impact) -> RenderableType:
+    head = Text(f"would delete {words.plural(impact.records, 'record')}{_besides(impact)}; nothing was changed", "bold")
+    return Group(
+        head,
+        *_set_aside(impact.set_aside, "would be erased at once"),
+        *_named_unknown(impact.unknown_ids, impact.unknown_subjects),
+        *_alike(impact.likeness),
+        *_shards(impact.shards),
+    )
+
+
+def receipt_view(receipt: DeletionReceipt) -> RenderableType:
+    repeat = " (this request had been accepted before: the same receipt)" if receipt.repeated else ""
+    head = Text.assemble(
+        (f"accepted {receipt.request_id}", "bold green"),
+        f" at {receipt.accepted_at}{repeat}\n",
+        f"{words.plural(receipt.records, 'record')} deleted{_already(receipt.already_deleted)}; "
+        f"{words.plural(len(receipt.stages_pruned), 'stage')} taken out of service",
+    )
+    return Group(
+        head,
+        *_set_aside(receipt.set_aside, "erased"),
+        *_named_unknown(receipt.unknown_ids, receipt.unknown_subjects),
+        *_alike(receipt.likeness),
+        *_shards(receipt.shards),
+    )
+
+
+def settled_view(deletion: DeletionStatus, signs: Glyphs) -> Text:
+    """One line on where a deletion stands after waiting for it."""
+    time = "after" if deletion.state == "restored" else "since"
+    return state_text(deletion.state, signs).append(f" {time} {words.duration(deletion.age_seconds)}", style="not dim")
+
+
+def _besides(impact: Impact) -> str:
+    held_out = f" ({words.count(impact.held_out)} of them held out)" if impact.held_out else ""
+    return held_out + _already(impact.already_deleted)
+
+
+def _already(records: int) -> str:
+    return f", {words.count(records)} deleted before" if records else ""
+
+
+def _named_unknown(ids: Sequence[str], subjects: Sequence[str]) -> list[Text]:
+    lines = []
+    for noun, names in (("id", ids), ("subject", subjects)):
+        if names:
+            lines.append(Text(f"unknown {words.plural(len(names), noun)}: {words.listed(names)}", style="yellow"))
+    return lines
+
+
+def _set_aside(rows: int, what: str) -> list[Text]:
+    return [Text(f"{words.plural(rows, 'row')} that had been set aside as malformed: {what}")] if rows else []
+
+
+def _alike(likeness: Likeness | None) -> list[Text]:
+    """What is like the named records: what goes with them, and what stays."""
+    if likeness is None:
+        return []
+    lines: list[Text] = []
+    if likeness.taken_along:
+        nearly = " or nearly the same" if likeness.reach == "near_duplicates" else ""
+        lines.append(Text(f"{words.plural(likeness.taken_along, 'record')} of these for the same{nearly} content"))
+    if likeness.duplicates.records:
+        lines.append(_kept(likeness.duplicates, "the same content", "--with-duplicates"))
+    near = likeness.near_duplicates
+    if near is None:
+        lines.append(Text("near-duplicates are not known: the run was read in without sketches", style="dim"))
+    elif near.records:
+        what = f"nearly the same content (likeness {likeness.threshold:g} or more)"
+        lines.append(_kept(near, what, "--with-near-duplicates"))
+    if likeness.forgotten:
+        purged = words.plural(likeness.forgotten, "record")
+        lines.append(Text(f"{purged} purged before: what was like them is not known any more", style="dim"))
+    return lines
+
+
+def _kept(found: Duplicates, what: str, option: str) -> Text:
+    subjects = words.listed(f"{row.subject or 'nobody'} ({words.count(row.records)})" for row in found.subjects)
+    return Text(
+        f"kept: {words.plural(found.records, 'record')} of {what}; subjects: {subjects}; {option} takes them along",
+        style="yellow",
+    )
+
+
+def _shards(shards: Sequence[ShardImpact]) -> list[RenderableType]:
+    """A row a shard: what goes out of service, the depths that are left, and what healing costs."""
+    if not shards:
+        return []
+    table = plain_table("shard", "slices", "records", "stages lost", "depth", "stages to train", "records to train")
+    for column in (0, 2, 3, 5, 6):
+        table.columns[column].justify = "right"
+    for shard in shards:
+        before, after = max(shard.depths_before, default=0), max(shard.depths_after, default=0)
+        table.add_row(
+            str(shard.shard),
+            ", ".join(str(index) for index in shard.slices),
+            words.count(shard.records),
+            words.count(shard.stages),
+            Text(f"{before} to {after or 'dead'}", style="red" if before and not after else ""),
+            words.count(shard.retrain_stages),
+            words.count(shard.retrain_records),
+        )
+    return ["", table]

@@ -1,0 +1,240 @@
+"""Whether the ledger agrees with itself: every fact in it that follows from others is worked out again.
+
+In: a snapshot of the ledger. Out: a line for each contradiction; nothing is mended. Whoever edits a
+row by hand contradicts another row: tombstones are counted by deletion and slice, slice digests are
+chained by the deletions, states of stages and deletions follow from the history, and the numbers of
+the history leave no gap.
+
+What no look at the ledger alone can find: a change that makes all of them agree again, such as the
+return of a whole older copy. Certificates that were handed out, and keyed digests, stand against that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, func, select
+
+from s3t_ray.ledger import stages
+from s3t_ray.ledger.certificate import Certificate, CertificateFacts
+from s3t_ray.ledger.lthash import LtHash16
+from s3t_ray.ledger.records import read_run, require_run
+from s3t_ray.ledger.schema import (
+    CERTIFICATES,
+    DELETIONS,
+    EVENTS,
+    HEAD,
+    HITS,
+    PRUNED,
+    RECORDS,
+    SKETCHES,
+    SLICES,
+    STAGES,
+)
+from s3t_ray.ledger.values import DeletionState, EventKind, StageState
+
+_MOVED = {
+    EventKind.DELETION_ACCEPTED: DeletionState.ACCEPTED,
+    EventKind.DELETION_PRUNED: DeletionState.PRUNED,
+    EventKind.DELETION_PURGED: DeletionState.PURGED,
+    EventKind.DELETION_RESTORED: DeletionState.RESTORED,
+}
+_BECAME = {
+    EventKind.STAGE_ACCEPTED: StageState.LIVE,
+    EventKind.STAGE_STALE: StageState.STALE,
+    EventKind.STAGE_PURGED: StageState.PURGED,
+}
+
+
+def contradictions(connection: Connection) -> tuple[str, ...]:
+    """See `Ledger.contradictions`. Reads every record once."""
+    if read_run(connection) is None:
+        return ()
+    checks: tuple[Callable[[Connection], Iterator[str]], ...] = (
+        _records,
+        _slices,
+        _erased,
+        _numbers,
+        _stages,
+        _deletions,
+        _certificates,
+    )
+    return tuple(problem for check in checks for problem in check(connection))
+
+
+def _records(connection: Connection) -> Iterator[str]:
+    """Retained and deleted records, counted, against slices, deletions and the first ingest."""
+    retained: dict[tuple[int, int], int] = defaultdict(int)
+    deleted: dict[tuple[int, int, int], int] = defaultdict(int)
+    count = func.count()
+    query = select(RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.deletion, count.label("records"))
+    for row in connection.execute(query.group_by(RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.deletion)):
+        if row.deletion is None:
+            retained[row.shard, row.slice] = row.records
+        else:
+            deleted[row.deletion, row.shard, row.slice] = row.records
+    for row in connection.execute(select(SLICES.c.shard, SLICES.c.slice, SLICES.c.records)):
+        found = retained.pop((row.shard, row.slice), 0)
+        if found != row.records:
+            yield f"{_place(row)} should have {row.records} retained records, and {found} are in the ledger"
+    if retained:
+        yield f"{sum(retained.values())} records lie in slices that the run has not"
+    total = sum(deleted.values()) + int(connection.scalar(select(func.coalesce(func.sum(SLICES.c.records), 0))) or 0)
+    names = {row.sequence: row for row in connection.execute(select(DELETIONS))}
+    hits: dict[int, int] = defaultdict(int)
+    for row in connection.execute(select(HITS)):
+        hits[row.deletion] += row.records
+        found = deleted.pop((row.deletion, row.shard, row.slice), 0)
+        if found != row.records:
+            name = names[row.deletion].request_id if row.deletion in names else f"number {row.deletion}"
+            yield f"deletion {name} took {row.records} records from {_place(row)}, and {found} tombstones are left"
+    if deleted:
+        yield f"{sum(deleted.values())} tombstones are of no deletion that the ledger has"
+    for sequence, row in names.items():
+        if row.records != hits[sequence]:
+            yield f"deletion {row.request_id} says {row.records} records, its slices say {hits[sequence]}"
+    ingested = connection.scalar(select(EVENTS.c.detail).where(EVENTS.c.kind == str(EventKind.INGESTED)))
+    began = None if ingested is None else json.loads(ingested)["records"]
+    if began != total:
+        yield f"the run began with {began} records, retained and deleted ones are {total}"
+
+
+def _slices(connection: Connection) -> Iterator[str]:
+    """Each slice's digest is that of its sum, and what its last deletion left; each deletion began where one ended."""
+    hits: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
+    for row in connection.execute(select(HITS).order_by(HITS.c.deletion)):
+        hits[row.shard, row.slice].append(row)
+    for row in connection.execute(select(SLICES).order_by(SLICES.c.shard, SLICES.c.slice)):
+        if LtHash16(row.lthash, row.records).digest() != row.digest:
+            yield f"{_place(row)}: its digest is not that of its sum of records"
+        chain = hits[row.shard, row.slice]
+        after = [hit.digest_after for hit in chain]
+        if [*(hit.digest_before for hit in chain[1:]), row.digest] != (after or [row.digest]):
+            yield f"{_place(row)}: its digest does not follow from its deletions"
+
+
+def _erased(connection: Connection) -> Iterator[str]:
+    """What the purge of a deletion erases is gone from the ledger too."""
+    purged = [str(state) for state in DeletionState if state.rank >= DeletionState.PURGED.rank]
+    for row in connection.execute(select(DELETIONS).where(DELETIONS.c.state.in_(purged))):
+        of_it = RECORDS.c.deletion == row.sequence
+        places = connection.execute(select(HITS.c.shard, HITS.c.slice).where(HITS.c.deletion == row.sequence)).all()
+        left = 0
+        for place in places:
+            at = (RECORDS.c.shard == place.shard, RECORDS.c.slice == place.slice, of_it)
+            kept = RECORDS.c.digest.is_not(None) | RECORDS.c.content_hmac.is_not(None)
+            left += int(connection.scalar(select(func.count()).where(*at, kept)) or 0)
+            sketched = select(func.count()).select_from(SKETCHES.join(RECORDS, RECORDS.c.id_hmac == SKETCHES.c.id_hmac))
+            left += int(connection.scalar(sketched.where(*at)) or 0)
+        if left:
+            yield f"deletion {row.request_id} is {row.state}, and the ledger still has what {left} of its records were"
+        hit = frozenset((place.shard, place.slice) for place in places)
+        for name in stages.unpurged_before(connection, row.sequence, hit):
+            yield f"deletion {row.request_id} is {row.state}, and stage {name[:12]} saw its records and is not purged"
+
+
+def _numbers(connection: Connection) -> Iterator[str]:
+    """Events, deletions and acceptances share one count: every number up to the head's is one of them."""
+    head = connection.execute(select(HEAD)).one().sequence
+    used: set[int] = set(connection.scalars(select(DELETIONS.c.sequence)))
+    for row in connection.execute(select(EVENTS.c.sequence, EVENTS.c.kind)):
+        used.add(row.sequence)
+        if row.kind == EventKind.STAGE_ACCEPTED:
+            used.add(row.sequence - 1)  # the acceptance that it tells of
+    gaps = [number for number in range(1, head + 1) if number not in used]
+    if gaps:
+        yield f"the history lacks {len(gaps)} of its numbers, the first is {gaps[0]}: lines were taken out of it"
+    if used and max(used) > head:
+        yield f"the history goes to number {max(used)}, the head says {head}: lines were added to it"
+
+
+def _stages(connection: Connection) -> Iterator[str]:
+    """States and adapters of stages, against the history."""
+    state: dict[str, StageState] = {}
+    adapter: dict[str, str | None] = {}
+    for row in _history(connection, _BECAME):
+        detail = json.loads(row.detail)
+        name = detail["stage"]
+        state[name] = _BECAME[EventKind(row.kind)]
+        if row.kind == EventKind.STAGE_ACCEPTED:
+            adapter[name] = detail.get("adapter_sha256")
+    for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
+        told = state.pop(row.id, None)
+        if told is None:
+            yield f"stage {row.id[:12]} is {row.state}, and no scheduler ever had it accepted"
+        elif told != row.state:
+            yield f"stage {row.id[:12]} is {row.state}, by its history it is {told}"
+        elif adapter[row.id] not in (None, row.adapter_sha256):
+            yield f"stage {row.id[:12]} names another adapter than the one that was accepted"
+    for name in state:
+        yield f"stage {name[:12]} was accepted, and is not in the ledger any more"
+
+
+def _deletions(connection: Connection) -> Iterator[str]:
+    """States of deletions, against the history."""
+    told: dict[str, DeletionState] = {}
+    for row in _history(connection, _MOVED):
+        told[json.loads(row.detail)["request"]] = _MOVED[EventKind(row.kind)]
+    for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
+        state = told.pop(row.request_id, None)
+        if state != row.state:
+            yield f"deletion {row.request_id} is {row.state}, by its history it is {state or 'unknown'}"
+    for request in told:
+        yield f"deletion {request} was accepted, and is not in the ledger any more"
+
+
+def _certificates(connection: Connection) -> Iterator[str]:
+    """A certificate for every restored deletion and no other, saying what the ledger says."""
+    rows = connection.execute(select(CERTIFICATES).order_by(CERTIFICATES.c.sequence))
+    texts = {row.deletion: row.certificate for row in rows}
+    for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
+        text = texts.pop(row.sequence, None)
+        if (row.state == DeletionState.RESTORED) != (text is not None):
+            has = "no certificate" if text is None else "a certificate all the same"
+            yield f"deletion {row.request_id} is {row.state} and has {has}"
+        if text is None:
+            continue
+        try:
+            said = Certificate.model_validate_json(text).facts
+        except ValidationError:
+            yield f"what stands as the certificate of deletion {row.request_id} is none"
+            continue
+        for what in _unlike(connection, row, said):
+            yield f"deletion {row.request_id}: the ledger has other {what} than its certificate"
+    if texts:
+        yield f"{len(texts)} certificates are of no deletion that the ledger has"
+
+
+def _unlike(connection: Connection, row: Row[Any], said: CertificateFacts) -> list[str]:
+    """What a certificate says otherwise than the rows of its deletion."""
+    run = require_run(connection)
+    of_it = HITS.c.deletion == row.sequence
+    hits = connection.execute(select(HITS).where(of_it).order_by(HITS.c.shard, HITS.c.slice))
+    slices = [(hit.shard, hit.slice, hit.records, hit.digest_before, hit.digest_after) for hit in hits]
+    certified = [(s.shard, s.slice, s.records, s.digest_before, s.digest_after) for s in said.slices]
+    pruned = connection.execute(select(PRUNED).where(PRUNED.c.deletion == row.sequence).order_by(PRUNED.c.position))
+    proofs = [(proof.stage, proof.adapter_sha256) for proof in pruned]
+    counts = (row.records, row.already_deleted, row.unknown)
+    times = (row.accepted_at, row.pruned_at, row.purged_at, row.restored_at)
+    same = {
+        "request": said.request_id == row.request_id,
+        "run": (said.run, said.recipe_digest, said.base_digest) == (run.name, run.recipe_digest, run.base_digest),
+        "counts of records": (said.records, said.already_deleted, said.unknown) == counts,
+        "slices": certified == slices,
+        "pruned stages": [(proof.id, proof.adapter_sha256) for proof in said.stages_pruned] == proofs,
+        "times": (said.accepted_at, said.pruned_at, said.purged_at, said.restored_at) == times,
+    }
+    return [what for what, is_same in same.items() if not is_same]
+
+
+def _history(connection: Connection, kinds: dict[EventKind, Any]) -> Iterator[Row[Any]]:
+    names = [str(kind) for kind in kinds]
+    yield from connection.execute(select(EVENTS).where(EVENTS.c.kind.in_(names)).order_by(EVENTS.c.sequence))
+
+
+def _place(row: Row[Any]) -> str:
+    return f"slice {row.slice} of shard {row.shard}"

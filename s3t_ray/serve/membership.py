@@ -1,0 +1,225 @@
+"""Membership inference on a run: do its live models betray which records they were trained on?
+
+In: an open run, and optionally a file of records that somebody hands in again (typically a deleted person's).
+Out: a MembershipAudit. A record of shard k was never seen by the models of the other shards, so these are its
+reference models (the base model where there is no other). Three groups are compared with the held-out records,
+which no model saw: retained records under their own shard's model (the attack must find them, or it has no
+power), the same under another shard's (it must not find them there), and the records handed in.
+
+Reads only; contents stay in memory and never reach the report. It measures, and never proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from s3t_ray.data.partition import place
+from s3t_ray.data.records import Record
+from s3t_ray.errors import ConfigError, DataError
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.view import view_shard
+from s3t_ray.serve.membership_records import Asked, Chosen, choose, read_named
+from s3t_ray.serve.membership_report import (
+    AttackResult,
+    AuditedModel,
+    FoundAt,
+    GroupResult,
+    Interval,
+    MembershipAudit,
+    NamedRecords,
+)
+from s3t_ray.serve.membership_words import conclusion, finding
+from s3t_ray.serve.scores import Attack, Estimate, Lens, RecordLoss, auc, detections, score
+from s3t_ray.serve.values import Chain
+
+SAMPLE = 256
+MOST_MODELS = 16
+"""Shards that are audited when there are more; those of named records come first."""
+_TOLD_EVERY = 50
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The live model of one shard."""
+
+    shard: int
+    chain: Chain
+    slices: tuple[int, ...]
+
+
+def audit_membership(
+    run: Run,
+    *,
+    records: Path | None = None,
+    sample: int = SAMPLE,
+    seed: int = 0,
+    watch: Callable[[str], None] = lambda line: None,
+) -> MembershipAudit:
+    """Attack the run's live models with loss and Min-K% and say how well membership shows.
+
+    `records`: a file in the format of the run's data (ids, subjects), to be tested beside the run's own.
+    `sample`: most retained, and most held-out, records to use. The same seed on the same run gives the same
+    report on one machine. Raises DataError when there is nothing to compare with or the file does not fit,
+    ConfigError when no shard has a live model, StoreError for a damaged stage.
+    """
+    if sample < 2:
+        raise ConfigError(f"the sample must be 2 records or more, got {sample}", "leave it out for 256")
+    named = read_named(run, records) if records is not None else ()
+    models = _models(run, named, seed)
+    chosen = choose(run, {model.shard: model.slices for model in models}, named, sample, seed)
+    losses = _judge(run, models, chosen, watch)
+    lenses = _Lenses([model.shard for model in models])
+    never_seen = [loss for loss in losses.never_seen if loss is not None]
+    if not never_seen:
+        raise DataError(
+            f"none of the {len(chosen.never_seen)} held-out records has anything to predict", "raise task.max_tokens"
+        )
+
+    def result(group: Sequence[tuple[int, RecordLoss | None]], lens: Callable[[int], Lens]) -> GroupResult | None:
+        judged = [(loss, lens(shard)) for shard, loss in group if loss is not None]
+        return _compare(judged, never_seen, seed) if judged else None
+
+    retained = result(losses.retained, lenses.own)
+    if retained is None:
+        raise DataError("none of the retained records has anything to predict", "raise task.max_tokens")
+    other_shards = result(losses.retained, lenses.other) if len(models) > 1 else None
+    tested = result(losses.named, lenses.own)
+    told = _told(chosen, losses) if records is not None else None
+    return MembershipAudit(
+        finding=finding(retained, tested),
+        conclusion=conclusion(retained, other_shards, tested, told),
+        models=tuple(AuditedModel(shard=model.shard, depth=len(model.chain), slices=model.slices) for model in models),
+        never_seen=len(never_seen),
+        retained=retained,
+        other_shards=other_shards,
+        named=tested,
+        named_records=told,
+        seed=seed,
+    )
+
+
+def _models(run: Run, named: Sequence[Record], seed: int) -> tuple[_Model, ...]:
+    """The live models to audit: all, or those of the named records and some others."""
+    live = {}
+    for shard in range(run.row.shards):
+        view = view_shard(run, shard)
+        deepest = view.plan.deepest(view.live)
+        if deepest is not None:
+            live[shard] = _Model(shard, deepest.chain, deepest.slices)
+    if not live:
+        raise ConfigError("no shard has a live model: there is nothing to audit", "run `s3t train` with its config")
+    asked = {place(record.id, record.subject, run.config).shard for record in named} & live.keys()
+    others = sorted(live.keys() - asked)
+    Random(seed).shuffle(others)
+    audited = sorted([*asked, *others[: max(0, MOST_MODELS - len(asked))]])
+    return tuple(live[shard] for shard in audited)
+
+
+class _Lenses:
+    """Through which model a record of a shard is looked at, and against which; the base model comes after all."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        self._place = {shard: index for index, shard in enumerate(shards)}
+
+    def own(self, shard: int) -> Lens:
+        """The model that learned the shard's records."""
+        return self._lens(self._place[shard], {self._place[shard]})
+
+    def other(self, shard: int) -> Lens:
+        """A model that never saw them; the one that did is no reference either."""
+        own = self._place[shard]
+        target = (own + 1) % len(self._place)
+        return self._lens(target, {own, target})
+
+    def _lens(self, target: int, out: set[int]) -> Lens:
+        references = tuple(index for index in range(len(self._place)) if index not in out)
+        return Lens(target, references or (len(self._place),))
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """What each chosen record gave; None: it has nothing to predict. The others with the shard they are asked at."""
+
+    never_seen: Sequence[RecordLoss | None]
+    retained: Sequence[tuple[int, RecordLoss | None]]
+    named: Sequence[tuple[int, RecordLoss | None]]
+
+
+def _judge(run: Run, models: Sequence[_Model], chosen: Chosen, watch: Callable[[str], None]) -> _Losses:
+    from s3t_ray.serve.record_losses import Judge
+
+    watch(f"membership: loading {len(models)} models")
+    chains: list[Chain] = [model.chain for model in models]
+    if len(models) <= 2:
+        chains.append(())  # the reference where no other shard can be one
+    judge = Judge(run.config, run.base, run.store, chains)
+    live = {model.shard for model in models}
+    named = [asked for asked in chosen.named if asked.shard in live]
+    contents = [*chosen.never_seen, *(asked.content for asked in (*chosen.retained, *named))]
+    losses = []
+    for loss in judge.losses(contents):
+        losses.append(loss)
+        if len(losses) % _TOLD_EVERY == 0:
+            watch(f"membership: {len(losses)} of {len(contents)} records")
+    never_seen, rest = losses[: len(chosen.never_seen)], losses[len(chosen.never_seen) :]
+    return _Losses(
+        never_seen,
+        _with_shards(chosen.retained, rest[: len(chosen.retained)]),
+        _with_shards(named, rest[len(chosen.retained) :]),
+    )
+
+
+def _with_shards(
+    asked: Sequence[Asked], losses: Sequence[RecordLoss | None]
+) -> Sequence[tuple[int, RecordLoss | None]]:
+    return [(record.shard, loss) for record, loss in zip(asked, losses, strict=True)]
+
+
+def _compare(group: Sequence[tuple[RecordLoss, Lens]], never_seen: Sequence[RecordLoss], seed: int) -> GroupResult:
+    """Every attack on the group, each record against the never-seen ones through its own lens."""
+    tokens = group[0][0].min_k is not None
+    results = []
+    for attack in Attack if tokens else (Attack.REFERENCE_LOSS,):
+        tested_N = np.array([score(loss, attack, lens) for loss, lens in group])
+        rows: Mapping[Lens, list[float]] = {
+            lens: [score(loss, attack, lens) for loss in never_seen] for lens in {lens for _, lens in group}
+        }
+        never_seen_NM = np.array([rows[lens] for _, lens in group])
+        results.append(
+            AttackResult(
+                attack=str(attack),
+                auc=_interval(auc(tested_N, never_seen_NM, seed)),
+                found=tuple(
+                    FoundAt(false_positive_rate=each.false_positives, found=_interval(each.found))
+                    for each in detections(tested_N, never_seen_NM, seed)
+                ),
+                mean_score=float(tested_N.mean()),
+                mean_never_seen_score=float(never_seen_NM.mean()),
+            )
+        )
+    return GroupResult(records=len(group), attacks=tuple(results))
+
+
+def _interval(estimate: Estimate) -> Interval:
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+def _told(chosen: Chosen, losses: _Losses) -> NamedRecords:
+    known = chosen.known
+    return NamedRecords(
+        given=known.given,
+        retained=known.retained,
+        changed=known.changed,
+        seen=known.seen,
+        deleted=known.deleted,
+        unknown=known.unknown,
+        held_out=known.held_out,
+        no_model=len(chosen.named) - len(losses.named),
+        nothing_to_predict=sum(loss is None for _, loss in losses.named),
+        equal_elsewhere=known.equal_elsewhere,
+    )

@@ -1,0 +1,169 @@
+"""A real Ray cluster on this machine, as an operator starts one: `ray start`, a token, several raylets.
+
+Every port is free when it is chosen, and only processes that were started here are ended, by their pid.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+START_SECONDS = 120
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, condition: Any, seconds: float = START_SECONDS) -> Any:
+    """What `condition()` returns once it is true; a failure that names `what` after `seconds`."""
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.2)):
+        if found := condition():
+            return found
+        pause.wait(0.2)
+    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
+
+
+class Raylets:
+    """A head and more raylets, each with one logical GPU, behind a token. Use it in a `with`."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.token = secrets.token_hex(32)
+        self.port, self.dashboard, self.metrics = free_port(), free_port(), free_port()
+        # Short: the path of a socket in it has at most 107 characters.
+        self.folder = Path(tempfile.mkdtemp(prefix="s3t-ray-"))
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = {
+            **kept,
+            **environment,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_metrics_report_interval_ms": "1000",
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def jobs(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def start_head(self) -> None:
+        head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
+        self._start(*head, f"--metrics-export-port={self.metrics}")
+
+    def start_raylet(self) -> subprocess.Popen[bytes]:
+        return self._start(f"--address={self.address}", f"--metrics-export-port={free_port()}")
+
+    def submit(self, *entrypoint: str, wait: bool = True, token: str | None = None) -> subprocess.CompletedProcess[str]:
+        """`ray job submit` from the root of the project, with the cluster's token or another one ("" for none)."""
+        options = ["--address", self.jobs, "--working-dir", str(ROOT), *(() if wait else ("--no-wait",))]
+        return self._ray("job", "submit", *options, "--", "python", *entrypoint, token=token)
+
+    def job(self, verb: str, job_id: str) -> str:
+        """Output of `ray job <verb> <job_id>`."""
+        done = self._ray("job", verb, "--address", self.jobs, job_id)
+        return done.stdout + done.stderr
+
+    def kill(self, raylet: subprocess.Popen[bytes]) -> None:
+        """Kill a node at once, with every process on it, as a power cut would."""
+        for process in [raylet.pid, *descendants(raylet.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        raylet.wait(30)
+
+    def __enter__(self) -> Raylets:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        running = [process for process in reversed(self.processes) if process.poll() is None]
+        family = [child for process in running for child in descendants(process.pid)]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(30)
+        for child in family:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+        number = len(self.processes)
+        log = (self.folder / f"start-{number}.log").open("wb")
+        process = subprocess.Popen(
+            [
+                BIN / "ray",
+                "start",
+                "--block",
+                "--num-cpus=2",
+                "--num-gpus=1",
+                "--node-ip-address=127.0.0.1",
+                "--object-store-memory=100000000",
+                f"--dashboard-agent-listen-port={free_port()}",
+                # As on machines of their own: each unpacks a job's working folder for itself.
+                f"--temp-dir={self.folder}/{number}",
+                *options,
+            ],
+            env=self.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=self.folder,
+        )
+        log.close()
+        self.processes.append(process)
+
+        def up() -> bool:
+            text = (self.folder / f"start-{number}.log").read_text()
+            assert process.poll() is None, text
+            return "Ray runtime started" in text
+
+        wait_for(f"start of raylet {number}", up)
+        return process
+
+    def _ray(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = dict(self.environment)
+        if token is not None:
+            environment["RAY_AUTH_TOKEN"] = token
+            environment["RAY_AUTH_MODE"] = "token" if token else "disabled"
+        return subprocess.run(
+            [BIN / "ray", *arguments], env=environment, capture_output=True, text=True, timeout=300, cwd=self.folder
+        )
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that `pid` started, and those that they started."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The name in the second field may hold spaces and brackets; the parent is the second after it.
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            children.setdefault(int(parent), []).append(int(folder.name))
+    found, queue = [], [pid]
+    while queue:
+        queue += (more := children.get(queue.pop(), []))
+        found += more
+    return found

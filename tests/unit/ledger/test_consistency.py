@@ -1,0 +1,183 @@
+"""Whoever edits a row of the ledger by hand contradicts another row: each kind of edit is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, text
+
+from s3t_ray.ledger.certificate import issue
+from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.values import RecordState
+from tests.unit.ledger.certify import KEYS, ORDERS, SOFTWARE
+from tests.unit.ledger.test_closure import SKETCHING, story
+from tests.unit.ledger.world import RUN, digest, name, purge, record, train_all
+
+FIRST = "(SELECT min(sequence) FROM s3t_deletions)"
+SECOND = "(SELECT sequence FROM s3t_deletions ORDER BY sequence LIMIT 1 OFFSET 1)"
+THIRD = "(SELECT max(sequence) FROM s3t_deletions)"
+LIVE = "(SELECT id FROM s3t_stages WHERE state = 'live' ORDER BY accepted LIMIT 1)"
+GONE = "(SELECT id FROM s3t_stages WHERE state = 'purged' ORDER BY accepted LIMIT 1)"
+
+
+@pytest.fixture
+def lived(ledger: Ledger) -> Ledger:
+    """Two deletions restored, of one slice; a third accepted."""
+    epoch = ledger.take_lease("me")
+    train_all(ledger, epoch)
+    for number in (1, 2):
+        request = ledger.accept_deletion([record(0, 1, number)]).receipt.request_id
+        purge(ledger, epoch, request)
+        train_all(ledger, epoch)
+        assert ledger.append_certificate(epoch, issue(ledger.certificate_facts(request), KEYS, ORDERS, SOFTWARE))
+    ledger.accept_deletion([record(0, 1, 0), record(1, 0, 0)])
+    return ledger
+
+
+def test_an_untouched_ledger_agrees_with_itself(lived: Ledger, ledger: Ledger) -> None:
+    assert lived.contradictions() == ()
+
+
+def test_a_ledger_agrees_at_every_step(empty: Ledger) -> None:
+    assert empty.contradictions() == ()
+    empty.ingest(RUN, story(), SKETCHING)
+    assert empty.contradictions() == ()
+    epoch = empty.take_lease("me")
+    train_all(empty, epoch)
+    request = empty.accept_deletion([name("id", "a")]).receipt.request_id
+    assert empty.contradictions() == ()
+    purge(empty, epoch, request)
+    assert empty.contradictions() == ()
+    live = empty.stages()[-1].id
+    empty.mark_stale(epoch, [live])
+    empty.mark_purged(epoch, [live])
+    assert empty.contradictions() == ()
+
+
+def edit(*statements: str) -> Callable[[Connection], None]:
+    def apply(connection: Connection) -> None:
+        for statement in statements:
+            assert connection.execute(text(statement)).rowcount, statement
+
+    return apply
+
+
+NEW_STAGE = (
+    "INSERT INTO s3t_stages SELECT 'forged', shard, slices, ancestors, 'live', adapter_sha256, accepted_at, "
+    f"accepted, NULL FROM s3t_stages WHERE id = {LIVE}"
+)
+
+EDITS = {
+    "a tombstone is taken off a record": (
+        edit(f"UPDATE s3t_records SET deletion = NULL WHERE deletion = {THIRD} AND shard = 1"),
+        ["slice 0 of shard 1 should have 3 retained records, and 4", "and 0 tombstones are left"],
+    ),
+    "a record's row is removed with its tombstone": (
+        edit(f"DELETE FROM s3t_records WHERE deletion = {FIRST}"),
+        ["took 1 records from slice 1 of shard 0, and 0 tombstones", "the run began with 28 records"],
+    ),
+    "a retained record is removed": (
+        edit("DELETE FROM s3t_records WHERE shard = 1 AND slice = 2 AND deletion IS NULL"),
+        ["should have 4 retained records, and 0"],
+    ),
+    "a slice's count": (
+        edit("UPDATE s3t_slices SET records = records + 1 WHERE shard = 1 AND slice = 1"),
+        ["should have 5 retained records, and 4", "its digest is not that of its sum"],
+    ),
+    "a slice's digest": (
+        edit(f"UPDATE s3t_slices SET digest = '{'a' * 64}' WHERE shard = 0 AND slice = 1"),
+        ["its digest is not that of its sum", "its digest does not follow from its deletions"],
+    ),
+    "what a deletion left of a slice": (
+        edit(f"UPDATE s3t_hits SET digest_after = '{'a' * 64}' WHERE deletion = {FIRST}"),
+        ["its digest does not follow from its deletions", "the ledger has other slices than its certificate"],
+    ),
+    "an erased digest comes back": (
+        edit(f"UPDATE s3t_records SET content_hmac = digest WHERE deletion = {THIRD}",
+             f"UPDATE s3t_records SET digest = id_hmac WHERE deletion = {FIRST}"),
+        ["is restored, and the ledger still has what 1 of its records were"],
+    ),
+    "a stage is made live again": (
+        edit(f"UPDATE s3t_stages SET state = 'live' WHERE id = {GONE}"),
+        ["by its history it is purged", "saw its records and is not purged"],
+    ),
+    "a stage row is added": (edit(NEW_STAGE), ["stage forged is live, and no scheduler ever had it accepted"]),
+    "a stage row is removed": (
+        edit(f"DELETE FROM s3t_stages WHERE id = {LIVE}"),
+        ["was accepted, and is not in the ledger any more"],
+    ),
+    "a stage's adapter": (
+        edit(f"UPDATE s3t_stages SET adapter_sha256 = 'other' WHERE id = {LIVE}"),
+        ["names another adapter than the one that was accepted"],
+    ),
+    "a deletion's state": (
+        edit(f"UPDATE s3t_deletions SET state = 'purged', pruned_at = 'x', purged_at = 'x' WHERE sequence = {THIRD}"),
+        ["by its history it is accepted", "the ledger still has what 2 of its records were"],
+    ),
+    "a deletion's count": (
+        edit(f"UPDATE s3t_deletions SET records = 9 WHERE sequence = {SECOND}"),
+        ["says 9 records, its slices say 1", "other counts of records than its certificate"],
+    ),
+    "a deletion's time": (
+        edit(f"UPDATE s3t_deletions SET pruned_at = accepted_at WHERE sequence = {SECOND}"),
+        ["the ledger has other times than its certificate"],
+    ),
+    "a certificate is dropped": (
+        edit(f"DELETE FROM s3t_certificates WHERE deletion = {SECOND}"),
+        ["is restored and has no certificate"],
+    ),
+    "a certificate is given to a deletion that has none": (
+        edit(f"UPDATE s3t_certificates SET deletion = {THIRD} WHERE sequence = 2"),
+        ["is restored and has no certificate", "is accepted and has a certificate all the same", "other request"],
+    ),
+    "a certificate is no certificate": (
+        edit("UPDATE s3t_certificates SET certificate = '{}' WHERE sequence = 1"),
+        ["what stands as the certificate of deletion"],
+    ),
+    "a line of the history is removed": (
+        edit("DELETE FROM s3t_events WHERE kind = 'lease_taken'"),
+        ["the history lacks 1 of its numbers, the first is 2"],
+    ),
+    "the history is cut off": (
+        edit("UPDATE s3t_head SET sequence = sequence - 1"),
+        ["lines were added to it"],
+    ),
+    "a deletion is undone whole, but for the history": (
+        edit(f"UPDATE s3t_records SET deletion = NULL WHERE deletion = {THIRD}",
+             f"DELETE FROM s3t_pruned WHERE deletion = {THIRD}",
+             f"DELETE FROM s3t_hits WHERE deletion = {THIRD}",
+             f"UPDATE s3t_stages SET state = 'live', pruned_by = NULL WHERE pruned_by = {THIRD}",
+             f"DELETE FROM s3t_deletions WHERE sequence = {THIRD}"),
+        ["was accepted, and is not in the ledger any more", "the history lacks 1 of"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_each_edit_is_told(lived: Ledger, what: str) -> None:
+    change, expected = EDITS[what]
+    with lived._database.write() as tx:
+        change(tx.connection)
+    told = lived.contradictions()
+    for part in expected:
+        assert any(part in line for line in told), (part, told)
+
+
+def test_what_the_ledger_says_of_records(lived: Ledger) -> None:
+    ids = [record(0, 1, 1), record(0, 1, 0), record(0, 1, 3), name("id", "nobody")]
+    assert lived.record_states(ids) == {
+        ids[0]: RecordState(None, 0, 1, True),
+        ids[1]: RecordState(digest(0, 1, 0), 0, 1, True),
+        ids[2]: RecordState(digest(0, 1, 3), 0, 1, False),
+    }
+
+
+def test_stored_certificates_are_as_they_stand(lived: Ledger) -> None:
+    with lived._database.write() as tx:
+        tx.connection.execute(text("UPDATE s3t_certificates SET certificate = 'no JSON' WHERE sequence = 2"))
+    first, second = lived.stored_certificates()
+    requests = [row.receipt.request_id for row in lived.deletions()]
+    assert (first.sequence, first.request_id, second.request_id) == (1, requests[0], requests[1])
+    assert second.text == "no JSON"
+    assert first.text.startswith("{")
