@@ -215,7 +215,9 @@ def main() -> None:
         show(rows, SHOWN_SLICES, pattern, console)
     save(RESULTS / "orders.json", Result(tuple(rows)))
     draw(rows, SHOWN_SLICES, RESULTS / "orders.png")
-    console.print(f"{len(rows)} rows, of 4, 6 and 8 slices, in benchmarks/results/orders.json; the picture in orders.png")
+    console.print(
+        f"{len(rows)} rows, of 4, 6 and 8 slices, in benchmarks/results/orders.json; the picture in orders.png"
+    )
 
 
 if __name__ == "__main__":

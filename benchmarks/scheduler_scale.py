@@ -18,6 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from rich.console import Console
 
@@ -34,7 +35,6 @@ from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
 
 RESULTS = Path(__file__).with_name("results")
-TICK_SECONDS = 0.2  # a scheduler waits at most so long for a stage to finish
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class Busy:
     groups: int
     sequences: int  # a shard, at most
     stage_seconds: float  # simulated, of a stage of depth 1; depth d takes d times as long
+    spread: float  # of stage times, as a share: 0 ends them all at the same instants
     stages: int
-    simulated_seconds: float  # while a stage was ready for every group that was free
-    scheduler_seconds: float  # of it, that the scheduler computed
+    simulated_seconds: float  # until the last stage was placed
+    scheduler_seconds: float  # that the scheduler computed
     busy: float  # share of the groups' time
     most_sequences: int  # that any shard had in training or trained
 
@@ -87,31 +88,27 @@ class Result:
         return self.reconcile[-1].deletion.median_ms / self.reconcile[0].deletion.median_ms
 
 
-def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, slices: int = 4, budget: int = 2) -> Busy:
-    """Train everything; the clock of the simulated groups also runs while the scheduler computes."""
+def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, spread: float) -> Busy:
+    """Train everything; the simulated clock also runs while the scheduler computes."""
+    slices, budget = 4, 2
+    random = Random(1)
     with make_run(folder, Sizes(4 * shards * slices, shards, slices, budget)) as run:
         epoch = run.ledger.take_lease("benchmark")
-        workers = SimulatedWorkers(groups, lambda depth: depth * stage_seconds)
+        workers = SimulatedWorkers(groups, lambda depth: depth * stage_seconds * random.uniform(1 - spread, 1 + spread))
         scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas(), lambda: workers.now)
         wanted = sum(len(view.plan.stages) for view in scheduler.views.values())
-        computed = full_seconds = full_busy = 0.0
+        computed, until, idle = 0.0, 0.0, 0.0
         while workers.trained < wanted:
-            before, busy_before = workers.now, workers.busy_seconds
             began = time.perf_counter()
-            scheduler.tick(0)
-            took = time.perf_counter() - began
-            computed += took
-            workers.advance(workers.now + took)
-            end = workers.next_end
-            if end is not None and end > workers.now:
-                workers.advance(min(end, workers.now + TICK_SECONDS))
-            # Groups count while there is work for all of them: not in the last stages of the run.
-            if wanted - workers.submitted > 0:
-                full_seconds += workers.now - before
-                full_busy += workers.busy_seconds - busy_before
+            with workers.computing():
+                scheduler.tick(0)
+            computed += time.perf_counter() - began
+            if workers.submitted < wanted:
+                until, idle = workers.now, workers.idle_seconds
+            workers.skip_to_next_end()
         most = max(_sequences(run, shard) for shard in range(shards))
     return Busy(
-        shards, groups, budget, stage_seconds, wanted, full_seconds, computed, full_busy / (groups * full_seconds), most
+        shards, groups, budget, stage_seconds, spread, wanted, until, computed, 1 - idle / (groups * until), most
     )
 
 
@@ -137,7 +134,7 @@ def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budge
         for number in range(deletions):
             receipt = delete.commit(run, [record_id(number * (shards + 1))], [])
             spent = 0.0
-            while run.ledger.deletion(receipt.request_id).state < DeletionState.PURGED:
+            while run.ledger.deletion(receipt.request_id).state.rank < DeletionState.PURGED.rank:
                 spent += _seconds(scheduler)
             times.append(spent + _seconds(scheduler))
     return Reconcile(shards, stages, latency(times), latency(idle))
@@ -189,9 +186,9 @@ def main() -> int:
             compared.append(reconcile(Path(folder), shards, 20))
         console.print(compared[-1])
     busy = []
-    for stage_seconds in (60.0, 10.0):
+    for stage_seconds, spread in ((60.0, 0.2), (60.0, 0.0), (10.0, 0.2)):
         with work() as folder:
-            busy.append(keep_busy(Path(folder), 1000 // scale, 512 // scale, stage_seconds))
+            busy.append(keep_busy(Path(folder), 1000 // scale, 512 // scale, stage_seconds, spread))
         console.print(busy[-1])
     result = Result(tuple(busy), tuple(compared), planned)
     console.print(f"a deletion's rounds: {result.growth:.2f} times as long in the larger run")

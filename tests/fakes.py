@@ -18,7 +18,7 @@ from safetensors.numpy import save, save_file
 from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import S3TError, TrainError
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.ingest import ingest
@@ -30,7 +30,15 @@ from s3t_ray.runtime.view import ShardView
 from s3t_ray.runtime.workers import Finished
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import ADAPTER_FILE, MANIFEST, Manifest, SliceLearned, stage_folder, write_manifest
+from s3t_ray.train.manifest import (
+    ADAPTER_FILE,
+    MANIFEST,
+    Manifest,
+    SliceLearned,
+    read_manifest,
+    stage_folder,
+    write_manifest,
+)
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
@@ -136,12 +144,17 @@ class FakeWorkers:
         hasher = hashlib.sha256(repr((job.recipe_digest, job.base_digest, job.shard)).encode())
         for part in job.slices:
             path = self._store.local_path(part.path)
-            assert path is not None and hashlib.sha256(path.read_bytes()).hexdigest() == part.sha256
+            assert path is not None
+            if hashlib.sha256(path.read_bytes()).hexdigest() != part.sha256:
+                raise TrainError(f"{part.path} was changed outside the run", "restore it from a copy")
             rows = sorted((row.id, row.content) for row in read_slice(path))
             assert len(rows) == part.records
             hasher.update(repr((part.slice, rows)).encode())
         for parent in job.parents:
-            hasher.update(self._store.read_bytes(f"{stage_folder(parent)}/{ADAPTER_FILE}"))
+            data = self._store.read_bytes(f"{stage_folder(parent)}/{ADAPTER_FILE}")
+            if hashlib.sha256(data).hexdigest() != read_manifest(self._store, parent).adapter_sha256:
+                raise TrainError(f"{stage_folder(parent)} is damaged", "train it again")
+            hasher.update(data)
         adapter = save({"hash": np.frombuffer(hasher.digest(), dtype=np.uint8)})
         sha256 = hashlib.sha256(adapter).hexdigest()
         manifest = Manifest(

@@ -6,9 +6,10 @@ For measuring the real scheduler, over a real ledger, at sizes that no test mach
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from heapq import heapify, heappop, heappush
 
 from s3t_ray.bench.synthetic import ADAPTER
 from s3t_ray.plan.stages import HOLDOUT_SHARD
@@ -17,7 +18,6 @@ from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import ShardView, view_shard
 from s3t_ray.runtime.workers import Finished
 from s3t_ray.train.job import StageJob, StageResult
-
 
 
 class OwnShards:
@@ -55,52 +55,54 @@ class NoReplicas:
         return ()
 
 
-@dataclass
 class SimulatedWorkers:
-    """See `runtime.workers.Workers`. A stage of depth d takes `seconds_of(d)` of the clock `now`."""
+    """See `runtime.workers.Workers`. Time is simulated, but runs with the real clock while the scheduler computes.
 
-    groups: int
-    seconds_of: Callable[[int], float]
-    now: float = 0.0
-    trained: int = 0
-    submitted: int = 0
-    most_training: int = 0
-    busy_seconds: float = 0.0
-    _free: set[int] = field(default_factory=set)
-    _ends: list[tuple[float, int, StageJob]] = field(default_factory=list)
-    _stopped: set[str] = field(default_factory=set)
+    So what the scheduler needs holds its groups up as it would in the real thing. A stage of depth d
+    takes `seconds_of(d)`.
+    """
 
-    def __post_init__(self) -> None:
-        self._free = set(range(self.groups))
-
-    @property
-    def next_end(self) -> float | None:
-        """When the next stage ends; None: nothing is in training."""
-        return self._ends[0][0] if self._ends else None
+    def __init__(self, groups: int, seconds_of: Callable[[int], float]) -> None:
+        self.trained = 0
+        self.submitted = 0
+        self.idle_seconds = 0.0  # of groups, between a stage's end and the next one's start
+        self._seconds_of = seconds_of
+        self._free_since = dict.fromkeys(range(groups), 0.0)
+        self._ends: list[tuple[float, int, StageJob]] = []
+        self._stopped: set[str] = set()
+        self._now = 0.0
+        self._running_since: float | None = None
 
     @property
-    def training(self) -> int:
-        return self.groups - len(self._free)
+    def now(self) -> float:
+        """Seconds since the beginning."""
+        return self._now + (0.0 if self._running_since is None else time.perf_counter() - self._running_since)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Time runs for this block."""
+        self._running_since = time.perf_counter()
+        yield
+        self._now, self._running_since = self.now, None
+
+    def skip_to_next_end(self) -> None:
+        """Let the time pass until a stage ends, if none has."""
+        if self._ends:
+            self._now = max(self._now, self._ends[0][0])
 
     def free(self) -> tuple[int, ...]:
-        return tuple(sorted(self._free))
+        return tuple(sorted(self._free_since))
 
     def submit(self, group: int, job: StageJob) -> None:
-        self._free.remove(group)
+        self.idle_seconds += self.now - self._free_since.pop(group)
         self.submitted += 1
-        heappush(self._ends, (self.now + self.seconds_of(job.depth), group, job))
-        self.most_training = max(self.most_training, self.training)
-
-    def advance(self, to: float) -> None:
-        """Let time pass."""
-        self.busy_seconds += self.training * (to - self.now)
-        self.now = to
+        heappush(self._ends, (self.now + self._seconds_of(job.depth), group, job))
 
     def finished(self, wait_seconds: float) -> tuple[Finished, ...]:
-        done = []
-        while self._ends and self._ends[0][0] <= self.now:
-            _, group, job = heappop(self._ends)
-            self._free.add(group)
+        done, now = [], self.now
+        while self._ends and self._ends[0][0] <= now:
+            end, group, job = heappop(self._ends)
+            self._free_since[group] = end
             if job.stage_id in self._stopped:
                 done.append(Finished(group, job.stage_id))
                 continue
@@ -116,7 +118,7 @@ class SimulatedWorkers:
         """It leaves its group at once."""
         self._stopped.add(stage_id)
         self._ends = [(self.now if job.stage_id == stage_id else end, group, job) for end, group, job in self._ends]
-        self._ends.sort()
+        heapify(self._ends)
 
     def close(self) -> None:
         self._ends.clear()

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from s3t_ray import __version__
-from s3t_ray.cli import configs, delete, demo, plan, read, train, verify
+from s3t_ray.cli import audit, certificate, configs, delete, demo, plan, read, train, verify
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
@@ -83,6 +83,8 @@ train.add_to(app)
 delete.add_to(app)
 read.add_to(app)
 verify.add_to(app)
+audit.add_to(app)
+certificate.add_to(app)
 demo.add_to(app)
 configs.add_to(app)
 

@@ -1,4 +1,4 @@
-"""How the answers of the commands look: training, evaluation, export, verification.
+"""How the answers of the commands look: training, evaluation, export.
 
 In: reports of the runtime. Out: rich renderables. Prints nothing and asks the runtime nothing.
 """
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from s3t_ray.cli import words
 from s3t_ray.cli.show_status import Glyphs, plain_table, status_view
-from s3t_ray.runtime.reports import DepthLoss, Evaluation, Export, TrainReport, Verification
+from s3t_ray.runtime.reports import DepthLoss, Evaluation, Export, TrainReport
 
 
 def train_view(report: TrainReport, signs: Glyphs) -> RenderableType:
@@ -46,29 +46,3 @@ def export_view(export: Export) -> RenderableType:
         f"written to {words.printable(export.folder)}\nadapter sha256 {export.adapter_sha256}\n"
         "a deletion that touches it erases this copy; copies of the copy are yours to erase"
     )
-
-
-def verification_view(verification: Verification, signs: Glyphs) -> RenderableType:
-    parts: list[RenderableType] = [
-        Text(
-            f"{words.plural(verification.records, 'record')} and {words.plural(verification.stages, 'stage')} checked, "
-            f"{words.plural(len(verification.replayed), 'stage')} replayed"
-        )
-    ]
-    if verification.replayed:
-        table = plain_table("replayed", "shard", "slices", "result", "largest difference")
-        table.columns[1].justify = "right"
-        for stage in verification.replayed:
-            if stage.equal:
-                result = Text("equal to the bit", style="green")
-            elif stage.same_machine:
-                result = Text("differs", style="bold red")
-            else:
-                result = Text("another machine: a distance, no proof", style="yellow")
-            slices = words.order(stage.slices, signs.arrow)
-            name = words.short_id(stage.stage_id)
-            table.add_row(name, str(stage.shard), slices, result, f"{stage.largest_difference:.3g}")
-        parts += ["", table]
-    parts += [Text(f"problem: {words.printable(problem)}", style="red") for problem in verification.problems]
-    parts.append(Text("verified", style="bold green") if verification.ok else Text("not verified", style="bold red"))
-    return Group(*parts)

@@ -25,7 +25,7 @@ def verify(
     """Check that the live stages follow from the retained records; exit code 8 when a proof does not hold."""
     from s3t_ray.cli.output import print_json, stderr_console, stdout_console
     from s3t_ray.cli.progress import progress
-    from s3t_ray.cli.show import verification_view
+    from s3t_ray.cli.show_proof import verification_view
     from s3t_ray.cli.show_status import glyphs
     from s3t_ray.cli.words import plural
     from s3t_ray.runtime.run import Run
@@ -39,9 +39,8 @@ def verify(
         console = stdout_console()
         console.print(verification_view(verification, glyphs(console)))
     if not verification.ok:
-        differing = sum(not stage.equal and stage.same_machine for stage in verification.replayed)
         raise VerificationFailed(
             f"{plural(len(verification.problems), 'problem')} found, "
-            f"{differing} of {len(verification.replayed)} replayed stages differ",
+            f"{verification.differing} of {len(verification.replayed)} replayed stages differ",
             "keep this report; each problem names the stage or slice to look at",
         )

@@ -155,15 +155,18 @@ def verify_certificate(text: str, public_key: bytes | None = None) -> Certificat
 
 
 def verify_chain(
-    texts: Sequence[str], public_key: bytes | None = None, head: ChainHead | None = None
+    texts: Sequence[str],
+    public_key: bytes | None = None,
+    head: ChainHead | None = None,
+    after: ChainHead | None = None,
 ) -> tuple[Certificate, ...]:
     """All certificates of a run, oldest first, if the chain is whole; else VerificationFailed.
 
     Without `head` a chain that lacks its newest certificates looks whole: ask the run for it. Without
-    `public_key` all must at least be of one key.
+    `public_key` all must at least be of one key. `after`: the end of the part that came before these.
     """
     certificates: list[Certificate] = []
-    expected = ChainHead()
+    expected = after or ChainHead()
     for text in texts:
         certificate = verify_certificate(text, public_key)
         facts = certificate.facts

@@ -155,21 +155,21 @@ def _numbers(connection: Connection) -> Iterator[str]:
 def _stages(connection: Connection) -> Iterator[str]:
     """States and adapters of stages, against the history."""
     state: dict[str, StageState] = {}
-    adapter: dict[str, str | None] = {}
+    accepted: dict[str, tuple[list[int], str]] = {}  # its slices, its adapter's SHA-256
     for row in _history(connection, _BECAME):
         detail = json.loads(row.detail)
         name = detail["stage"]
         state[name] = _BECAME[EventKind(row.kind)]
         if row.kind == EventKind.STAGE_ACCEPTED:
-            adapter[name] = detail.get("adapter_sha256")
+            accepted[name] = (detail["slices"], detail["adapter_sha256"])
     for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
         told = state.pop(row.id, None)
         if told is None:
             yield f"stage {row.id[:12]} is {row.state}, and no scheduler ever had it accepted"
         elif told != row.state:
             yield f"stage {row.id[:12]} is {row.state}, by its history it is {told}"
-        elif adapter[row.id] not in (None, row.adapter_sha256):
-            yield f"stage {row.id[:12]} names another adapter than the one that was accepted"
+        elif accepted[row.id] != (json.loads(row.slices), row.adapter_sha256):
+            yield f"stage {row.id[:12]} names other slices, or another adapter, than when it was accepted"
     for name in state:
         yield f"stage {name[:12]} was accepted, and is not in the ledger any more"
 

@@ -57,15 +57,15 @@ class Keys:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not master.exists():
                 _write_once(master, secrets.token_bytes(KEY_BYTES), 0o600)
+            keys = cls.load(folder)
+            public = folder / PUBLIC_FILE
+            if not public.exists():
+                _write_once(public, keys.public_key_pem, 0o600)
         except OSError as error:
             raise LedgerError(
                 f"keys cannot be made in {folder}: {error.strerror}",
-                "set keys.dir to a folder on a local disk that this user can write to",
+                "set keys.dir to a folder on a local disk with free space that this user can write to",
             ) from error
-        keys = cls.load(folder)
-        public = folder / PUBLIC_FILE
-        if not public.exists():
-            _write_once(public, keys.public_key_pem, 0o600)
         return keys
 
     @classmethod
@@ -121,6 +121,11 @@ class Keys:
     def public_key(self) -> bytes:
         """Raw Ed25519 public key, 32 bytes."""
         return self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the public key, in hex: what to compare by eye or phone."""
+        return hashlib.sha256(self.public_key).hexdigest()
 
     @property
     def public_key_pem(self) -> bytes:

@@ -53,6 +53,7 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._receipts: progress.Receipts = {}
 
     @classmethod
     def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
@@ -163,7 +164,7 @@ class Ledger:
     def deletions(self, state: DeletionState | None = None) -> tuple[DeletionRow, ...]:
         """Deletions in the order they were accepted."""
         with self._database.read() as connection:
-            return progress.read_deletions(connection, state)
+            return progress.read_deletions(connection, state, self._receipts)
 
     def deletion(self, request_id: str) -> DeletionRow:
         """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
@@ -189,6 +190,16 @@ class Ledger:
         """Stages in the order they were accepted."""
         with self._database.read() as connection:
             return stages.read_stages(connection, shard, state)
+
+    def standing(self, shard: int) -> tuple[frozenset[str], frozenset[str]]:
+        """Ids of a shard's live stages, and of its stale ones, at one moment."""
+        with self._database.read() as connection:
+            return stages.standing(connection, shard)
+
+    def ever_trained(self, shard: int, orders: Sequence[tuple[int, ...]]) -> bool:
+        """Whether for each of these orders a stage that learned just these slices was ever accepted."""
+        with self._database.read() as connection:
+            return stages.ever_trained(connection, shard, orders)
 
     def accept_stage(self, epoch: int, stage: Stage, adapter_sha256: str, slice_digests: Mapping[int, str]) -> bool:
         """Accept a published stage; False if it no longer follows from the data (purge its bytes then).

@@ -9,6 +9,7 @@ the scheduler.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Column, Connection, Row, Select, select, update
@@ -34,18 +35,26 @@ _EVENTS = {
 }
 
 
-def read_deletions(connection: Connection, state: DeletionState | None) -> tuple[DeletionRow, ...]:
-    """See `Ledger.deletions`."""
+Receipts = dict[int, Receipt]
+"""Receipts read before, by sequence number of the deletion: they never change."""
+
+MOST_RECEIPTS = 4096
+
+
+def read_deletions(
+    connection: Connection, state: DeletionState | None, known: Receipts | None = None
+) -> tuple[DeletionRow, ...]:
+    """See `Ledger.deletions`. `known` grows by the receipts that are read."""
     query = select(DELETIONS.c.sequence)
     if state is not None:
         query = query.where(DELETIONS.c.state == str(state))
-    return _assemble(connection, query)
+    return _assemble(connection, query, {} if known is None else known)
 
 
 def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
     """See `Ledger.deletion`."""
     sequence = find(connection, request_id).sequence
-    return _assemble(connection, select(DELETIONS.c.sequence).where(DELETIONS.c.sequence == sequence))[0]
+    return _assemble(connection, select(DELETIONS.c.sequence).where(DELETIONS.c.sequence == sequence), {})[0]
 
 
 def find(connection: Connection, request_id: str) -> Row[Any]:
@@ -146,43 +155,65 @@ def earlier_requests(connection: Connection, sequence: int) -> tuple[str, ...]:
     return tuple(connection.scalars(query.where(LINKS.c.deletion == sequence).order_by(DELETIONS.c.sequence)))
 
 
-def _assemble(connection: Connection, chosen: Select[tuple[int]]) -> tuple[DeletionRow, ...]:
-    """Deletions of the chosen sequence numbers, each with its hits, its stages and whom it waits for."""
-
-    def of_chosen(column: Column[Any]) -> Any:
-        return column.in_(chosen)
-
-    hits: dict[int, list[Hit]] = defaultdict(list)
-    query = select(HITS).where(of_chosen(HITS.c.deletion)).order_by(HITS.c.deletion, HITS.c.shard, HITS.c.slice)
-    for row in connection.execute(query):
-        hits[row.deletion].append(Hit(row.shard, row.slice, row.records))
-    pruned: dict[int, list[str]] = defaultdict(list)
-    for row in connection.execute(select(PRUNED).where(of_chosen(PRUNED.c.deletion)).order_by(PRUNED.c.position)):
-        pruned[row.deletion].append(row.stage)
+def _assemble(connection: Connection, chosen: Select[tuple[int]], known: Receipts) -> tuple[DeletionRow, ...]:
+    """Deletions of the chosen sequence numbers, each with its receipt and whom it waits for."""
+    rows = connection.execute(
+        select(DELETIONS).where(DELETIONS.c.sequence.in_(chosen)).order_by(DELETIONS.c.sequence)
+    ).all()
+    receipts = {row.sequence: known[row.sequence] for row in rows if row.sequence in known}
+    fresh = [row for row in rows if row.sequence not in receipts]
+    if fresh:
+        receipts |= _read_receipts(connection, fresh, chosen)
+        if len(known) + len(fresh) > MOST_RECEIPTS:
+            known.clear()
+        known.update(receipts)
     links: dict[int, list[tuple[str, DeletionState]]] = defaultdict(list)
     linked = (
         select(LINKS.c.deletion, DELETIONS.c.request_id, DELETIONS.c.state)
         .join(DELETIONS, LINKS.c.earlier == DELETIONS.c.sequence)
-        .where(of_chosen(LINKS.c.deletion))
+        .where(LINKS.c.deletion.in_(chosen))
         .order_by(LINKS.c.earlier)
     )
     for row in connection.execute(linked):
         links[row.deletion].append((row.request_id, DeletionState(row.state)))
-    rows = connection.execute(select(DELETIONS).where(of_chosen(DELETIONS.c.sequence)).order_by(DELETIONS.c.sequence))
     return tuple(
         DeletionRow(
-            Receipt(
-                row.request_id,
-                row.accepted_at,
-                row.records,
-                row.already_deleted,
-                row.unknown,
-                tuple(hits[row.sequence]),
-                tuple(pruned[row.sequence]),
-            ),
+            receipts[row.sequence],
             DeletionState(row.state),
             DeletionTimes(row.accepted_at, row.pruned_at, row.purged_at, row.restored_at),
             _ahead(DeletionState(row.state), links[row.sequence]),
         )
         for row in rows
     )
+
+
+def _read_receipts(connection: Connection, rows: Sequence[Row[Any]], chosen: Select[tuple[int]]) -> Receipts:
+    """Receipts of these deletions, which are among the chosen ones."""
+
+    def of_rows(column: Column[Any]) -> Any:
+        few = len(rows) <= _FEW
+        return column.in_([row.sequence for row in rows] if few else chosen)
+
+    hits: dict[int, list[Hit]] = defaultdict(list)
+    query = select(HITS).where(of_rows(HITS.c.deletion)).order_by(HITS.c.deletion, HITS.c.shard, HITS.c.slice)
+    for row in connection.execute(query):
+        hits[row.deletion].append(Hit(row.shard, row.slice, row.records))
+    pruned: dict[int, list[str]] = defaultdict(list)
+    query = select(PRUNED).where(of_rows(PRUNED.c.deletion)).order_by(PRUNED.c.deletion, PRUNED.c.position)
+    for row in connection.execute(query):
+        pruned[row.deletion].append(row.stage)
+    return {
+        row.sequence: Receipt(
+            row.request_id,
+            row.accepted_at,
+            row.records,
+            row.already_deleted,
+            row.unknown,
+            tuple(hits[row.sequence]),
+            tuple(pruned[row.sequence]),
+        )
+        for row in rows
+    }
+
+
+_FEW = 1000  # sequence numbers that may be bound to one statement

@@ -48,6 +48,27 @@ def read_stages(connection: Connection, shard: int | None, state: StageState | N
     )
 
 
+def standing(connection: Connection, shard: int) -> tuple[frozenset[str], frozenset[str]]:
+    """See `Ledger.standing`."""
+    query = select(STAGES.c.id, STAGES.c.state).where(
+        STAGES.c.shard == shard, STAGES.c.state.in_([str(StageState.LIVE), str(StageState.STALE)])
+    )
+    rows = connection.execute(query).all()
+    live = frozenset(row.id for row in rows if row.state == StageState.LIVE)
+    return live, frozenset(row.id for row in rows) - live
+
+
+def ever_trained(connection: Connection, shard: int, orders: Sequence[tuple[int, ...]]) -> bool:
+    """See `Ledger.ever_trained`."""
+    wanted = {json.dumps(order) for order in orders}
+    found = connection.scalars(select(STAGES.c.slices).where(STAGES.c.shard == shard).distinct())
+    for slices in found:
+        wanted.discard(slices)
+        if not wanted:
+            return True
+    return not wanted
+
+
 def accept(tx: Transaction, stage: Stage, adapter_sha256: str, slice_digests: Mapping[int, str]) -> bool:
     """See `Ledger.accept_stage`."""
     run = require_run(tx.connection)
@@ -98,14 +119,15 @@ def mark_stale(tx: Transaction, stage_ids: Iterable[str]) -> tuple[str, ...]:
 
 def mark_purged(tx: Transaction, stage_ids: Iterable[str]) -> None:
     """See `Ledger.mark_purged`."""
-    for row in _known(tx.connection, set(stage_ids)):
-        if row.state == StageState.LIVE:
-            raise LedgerError(
-                f"stage {row.id} is live, so its bytes must be there", "mark it stale before erasing its bytes"
-            )
-        if row.state == StageState.STALE:
-            tx.connection.execute(update(STAGES).where(STAGES.c.id == row.id).values(state=str(StageState.PURGED)))
-            tx.event(EventKind.STAGE_PURGED, row.shard, {"stage": row.id})
+    rows = _known(tx.connection, set(stage_ids))
+    if live := [row.id for row in rows if row.state == StageState.LIVE]:
+        raise LedgerError(
+            f"stage {live[0]} is live, so its bytes must be there", "mark it stale before erasing its bytes"
+        )
+    stale = [row for row in rows if row.state == StageState.STALE]
+    if stale:
+        tx.connection.execute(_TURN_PURGED, [{"stage": row.id} for row in stale])
+        tx.events(EventKind.STAGE_PURGED, [(row.shard, {"stage": row.id}) for row in stale])
 
 
 def live_rows(connection: Connection, shards: Iterable[int]) -> list[Row[Any]]:
@@ -137,6 +159,7 @@ def turn_stale(tx: Transaction, rows: Sequence[Row[Any]], deletion: int | None) 
     tx.events(EventKind.STAGE_STALE, [(row.shard, {"stage": row.id}) for row in rows])
 
 
+_TURN_PURGED = update(STAGES).where(STAGES.c.id == bindparam("stage")).values(state=str(StageState.PURGED))
 _TURN_STALE = (
     update(STAGES)
     .where(STAGES.c.id == bindparam("stage"))

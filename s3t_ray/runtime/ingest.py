@@ -16,7 +16,7 @@ from s3t_ray.data.partition import HOLDOUT, Place, place, places
 from s3t_ray.data.read import RejectFile, read_holdout, read_records
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, SliceFile, partition_rows, read_slice
-from s3t_ray.errors import DataError, LedgerError
+from s3t_ray.errors import DataError, LedgerError, StoreError
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.runtime import layout
@@ -43,9 +43,15 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
     sketcher = RunSketcher(run)
     with scratch_folder(run, "ingest") as folder:
         note(f"reading records from {run.config.data.path}")
-        with RejectFile(folder / "rejects.jsonl") as rejects, (folder / "entries").open("wb") as entries:
-            rows = _keyed(run, _placed(run, rejects), sketcher.sketch, entries.write, note)
-            files = partition_rows(rows, folder / "slices", places=places(run.config))
+        try:
+            with RejectFile(folder / "rejects.jsonl") as rejects, (folder / "entries").open("wb") as entries:
+                rows = _keyed(run, _placed(run, rejects), sketcher.sketch, entries.write, note)
+                files = partition_rows(rows, folder / "slices", places=places(run.config))
+        except OSError as error:
+            raise StoreError(
+                f"{folder} cannot be written: {error.strerror}",
+                "free space for a second copy of the data",
+            ) from error
         run.store.delete(layout.REJECTS)
         if rejects.count:
             run.store.upload(rejects.path, f"{layout.REJECTS}/rejects.jsonl")
@@ -54,7 +60,6 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
         _commit(run, row, folder / "entries")
         sketcher.tell(note)
     _finish(run)
-    _erase_strays(run)
     states = run.ledger.slices()
     training = sum(state.records for state in states if state.shard != HOLDOUT.shard)
     note(
@@ -143,39 +148,42 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
     return DataError(error.problem, error.fix)
 
 
-def _erase_strays(run: Run) -> None:
-    """Files of an attempt that ended before its transaction. Not before it: two processes may have begun at once,
-    and the one that commits must find its files."""
-    kept = {state.file for state in run.ledger.slices()} | {layout.SLICE_INDEX}
-    for path in run.store.files(layout.SLICES):
-        if path not in kept:
-            run.store.delete(path)
-
-
 def _finish(run: Run) -> None:
-    """Tell the ledger where each slice's rows lie, if a kill came between."""
+    """Tell the ledger where each slice's rows lie, and erase what earlier attempts left; also after a kill."""
+    epoch = run.ledger.lease().epoch
     lost = [state for state in run.ledger.slices() if state.file is None]
-    if not lost:
-        _forget_index(run)
-        return
     if not run.store.exists(layout.SLICE_INDEX):
+        if not lost:
+            return
         raise LedgerError(
             f"run {run.row.name!r}: the ledger has its records, but {layout.SLICE_INDEX} is gone from the storage",
             "restore the storage from a copy, or begin the run anew with another storage.uri",
         )
-    index = {(item["shard"], item["slice"]): item for item in json.loads(run.store.read_bytes(layout.SLICE_INDEX))}
-    epoch = run.ledger.take_lease("ingest")
-    for state in lost:
-        item = index[state.shard, state.slice]
-        with scratch_folder(run, "index") as folder:
-            digest = slice_digest(run.store.fetch(item["file"], folder))
-        run.ledger.set_slice_file(epoch, state.shard, state.slice, item["file"], item["sha256"], digest)
-    _forget_index(run)
-
-
-def _forget_index(run: Run) -> None:
-    """The ledger has all of it, and it names files by digests of contents that a purge must not leave behind."""
+    if lost:
+        index = {(item["shard"], item["slice"]): item for item in json.loads(run.store.read_bytes(layout.SLICE_INDEX))}
+        epoch = run.ledger.take_lease("ingest")
+        for state in lost:
+            item = index[state.shard, state.slice]
+            with scratch_folder(run, "index") as folder:
+                digest = slice_digest(run.store.fetch(item["file"], folder))
+            run.ledger.set_slice_file(epoch, state.shard, state.slice, item["file"], item["sha256"], digest)
+    _erase_strays(run, epoch)
+    # The ledger has all of it, and it names files by digests of contents that a purge must not leave behind.
     run.store.delete(layout.SLICE_INDEX)
+
+
+def _erase_strays(run: Run, epoch: int) -> None:
+    """Erase files of an attempt that ended before its transaction.
+
+    Not before one has gone through: two processes may have begun at once, and the one that commits must
+    find its files. Nor once a scheduler has taken the lease: a stray may be what it is about to name.
+    """
+    files = run.store.files(layout.SLICES)
+    kept = {state.file for state in run.ledger.slices()} | {layout.SLICE_INDEX}
+    if run.ledger.lease().epoch == epoch:
+        for path in files:
+            if path not in kept:
+                run.store.delete(path)
 
 
 def slice_digest(path: Path) -> str:

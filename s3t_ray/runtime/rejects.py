@@ -1,4 +1,4 @@
-"""Rows that ingest set aside as malformed: never records, so the ledger has none of them, and personal data all the same.
+"""Rows that ingest set aside as malformed: never records, so the ledger knows none, and personal data all the same.
 
 In: an open run. Out: its reject files without the rows of deleted ids and subjects. A row that names
 neither cannot be told from a deleted person's: it goes with the first purge. Two processes never
@@ -83,7 +83,7 @@ def _files(run: Run) -> Iterator[list[str]]:
 
 
 def _of_deleted(run: Run, path: str) -> Drop:
-    """Whether a row of this file is of an id or a subject that has a deleted record: two questions to the ledger in all."""
+    """Whether a row of this file is of an id or a subject that has a deleted record; asks the ledger once."""
     ids: dict[str, bytes] = {}
     subjects: dict[str, bytes] = {}
     with scratch_folder(run, "rejects", layout.REJECTS) as folder:

@@ -228,5 +228,20 @@ class Verification(Report):
     replayed: tuple[ReplayedStage, ...] = ()
 
     @property
+    def differing(self) -> int:
+        """Replayed stages whose bytes differ although the machine is the same."""
+        return sum(not stage.equal and stage.same_machine for stage in self.replayed)
+
+    @property
     def ok(self) -> bool:
-        return not self.problems and all(stage.equal or not stage.same_machine for stage in self.replayed)
+        return not self.problems and not self.differing
+
+
+class AuditReport(Verification):
+    """`s3t audit`."""
+
+    certificates: int
+    head: str
+    """Hash of the newest certificate; zeros: there is none."""
+    public_key: str
+    """Fingerprint (SHA-256) of the run's public key."""

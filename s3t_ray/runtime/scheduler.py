@@ -185,9 +185,7 @@ class Scheduler:
         if known is not None and known[0] is view and known[1:] == (healing, failed):
             return
         self._offered[shard] = (view, healing, failed)
-        blocked = failed | view.stale  # wanted all the same: its old bytes must be gone before there are new ones
-        if unclean := view.unclean:
-            blocked |= {s.id for s in view.plan.stages.values() if not unclean.isdisjoint(s.slices)}
+        blocked = failed | view.unpurged
         running = [stage.id for stage in self._training.values() if stage.shard == shard]
         self._placer.put(ShardState(view.plan, view.live, healing), running, blocked)
 
@@ -285,10 +283,12 @@ class Scheduler:
 
     def _trainable(self, view: ShardView) -> bool:
         """Whether something is missing that does not rest on a stage that was given up."""
-        given_up = self.retries.given_up
-        if not given_up:
+        hopeless = self.retries.given_up
+        if self._purge_given_up(view.plan.shard):
+            hopeless |= view.unpurged
+        if not hopeless:
             return bool(view.missing)
-        return any(given_up.isdisjoint(view.plan.stages[name].chain) for name in view.missing)
+        return any(hopeless.isdisjoint(view.plan.stages[name].chain) for name in view.missing)
 
     def _healing(self, view: ShardView) -> bool:
         since = self._unhealed_since.get(view.plan.shard)

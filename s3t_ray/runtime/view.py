@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from s3t_ray.ledger.values import SliceState, StageState
+from s3t_ray.ledger.values import SliceState
 from s3t_ray.plan.stages import ShardPlan
 from s3t_ray.runtime.run import Run
 
@@ -39,6 +39,13 @@ class ShardView:
         return frozenset(self.plan.stages) - self.live
 
     @cached_property
+    def unpurged(self) -> frozenset[str]:
+        """Stages that must wait for a purge: their slices may hold deleted rows, or their own old bytes are there."""
+        unclean = self.unclean
+        waiting = {s.id for s in self.plan.stages.values() if not unclean.isdisjoint(s.slices)} if unclean else set()
+        return self.stale | waiting
+
+    @cached_property
     def depths(self) -> tuple[int, ...]:
         return self.plan.depths(self.live)
 
@@ -57,13 +64,6 @@ class ShardView:
 def view_shard(run: Run, shard: int) -> ShardView:
     """The shard's view, from the ledger. Pure plan over it; changes nothing."""
     slices = run.ledger.slices(shard)
-    stages = run.ledger.stages(shard)
+    live, stale = run.ledger.standing(shard)
     plan = run.plan(shard, slices)
-    whole = {stage.slices for stage in stages}
-    return ShardView(
-        plan=plan,
-        live=frozenset(stage.id for stage in stages if stage.state is StageState.LIVE),
-        stale=frozenset(stage.id for stage in stages if stage.state is StageState.STALE),
-        slices=slices,
-        ever_complete=all(order in whole for order in plan.orders),
-    )
+    return ShardView(plan, live, stale, slices, ever_complete=run.ledger.ever_trained(shard, plan.orders))

@@ -14,16 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import numpy as np
 
-from s3t_ray.data.partition import place
-from s3t_ray.data.records import Record
 from s3t_ray.errors import ConfigError, DataError
 from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import view_shard
-from s3t_ray.serve.membership_records import Asked, Chosen, choose, read_named
+from s3t_ray.serve.membership_records import Asked, Chosen, LiveModel, choose, live_models, read_named
 from s3t_ray.serve.membership_report import (
     AttackResult,
     AuditedModel,
@@ -34,22 +30,11 @@ from s3t_ray.serve.membership_report import (
     NamedRecords,
 )
 from s3t_ray.serve.membership_words import conclusion, finding
-from s3t_ray.serve.scores import Attack, Estimate, Lens, RecordLoss, auc, detections, score
+from s3t_ray.serve.scores import Attack, Estimate, Lens, RecordLoss, auc, detections, other_lens, own_lens, score
 from s3t_ray.serve.values import Chain
 
 SAMPLE = 256
-MOST_MODELS = 16
-"""Shards that are audited when there are more; those of named records come first."""
 _TOLD_EVERY = 50
-
-
-@dataclass(frozen=True)
-class _Model:
-    """The live model of one shard."""
-
-    shard: int
-    chain: Chain
-    slices: tuple[int, ...]
 
 
 def audit_membership(
@@ -70,10 +55,10 @@ def audit_membership(
     if sample < 2:
         raise ConfigError(f"the sample must be 2 records or more, got {sample}", "leave it out for 256")
     named = read_named(run, records) if records is not None else ()
-    models = _models(run, named, seed)
-    chosen = choose(run, {model.shard: model.slices for model in models}, named, sample, seed)
+    models = live_models(run, named, seed)
+    chosen = choose(run, models, named, sample, seed)
     losses = _judge(run, models, chosen, watch)
-    lenses = _Lenses([model.shard for model in models])
+    at = {model.shard: index for index, model in enumerate(models)}
     never_seen = [loss for loss in losses.never_seen if loss is not None]
     if not never_seen:
         raise DataError(
@@ -84,11 +69,13 @@ def audit_membership(
         judged = [(loss, lens(shard)) for shard, loss in group if loss is not None]
         return _compare(judged, never_seen, seed) if judged else None
 
-    retained = result(losses.retained, lenses.own)
+    retained = result(losses.retained, lambda shard: own_lens(at[shard], len(models)))
     if retained is None:
         raise DataError("none of the retained records has anything to predict", "raise task.max_tokens")
-    other_shards = result(losses.retained, lenses.other) if len(models) > 1 else None
-    tested = result(losses.named, lenses.own)
+    other_shards = None
+    if len(models) > 1:
+        other_shards = result(losses.retained, lambda shard: other_lens(at[shard], len(models)))
+    tested = result(losses.named, lambda shard: own_lens(at[shard], len(models)))
     told = _told(chosen, losses) if records is not None else None
     return MembershipAudit(
         finding=finding(retained, tested),
@@ -103,44 +90,6 @@ def audit_membership(
     )
 
 
-def _models(run: Run, named: Sequence[Record], seed: int) -> tuple[_Model, ...]:
-    """The live models to audit: all, or those of the named records and some others."""
-    live = {}
-    for shard in range(run.row.shards):
-        view = view_shard(run, shard)
-        deepest = view.plan.deepest(view.live)
-        if deepest is not None:
-            live[shard] = _Model(shard, deepest.chain, deepest.slices)
-    if not live:
-        raise ConfigError("no shard has a live model: there is nothing to audit", "run `s3t train` with its config")
-    asked = {place(record.id, record.subject, run.config).shard for record in named} & live.keys()
-    others = sorted(live.keys() - asked)
-    Random(seed).shuffle(others)
-    audited = sorted([*asked, *others[: max(0, MOST_MODELS - len(asked))]])
-    return tuple(live[shard] for shard in audited)
-
-
-class _Lenses:
-    """Through which model a record of a shard is looked at, and against which; the base model comes after all."""
-
-    def __init__(self, shards: Sequence[int]) -> None:
-        self._place = {shard: index for index, shard in enumerate(shards)}
-
-    def own(self, shard: int) -> Lens:
-        """The model that learned the shard's records."""
-        return self._lens(self._place[shard], {self._place[shard]})
-
-    def other(self, shard: int) -> Lens:
-        """A model that never saw them; the one that did is no reference either."""
-        own = self._place[shard]
-        target = (own + 1) % len(self._place)
-        return self._lens(target, {own, target})
-
-    def _lens(self, target: int, out: set[int]) -> Lens:
-        references = tuple(index for index in range(len(self._place)) if index not in out)
-        return Lens(target, references or (len(self._place),))
-
-
 @dataclass(frozen=True)
 class _Losses:
     """What each chosen record gave; None: it has nothing to predict. The others with the shard they are asked at."""
@@ -150,7 +99,7 @@ class _Losses:
     named: Sequence[tuple[int, RecordLoss | None]]
 
 
-def _judge(run: Run, models: Sequence[_Model], chosen: Chosen, watch: Callable[[str], None]) -> _Losses:
+def _judge(run: Run, models: Sequence[LiveModel], chosen: Chosen, watch: Callable[[str], None]) -> _Losses:
     from s3t_ray.serve.record_losses import Judge
 
     watch(f"membership: loading {len(models)} models")

@@ -18,12 +18,25 @@ from s3t_ray.data.partition import HOLDOUT, Place, place
 from s3t_ray.data.read import read_records
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, read_slice
-from s3t_ray.errors import DataError, StoreError
+from s3t_ray.errors import ConfigError, DataError, StoreError
 from s3t_ray.ledger.values import SliceState
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scratch import scratch_folder
+from s3t_ray.runtime.view import view_shard
 
 T = TypeVar("T")
+
+MOST_MODELS = 16
+"""Shards that are audited when there are more; those of named records come first."""
+
+
+@dataclass(frozen=True)
+class LiveModel:
+    """The model that a shard serves: its stages, and the slices that they learned."""
+
+    shard: int
+    chain: tuple[str, ...]
+    slices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -71,33 +84,53 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
     return named
 
 
-def choose(run: Run, learned: Mapping[int, Sequence[int]], named: Sequence[Record], sample: int, seed: int) -> Chosen:
+def live_models(run: Run, named: Sequence[Record], seed: int) -> tuple[LiveModel, ...]:
+    """The models to audit, by shard: all that are live, or those of the named records and some others.
+
+    Raises ConfigError when no shard has one.
+    """
+    live = {}
+    for shard in range(run.row.shards):
+        view = view_shard(run, shard)
+        deepest = view.plan.deepest(view.live)
+        if deepest is not None:
+            live[shard] = LiveModel(shard, deepest.chain, deepest.slices)
+    if not live:
+        raise ConfigError("no shard has a live model: there is nothing to audit", "run `s3t train` with its config")
+    asked = {place(record.id, record.subject, run.config).shard for record in named} & live.keys()
+    others = sorted(live.keys() - asked)
+    Random(seed).shuffle(others)
+    return tuple(live[shard] for shard in sorted([*asked, *others[: max(0, MOST_MODELS - len(asked))]]))
+
+
+def choose(run: Run, models: Sequence[LiveModel], named: Sequence[Record], sample: int, seed: int) -> Chosen:
     """At most `sample` never-seen and as many retained records, and the named ones.
 
-    `learned`: by audited shard the slices that its live model was trained on; retained records come from
-    there. Named records are left out of both samples. Raises DataError when a sample is empty, or when the
-    subjects of named records are not those that the run has: they would be asked about at the wrong shard.
+    Retained records come from the slices that `models` learned. Named records are left out of both samples.
+    Raises DataError when a sample is empty, or when the subjects of named records are not those that the run
+    has: they would be asked about at the wrong shard.
     """
+    learned = {Place(model.shard, index) for model in models for index in model.slices}
     wanted = {record.id: record for record in named}
     places = {record.id: place(record.id, record.subject, run.config) for record in named}
     texts = {record.content for record in named}
+    visited = {HOLDOUT, *learned, *places.values()}
     never_seen: _Reservoir[str] = _Reservoir(sample, Random(seed))
     retained: _Reservoir[Asked] = _Reservoir(sample, Random(seed))
     found: dict[str, Place] = {}
     changed = equal_elsewhere = 0
     for state in run.ledger.slices():
         spot = Place(state.shard, state.slice)
-        trained = state.slice in learned.get(state.shard, ())
-        if spot != HOLDOUT and not trained and spot not in places.values():
+        if spot not in visited:
             continue
         for row in _rows(run, state):
             own = wanted.get(row.id)
             if own is not None:
                 found[row.id] = spot
-                changed += own.content != row.content
+                changed += spot != HOLDOUT and own.content != row.content
             elif spot == HOLDOUT:
                 never_seen.add(row.content)
-            elif trained:
+            elif spot in learned:
                 retained.add(Asked(state.shard, row.content))
                 equal_elsewhere += row.content in texts
     if not never_seen.kept:
@@ -114,7 +147,7 @@ def choose(run: Run, learned: Mapping[int, Sequence[int]], named: Sequence[Recor
         given=len(named),
         retained=len(found.keys() - held_out),
         changed=changed,
-        seen=sum(spot.slice in learned.get(spot.shard, ()) for spot in found.values()),
+        seen=sum(spot in learned for spot in found.values()),
         deleted=len(wanted.keys() - found.keys() - unknown - held_out),
         unknown=len(unknown - held_out),
         held_out=len(held_out),
@@ -129,7 +162,7 @@ def _rows(run: Run, state: SliceState) -> Iterator[Row]:
     if state.file is None:
         raise StoreError(
             f"slice {state.slice} of shard {state.shard} has no file",
-            "run `s3t train` again to finish reading the data",
+            "run `s3t train` with its config again",
         )
     tombstones = run.ledger.tombstones(state.shard, state.slice)
     with scratch_folder(run, "audit") as folder:

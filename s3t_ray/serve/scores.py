@@ -80,6 +80,22 @@ class Detection:
     found: Estimate
 
 
+def own_lens(at: int, models: int) -> Lens:
+    """For the records of model `at` of `models`: that model against all others. The base model comes after them all,
+    and is the reference where there is no other."""
+    return Lens(at, _all_but({at}, models))
+
+
+def other_lens(at: int, models: int) -> Lens:
+    """For the same records, as if they were another model's, which never saw them. The one that did is left out."""
+    target = (at + 1) % models
+    return Lens(target, _all_but({at, target}, models))
+
+
+def _all_but(out: set[int], models: int) -> tuple[int, ...]:
+    return tuple(index for index in range(models) if index not in out) or (models,)
+
+
 def min_k(log_likelihoods: Sequence[float]) -> float:
     """Mean of the lowest 20% of `log_likelihoods` (one or more of them), in nats."""
     lowest = sorted(log_likelihoods)[: max(1, int(len(log_likelihoods) * MIN_K_SHARE))]
@@ -119,9 +135,9 @@ def auc(tested_N: Floats, never_seen_NM: Floats, seed: int) -> Estimate:
     tested, never_seen = won_NM.shape
 
     def mean_of(rows_BN: NDArray[np.int64], columns_BM: NDArray[np.int64]) -> Floats:
-        share_BN = _counts(rows_BN, tested) / rows_BN.shape[-1]
-        share_BM = _counts(columns_BM, never_seen) / columns_BM.shape[-1]
-        return ((share_BN @ won_NM) * share_BM).sum(axis=-1)
+        # Whole and half numbers until the one division: BCa asks which resamples equal the value to the bit.
+        won_B = ((_counts(rows_BN, tested) @ won_NM) * _counts(columns_BM, never_seen)).sum(axis=-1)
+        return won_B / (rows_BN.shape[-1] * columns_BM.shape[-1])
 
     bootstrap = _bootstrap(mean_of, tested, never_seen, seed, "BCa")
     return _widest(value, bootstrap, _newcombe(value, tested, never_seen))

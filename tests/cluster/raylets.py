@@ -5,6 +5,7 @@ Every port is free when it is chosen, and only processes that were started here 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-START_SECONDS = 120
+PATIENCE_SECONDS = 180
 
 
 def free_port() -> int:
@@ -30,14 +33,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(what: str, condition: Any, seconds: float = START_SECONDS) -> Any:
-    """What `condition()` returns once it is true; a failure that names `what` after `seconds`."""
+def wait_for(what: str, condition: Any, seconds: float = PATIENCE_SECONDS) -> Any:
+    """What `condition()` returns once it is true; a failure that names `what` after `seconds`, which are many."""
     pause = threading.Event()
-    for _ in range(int(seconds / 0.2)):
-        if found := condition():
-            return found
-        pause.wait(0.2)
-    raise AssertionError(f"{what} did not happen within {seconds:.0f} s")
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:.0f} s"
+        pause.wait(0.3)
+    return found
 
 
 class Raylets:
@@ -80,6 +83,14 @@ class Raylets:
         options = ["--address", self.jobs, "--working-dir", str(ROOT), *(() if wait else ("--no-wait",))]
         return self._ray("job", "submit", *options, "--", "python", *entrypoint, token=token)
 
+    def status(self, job_id: str) -> str:
+        """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, as the job server answers over HTTP."""
+        url = urllib.request.Request(
+            f"{self.jobs}/api/jobs/{job_id}", headers={"Authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return str(json.load(answer)["status"])
+
     def job(self, verb: str, job_id: str) -> str:
         """Output of `ray job <verb> <job_id>`."""
         done = self._ray("job", verb, "--address", self.jobs, job_id)
@@ -96,19 +107,9 @@ class Raylets:
         return self
 
     def __exit__(self, *_: object) -> None:
-        running = [process for process in reversed(self.processes) if process.poll() is None]
-        family = [child for process in running for child in descendants(process.pid)]
-        for process in running:
-            process.terminate()
-        for process in running:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(30)
-        for child in family:
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                self.kill(process)  # a gentle end takes half a minute, and nothing in it is kept
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:

@@ -238,7 +238,7 @@ def _run_and_exit(work: Callable[[Tell], None], writer: int) -> None:
         code = 0
     finally:
         if code:
-            tell("error " + json.dumps(traceback.format_exc()))
+            tell("error " + json.dumps(traceback.format_exc(limit=-3)))
         os._exit(code)
 
 

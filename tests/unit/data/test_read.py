@@ -167,7 +167,7 @@ def test_deleted_people_leave_the_reject_file(lines: Lines, tmp_path: Path) -> N
     assert dropped == 5
     assert [json.loads(line)["row"] for line in kept.read_text().splitlines()] == [{"who": "Bob"}]
     rejects.write_text("{")
-    with pytest.raises(StoreError, match="cannot be copied"):
+    with pytest.raises(StoreError, match="cannot be read or copied"):
         drop_rejects(rejects, kept, data, lambda identity, subject: False)
 
 

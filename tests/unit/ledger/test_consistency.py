@@ -109,7 +109,7 @@ EDITS = {
     ),
     "a stage's adapter": (
         edit(f"UPDATE s3t_stages SET adapter_sha256 = 'other' WHERE id = {LIVE}"),
-        ["names another adapter than the one that was accepted"],
+        ["names other slices, or another adapter, than when it was accepted"],
     ),
     "a deletion's state": (
         edit(f"UPDATE s3t_deletions SET state = 'purged', pruned_at = 'x', purged_at = 'x' WHERE sequence = {THIRD}"),

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import progress
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.schema import RECORDS
 from s3t_ray.ledger.values import DeletionState, StageState
@@ -74,6 +75,24 @@ def test_a_clock_that_jumps_back_orders_nothing(ledger: Ledger, clock: Clock) ->
     sequence = [event.seq for event in ledger.events()]
     assert sequence == sorted(set(sequence))
     assert [event.at for event in ledger.events()] != sorted(event.at for event in ledger.events())
+
+
+def test_deletions_read_again_show_where_they_stand_now(
+    ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Receipts are kept by who has read them once; states are not."""
+    monkeypatch.setattr(progress, "MOST_RECEIPTS", 3)
+    epoch = ledger.take_lease("me")
+    for number in range(1, 4):
+        request = ledger.accept_deletion([record(0, 0, number), record(1, 2, number)]).receipt.request_id
+        ledger.deletions()
+        ledger.advance(epoch, request, DeletionState.PRUNED)
+    assert ledger.accept_deletion([record(0, 1, 0)]).receipt
+    with Ledger.open(url) as other:
+        assert ledger.deletions() == other.deletions()
+        for state in DeletionState:
+            assert ledger.deletions(state) == other.deletions(state)
+    assert [row.state for row in ledger.deletions()] == [DeletionState.PRUNED] * 3 + [DeletionState.ACCEPTED]
 
 
 def test_unknown_requests_are_refused(ledger: Ledger) -> None:

@@ -11,7 +11,7 @@ from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import Failure, StageState
 from s3t_ray.plan.stages import Stage, plan_shard
-from tests.unit.ledger.world import Clock, adapter, digests, plan, record, train, train_all
+from tests.unit.ledger.world import Clock, adapter, digests, plan, purge, record, train, train_all
 
 
 def chain(ledger: Ledger, order: tuple[int, ...] = (0, 1, 2), shard: int = 0) -> list[Stage]:
@@ -146,6 +146,31 @@ def test_purging(ledger: Ledger, epoch: int) -> None:
     for ask in (ledger.mark_purged, ledger.mark_stale):
         with pytest.raises(LedgerError, match="1 stages were never accepted, the first is nobody"):
             ask(epoch, [first.id, "nobody"])
+
+
+def test_what_stands_is_what_the_rows_say(ledger: Ledger, epoch: int) -> None:
+    """The lean answers that a scheduler reads many times a second, against the rows themselves."""
+
+    def check(shard: int) -> None:
+        rows = ledger.stages(shard)
+        live, stale = ledger.standing(shard)
+        assert live == {row.id for row in rows if row.state is StageState.LIVE}
+        assert stale == {row.id for row in rows if row.state is StageState.STALE}
+
+    orders = ((0, 1, 2), (1, 2, 0))
+    assert not ledger.ever_trained(0, orders)
+    train(ledger, epoch, chain(ledger))
+    assert ledger.ever_trained(0, orders[:1]) and not ledger.ever_trained(0, orders)
+    train_all(ledger, epoch)
+    check(0)
+    request = ledger.accept_deletion([record(0, 2, 0)]).receipt.request_id
+    check(0)
+    check(1)
+    purge(ledger, epoch, request)
+    check(0)
+    assert ledger.standing(0)[1] == frozenset() != ledger.standing(0)[0]
+    assert ledger.ever_trained(0, orders), "what was trained once stays known"
+    assert not ledger.ever_trained(0, ((2, 1, 0),)) and not ledger.ever_trained(1, ((2, 1, 0),))
 
 
 def test_malformed_stages_are_refused(ledger: Ledger, epoch: int) -> None:

@@ -1,0 +1,87 @@
+"""`s3t audit`: everything that can be checked about a run, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
+from s3t_ray.errors import DataError, S3TError, VerificationFailed
+
+FULL_REPLAY = 2
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Examples:\n"
+        "$ s3t audit runs/alpaca\n"
+        "$ s3t audit runs/alpaca --full\n"
+        "$ s3t audit runs/alpaca --certificate deletion.json --json"
+    )(audit)
+
+
+def audit(
+    run: RunArgument,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also replay stages and measure how well membership shows in the models.")
+    ] = False,
+    replay: Annotated[
+        int | None,
+        typer.Option("--replay", min=0, metavar="N", help=f"Live stages to train again; with --full {FULL_REPLAY}."),
+    ] = None,
+    certificates: Annotated[
+        list[Path] | None,
+        typer.Option("--certificate", metavar="FILE", help="Certificates got earlier, which must stand in the chain."),
+    ] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look for every trace of tampering: in certificates, ledger, records, stages and storage.
+
+    Exit code 8 when there is a problem. Certificates that were handed out
+    earlier, given by --certificate, also find a run that was taken back as
+    a whole to an earlier moment. Membership is measured, and proves nothing.
+    """
+    from s3t_ray.cli.output import note, print_document, print_json, stderr_console, stdout_console
+    from s3t_ray.cli.progress import progress
+    from s3t_ray.cli.show_proof import FullAudit, audit_view
+    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.words import plural
+    from s3t_ray.runtime.audit import audit as audit_run
+    from s3t_ray.runtime.run import Run
+
+    count = replay if replay is not None else FULL_REPLAY if full else 0
+    known = [text for path in certificates or () for text in _lines(path)]
+    membership = None
+    with Run.open(run) as opened, progress(stderr_console()) as display:
+        report = audit_run(opened, replay=count, known=known, address=address, watch=display.note)
+        if full:
+            from s3t_ray.serve.membership import audit_membership
+
+            try:
+                membership = audit_membership(opened, watch=display.note)
+            except S3TError as error:  # no held-out records, no live model: the audit stands without it
+                note(f"membership was not measured: {error.problem}")
+    if not json:
+        console = stdout_console()
+        console.print(audit_view(report, glyphs(console)))
+        if membership is not None:
+            print_document(f"membership: {membership.conclusion}")
+    else:
+        print_json(report if membership is None else FullAudit(**dict(report), membership=membership))
+    if not report.ok:
+        raise VerificationFailed(
+            f"{plural(len(report.problems), 'problem')} found, {report.differing} of "
+            f"{len(report.replayed)} replayed stages differ",
+            "keep this report and the run as it is; each problem names what to look at",
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the certificates in {path} cannot be read: {error}", "give files as `s3t certificate` "
+                        "wrote them") from error  # fmt: skip

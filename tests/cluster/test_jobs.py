@@ -1,0 +1,221 @@
+"""A cluster as an operator runs it: four raylets behind a token, jobs over HTTP, a node lost, a service.
+
+The tests build on one another in the order of this file: one cluster and one run go through their life.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from s3t_ray.ledger.certificate import verify_certificate
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.status import status
+from s3t_ray.runtime.verify import verify
+from tests.cluster.http import Client
+from tests.cluster.raylets import Raylets, free_port, wait_for
+from tests.fakes import write_records
+from tests.tiny import tiny_llama
+
+ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
+CHAT = {"model": "jobs", "messages": [{"role": "user", "content": "say r1"}], "max_tokens": 12, "temperature": 0}
+
+
+@dataclass
+class Trained:
+    """What was seen while the run was trained."""
+
+    run: Run
+    log: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Raylets]:
+    environment = {
+        "DS_ACCELERATOR": "cpu",  # the GPUs are logical
+        "OMP_NUM_THREADS": "1",
+        "S3T_SERVE_TOKEN": ASK,
+        "S3T_DELETE_TOKEN": ERASE,
+    }
+    with Raylets(environment) as raylets:
+        raylets.start_head()
+        for _ in range(3):
+            raylets.start_raylet()
+        yield raylets
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jobs")
+    tiny_llama(folder / "base", layers=4, hidden=32)
+    write_records(folder / "data.jsonl", [(f"r{number}", f"p{number % 9}") for number in range(48)])
+    document = {
+        "name": "jobs",
+        "shards": 2,
+        "slices": 2,
+        "budget": 2,
+        "model": {"path": str(folder / "base")},
+        "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject", "partition_by": "subject"},
+        "lora": {"layers_per_group": 2, "rank": 4},
+        "optimizer": {"epochs": 3, "lr": 0.01, "batch_records": 4},
+        "workers": {"groups": "auto", "gpus_per_rank": 1},
+        "storage": {"uri": str(folder / "run")},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def job_id(output: str) -> str:
+    found = re.search(r"raysubmit_\w+", output)
+    assert found, output
+    return found[0]
+
+
+def scrape(port: int) -> dict[str, float]:
+    """Our metrics of a node, as Prometheus reads them: name, or name{state}, to value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_s3t_")]
+    read = {}
+    for line in lines:
+        labels, value = line.rsplit(" ", 1)
+        assert 'run="jobs"' in labels
+        mark = re.search(r'(?:state|shard)="(\w+)"', labels)
+        read[labels.partition("{")[0] + (f"{{{mark[1]}}}" if mark else "")] = float(value)
+    return read
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
+    """The run, trained by a submitted job; a node with a worker group is killed in the middle of it."""
+    root = config.parent / "run"
+    submitted = cluster.submit("jobs/train.py", str(config), wait=False)
+    assert submitted.returncode == 0, submitted.stderr
+    job = job_id(submitted.stdout)
+
+    def published() -> int:
+        assert cluster.status(job) != "FAILED", cluster.job("logs", job)
+        return len(list(root.glob("stages/*/manifest.json")))
+
+    wait_for("a published stage", published)
+    cluster.kill(cluster.processes[-1])
+    seen: dict[str, float] = {}
+
+    def ended() -> bool:
+        seen.update(scrape(cluster.metrics))
+        assert published()
+        return cluster.status(job) == "SUCCEEDED"
+
+    wait_for("the end of the training job", ended)
+    with Run.open(root) as run:
+        yield Trained(run, cluster.job("logs", job), seen)
+
+
+def test_without_its_token_the_cluster_takes_no_job(cluster: Raylets) -> None:
+    for token in ("", "0" * 64):
+        refused = cluster.submit("-c", "print('let in')", token=token)
+        assert refused.returncode != 0
+        assert "let in" not in refused.stdout
+        assert "authentication" in (refused.stdout + refused.stderr).lower()
+
+
+def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
+    state = status(trained.run)
+    assert state.settled
+    assert [shard.depths for shard in state.shards] == [(2, 2), (2, 2)]
+    assert verify(trained.run).problems == ()
+    assert "settled" in trained.log
+
+
+def test_prometheus_sees_the_run(trained: Trained) -> None:
+    seen = trained.metrics
+    assert seen["ray_s3t_shard_depth_most"] == 2
+    assert 1 <= seen["ray_s3t_worker_groups"] <= 4
+    assert 0 <= seen["ray_s3t_worker_groups_busy_share"] <= 1
+    assert seen["ray_s3t_deletions{accepted}"] == 0
+    assert {"ray_s3t_shard_depth{0}", "ray_s3t_shard_depth{1}"} <= seen.keys()
+    assert 1 <= seen["ray_s3t_stages_trained_total"] <= 8
+
+
+@pytest.fixture(scope="module")
+def service(cluster: Raylets, trained: Trained) -> Iterator[tuple[int, str]]:
+    """Port of the service, run by a job, and the job's id."""
+    port = free_port()
+    options = ["--port", str(port), "--replicas", "2", "--gpus", "0"]
+    submitted = cluster.submit("jobs/serve.py", trained.run.location.storage_uri, *options, wait=False)
+    job = job_id(submitted.stdout)
+
+    def up() -> bool:
+        assert cluster.status(job) != "FAILED", cluster.job("logs", job)
+        try:
+            return Client(port, ASK).ask("GET", "/healthz").status == 200
+        except OSError:
+            return False
+
+    wait_for("the service", up)
+    yield port, job
+
+
+def test_the_service_answers_whoever_has_the_token(service: tuple[int, str]) -> None:
+    port, _ = service
+    client = Client(port, ASK)
+    assert Client(port, None).ask("GET", "/v1/models").status == 401
+    assert Client(port, ERASE).ask("GET", "/v1/models").status == 403
+    assert client.ask("GET", "/v1/models").json()["data"][0]["id"] == "jobs"
+    answer = client.ask("POST", "/v1/chat/completions", **CHAT)
+    assert answer.status == 200 and answer.headers["x-s3t-depths"] == "2,2"
+    assert answer.json()["usage"]["completion_tokens"] > 0
+    streamed = client.ask("POST", "/v1/chat/completions", **CHAT, stream=True)
+    told = "".join(event["choices"][0]["delta"].get("content", "") for event in streamed.events())
+    assert told == answer.json()["choices"][0]["message"]["content"]
+
+
+def test_a_deletion_over_http_from_receipt_to_certificate(service: tuple[int, str], trained: Trained) -> None:
+    port, _ = service
+    model, deletions = Client(port, ASK), Client(port, ERASE)
+    assert model.ask("POST", "/v1/deletions", subjects=["p4"]).status == 403
+    before = int(model.ask("POST", "/v1/chat/completions", **CHAT).headers["x-s3t-version"])
+    accepted = deletions.ask("POST", "/v1/deletions", subjects=["p4"])
+    assert accepted.status == 202 and accepted.json()["records"] == 5
+    depths = [0, 0]
+    for shard in status(trained.run).shards:
+        depths[shard.shard] = shard.depth
+    assert min(depths) < 2
+    for _ in range(4):  # each replica answers some
+        answer = model.ask("POST", "/v1/chat/completions", **CHAT)
+        assert int(answer.headers["x-s3t-version"]) > before, "answered by what saw the records"
+    again = deletions.ask("POST", "/v1/deletions", subjects=["p4"])
+    assert again.json()["repeated"] and again.json()["request_id"] == accepted.json()["request_id"]
+    where = accepted.headers["location"]
+    wait_for("restoration", lambda: deletions.ask("GET", where).json()["state"] == "restored")
+    certificate = verify_certificate(
+        deletions.ask("GET", f"{where}/certificate").text, trained.run.keys.public_key_pem
+    )
+    assert certificate.facts.records == 5
+    wait_for("the healed model", lambda: model.ask("GET", "/healthz").json()["depths"] == [2, 2])
+
+
+def test_a_deletion_job_goes_on_where_the_service_schedules(
+    cluster: Raylets, service: tuple[int, str], trained: Trained, tmp_path: Path
+) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("r1\nr2\n")
+    done = cluster.submit("jobs/delete.py", trained.run.location.storage_uri, "--ids-file", str(ids))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "accepted" in done.stdout and "restored" in done.stdout
+    assert status(trained.run).settled
+    assert verify(trained.run).problems == ()
+
+
+def test_a_stopped_job_says_what_that_means(cluster: Raylets, service: tuple[int, str]) -> None:
+    port, job = service
+    cluster.job("stop", job)
+    assert cluster.status(job) == "STOPPED"
+    assert "stopped; nothing published is lost" in cluster.job("logs", job)

@@ -1,0 +1,76 @@
+"""`s3t train --address` on two raylets, one of which is lost in the middle of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.cluster_utils import Cluster
+
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.status import status
+from s3t_ray.runtime.verify import verify
+from tests.cluster.raylets import wait_for
+from tests.fakes import write_records
+from tests.tiny import tiny_llama
+
+
+@pytest.fixture
+def raylets() -> Iterator[Cluster]:
+    # The environment of this process, token and DS_ACCELERATOR included, is that of the raylets.
+    before = os.environ.get("DS_ACCELERATOR")
+    os.environ["DS_ACCELERATOR"] = "cpu"  # the GPUs are logical
+    size = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 1024 * 1024}
+    cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+    cluster.add_node(**size)
+    yield cluster
+    cluster.shutdown()
+    if before is None:
+        del os.environ["DS_ACCELERATOR"]
+    else:
+        os.environ["DS_ACCELERATOR"] = before
+
+
+def test_training_goes_on_when_one_of_two_nodes_is_lost(raylets: Cluster, tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "base", layers=4, hidden=32)
+    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(48)])
+    document = {
+        "name": "two",
+        "shards": 2,
+        "slices": 2,
+        "budget": 2,
+        "model": {"path": str(tmp_path / "base")},
+        "data": {"path": str(tmp_path / "data.jsonl")},
+        "lora": {"layers_per_group": 2, "rank": 4},
+        "optimizer": {"epochs": 3, "lr": 0.01, "batch_records": 4},
+        "workers": {"groups": 2, "gpus_per_rank": 1},
+        "storage": {"uri": str(tmp_path / "run")},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "s3t_ray.cli.main", "train", tmp_path / "config.yaml", "--json"]
+        + ["--address", raylets.address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def published() -> int:
+        assert driver.poll() is None, driver.communicate()[1]
+        return len(list((tmp_path / "run").glob("stages/*/manifest.json")))
+
+    wait_for("a published stage", published)
+    (second,) = raylets.worker_nodes
+    raylets.remove_node(second, allow_graceful=False)
+    printed, log = driver.communicate(timeout=300)
+    assert driver.returncode == 0, log
+    assert json.loads(printed)["status"]["settled"]
+    with Run.open(tmp_path / "run") as run:
+        assert [shard.depths for shard in status(run).shards] == [(2, 2), (2, 2)]
+        assert verify(run).problems == ()

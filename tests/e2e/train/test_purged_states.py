@@ -1,0 +1,116 @@
+"""Really stored hidden states and checkpoints of a deleted record are gone after the purge, to the byte.
+
+The states of a record depend on nothing but the record and the base, so the same bytes would be there
+again if it had been left anywhere. Scheduler and shards are the real ones, in this process; so is the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from s3t_ray.data.slices import read_slice
+from s3t_ray.ledger.values import DeletionState
+from s3t_ray.runtime import delete
+from s3t_ray.runtime.audit import audit
+from s3t_ray.runtime.run import Run
+from s3t_ray.store.store import Store
+from s3t_ray.train.hidden import HiddenManifest
+from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.trainer import Trainer
+from tests.fakes import Cluster, FakeWorkers, small_config, write_records
+from tests.tiny import tiny_llama
+
+RECORDS = [(f"r{number}", None) for number in range(12)]
+SHAPE = {
+    "shards": 1,
+    "slices": 2,
+    "budget": 2,
+    "engine": {"checkpoint_steps": 2},
+    "optimizer": {"batch_records": 3, "epochs": 1},
+}
+
+
+class TrainingWorkers(FakeWorkers):
+    """One group that trains for real, in this process."""
+
+    trainer: Trainer
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, groups=1)
+
+    def _publish(self, job: StageJob) -> StageResult:
+        result = self.trainer.train(job, lambda progress: None, lambda: False)
+        self.trained.append(job)
+        return result
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    tiny_llama(tmp_path / "base", layers=4)
+    write_records(tmp_path / "data.jsonl", RECORDS)
+    config = small_config(tmp_path, **SHAPE)
+    monkeypatch.setattr("tests.fakes.FakeWorkers", TrainingWorkers)
+    cluster = Cluster(config)
+    trainer = Trainer(config, cluster.run.base, cluster.run.store, tmp_path / "scratch")
+    TrainingWorkers.trainer = trainer
+    return cluster
+
+
+def states_of(run: Run, record_id: str) -> list[bytes]:
+    """The stored hidden states of a record, one piece a boundary."""
+    root = Path(run.location.storage_uri)
+    (place,) = [
+        (state, position)
+        for state in run.ledger.slices(0)
+        for position, row in enumerate(read_slice(root / str(state.file)))
+        if row.id == record_id
+    ]
+    state, position = place
+    folder = root / "hidden" / run.row.base_digest[:16] / "0" / str(state.slice) / state.digest
+    manifest = HiddenManifest.model_validate_json((folder / "manifest.json").read_bytes())
+    start, length = sum(manifest.lengths[:position]), manifest.lengths[position]
+    return [
+        safetensors.torch.load((folder / name).read_bytes())["hidden"][start : start + length].numpy().tobytes()
+        for name in manifest.files
+    ]
+
+
+def holding(root: Path, secret: bytes) -> list[str]:
+    return [str(path) for path in root.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+def test_states_and_checkpoints_of_a_deleted_record_are_gone(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, root = cluster.run, tmp_path / "run"
+    cluster.settle()
+    secrets = states_of(run, "r5")
+    kept = states_of(run, "r6")
+    assert secrets and all(len(secret) > 1000 and holding(root, secret) for secret in secrets)
+    (doomed,) = delete.preview(run, ["r5"], []).shards
+
+    # Checkpoints of stages that the next deletion makes unwanted, as a group leaves them that dies in mid-stage.
+    forget: Callable[..., None] = cluster.workers.trainer._learner.forget  # type: ignore[attr-defined]
+    monkeypatch.setattr(cluster.workers.trainer._learner, "forget", lambda job: None)  # type: ignore[attr-defined]
+    delete.accept(run, ["r7"], [])
+    cluster.settle()
+    assert list(root.glob("checkpoints/*/*/rank-0.safetensors")), "checkpoints are really written here"
+    monkeypatch.setattr(cluster.workers.trainer._learner, "forget", forget)  # type: ignore[attr-defined]
+
+    before = {path.parent for path in root.glob("stages/*/manifest.json")}
+    receipt = delete.accept(run, ["r5"], [])
+    cluster.settle()
+    assert run.ledger.deletion(receipt.request_id).state is DeletionState.RESTORED
+    for secret in secrets:
+        assert holding(tmp_path, secret) == [], "not even in the trainer's own temporary folder"
+    assert all(holding(root, secret) for secret in kept)
+    gone = {root / "stages" / name for name in receipt.stages_pruned}
+    assert gone <= before and not any(folder.exists() for folder in gone)
+    pruned = set(receipt.stages_pruned)
+    assert pruned.isdisjoint(path.name for path in (root / "checkpoints").glob("*"))
+    assert doomed.records == 1
+    assert audit(run).problems == ()

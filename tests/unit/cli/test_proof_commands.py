@@ -1,0 +1,127 @@
+"""`s3t certificate`, `s3t check-certificate` and `s3t audit` on a run made with the hashing trainer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from s3t_ray.errors import DataError, LedgerError, VerificationFailed
+from s3t_ray.ledger.keys import Keys
+from s3t_ray.runtime import delete
+from s3t_ray.runtime.run import Run
+from tests.fakes import Cluster, fake_base, small_config, write_records
+
+from .fakes import s3t
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two deletions restored and a third accepted."""
+    folder = tmp_path_factory.mktemp("origin")
+    fake_base(folder / "base")
+    write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(20)])
+    cluster = Cluster(small_config(folder))
+    cluster.settle()
+    for name in ("r3", "r7"):
+        delete.accept(cluster.run, [name], [])
+        cluster.settle()
+    delete.accept(cluster.run, ["r9"], [])
+    cluster.run.close()
+    return folder
+
+
+@pytest.fixture
+def run(origin: Path, tmp_path: Path) -> Path:
+    shutil.copytree(origin / "run", tmp_path / "run")
+    shutil.copytree(origin / "run.keys", tmp_path / "run.keys")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def requests(run: Path) -> list[str]:
+    with Run.open(run) as opened:
+        return [row.receipt.request_id for row in opened.ledger.deletions()]
+
+
+def test_a_certificate_is_shown_and_handed_out_as_it_was_signed(run: Path, requests: list[str], tmp_path: Path) -> None:
+    shown = s3t("certificate", str(run), requests[0]).stdout
+    assert f"deletion      {requests[0]}" in shown and "1 deleted" in shown and "signed by" in shown
+    text = s3t("certificate", str(run), requests[0], "--json").stdout
+    assert json.loads(text)["facts"]["request_id"] == requests[0]
+    out = tmp_path / "one.json"
+    assert "check-certificate" in s3t("certificate", str(run), requests[0], "--out", str(out)).stderr
+    assert out.read_text() == text
+    again = s3t("certificate", str(run), requests[0], "--out", str(out))
+    assert again.exit_code == DataError.exit_code and "is there already" in again.stderr
+
+
+def test_there_is_no_certificate_before_the_deletion_is_restored(run: Path, requests: list[str]) -> None:
+    early = s3t("certificate", str(run), requests[2])
+    assert early.exit_code == LedgerError.exit_code and "is accepted: it has no certificate yet" in early.stderr
+    unknown = s3t("certificate", str(run), "nothing")
+    assert unknown.exit_code == LedgerError.exit_code and "there is no deletion 'nothing'" in unknown.stderr
+
+
+def test_the_chain_is_checked_with_the_public_key_alone(run: Path, requests: list[str], tmp_path: Path) -> None:
+    chain, key = tmp_path / "chain.jsonl", tmp_path / "public.pem"
+    s3t("certificate", str(run), "--out", str(chain))
+    key.write_bytes((run.parent / "run.keys" / "public.pem").read_bytes())
+    shutil.rmtree(run)
+    shutil.rmtree(run.parent / "run.keys")
+    result = s3t("check-certificate", str(chain), "--public-key", str(key))
+    assert result.exit_code == 0
+    assert "genuine: signed by key" in result.stdout and "numbers 1 to 2, the whole chain" in result.stdout
+    report = json.loads(s3t("check-certificate", str(chain), "--public-key", str(key), "--json").stdout)
+    assert (report["certificates"], report["first"], report["last"]) == (2, 1, 2)
+    assert report["requests"] == requests[:2]
+
+
+def test_files_of_a_chain_come_in_any_order_and_may_begin_later(run: Path, tmp_path: Path) -> None:
+    lines = s3t("certificate", str(run), "--json").stdout.splitlines()
+    for number, line in enumerate(lines):
+        (tmp_path / f"{number}.json").write_text(f"{line}\n\n")
+    key = str(run.parent / "run.keys" / "public.pem")
+    files = [str(tmp_path / "1.json"), str(tmp_path / "0.json"), str(tmp_path / "1.json")]
+    assert "numbers 1 to 2" in s3t("check-certificate", *files, "--public-key", key).stdout
+    assert "numbers 2 to 2, a part of run test" in s3t("check-certificate", files[0], "--public-key", key).stdout
+
+
+def test_what_is_not_genuine_is_refused(run: Path, tmp_path: Path) -> None:
+    chain, key = tmp_path / "chain.jsonl", str(run.parent / "run.keys" / "public.pem")
+    lines = s3t("certificate", str(run), "--json").stdout.splitlines()
+    other = tmp_path / "other.pem"
+    other.write_bytes(Keys(b"x" * 32).public_key_pem)
+    for text, public, part in (
+        ("\n".join(lines).replace('"records":1', '"records":2'), key, "does not carry a valid signature"),
+        ("\n".join(lines), str(other), "is signed by another key"),
+        (lines[0] + "x", key, "is not a certificate"),
+    ):
+        chain.write_text(text)
+        result = s3t("check-certificate", str(chain), "--public-key", public)
+        assert result.exit_code == VerificationFailed.exit_code
+        assert part in result.stderr
+    chain.write_text("\n")
+    assert s3t("check-certificate", str(chain), "--public-key", key).exit_code == DataError.exit_code
+    missing = s3t("check-certificate", str(tmp_path / "none"), "--public-key", key)
+    assert missing.exit_code == DataError.exit_code and "cannot be read" in missing.stderr
+
+
+def test_an_audit_of_a_good_run(run: Path, tmp_path: Path) -> None:
+    chain = tmp_path / "chain.jsonl"
+    s3t("certificate", str(run), "--out", str(chain))
+    result = s3t("audit", str(run), "--certificate", str(chain))
+    assert result.exit_code == 0, result.stdout
+    assert "2 certificates, 17 records and" in result.stdout and "no problem found" in result.stdout
+    report = json.loads(s3t("audit", str(run), "--json").stdout)
+    assert report["certificates"] == 2 and report["problems"] == []
+
+
+def test_an_audit_that_finds_something(run: Path) -> None:
+    (run / "slices" / "0" / "0" / "old.parquet").write_bytes(b"x")
+    result = s3t("audit", str(run))
+    assert result.exit_code == VerificationFailed.exit_code
+    assert "problem: slices/0/0/old.parquet should be gone" in result.stdout
+    assert "1 problem found" in result.stderr
