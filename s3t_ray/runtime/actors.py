@@ -101,8 +101,9 @@ class RayReplicas:
         """Have `replica` follow the live set from now on."""
         self._replicas[name] = replica
 
-    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> None:
+    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         self._version += 1
+        behind = []
         attached = self._replicas.copy()  # another thread may attach one meanwhile
         asked = {name: replica.set_live.remote(self._version, dict(chains)) for name, replica in attached.items()}
         for name, future in asked.items():
@@ -112,11 +113,13 @@ class RayReplicas:
                 # A new stage is damaged or does not fit. What was pruned is out of its service all the same
                 # (`Ensemble.set_live` shrinks first), and it goes on with what it has.
                 confirmed = True
+                behind.append(name)
             except (RayActorError, RayTaskError, GetTimeoutError):
                 confirmed = False
             if not confirmed:
                 # It may still answer from what was pruned: it must not answer at all.
                 ray.kill(self._replicas.pop(name))
+        return tuple(behind)
 
 
 class Snapshot(Report):

@@ -72,7 +72,7 @@ def begin(root: Path, base: Path, records: Sequence[dict[str, str]]) -> Run:
             "partition_by": "subject",
         },
         "lora": {"rank": 16, "layers_per_group": 2},
-        "optimizer": {"lr": 1e-2, "epochs": 20, "batch_records": 8},
+        "optimizer": {"lr": 7e-3, "epochs": 40, "batch_records": 16},
         "storage": {"uri": str(root / "run")},
     }
     run = Run.create(parse_config(json.dumps(document), "test"))
