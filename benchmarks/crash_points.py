@@ -25,10 +25,9 @@ from rich.progress import track
 from rich.table import Table
 
 from tests.faults.runtime.crash import ALL_FULL, STORAGE_FULL, Crashes, Point, Verdict, quick_folder
+from tests.faults.runtime.sample import RESTART_STEPS
 
 FULL = {"storage": STORAGE_FULL, "all": ALL_FULL}
-RESTART_STEPS = 700
-"""A restart has about as many durable steps; one that has fewer simply ends."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

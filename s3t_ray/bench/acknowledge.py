@@ -53,6 +53,7 @@ class Acknowledgement:
     large_batch_records: int
     large_batch_seconds: tuple[float, ...]
     bulk_insert_seconds: tuple[float, ...]  # of as many rows like the ledger's records, bare
+    record_insert_seconds: tuple[float, ...]  # of the same into a table with the indexes of the ledger's
 
     @property
     def single_over_floor(self) -> float:
@@ -63,6 +64,11 @@ class Acknowledgement:
     def batch_of_insert_rate(self) -> float:
         """Records a second of a large batch over rows a second of the bare insert, each at its best."""
         return min(self.bulk_insert_seconds) / min(self.large_batch_seconds)
+
+    @property
+    def batch_of_record_rate(self) -> float:
+        """The same against the insert with indexes."""
+        return min(self.record_insert_seconds) / min(self.large_batch_seconds)
 
 
 class Door:
@@ -115,9 +121,10 @@ def _measure(plan: Plan, run: Run, bare: Any, ids: Any, remote: tuple[Any, Any, 
         },
         plan.small_batches,
     )
-    large, inserts = [], []
+    large, inserts, indexed = [], [], []
     for _ in range(plan.large_batches):
         inserts.append(bare.insert_seconds(plan.large_batch))
+        indexed.append(bare.record_insert_seconds(plan.large_batch))
         names = [next(ids) for _ in range(plan.large_batch)]
         large.append(seconds(lambda names=names: delete.commit(run, names, [])))  # type: ignore[misc]
     return Acknowledgement(
@@ -133,4 +140,5 @@ def _measure(plan: Plan, run: Run, bare: Any, ids: Any, remote: tuple[Any, Any, 
         large_batch_records=plan.large_batch,
         large_batch_seconds=tuple(large),
         bulk_insert_seconds=tuple(inserts),
+        record_insert_seconds=tuple(indexed),
     )

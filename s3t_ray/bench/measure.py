@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,22 @@ def side_by_side(calls: dict[str, Callable[[int], object]], rounds: int) -> dict
 
 
 def save(path: Path, result: Any) -> Path:
-    """A frozen dataclass as JSON, with the machine beside it."""
+    """A frozen dataclass as JSON, what it works out (its properties) included, with the machine beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"machine": asdict(machine()), **asdict(result)}
+    document = {"machine": _plain(machine()), **_plain(result)}
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        derived = [name for name, item in vars(type(value)).items() if isinstance(item, property)]
+        return {name: _plain(getattr(value, name)) for name in (*(field.name for field in fields(value)), *derived)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _lines(path: str) -> list[str]:

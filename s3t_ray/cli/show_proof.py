@@ -66,7 +66,9 @@ def certificate_view(certificate: Certificate) -> RenderableType:
         table.columns[column].justify = "right"
     for change in facts.slices:
         shard = "held out" if change.shard < 0 else str(change.shard)
-        table.add_row(shard, str(change.slice), words.count(change.records), change.digest_before, change.digest_after)
+        table.add_row(
+            shard, str(change.slice), words.count(change.records), change.digest_before[:16], change.digest_after[:16]
+        )
     return Group(*lines, *((table,) if facts.slices else ()), "")
 
 

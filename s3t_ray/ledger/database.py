@@ -39,6 +39,9 @@ _FIXES = (
 )
 
 
+_LOCK_HEAD = select(HEAD).with_for_update()
+
+
 class Database:
     """One database, opened and of the latest schema. Thread-safe."""
 
@@ -81,7 +84,7 @@ class Database:
     def write(self) -> Iterator[Transaction]:
         """The one write transaction; durable when the block ends, undone when it raises."""
         with self._refusals(), self._writer.connect() as connection, connection.begin():
-            row = connection.execute(select(HEAD).with_for_update()).one()
+            row = connection.execute(_LOCK_HEAD).one()
             transaction = Transaction(connection, Head(row.sequence, row.epoch, row.holder, row.beats), self.now())
             yield transaction
             transaction.store_head()

@@ -16,7 +16,7 @@ from s3t_ray.ledger import closure as likeness
 from s3t_ray.ledger import progress, stages
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.records import require_run
-from s3t_ray.ledger.resolve import Request, Resolved, mark_deleted, resolve
+from s3t_ray.ledger.resolve import Request, Resolved, mark_deleted, resolve, take
 from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, Closure, DeletionState, EventKind, Preview, Receipt
@@ -50,17 +50,20 @@ def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], clo
     """See `Ledger.accept_deletion`."""
     request = Request.of(ids, subjects, closure)
     digest = request.digest
-    found = resolve(tx.connection, request)
     request_id = digest[:REQUEST_ID_CHARACTERS]
-    known = tx.connection.scalar(select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == digest))
-    taken_along = 0
-    if known is None:
-        _require_known(tx.connection, found)
-        taken_along = likeness.take_along(tx.connection, found, closure)
-        receipt = _write(tx, found, digest, request_id)
-    else:
+    known = tx.connection.scalar(_KNOWN, {"digest": digest})
+    if known is not None:
+        found = resolve(tx.connection, request)
         receipt = progress.read_deletion(tx.connection, request_id).receipt
-    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, known is not None, taken_along)
+        return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0)
+    sequence = tx.next_sequence()
+    tx.connection.execute(_BEGIN, {"sequence": sequence, "request_id": request_id, "digest": digest, "now": tx.now})
+    found, marked = take(tx.connection, request, sequence)
+    _require_known(tx.connection, found)
+    taken_along = likeness.take_along(tx.connection, found, closure)
+    mark_deleted(tx.connection, found.ids[marked:], sequence)
+    receipt = _write(tx, found, sequence, request_id)
+    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along)
 
 
 def _require_known(connection: Connection, found: Resolved) -> None:
@@ -72,21 +75,10 @@ def _require_known(connection: Connection, found: Resolved) -> None:
         )
 
 
-def _write(tx: Transaction, found: Resolved, digest: str, request_id: str) -> Receipt:
-    sequence = tx.next_sequence()
-    tx.connection.execute(
-        insert(DELETIONS).values(
-            sequence=sequence,
-            request_id=request_id,
-            request_digest=digest,
-            state=str(DeletionState.ACCEPTED),
-            records=len(found.ids),
-            already_deleted=found.already_deleted,
-            unknown=found.unknown,
-            accepted_at=tx.now,
-        )
-    )
-    mark_deleted(tx.connection, found.ids, sequence)
+def _write(tx: Transaction, found: Resolved, sequence: int, request_id: str) -> Receipt:
+    """All that follows from the tombstones, which are set."""
+    counts = {"records": len(found.ids), "already_deleted": found.already_deleted, "unknown": found.unknown}
+    tx.connection.execute(_COUNT, {"of": sequence, **counts})
     if found.earlier:
         tx.connection.execute(
             insert(LINKS), [{"deletion": sequence, "earlier": earlier} for earlier in sorted(found.earlier)]
@@ -130,13 +122,30 @@ def _leave_slices(connection: Connection, found: Resolved, sequence: int) -> Non
             hit = {"deletion": sequence, "shard": shard, "slice": row.slice, "records": len(digests)}
             hits.append({**hit, "digest_before": row.digest, "digest_after": after})
         connection.execute(_SLICE_LEFT, changed)
-        connection.execute(insert(HITS), hits)
+        connection.execute(_ADD_HITS, hits)
 
 
 # Built once: a single deletion is a dozen small statements, and building them costs more than running them.
+_KNOWN = select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == bindparam("digest"))
+_BEGIN = insert(DELETIONS).values(
+    sequence=bindparam("sequence"),
+    request_id=bindparam("request_id"),
+    request_digest=bindparam("digest"),
+    state=str(DeletionState.ACCEPTED),
+    records=0,
+    already_deleted=0,
+    unknown=0,
+    accepted_at=bindparam("now"),
+)
+_COUNT = (
+    update(DELETIONS)
+    .where(DELETIONS.c.sequence == bindparam("of"))
+    .values(records=bindparam("records"), already_deleted=bindparam("already_deleted"), unknown=bindparam("unknown"))
+)
 _SLICES = select(SLICES.c.slice, SLICES.c.records, SLICES.c.lthash, SLICES.c.digest).where(
     SLICES.c.shard == bindparam("of_shard"), SLICES.c.slice.in_(bindparam("of_slices", expanding=True))
 )
+_ADD_HITS = insert(HITS)
 _SLICE_LEFT = (
     update(SLICES)
     .where(SLICES.c.shard == bindparam("of_shard"), SLICES.c.slice == bindparam("of_slice"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from s3t_ray.ledger.schema import FAILURES
 from s3t_ray.ledger.transaction import Transaction
@@ -23,6 +23,11 @@ def record(tx: Transaction, stage_id: str, error: str) -> None:
             update(FAILURES).where(FAILURES.c.stage == stage_id).values(attempts=known + 1, error=shown, at=tx.now)
         )
     tx.event(EventKind.STAGE_FAILED, None, {"stage": stage_id, "attempt": (known or 0) + 1})
+
+
+def forget(tx: Transaction, stage_id: str) -> None:
+    """What failed has gone through."""
+    tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == stage_id))
 
 
 def read(connection: Connection) -> tuple[Failure, ...]:

@@ -233,6 +233,12 @@ class Ledger:
             lease.require(tx, epoch)
             failures.record(tx, stage_id, error)
 
+    def forget_failure(self, epoch: int, stage_id: str) -> None:
+        """What failed under this name has gone through. A stage that is accepted is forgotten by itself."""
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            failures.forget(tx, stage_id)
+
     def failures(self) -> tuple[Failure, ...]:
         """Stages that failed since they were last accepted, by id."""
         with self._database.read() as connection:

@@ -65,14 +65,11 @@ def _total(digests: Iterable[bytes]) -> tuple[NDArray[np.uint16], int]:
     total = np.zeros(ELEMENTS, dtype=np.uint16)
     count = 0
     stream = iter(digests)
-    while batch := [_expand(digest) for digest in islice(stream, _BATCH)]:
-        rows = np.frombuffer(b"".join(batch), dtype="<u2").reshape(len(batch), ELEMENTS)
+    while batch := list(islice(stream, _BATCH)):
+        if wrong := {len(digest) for digest in batch} - {MEMBER_BYTES}:
+            raise ValueError(f"a member of an LtHash16 has {MEMBER_BYTES} bytes, got {min(wrong)}")
+        expanded = b"".join([hashlib.shake_128(digest).digest(STATE_BYTES) for digest in batch])
+        rows = np.frombuffer(expanded, dtype="<u2").reshape(len(batch), ELEMENTS)
         total += rows.sum(axis=0, dtype=np.uint16)
         count += len(batch)
     return total, count
-
-
-def _expand(digest: bytes) -> bytes:
-    if len(digest) != MEMBER_BYTES:
-        raise ValueError(f"a member of an LtHash16 has {MEMBER_BYTES} bytes, got {len(digest)}")
-    return hashlib.shake_128(digest).digest(STATE_BYTES)

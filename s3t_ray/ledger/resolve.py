@@ -63,8 +63,7 @@ class Request:
         hasher = hashlib.sha256(_DOMAIN)
         for names in (self.ids, self.subjects):
             hasher.update(len(names).to_bytes(8, "big"))
-            for name in names:
-                hasher.update(name)
+            hasher.update(b"".join(names))
         # What is alike changes with every deletion, so the request is what was asked, not what it found.
         if self.closure.reach is Reach.DUPLICATES:
             hasher.update(b"duplicates")
@@ -103,6 +102,12 @@ def resolve(connection: Connection, request: Request) -> Resolved:
     found = Resolved()
     for row in rows_of(connection, RECORDS.c.id_hmac, request.ids):
         note(found, row)
+    _add_subjects(connection, found, request)
+    return found
+
+
+def _add_subjects(connection: Connection, found: Resolved, request: Request) -> None:
+    """Count in the records of the request's subjects, once its ids are; then it is known what is unknown."""
     ids = frozenset(found.named)
     subjects: set[bytes | None] = set()
     for row in rows_of(connection, RECORDS.c.subject_hmac, request.subjects):
@@ -111,7 +116,27 @@ def resolve(connection: Connection, request: Request) -> Resolved:
             note(found, row)
     found.unknown_ids = tuple(name for name in request.ids if name not in ids)
     found.unknown_subjects = tuple(name for name in request.subjects if name not in subjects)
-    return found
+
+
+def take(connection: Connection, request: Request, deletion: int) -> tuple[Resolved, int]:
+    """`resolve`, with the tombstone of this deletion on the retained records that are named by their id.
+
+    Also how many of `Resolved.ids` have it: the others are named by their subject (`mark_deleted`). One
+    statement finds and marks them, since most of a large deletion's time goes into looking up its records.
+    """
+    found = Resolved()
+    for wanted, values in pieces(connection, RECORDS.c.id_hmac, request.ids):
+        statement = (
+            f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {wanted} AND deletion IS NULL "
+            "RETURNING id_hmac, subject_hmac, content_hmac, digest, shard, slice, NULL"
+        )
+        for row in connection.exec_driver_sql(statement, values).all():
+            note(found, RecordRow._make(row))
+    marked = len(found.ids)
+    for record in rows_of(connection, RECORDS.c.id_hmac, [name for name in request.ids if name not in found.named]):
+        note(found, record)
+    _add_subjects(connection, found, request)
+    return found, marked
 
 
 def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[RecordRow]:
@@ -122,7 +147,7 @@ def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes])
             f"WHERE {wanted}",
             values,
         )
-        yield from (RecordRow(*row) for row in rows)
+        yield from map(RecordRow._make, rows)
 
 
 def note(found: Resolved, row: RecordRow) -> None:

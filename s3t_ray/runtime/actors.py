@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s3t_ray.config.load import dump_config
-from s3t_ray.errors import S3TError, StoreError, TrainError
+from s3t_ray.errors import ClusterError, LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
@@ -28,6 +29,12 @@ from s3t_ray.runtime.view import ShardView
 TICK_SECONDS = 0.2
 CONFIRM_SECONDS = 30.0
 """A replica that has not confirmed a live set after this long is taken out of service."""
+ANSWER_SECONDS = 120.0
+"""An owner that has not answered after this long is replaced."""
+OWNER_DEATHS = 5
+BEAT_SECONDS = 0.5
+HUNG_SECONDS = 600.0
+"""A scheduler whose round takes longer than this stops beating, so that another may take over."""
 
 
 class RayShards:
@@ -40,19 +47,12 @@ class RayShards:
         self._purging: dict[ray.ObjectRef, int] = {}
 
     def views(self) -> dict[int, ShardView]:
-        return self._all({shard: actor.view.remote() for shard, actor in self._actors.items()})
+        return self._ask(self._actors, lambda owner: owner.view.remote())
 
     def prune(self, shards: Iterable[int]) -> dict[int, ShardView]:
-        wanted = tuple(shards)
-        try:
-            return self._all({shard: self._actors[shard].prune.remote(self._epoch) for shard in wanted})
-        except RayActorError:
-            for shard in wanted:
-                self._replace_if_dead(shard)
-            return self._all({shard: self._actors[shard].prune.remote(self._epoch) for shard in wanted})
+        return self._ask(shards, lambda owner: owner.prune.remote(self._epoch))
 
     def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
-        self._replace_if_dead(shard)
         self._purging[self._actors[shard].purge.remote(self._epoch, stopped)] = shard
 
     def finished_purges(self) -> dict[int, ShardView | Exception]:
@@ -66,9 +66,34 @@ class RayShards:
                 results[shard] = ray.get(future)
             except Fenced:
                 raise
-            except (S3TError, RayActorError, RayTaskError) as error:
+            except (S3TError, RayTaskError) as error:
+                results[shard] = error
+            except RayError as error:
+                self._replace(shard)
                 results[shard] = error
         return results
+
+    def _ask(self, shards: Iterable[int], ask: Callable[[Any], ray.ObjectRef]) -> dict[int, ShardView]:
+        """Ask these owners side by side; one that dies over it is replaced and asked again."""
+        answers: dict[int, ShardView] = {}
+        waiting = list(shards)
+        for _ in range(OWNER_DEATHS):
+            futures = {shard: ask(self._actors[shard]) for shard in waiting}
+            waiting = []
+            for shard, future in futures.items():
+                try:
+                    answers[shard] = ray.get(future, timeout=ANSWER_SECONDS)
+                except RayTaskError:
+                    raise
+                except RayError:
+                    self._replace(shard)
+                    waiting.append(shard)
+            if not waiting:
+                return answers
+        raise ClusterError(
+            f"the owners of shards {waiting} died or did not answer {OWNER_DEATHS} times in a row",
+            "look at Ray's logs of the Shard actors (memory, lost nodes) and run the same command again: it resumes",
+        )
 
     def _start(self, shard: int) -> Any:
         # No CPU of its own: it reads the ledger and moves files, and must never wait for a trainer.
@@ -76,14 +101,10 @@ class RayShards:
         options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3, "max_concurrency": 4}
         return ray.remote(Shard).options(**options).remote(self._uri, shard)
 
-    def _replace_if_dead(self, shard: int) -> None:
-        try:
-            ray.get(self._actors[shard].view.remote(), timeout=CONFIRM_SECONDS)
-        except (RayActorError, GetTimeoutError):
-            self._actors[shard] = self._start(shard)
-
-    def _all(self, futures: dict[int, ray.ObjectRef]) -> dict[int, ShardView]:
-        return dict(zip(futures, ray.get(list(futures.values())), strict=True))
+    def _replace(self, shard: int) -> None:
+        """A new owner. The old one is killed first: two must never purge one shard at once."""
+        ray.kill(self._actors[shard])
+        self._actors[shard] = self._start(shard)
 
 
 class RayReplicas:
@@ -114,7 +135,7 @@ class RayReplicas:
                 # (`Ensemble.set_live` shrinks first), and it goes on with what it has.
                 confirmed = True
                 behind.append(name)
-            except (RayActorError, RayTaskError, GetTimeoutError):
+            except RayError:
                 confirmed = False
             if not confirmed:
                 # It may still answer from what was pruned: it must not answer at all.
@@ -145,14 +166,36 @@ class SchedulerActor:
         self._lock = threading.Lock()
         self._replicas = RayReplicas()
         self._joined = False
+        self._begun = False
         self._serving = False
+        self._failure: S3TError | None = None
+        self._over = threading.Event()
+        self._round_began = time.monotonic()
         self._snapshot = Snapshot(running=(), idle=False, given_up=(), trained=0, tokens=0, groups=0, rounds=0)
 
     def serve(self) -> None:
-        """Reconcile until `stop`. Raises what ends a scheduler: Fenced, a config the cluster cannot serve."""
+        """Reconcile until `stop`. Raises what ends a scheduler: Fenced, a config the cluster cannot serve.
+
+        Called again, by a process that follows this scheduler, it ends as the first call ended.
+        """
+        if self._begun:
+            if self._failure is not None:
+                raise self._failure
+            return
+        self._begun = True
+        try:
+            self._serve()
+        except S3TError as error:
+            self._failure = error
+            raise
+        finally:
+            self._serving = False
+
+    def _serve(self) -> None:
         config = self._run.config
         count = group_count(config, ray.cluster_resources())
         epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
+        threading.Thread(target=self._beat, args=(epoch,), daemon=True).start()
         self._replicas.begin(epoch)
         for name, replica in find_replicas(self._run).items():  # they followed a predecessor
             self._replicas.attach(name, replica)
@@ -169,13 +212,24 @@ class SchedulerActor:
                     scheduler.refresh_replicas()
                 scheduler.tick(TICK_SECONDS)
                 rounds += 1
+                self._round_began = time.monotonic()
                 self._snapshot = self._look(scheduler, workers, count, rounds)
                 metrics.look(self._run.ledger, scheduler.views, self._snapshot)
                 if not self._snapshot.running:
                     self._stop.wait(TICK_SECONDS)
         finally:
-            self._serving = False
+            self._over.set()
             workers.close()
+
+    def _beat(self, epoch: int) -> None:
+        """Say that this scheduler is alive, however long a round of it takes, until it is over, hung or fenced."""
+        while not self._over.wait(BEAT_SECONDS) and time.monotonic() - self._round_began < HUNG_SECONDS:
+            try:
+                self._run.ledger.beat(epoch)
+            except Fenced:
+                return  # its next round will see that too
+            except LedgerError:
+                continue
 
     def is_serving(self) -> bool:
         """Whether `serve` is at work: an actor whose `serve` has ended schedules nothing."""
@@ -216,7 +270,7 @@ class SchedulerActor:
 
 
 def start_scheduler(run: Run, detached: bool) -> tuple[Any, ray.ObjectRef]:
-    """Start the run's scheduler actor, or take over from one with an older config: (handle, its end)."""
+    """Start the run's scheduler actor: (handle, its end). ValueError: there is one of this run in the cluster."""
     name = actor_name("scheduler", run.location.storage_uri)
     options: dict[str, Any] = {
         "name": name,
@@ -229,9 +283,15 @@ def start_scheduler(run: Run, detached: bool) -> tuple[Any, ray.ObjectRef]:
     }
     if detached:
         options["lifetime"] = "detached"
+    # One call of `serve` at a time: a second one waits for the first, and so learns when it ends.
     actor_class = ray.remote(concurrency_groups={"serve": 1})(SchedulerActor)
     actor = actor_class.options(**options).remote(run.location.storage_uri, str(run.base))
-    return actor, actor.serve.options(concurrency_group="serve").remote()
+    return actor, end_of(actor)
+
+
+def end_of(actor: Any) -> ray.ObjectRef:
+    """Resolves, or raises, when this scheduler ends. It begins here, if whoever made it died before that."""
+    return actor.serve.options(concurrency_group="serve").remote()
 
 
 def find_replicas(run: Run) -> dict[str, Any]:

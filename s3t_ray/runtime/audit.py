@@ -2,6 +2,7 @@
 
 In: an open run, and certificates that were handed out earlier. Out: an AuditReport with a line for
 each problem. Reads only. It checks that
+- the config still asks for the recipe that the run was begun with;
 - the chain of certificates is whole, signed by the run's own key, and says what the ledger says;
 - the ledger agrees with itself and its history (`ledger/consistency.py`);
 - slices hold exactly the ledger's records, by the secret key; live stages follow from them, and are
@@ -22,14 +23,17 @@ look like a problem, which another audit then does not repeat.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 
+from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import FIRST, Certificate, verify_certificate, verify_chain
 from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.values import StoredCertificate
+from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.runtime.reports import AuditReport, Verification
-from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.run import CONFIG_FILE, Run
 from s3t_ray.runtime.verify import verify
 
 
@@ -48,7 +52,7 @@ def audit(
     """
     watch("certificates")
     stored = run.ledger.stored_certificates()
-    problems = [*_public_key(run), *_chain(run, stored), *_known(run, stored, known)]
+    problems = [*_public_key(run), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())
     try:
@@ -75,6 +79,14 @@ def _public_key(run: Run) -> Iterator[str]:
         yield f"{path} is gone: auditors have no public key to verify certificates with"
     elif path.read_bytes() != run.keys.public_key_pem:
         yield f"{path} is not the run's public key"
+
+
+def _recipe(run: Run) -> Iterator[str]:
+    """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
+    if recipe_digest(json.loads(run.row.recipe_json)) != run.row.recipe_digest:
+        yield "the ledger's recipe is not the one that its stages are named by"
+    if recipe_digest(recipe(run.config, run.row.base_digest)) != run.row.recipe_digest:
+        yield f"{CONFIG_FILE} asks for another recipe than the one that the run was begun with"
 
 
 def _chain(run: Run, stored: Sequence[StoredCertificate]) -> Iterator[str]:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3t_ray.errors import TrainError, UnknownRecords
-from s3t_ray.ledger.values import Acceptance, Hit, Reach
+from s3t_ray.ledger.values import Acceptance, Fenced, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.closure import asked, likeness
 from s3t_ray.runtime.cluster import connected
 from s3t_ray.runtime.driver import drive, follow, scheduler_is_active
+from s3t_ray.runtime.purges import PURGE
 from s3t_ray.runtime.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.runtime.reports import DeletionReceipt, Impact, ShardImpact, Status
 from s3t_ray.runtime.run import Run
@@ -84,8 +85,20 @@ def settle(
     def restored(state: Status) -> bool:
         return any(d.request_id == request_id and d.state == "restored" for d in state.deletions)
 
-    if scheduler_is_active(run):
-        return follow(run, watch=watch, until=restored)
+    while True:
+        while scheduler_is_active(run):
+            state = follow(run, watch=watch, until=restored)
+            if state is not None:
+                return state
+        try:
+            return _settle_here(run, restored, address, watch)
+        except Fenced:
+            continue  # another process has begun to schedule this run: it carries on
+
+
+def _settle_here(
+    run: Run, restored: Callable[[Status], bool], address: str | None, watch: Callable[[Status], None]
+) -> Status:
     last: list[Status] = []
 
     def look(state: Status) -> None:
@@ -101,8 +114,9 @@ def settle(
         )
     if not restored(last[-1]) and snapshot.given_up:
         worst = snapshot.given_up[0]
+        erased = not any(failure.stage_id.startswith(PURGE) for failure in snapshot.given_up)
         raise TrainError(
-            f"the records are erased, but healing stopped: "
+            f"{'the records are erased, but healing stopped' if erased else 'not all of it could be erased'}: "
             f"{worst.stage_id[:12]} failed {worst.attempts} times: {worst.error}",
             "mend the cause and run `s3t train` with the run's config",
         )

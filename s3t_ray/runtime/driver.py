@@ -17,7 +17,7 @@ from s3t_ray.runtime.status import status
 
 LOOK_SECONDS = 0.5
 RESTARTS = 50
-"""Deaths of the scheduler's process that one command outlives, each with a new scheduler."""
+"""Deaths of schedulers that one command outlives, each with a new one."""
 
 
 def drive(
@@ -35,37 +35,33 @@ def drive(
     `with_scheduler` is called with the actor, and again with each that replaces it.
     """
     import ray
-    from ray.exceptions import RayActorError, RayTaskError
+    from ray.exceptions import RayError, RayTaskError
 
-    from s3t_ray.runtime.actors import find_scheduler, start_scheduler
-
-    actor, end, ours = find_scheduler(run), None, False
+    actor, end, ours = None, None, False
     pause = threading.Event()
-    restarts = 0
+    deaths = 0
     try:
         while True:
             try:
                 if actor is None:
-                    actor, end = start_scheduler(run, detached)
-                    ours = True
-                    with_scheduler(actor)
-                elif end is None and restarts == 0:
-                    actor = _same_config(run, actor)
-                    if actor is None:
-                        continue
-                if end is not None:
-                    ended, _ = ray.wait([end], timeout=0)
-                    if ended:
-                        ray.get(end)
+                    actor, end, ours = _join(run, detached)
+                    if ours:
+                        with_scheduler(actor)
+                if ray.wait([end], timeout=0)[0]:
+                    ray.get(end)
+                    if ours:
                         raise ClusterError("the scheduler stopped by itself", "run the same command again; it resumes")
+                    _end(actor, None)  # who had started it is done with it
+                    actor = None
+                    continue
                 snapshot = ray.get(actor.snapshot.remote())
             except RayTaskError as error:
                 raise _cause(error) from error
-            except RayActorError as error:
-                restarts += 1
-                if restarts > RESTARTS:
-                    raise ClusterError(f"the scheduler died {restarts} times: {error}", "see its log") from error
-                actor, end = None, None
+            except (RayError, ValueError) as error:  # it died, or another process was quicker with its name
+                deaths += 1
+                if deaths > RESTARTS:
+                    raise ClusterError(f"the scheduler died {deaths} times: {error}", "see its log") from error
+                actor, ours = None, False
                 pause.wait(LOOK_SECONDS)
                 continue
             state = status(run, snapshot.running)
@@ -76,6 +72,21 @@ def drive(
     finally:
         if ours and actor is not None:
             _end(actor, end)
+
+
+def _join(run: Run, detached: bool) -> tuple[Any, Any, bool]:
+    """The run's scheduler in this cluster, when it serves today's config, or else a new one: (it, its end, ours)."""
+    import ray
+
+    from s3t_ray.config.load import dump_config
+    from s3t_ray.runtime.actors import end_of, find_scheduler, start_scheduler
+
+    found = find_scheduler(run)
+    if found is not None:
+        if ray.get(found.serves.remote(dump_config(run.config))):
+            return found, end_of(found), False
+        _end(found, None)
+    return *start_scheduler(run, detached), True
 
 
 def scheduler_is_active(run: Run) -> bool:
@@ -92,11 +103,8 @@ def scheduler_is_active(run: Run) -> bool:
     return False
 
 
-def follow(run: Run, *, watch: Callable[[Status], None], until: Callable[[Status], bool]) -> Status:
-    """Watch another process's scheduler through the ledger until `until(status)`.
-
-    Raises ClusterError when that scheduler stops beating first.
-    """
+def follow(run: Run, *, watch: Callable[[Status], None], until: Callable[[Status], bool]) -> Status | None:
+    """Watch another process's scheduler through the ledger until `until(status)`; None: it stopped beating first."""
     pause = threading.Event()
     while True:
         state = status(run)
@@ -104,22 +112,8 @@ def follow(run: Run, *, watch: Callable[[Status], None], until: Callable[[Status
         if until(state):
             return state
         if not scheduler_is_active(run):
-            raise ClusterError(
-                "the scheduler that was carrying this out is gone; nothing is lost", "run the same command again"
-            )
+            return None
         pause.wait(LOOK_SECONDS)
-
-
-def _same_config(run: Run, actor: Any) -> Any | None:
-    """The actor when it serves today's config, else None after ending it."""
-    import ray
-
-    from s3t_ray.config.load import dump_config
-
-    if ray.get(actor.serves.remote(dump_config(run.config))):
-        return actor
-    _end(actor, None)
-    return None
 
 
 def _end(actor: Any, end: Any | None) -> None:

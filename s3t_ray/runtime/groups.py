@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import ClusterError, S3TError
 from s3t_ray.runtime.reports import RunningStage
 from s3t_ray.runtime.resources import bundles
 from s3t_ray.runtime.worker import Rank
@@ -25,6 +25,9 @@ from s3t_ray.train.job import Progress, StageJob
 
 RECYCLE_AFTER_STAGES = 500
 """DeepSpeed leaves about 1 MB behind an engine (DeepSpeed issue 7204): a group is renewed after this many."""
+
+FAILED_STARTS = 5
+"""Deaths in a row that a starting group is forgiven."""
 
 
 @dataclass
@@ -47,6 +50,7 @@ class RayWorkers:
         self._config = config
         self._yaml = dump_config(config)
         self._base = base
+        self._failed_starts: dict[int, int] = {}
         self._groups = {index: self._start(index) for index in range(count)}
 
     def free(self) -> tuple[int, ...]:
@@ -82,7 +86,7 @@ class RayWorkers:
             if future in answered:
                 try:
                     progress = ray.get(future)
-                except RayActorError:
+                except RayError:
                     continue  # its death is reported by `finished`
             if progress is not None and progress.stage_id != job.stage_id:
                 progress = None
@@ -131,21 +135,27 @@ class RayWorkers:
         )
 
     def _ready(self, group: _Group) -> bool:
-        """True once every rank has loaded the base. A group that fails to start is an error at once."""
+        """True once every rank has loaded the base. One that cannot start is an error, one that dies starts again."""
         if not group.starting:
             return True
         done, waiting = ray.wait(group.starting, num_returns=len(group.starting), timeout=0)
         try:
             ray.get(done)
-        except RayTaskError as error:
-            cause = error.as_instanceof_cause()
+        except RayError as error:
+            cause = _cause(error)
             if isinstance(cause, S3TError):
                 raise cause from error
-            raise
-        except RayActorError:
+            failed = self._failed_starts[group.index] = self._failed_starts.get(group.index, 0) + 1
+            if failed > FAILED_STARTS:
+                raise ClusterError(
+                    f"worker group {group.index} failed to start {failed} times in a row: {cause}",
+                    "look at Ray's logs of the Rank actors: memory, a lost node, a library that cannot be loaded",
+                ) from error
             self._restart(group)
             return False
         group.starting = waiting
+        if not waiting:
+            self._failed_starts.pop(group.index, None)
         return not waiting
 
     def _outcome(self, group: _Group, job: StageJob) -> Finished | None:
@@ -155,15 +165,8 @@ class RayWorkers:
         for future in done:
             try:
                 results.append(ray.get(future))
-            except RayActorError as error:
-                self._restart(group)
-                return Finished(group.index, job.stage_id, error=f"worker group lost: {error}", lost=True)
-            except RayTaskError as error:
-                if len(group.ranks) > 1:
-                    self._restart(group)  # the other ranks may wait in a collective for ever
-                else:
-                    group.job, group.futures = None, []
-                return Finished(group.index, job.stage_id, error=_cause(error))
+            except RayError as error:
+                return self._failure(group, job, error)
         if waiting:
             return None
         result = next((r for r in results if r is not None), None)
@@ -172,6 +175,17 @@ class RayWorkers:
         if group.trained >= RECYCLE_AFTER_STAGES:
             self._restart(group)
         return Finished(group.index, job.stage_id, result=result)
+
+    def _failure(self, group: _Group, job: StageJob, error: RayError) -> Finished:
+        cause = _cause(error)
+        # A rank whose partner died sees a broken connection, not a fault of the stage.
+        lost = not isinstance(error, RayTaskError) or (len(group.ranks) > 1 and not isinstance(cause, S3TError))
+        if lost or len(group.ranks) > 1:
+            self._restart(group)  # other ranks may wait in a collective for ever
+        else:
+            group.job, group.futures = None, []
+        message = f"worker group lost: {cause}" if lost else str(cause)
+        return Finished(group.index, job.stage_id, error=message, lost=lost)
 
     def _restart(self, group: _Group) -> None:
         self._end(group)
@@ -207,6 +221,6 @@ def _rank_environment(config: Config) -> dict[str, str]:
     }
 
 
-def _cause(error: RayTaskError) -> str:
-    cause = error.as_instanceof_cause()
-    return str(cause) if isinstance(cause, S3TError) else str(error)
+def _cause(error: RayError) -> BaseException:
+    """What was raised in the actor, or what became of it."""
+    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error

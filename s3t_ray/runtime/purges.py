@@ -25,9 +25,13 @@ def shards_to_purge(deletion: DeletionRow) -> frozenset[int]:
     return shards_hit(deletion) | {HOLDOUT_SHARD}
 
 
+PURGE = "purge "
+"""With which the names of purges begin, among what failed."""
+
+
 def retry_name(shard: int) -> str:
     """Under which the purge of a shard is counted among what failed."""
-    return f"purge {shard}"
+    return f"{PURGE}{shard}"
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,7 @@ class Scheduler:
                 continue
             self._purges.ended(shard)
             self.retries.succeeded(name)
+            self._ledger.forget_failure(self._epoch, name)
             # Not the view that the purge ended with: stages were accepted, or found damaged, since.
             self.views[shard] = view_shard(self._run, shard)
 

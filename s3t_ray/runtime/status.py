@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.runtime.purges import retry_name
 from s3t_ray.runtime.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import ShardView, view_shard
@@ -16,7 +17,14 @@ def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
     """The run's state now. `running`: what a scheduler says that it trains."""
     row = run.row
     views = {shard: view_shard(run, shard) for shard in range(row.shards)}
-    failures = tuple(Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts) for f in run.ledger.failures())
+    # A deletion renames stages: a failure under a name that nobody wants any more is history.
+    current = {name for view in views.values() for name in view.missing}
+    current |= {retry_name(shard) for shard in (HOLDOUT_SHARD, *views)}
+    failures = tuple(
+        Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts)
+        for f in run.ledger.failures()
+        if f.stage_id in current
+    )
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     return Status(

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
 import ray
@@ -161,13 +161,13 @@ class Caretaker:
         self._stop.set()
 
 
-def build(settings: ServiceSettings) -> serve.Application:
-    """The application. Raises ConfigError without tokens, or where no run is."""
+def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
+    """The application (`import_path: s3t_ray.serve.app:build`). Raises ConfigError without tokens, or where no run is."""
+    told = ServiceSettings.model_validate(settings)
     Tokens.from_environment()
-    with Run.open(settings.run) as run:
-        uri = run.location.storage_uri
-        run.row  # its data must have been read  # noqa: B018
-    told = settings.model_copy(update={"run": uri})
+    with Run.open(told.run) as run:
+        told = told.model_copy(update={"run": run.location.storage_uri})
+        _ = run.row  # its data must have been read
     service = serve.deployment(serve.ingress()(Service)).options(
         name="Service",
         num_replicas=settings.replicas,
@@ -181,4 +181,4 @@ def build(settings: ServiceSettings) -> serve.Application:
     if not settings.schedule:
         return service.bind(told)
     caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options={"num_cpus": 0})
-    return service.bind(told, caretaker.bind(uri))
+    return service.bind(told, caretaker.bind(told.run))

@@ -29,7 +29,7 @@ from s3t_ray.serve.membership_report import (
     MembershipAudit,
     NamedRecords,
 )
-from s3t_ray.serve.membership_words import conclusion, finding
+from s3t_ray.serve.membership_words import Groups, conclusion, finding
 from s3t_ray.serve.scores import Attack, Estimate, Lens, RecordLoss, auc, detections, other_lens, own_lens, score
 from s3t_ray.serve.values import Chain
 
@@ -65,26 +65,28 @@ def audit_membership(
             f"none of the {len(chosen.never_seen)} held-out records has anything to predict", "raise task.max_tokens"
         )
 
-    def result(group: Sequence[tuple[int, RecordLoss | None]], lens: Callable[[int], Lens]) -> GroupResult | None:
-        judged = [(loss, lens(shard)) for shard, loss in group if loss is not None]
-        return _compare(judged, never_seen, seed) if judged else None
+    def own(group: Sequence[tuple[int, RecordLoss | None]]) -> GroupResult | None:
+        return _compare(group, lambda shard: own_lens(at[shard], len(models)), never_seen, seed)
 
-    retained = result(losses.retained, lambda shard: own_lens(at[shard], len(models)))
+    def other(group: Sequence[tuple[int, RecordLoss | None]]) -> GroupResult | None:
+        if len(models) == 1:
+            return None
+        return _compare(group, lambda shard: other_lens(at[shard], len(models)), never_seen, seed)
+
+    retained, other_shards = own(losses.retained), other(losses.retained)
     if retained is None:
         raise DataError("none of the retained records has anything to predict", "raise task.max_tokens")
-    other_shards = None
-    if len(models) > 1:
-        other_shards = result(losses.retained, lambda shard: other_lens(at[shard], len(models)))
-    tested = result(losses.named, lambda shard: own_lens(at[shard], len(models)))
+    named_own, named_other = own(losses.named), other(losses.named)
     told = _told(chosen, losses) if records is not None else None
     return MembershipAudit(
-        finding=finding(retained, tested),
-        conclusion=conclusion(retained, other_shards, tested, told),
+        finding=finding(retained, named_own),
+        conclusion=conclusion(Groups(retained, other_shards, named_own, named_other), told),
         models=tuple(AuditedModel(shard=model.shard, depth=len(model.chain), slices=model.slices) for model in models),
         never_seen=len(never_seen),
         retained=retained,
         other_shards=other_shards,
-        named=tested,
+        named=named_own,
+        named_other_shards=named_other,
         named_records=told,
         seed=seed,
     )
@@ -129,8 +131,16 @@ def _with_shards(
     return [(record.shard, loss) for record, loss in zip(asked, losses, strict=True)]
 
 
-def _compare(group: Sequence[tuple[RecordLoss, Lens]], never_seen: Sequence[RecordLoss], seed: int) -> GroupResult:
-    """Every attack on the group, each record against the never-seen ones through its own lens."""
+def _compare(
+    records: Sequence[tuple[int, RecordLoss | None]],
+    lens_of: Callable[[int], Lens],
+    never_seen: Sequence[RecordLoss],
+    seed: int,
+) -> GroupResult | None:
+    """Every attack on the group, each record against the never-seen ones through its own lens; None: nobody left."""
+    group = [(loss, lens_of(shard)) for shard, loss in records if loss is not None]
+    if not group:
+        return None
     tokens = group[0][0].min_k is not None
     results = []
     for attack in Attack if tokens else (Attack.REFERENCE_LOSS,):

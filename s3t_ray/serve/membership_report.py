@@ -110,6 +110,8 @@ class MembershipAudit(Report):
     held-out records are a fair yardstick. None with a single model."""
     named: GroupResult | None
     """The records handed in; None: none were, or none of them could be tested."""
+    named_other_shards: GroupResult | None
+    """The same, each under another shard's model, which never saw it: how far these texts stand out by themselves."""
     named_records: NamedRecords | None
     seed: int
     """Of the samples and the resampling."""

@@ -81,6 +81,8 @@ def _engine(
                 hooks = getattr(module, kind)
                 for key in [key for key in hooks if key not in kept]:
                     del hooks[key]
+            # Parameters that ZeRO 3 saw a module use: it would gather those of old stages in every forward pass.
+            vars(module).get("_external_params", {}).clear()
         # Here ZeRO 3 keeps every engine alive for good, with its optimizer state.
         FWD_MODULE_STACK.clear()
         _PARAMETERS_TO_RELEASE.cache_clear()

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from s3t_ray.config.schema import Task
 from s3t_ray.data.inputs import TeachesNothing, encode
 from s3t_ray.data.slices import Row, read_slice
@@ -23,20 +26,27 @@ from s3t_ray.train.job import SliceInput
 IGNORED = -100
 
 
-@dataclass(frozen=True)
+Tokens = NDArray[np.int32]  # four bytes a token: a stage holds the tokens of all its records
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Item:
     """One record, ready for training."""
 
     id: str
     slice: int  # index of the slice it lies in
     row: int  # its row in the slice file
-    tokens: tuple[int, ...]  # what is fed: everything up to the last token that predicts something
-    targets: tuple[int, ...]  # what each fed position must predict, IGNORED where nothing; classification: one class
+    tokens: Tokens  # what is fed: everything up to the last token that predicts something
+    targets: Tokens  # what each fed position must predict, IGNORED where nothing; classification: one class
+    labelled: int  # positions (classification: records) that the loss counts
 
-    @property
-    def labelled(self) -> int:
-        """Positions (classification: records) that the loss counts."""
-        return sum(target != IGNORED for target in self.targets)
+
+def make_item(record_id: str, slice_index: int, row: int, tokens: Sequence[int], targets: Sequence[int]) -> Item:
+    """The item of one record; its labelled targets are counted once, here."""
+    counted = sum(target != IGNORED for target in targets)
+    return Item(
+        record_id, slice_index, row, np.asarray(tokens, dtype=np.int32), np.asarray(targets, dtype=np.int32), counted
+    )
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,10 @@ def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: Task) -
     try:
         example = encode(record.content, tokenizer, task)
     except TeachesNothing:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
-        return Item(record.id, slice_index, row, (), ())
+        return make_item(record.id, slice_index, row, (), ())
     if example.label is not None:
-        return Item(record.id, slice_index, row, example.input_ids, (example.label,))
+        return make_item(record.id, slice_index, row, example.input_ids, (example.label,))
     # Position t predicts the label at t+1; nothing after the last label is fed.
     targets = example.labels[1:]
     fed = max((index + 1 for index, target in enumerate(targets) if target != IGNORED), default=0)
-    return Item(record.id, slice_index, row, example.input_ids[:fed], targets[:fed])
+    return make_item(record.id, slice_index, row, example.input_ids[:fed], targets[:fed])

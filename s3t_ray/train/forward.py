@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from s3t_ray.train.base import Base
-from s3t_ray.train.examples import IGNORED, Item
+from s3t_ray.train.examples import IGNORED, Item, Tokens
 from s3t_ray.train.loss import summed_cross_entropy
 from s3t_ray.train.split import whole
 
@@ -45,13 +47,13 @@ class Padded:
 def pack_items(items: Sequence[Item], states: Sequence[Tensor] | None, device: torch.device, hidden: int) -> Packed:
     """The row of these items. `states` holds the stored [tokens x D] of each, or None to start from the tokens."""
     lengths = [len(item.tokens) for item in items] or [1]
-    ends = torch.tensor(lengths).cumsum(0).tolist()
+    ends = list(accumulate(lengths))
     segments = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
-    targets = torch.tensor([target for item in items for target in item.targets] or [IGNORED])
+    targets = _joined([item.targets for item in items], IGNORED)
     labelled = (targets != IGNORED).nonzero().squeeze(1)
     tokens_1_T = states_1_T_D = None
     if states is None:
-        tokens_1_T = torch.tensor([[token for item in items for token in item.tokens] or [0]]).to(device)
+        tokens_1_T = _joined([item.tokens for item in items], 0).unsqueeze(0).to(device)
     elif states:
         states_1_T_D = torch.cat(list(states)).unsqueeze(0).to(device)
     else:
@@ -68,11 +70,16 @@ def pack_items(items: Sequence[Item], states: Sequence[Tensor] | None, device: t
 
 def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padded:
     """The rectangle of these items; an empty one has a single token and no class."""
-    rows = [torch.tensor(item.tokens) for item in items] or [torch.tensor([padding])]
+    rows = [_joined([item.tokens], padding) for item in items] or [torch.tensor([padding])]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    classes = torch.tensor([item.targets[0] for item in items], dtype=torch.long)
+    classes = torch.tensor([int(item.targets[0]) for item in items], dtype=torch.long)
     return Padded(tokens.to(device), mask.to(device), classes.to(device))
+
+
+def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:
+    """One row of int64; of no parts, the single value `stand_in`."""
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64)) if parts else torch.tensor([stand_in])
 
 
 class Forward:

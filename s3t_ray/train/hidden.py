@@ -25,7 +25,7 @@ from torch import Tensor
 
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
-from s3t_ray.train.examples import Item, SliceItems, check_sha256
+from s3t_ray.train.examples import Item, SliceItems, check_sha256, make_item
 from s3t_ray.train.job import StageJob
 from s3t_ray.train.manifest import MANIFEST
 from s3t_ray.train.ranks import Group
@@ -100,7 +100,7 @@ class HiddenStore:
             self._store.delete(folder)  # of another recipe
         mine = piece.items[self._group.rank :: self._group.world]
         rounds = -(-len(piece.items) // self._group.world)
-        idle = Item("", piece.input.slice, 0, (0,), (0,))
+        idle = make_item("", piece.input.slice, 0, (0,), (0,))
         tokens = sum(len(item.tokens) for item in mine)
         writers = {
             boundary: _PartWriter(work / self._part_name(boundary, self._group.rank), tokens)
@@ -111,9 +111,10 @@ class HiddenStore:
                 if self._group.any(should_stop()):
                     return False
                 item = mine[turn] if turn < len(mine) else idle
-                if item.tokens or self._group.world > 1:
-                    states = states_of(item if item.tokens else idle)
-                    if item is not idle and item.tokens:
+                empty = item is idle or not len(item.tokens)
+                if not empty or self._group.world > 1:
+                    states = states_of(idle if empty else item)
+                    if not empty:
                         for boundary, writer in writers.items():
                             writer.append(states[boundary])
         finally:

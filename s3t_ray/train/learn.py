@@ -1,7 +1,7 @@
 """The optimizer steps of one stage, from its first or from a checkpoint to its last.
 
 In: an engine, a feeder, the stage's steps. Out: the mean loss of each step. Ends early only with StageStopped (a
-rank was asked to stop) or TrainError (the loss is not finite); both leave no checkpoint behind.
+rank was asked to stop) or TrainError (the loss is not finite).
 """
 
 from __future__ import annotations
@@ -47,25 +47,16 @@ class Learner:
     ) -> tuple[float, ...]:
         """Do every step that a checkpoint does not already hold; the mean loss per labelled token of each step."""
         losses = self._resume(job, engine)
-        try:
-            for number in range(len(losses), len(steps)):
-                began = perf_counter()
-                self.poll(job, should_stop)
-                losses.append(self._step(job, place, engine, feeder, number, steps))
-                if self._group.rank == 0:
-                    speed = steps[number].tokens / (perf_counter() - began)
-                    on_progress(Progress(job.stage_id, number + 1, len(steps), losses[-1], speed))
-                self._keep(job, engine, losses, len(steps))
-            self.poll(job, should_stop)
-        except (StageStopped, TrainError):
-            self.forget(job)
-            raise
+        for number in range(len(losses), len(steps)):
+            began = perf_counter()
+            self._poll(job, should_stop)
+            losses.append(self._step(job, place, engine, feeder, number, steps))
+            if self._group.rank == 0:
+                speed = steps[number].tokens / (perf_counter() - began)
+                on_progress(Progress(job.stage_id, number + 1, len(steps), losses[-1], speed))
+            self._keep(job, engine, losses, len(steps))
+        self._poll(job, should_stop)
         return tuple(losses)
-
-    def poll(self, job: StageJob, should_stop: ShouldStop) -> None:
-        """End the stage on every rank if one was asked to."""
-        if self._group.any(should_stop()):
-            raise StageStopped(job.stage_id)
 
     def forget(self, job: StageJob) -> None:
         """Erase the stage's checkpoints."""
@@ -93,6 +84,11 @@ class Learner:
                 "lower optimizer.lr, raise optimizer.warmup, or set optimizer.grad_clip",
             )
         return loss
+
+    def _poll(self, job: StageJob, should_stop: ShouldStop) -> None:
+        """End the stage on every rank if one was asked to."""
+        if self._group.any(should_stop()):
+            raise StageStopped(job.stage_id)
 
     def _resume(self, job: StageJob, engine: StageEngine) -> list[float]:
         if not self._config.engine.checkpoint_steps:

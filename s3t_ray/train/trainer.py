@@ -62,7 +62,7 @@ class Trainer:
         make_deterministic(config.engine.threads)
         self._group = join(rank, world, init_method, config.workers.gpus_per_rank)
         start_communication()
-        self.stages_trained = 0  # DeepSpeed keeps about 1 MB an engine: recycle the process after some
+        self.stages_trained = 0  # for whoever wants to recycle a process after so many; memory stays flat
         self._config = config
         self._store = store
         self._scratch = scratch
@@ -81,8 +81,18 @@ class Trainer:
         `on_progress` is called after each step on rank 0; `should_stop` is polled before each on every rank, and
         one rank's True ends the stage on all with StageStopped. TrainError, StoreError: nothing was published.
         """
-        started = perf_counter()
         make_deterministic(self._config.engine.threads)
+        try:
+            published = self._train(job, on_progress, should_stop)
+        except (StageStopped, TrainError):
+            self._learner.forget(job)
+            raise
+        self._learner.forget(job)
+        self.stages_trained += 1
+        return published
+
+    def _train(self, job: StageJob, on_progress: OnProgress, should_stop: ShouldStop) -> StageResult:
+        started = perf_counter()
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="stage-", dir=self._scratch) as folder:
             parents = load_parents(self._store, job, self._names_above(job.depth))
@@ -92,11 +102,8 @@ class Trainer:
             ]
             states = self._entering_states(job, slices, Path(folder), should_stop)
             trained = self._run(job, parents, to_learn(slices), states, on_progress, should_stop)
-        self.stages_trained += 1
         seconds = perf_counter() - started
-        published = publish_stage(self._store, job, self._config, self._grouped, trained, seconds, self._group)
-        self._learner.forget(job)
-        return published
+        return publish_stage(self._store, job, self._config, self._grouped, trained, seconds, self._group)
 
     def _names_above(self, depth: int) -> list[str]:
         """Names of the adapter tensors of all layer groups above the one at `depth`."""

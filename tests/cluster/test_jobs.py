@@ -195,9 +195,7 @@ def test_a_deletion_over_http_from_receipt_to_certificate(service: tuple[int, st
     assert again.json()["repeated"] and again.json()["request_id"] == accepted.json()["request_id"]
     where = accepted.headers["location"]
     wait_for("restoration", lambda: deletions.ask("GET", where).json()["state"] == "restored")
-    certificate = verify_certificate(
-        deletions.ask("GET", f"{where}/certificate").text, trained.run.keys.public_key_pem
-    )
+    certificate = verify_certificate(deletions.ask("GET", f"{where}/certificate").text, trained.run.keys.public_key_pem)
     assert certificate.facts.records == 5
     wait_for("the healed model", lambda: model.ask("GET", "/healthz").json()["depths"] == [2, 2])
 

@@ -34,5 +34,5 @@ def folder(quick: Path) -> Path:
 def processes() -> ForkServerContext:
     """Processes forked from one that has the imports done and nothing open."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.runtime.crash", "tests.faults.runtime.deleters"])
+    context.set_forkserver_preload(["tests.faults.runtime.sample", "tests.faults.runtime.deleters"])
     return context

@@ -132,8 +132,6 @@ class LoraWorkers(FakeWorkers):
             versions={},
             machine={},
         )
-        self._store.publish(
-            stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST
-        )
+        self._store.publish(stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST)
         self.trained.append(job)
         return StageResult(job.stage_id, digests[ADAPTER_FILE], 0, 0, 0, None, None, 0.0)

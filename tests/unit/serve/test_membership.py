@@ -152,6 +152,8 @@ def test_a_person_shows_before_the_deletion_and_no_more_after_it(story: Story) -
     assert not story.before.unexplained  # she is retained, so it is to be expected
     assert story.after.named is not None
     assert story.after.named.auc.low < 0.5 < story.after.named.auc.high
+    assert story.before.named_other_shards is not None
+    assert story.before.named_other_shards.auc.low < 0.5  # under the model that never saw her
     assert story.after.named.auc.high < story.after.retained.auc.low
     assert story.after.finding is Finding.AS_NEVER_SEEN
 
@@ -160,6 +162,7 @@ def test_after_the_deletion_the_audit_is_that_of_a_run_that_never_saw_her(story:
     assert story.after.named == story.never.named
     assert story.after.retained == story.never.retained
     assert story.after.other_shards == story.never.other_shards
+    assert story.after.named_other_shards == story.never.named_other_shards
     assert story.after.finding == story.never.finding
 
 
@@ -188,7 +191,7 @@ def test_records_of_a_dead_shard_have_no_model_to_ask(story: Story, tmp_path: Pa
     handed_in = write(tmp_path / "ann.jsonl", [record for record in DATA if record["subject"] == ANN])
     audit = audit_membership(run, records=handed_in)
     assert [model.shard for model in audit.models] == [1 - shard]
-    assert audit.other_shards is None  # a single model: the base model is the reference
+    assert audit.other_shards is audit.named_other_shards is None  # a single model: the base model is the reference
     assert audit.retained.auc.low > 0.8
     assert audit.named is None and audit.named_records is not None
     assert audit.named_records.no_model == 6

@@ -10,7 +10,7 @@ import torch
 from s3t_ray.config.schema import Config
 from s3t_ray.train import loss as loss_module
 from s3t_ray.train.base import load_base
-from s3t_ray.train.examples import IGNORED, Item
+from s3t_ray.train.examples import IGNORED, Item, make_item
 from s3t_ray.train.forward import Forward, pack_items
 from s3t_ray.train.loss import summed_cross_entropy
 from tests.tiny import tiny_llama
@@ -61,7 +61,7 @@ def items() -> list[Item]:
     for number, length in enumerate((9, 1, 30, 4)):
         tokens = torch.randint(3, 300, (length + 1,), generator=generator).tolist()
         targets = [IGNORED if index % 3 == 1 else token for index, token in enumerate(tokens[1:])]
-        made.append(Item(str(number), 0, number, tuple(tokens[:-1]), tuple(targets)))
+        made.append(make_item(str(number), 0, number, tokens[:-1], targets))
     return made
 
 

@@ -1,0 +1,16 @@
+"""Durable deletions a second against the floors of the machine, and a run in service while records are deleted.
+
+    python benchmarks/deletion_throughput.py                  # some minutes
+    python benchmarks/deletion_throughput.py --live-shards 0  # receipts only
+
+Writes benchmarks/results/deletion_throughput.json; `--help` lists the sizes. On a cluster: jobs/deletion_benchmark.py.
+"""
+
+import sys
+from pathlib import Path
+
+from s3t_ray.bench.deletion import main
+
+if __name__ == "__main__":
+    out = Path(__file__).with_name("results") / "deletion_throughput.json"
+    sys.exit(main(["--out", str(out), *sys.argv[1:]]))

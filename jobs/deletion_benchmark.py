@@ -1,0 +1,14 @@
+"""The deletion benchmark as a Ray job: durable deletions a second, and a run in service meanwhile.
+
+    ray job submit --working-dir . -- python jobs/deletion_benchmark.py --live-shards 64 --folder /shared/bench
+
+`--folder` must be on a disk that all nodes share. The tables are in the job's log; `--out` names the
+JSON. Nothing is left behind in the folder.
+"""
+
+import sys
+
+from s3t_ray.bench.deletion import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,53 @@
+"""A seeded sample of the crash harness's points, for the test suite. Runs in a process of its own: forks need
+one without threads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.faults.runtime import crash
+from tests.faults.runtime.crash import Crashes, Point, Verdict, quick_folder
+
+RESTART_STEPS = 700
+"""A restart has about as many durable steps; one that has fewer simply ends."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How many points to strike at, by what happens there."""
+
+    seed: int
+    killed: int
+    killed_twice: int
+    full: int
+
+
+def killed(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
+    return crashes.judge(point)
+
+
+def killed_twice(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
+    return crashes.judge(point, again=dice.randrange(RESTART_STEPS))
+
+
+def full(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
+    return crashes.judge_full(point, dice.choice([crash.STORAGE_FULL, crash.ALL_FULL]))
+
+
+def verdicts_on(sample: Sample) -> dict[str, list[Verdict]]:
+    """Verdicts by what happened."""
+    dice = random.Random(sample.seed)
+    judges: list[tuple[Callable[[Crashes, Point, random.Random], Verdict], int]] = [
+        (killed, sample.killed),
+        (killed_twice, sample.killed_twice),
+        (full, sample.full),
+    ]
+    with quick_folder() as folder:
+        crashes = Crashes(folder)
+        crashes.prepare()
+        return {
+            judge.__name__: [judge(crashes, point, dice) for point in dice.sample(crashes.points, count)]
+            for judge, count in judges
+        }

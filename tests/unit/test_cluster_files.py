@@ -1,0 +1,189 @@
+"""The files in cluster/: against schemas, against one another, and against what the code and the docs say.
+
+KubeRay's manifests are checked against `cluster/kuberay/schema.json`, which is ours and covers the fields they use;
+the launcher's YAML against the schema that Ray ships. No cluster is started here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+MANIFESTS = ("raycluster", "rayjob", "rayservice")
+LAUNCHERS = ("aws", "gcp")
+
+
+@cache
+def kuberay_schema() -> Any:
+    return json.loads((CLUSTER / "kuberay" / "schema.json").read_text())
+
+
+@cache
+def launcher_schema() -> Any:
+    ray = find_spec("ray")
+    assert ray is not None and ray.origin is not None
+    return json.loads((Path(ray.origin).parent / "autoscaler" / "ray-schema.json").read_text())
+
+
+def manifest(name: str) -> Any:
+    return yaml.safe_load((CLUSTER / "kuberay" / f"{name}.yaml").read_text())
+
+
+def ray_cluster(document: Any) -> Any:
+    spec = document["spec"]
+    return spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+
+
+def pods(document: Any) -> list[Any]:
+    cluster = ray_cluster(document)
+    return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+def containers(document: Any) -> Iterator[tuple[Any, Any]]:
+    for pod in pods(document):
+        for container in (*pod["initContainers"], *pod["containers"]):
+            yield pod, container
+
+
+def test_the_schemas_are_schemas() -> None:
+    jsonschema.Draft202012Validator.check_schema(kuberay_schema())
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_fits_the_fields_that_it_may_use(name: str) -> None:
+    jsonschema.validate(manifest(name), kuberay_schema())
+
+
+def _misspell(document: Any) -> None:
+    cluster = ray_cluster(document)
+    cluster["headGroupSpecs"] = cluster.pop("headGroupSpec")
+
+
+def _no_token(document: Any) -> None:
+    ray_cluster(document)["authOptions"]["mode"] = "disabled"
+
+
+def _number_parameter(document: Any) -> None:
+    ray_cluster(document)["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+
+
+def _no_tag(document: Any) -> None:
+    pods(document)[0]["containers"][0]["image"] = "registry.example.com/s3t-ray"
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+@pytest.mark.parametrize("spoil", [_misspell, _no_token, _number_parameter, _no_tag])
+def test_a_spoiled_manifest_does_not(name: str, spoil: Callable[[Any], None]) -> None:
+    document = copy.deepcopy(manifest(name))
+    spoil(document)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, kuberay_schema())
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_mounts_what_it_declares_and_holds_no_secret(name: str) -> None:
+    document = manifest(name)
+    for pod, container in containers(document):
+        declared = {volume["name"] for volume in pod["volumes"]}
+        assert {mount["name"] for mount in container.get("volumeMounts", ())} <= declared
+        for variable in container.get("env", ()):
+            secret = any(word in variable["name"] for word in ("TOKEN", "PASSWORD", "SECRET", "KEY"))
+            assert ("valueFrom" in variable) == secret, variable["name"]
+    assert len({container["image"] for _, container in containers(document)}) == 1
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_every_node_of_a_manifest_has_the_same_world(name: str) -> None:
+    head, *workers = pods(manifest(name))
+    for worker in workers:
+        for field in ("env", "envFrom", "volumeMounts"):
+            assert worker["containers"][0][field] == head["containers"][0][field]
+        for field in ("serviceAccountName", "securityContext", "initContainers", "volumes"):
+            assert worker[field] == head[field]
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_what_a_manifest_needs_is_explained(name: str) -> None:
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    document = manifest(name)
+    named = {
+        v["persistentVolumeClaim"]["claimName"]
+        for p in pods(document)
+        for v in p["volumes"]
+        if len(v) == 2 and "persistentVolumeClaim" in v
+    }
+    named |= {v["secret"]["secretName"] for p in pods(document) for v in p["volumes"] if "secret" in v}
+    named |= {v["configMap"]["name"] for p in pods(document) for v in p["volumes"] if "configMap" in v}
+    named |= {source["secretRef"]["name"] for _, c in containers(document) for source in c.get("envFrom", ())}
+    named |= {
+        v["valueFrom"]["secretKeyRef"]["name"]
+        for _, c in containers(document)
+        for v in c.get("env", ())
+        if "valueFrom" in v
+    }
+    assert len(named) >= 4
+    assert {name for name in named if f"{name}" not in text} == set()
+
+
+def test_the_versions_are_those_of_the_constraints() -> None:
+    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    assert {ray_cluster(manifest(name))["rayVersion"] for name in MANIFESTS} == {pins["ray"]}
+
+
+def test_the_job_runs_a_script_of_ours() -> None:
+    command, script, *_ = manifest("rayjob")["spec"]["entrypoint"].split()
+    assert command == "python" and script.startswith("/app/")
+    assert (ROOT / script.removeprefix("/app/")).is_file()
+
+
+def test_the_service_deploys_an_application_of_ours() -> None:
+    from s3t_ray.serve.app import ServiceSettings, build
+
+    serving = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
+    (application,) = serving["applications"]
+    assert application["import_path"] == f"{build.__module__}:{build.__name__}"
+    assert ServiceSettings.model_validate(application["args"]).replicas == 2
+    head = pods(manifest("rayservice"))[0]["containers"][0]
+    assert {"S3T_SERVE_TOKEN", "S3T_DELETE_TOKEN"} <= {variable["name"] for variable in head["env"]}
+    assert serving["http_options"]["port"] in {port["containerPort"] for port in head["ports"]}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_launcher_file_fits_rays_own_schema(name: str) -> None:
+    document = yaml.safe_load((CLUSTER / "ray-up" / f"{name}.yaml").read_text())
+    jsonschema.validate(document, launcher_schema())
+    assert document["head_node_type"] in document["available_node_types"]
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert "RAY_AUTH_MODE=token" in " ".join(document[commands])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "head_node": "head"}, launcher_schema())
+
+
+def test_the_slurm_script_is_a_script() -> None:
+    subprocess.run(["bash", "-n", CLUSTER / "slurm.sh"], check=True, timeout=60)
+
+
+def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert "*" in lines
+    copied = {
+        word.removeprefix("./")
+        for line in (CLUSTER / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY")
+        for word in line.split()[1:-1]
+    }
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
