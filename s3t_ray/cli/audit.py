@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "$ s3t audit runs/alpaca\n"
         "$ s3t audit runs/alpaca --full\n"
+        "$ s3t audit runs/alpaca --records handed-in.jsonl\n"
         "$ s3t audit runs/alpaca --certificate deletion.json --json"
     )(audit)
 
@@ -30,6 +31,14 @@ def audit(
     replay: Annotated[
         int | None,
         typer.Option("--replay", min=0, metavar="N", help=f"Live stages to train again; with --full {FULL_REPLAY}."),
+    ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            "--records",
+            metavar="FILE",
+            help="Records as in the run's data, to measure how well their membership shows; a deleted person's, say.",
+        ),
     ] = None,
     certificates: Annotated[
         list[Path] | None,
@@ -44,8 +53,9 @@ def audit(
     earlier, given by --certificate, also find a run that was taken back as
     a whole to an earlier moment. Membership is measured, and proves nothing.
     """
-    from s3t_ray.cli.output import note, print_document, print_json, stderr_console, stdout_console
+    from s3t_ray.cli.output import note, print_json, stderr_console, stdout_console
     from s3t_ray.cli.progress import progress
+    from s3t_ray.cli.show_membership import membership_view
     from s3t_ray.cli.show_proof import FullAudit, audit_view
     from s3t_ray.cli.show_status import glyphs
     from s3t_ray.cli.words import plural
@@ -54,21 +64,22 @@ def audit(
 
     count = replay if replay is not None else FULL_REPLAY if full else 0
     known = [text for path in certificates or () for text in _lines(path)]
-    membership = None
+    membership = unmeasured = None
     with Run.open(run) as opened, progress(stderr_console()) as display:
         report = audit_run(opened, replay=count, known=known, address=address, watch=display.note)
-        if full:
+        if full or records is not None:
             from s3t_ray.serve.membership import audit_membership
 
             try:
-                membership = audit_membership(opened, watch=display.note)
+                membership = audit_membership(opened, records=records, watch=display.note)
             except S3TError as error:  # no held-out records, no live model: the audit stands without it
+                unmeasured = error
                 note(f"membership was not measured: {error.problem}")
     if not json:
         console = stdout_console()
         console.print(audit_view(report, glyphs(console)))
         if membership is not None:
-            print_document(f"membership: {membership.conclusion}")
+            console.print(membership_view(membership))
     else:
         print_json(report if membership is None else FullAudit(**dict(report), membership=membership))
     if not report.ok:
@@ -77,6 +88,8 @@ def audit(
             f"{len(report.replayed)} replayed stages differ",
             "keep this report and the run as it is; each problem names what to look at",
         )
+    if unmeasured is not None and records is not None:
+        raise unmeasured  # it was asked for by name
 
 
 def _lines(path: Path) -> list[str]:

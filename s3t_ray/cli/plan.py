@@ -51,8 +51,8 @@ def plan(
     from s3t_ray.plan.overview import plan_overview
 
     resolved = load_config(config, overrides or ())
-    shape = _shape(resolved)
-    data = _data(resolved, records, tokens_per_record, labelled_share)
+    shape = model_shape(resolved)
+    data = data_size(resolved, records, tokens_per_record, labelled_share)
     overview = plan_overview(resolved, data.records, data.tokens_per_record, data.labelled_share, shape)
     report = plan_report(overview, data)
     if json:
@@ -62,7 +62,7 @@ def plan(
         console.print(plan_view(report, glyphs(console)))
 
 
-def _shape(config: Config) -> ModelShape:
+def model_shape(config: Config) -> ModelShape:
     """Sizes of the base, from the config or the model's folder. Raises ConfigError: neither has them."""
     from pathlib import Path
 
@@ -79,7 +79,7 @@ def _shape(config: Config) -> ModelShape:
     return read_shape(folder)
 
 
-def _data(
+def data_size(
     config: Config, records: int | None, tokens_per_record: float | None, labelled_share: float | None
 ) -> PlanData:
     """The size of the data: from the options, and what they leave open from the data itself."""

@@ -45,7 +45,8 @@ def serve(
     with connected(address):
         from ray import serve as ray_serve
 
-        from s3t_ray.serve.app import ServiceSettings, build
+        from s3t_ray.serve.app import build
+        from s3t_ray.serve.settings import ServiceSettings
 
         application = build(ServiceSettings(run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule))
         tls = {} if tls_key is None else {"ssl_keyfile": tls_key, "ssl_certfile": tls_cert}

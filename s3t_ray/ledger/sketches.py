@@ -7,8 +7,9 @@ its table. Out: id HMACs of records whose estimated Jaccard likeness reaches a t
 
 The estimate's standard error is at most sqrt(j (1 - j) / permutations): 0.05 at 0.8 with 64. Bands
 are chosen so that a pair at the threshold meets in one of them with 99% probability, one that is
-more alike all but certainly. Measured: about 370 bytes of the ledger a record with 64 permutations
-and 12 bands. Everything here goes when the record's deletion is purged.
+more alike all but certainly. Measured (benchmarks/closure.py), with 64 permutations and 12 bands: 380
+bytes of the ledger a record, 0.07 ms to write them and 0.2 ms to sketch it; 0.9 ms to look one up.
+Everything here goes when the record's deletion is purged.
 """
 
 from __future__ import annotations
@@ -65,16 +66,15 @@ def read(connection: Connection) -> Sketching | None:
 
 def add(connection: Connection, sketching: Sketching, entries: Sequence[RecordEntry], first: int) -> None:
     """Add the sketches of one batch; its records are numbered from `first`."""
-    sketches: list[dict[str, object]] = []
-    bands: list[dict[str, int]] = []
-    for number, entry in enumerate(entries, start=first):
-        if entry.signature is not None:
-            sketches.append({"record": number, "id_hmac": entry.id_hmac, "signature": entry.signature})
-            bands += [{"key": key, "record": number} for key in band_keys(entry.signature, sketching)]
-    if sketches:
-        connection.execute(insert(SKETCHES), sketches)
-        # Keys are hashes, so rows fall all over the index; in order they at least share pages.
-        connection.execute(insert(BANDS), sorted(bands, key=lambda row: row["key"]))
+    sketched = [(number, entry.id_hmac, entry.signature) for number, entry in enumerate(entries, start=first)]
+    bands = [(key, number) for number, _, signature in sketched for key in band_keys(signature or b"", sketching)]
+    # In the driver's own SQL, as in `pieces`: there are a dozen rows a record.
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    connection.exec_driver_sql(
+        f"INSERT INTO s3t_sketches (record, id_hmac, signature) VALUES ({mark}, {mark}, {mark})", sketched
+    )
+    # Keys are hashes, so rows fall all over the index; in order they at least share pages.
+    connection.exec_driver_sql(f"INSERT INTO s3t_bands (key, record) VALUES ({mark}, {mark})", sorted(bands))
 
 
 def remove(connection: Connection, ids: Sequence[bytes]) -> None:

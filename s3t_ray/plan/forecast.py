@@ -11,6 +11,7 @@ dead when each of its sequences has lost its first slice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from math import sqrt
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from s3t_ray.errors import ConfigError
 from s3t_ray.plan.orders_greedy import check_probabilities
-from s3t_ray.plan.survival import MOST_SLICES, hit_distribution, surviving_depths
+from s3t_ray.plan.survival import MOST_SLICES, hit_distributions, surviving_depths
 
 Orders = Sequence[Sequence[int]]
 
@@ -126,17 +127,35 @@ def mean_depth_after(
     Exact up to L = 16, over all sets of slices that may be hit; a simulation above. `probabilities`
     are those of the slices given that the deletion falls in this shard (default: all equal).
     """
+    return mean_depths(orders, [deletions], probabilities, trials, seed)[0]
+
+
+def mean_depths(
+    orders: Orders,
+    deletions: Sequence[int],
+    probabilities: Sequence[float] | None = None,
+    trials: int = 20_000,
+    seed: int = 0,
+) -> tuple[Estimate, ...]:
+    """`mean_depth_after` for several numbers of deletions at once."""
     slices = len(orders[0])
     if slices <= MOST_SLICES:
-        chance_D = hit_distribution(check_probabilities(slices, probabilities), deletions)
-        return Estimate(float(chance_D @ surviving_depths(orders, slices)[::-1]), 0.0)
+        most = max(deletions, default=0)
+        depths_D = surviving_depths(orders, slices)[::-1]
+        chances_D = islice(hit_distributions(check_probabilities(slices, probabilities)), most + 1)
+        exact = [Estimate(float(chance_D @ depths_D), 0.0) for chance_D in chances_D]
+        return tuple(exact[number] for number in deletions)
     chances = _flat_probabilities([orders], None if probabilities is None else [probabilities])
     random = np.random.default_rng(seed)
-    alive_NS = first_hit_times(chances, trials, random) > deletions
-    depth_N = np.zeros(trials)
-    for order in orders:
-        np.maximum(depth_N, np.logical_and.accumulate(alive_NS[:, list(order)], axis=1).sum(axis=1), out=depth_N)
-    return Estimate(float(depth_N.mean()), float(depth_N.std(ddof=1) / sqrt(trials)))
+    times_NS = first_hit_times(chances, trials, random)
+    found = []
+    for number in deletions:
+        alive_NS = times_NS > number
+        depth_N = np.zeros(trials)
+        for order in orders:
+            np.maximum(depth_N, np.logical_and.accumulate(alive_NS[:, list(order)], axis=1).sum(axis=1), out=depth_N)
+        found.append(Estimate(float(depth_N.mean()), float(depth_N.std(ddof=1) / sqrt(trials))))
+    return tuple(found)
 
 
 def most_depth_after(slices: int, deletions: int, probabilities: Sequence[float] | None = None) -> float:

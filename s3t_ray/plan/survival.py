@@ -10,7 +10,8 @@ than a table can hold rather than approximate silently.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -57,16 +58,21 @@ def hit_distribution(probabilities: Sequence[float], deletions: int) -> np.ndarr
     `probabilities` are those of each slice, given that the deletion falls in this shard; they sum
     to 1. A slice may be hit more than once.
     """
+    return next(islice(hit_distributions(probabilities), deletions, None))
+
+
+def hit_distributions(probabilities: Sequence[float]) -> Iterator[np.ndarray]:
+    """`hit_distribution` for 0, 1, 2, ... deletions, without end."""
     check_table_fits(len(probabilities))
     chance_D = np.zeros(2 ** len(probabilities))
     chance_D[0] = 1.0
-    for _ in range(deletions):
+    while True:
+        yield chance_D
         after_D = np.zeros_like(chance_D)
         for bit, probability in enumerate(probabilities):
             without, with_bit = _halves(chance_D, bit)
             _halves(after_D, bit)[1][...] += probability * (without + with_bit)
         chance_D = after_D
-    return chance_D
 
 
 def uniform_weights(slices: int) -> np.ndarray:

@@ -6,17 +6,20 @@ again; what it was training is reported as lost, and the scheduler decides what 
 
 from __future__ import annotations
 
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, S3TError
+from s3t_ray.runtime.cluster import actor_name
 from s3t_ray.runtime.reports import RunningStage
 from s3t_ray.runtime.resources import bundles
 from s3t_ray.runtime.worker import Rank
@@ -51,6 +54,10 @@ class RayWorkers:
         self._yaml = dump_config(config)
         self._base = base
         self._failed_starts: dict[int, int] = {}
+        self._name = actor_name("group", config.storage.uri)
+        self._token = secrets.token_hex(4)
+        self._started = 0
+        self._end_orphans()
         self._groups = {index: self._start(index) for index in range(count)}
 
     def free(self) -> tuple[int, ...]:
@@ -117,7 +124,12 @@ class RayWorkers:
 
     def _start(self, index: int) -> _Group:
         config = self._config
-        placement = placement_group(bundles(config), strategy=config.workers.strategy.upper())
+        self._started += 1
+        placement = placement_group(
+            bundles(config),
+            strategy=config.workers.strategy.upper(),
+            name=f"{self._name}-{self._token}-{self._started}",
+        )
         actor = ray.remote(concurrency_groups={"control": 4})(Rank)
         ranks = [
             actor.options(
@@ -133,6 +145,13 @@ class RayWorkers:
         return _Group(
             index, placement, [_Handle(rank) for rank in ranks], [rank.start.remote(meeting) for rank in ranks]
         )
+
+    def _end_orphans(self) -> None:
+        """End the groups of a scheduler that died: Ray keeps their room, and at times their ranks."""
+        for group in ray.util.placement_group_table().values():
+            if group["name"].startswith(f"{self._name}-") and group["state"] != "REMOVED":
+                with suppress(ValueError):  # gone meanwhile
+                    remove_placement_group(get_placement_group(group["name"]))
 
     def _ready(self, group: _Group) -> bool:
         """True once every rank has loaded the base. One that cannot start is an error, one that dies starts again."""

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, cast
 
 import ray
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
 from ray import serve
 from ray.exceptions import RayActorError
 
@@ -31,6 +30,7 @@ from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.guard import Guard
 from s3t_ray.serve.http import make_app
 from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.serve.settings import ServiceSettings
 from s3t_ray.serve.tokens import Tokens
 from s3t_ray.serve.values import Completion, Ended, Live, Piece, Started, Wish
 
@@ -44,27 +44,10 @@ CONTROL_THREADS = 8
 _log = logging.getLogger(__name__)
 
 
-class ServiceSettings(BaseModel):
-    """Arguments of the application: those of `jobs/serve.py`, or `args` in a Serve config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    run: str
-    """Storage URI of the run."""
-    replicas: PositiveInt = 1
-    """Copies of the model."""
-    cpus: PositiveInt = 1
-    """CPU cores, and threads, of a copy."""
-    gpus: NonNegativeFloat | None = None
-    """GPUs of a copy; None: one if the run trains on GPUs, else none."""
-    schedule: bool = True
-    """Keep a scheduler for the run, which carries deletions to their end. False: another one does."""
-
-
 class Service:
     """One Serve replica: HTTP on this side, a model of its own on the other (see `http.Backend`)."""
 
-    async def __init__(self, settings: ServiceSettings, *_with: object) -> None:
+    async def __init__(self, settings: ServiceSettings, *_with: object) -> None:  # type: ignore[misc]  # Serve awaits it
         self._tokens = Tokens.from_environment()
         self._run = Run.open(settings.run)
         self._check_keys()
@@ -162,7 +145,7 @@ class Caretaker:
 
 
 def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
-    """The application (`import_path: s3t_ray.serve.app:build`). Raises ConfigError without tokens, or where no run is."""
+    """The application, for `import_path: s3t_ray.serve.app:build`. Raises ConfigError: no tokens, or no run there."""
     told = ServiceSettings.model_validate(settings)
     Tokens.from_environment()
     with Run.open(told.run) as run:
@@ -170,7 +153,7 @@ def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application
         _ = run.row  # its data must have been read
     service = serve.deployment(serve.ingress()(Service)).options(
         name="Service",
-        num_replicas=settings.replicas,
+        num_replicas=told.replicas,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=QUEUED,
         ray_actor_options={"num_cpus": 0},
@@ -178,7 +161,7 @@ def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application
         health_check_timeout_s=2 * HEALTH_SECONDS,
         graceful_shutdown_timeout_s=10,
     )
-    if not settings.schedule:
+    if not told.schedule:
         return service.bind(told)
     caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options={"num_cpus": 0})
     return service.bind(told, caretaker.bind(told.run))

@@ -76,6 +76,8 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
 
     Raises DataError: missing, empty or malformed, or an id that stands twice.
     """
+    if not path.is_file():  # a name that is no file would be looked for on a hub
+        raise DataError(f"{path}: no such file", "give a file of records in the format of the run's data")
     changes = {"path": str(path), "format": "auto", "holdout_path": None, "on_malformed": "refuse"}
     named = tuple(read_records(run.config.data.model_copy(update=changes), run.config.task))
     repeated = [name for name, times in Counter(record.id for record in named).items() if times > 1]

@@ -16,6 +16,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+from transformers.utils import logging
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, TrainError
@@ -45,6 +46,9 @@ def precision_dtype(config: Config) -> torch.dtype:
 
 def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     """Load the base in `folder` for this config; ConfigError if they do not fit each other."""
+    # Its load report and progress bars would fill a worker's log.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     shape = AutoConfig.from_pretrained(folder)
     family = family_of(shape.model_type, config)
     layers = shape.num_hidden_layers
@@ -56,8 +60,17 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     fresh: dict[str, torch.Size] = {}
     if family.task == "classification":
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=len(config.task.labels), output_loading_info=True, **arguments
+            folder,
+            num_labels=len(config.task.labels),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
         )
+        if report["mismatched_keys"] or not report["missing_keys"]:
+            raise ConfigError(
+                f"{config.model.path} already has a classification head, learned from data that no deletion reaches",
+                "use the encoder it was made from, without a head: each stage trains a head of its own",
+            )
         fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
     else:
         model = AutoModelForCausalLM.from_pretrained(folder, **arguments)

@@ -79,8 +79,8 @@ class HiddenStore:
         self._group = group
 
     def has(self, job: StageJob, piece: SliceItems) -> bool:
-        """Whether usable states of this slice are stored."""
-        return self._manifest(job, piece) is not None
+        """Whether every rank sees usable states of this slice (another group may be storing them just now)."""
+        return not self._group.any(self._manifest(job, piece) is None)
 
     def make(
         self,
@@ -90,14 +90,17 @@ class HiddenStore:
         work: Path,
         should_stop: Callable[[], bool],
     ) -> bool:
-        """Compute and publish the states of a slice; False if a rank was asked to stop (nothing is published).
+        """Have the states of a slice in the store; False if a rank was asked to stop (nothing is published).
 
         `states_of` returns the states [tokens x D] of one record by boundary; every rank calls it equally
-        often, because it may be collective.
+        often, because it may be collective. Two groups at work on one slice store the same bytes.
         """
+        if self.has(job, piece):
+            return True
         folder = self._folder(job, piece)
-        if self._group.rank == 0 and self._store.exists(f"{folder}/{MANIFEST}"):
-            self._store.delete(folder)  # of another recipe
+        stored = self._group.rank == 0 and self._store.exists(f"{folder}/{MANIFEST}")
+        if stored and self._manifest(job, piece) is None:
+            self._store.delete(folder)  # of another recipe, so of no use to any group
         mine = piece.items[self._group.rank :: self._group.world]
         rounds = -(-len(piece.items) // self._group.world)
         idle = make_item("", piece.input.slice, 0, (0,), (0,))
@@ -120,6 +123,8 @@ class HiddenStore:
         finally:
             for writer in writers.values():
                 writer.close()
+        if self._group.any(should_stop()):
+            return False
         self._upload(job, piece, folder, writers)
         return True
 

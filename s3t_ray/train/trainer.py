@@ -119,15 +119,14 @@ class Trainer:
         boundary = self._grouped.lowest_layer(job.depth)
         if self._config.engine.hidden_states == "recompute" or boundary == 0:
             return None
-        missing = [piece for piece in slices if not self._hidden.has(job, piece)]
-        if missing:
+        if not all(self._hidden.has(job, piece) for piece in slices):  # a list: each question is asked of all ranks
             with inference(self._base.model, self._boundary_states, self._config) as compute:
 
                 def states_of(item: Item) -> dict[int, Tensor]:
                     alone = pack_items([item], None, self._group.device, 0)
                     return dict(zip(self._boundaries, compute(alone), strict=True))
 
-                for piece in missing:
+                for piece in slices:
                     if not self._hidden.make(job, piece, states_of, work, should_stop):
                         raise StageStopped(job.stage_id)
         return {piece.input.slice: self._hidden.open(job, piece, boundary, work / "cache") for piece in slices}

@@ -48,7 +48,8 @@ class Raylets:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.token = secrets.token_hex(32)
-        self.port, self.dashboard, self.metrics = free_port(), free_port(), free_port()
+        self.port, self.dashboard = free_port(), free_port()
+        self.metrics: list[int] = []  # port of each node
         # Short: the path of a socket in it has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="s3t-ray-"))
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -73,10 +74,10 @@ class Raylets:
 
     def start_head(self) -> None:
         head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
-        self._start(*head, f"--metrics-export-port={self.metrics}")
+        self._start(*head)
 
     def start_raylet(self) -> subprocess.Popen[bytes]:
-        return self._start(f"--address={self.address}", f"--metrics-export-port={free_port()}")
+        return self._start(f"--address={self.address}")
 
     def submit(self, *entrypoint: str, wait: bool = True, token: str | None = None) -> subprocess.CompletedProcess[str]:
         """`ray job submit` from the root of the project, with the cluster's token or another one ("" for none)."""
@@ -103,6 +104,18 @@ class Raylets:
                 os.kill(process, signal.SIGKILL)
         raylet.wait(30)
 
+    def actors(self, class_name: str) -> list[int]:
+        """Processes of the cluster that are actors of this class."""
+        family = [pid for node in self.processes if node.poll() is None for pid in descendants(node.pid)]
+        found = []
+        for pid in family:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                title = Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+                # Ray titles an actor's process after its class, and after the method it runs.
+                if title.partition(".")[0] == f"ray::{class_name}":
+                    found.append(pid)
+        return found
+
     def __enter__(self) -> Raylets:
         return self
 
@@ -114,6 +127,7 @@ class Raylets:
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         number = len(self.processes)
+        self.metrics.append(free_port())
         log = (self.folder / f"start-{number}.log").open("wb")
         process = subprocess.Popen(
             [
@@ -125,6 +139,7 @@ class Raylets:
                 "--node-ip-address=127.0.0.1",
                 "--object-store-memory=100000000",
                 f"--dashboard-agent-listen-port={free_port()}",
+                f"--metrics-export-port={self.metrics[number]}",
                 # As on machines of their own: each unpacks a job's working folder for itself.
                 f"--temp-dir={self.folder}/{number}",
                 *options,

@@ -5,10 +5,12 @@ The tests build on one another in the order of this file: one cluster and one ru
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,13 +29,12 @@ ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
 CHAT = {"model": "jobs", "messages": [{"role": "user", "content": "say r1"}], "max_tokens": 12, "temperature": 0}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trained:
-    """What was seen while the run was trained."""
+    """The run, and what its training job said."""
 
     run: Run
-    log: str = ""
-    metrics: dict[str, float] = field(default_factory=dict)
+    log: str
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +80,19 @@ def job_id(output: str) -> str:
     return found[0]
 
 
-def scrape(port: int) -> dict[str, float]:
-    """Our metrics of a node, as Prometheus reads them: name, or name{state}, to value."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_s3t_")]
+def scrape(cluster: Raylets) -> dict[str, float]:
+    """Our metrics, as Prometheus reads them from the nodes: name, or name{state or shard}, to value."""
     read = {}
-    for line in lines:
-        labels, value = line.rsplit(" ", 1)
-        assert 'run="jobs"' in labels
-        mark = re.search(r'(?:state|shard)="(\w+)"', labels)
-        read[labels.partition("{")[0] + (f"{{{mark[1]}}}" if mark else "")] = float(value)
+    for port, node in zip(cluster.metrics, cluster.processes, strict=True):
+        if node.poll() is not None:
+            continue
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_s3t_")]
+        for line in lines:
+            labels, value = line.rsplit(" ", 1)
+            assert 'run="jobs"' in labels
+            mark = re.search(r'(?:state|shard)="(\w+)"', labels)
+            read[labels.partition("{")[0] + (f"{{{mark[1]}}}" if mark else "")] = float(value)
     return read
 
 
@@ -106,16 +110,9 @@ def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
 
     wait_for("a published stage", published)
     cluster.kill(cluster.processes[-1])
-    seen: dict[str, float] = {}
-
-    def ended() -> bool:
-        seen.update(scrape(cluster.metrics))
-        assert published()
-        return cluster.status(job) == "SUCCEEDED"
-
-    wait_for("the end of the training job", ended)
+    wait_for("the end of the training job", lambda: published() and cluster.status(job) == "SUCCEEDED")
     with Run.open(root) as run:
-        yield Trained(run, cluster.job("logs", job), seen)
+        yield Trained(run, cluster.job("logs", job))
 
 
 def test_without_its_token_the_cluster_takes_no_job(cluster: Raylets) -> None:
@@ -132,16 +129,6 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
     assert [shard.depths for shard in state.shards] == [(2, 2), (2, 2)]
     assert verify(trained.run).problems == ()
     assert "settled" in trained.log
-
-
-def test_prometheus_sees_the_run(trained: Trained) -> None:
-    seen = trained.metrics
-    assert seen["ray_s3t_shard_depth_most"] == 2
-    assert 1 <= seen["ray_s3t_worker_groups"] <= 4
-    assert 0 <= seen["ray_s3t_worker_groups_busy_share"] <= 1
-    assert seen["ray_s3t_deletions{accepted}"] == 0
-    assert {"ray_s3t_shard_depth{0}", "ray_s3t_shard_depth{1}"} <= seen.keys()
-    assert 1 <= seen["ray_s3t_stages_trained_total"] <= 8
 
 
 @pytest.fixture(scope="module")
@@ -175,11 +162,29 @@ def test_the_service_answers_whoever_has_the_token(service: tuple[int, str]) -> 
     streamed = client.ask("POST", "/v1/chat/completions", **CHAT, stream=True)
     told = "".join(event["choices"][0]["delta"].get("content", "") for event in streamed.events())
     assert told == answer.json()["choices"][0]["message"]["content"]
+    long = {**CHAT, "messages": [{"role": "user", "content": "word " * 3000}]}
+    for stream in (False, True):
+        refused = client.ask("POST", "/v1/chat/completions", **long, stream=stream)
+        assert refused.status == 400 and "shorten" in refused.json()["error"]["message"]
 
 
-def test_a_deletion_over_http_from_receipt_to_certificate(service: tuple[int, str], trained: Trained) -> None:
+def test_a_lost_copy_of_the_model_is_replaced(cluster: Raylets, service: tuple[int, str]) -> None:
+    client = Client(service[0], ASK)
+    before = cluster.actors("Following")
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    wait_for("the new copy", lambda: len(set(cluster.actors("Following")) - set(before)) == 1)
+    wait_for("its service", lambda: all(client.ask("GET", "/healthz").status == 200 for _ in range(4)))
+
+
+def test_a_deletion_over_http_from_receipt_to_certificate(
+    cluster: Raylets, service: tuple[int, str], trained: Trained
+) -> None:
+    """Its scheduler is killed just before: the next one finds the copies of the model, and goes on."""
     port, _ = service
     model, deletions = Client(port, ASK), Client(port, ERASE)
+    (scheduler,) = wait_for("the scheduler", lambda: cluster.actors("SchedulerActor"))
+    os.kill(scheduler, signal.SIGKILL)
     assert model.ask("POST", "/v1/deletions", subjects=["p4"]).status == 403
     before = int(model.ask("POST", "/v1/chat/completions", **CHAT).headers["x-s3t-version"])
     accepted = deletions.ask("POST", "/v1/deletions", subjects=["p4"])
@@ -200,6 +205,19 @@ def test_a_deletion_over_http_from_receipt_to_certificate(service: tuple[int, st
     wait_for("the healed model", lambda: model.ask("GET", "/healthz").json()["depths"] == [2, 2])
 
 
+def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str]) -> None:
+    def restored() -> dict[str, float] | None:
+        seen = scrape(cluster)
+        return seen if seen.get("ray_s3t_deletions{restored}") == 1 else None
+
+    seen = wait_for("the deletion in the metrics", restored)
+    assert seen["ray_s3t_oldest_unfinished_deletion_seconds"] == 0
+    assert (seen["ray_s3t_shard_depth{0}"], seen["ray_s3t_shard_depth{1}"]) == (2, 2)
+    assert seen["ray_s3t_shard_depth_most"] == 2 and seen["ray_s3t_stages_queued"] == 0
+    assert 1 <= seen["ray_s3t_worker_groups"] <= 4 and seen["ray_s3t_worker_groups_busy_share"] == 0
+    assert seen["ray_s3t_stages_trained_total"] >= 1
+
+
 def test_a_deletion_job_goes_on_where_the_service_schedules(
     cluster: Raylets, service: tuple[int, str], trained: Trained, tmp_path: Path
 ) -> None:
@@ -213,7 +231,7 @@ def test_a_deletion_job_goes_on_where_the_service_schedules(
 
 
 def test_a_stopped_job_says_what_that_means(cluster: Raylets, service: tuple[int, str]) -> None:
-    port, job = service
+    _, job = service
     cluster.job("stop", job)
     assert cluster.status(job) == "STOPPED"
     assert "stopped; nothing published is lost" in cluster.job("logs", job)

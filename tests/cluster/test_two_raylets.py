@@ -20,6 +20,8 @@ from tests.cluster.raylets import wait_for
 from tests.fakes import write_records
 from tests.tiny import tiny_llama
 
+S3T = (sys.executable, "-m", "s3t_ray.cli.main")
+
 
 @pytest.fixture
 def raylets() -> Iterator[Cluster]:
@@ -54,8 +56,7 @@ def test_training_goes_on_when_one_of_two_nodes_is_lost(raylets: Cluster, tmp_pa
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
     driver = subprocess.Popen(
-        [sys.executable, "-m", "s3t_ray.cli.main", "train", tmp_path / "config.yaml", "--json"]
-        + ["--address", raylets.address],
+        [*S3T, "train", tmp_path / "config.yaml", "--json", "--address", raylets.address],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -6,6 +6,7 @@ the launcher's YAML against the schema that Ray ships. No cluster is started her
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import subprocess
@@ -18,6 +19,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
+from s3t_ray.serve.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
@@ -134,7 +137,7 @@ def test_what_a_manifest_needs_is_explained(name: str) -> None:
         if "valueFrom" in v
     }
     assert len(named) >= 4
-    assert {name for name in named if f"{name}" not in text} == set()
+    assert {name for name in named if name not in text} == set()
 
 
 def test_the_versions_are_those_of_the_constraints() -> None:
@@ -149,11 +152,11 @@ def test_the_job_runs_a_script_of_ours() -> None:
 
 
 def test_the_service_deploys_an_application_of_ours() -> None:
-    from s3t_ray.serve.app import ServiceSettings, build
-
     serving = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
     (application,) = serving["applications"]
-    assert application["import_path"] == f"{build.__module__}:{build.__name__}"
+    module, function = application["import_path"].split(":")
+    source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    assert function in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
     assert ServiceSettings.model_validate(application["args"]).replicas == 2
     head = pods(manifest("rayservice"))[0]["containers"][0]
     assert {"S3T_SERVE_TOKEN", "S3T_DELETE_TOKEN"} <= {variable["name"] for variable in head["env"]}

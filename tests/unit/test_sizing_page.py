@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "sizing.md"
@@ -12,8 +13,6 @@ def test_the_page_is_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("sizing", PAGE.with_suffix(".py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["sizing"] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.train.job import Progress, StageStopped
@@ -160,6 +161,18 @@ def test_encoders_do_not_train_from_stored_states(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="hidden_states: recompute"):
         lab.trainer()
+
+
+def test_a_base_with_a_head_of_its_own_is_refused(tmp_path: Path) -> None:
+    task = {"kind": "classification", "labels": ("a", "b")}
+    encoder = tiny_bert(tmp_path / "bert")  # its tokenizer stays
+    for labels in (2, 5):
+        AutoModelForSequenceClassification.from_pretrained(
+            tiny_bert(tmp_path / f"encoder-{labels}"), num_labels=labels
+        ).save_pretrained(encoder)
+        lab = make_lab(tmp_path / str(labels), base=encoder, slices=2, task=task, engine={"hidden_states": "recompute"})
+        with pytest.raises(ConfigError, match="already has a classification head"):
+            lab.trainer()
 
 
 def test_a_group_has_as_many_ranks_as_the_recipe(tmp_path: Path, base: Path) -> None:

@@ -161,6 +161,8 @@ def test_a_file_of_records_is_read_as_the_runs_data(cluster: Cluster, tmp_path: 
     assert read_named(cluster.run, path) == records(name for name, _ in PEOPLE[:3])
     with pytest.raises(DataError, match="id 'r1' stands in more than one record"):
         read_named(cluster.run, write_records(path, [("r1", "a"), ("r1", "b")]))
+    with pytest.raises(DataError, match="no such file"):
+        read_named(cluster.run, tmp_path / "gone.jsonl")
     path.write_text('{"id": "r1"}\n')
     with pytest.raises(DataError, match="malformed"):
         read_named(cluster.run, path)

@@ -1,0 +1,72 @@
+"""The points of a sweep: which fields of the config take which values.
+
+In: `A.B=[v1, v2, ...]` texts (every combination is a point), or a YAML list of points. Out: `Point`s.
+Pure but for reading the file. A point's values are checked when it becomes a config, as any override.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import yaml
+
+from s3t_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination: ((path, value in YAML), ...)."""
+
+    settings: tuple[tuple[str, str], ...]
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """As `config.load` takes them."""
+        return tuple(f"{path}={value}" for path, value in self.settings)
+
+    @property
+    def label(self) -> str:
+        """`budget 4, lora.rank 8`."""
+        return ", ".join(f"{path} {value}" for path, value in self.settings) or "as it is"
+
+
+def grid(vary: Sequence[str]) -> tuple[Point, ...]:
+    """Every combination of the values; the last field changes fastest. ConfigError: no list, or a field twice."""
+    axes = [_axis(text) for text in vary]
+    paths = [path for path, _ in axes]
+    if len(set(paths)) < len(paths):
+        raise ConfigError(f"--vary names a field twice: {paths}", "give each field once, with all its values")
+    return tuple(Point(tuple(zip(paths, values, strict=True))) for values in product(*(values for _, values in axes)))
+
+
+def points_from(path: Path) -> tuple[Point, ...]:
+    """The points of a YAML file: a list, each `{path: value, ...}`."""
+    try:
+        listed = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "name a file of points") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}", "write a list of {path: value}") from error
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
+        raise ConfigError(f"{path} holds no list of points", "write one a line: - {budget: 4, lora.rank: 8}")
+    return tuple(Point(tuple((str(name), _text(value)) for name, value in item.items())) for item in listed)
+
+
+def _axis(text: str) -> tuple[str, tuple[str, ...]]:
+    path, equals, values = text.partition("=")
+    try:
+        listed = yaml.safe_load(values)
+    except yaml.YAMLError:
+        listed = None
+    if not equals or not path or not isinstance(listed, list) or not listed:
+        raise ConfigError(f"--vary {text}: it is no list of values", "write budget=[1, 2, 4]")
+    return path, tuple(_text(value) for value in listed)
+
+
+def _text(value: object) -> str:
+    """The value in YAML's own words, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
+    return text.removesuffix("...").strip()

@@ -1,0 +1,53 @@
+"""A sweep through real Ray Tune: a tiny Llama, two budgets in one run, nothing trained twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from s3t_ray.config.base_model import read_shape
+from s3t_ray.sweep.choose import Need
+from s3t_ray.sweep.objectives import Size
+from s3t_ray.sweep.space import grid
+from s3t_ray.sweep.sweep import Mode, sweep
+from tests.fakes import small_config, write_records
+from tests.tiny import tiny_llama
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "base", layers=4)
+    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(12)])
+    write_records(tmp_path / "held.jsonl", [(f"h{number}", None) for number in range(3)])
+    base = small_config(
+        tmp_path,
+        shards=1,
+        slices=2,
+        data={"path": str(tmp_path / "data.jsonl"), "holdout_path": str(tmp_path / "held.jsonl")},
+        optimizer={"epochs": 1},
+        workers={"groups": 1},
+    )
+    size = Size(12, 30.0, 0.5, read_shape(tmp_path / "base"))
+    told: list[str] = []
+    found = sweep(
+        base, grid(["budget=[2, 1]"]), tmp_path / "sweep", Need(1, None, 1.0), size, Mode.TRAIN, note=told.append
+    )
+    assert found.failures == {}
+    small, large = found.outcomes
+    assert (small.label, large.label) == ("budget 1", "budget 2") and small.root == large.root
+    assert small.measured is not None and large.measured is not None
+    assert (small.measured.trained_stages, small.measured.reused_stages) == (2, 0)
+    assert (large.measured.trained_stages, large.measured.reused_stages) == (2, 2)
+    for outcome in found.outcomes:
+        assert outcome.measured is not None and len(outcome.measured.loss_by_depth) == 3
+        assert outcome.loss_after(1) is not None
+    # One sequence: the base's loss and the first stage's do not depend on the budget; the ensemble is the same.
+    assert small.measured.loss_by_depth == pytest.approx(large.measured.loss_by_depth)
+    written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert [each["label"] for each in written["outcomes"]] == ["budget 1", "budget 2"]
+    assert found.picture.stat().st_size > 1000 and "take budget" in found.recommendation
+    runs = [path for path in (tmp_path / "sweep").iterdir() if (path / "config.yaml").is_file()]
+    assert [path.name for path in runs] == [small.root]
+    assert any("trained 2 stages, shared 2" in line for line in told)

@@ -1,0 +1,332 @@
+"""A real run on a live Ray cluster, its processes killed at random under a stream of deletions, and what became of it.
+
+In: a folder and a `Plan`. Out: a `Report`. Everything is bounded: so many kills, so many deletions, so
+many seconds until the run is settled. Kills by process id, only of processes that this one started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from s3t_ray.runtime.run import Run
+from tests.cluster.raylets import descendants
+from tests.fakes import write_records
+from tests.faults.runtime.promises import Adapters, unkept
+from tests.tiny import tiny_llama
+
+ROOT = Path(__file__).parents[3]
+ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::Shard", "rank": "ray::Rank"}
+"""What the title of an actor's process begins with."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One chaos run. Without `nodes`, the driver has a Ray of its own, which dies with it."""
+
+    seed: int
+    kills: int
+    deletions: int
+    nodes: int = 3
+    ranks: int = 1
+    groups: int = 2
+    kinds: tuple[str, ...] = ("scheduler", "shard", "rank", "node", "driver", "deleter", "ray.kill")
+    pause_seconds: tuple[float, float] = (0.5, 5.0)
+    settle_seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done to a run, and which promises it broke."""
+
+    plan: Plan
+    kills: dict[str, int]
+    acknowledged: int
+    lost: int
+    restored: int
+    driver_errors: tuple[str, ...]
+    problems: tuple[str, ...]
+    seconds: float
+    epochs: int
+
+
+@dataclass
+class Chaos:
+    """One run: `live` makes it, strikes it, lets it settle and judges it."""
+
+    folder: Path
+    plan: Plan
+    note: Callable[[str], None] = lambda line: None
+    _dice: random.Random = field(init=False)
+    _cluster: Any = None
+    _driver: subprocess.Popen[bytes] | None = None
+    _deleter: subprocess.Popen[bytes] | None = None
+    _killed: Counter[str] = field(default_factory=Counter)
+    _errors: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(self.plan.seed)
+
+    def live(self) -> Report:
+        began = time.monotonic()
+        self._prepare()
+        with self._raylets():
+            try:
+                self._tend()
+                _wait("the data is read", lambda: self._tend() or self._ingested(), self.plan.settle_seconds)
+                while sum(self._killed.values()) < self.plan.kills:
+                    self._pause(self._dice.uniform(*self.plan.pause_seconds))
+                    self._tend()
+                    self._strike(self._dice.choice(self.plan.kinds))
+                _wait("all deletions are sent", lambda: self._tend() or self._sent(), self.plan.settle_seconds)
+                self._stop_file.touch()
+                _wait("the run is settled", lambda: self._tend() or self._done(), self.plan.settle_seconds)
+            finally:
+                self._end()
+        return self._judge(time.monotonic() - began)
+
+    def _prepare(self) -> None:
+        plan, folder = self.plan, self.folder
+        people = [(f"r{number:05d}", f"p{number % 40}") for number in range(plan.deletions + 60)]
+        tiny_llama(folder / "base", layers=4, hidden=16)
+        write_records(folder / "data.jsonl", people)
+        names = [name for name, _ in people]
+        self._dice.shuffle(names)
+        requests = [([name], []) for name in names[: plan.deletions]]
+        for number in range(9, len(requests), 10):  # some name what was deleted before, too
+            requests[number] = ([*requests[number][0], *requests[number - 5][0]], [])
+        self._requests.write_text(json.dumps(requests))
+        self._write_config(folder, folder / "config.yaml")
+
+    def _write_config(self, folder: Path, path: Path) -> None:
+        document = {
+            "name": "chaos",
+            "shards": 2,
+            "slices": 2,
+            "budget": 2,
+            "model": {"path": str(self.folder / "base")},
+            "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject"},
+            "lora": {"layers_per_group": 2, "rank": 2},
+            "optimizer": {"epochs": 1, "lr": 0.01, "batch_records": 64},
+            "engine": {"ranks": self.plan.ranks, "checkpoint_steps": 1},
+            "task": {"max_tokens": 32},
+            "workers": {"groups": self.plan.groups},
+            "storage": {"uri": str(folder / "run")},
+        }
+        path.write_text(yaml.safe_dump(document))
+
+    @contextmanager
+    def _raylets(self) -> Iterator[None]:
+        if not self.plan.nodes:
+            yield
+            return
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 80 * 1024 * 1024}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(self.plan.nodes - 1):
+                self._add_node()
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                self._cluster.shutdown()
+
+    def _add_node(self) -> None:
+        self._cluster.add_node(num_cpus=2, object_store_memory=80 * 1024 * 1024)
+
+    def _tend(self) -> None:
+        """Start again whoever of the driver and the deleter has died."""
+        if self._driver is None or self._driver.poll() is not None:
+            if self._driver is not None and self._driver.returncode not in (0, -signal.SIGKILL):
+                self._errors.append(self._log("driver").read_text()[-2000:])
+            if self._driver is None or self._driver.returncode != 0:
+                address = self._cluster.address if self._cluster else "-"
+                self._driver = self._child("driver", "follow", self.folder / "config.yaml", address, self._stop_file)
+        if not self._ingested() or self._sent():
+            return
+        if self._deleter is None or self._deleter.poll() is not None:
+            if self._deleter is not None and self._deleter.returncode not in (0, -signal.SIGKILL):
+                self._errors.append(self._log("deleter").read_text()[-2000:])
+            # As long as the kills take, and no longer.
+            pause = 0.8 * self.plan.kills * sum(self.plan.pause_seconds) / 2 / self.plan.deletions
+            self._deleter = self._child(
+                "deleter", "delete", self.folder / "run", self._requests, self._acknowledged, pause
+            )
+
+    def _child(self, name: str, role: str, *arguments: object) -> subprocess.Popen[bytes]:
+        with self._log(name).open("wb") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.faults.runtime.chaos_child", role, *map(str, arguments)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+            )
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def _strike(self, kind: str) -> None:
+        """Kill one process or node of this kind, if there is one."""
+        if kind == "node":
+            nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id) if self._cluster else []
+            if nodes:
+                self._cluster.remove_node(self._dice.choice(nodes), allow_graceful=False)
+                self._add_node()
+                self._count(kind)
+        elif kind in ("driver", "deleter"):
+            child = self._driver if kind == "driver" else self._deleter
+            if child is not None and child.poll() is None:
+                child.kill()
+                child.wait()
+                self._count(kind)
+        elif kind == "ray.kill":
+            if self._cluster and self._ray_kill():
+                self._count(kind)
+        else:
+            found = self._actors(ACTORS[kind])
+            if found:
+                with suppress(ProcessLookupError):
+                    os.kill(self._dice.choice(found), signal.SIGKILL)
+                    self._count(kind)
+
+    def _count(self, kind: str) -> None:
+        self._killed[kind] += 1
+        self.note(f"kill {sum(self._killed.values())} of {self.plan.kills}: {kind}; {self._acks()} deletions")
+
+    def _actors(self, title: str) -> list[int]:
+        found = []
+        for pid in descendants(os.getpid()):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").startswith(title):
+                    found.append(pid)
+        return sorted(found)
+
+    def _ray_kill(self) -> bool:
+        """End the scheduler as somebody with a handle on it would, from a process of its own."""
+        program = (
+            "import sys, ray\n"
+            "from s3t_ray.runtime.cluster import NAMESPACE, actor_name\n"
+            "ray.init(address=sys.argv[1], namespace=NAMESPACE, logging_level='error', log_to_driver=False)\n"
+            "ray.kill(ray.get_actor(actor_name('scheduler', sys.argv[2])))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, self._cluster.address, str(self.folder / "run")],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            timeout=120,
+        )
+        return done.returncode == 0
+
+    def _end(self) -> None:
+        for child in (self._driver, self._deleter):
+            if child is not None and child.poll() is None:
+                family = descendants(child.pid)
+                child.kill()
+                child.wait()
+                for pid in family:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    def _judge(self, seconds: float) -> Report:
+        acknowledged = [line.split()[1] for line in self._acknowledged.read_text().splitlines()]
+        gone = {name for ids, _ in json.loads(self._requests.read_text()) for name in ids}
+        with Run.open(self.folder / "run") as run:
+            problems = unkept(run, acknowledged, self._afresh(gone))
+            deletions = run.ledger.deletions()
+            present = {row.receipt.request_id for row in deletions}
+            return Report(
+                plan=self.plan,
+                kills=dict(self._killed),
+                acknowledged=len(acknowledged),
+                lost=len(set(acknowledged) - present),
+                restored=sum(row.times.restored is not None for row in deletions),
+                driver_errors=tuple(self._errors),
+                problems=tuple(problems),
+                seconds=seconds,
+                epochs=run.ledger.lease().epoch,
+            )
+
+    def _afresh(self, gone: set[str]) -> Adapters:
+        """Adapters of a training that never saw the deleted records, in one process, without Ray."""
+        fresh = self.folder / "fresh"
+        fresh.mkdir()
+        lines = (self.folder / "data.jsonl").read_text().splitlines()
+        (fresh / "data.jsonl").write_text("".join(f"{ln}\n" for ln in lines if json.loads(ln)["id"] not in gone))
+        self._write_config(fresh, fresh / "config.yaml")
+        child = self._child("afresh", "afresh", fresh / "config.yaml", fresh / "adapters.json")
+        assert child.wait(600) == 0, self._log("afresh").read_text()[-3000:]
+        return {
+            (s, tuple(order)): bytes.fromhex(d) for s, order, d in json.loads((fresh / "adapters.json").read_text())
+        }
+
+    def _pause(self, seconds: float) -> None:
+        threading.Event().wait(seconds)
+
+    def _ingested(self) -> bool:
+        return (self.folder / "run" / "ledger.db").exists() and _has_run(self.folder / "run")
+
+    def _acks(self) -> int:
+        return len(self._acknowledged.read_text().splitlines()) if self._acknowledged.exists() else 0
+
+    def _sent(self) -> bool:
+        return self._acks() >= self.plan.deletions
+
+    def _done(self) -> bool:
+        return self._driver is not None and self._driver.poll() == 0
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    @property
+    def _requests(self) -> Path:
+        return self.folder / "requests.json"
+
+    @property
+    def _acknowledged(self) -> Path:
+        return self.folder / "acknowledged"
+
+    @property
+    def _stop_file(self) -> Path:
+        return self.folder / "stop"
+
+
+def _has_run(run: Path) -> bool:
+    from s3t_ray.errors import S3TError
+
+    with suppress(S3TError), Run.open(run) as opened:
+        return opened.ledger.run() is not None and all(state.file for state in opened.ledger.slices())
+    return False
+
+
+def _wait(what: str, condition: Callable[[], object], seconds: float) -> None:
+    pause = threading.Event()
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
+        pause.wait(0.5)
+
+
+def totals(reports: Sequence[Report]) -> dict[str, int]:
+    """Kills by kind over all runs."""
+    counted: Counter[str] = Counter()
+    for report in reports:
+        counted.update(report.kills)
+    return dict(sorted(counted.items()))

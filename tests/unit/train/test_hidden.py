@@ -1,0 +1,114 @@
+"""Stored hidden states: what is written comes back, row by row, and only for the data it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from s3t_ray.errors import TrainError
+from s3t_ray.store.store import Store
+from s3t_ray.train.examples import Item, SliceItems, make_item
+from s3t_ray.train.hidden import HiddenStore, hidden_folder
+from s3t_ray.train.job import SliceInput, StageJob
+from s3t_ray.train.ranks import Group
+
+ALONE = Group(0, 1, torch.device("cpu"))
+PIECE = SliceInput(slice=4, path="p", sha256="s" * 64, digest="d" * 64, records=3)
+JOB = StageJob("stage", "recipe", "b" * 64, 7, (PIECE,), ())
+FOLDER = hidden_folder("b" * 64, 7, 4, "d" * 64)
+
+
+def items(*lengths: int) -> SliceItems:
+    made = tuple(make_item(str(row), 4, row, range(length), range(length)) for row, length in enumerate(lengths))
+    return SliceItems(PIECE, made, tuple(b"" for _ in made))
+
+
+def states_of(item: Item) -> dict[int, torch.Tensor]:
+    """Of each boundary and row something else."""
+    return {
+        layer: torch.arange(len(item.tokens) * 2).reshape(-1, 2).float() + 100 * item.row + 1000 * layer
+        for layer in (2, 5)
+    }
+
+
+def never(item: Item) -> dict[int, torch.Tensor]:
+    raise AssertionError(f"states of row {item.row} were computed although they are stored")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("lengths", [(3, 1, 8), (3, 0, 2), (0, 0), ()])
+def test_every_row_comes_back(store: Store, tmp_path: Path, lengths: tuple[int, ...]) -> None:
+    hidden, piece = HiddenStore(store, (2, 5), ALONE), items(*lengths)
+    assert not hidden.has(JOB, piece)
+    assert hidden.make(JOB, piece, states_of, tmp_path, lambda: False)
+    for boundary in (2, 5):
+        stored = hidden.open(JOB, piece, boundary, tmp_path / "cache")
+        for item in piece.items:
+            if len(item.tokens):
+                assert torch.equal(stored.of(item.row), states_of(item)[boundary])
+    assert hidden.make(JOB, piece, never, tmp_path, lambda: False)
+    assert {path.rpartition("/")[0] for path in store.files("hidden")} == {FOLDER}
+
+
+def test_the_files_are_plain_safetensors_in_the_precision_of_the_run(store: Store, tmp_path: Path) -> None:
+    def in_half(item: Item) -> dict[int, torch.Tensor]:
+        return {layer: states.bfloat16() for layer, states in states_of(item).items()}
+
+    HiddenStore(store, (2, 5), ALONE).make(JOB, items(3, 1), in_half, tmp_path, lambda: False)
+    tensors = safetensors.torch.load(store.read_bytes(f"{FOLDER}/layer-2-part-0.safetensors"))
+    assert tensors["hidden"].dtype == torch.bfloat16 and tensors["hidden"].shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        dataclasses.replace(JOB, recipe_digest="other"),
+        dataclasses.replace(JOB, base_digest="b" * 16 + "c" * 48),
+    ],
+)
+def test_states_of_another_recipe_or_base_are_made_again(store: Store, tmp_path: Path, job: StageJob) -> None:
+    hidden, piece = HiddenStore(store, (2, 5), ALONE), items(3)
+    hidden.make(JOB, piece, states_of, tmp_path, lambda: False)
+    assert not hidden.has(job, piece)
+    assert hidden.make(job, piece, states_of, tmp_path, lambda: False)
+    assert hidden.has(job, piece) and not hidden.has(JOB, piece)
+
+
+def test_states_of_another_file_of_the_slice_are_not_used(store: Store, tmp_path: Path) -> None:
+    hidden, piece = HiddenStore(store, (2, 5), ALONE), items(3)
+    hidden.make(JOB, piece, states_of, tmp_path, lambda: False)
+    other = dataclasses.replace(piece, input=dataclasses.replace(PIECE, sha256="t" * 64))
+    assert not hidden.has(JOB, other)
+    assert not HiddenStore(store, (2,), ALONE).has(JOB, piece)
+    assert not hidden.has(JOB, items(4))
+
+
+def test_a_stop_publishes_nothing(store: Store, tmp_path: Path) -> None:
+    hidden, asked = HiddenStore(store, (2, 5), ALONE), []
+
+    def at_the_third() -> bool:
+        asked.append(True)
+        return len(asked) == 3
+
+    assert not hidden.make(JOB, items(3, 1), states_of, tmp_path, at_the_third)
+    assert not store.files("hidden")
+
+
+def test_a_damaged_file_and_a_vanished_folder_are_refused(store: Store, tmp_path: Path) -> None:
+    hidden, piece = HiddenStore(store, (2, 5), ALONE), items(3)
+    hidden.make(JOB, piece, states_of, tmp_path, lambda: False)
+    path = f"{FOLDER}/layer-5-part-0.safetensors"
+    store.write_bytes(path, store.read_bytes(path)[:-1] + b"\x01")
+    with pytest.raises(TrainError, match="layer-5-part-0"):
+        hidden.open(JOB, piece, 5, tmp_path / "cache")
+    store.delete(FOLDER)
+    with pytest.raises(TrainError, match="vanished"):
+        hidden.open(JOB, piece, 2, tmp_path / "cache")
