@@ -19,7 +19,9 @@ def membership_view(audit: MembershipAudit) -> RenderableType:
     """AUC of every attack on every group, and the conclusion."""
     depths = ", ".join(f"{model.shard} (depth {model.depth})" for model in audit.models)
     head = Text(f"membership against {words.plural(audit.never_seen, 'held-out record')}; models of shards {depths}")
-    table = plain_table("group", "records", "attack", "AUC", "95% interval", "found at few false alarms")
+    enough = any(result.found for result in audit.retained.attacks)
+    columns = ("group", "records", "attack", "AUC", "95% interval", *(("found at few false alarms",) if enough else ()))
+    table = plain_table(*columns)
     for column in (1, 3):
         table.columns[column].justify = "right"
     groups = (
@@ -33,9 +35,9 @@ def membership_view(audit: MembershipAudit) -> RenderableType:
             continue
         for row, result in enumerate(group.attacks):
             shown, records = (name, words.count(group.records)) if row == 0 else ("", "")
-            found = ", ".join(_found(each) for each in result.found)
+            found = (", ".join(_found(each) for each in result.found),) if enough else ()
             value = f"{result.auc.value:.2f}"
-            table.add_row(shown, records, _ATTACKS[result.attack], value, _interval(result.auc), found)
+            table.add_row(shown, records, _ATTACKS[result.attack], value, _interval(result.auc), *found)
     return Group("", head, table, Text(audit.conclusion))
 
 

@@ -78,7 +78,7 @@ def simulate_deletions(
     while left:
         batch = min(left, max(1, CHUNK_ENTRIES // chances.size))
         # A sequence dies with its first slice, a shard with its last sequence, the run with its last shard.
-        dead_N = first_hit_times(chances, batch, random).max(axis=1)
+        dead_N = last_hit_times(chances, batch, random)
         total += float(dead_N.sum())
         total_squares += float(np.square(dead_N).sum())
         left -= batch
@@ -87,6 +87,22 @@ def simulate_deletions(
         return Estimate(mean, 0.0)
     variance = max(total_squares / trials - mean * mean, 0.0) * trials / max(trials - 1, 1)
     return Estimate(mean, sqrt(variance / trials))
+
+
+def last_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:
+    """float64 [trials]: after how many deletions each of these slices has been hit. See `first_hit_times`.
+
+    Where all are equally likely, which one comes when does not matter, and only the waits are drawn.
+    """
+    if np.any(chances != chances[0]):
+        return first_hit_times(chances, trials, random).max(axis=1)
+    with np.errstate(divide="ignore"):
+        missed_S = 1.0 - chances[0] * np.arange(chances.size, 0, -1)
+        rates_S = -np.log(np.clip(missed_S, 0.0, 1.0))  # of slices still to hit, the most first
+        waits_NS = random.standard_exponential((trials, chances.size))
+        waits_NS /= rates_S
+        np.floor(waits_NS, out=waits_NS)
+    return np.asarray(waits_NS.sum(axis=1)) + chances.size
 
 
 def first_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:

@@ -148,10 +148,10 @@ class RayWorkers:
 
     def _end_orphans(self) -> None:
         """End the groups of a scheduler that died: Ray keeps their room, and at times their ranks."""
-        for group in ray.util.placement_group_table().values():
+        for identity, group in ray.util.placement_group_table().items():
             if group["name"].startswith(f"{self._name}-") and group["state"] != "REMOVED":
-                with suppress(ValueError):  # gone meanwhile
-                    remove_placement_group(get_placement_group(group["name"]))
+                # By id: a name is found only in the Ray namespace of the job that made the group.
+                remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identity))))
 
     def _ready(self, group: _Group) -> bool:
         """True once every rank has loaded the base. One that cannot start is an error, one that dies starts again."""

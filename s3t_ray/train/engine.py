@@ -2,9 +2,9 @@
 
 In: the trainable parameters and a function from micro-batch to loss. Out: optimizer steps, and at the end the whole
 trained tensors. Up to ZeRO 2 DeepSpeed only sees the trainable parameters, through a wrapper made for this stage:
-the frozen base keeps its type and place, and hooks die with the wrapper. ZeRO 3 must see the base to split it over
-the ranks; the hooks that its engine hangs on the base are taken off again (each engine otherwise leaves some for
-good, and with old gradient hooks old engines go on firing).
+the frozen base keeps its type and place, and what `destroy` leaves of an engine (hooks on the module it was given)
+dies with the wrapper. ZeRO 3 must see the base to split it over the ranks; what its engine leaves on the base and in
+DeepSpeed's globals is taken away here, else old engines pile up with their optimizer state.
 """
 
 from __future__ import annotations
@@ -29,25 +29,10 @@ from s3t_ray.train.split import whole
 
 Batch = Packed | Padded
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
-
 # A private method of DeepSpeed with an unbounded cache: its keys hold coordinators, and they the engines.
 _PARAMETERS_TO_RELEASE = inspect.getclosurevars(
     vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
 ).nonlocals["func"]
-
-
-def hook_count(model: nn.Module) -> int:
-    """Hooks on all modules of `model`: flat over many stages, or something is left behind."""
-    return sum(len(getattr(module, kind)) for module in model.modules() for kind in _HOOKS)
 
 
 class _Wrapper(nn.Module):
@@ -66,8 +51,7 @@ class _Wrapper(nn.Module):
 def _engine(
     model: nn.Module, wrapper: _Wrapper, parameters: list[nn.Parameter], config: dict[str, Any]
 ) -> Iterator[Any]:
-    """A DeepSpeed engine, and afterwards no hook on `model` that was not there before."""
-    before = {module: {kind: set(getattr(module, kind)) for kind in _HOOKS} for module in model.modules()}
+    """A DeepSpeed engine, and afterwards nothing of it on `model` or in DeepSpeed's own globals."""
     _silence_deepspeed()
     engine, *_ = deepspeed.initialize(
         model=wrapper, model_parameters=parameters, config=config, dist_init_required=False
@@ -76,11 +60,7 @@ def _engine(
         yield engine
     finally:
         engine.destroy()
-        for module, kinds in before.items():
-            for kind, kept in kinds.items():
-                hooks = getattr(module, kind)
-                for key in [key for key in hooks if key not in kept]:
-                    del hooks[key]
+        for module in model.modules():
             # Parameters that ZeRO 3 saw a module use: it would gather those of old stages in every forward pass.
             vars(module).get("_external_params", {}).clear()
         # Here ZeRO 3 keeps every engine alive for good, with its optimizer state.

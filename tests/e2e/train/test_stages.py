@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from s3t_ray.data.inputs import encode
 from s3t_ray.train.adapters import export_adapter, load_chain
-from s3t_ray.train.engine import hook_count
 from s3t_ray.train.job import Progress
 from s3t_ray.train.manifest import read_manifest
 from tests.e2e.train.lab import Lab, content, make_lab, put_slice, rows, train, train_chain
@@ -42,6 +41,14 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lab, list[str]]:
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
         return model(input_ids=TOKENS).logits
+
+
+def hook_count(model: torch.nn.Module) -> int:
+    """Hooks on all modules and parameters: flat over many stages, or something is left behind."""
+    things = [*model.modules(), *model.parameters()]
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    kinds = (*kinds, "_post_accumulate_grad_hooks")
+    return sum(len(getattr(thing, kind, None) or ()) for thing in things for kind in kinds)
 
 
 def engines_alive() -> int:

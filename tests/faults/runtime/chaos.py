@@ -33,6 +33,9 @@ ROOT = Path(__file__).parents[3]
 ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::Shard", "rank": "ray::Rank"}
 """What the title of an actor's process begins with."""
 
+SECONDS_A_KILL = 6.0
+"""What a kill takes with the pause before it, on two cores: only the pace of the deletions depends on it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,6 +44,7 @@ class Plan:
     seed: int
     kills: int
     deletions: int
+    """Requests of the stream; one in ten names two records, one of which an earlier one named."""
     nodes: int = 3
     ranks: int = 1
     groups: int = 2
@@ -91,7 +95,7 @@ class Chaos:
                 while sum(self._killed.values()) < self.plan.kills:
                     self._pause(self._dice.uniform(*self.plan.pause_seconds))
                     self._tend()
-                    self._strike(self._dice.choice(self.plan.kinds))
+                    self._strike(self._dice.sample(self.plan.kinds, len(self.plan.kinds)))
                 _wait("all deletions are sent", lambda: self._tend() or self._sent(), self.plan.settle_seconds)
                 self._stop_file.touch()
                 _wait("the run is settled", lambda: self._tend() or self._done(), self.plan.settle_seconds)
@@ -162,8 +166,8 @@ class Chaos:
         if self._deleter is None or self._deleter.poll() is not None:
             if self._deleter is not None and self._deleter.returncode not in (0, -signal.SIGKILL):
                 self._errors.append(self._log("deleter").read_text()[-2000:])
-            # As long as the kills take, and no longer.
-            pause = 0.8 * self.plan.kills * sum(self.plan.pause_seconds) / 2 / self.plan.deletions
+            # The stream lasts about as long as the kills.
+            pause = self.plan.kills * SECONDS_A_KILL / self.plan.deletions
             self._deleter = self._child(
                 "deleter", "delete", self.folder / "run", self._requests, self._acknowledged, pause
             )
@@ -182,33 +186,42 @@ class Chaos:
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
-    def _strike(self, kind: str) -> None:
-        """Kill one process or node of this kind, if there is one."""
-        if kind == "node":
-            nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id) if self._cluster else []
-            if nodes:
-                self._cluster.remove_node(self._dice.choice(nodes), allow_graceful=False)
-                self._add_node()
-                self._count(kind)
-        elif kind in ("driver", "deleter"):
-            child = self._driver if kind == "driver" else self._deleter
-            if child is not None and child.poll() is None:
-                child.kill()
-                child.wait()
-                self._count(kind)
-        elif kind == "ray.kill":
-            if self._cluster and self._ray_kill():
-                self._count(kind)
-        else:
-            found = self._actors(ACTORS[kind])
-            if found:
-                with suppress(ProcessLookupError):
-                    os.kill(self._dice.choice(found), signal.SIGKILL)
-                    self._count(kind)
+    def _strike(self, kinds: Sequence[str]) -> None:
+        """Kill one process or node: of the first of these kinds of which there is one now."""
+        for kind in kinds:
+            if self._kill(kind):
+                self._killed[kind] += 1
+                done = sum(self._killed.values())
+                self.note(f"kill {done} of {self.plan.kills}: {kind}; {self._acks()} deletions so far")
+                return
 
-    def _count(self, kind: str) -> None:
-        self._killed[kind] += 1
-        self.note(f"kill {sum(self._killed.values())} of {self.plan.kills}: {kind}; {self._acks()} deletions")
+    def _kill(self, kind: str) -> bool:
+        if kind == "node":
+            return self._kill_node()
+        if kind == "ray.kill":
+            return self._ray_kill()
+        if kind in ("driver", "deleter"):
+            child = self._driver if kind == "driver" else self._deleter
+            if child is None or child.poll() is not None:
+                return False
+            child.kill()
+            child.wait()
+            return True
+        found = self._actors(ACTORS[kind])
+        if not found:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._dice.choice(found), signal.SIGKILL)
+        return True
+
+    def _kill_node(self) -> bool:
+        """A raylet and all that runs on it; another takes its place. Never the head: it is the cluster's memory."""
+        if self._cluster is None:
+            return False
+        nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id)
+        self._cluster.remove_node(self._dice.choice(nodes), allow_graceful=False)
+        self._add_node()
+        return True
 
     def _actors(self, title: str) -> list[int]:
         found = []
@@ -220,6 +233,8 @@ class Chaos:
 
     def _ray_kill(self) -> bool:
         """End the scheduler as somebody with a handle on it would, from a process of its own."""
+        if self._cluster is None:
+            return False
         program = (
             "import sys, ray\n"
             "from s3t_ray.runtime.cluster import NAMESPACE, actor_name\n"
@@ -322,11 +337,3 @@ def _wait(what: str, condition: Callable[[], object], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
         pause.wait(0.5)
-
-
-def totals(reports: Sequence[Report]) -> dict[str, int]:
-    """Kills by kind over all runs."""
-    counted: Counter[str] = Counter()
-    for report in reports:
-        counted.update(report.kills)
-    return dict(sorted(counted.items()))

@@ -19,6 +19,7 @@ from s3t_ray.runtime.cluster import connected
 from s3t_ray.runtime.driver import drive
 from s3t_ray.runtime.ingest import ingest
 from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.train import train
 from s3t_ray.runtime.workers import Finished
 from s3t_ray.train.job import StageJob
 from tests.fakes import Cluster, FakeWorkers, adapters
@@ -68,12 +69,17 @@ class TrainingWorkers(FakeWorkers):
 
 
 def train_afresh(config: Path, out: Path) -> None:
-    """Train the run of the config in this process, and write its adapters' bytes as JSON."""
-    cluster = Cluster(load_config(str(config)))
-    with tempfile.TemporaryDirectory() as scratch:
-        cluster.scheduler._workers = TrainingWorkers(cluster.run, Path(scratch))
-        cluster.settle(5000)
-    found = [[shard, slices, data.hex()] for (shard, slices), data in adapters(cluster.run).items()]
+    """Train the run of the config, without Ray where one rank does it, and write its adapters' bytes as JSON."""
+    loaded = load_config(str(config))
+    if loaded.engine.ranks > 1:
+        train(loaded, address=None)
+    else:
+        cluster = Cluster(loaded)
+        with tempfile.TemporaryDirectory() as scratch:
+            cluster.scheduler._workers = TrainingWorkers(cluster.run, Path(scratch))
+            cluster.settle(5000)
+    with Run.open(loaded.storage.uri) as run:
+        found = [[shard, slices, data.hex()] for (shard, slices), data in adapters(run).items()]
     out.write_text(json.dumps(found))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from s3t_ray.serve import scores
-from s3t_ray.serve.scores import Attack, Lens, RecordLoss, auc, detections, min_k, score
+from s3t_ray.serve.scores import Attack, Lens, RecordLoss, auc, detections, min_k, other_lens, own_lens, score
 
 few = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=8)
 
@@ -37,6 +37,19 @@ def test_each_attack_is_higher_for_what_its_own_model_knows_better() -> None:
     assert score(loss, Attack.MIN_K, lens) == -2.0
     assert score(loss, Attack.MIN_K_REFERENCE, lens) == pytest.approx(-2 - (-5 - 9) / 2)
     assert score(loss, Attack.REFERENCE_LOSS, Lens(2, (0,))) == -3.0
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 5])
+def test_no_reference_ever_saw_the_record(models: int) -> None:
+    base = models
+    for at in range(models):
+        own = own_lens(at, models)
+        assert own.target == at
+        assert set(own.references) == (set(range(models)) - {at} or {base})
+        if models > 1:
+            other = other_lens(at, models)
+            assert other.target not in (at, base)
+            assert set(other.references) == (set(range(models)) - {at, other.target} or {base})
 
 
 def test_a_label_has_no_tokens_to_take_the_lowest_of() -> None:

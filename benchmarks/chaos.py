@@ -1,0 +1,110 @@
+"""Kills what a live run consists of, at random and again and again, under a stream of deletions: is any lost?
+
+In: how many runs, kills and deletions a run, a seed. Out: a table, and JSON with `--json`, to which every
+run is added when it ends, so that the whole can be done in pieces. Exit code 1 when a promise broke. A
+tiny random Llama is trained for real; kills go to the scheduler, the shards' owners, the ranks, whole
+nodes of a cluster of three, the driver and the deleting process. After each run: every acknowledged
+deletion restored, `verify` clean, and the adapters equal, bit for bit, to a training without the deleted.
+
+    python -m benchmarks.chaos --runs 1 --kills 10 --deletions 50 --json chaos.json
+    python -m benchmarks.chaos --runs 8 --kills 26 --deletions 255 --json chaos.json   # about an hour on two cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+}
+# Every fourth run has a Ray of its own, which dies with the driver; every third, groups of two ranks.
+LOCAL_EVERY, TWO_RANKS_EVERY = 4, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--kills", type=int, default=10, help="kills a run")
+    parser.add_argument("--deletions", type=int, default=50, help="deletion requests a run")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run; each further one adds 1")
+    parser.add_argument("--json", type=Path, default=None, help="file that each run's figures are added to")
+    options = parser.parse_args(arguments)
+    os.environ.update({**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)})  # before Ray is imported
+    from tests.faults.runtime.chaos import Chaos, Plan
+
+    console = Console(stderr=True)
+    known = json.loads(options.json.read_text()) if options.json is not None and options.json.exists() else []
+    broken = False
+    for number in range(options.seed, options.seed + options.runs):
+        local = number % LOCAL_EVERY == LOCAL_EVERY - 1
+        plan = Plan(
+            seed=number,
+            kills=options.kills,
+            deletions=options.deletions,
+            nodes=0 if local else 3,
+            ranks=2 if number % TWO_RANKS_EVERY == TWO_RANKS_EVERY - 1 else 1,
+            groups=1 if local else 2,
+        )
+        with tempfile.TemporaryDirectory(prefix="s3t-chaos-") as folder:
+            report = Chaos(Path(folder), plan, lambda line: console.print(line, highlight=False)).live()
+        for problem in (*report.problems, *report.driver_errors):
+            console.print(problem, style="red", markup=False, highlight=False)
+        broken = broken or bool(report.problems) or report.lost > 0
+        known.append(asdict(report))
+        if options.json is not None:
+            options.json.write_text(json.dumps(known, indent=1) + "\n")
+    Console().print(_table(known))
+    return 1 if broken else 0
+
+
+def _table(reports: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="Kills of a live run under a stream of deletions")
+    kinds = sorted({kind for report in reports for kind in report["kills"]})
+    for column in ("run", *kinds, "kills", "deletions", "restored", "lost", "problems", "schedulers", "seconds"):
+        table.add_column(column, justify="right")
+    for report in reports:
+        table.add_row(_name(report["plan"]), *(f"{figure:,}" for figure in _figures(report, kinds)))
+    if reports:
+        columns = zip(*(_figures(report, kinds) for report in reports), strict=True)
+        table.add_section()
+        table.add_row("all", *(f"{sum(column):,}" for column in columns))
+    return table
+
+
+def _figures(report: Mapping[str, Any], kinds: Sequence[str]) -> list[int]:
+    kills: Counter[str] = Counter(report["kills"])
+    return [
+        *(kills[kind] for kind in kinds),
+        kills.total(),
+        report["acknowledged"],
+        report["restored"],
+        report["lost"],
+        len(report["problems"]),
+        report["epochs"],
+        round(report["seconds"]),
+    ]
+
+
+def _name(plan: Mapping[str, Any]) -> str:
+    where = f"{plan['nodes']} nodes" if plan["nodes"] else "own Ray"
+    return f"{plan['seed']}: {where}, {plan['ranks']} rank" + ("s" if plan["ranks"] > 1 else "")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,221 @@
+"""Systems and policies side by side under the same deletions: what they serve, and what healing costs.
+
+    python benchmarks/policies.py
+
+SISA without slices (a shard is one stage), SISA with slices (one sequence), S3T without re-queue, and
+S3T that heals eagerly, lazily or in batches; discrete events, placed by the scheduler's own functions.
+Without healing, the deletions until all is dead must lie within 3 standard errors of the closed form.
+Writes benchmarks/results/policies.json and policies.png; exit code 1 when one does not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from s3t_ray.bench.measure import save
+from s3t_ray.config.schema import Config, Requeue
+from s3t_ray.plan.forecast import expected_deletions
+from s3t_ray.plan.orders import orders
+from s3t_ray.plan.simulate import Course, Scenario, simulate, sisa, sisa_without_slices, uniform_deletions
+
+RESULTS = Path(__file__).with_name("results")
+SHARDS, SLICES, BUDGET, GROUPS = 5, 6, 6, 4
+HOUR = 3600.0
+STAGE_SECONDS = tuple(600.0 * depth for depth in range(1, SLICES + 1))  # ten minutes a slice
+DAYS = 30
+RUNS = 10
+DEATHS = 300  # runs without healing, to compare with the closed form
+DELETIONS_A_DAY = (1.0, 4.0, 12.0, 24.0)
+
+System = Callable[[Scenario], Scenario]
+
+
+def _heals(**policy: object) -> System:
+    return lambda scenario: replace(scenario, policy=Requeue.model_validate(policy))
+
+
+SYSTEMS: dict[str, System] = {
+    "SISA without slices": lambda scenario: sisa_without_slices(_heals(policy="eager")(scenario)),
+    "SISA with slices": lambda scenario: sisa(_heals(policy="eager")(scenario)),
+    "S3T, no re-queue": lambda scenario: replace(scenario, policy=None),
+    "S3T, eager": _heals(policy="eager"),
+    "S3T, lazy below 3": _heals(policy="lazy", floor=3),
+    "S3T, lazy below 5": _heals(policy="lazy", floor=5),
+    "S3T, batch of 6 h": _heals(policy="batch", window_seconds=6 * HOUR),
+    "S3T, batch of 24 h": _heals(policy="batch", window_seconds=24 * HOUR),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Means over RUNS runs of DAYS days."""
+
+    system: str
+    deletions_a_day: float
+    depth_share: float  # of the depth, over time and shards
+    dead_shard_share: float  # of shard-time in which a shard serves nothing
+    dead_share: float  # of time in which nothing serves
+    hours_a_deletion: float  # of a worker group, spent on healing
+    busy_share: float  # of the worker groups' time
+
+
+@dataclass(frozen=True)
+class Death:
+    """Deletions until every shard is dead, nothing healed."""
+
+    system: str
+    closed_form: float
+    simulated: float
+    standard_error: float
+
+    @property
+    def errors(self) -> float:
+        return abs(self.simulated - self.closed_form) / self.standard_error
+
+
+@dataclass(frozen=True)
+class Result:
+    shards: int
+    slices: int
+    budget: int
+    groups: int
+    stage_seconds: tuple[float, ...]
+    rows: tuple[Row, ...]
+    deaths: tuple[Death, ...]
+
+
+def scenario(deletions_a_day: float, seed: int, until: float = DAYS * 24 * HOUR) -> Scenario:
+    config = Config.model_validate(
+        {
+            "name": "policies",
+            "shards": SHARDS,
+            "slices": SLICES,
+            "budget": BUDGET,
+            "model": {"path": "none"},
+            "data": {"path": "none"},
+            "lora": {"layers_per_group": 1},
+            "storage": {"uri": "none"},
+        }
+    )
+    return Scenario(
+        orders_by_shard=tuple(orders(config, shard) for shard in range(SHARDS)),
+        stage_seconds=STAGE_SECONDS,
+        groups=GROUPS,
+        policy=None,
+        deletions=uniform_deletions(SHARDS, SLICES, 24 * HOUR / deletions_a_day, until, seed),
+        until_seconds=until,
+    )
+
+
+def play(name: str, rate: float) -> Row:
+    courses = [simulate(SYSTEMS[name](scenario(rate, seed))) for seed in range(RUNS)]
+    depth = 1 if name == "SISA without slices" else SLICES
+
+    def mean(value: Callable[[Course], float]) -> float:
+        return sum(value(course) for course in courses) / RUNS
+
+    return Row(
+        name,
+        rate,
+        mean(lambda course: course.mean_depth / depth),
+        mean(lambda course: course.dead_shard_share),
+        mean(lambda course: course.dead_share),
+        mean(lambda course: course.busy_seconds_per_deletion / HOUR),
+        mean(lambda course: course.busy_seconds / (GROUPS * course.until_seconds)),
+    )
+
+
+def death(name: str, system: System, budget: int) -> Death:
+    """One deletion a second; no stage is ever trained, so time plays no part."""
+    counts = []
+    for seed in range(DEATHS):
+        course = simulate(replace(system(scenario(24 * HOUR, 10_000 + seed, until=5000.0)), policy=None))
+        counts.append(course.deletions_until_dead or inf)
+    mean = sum(counts) / DEATHS
+    error = (sum((count - mean) ** 2 for count in counts) / (DEATHS - 1) / DEATHS) ** 0.5
+    slices = 1 if name == "SISA without slices" else SLICES
+    return Death(name, expected_deletions(SHARDS, slices, budget), mean, error)
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Depth that is served against what healing costs; a line a system, a point a rate."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    colours = ("#999999", "#555555", "#E69F00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#D55E00")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.8))
+    for colour, name in zip(colours, SYSTEMS, strict=True):
+        own = [row for row in rows if row.system == name]
+        rates = [row.deletions_a_day for row in own]
+        left.plot(rates, [row.depth_share for row in own], marker="o", markersize=4, color=colour, label=name)
+        right.plot(rates, [row.hours_a_deletion for row in own], marker="o", markersize=4, color=colour)
+    left.set_ylabel("share of the depth that is served, over time")
+    right.set_ylabel("hours of a worker group a deletion")
+    for panel in (left, right):
+        panel.set_xscale("log")
+        panel.set_xticks(DELETIONS_A_DAY, [f"{rate:g}" for rate in DELETIONS_A_DAY])
+        panel.minorticks_off()
+        panel.set_xlabel("deletions a day")
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, ncol=4, loc="lower center")
+    figure.suptitle(
+        f"{SHARDS} shards x {SLICES} slices, budget {BUDGET}, {GROUPS} worker groups, 10 minutes a slice", fontsize=10
+    )
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.savefig(path, dpi=130)
+
+
+def main() -> int:
+    rows = [play(name, rate) for name in SYSTEMS for rate in DELETIONS_A_DAY]
+    deaths = [
+        death("SISA without slices", sisa_without_slices, 1),
+        death("SISA with slices", sisa, 1),
+        death("S3T, no re-queue", lambda each: each, BUDGET),
+    ]
+    console = Console(width=130)
+    table = Table(title=f"{DAYS} days, means over {RUNS} runs", title_justify="left")
+    names = (
+        "system",
+        "deletions a day",
+        "depth served",
+        "dead shards",
+        "all dead",
+        "group hours a deletion",
+        "groups busy",
+    )
+    for name in names:
+        table.add_column(name, justify="left" if name == "system" else "right")
+    for row in rows:
+        table.add_row(
+            row.system,
+            f"{row.deletions_a_day:g}",
+            f"{row.depth_share:.1%}",
+            f"{row.dead_shard_share:.1%}",
+            f"{row.dead_share:.1%}",
+            f"{row.hours_a_deletion:.2f}",
+            f"{row.busy_share:.0%}",
+        )
+    console.print(table)
+    for each in deaths:
+        console.print(
+            f"{each.system}: dead after {each.simulated:.1f} ± {each.standard_error:.1f} deletions, "
+            f"closed form {each.closed_form:.1f} ({each.errors:.1f} SE)",
+            highlight=False,
+        )
+    result = Result(SHARDS, SLICES, BUDGET, GROUPS, STAGE_SECONDS, tuple(rows), tuple(deaths))
+    console.print(save(RESULTS / "policies.json", result).name)
+    draw(rows, RESULTS / "policies.png")
+    return 0 if all(each.errors <= 3 for each in deaths) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
