@@ -29,9 +29,9 @@ RESULTS = Path(__file__).with_name("results")
 SHARDS, SLICES, BUDGET, GROUPS = 5, 6, 6, 4
 HOUR = 3600.0
 STAGE_SECONDS = tuple(600.0 * depth for depth in range(1, SLICES + 1))  # ten minutes a slice
-DAYS = 30
-RUNS = 10
-DEATHS = 300  # runs without healing, to compare with the closed form
+DAYS = 20
+RUNS = 3
+DEATHS = 200  # runs without healing, to compare with the closed form
 DELETIONS_A_DAY = (1.0, 4.0, 12.0, 24.0)
 
 System = Callable[[Scenario], Scenario]

@@ -38,6 +38,7 @@ def ray_local() -> Iterator[None]:
     import ray
 
     ray.init(
+        address="local",  # not a cluster that somebody has running on this machine
         num_cpus=4,
         namespace=NAMESPACE,
         include_dashboard=False,

@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
@@ -51,10 +52,11 @@ def connected(address: str | None) -> Iterator[None]:
         return
     try:
         with _own_sigterm_handler():
-            if address is None:
-                ray.init(namespace=NAMESPACE, include_dashboard=False, logging_level="warning", log_to_driver=False)
-            else:
-                ray.init(address=address, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
+            # "local": without an address Ray would join a cluster that anybody has running on this machine.
+            place: dict[str, Any] = (
+                {"address": address} if address else {"address": "local", "include_dashboard": False}
+            )
+            ray.init(**place, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"cannot reach Ray at {address or 'this machine'}: {error}",

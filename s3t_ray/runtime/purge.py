@@ -6,7 +6,7 @@ searches every byte of the storage after the purge.
 | kind | where | purged by |
 |---|---|---|
 | rows | slices/<shard>/<slice>/ | `purge_rows`: written anew without them, `purge_files`: all but the newest |
-| stored hidden states | hidden/<base>/<shard>/<slice>/<digest>/ | `purge_hidden`: all but those of the clean digest |
+| stored hidden states | hidden/<base>/<shard>/<slice>/<digest>/ | `purge_hidden`: all but those of today's digest |
 | adapters, heads, manifests | stages/<stage id>/ | `purge_stages` |
 | mid-stage checkpoints, optimizer state | checkpoints/<stage id>/ | `purge_stages`, `purge_abandoned` |
 | rows that ingest set aside | rejects/ | `rejects.purge_rejects`, by the owner of the held-out data alone |
@@ -132,16 +132,23 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
 
 
 def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
-    """Erase stages and checkpoints that no ledger row accounts for and nobody wants.
+    """Erase stages, checkpoints and hidden states that no ledger row accounts for and nobody wants.
 
-    A crash between a publish and its acceptance leaves them. Wanted ones stay: they are accepted
-    (`Scheduler`) or resumed. Returns the ids erased.
+    A crash between a publish and its acceptance leaves them, and so does a rank that outlives its
+    scheduler for a moment. Wanted stages stay: they are accepted, resumed or in training. Returns the
+    ids erased.
     """
-    known = {stage.id for stage in run.ledger.stages() if stage.state is not StageState.PURGED}
+    # Listed before the ledger is read: what appears meanwhile is not judged by older rows.
     found = {path.split("/")[1] for root in (layout.STAGES, layout.CHECKPOINTS) for path in run.store.files(root)}
+    states = {"/".join(path.split("/")[:5]) for path in run.store.files(layout.HIDDEN)}
+    known = {stage.id for stage in run.ledger.stages() if stage.state is not StageState.PURGED}
     abandoned = tuple(sorted(found - known - wanted))
     for stage_id in abandoned:
         purge_bytes(run, stage_id)
+    digests = {state.digest for state in run.ledger.slices()}
+    for folder in sorted(states):
+        if folder.rsplit("/", 1)[-1] not in digests:
+            run.store.delete(folder)
     return abandoned
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from s3t_ray.errors import S3TError
@@ -150,11 +150,18 @@ class Scheduler:
 
     def restore(self) -> None:
         """Certify the purged deletions whose shards have healed as far as the policy asks."""
+        due = [
+            deletion
+            for deletion in self._ledger.deletions(DeletionState.PURGED)
+            if all(self._healed(self.views[shard]) for shard in shards_hit(deletion))
+        ]
+        if due:
+            # A rank that outlived its scheduler for a moment may have written after the purge.
+            purge_abandoned(self._run, self._wanted(self.views))
         moved: set[str] = set()
-        for deletion in self._ledger.deletions(DeletionState.PURGED):
+        for deletion in due:
             request = deletion.receipt.request_id
-            healed = all(self._healed(self.views[shard]) for shard in shards_hit(deletion))
-            if healed and moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
+            if moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
                 moved.add(request)
         for shard, view in self.views.items():
             if not view.missing:
@@ -206,7 +213,7 @@ class Scheduler:
         """What a predecessor left: temporaries swept, unwanted bytes erased, published stages accepted."""
         self._run.store.sweep()
         views = self._shards.views()
-        purge_abandoned(self._run, frozenset(name for view in views.values() for name in view.plan.stages))
+        purge_abandoned(self._run, self._wanted(views))
         files = frozenset(self._run.store.files(layout.STAGES))
         for shard in views:
             self._ledger.mark_stale(self._epoch, incomplete(self._run, shard, files))
@@ -215,6 +222,10 @@ class Scheduler:
             if adopt_published(self._run, self._epoch, view):
                 views[shard] = view_shard(self._run, shard)
         return views
+
+    def _wanted(self, views: Mapping[int, ShardView]) -> frozenset[str]:
+        """What may have bytes without being accepted: it is to be trained, or in training."""
+        return frozenset(self._training).union(*(view.plan.stages for view in views.values()))
 
     def _learned(self, stage: Stage, tokens: int) -> None:
         view = self.views[stage.shard]

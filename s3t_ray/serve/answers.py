@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from starlette.responses import JSONResponse
 
-from s3t_ray.serve.values import Completion, Finish, Started
+from s3t_ray.serve.values import Completion, Ended, Finish, Piece, Started
 
 VERSION_HEADER = "x-s3t-version"
 DEPTHS_HEADER = "x-s3t-depths"
@@ -54,13 +54,13 @@ class Framing:
             return b""
         return self._chunk(started, {"delta": {"role": "assistant", "content": ""}}, None)
 
-    def piece(self, started: Started, text: str) -> bytes:
-        """A stream event with the next piece of text."""
-        return self._chunk(started, {"delta": {"content": text}} if self.kind == "chat" else {"text": text}, None)
-
-    def end(self, started: Started, finish: Finish) -> bytes:
-        """The last two events of a stream."""
-        return self._chunk(started, {"delta": {}} if self.kind == "chat" else {"text": ""}, finish) + DONE
+    def said(self, started: Started, said: Piece | Ended) -> bytes:
+        """A stream event with the next piece of text, or the last two events of the stream."""
+        text = said.text if isinstance(said, Piece) else ""
+        told = {"text": text} if self.kind == "text" else {"delta": {"content": text} if text else {}}
+        if isinstance(said, Ended):
+            return self._chunk(started, told, said.finish) + DONE
+        return self._chunk(started, told, None)
 
     def _chunk(self, started: Started, said: dict[str, Any], finish: Finish | None) -> bytes:
         name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"

@@ -117,6 +117,7 @@ class Ensemble:
         """
         if self._base.classes:
             raise ConfigError("a classification model does not generate text", "ask it for a label instead")
+        self._base.check_length(len(prompt_ids))  # before the first event: a caller may have promised success by then
         choice = Choice(max_new_tokens, temperature, top_p, seed, frozenset(eos))
         return self._stream(tuple(prompt_ids), choice)
 

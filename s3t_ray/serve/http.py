@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as RouteError
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from s3t_ray.errors import ConfigError, DataError, S3TError, UnknownRecords
+from s3t_ray.errors import ClusterError, ConfigError, DataError, S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.serve.answers import DONE, Framing, error_document, event, live_headers, refusal
@@ -140,36 +140,37 @@ async def _answer(backend: Backend, asked: Sampling, wish: Wish, framing: Framin
         answer = completion.answer
         return JSONResponse(framing.whole(completion), headers=live_headers(answer.version, answer.depths))
     events = backend.stream(wish)
-    # A refusal comes before the first event: it is a status code then, not a broken stream.
-    started = await anext(events)
-    assert isinstance(started, Started)
+    started, first = await _opening(events)
     return StreamingResponse(
-        _stream(events, started, framing),
+        _stream(events, started, first, framing),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", **live_headers(started.version, started.depths)},
     )
 
 
+async def _opening(events: AsyncIterator[Started | Piece | Ended]) -> tuple[Started, Piece | Ended]:
+    """What answers, and what it says first. A refusal comes before that: a status code then, not a broken stream."""
+    started: Started | None = None
+    async for said in events:
+        if not isinstance(said, Started):
+            assert started is not None
+            return started, said
+        started = said
+    raise ClusterError("the model's answer ended before it began", "ask again")
+
+
 async def _stream(
-    events: AsyncGenerator[Started | Piece | Ended, None], started: Started, framing: Framing
+    events: AsyncGenerator[Started | Piece | Ended, None], started: Started, first: Piece | Ended, framing: Framing
 ) -> AsyncIterator[bytes]:
     """Server-sent events of one answer. Once a piece is out, an answer that begins anew ends with an error:
     a client that only appends would mix two models."""
-    shown = False
     try:
-        yield framing.opening(started)
+        yield framing.opening(started) + framing.said(started, first)
         async for said in events:
-            match said:
-                case Piece(text=text):
-                    shown = True
-                    yield framing.piece(started, text)
-                case Ended(finish=finish):
-                    yield framing.end(started, finish)
-                case Started() if shown:
-                    yield event(error_document(503, MOVED_ON, "live_set_changed")) + DONE
-                    return
-                case Started():
-                    started = said
+            if isinstance(said, Started):
+                yield event(error_document(503, MOVED_ON, "live_set_changed")) + DONE
+                return
+            yield framing.said(started, said)
     except S3TError as error:
         broken = error_document(_status_of(error), "the service cannot go on with this answer", _code_of(error))
         yield event(broken) + DONE

@@ -104,9 +104,10 @@ class Raylets:
                 os.kill(process, signal.SIGKILL)
         raylet.wait(30)
 
-    def actors(self, class_name: str) -> list[int]:
-        """Processes of the cluster that are actors of this class."""
-        family = [pid for node in self.processes if node.poll() is None for pid in descendants(node.pid)]
+    def actors(self, class_name: str, node: subprocess.Popen[bytes] | None = None) -> list[int]:
+        """Processes of the cluster, or of one node, that are actors of this class."""
+        nodes = [one for one in self.processes if one.poll() is None] if node is None else [node]
+        family = [pid for one in nodes for pid in descendants(one.pid)]
         found = []
         for pid in family:
             with suppress(FileNotFoundError, ProcessLookupError):

@@ -109,8 +109,9 @@ def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
         return len(list(root.glob("stages/*/manifest.json")))
 
     wait_for("a published stage", published)
-    cluster.kill(cluster.processes[-1])
-    wait_for("the end of the training job", lambda: published() and cluster.status(job) == "SUCCEEDED")
+    trainers = [node for node in cluster.processes[1:] if cluster.actors("Rank", node)]
+    cluster.kill(next(node for node in trainers if not cluster.actors("SchedulerActor", node)))
+    wait_for("the end of the training job", lambda: published() and cluster.status(job) == "SUCCEEDED", 300)
     with Run.open(root) as run:
         yield Trained(run, cluster.job("logs", job))
 

@@ -187,6 +187,10 @@ def test_refusals_before_a_stream_are_status_codes_and_later_ones_events(
     for stream in (False, True):
         answer = ask(client, **CHAT, stream=stream)
         assert answer.status_code == 400 and "9999 tokens" in answer.json()["error"]["message"]
+    failure, backend.fails = backend.fails, None
+    backend.events = [Started(7, (3,), ("a",)), failure]  # before a word was said
+    assert ask(client, **CHAT, stream=True).status_code == 400
+    backend.events = None
     backend.fails = LedgerError("the ledger postgresql://u:***@db refused", "check the database")
     for stream in (False, True):
         answer = ask(client, **CHAT, stream=stream)
