@@ -270,7 +270,7 @@ class SchedulerActor:
 
 
 def start_scheduler(run: Run, detached: bool) -> tuple[Any, ray.ObjectRef]:
-    """Start the run's scheduler actor: (handle, its end). Ray's ActorAlreadyExistsError: the cluster has one."""
+    """Start the run's scheduler actor: (handle, its end). ValueError: there is one of this run in the cluster."""
     name = actor_name("scheduler", run.location.storage_uri)
     options: dict[str, Any] = {
         "name": name,

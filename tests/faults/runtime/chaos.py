@@ -114,9 +114,9 @@ class Chaos:
         for number in range(9, len(requests), 10):  # some name what was deleted before, too
             requests[number] = ([*requests[number][0], *requests[number - 5][0]], [])
         self._requests.write_text(json.dumps(requests))
-        self._write_config(folder, self.plan.groups)
+        self._write_config(folder, folder / "config.yaml")
 
-    def _write_config(self, folder: Path, groups: int) -> None:
+    def _write_config(self, folder: Path, path: Path) -> None:
         document = {
             "name": "chaos",
             "shards": 2,
@@ -128,10 +128,10 @@ class Chaos:
             "optimizer": {"epochs": 1, "lr": 0.01, "batch_records": 64},
             "engine": {"ranks": self.plan.ranks, "checkpoint_steps": 1},
             "task": {"max_tokens": 32},
-            "workers": {"groups": groups},
+            "workers": {"groups": self.plan.groups},
             "storage": {"uri": str(folder / "run")},
         }
-        (folder / "config.yaml").write_text(yaml.safe_dump(document))
+        path.write_text(yaml.safe_dump(document))
 
     @contextmanager
     def _raylets(self) -> Iterator[None]:
@@ -285,7 +285,7 @@ class Chaos:
         fresh.mkdir()
         lines = (self.folder / "data.jsonl").read_text().splitlines()
         (fresh / "data.jsonl").write_text("".join(f"{ln}\n" for ln in lines if json.loads(ln)["id"] not in gone))
-        self._write_config(fresh, groups=1)
+        self._write_config(fresh, fresh / "config.yaml")
         child = self._child("afresh", "afresh", fresh / "config.yaml", fresh / "adapters.json")
         assert child.wait(600) == 0, self._log("afresh").read_text()[-3000:]
         return {
