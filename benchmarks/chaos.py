@@ -36,6 +36,8 @@ ENVIRONMENT = {
 # Every fourth run has a Ray of its own, which dies with the driver; every third, groups of two ranks.
 LOCAL_EVERY, TWO_RANKS_EVERY = 4, 3
 
+WIDTH = 150
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=None, help="file that each run's figures are added to")
     options = parser.parse_args(arguments)
     os.environ.update({**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)})  # before Ray is imported
-    from tests.faults.runtime.chaos import Chaos, Plan
+    from tests.faults.runtime.chaos import ACTORS, Chaos, Plan
 
     console = Console(stderr=True)
     known = json.loads(options.json.read_text()) if options.json is not None and options.json.exists() else []
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             nodes=0 if local else 3,
             ranks=2 if number % TWO_RANKS_EVERY == TWO_RANKS_EVERY - 1 else 1,
             groups=1 if local else 2,
+            **({"kinds": (*ACTORS, "driver", "deleter")} if local else {}),
         )
         with tempfile.TemporaryDirectory(prefix="s3t-chaos-") as folder:
             report = Chaos(Path(folder), plan, lambda line: console.print(line, highlight=False)).live()
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known.append(asdict(report))
         if options.json is not None:
             options.json.write_text(json.dumps(known, indent=1) + "\n")
-    Console().print(_table(known))
+    Console(width=WIDTH).print(_table(known))
     return 1 if broken else 0
 
 

@@ -50,6 +50,16 @@ def serve(
 
         application = build(ServiceSettings(run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule))
         tls = {} if tls_key is None else {"ssl_keyfile": tls_key, "ssl_certfile": tls_cert}
+        others = _applications()
+        if others:
+            if tls:
+                raise ClusterError(
+                    f"Ray Serve runs {', '.join(others)} here already, and keeps its address and its TLS",
+                    "end that first, or leave --tls-key and --tls-cert out if it has TLS",
+                )
+            note("Ray Serve is at work here already: this service answers at its address, not at --host and --port")
+        elif ray_serve.status().proxies:
+            ray_serve.shutdown()  # left by a service that was stopped; it would keep its address
         ray_serve.start(http_options={"host": host, "port": port, **tls})
         name = APP if prefix == "/" else f"{APP}-{prefix.strip('/').replace('/', '-')}"
         try:
@@ -58,6 +68,18 @@ def serve(
             _watch(name)
         finally:
             ray_serve.delete(name, _blocking=False)
+
+
+def _applications() -> list[str]:
+    """What Ray Serve serves in this cluster; waits for those that are on their way out."""
+    from ray import serve as ray_serve
+
+    pause = threading.Event()
+    while True:
+        states = {name: str(app.status.value) for name, app in ray_serve.status().applications.items()}
+        if "DELETING" not in states.values():
+            return list(states)
+        pause.wait(1.0)
 
 
 def _watch(name: str) -> None:

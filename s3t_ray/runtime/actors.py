@@ -167,7 +167,6 @@ class SchedulerActor:
         self._replicas = RayReplicas()
         self._joined = False
         self._begun = False
-        self._serving = False
         self._failure: S3TError | None = None
         self._over = threading.Event()
         self._round_began = time.monotonic()
@@ -188,8 +187,6 @@ class SchedulerActor:
         except S3TError as error:
             self._failure = error
             raise
-        finally:
-            self._serving = False
 
     def _serve(self) -> None:
         config = self._run.config
@@ -201,7 +198,6 @@ class SchedulerActor:
             self._replicas.attach(name, replica)
         metrics = RayMetrics(config.name)
         workers = RayWorkers(config, self._base, count)
-        self._serving = True
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
             rounds = 0
@@ -230,10 +226,6 @@ class SchedulerActor:
                 return  # its next round will see that too
             except LedgerError:
                 continue
-
-    def is_serving(self) -> bool:
-        """Whether `serve` is at work: an actor whose `serve` has ended schedules nothing."""
-        return self._serving
 
     def snapshot(self) -> Snapshot:
         """What it does now; answers while a tick is on its way."""

@@ -144,7 +144,8 @@ def _check_stage(run: Run, view: ShardView, stage: Stage, adapter_sha256: str) -
     try:
         manifest = read_manifest(run.store, stage.id)
         problems = [
-            f"{name}: {file} is not what was published"
+            f"{name}: {file} is not what was published; "
+            f"remove {layout.stage_folder(stage.id)} and run `s3t train`, which trains it again"
             for file, sha256 in {**manifest.files, ADAPTER_FILE: adapter_sha256}.items()
             if hashlib.sha256(run.store.read_bytes(f"{layout.stage_folder(stage.id)}/{file}")).hexdigest() != sha256
         ]

@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 300
 
 
 def free_port() -> int:
@@ -72,12 +72,12 @@ class Raylets:
     def jobs(self) -> str:
         return f"http://127.0.0.1:{self.dashboard}"
 
-    def start_head(self) -> None:
+    def start(self, raylets: int) -> None:
+        """A head, and more raylets beside it."""
         head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
-        self._start(*head)
-
-    def start_raylet(self) -> subprocess.Popen[bytes]:
-        return self._start(f"--address={self.address}")
+        self._wait_until_up(self._start(*head))
+        for number in [self._start(f"--address={self.address}") for _ in range(raylets - 1)]:
+            self._wait_until_up(number)
 
     def submit(self, *entrypoint: str, wait: bool = True, token: str | None = None) -> subprocess.CompletedProcess[str]:
         """`ray job submit` from the root of the project, with the cluster's token or another one ("" for none)."""
@@ -126,7 +126,7 @@ class Raylets:
                 self.kill(process)  # a gentle end takes half a minute, and nothing in it is kept
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+    def _start(self, *options: str) -> int:
         number = len(self.processes)
         self.metrics.append(free_port())
         log = (self.folder / f"start-{number}.log").open("wb")
@@ -152,14 +152,15 @@ class Raylets:
         )
         log.close()
         self.processes.append(process)
+        return number
 
+    def _wait_until_up(self, number: int) -> None:
         def up() -> bool:
             text = (self.folder / f"start-{number}.log").read_text()
-            assert process.poll() is None, text
+            assert self.processes[number].poll() is None, text
             return "Ray runtime started" in text
 
         wait_for(f"start of raylet {number}", up)
-        return process
 
     def _ray(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = dict(self.environment)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from ray.exceptions import RayActorError
@@ -13,93 +13,105 @@ from s3t_ray.errors import ClusterError
 from s3t_ray.serve import caretaker
 
 
-class Stage:
-    """A scripted world: `find` and `active` are what is seen, `started` and `killed` what was done."""
+class Played:
+    """A world with at most one scheduler in the cluster, and a script of what happens at which look at it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stop = threading.Event()
-        self.actor: Any = None
-        self.active = False
-        self.serving = True
+        self.actor: str | None = None
+        self.elsewhere = False
         self.ended: Exception | None = None
+        self.taken = False
         self.started = 0
         self.killed = 0
-        self.looks = 0
-        self.script: dict[int, Any] = {}
+        self._looks = 0
+        self._script: dict[int, Callable[[], None]] = {}
         monkeypatch.setattr(caretaker, "LOOK_SECONDS", 0.0)
         monkeypatch.setattr(caretaker, "LONGEST_PAUSE_SECONDS", 0.0)
         monkeypatch.setattr(caretaker, "find_scheduler", lambda run: self._look())
-        monkeypatch.setattr(caretaker, "scheduler_is_active", lambda run: self.active)
+        monkeypatch.setattr(caretaker, "scheduler_is_active", lambda run: self.elsewhere)
         monkeypatch.setattr(caretaker, "start_scheduler", self._start)
+        monkeypatch.setattr(caretaker, "end_of", lambda actor: "end")
         monkeypatch.setattr(caretaker, "ray", SimpleNamespace(get=self._get, wait=self._wait, kill=self._kill))
 
-    def play(self, script: dict[int, Any]) -> None:
-        """Run the caretaker; `script[n]` is called at its n-th look at anything, and the last entry ends it."""
-        self.script = script
+    def run(self, looks: int, script: dict[int, Callable[[], None]]) -> None:
+        """The caretaker for `looks` looks at the scheduler; `script[n]` happens before the n-th."""
+        self._looks, self._script = looks, script
+        self._seen = 0
         caretaker.keep_scheduling(None, self.stop)  # type: ignore[arg-type]
 
-    def _look(self) -> Any:
+    def dies(self) -> None:
+        self.actor, self.ended = None, RayActorError()
+
+    def fails(self) -> None:
+        self.ended = ClusterError("no room", "add nodes")
+
+    def _tick(self) -> None:
+        self._seen += 1
+        self._script.get(self._seen, lambda: None)()
+        if self._seen >= self._looks:
+            self.stop.set()
+
+    def _look(self) -> str | None:
         self._tick()
         return self.actor
 
-    def _tick(self) -> None:
-        self.looks += 1
-        self.script.get(self.looks, lambda: None)()
-        if self.looks >= max(self.script):
-            self.stop.set()
-
-    def _start(self, run: object, detached: bool) -> tuple[Any, object]:
+    def _start(self, run: object, detached: bool) -> tuple[str, str]:
         assert not detached, "it must end with the process that keeps it"
+        assert self.actor is None
+        if self.taken:
+            self.taken = False
+            self.actor = "another"
+            raise ValueError("the name is taken")
         self.started += 1
-        self.ended = None
-        self.actor = SimpleNamespace(is_serving=SimpleNamespace(remote=lambda: "serving"))
+        self.actor, self.ended = f"actor {self.started}", None
         return self.actor, "end"
 
-    def _get(self, what: str) -> bool:
-        if what == "end":
-            assert self.ended is not None
-            raise self.ended
+    def _wait(self, futures: list[str], timeout: float) -> tuple[list[str], list[str]]:
         self._tick()
-        if self.actor is None:
-            raise RayActorError
-        return self.serving
-
-    def _wait(self, futures: list[object], timeout: float) -> tuple[list[object], list[object]]:
         return (futures, []) if self.ended is not None else ([], futures)
 
-    def _kill(self, actor: object) -> None:
+    def _get(self, what: str) -> None:
+        assert self.ended is not None
+        raise self.ended
+
+    def _kill(self, actor: str) -> None:
         self.killed += 1
         self.actor = None
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
-    return Stage(monkeypatch)
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    return Played(monkeypatch)
 
 
-def test_one_is_started_where_none_is_and_again_when_it_dies(stage: Stage) -> None:
-    stage.play({5: lambda: setattr(stage, "actor", None), 12: lambda: None})
-    assert stage.started == 2 and stage.killed == 0
+def test_one_is_started_where_none_is_and_again_when_it_dies(played: Played) -> None:
+    played.run(12, {6: played.dies})
+    assert played.started == 2 and played.actor == "actor 2"
 
 
-def test_none_is_started_while_another_one_beats(stage: Stage) -> None:
-    stage.active = True
-    stage.play({6: lambda: setattr(stage, "active", False), 10: lambda: None})
-    assert stage.started == 1
-    stage.stop.clear()
+def test_none_is_started_while_another_one_beats(played: Played) -> None:
+    played.elsewhere = True
+    played.run(6, {})
+    assert played.started == 0
+    played.stop.clear()
+    played.elsewhere = False
+    played.run(6, {})
+    assert played.started == 1
 
 
-def test_one_that_ended_is_replaced(stage: Stage) -> None:
-    stage.play({4: lambda: setattr(stage, "ended", ClusterError("no room", "add nodes")), 12: lambda: None})
-    assert stage.started == 2 and stage.killed == 1
+def test_one_that_is_there_is_left_alone(played: Played) -> None:
+    played.actor = "of a training"
+    played.run(8, {})
+    assert (played.started, played.killed) == (0, 0)
 
 
-def test_an_actor_that_serves_no_more_is_replaced_but_not_at_once(stage: Stage) -> None:
-    stage.actor = SimpleNamespace(is_serving=SimpleNamespace(remote=lambda: "serving"))
-    stage.serving = False
-    stage.play({caretaker.IDLE_LOOKS: lambda: None})
-    assert stage.killed == 0
-    stage.stop.clear()
-    stage.looks = 0
-    stage.play({3 * caretaker.IDLE_LOOKS: lambda: None})
-    assert stage.killed >= 1 and stage.started >= 1
+def test_one_that_ended_by_itself_gives_its_name_back(played: Played) -> None:
+    played.run(12, {5: played.fails})
+    assert (played.started, played.killed) == (2, 1)
+
+
+def test_whoever_is_quicker_with_the_name_is_followed(played: Played) -> None:
+    played.taken = True
+    played.run(8, {})
+    assert played.started == 0 and played.actor == "another"

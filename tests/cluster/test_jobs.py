@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,9 +47,7 @@ def cluster() -> Iterator[Raylets]:
         "S3T_DELETE_TOKEN": ERASE,
     }
     with Raylets(environment) as raylets:
-        raylets.start_head()
-        for _ in range(3):
-            raylets.start_raylet()
+        raylets.start(4)
         yield raylets
 
 
@@ -109,9 +108,14 @@ def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
         return len(list(root.glob("stages/*/manifest.json")))
 
     wait_for("a published stage", published)
-    trainers = [node for node in cluster.processes[1:] if cluster.actors("Rank", node)]
-    cluster.kill(next(node for node in trainers if not cluster.actors("SchedulerActor", node)))
-    wait_for("the end of the training job", lambda: published() and cluster.status(job) == "SUCCEEDED", 300)
+
+    def victim() -> subprocess.Popen[bytes] | None:
+        """A node that trains and does not schedule."""
+        nodes = (node for node in cluster.processes[1:] if not cluster.actors("SchedulerActor", node))
+        return next((node for node in nodes if cluster.actors("Rank", node)), None)
+
+    cluster.kill(wait_for("a node that trains", victim))
+    wait_for("the end of the training job", lambda: published() and cluster.status(job) == "SUCCEEDED")
     with Run.open(root) as run:
         yield Trained(run, cluster.job("logs", job))
 
@@ -171,8 +175,7 @@ def test_the_service_answers_whoever_has_the_token(service: tuple[int, str]) -> 
 
 def test_a_lost_copy_of_the_model_is_replaced(cluster: Raylets, service: tuple[int, str]) -> None:
     client = Client(service[0], ASK)
-    before = cluster.actors("Following")
-    assert len(before) == 2
+    before = wait_for("both copies", lambda: pair if len(pair := cluster.actors("Following")) == 2 else None)
     os.kill(before[0], signal.SIGKILL)
     wait_for("the new copy", lambda: len(set(cluster.actors("Following")) - set(before)) == 1)
     wait_for("its service", lambda: all(client.ask("GET", "/healthz").status == 200 for _ in range(4)))

@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[3]
 ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::Shard", "rank": "ray::Rank"}
 """What the title of an actor's process begins with."""
 
-SECONDS_A_KILL = 6.0
+LOOKS = 20
+SECONDS_A_KILL = 10.0
 """What a kill takes with the pause before it, on two cores: only the pace of the deletions depends on it."""
 
 
@@ -48,7 +49,7 @@ class Plan:
     nodes: int = 3
     ranks: int = 1
     groups: int = 2
-    kinds: tuple[str, ...] = ("scheduler", "shard", "rank", "node", "driver", "deleter", "ray.kill")
+    kinds: tuple[str, ...] = (*ACTORS, "driver", "deleter", "node", "ray.kill")
     pause_seconds: tuple[float, float] = (0.5, 5.0)
     settle_seconds: float = 600.0
 
@@ -187,13 +188,22 @@ class Chaos:
         return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def _strike(self, kinds: Sequence[str]) -> None:
-        """Kill one process or node: of the first of these kinds of which there is one now."""
+        """Kill one process or node, of the first of these kinds of which there is one, or soon will be."""
         for kind in kinds:
-            if self._kill(kind):
+            if kind == "deleter" and self._sent():
+                continue
+            if any(self._kill(kind) for _ in self._looks()):
                 self._killed[kind] += 1
                 done = sum(self._killed.values())
                 self.note(f"kill {done} of {self.plan.kills}: {kind}; {self._acks()} deletions so far")
                 return
+
+    def _looks(self) -> Iterator[int]:
+        """Some, with pauses: an actor that was killed takes its time to come back."""
+        for look in range(LOOKS):
+            yield look
+            self._pause(1.0)
+            self._tend()
 
     def _kill(self, kind: str) -> bool:
         if kind == "node":
