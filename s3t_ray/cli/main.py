@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from s3t_ray import __version__
-from s3t_ray.cli import audit, certificate, configs, delete, demo, plan, read, train, verify
+from s3t_ray.cli import audit, certificate, configs, delete, demo, plan, read, serve, train, verify
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
@@ -82,6 +82,7 @@ plan.add_to(app)
 train.add_to(app)
 delete.add_to(app)
 read.add_to(app)
+serve.add_to(app)
 verify.add_to(app)
 audit.add_to(app)
 certificate.add_to(app)

@@ -1,7 +1,4 @@
-"""`jobs/serve.py`: the HTTP service of a run, for as long as the process lives.
-
-Not a command of `s3t`: a service belongs in a cluster, as a job or as a RayService.
-"""
+"""`s3t serve` and `jobs/serve.py`: the HTTP service of a run, for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -17,6 +14,12 @@ APP = "s3t"
 LOOK_SECONDS = 5.0
 BAD_LOOKS = 60
 """Looks in a row at which the application is broken, after which the job fails: 5 minutes of Serve's own retries."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example, with S3T_SERVE_TOKEN and S3T_DELETE_TOKEN set:\n$ s3t serve runs/alpaca --port 8000")(
+        serve
+    )
 
 
 def serve(

@@ -27,7 +27,8 @@ def evaluation_view(evaluation: Evaluation) -> RenderableType:
         f"{words.plural(evaluation.records, 'held-out record')}, {words.count(evaluation.tokens)} labelled tokens; "
         f"live depth of each shard: {', '.join(str(depth) for depth in evaluation.depths)}"
     )
-    table = plain_table("depth", "loss (nats a token)", "standard error", "accuracy")
+    accuracy = () if evaluation.live.accuracy is None else ("accuracy",)  # of a classification
+    table = plain_table("depth", "loss (nats a token)", "standard error", *accuracy)
     for column in table.columns:
         column.justify = "right"
     for row in evaluation.by_depth:
@@ -36,8 +37,9 @@ def evaluation_view(evaluation: Evaluation) -> RenderableType:
     return Group(head, "", table)
 
 
-def _loss_cells(row: DepthLoss) -> tuple[str, str, str]:
-    return f"{row.loss:.4f}", f"{row.standard_error:.4f}", "" if row.accuracy is None else f"{row.accuracy:.1%}"
+def _loss_cells(row: DepthLoss) -> tuple[str, ...]:
+    accuracy = () if row.accuracy is None else (f"{row.accuracy:.1%}",)
+    return f"{row.loss:.4f}", f"{row.standard_error:.4f}", *accuracy
 
 
 def export_view(export: Export) -> RenderableType:

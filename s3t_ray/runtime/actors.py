@@ -20,7 +20,7 @@ from s3t_ray.runtime.cluster import NAMESPACE, actor_name
 from s3t_ray.runtime.groups import RayWorkers
 from s3t_ray.runtime.metrics import RayMetrics
 from s3t_ray.runtime.reports import Failure, Report, RunningStage
-from s3t_ray.runtime.resources import group_count
+from s3t_ray.runtime.resources import standing_count
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
 from s3t_ray.runtime.shard import Shard
@@ -173,7 +173,7 @@ class SchedulerActor:
         self._snapshot = Snapshot(running=(), idle=False, given_up=(), trained=0, tokens=0, groups=0, rounds=0)
 
     def serve(self) -> None:
-        """Reconcile until `stop`. Raises what ends a scheduler: Fenced, a config the cluster cannot serve.
+        """Reconcile until `stop`. Raises what ends a scheduler: Fenced, worker groups that cannot start.
 
         Called again, by a process that follows this scheduler, it ends as the first call ended.
         """
@@ -190,7 +190,7 @@ class SchedulerActor:
 
     def _serve(self) -> None:
         config = self._run.config
-        count = group_count(config, ray.cluster_resources())
+        count = standing_count(config, ray.cluster_resources())
         epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
         threading.Thread(target=self._beat, args=(epoch,), daemon=True).start()
         self._replicas.begin(epoch)

@@ -18,7 +18,7 @@ from typing import Any
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.runtime.resources import group_count
+from s3t_ray.runtime.resources import check_room, group_count
 
 NAMESPACE = "s3t_ray"
 
@@ -96,6 +96,19 @@ def check_fits_cluster(config: Config) -> None:
     import ray
 
     group_count(config, ray.cluster_resources())
+
+
+def check_can_heal(config: Config) -> None:
+    """Raise ClusterError when the connected cluster holds not even one worker group now."""
+    import ray
+
+    try:
+        check_room(config, ray.cluster_resources(), 1)
+    except ClusterError as error:
+        raise ClusterError(
+            f"the records are erased, but pruned sequences cannot heal here: {error.problem}",
+            "run `s3t train` with the run's config, or this command again, where a worker group has room",
+        ) from error
 
 
 def _token_is_set() -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from s3t_ray.errors import TrainError, UnknownRecords
 from s3t_ray.ledger.values import Acceptance, Fenced, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.closure import asked, likeness
-from s3t_ray.runtime.cluster import connected
+from s3t_ray.runtime.cluster import check_can_heal, connected
 from s3t_ray.runtime.driver import drive, follow, scheduler_is_active
 from s3t_ray.runtime.purges import PURGE
 from s3t_ray.runtime.rejects import SetAside, erase_rejects, find_rejects
@@ -79,7 +80,8 @@ def settle(
 ) -> Status:
     """Carry an accepted deletion on until it is restored; the status then.
 
-    Uses the scheduler that is at work on this run, wherever it is, or starts one.
+    Uses the scheduler that is at work on this run, wherever it is, or starts one. Raises TrainError when
+    a stage is given up, ClusterError when all is erased and no worker group has room to heal.
     """
 
     def restored(state: Status) -> bool:
@@ -105,13 +107,15 @@ def _settle_here(
         last[:] = [state]
         watch(state)
 
+    def ended(snapshot: Any, state: Status) -> bool:
+        if restored(state) or snapshot.idle:
+            return True
+        if all(deletion.state == "purged" for deletion in state.deletions if deletion.state != "restored"):
+            check_can_heal(run.config)
+        return False
+
     with connected(address):
-        snapshot = drive(
-            run,
-            detached=address is not None,
-            watch=look,
-            until=lambda snapshot, state: restored(state) or snapshot.idle,
-        )
+        snapshot = drive(run, detached=address is not None, watch=look, until=ended)
     if not restored(last[-1]) and snapshot.given_up:
         worst = snapshot.given_up[0]
         erased = not any(failure.stage_id.startswith(PURGE) for failure in snapshot.given_up)

@@ -55,13 +55,9 @@ def drive(
                     actor = None
                     continue
                 snapshot = ray.get(actor.snapshot.remote())
+            except RayTaskError as error:
+                raise _cause(error) from error
             except (RayError, ValueError) as error:  # it died, or another process was quicker with its name
-                if isinstance(error, RayTaskError):
-                    cause = _cause(error)
-                    if not deaths or not isinstance(cause, ClusterError):
-                        raise cause from error
-                    if actor is not None:
-                        _end(actor, None)  # the node that died with its predecessor may still come back
                 deaths += 1
                 if deaths > RESTARTS:
                     raise ClusterError(f"the scheduler died {deaths} times: {error}", "see its log") from error

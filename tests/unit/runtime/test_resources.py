@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import ClusterError
-from s3t_ray.runtime.resources import bundles, group_count
+from s3t_ray.runtime.resources import bundles, group_count, standing_count
 from tests.fakes import small_config
 
 
@@ -28,3 +28,12 @@ def test_what_can_never_fit_is_refused_with_the_figures(tmp_path: Path, groups: 
     config = small_config(tmp_path, workers={"groups": groups, "gpus_per_rank": 8})
     with pytest.raises(ClusterError, match=r"'GPU': 8.*room for 0"):
         group_count(config, {"CPU": 64.0, "GPU": 4.0})
+
+
+def test_a_scheduler_that_begins_after_nodes_were_lost_keeps_the_groups_asked_for(tmp_path: Path) -> None:
+    one_node_left = {"CPU": 2.0, "GPU": 1.0}
+    asked = small_config(tmp_path, workers={"groups": 2, "gpus_per_rank": 1})
+    filling = small_config(tmp_path, workers={"groups": "auto", "gpus_per_rank": 1})
+    assert standing_count(asked, one_node_left) == 2
+    assert standing_count(filling, one_node_left) == 1
+    assert standing_count(filling, {}) == 1

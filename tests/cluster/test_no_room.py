@@ -1,0 +1,27 @@
+"""A deletion on a cluster that has no room to heal: the records are erased all the same, and it says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s3t_ray.errors import ClusterError
+from s3t_ray.runtime.delete import accept, settle
+from s3t_ray.runtime.ingest import ingest
+from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.status import status
+from tests.fakes import fake_base, small_config, write_records
+
+
+def test_what_cannot_heal_is_erased_and_said(tmp_path: Path) -> None:
+    fake_base(tmp_path / "base")
+    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(40)])
+    config = small_config(tmp_path, workers={"groups": 2, "gpus_per_rank": 8})
+    with Run.create(config) as run:
+        ingest(run, lambda line: None)
+        receipt = accept(run, ["r7"], [])
+        with pytest.raises(ClusterError, match=r"erased, but .*'GPU': 8.* room for 0"):
+            settle(run, receipt.request_id)
+        (deletion,) = status(run).deletions
+        assert (deletion.request_id, deletion.state) == (receipt.request_id, "purged")
