@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from typing import Annotated
 
@@ -43,6 +44,8 @@ def serve(
     from s3t_ray.cli.output import note
     from s3t_ray.runtime.cluster import connected
 
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a job has its own
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as service managers end a service
     if (tls_key is None) != (tls_cert is None):
         raise ConfigError("--tls-key and --tls-cert come together", "give both, or neither")
     with connected(address):
