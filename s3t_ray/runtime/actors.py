@@ -19,6 +19,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
 from s3t_ray.runtime.groups import RayWorkers
 from s3t_ray.runtime.metrics import RayMetrics
+from s3t_ray.runtime.notes import Notes
 from s3t_ray.runtime.reports import Failure, Report, RunningStage
 from s3t_ray.runtime.resources import group_count
 from s3t_ray.runtime.run import Run
@@ -197,6 +198,7 @@ class SchedulerActor:
         for name, replica in find_replicas(self._run).items():  # they followed a predecessor
             self._replicas.attach(name, replica)
         metrics = RayMetrics(config.name)
+        notes = Notes(self._run.ledger, epoch)
         workers = RayWorkers(config, self._base, count)
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
@@ -211,6 +213,7 @@ class SchedulerActor:
                 self._round_began = time.monotonic()
                 self._snapshot = self._look(scheduler, workers, count, rounds)
                 metrics.look(self._run.ledger, scheduler.views, self._snapshot)
+                notes.look(self._snapshot.running)
                 if not self._snapshot.running:
                     self._stop.wait(TICK_SECONDS)
         finally:
