@@ -40,7 +40,7 @@ unit: ## tests without Ray (seconds)
 cluster: ## tests on a local Ray
 faults: ## processes killed, disks full, links cut
 e2e: ## whole runs, training for real
-soak: ## chaos and sweeps: long, not part of `make test`
+soak: ## chaos: long, not part of `make test`
 
 setup: $(READY) ## only make the environment
 

@@ -152,6 +152,29 @@ def _check_probabilities(config: Config) -> None:
         )
 
 
+def check_workers(config: Config) -> None:
+    workers, ranks = config.workers, config.engine.ranks
+    gpus = ranks * workers.gpus_per_rank
+    if not gpus and (workers.max_gpus is not None or workers.accelerator is not None):
+        name = "max_gpus" if workers.max_gpus is not None else "accelerator"
+        raise refusal(
+            f"workers.{name}",
+            getattr(workers, name),
+            "workers.gpus_per_rank is 0",
+            f"set workers.gpus_per_rank, or remove workers.{name}",
+        )
+    if workers.max_gpus is None:
+        return
+    groups = 1 if workers.groups == "auto" else workers.groups
+    if groups * gpus > workers.max_gpus:
+        raise refusal(
+            "workers.max_gpus",
+            workers.max_gpus,
+            f"{groups} x engine.ranks x workers.gpus_per_rank are {groups * gpus} GPUs",
+            f"set it to at least {groups * gpus}, or lower workers.groups or engine.ranks",
+        )
+
+
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
     if config.model.quantize != "none" and on_cpu:

@@ -187,11 +187,17 @@ class Workers(Section):
     """What Ray reserves."""
 
     groups: PositiveInt | Literal["auto"] = "auto"
-    """Worker groups; `auto`: as many as the cluster has room for, at most one a sequence."""
+    """Worker groups; `auto`: as many as the cluster has room for, at most one a sequence. `auto` follows
+    nodes that join and leave, and runs that train at the same time share the cluster equally."""
     cpus_per_rank: PositiveInt = 1
     """CPU cores that Ray reserves for a rank."""
     gpus_per_rank: Annotated[int, Field(ge=0)] = 0
     """GPUs that Ray reserves for a rank; 0: CPU."""
+    max_gpus: PositiveInt | None = None
+    """Most GPUs that the run's worker groups may hold together; null: no limit."""
+    accelerator: Text | None = None
+    """Kind of GPU to train on, by Ray's name (A100, H100, L4, ...): for clusters of several kinds, since
+    adapters repeat to the bit on one kind only. null: any."""
     strategy: Literal["pack", "strict_pack", "spread"] = "pack"
     """Placement of a group's ranks: `pack` uses one node where it fits."""
 
@@ -278,6 +284,7 @@ class Config(Section):
     def _possible(self) -> Config:
         checks.check_orders(self)
         checks.check_engine(self)
+        checks.check_workers(self)
         checks.check_places(self)
         if self.model.shape is not None:
             self.check_depth(self.model.shape.layers)

@@ -115,7 +115,9 @@ def _leave_slices(connection: Connection, found: Resolved, sequence: int) -> Non
         for row in connection.execute(_SLICES, {"of_shard": shard, "of_slices": indices}).all():
             digests = found.digests[shard, row.slice]
             lthash = LtHash16(row.lthash, row.records)
-            lthash.remove(digests)
+            if (summed := found.sums.get((shard, row.slice))) is not None:
+                lthash.remove_sum(summed)
+            lthash.remove(digests[summed.members :] if summed is not None else digests)
             after = lthash.digest()
             place = {"of_shard": shard, "of_slice": row.slice}
             changed.append({**place, "records": lthash.members, "lthash": lthash.state, "digest": after})

@@ -17,6 +17,7 @@ import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -95,6 +96,14 @@ class Keys:
     def id_hmac(self, record_id: str) -> bytes:
         """32 bytes that stand for a record's id."""
         return _hmac(self._id, record_id)
+
+    def id_hmacs(self, record_ids: Sequence[str]) -> list[bytes]:
+        """`id_hmac` of many, which in large deletions takes a good part of the time."""
+        key = self._id
+        try:
+            return [hmac.digest(key, name.encode(), "sha256") for name in record_ids]
+        except UnicodeEncodeError:
+            return [self.id_hmac(name) for name in record_ids]  # says which, and why
 
     def subject_hmac(self, subject: str) -> bytes:
         """32 bytes that stand for a person."""

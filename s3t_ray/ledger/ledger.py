@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 
 from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, resolve, sketches, slices, stages
+from s3t_ray.ledger import running as notes
 from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
@@ -31,8 +32,10 @@ from s3t_ray.ledger.values import (
     Failure,
     Lease,
     Preview,
+    Published,
     RecordEntry,
     RecordState,
+    RunningNote,
     RunRow,
     Sketching,
     SliceState,
@@ -208,9 +211,13 @@ class Ledger:
         not live, or the id is not of this run's recipe. Again with the same bytes: True. LedgerError:
         it is live with other bytes.
         """
+        return self.accept_stages(epoch, [Published(stage, adapter_sha256, slice_digests)])[0]
+
+    def accept_stages(self, epoch: int, published: Iterable[Published]) -> tuple[bool, ...]:
+        """`accept_stage` for each of these, in one transaction: all of them are decided, or none is."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            return stages.accept(tx, stage, adapter_sha256, slice_digests)
+            return tuple(stages.accept(tx, each.stage, each.adapter_sha256, each.slice_digests) for each in published)
 
     def mark_stale(self, epoch: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
         """Take live stages, and the live stages built on them, out of service without a deletion.
@@ -308,6 +315,22 @@ class Ledger:
         """Add a line to the history. `detail` becomes JSON and must hold no personal data."""
         with self._database.write() as tx:
             return tx.event(kind, shard, detail)
+
+    def add_events(self, kind: str, lines: Iterable[tuple[int | None, Mapping[str, object]]]) -> None:
+        """Add lines of one kind, (shard, detail), in one transaction."""
+        with self._database.write() as tx:
+            tx.events(kind, lines)
+
+    def note_running(self, epoch: int, running: Iterable[RunningNote]) -> None:
+        """What is in training now, in place of what was noted before."""
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            notes.note(tx, running)
+
+    def running(self) -> tuple[RunningNote, ...]:
+        """What was in training when a scheduler last noted it, which may be long ago."""
+        with self._database.read() as connection:
+            return notes.read(connection)
 
     def events(self, after: int = 0) -> tuple[Event, ...]:
         """History with a sequence number above `after`, in order."""

@@ -55,6 +55,11 @@ class LtHash16:
         self._sum = self._sum - total
         self.members -= count
 
+    def remove_sum(self, other: LtHash16) -> None:
+        """Let all members of another sum leave."""
+        self._sum = self._sum - other._sum
+        self.members -= other.members
+
     def digest(self) -> str:
         """SHA-256, in hex, of the state and the number of members."""
         return hashlib.sha256(_DOMAIN + self.state + self.members.to_bytes(8, "big", signed=True)).hexdigest()
@@ -64,11 +69,12 @@ def _total(digests: Iterable[bytes]) -> tuple[NDArray[np.uint16], int]:
     """Sum of the expansions, and how many there were."""
     total = np.zeros(ELEMENTS, dtype=np.uint16)
     count = 0
+    shake = hashlib.shake_128
     stream = iter(digests)
     while batch := list(islice(stream, _BATCH)):
         if wrong := {len(digest) for digest in batch} - {MEMBER_BYTES}:
             raise ValueError(f"a member of an LtHash16 has {MEMBER_BYTES} bytes, got {min(wrong)}")
-        expanded = b"".join([hashlib.shake_128(digest).digest(STATE_BYTES) for digest in batch])
+        expanded = b"".join([shake(digest).digest(STATE_BYTES) for digest in batch])
         rows = np.frombuffer(expanded, dtype="<u2").reshape(len(batch), ELEMENTS)
         total += rows.sum(axis=0, dtype=np.uint16)
         count += len(batch)

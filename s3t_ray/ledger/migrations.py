@@ -179,17 +179,41 @@ _LIKENESS = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES, _LIKENESS)
+# What trains now, for `s3t status` of any process: a note, overwritten every few seconds.
+_PROGRESS = (
+    """
+    CREATE TABLE s3t_running (
+        stage TEXT NOT NULL PRIMARY KEY,
+        shard {integer} NOT NULL,
+        slices TEXT NOT NULL,
+        worker_group {integer} NOT NULL,
+        step {integer} NOT NULL,
+        steps {integer} NOT NULL,
+        loss {real},
+        tokens_per_second {real},
+        at TEXT NOT NULL
+    ){strict}
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES, _LIKENESS, _PROGRESS)
 LATEST = len(MIGRATIONS)
 
 _TYPES = {
     "sqlite": {
         "integer": "INTEGER",
         "bytes": "BLOB",
+        "real": "REAL",
         "strict": " STRICT",
         "strict_by_key": " STRICT, WITHOUT ROWID",
     },
-    "postgresql": {"integer": "BIGINT", "bytes": "BYTEA", "strict": "", "strict_by_key": ""},
+    "postgresql": {
+        "integer": "BIGINT",
+        "bytes": "BYTEA",
+        "real": "DOUBLE PRECISION",
+        "strict": "",
+        "strict_by_key": "",
+    },
 }
 
 

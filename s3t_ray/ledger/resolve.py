@@ -7,15 +7,17 @@ digest is what makes the same request the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection
 
 from s3t_ray.errors import DataError, LedgerError
-from s3t_ray.ledger.lthash import MEMBER_BYTES
-from s3t_ray.ledger.pieces import pieces
+from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
+from s3t_ray.ledger.pieces import in_one_piece, pieces
 from s3t_ray.ledger.schema import RECORDS
 from s3t_ray.ledger.values import NAMED_ALONE, Closure, Hit, Reach
 
@@ -78,6 +80,7 @@ class Resolved:
 
     ids: list[bytes] = field(default_factory=list)  # of retained records: what would be deleted
     digests: dict[Place, list[bytes]] = field(default_factory=dict)  # of the same, by place
+    sums: dict[Place, LtHash16] = field(default_factory=dict)  # of the first `members` of those, as far as known
     already_deleted: int = 0
     earlier: set[int] = field(default_factory=set)  # deletions that removed those
     unknown_ids: tuple[bytes, ...] = ()
@@ -125,18 +128,48 @@ def take(connection: Connection, request: Request, deletion: int) -> tuple[Resol
     statement finds and marks them, since most of a large deletion's time goes into looking up its records.
     """
     found = Resolved()
-    for wanted, values in pieces(connection, RECORDS.c.id_hmac, request.ids):
-        statement = (
-            f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {wanted} AND deletion IS NULL "
-            "RETURNING id_hmac, subject_hmac, content_hmac, digest, shard, slice, NULL"
-        )
-        for row in connection.exec_driver_sql(statement, values).all():
-            note(found, RecordRow._make(row))
+    if in_one_piece(request.ids):
+        for _ in _mark_named(connection, found, request.ids, deletion):
+            pass
+    else:
+        # The database lets go of the interpreter while it works: the sums of one piece, beside the next piece.
+        with ThreadPoolExecutor(1) as beside:
+            sums = [
+                beside.submit(_add_up, found.sums, taken)
+                for taken in _mark_named(connection, found, request.ids, deletion)
+            ]
+        for each in sums:
+            each.result()
     marked = len(found.ids)
     for record in rows_of(connection, RECORDS.c.id_hmac, [name for name in request.ids if name not in found.named]):
         note(found, record)
     _add_subjects(connection, found, request)
     return found, marked
+
+
+def _mark_named(
+    connection: Connection, found: Resolved, ids: Sequence[bytes], deletion: int
+) -> Iterator[Mapping[Place, list[bytes]]]:
+    """Mark and count in the retained records of these ids, a piece at a time; the digests of each piece."""
+    for wanted, values in pieces(connection, RECORDS.c.id_hmac, ids):
+        statement = (
+            f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {wanted} AND deletion IS NULL "
+            "RETURNING id_hmac, content_hmac, digest, shard, slice"
+        )
+        rows = connection.exec_driver_sql(statement, values).all()
+        found.named.update((row[0], row[1]) for row in rows)
+        found.ids += [row[0] for row in rows]
+        taken: dict[Place, list[bytes]] = defaultdict(list)
+        for _, _, digest, shard, index in rows:
+            taken[shard, index].append(digest)
+        for place, digests in taken.items():
+            found.digests.setdefault(place, []).extend(digests)
+        yield taken
+
+
+def _add_up(sums: dict[Place, LtHash16], taken: Mapping[Place, list[bytes]]) -> None:
+    for place, digests in taken.items():
+        sums.setdefault(place, LtHash16()).add(digests)
 
 
 def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[RecordRow]:

@@ -7,7 +7,7 @@ the one row of `s3t_head`, which every writer locks first: they order commits, c
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Double, LargeBinary, MetaData, Table, Text
 
 METADATA = MetaData()
 
@@ -169,5 +169,19 @@ FAILURES = Table(
     Column("stage", Text, primary_key=True),
     Column("attempts", BigInteger),
     Column("error", Text),
+    Column("at", Text),
+)
+
+RUNNING = Table(
+    "s3t_running",
+    METADATA,
+    Column("stage", Text, primary_key=True),
+    Column("shard", BigInteger),
+    Column("slices", Text),  # JSON list of int
+    Column("worker_group", BigInteger),
+    Column("step", BigInteger),
+    Column("steps", BigInteger),
+    Column("loss", Double),
+    Column("tokens_per_second", Double),
     Column("at", Text),
 )

@@ -7,11 +7,13 @@ Times are for people: nothing here is ever ordered by them, sequence numbers ord
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from s3t_ray.errors import DataError, LedgerError
+from s3t_ray.plan.stages import Stage
 
 
 class DeletionState(StrEnum):
@@ -235,6 +237,30 @@ class Event:
     kind: str
     shard: int | None
     detail: str  # canonical JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A stage that a worker group has published, to be accepted."""
+
+    stage: Stage
+    adapter_sha256: str
+    slice_digests: Mapping[int, str]  # by slice, what it was trained on
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNote:
+    """A stage in training, as the scheduler last noted it: for people to look at, no truth rests on it."""
+
+    stage_id: str
+    shard: int
+    slices: tuple[int, ...]
+    group: int
+    step: int
+    steps: int  # 0: it loads its inputs
+    loss: float | None
+    tokens_per_second: float | None
+    at: str  # UTC; when it was noted
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,13 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
 from s3t_ray.runtime.groups import RayWorkers
 from s3t_ray.runtime.metrics import RayMetrics
+from s3t_ray.runtime.neighbours import Neighbours
+from s3t_ray.runtime.notes import Notes
 from s3t_ray.runtime.reports import Failure, Report, RunningStage
-from s3t_ray.runtime.resources import standing_count
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
 from s3t_ray.runtime.shard import Shard
+from s3t_ray.runtime.sharing import Claim
 from s3t_ray.runtime.view import ShardView
 
 TICK_SECONDS = 0.2
@@ -167,6 +169,7 @@ class SchedulerActor:
         self._replicas = RayReplicas()
         self._joined = False
         self._begun = False
+        self._neighbours: Neighbours | None = None
         self._failure: S3TError | None = None
         self._over = threading.Event()
         self._round_began = time.monotonic()
@@ -190,13 +193,17 @@ class SchedulerActor:
 
     def _serve(self) -> None:
         config = self._run.config
-        count = standing_count(config, ray.cluster_resources())
+        self._neighbours = neighbours = Neighbours(config)
+        shared = config.workers.groups == "auto"
+        # As many as asked for, whatever room there is now: nodes that were lost may come back.
+        count = neighbours.first() if config.workers.groups == "auto" else config.workers.groups
         epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
         threading.Thread(target=self._beat, args=(epoch,), daemon=True).start()
         self._replicas.begin(epoch)
         for name, replica in find_replicas(self._run).items():  # they followed a predecessor
             self._replicas.attach(name, replica)
         metrics = RayMetrics(config.name)
+        notes = Notes(self._run.ledger, epoch)
         workers = RayWorkers(config, self._base, count)
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
@@ -209,8 +216,12 @@ class SchedulerActor:
                 scheduler.tick(TICK_SECONDS)
                 rounds += 1
                 self._round_began = time.monotonic()
-                self._snapshot = self._look(scheduler, workers, count, rounds)
+                self._snapshot = self._look(scheduler, workers, rounds)
+                groups = neighbours.look(self._snapshot.idle)
+                if shared and groups is not None:
+                    workers.resize(groups)
                 metrics.look(self._run.ledger, scheduler.views, self._snapshot)
+                notes.look(self._snapshot.running)
                 if not self._snapshot.running:
                     self._stop.wait(TICK_SECONDS)
         finally:
@@ -231,6 +242,10 @@ class SchedulerActor:
         """What it does now; answers while a tick is on its way."""
         return self._snapshot
 
+    def claim(self) -> Claim | None:
+        """What this run claims of the cluster, for the schedulers of the others; None: it has not begun."""
+        return None if self._neighbours is None or self._over.is_set() else self._neighbours.claim
+
     def serves(self, config_yaml: str) -> bool:
         """Whether this scheduler runs under exactly this config."""
         return dump_config(self._run.config) == config_yaml
@@ -245,7 +260,7 @@ class SchedulerActor:
         """End `serve` after the tick that is on its way."""
         self._stop.set()
 
-    def _look(self, scheduler: Scheduler, workers: RayWorkers, count: int, rounds: int) -> Snapshot:
+    def _look(self, scheduler: Scheduler, workers: RayWorkers, rounds: int) -> Snapshot:
         errors = {failure.stage_id: failure for failure in self._run.ledger.failures()}
         return Snapshot(
             running=workers.running(),
@@ -256,7 +271,7 @@ class SchedulerActor:
             ),
             trained=scheduler.outcome.trained,
             tokens=scheduler.outcome.tokens,
-            groups=count,
+            groups=workers.count,
             rounds=rounds,
         )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.runtime.resources import check_room, group_count
+from s3t_ray.runtime.resources import Resources, check_room, group_count
 
 NAMESPACE = "s3t_ray"
 
@@ -93,17 +93,20 @@ def _own_sigterm_handler() -> Iterator[None]:
 
 def check_fits_cluster(config: Config) -> None:
     """Raise ClusterError when the connected cluster can never hold the worker groups that the config asks for."""
+    group_count(config, nodes())
+
+
+def nodes() -> list[Resources]:
+    """What each node of the connected cluster has, of those that are alive now."""
     import ray
 
-    group_count(config, ray.cluster_resources())
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def check_can_heal(config: Config) -> None:
     """Raise ClusterError when the connected cluster holds not even one worker group now."""
-    import ray
-
     try:
-        check_room(config, ray.cluster_resources(), 1)
+        check_room(config, nodes(), 1)
     except ClusterError as error:
         raise ClusterError(
             f"the records are erased, but pruned sequences cannot heal here: {error.problem}",

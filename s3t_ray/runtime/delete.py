@@ -137,7 +137,8 @@ class _Names:
     @classmethod
     def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
         return cls(
-            {run.keys.id_hmac(name): name for name in ids}, {run.keys.subject_hmac(name): name for name in subjects}
+            dict(zip(run.keys.id_hmacs(ids), ids, strict=True)),
+            {run.keys.subject_hmac(name): name for name in subjects},
         )
 
     def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ again; what it was training is reported as lost, and the scheduler decides what 
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +20,12 @@ from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, S3TError
 from s3t_ray.runtime.cluster import actor_name
+from s3t_ray.runtime.progress import ProgressReports, running_stage
 from s3t_ray.runtime.reports import RunningStage
 from s3t_ray.runtime.resources import bundles
 from s3t_ray.runtime.worker import Rank
 from s3t_ray.runtime.workers import Finished
-from s3t_ray.train.job import Progress, StageJob
+from s3t_ray.train.job import StageJob
 
 RECYCLE_AFTER_STAGES = 500
 """DeepSpeed leaves about 1 MB behind an engine (DeepSpeed issue 7204): a group is renewed after this many."""
@@ -57,10 +59,37 @@ class RayWorkers:
         self._token = secrets.token_hex(4)
         self._started = 0
         self._end_orphans()
+        self._wanted = count
         self._groups = {index: self._start(index) for index in range(count)}
+        self._progress = ProgressReports()
+
+    @property
+    def count(self) -> int:
+        """Groups that there are, those that still start included."""
+        return len(self._groups)
+
+    def resize(self, count: int) -> None:
+        """Have so many groups from now on: more at once, fewer as stages end. None in training is stopped."""
+        self._wanted = count
+        unused = (index for index in itertools.count() if index not in self._groups)
+        while len(self._groups) < count:
+            index = next(unused)
+            self._groups[index] = self._start(index)
+        self._trim()
+
+    def _trim(self) -> None:
+        """End what is too many: first those that wait for room, then those that are free."""
+        surplus = len(self._groups) - self._wanted
+        if surplus <= 0:
+            return
+        resting = [group for group in self._groups.values() if group.job is None]
+        for group in sorted(resting, key=lambda group: (not group.starting, -group.index))[:surplus]:
+            self._end(group)
+            del self._groups[group.index]
 
     def free(self) -> tuple[int, ...]:
-        return tuple(g.index for g in self._groups.values() if g.job is None and self._ready(g))
+        self._trim()
+        return tuple(g.index for g in list(self._groups.values()) if g.job is None and self._ready(g))
 
     def submit(self, group: int, job: StageJob) -> None:
         target = self._groups[group]
@@ -69,46 +98,23 @@ class RayWorkers:
 
     def finished(self, wait_seconds: float) -> tuple[Finished, ...]:
         pending = [future for g in self._groups.values() for future in (g.futures or g.starting)]
-        if pending:
-            ray.wait(pending, num_returns=1, timeout=wait_seconds)
+        if not pending:
+            return ()
+        ray.wait(pending, num_returns=1, timeout=wait_seconds)
+        # One question for all groups: a question a group takes long with hundreds of them.
+        ended = set(ray.wait(pending, num_returns=len(pending), timeout=0)[0])
         done = []
         for group in list(self._groups.values()):
-            if group.job is not None and group.futures:
+            if group.job is not None and not ended.isdisjoint(group.futures):
                 outcome = self._outcome(group, group.job)
                 if outcome is not None:
                     done.append(outcome)
         return tuple(done)
 
     def running(self) -> tuple[RunningStage, ...]:
-        busy = [g for g in self._groups.values() if g.job is not None]
-        asked = [g.ranks[0].progress.remote() for g in busy]
-        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=0.5) if asked else ([], [])
-        reports = []
-        for group, future in zip(busy, asked, strict=True):
-            job = group.job
-            if job is None:
-                continue
-            progress: Progress | None = None
-            if future in answered:
-                try:
-                    progress = ray.get(future)
-                except RayError:
-                    continue  # its death is reported by `finished`
-            if progress is not None and progress.stage_id != job.stage_id:
-                progress = None
-            reports.append(
-                RunningStage(
-                    stage_id=job.stage_id,
-                    shard=job.shard,
-                    slices=tuple(part.slice for part in job.slices),
-                    group=group.index,
-                    step=progress.step if progress else 0,
-                    steps=progress.steps if progress else 0,
-                    loss=progress.loss if progress else None,
-                    tokens_per_second=progress.tokens_per_second if progress else None,
-                )
-            )
-        return tuple(reports)
+        busy = {g.index: g for g in self._groups.values() if g.job is not None}
+        known = self._progress.of({index: group.ranks[0] for index, group in busy.items()})
+        return tuple(running_stage(index, group.job, known.get(index)) for index, group in busy.items() if group.job)
 
     def stop(self, stage_id: str) -> None:
         for group in self._groups.values():

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from s3t_ray.ledger.values import DeletionRow
+from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.runtime.view import ShardView
 
@@ -32,6 +32,26 @@ PURGE = "purge "
 def retry_name(shard: int) -> str:
     """Under which the purge of a shard is counted among what failed."""
     return f"{PURGE}{shard}"
+
+
+def all_given_up(deletions: Iterable[DeletionRow], given_up: frozenset[str], views: Mapping[int, ShardView]) -> bool:
+    """Whether each only waits for a stage or a purge that failed too often, or for a deletion that does.
+
+    Deletions that others wait for come before those; `given_up`: stages, and names of purges.
+    """
+    stuck: set[str] = set()
+    for deletion in deletions:
+        match deletion.state:
+            case DeletionState.PRUNED:
+                own = any(retry_name(shard) in given_up for shard in shards_to_purge(deletion))
+            case DeletionState.PURGED:
+                own = any(views[shard].missing & given_up for shard in shards_hit(deletion))
+            case _:
+                own = False
+        if not own and stuck.isdisjoint(deletion.waits_for):
+            return False
+        stuck.add(deletion.receipt.request_id)
+    return True
 
 
 @dataclass(frozen=True)

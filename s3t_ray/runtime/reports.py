@@ -78,7 +78,7 @@ class Status(Report):
     shards: tuple[ShardStatus, ...]
     deletions: tuple[DeletionStatus, ...]
     running: tuple[RunningStage, ...] = ()
-    """Only while a scheduler of this machine or cluster answers."""
+    """In training now, or, seen from another process, a few seconds ago."""
     failures: tuple[Failure, ...] = ()
     settled: bool
     """Nothing is missing, stale or unfinished."""

@@ -1,61 +1,77 @@
-"""What a worker group needs of a cluster, and how many groups fit. Pure."""
+"""What a worker group needs of a cluster, and how many groups fit its nodes. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError
 
+Resources = Mapping[str, float]
+"""Of one node, as Ray names them: CPU, GPU, accelerator_type:A100, ..."""
+
+A_TRACE = 0.001
+"""Of a resource that only says what kind a node is."""
+
 
 def bundles(config: Config) -> list[dict[str, float]]:
     """Ray resources of one worker group, a bundle a rank."""
-    bundle: dict[str, float] = {"CPU": config.workers.cpus_per_rank}
-    if config.workers.gpus_per_rank:
-        bundle["GPU"] = config.workers.gpus_per_rank
+    workers = config.workers
+    bundle: dict[str, float] = {"CPU": workers.cpus_per_rank}
+    if workers.gpus_per_rank:
+        bundle["GPU"] = workers.gpus_per_rank
+    if workers.accelerator is not None:
+        bundle[f"accelerator_type:{workers.accelerator}"] = A_TRACE
     return [bundle] * config.engine.ranks
 
 
-def group_count(config: Config, total: Mapping[str, float]) -> int:
-    """How many worker groups to start on a cluster of `total` resources.
+def room(config: Config, nodes: Sequence[Resources]) -> int:
+    """How many worker groups fit these nodes at once, if nothing else is on them, under `workers.max_gpus`.
+
+    A rank never spans nodes, nor does a group under strict_pack; nodes may differ. Ranks are packed
+    node by node, which for bundles that are all alike wastes nothing.
+    """
+    workers, ranks = config.workers, config.engine.ranks
+    bundle = bundles(config)[0]
+    if workers.strategy == "strict_pack":
+        groups = sum(_fits(node, bundle) // ranks for node in nodes)
+    else:
+        groups = sum(_fits(node, bundle) for node in nodes) // ranks
+    if workers.max_gpus is not None:
+        groups = min(groups, workers.max_gpus // (ranks * workers.gpus_per_rank))
+    return groups
+
+
+def most_groups(config: Config) -> int:
+    """More worker groups than this never have a stage to train at once: one a sequence."""
+    return config.shards * config.budget
+
+
+def group_count(config: Config, nodes: Sequence[Resources]) -> int:
+    """How many worker groups to start on a cluster of these nodes.
 
     `auto` fills the cluster, up to one group a sequence. Raises ClusterError when not even one fits,
     or fewer than the config asks for.
     """
     asked = config.workers.groups
-    check_room(config, total, 1 if asked == "auto" else asked)
-    return standing_count(config, total)
+    check_room(config, nodes, 1 if asked == "auto" else asked)
+    return min(room(config, nodes), most_groups(config)) if asked == "auto" else asked
 
 
-def check_room(config: Config, total: Mapping[str, float], groups: int) -> None:
-    """Raise ClusterError when `total` resources do not hold this many worker groups."""
-    room = _room(config, total)
-    if room < groups:
-        need = _need(config)
-        have = {resource: total.get(resource, 0) for resource in need}
+def check_room(config: Config, nodes: Sequence[Resources], groups: int) -> None:
+    """Raise ClusterError when these nodes do not hold this many worker groups."""
+    found = room(config, nodes)
+    if found < groups:
+        bundle, ranks = bundles(config)[0], config.engine.ranks
+        have = {name: sum(node.get(name, 0) for node in nodes) for name in bundle}
+        most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in bundle}
         raise ClusterError(
-            f"workers.groups = {config.workers.groups} needs {need} a group, but the whole cluster has {have}: "
-            f"room for {room}",
+            f"workers.groups = {config.workers.groups} needs {ranks} x {bundle} a group, but the {len(nodes)} nodes "
+            f"have {have} together and at most {most} each: room for {found}",
             "lower workers.groups, engine.ranks, workers.cpus_per_rank or workers.gpus_per_rank, or add nodes",
         )
 
 
-def standing_count(config: Config, total: Mapping[str, float]) -> int:
-    """The worker groups of a scheduler that begins on `total` resources, which nodes may have left a moment ago.
-
-    Those without room wait for nodes to come, and the others train meanwhile. Never below 1.
-    """
-    asked = config.workers.groups
-    return asked if asked != "auto" else max(1, min(_room(config, total), config.shards * config.budget))
-
-
-def _need(config: Config) -> dict[str, float]:
-    need: dict[str, float] = {}
-    for bundle in bundles(config):
-        for resource, amount in bundle.items():
-            need[resource] = need.get(resource, 0) + amount
-    return need
-
-
-def _room(config: Config, total: Mapping[str, float]) -> int:
-    return min(int(total.get(resource, 0) // amount) for resource, amount in _need(config).items())
+def _fits(node: Resources, bundle: Resources) -> int:
+    """Bundles like this one that fit the node."""
+    return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items())

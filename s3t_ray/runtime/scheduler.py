@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from s3t_ray.errors import S3TError
-from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.ledger.values import DeletionRow, DeletionState, Published
 from s3t_ray.plan.schedule import Placer, ShardState, healing_due
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.runtime import layout
@@ -26,7 +26,7 @@ from s3t_ray.runtime.damage import DAMAGED, damaged, incomplete
 from s3t_ray.runtime.jobs import stage_job
 from s3t_ray.runtime.owners import Replicas, Shards
 from s3t_ray.runtime.purge import purge_abandoned, purge_bytes
-from s3t_ray.runtime.purges import Purges, retry_name, shards_hit, shards_to_purge
+from s3t_ray.runtime.purges import Purges, all_given_up, retry_name, shards_hit
 from s3t_ray.runtime.retries import Retries
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import ShardView, view_shard
@@ -98,27 +98,39 @@ class Scheduler:
             not self._training
             and not self._purges.shards
             and not any(view.stale and not self._purge_given_up(shard) for shard, view in self.views.items())
-            and self._all_given_up(self._open_deletions())
+            and all_given_up(self._open_deletions(), self.retries.given_up, self.views)
             and not any(self._trainable(view) for view in self.views.values() if self._healing(view))
         )
 
     def collect(self, wait_seconds: float) -> None:
         """Take finished stages: accept the wanted, purge the rest, note failures."""
+        published: list[Published] = []
+        tokens: list[int] = []
         for finished in self._workers.finished(wait_seconds):
             stage = self._training.pop(finished.stage_id)
             self._offered.pop(stage.shard, None)
             digests = self._inputs.pop(finished.stage_id)
             self._stopping[stage.shard].discard(stage.id)
             if finished.result is not None:
-                if self._ledger.accept_stage(self._epoch, stage, finished.result.adapter_sha256, digests):
-                    self._learned(stage, finished.result.tokens)
-                else:
-                    purge_bytes(self._run, stage.id)  # it saw what was deleted meanwhile: it never counts
+                published.append(Published(stage, finished.result.adapter_sha256, digests))
+                tokens.append(finished.result.tokens)
             elif finished.error is None:
                 purge_bytes(self._run, stage.id)
             else:
                 self._failed(stage, finished.error, finished.lost)
+        self._accept(published, tokens)
         self._update_replicas()
+
+    def _accept(self, published: Sequence[Published], tokens: Sequence[int]) -> None:
+        """One transaction for all that ended since the last round: many groups may end at once."""
+        if not published:
+            return
+        accepted = self._ledger.accept_stages(self._epoch, published)
+        for each, wanted, count in zip(published, accepted, tokens, strict=True):
+            if wanted:
+                self._learned(each.stage, count)
+            else:
+                purge_bytes(self._run, each.stage.id)  # it saw what was deleted meanwhile: it never counts
 
     def prune(self) -> None:
         """Take out of service what accepted deletions hit, have replicas confirm, stop its training."""
@@ -198,11 +210,14 @@ class Scheduler:
 
     def show_depths(self) -> None:
         """Write to the history every shard whose depths changed."""
+        changed: list[tuple[int | None, dict[str, object]]] = []
         for shard, view in self.views.items():
             shown = self._shown.get(shard)
             if shard != HOLDOUT_SHARD and shown is not view.depths and shown != view.depths:
                 self._shown[shard] = view.depths
-                self._ledger.add_event(DEPTHS, shard, {"depths": list(view.depths)})
+                changed.append((shard, {"depths": list(view.depths)}))
+        if changed:
+            self._ledger.add_events(DEPTHS, changed)
 
     def refresh_replicas(self) -> None:
         """Give every replica the live set again: for one that has just joined."""
@@ -320,23 +335,6 @@ class Scheduler:
 
     def _purge_given_up(self, shard: int) -> bool:
         return retry_name(shard) in self.retries.given_up
-
-    def _all_given_up(self, deletions: Iterable[DeletionRow]) -> bool:
-        """Whether each only waits for a stage or a purge that failed too often, or for a deletion that does."""
-        stuck: set[str] = set()
-        for deletion in deletions:
-            match deletion.state:
-                case DeletionState.PRUNED:
-                    own = any(self._purge_given_up(shard) for shard in shards_to_purge(deletion))
-                case DeletionState.PURGED:
-                    given_up = self.retries.given_up
-                    own = any(self.views[shard].missing & given_up for shard in shards_hit(deletion))
-                case _:
-                    own = False
-            if not own and stuck.isdisjoint(deletion.waits_for):
-                return False
-            stuck.add(deletion.receipt.request_id)
-        return True
 
 
 def _message(error: Exception) -> str:

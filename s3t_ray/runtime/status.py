@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningNote
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime.purges import retry_name
 from s3t_ray.runtime.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import ShardView, view_shard
 
+NOTES_HOLD_SECONDS = 30.0
+"""A note of what is in training that is older than this is of a scheduler that is gone."""
 
-def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
-    """The run's state now. `running`: what a scheduler says that it trains."""
+
+def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
+    """The run's state now. `running`: what a scheduler says that it trains; None: what it noted in the ledger."""
     row = run.row
+    notes = noted(run.ledger.running(), datetime.now(UTC)) if running is None else ()
     views = {shard: view_shard(run, shard) for shard in range(row.shards)}
     # A deletion renames stages: a failure under a name that nobody wants any more is history.
     current = {name for view in views.values() for name in view.missing}
+    if running is None:
+        running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
     current |= {retry_name(shard) for shard in (HOLDOUT_SHARD, *views)}
     failures = tuple(
         Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts)
@@ -41,6 +47,24 @@ def status(run: Run, running: tuple[RunningStage, ...] = ()) -> Status:
         and not any(view.stale for view in views.values())
         and all(deletion.state == DeletionState.RESTORED.value for deletion in deletions),
         ids_derived=run.config.data.id_field is None,
+    )
+
+
+def noted(notes: Iterable[RunningNote], now: datetime) -> tuple[RunningStage, ...]:
+    """The stages that were in training a moment ago, whatever process trains them."""
+    return tuple(
+        RunningStage(
+            stage_id=note.stage_id,
+            shard=note.shard,
+            slices=note.slices,
+            group=note.group,
+            step=note.step,
+            steps=note.steps,
+            loss=note.loss,
+            tokens_per_second=note.tokens_per_second,
+        )
+        for note in notes
+        if abs((now - datetime.fromisoformat(note.at)).total_seconds()) <= NOTES_HOLD_SECONDS
     )
 
 

@@ -42,7 +42,8 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(trainable, HEAD_NODE),
             param_space={"trial": tune.grid_search(list(range(len(trials))))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=1),
+            # One process for all trials: it imports torch once.
+            tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="trials", storage_path=str(folder / TUNE_FOLDER), verbose=0, callbacks=[_teller(trials, note)]
             ),

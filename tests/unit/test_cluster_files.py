@@ -1,7 +1,7 @@
 """The files in cluster/: against schemas, against one another, and against what the code and the docs say.
 
-KubeRay's manifests are checked against `cluster/kuberay/schema.json`, which is ours and covers the fields they use;
-the launcher's YAML against the schema that Ray ships. No cluster is started here.
+KubeRay's manifests are checked against KubeRay's own schemas (`tests/schemas/kuberay.json`, see
+`tools/vendor_kuberay.py`), the launcher's YAML against the schema that Ray ships. No cluster is started here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -29,8 +30,13 @@ LAUNCHERS = ("aws", "gcp")
 
 
 @cache
-def kuberay_schema() -> Any:
-    return json.loads((CLUSTER / "kuberay" / "schema.json").read_text())
+def kuberay_schema(kind: str) -> Any:
+    vendored = json.loads((ROOT / "tests" / "schemas" / "kuberay.json").read_text())
+    return {**vendored["kinds"][kind], "$defs": vendored["$defs"]}
+
+
+def validate(document: Any) -> None:
+    jsonschema.validate(document, kuberay_schema(document["kind"]), jsonschema.Draft202012Validator)
 
 
 @cache
@@ -60,13 +66,24 @@ def containers(document: Any) -> Iterator[tuple[Any, Any]]:
             yield pod, container
 
 
-def test_the_schemas_are_schemas() -> None:
-    jsonschema.Draft202012Validator.check_schema(kuberay_schema())
+@pytest.mark.parametrize("kind", ["RayCluster", "RayJob", "RayService"])
+def test_the_schemas_are_schemas(kind: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(kuberay_schema(kind))
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_a_manifest_fits_the_fields_that_it_may_use(name: str) -> None:
-    jsonschema.validate(manifest(name), kuberay_schema())
+def test_a_manifest_fits_kuberays_own_schema(name: str) -> None:
+    document = manifest(name)
+    assert document["apiVersion"] == "ray.io/v1"
+    validate(document)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_asks_for_the_token_and_names_the_image_it_runs(name: str) -> None:
+    document = manifest(name)
+    assert ray_cluster(document)["authOptions"] == {"mode": "token"}
+    for _, container in containers(document):
+        assert re.fullmatch(r"[a-z0-9./-]+:[a-z0-9.]+", container["image"]), "an image without a tag changes by itself"
 
 
 def _misspell(document: Any) -> None:
@@ -74,25 +91,30 @@ def _misspell(document: Any) -> None:
     cluster["headGroupSpecs"] = cluster.pop("headGroupSpec")
 
 
-def _no_token(document: Any) -> None:
-    ray_cluster(document)["authOptions"]["mode"] = "disabled"
+def _unknown_mode(document: Any) -> None:
+    ray_cluster(document)["authOptions"]["mode"] = "tokens"
 
 
 def _number_parameter(document: Any) -> None:
     ray_cluster(document)["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
 
 
-def _no_tag(document: Any) -> None:
-    pods(document)[0]["containers"][0]["image"] = "registry.example.com/s3t-ray"
+def _misspell_in_a_container(document: Any) -> None:
+    container = pods(document)[-1]["containers"][0]
+    container["volumeMount"] = container.pop("volumeMounts")
+
+
+def _no_head(document: Any) -> None:
+    del ray_cluster(document)["headGroupSpec"]
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-@pytest.mark.parametrize("spoil", [_misspell, _no_token, _number_parameter, _no_tag])
+@pytest.mark.parametrize("spoil", [_misspell, _unknown_mode, _number_parameter, _misspell_in_a_container, _no_head])
 def test_a_spoiled_manifest_does_not(name: str, spoil: Callable[[Any], None]) -> None:
     document = copy.deepcopy(manifest(name))
     spoil(document)
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(document, kuberay_schema())
+        validate(document)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)

@@ -54,6 +54,14 @@ def test_who_leaves_leaves_no_trace(stay: list[bytes], leave: list[bytes]) -> No
     assert (lthash.state, lthash.members, lthash.digest()) == (of(stay).state, len(stay), of(stay).digest())
 
 
+@given(DIGESTS, DIGESTS)
+def test_a_whole_sum_leaves_as_its_members_would(stay: list[bytes], leave: list[bytes]) -> None:
+    leave = [digest for digest in leave if digest not in stay]
+    lthash = of(leave + stay)
+    lthash.remove_sum(of(leave))
+    assert (lthash.state, lthash.members, lthash.digest()) == (of(stay).state, len(stay), of(stay).digest())
+
+
 def test_many_equal_few_at_a_time() -> None:
     """More members than are summed at once."""
     digests = [name("digest", number) for number in range(1000)]

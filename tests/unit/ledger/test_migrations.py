@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import BigInteger, Engine, LargeBinary, Text, create_engine, inspect, text
+from sqlalchemy import BigInteger, Double, Engine, LargeBinary, Text, create_engine, inspect, text
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import migrations
@@ -70,6 +70,7 @@ def test_tables_are_those_of_the_queries(empty: Ledger, engine: Engine) -> None:
     found = inspect(engine)
     assert set(found.get_table_names()) == set(METADATA.tables)
     families = {"INTEGER": BigInteger, "BIGINT": BigInteger, "TEXT": Text, "BLOB": LargeBinary, "BYTEA": LargeBinary}
+    families |= {"REAL": Double, "DOUBLE PRECISION": Double}
     for name, table in METADATA.tables.items():
         columns = {column["name"]: families[str(column["type"])] for column in found.get_columns(name)}
         assert columns == {column.name: type(column.type) for column in table.columns}, name

@@ -9,7 +9,7 @@ import pytest
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import Failure, StageState
+from s3t_ray.ledger.values import Failure, Published, StageState
 from s3t_ray.plan.stages import Stage, plan_shard
 from tests.unit.ledger.world import Clock, adapter, digests, plan, purge, record, train, train_all
 
@@ -200,3 +200,23 @@ def test_failures_count_until_the_stage_is_accepted(ledger: Ledger, epoch: int, 
     train(ledger, epoch, [first])
     assert [failure.stage_id for failure in ledger.failures()] == [second.id]
     assert ledger.failures()[0].error == "a   and a ?"
+
+
+def test_many_are_decided_in_one_transaction_or_none_is(ledger: Ledger, epoch: int) -> None:
+    wanted = plan(ledger, 0)
+    first, other = (wanted.stages[chain[0]] for chain in wanted.chains)
+    second = wanted.stages[wanted.chains[0][1]]
+    trained_on = digests(ledger, 0)
+    changed = {**trained_on, other.slices[0]: "e" * 64}
+    published = [
+        Published(first, adapter(first), trained_on),
+        Published(other, adapter(other), changed),  # its data has changed: refused, and the rest goes on
+        Published(second, adapter(second), trained_on),  # its parent is accepted just before it
+    ]
+    assert ledger.accept_stages(epoch, published) == (True, False, True)
+    assert [row.id for row in ledger.stages()] == [first.id, second.id]
+    before = ledger.events()
+    other_bytes = Published(second, "f" * 64, trained_on)
+    with pytest.raises(LedgerError, match="other bytes"):
+        ledger.accept_stages(epoch, [Published(other, adapter(other), trained_on), other_bytes])
+    assert [row.id for row in ledger.stages()] == [first.id, second.id] and ledger.events() == before

@@ -1,0 +1,94 @@
+"""Worker groups on a real Ray: more and fewer of them while it runs, and a cluster shared with other runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from s3t_ray.runtime.cluster import NAMESPACE
+from s3t_ray.runtime.groups import RayWorkers
+from s3t_ray.runtime.neighbours import IDLE_AFTER_SECONDS, PREFIX, SECONDS_BETWEEN, Neighbours
+from s3t_ray.runtime.sharing import Claim, Standing
+from tests.cluster.raylets import wait_for
+from tests.fakes import small_config
+from tests.tiny import tiny_llama
+
+pytestmark = pytest.mark.usefixtures("ray_local")  # 4 CPUs, and a group takes 1
+
+
+def free_cpus() -> float:
+    return ray.available_resources().get("CPU", 0.0)
+
+
+def test_groups_are_added_and_taken_away(tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "base", layers=4)
+    wait_for("an empty cluster", lambda: free_cpus() == 4)
+    workers = RayWorkers(small_config(tmp_path, slices=2), str(tmp_path / "base"), 1)
+    try:
+        wait_for("the first group", lambda: workers.free() == (0,))
+        workers.resize(2)
+        wait_for("the second group", lambda: workers.free() == (0, 1))
+        assert workers.count == 2
+        workers.resize(1)
+        assert workers.free() == (0,) and workers.count == 1
+        wait_for("its room", lambda: free_cpus() == 3)
+        workers.resize(6)  # more than there is room for: they wait, and are the first to go
+        workers.resize(1)
+        assert workers.free() == (0,), "the group that was ready is kept"
+    finally:
+        workers.close()
+    wait_for("all room", lambda: free_cpus() == 4)
+
+
+class Claimant:
+    """A scheduler of another run, as far as its neighbours ask it."""
+
+    def __init__(self, claim: Claim | None) -> None:
+        self._claim = claim
+
+    def claim(self) -> Claim | None:
+        return self._claim
+
+
+def start(name: str, claim: Claim | None) -> Any:
+    options = {"name": f"{PREFIX}{name}", "namespace": NAMESPACE, "num_cpus": 0}
+    actor = ray.remote(Claimant).options(**options).remote(claim)
+    ray.get(actor.claim.remote())
+    return actor
+
+
+def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> None:
+    now = 0.0
+    neighbours = Neighbours(small_config(tmp_path, shards=4), lambda: now)  # 4 shards x 2 sequences, room for 4
+    assert neighbours.first() == 4
+
+    def shares(idle: bool = False) -> int:
+        """After two looks: one asks, the next has heard."""
+        nonlocal now
+        found = 0
+        for _ in range(2):
+            now += SECONDS_BETWEEN
+            found = neighbours.look(idle) or 0
+            assert neighbours.look(idle) is None, "too soon after the last look"
+            wait_for("the answers", lambda: not neighbours._asked or all(map(_is_done, neighbours._asked)))
+        return found
+
+    other = start("other", Claim(1.0, Standing.TRAINING))
+    begins = start("begins", None)
+    assert shares() == 2
+    newcomer = Neighbours(small_config(tmp_path, shards=4), lambda: now)
+    assert newcomer.first() == 2, "a scheduler that starts asks before it takes anything"
+    now += IDLE_AFTER_SECONDS
+    assert shares(idle=True) == 1
+    assert neighbours.claim.standing is Standing.IDLE
+    ray.kill(other)
+    ray.kill(begins)
+    wait_for("its end", lambda: shares(idle=True) == 4)
+    assert shares() == 4
+
+
+def _is_done(future: ray.ObjectRef) -> bool:
+    return bool(ray.wait([future], timeout=0)[0])
