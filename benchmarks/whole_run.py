@@ -336,8 +336,10 @@ def main() -> int:
             parts[OURS].append(measured(work, now, OURS, lambda at, c=now: run_ours(c, at, "nothing")))
             for system in (PLAIN, BEST):
                 parts[system].append(measured(work, now, system, lambda at, s=system, c=now: run_plain(c, at, s)))
-            for name in () if without else (*ABLATIONS, ONE_PROCESS_A_STAGE):
-                without.append(measured(work, now, name, lambda at, w=name, c=now: run_ours(c, at, w)))
+            without = without or [
+                measured(work, now, name, lambda at, w=name, c=now: run_ours(c, at, w))
+                for name in (*ABLATIONS, ONE_PROCESS_A_STAGE)
+            ]
     visits = first.record_visits
     how = f"batches of {given.batch}, one process a stage"
     result = Result(
