@@ -22,9 +22,11 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.train.attention import register_packed_sdpa
 from s3t_ray.train.families import Family, family_of
+from s3t_ray.train.frozen_norm import replace_norms
 from s3t_ray.train.groups import layer_group, layer_index
+from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 
-ADAPTER = "default"  # PEFT's own default adapter name: exports carry no other
+__all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if config.model.quantize == "none":
         model.to(device)
+    if device.type == "cpu" and config.engine.precision == "float32":
+        replace_norms(model)
     model.config.use_cache = False
     lora = _inject(model, family, layers, config)
     if config.engine.gradient_checkpointing:
@@ -134,6 +138,8 @@ def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> di
     for module in found.values():
         # Under autocast the linear layers cast their own inputs; PEFT's cast to float32 would only cost memory.
         module.cast_input_dtype_enabled = config.engine.precision == "float32"
+        if config.engine.zero_stage < 3 and config.model.quantize == "none":
+            as_one_operation(module)
     return found
 
 

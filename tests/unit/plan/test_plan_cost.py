@@ -8,7 +8,7 @@ import pytest
 from s3t_ray.config.schema import Config, ModelShape
 from s3t_ray.errors import ConfigError
 from s3t_ray.plan.cost import healing_cost, plan_cost, stage_cost, storage_bytes, training_cost
-from s3t_ray.plan.memory import EngineSetting, base_bytes, engine_setting, layer_activation_bytes, rank_memory
+from s3t_ray.plan.memory import EngineSetting, base_bytes, engine_setting, rank_memory
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.propose import A100_8, CARDS_24GB_4, H100_8, H200_1, Gpus, propose
 from s3t_ray.plan.stages import ShardPlan, compare, plan_shard
@@ -174,26 +174,6 @@ def test_memory_of_the_base() -> None:
     split = replace(ALONE, zero_stage=3, ranks=4)
     whole = 2 * (2 * LLAMA_13B.layer_parameters + LLAMA_13B.head_parameters)
     assert base_bytes(LLAMA_13B, split) == pytest.approx(2 * LLAMA_13B.parameters / 4 + whole)
-
-
-@pytest.mark.parametrize(
-    ("hidden", "intermediate", "heads", "kv_heads", "precision", "trains", "bytes_kept"),
-    [  # counted by autograd's saved-tensor hooks on a Llama of this shape, rank 8, all linear layers
-        (128, 384, 4, 2, 4, True, 10_040),
-        (128, 384, 4, 2, 4, False, 7_385),
-        (128, 384, 4, 2, 2, True, 6_586),
-        (128, 384, 4, 2, 2, False, 4_300),
-    ],
-)
-def test_activation_bytes_are_those_counted(
-    work: Work, hidden: int, intermediate: int, heads: int, kv_heads: int, precision: int, trains: bool, bytes_kept: int
-) -> None:
-    shape = ModelShape(
-        layers=4, hidden=hidden, intermediate=intermediate, heads=heads, kv_heads=kv_heads, vocabulary=64
-    )
-    small = replace(work, shape=shape, lora_rank_sum=7 * 8)
-    found = layer_activation_bytes(small, replace(ALONE, precision_bytes=precision), trains)
-    assert found == pytest.approx(bytes_kept, rel=0.04)
 
 
 def test_memory_falls_with_what_is_meant_to_lower_it(work: Work) -> None:

