@@ -185,6 +185,7 @@ class Crashes:
             config = life.config_of(folder)
             with Run.create(config) as run:
                 before = published_and_wanted(run)
+                handed_out = [row.text for row in run.ledger.stored_certificates()]
             lived = life.Life(config)
             lived.settle()
             run = lived.run
@@ -192,12 +193,13 @@ class Crashes:
             problems = [f"trained again though it was published: {sorted(twice)}"] if twice else []
             acknowledged = [line.split()[2] for line in receipts]
             count = len(run.ledger.deletions())
-            problems += unkept(run, acknowledged, self._expected[count]) + self._leaks(count)
+            problems += unkept(run, acknowledged, self._expected[count], handed_out) + self._leaks(count)
+            handed_out = [row.text for row in run.ledger.stored_certificates()]
             for number in range(len(life.requests(folder))):
                 life.accept(run, folder, number, tell)
             lived.settle()
             last = len(life.requests(folder))
-            problems += unkept(run, acknowledged, self._expected[last]) + self._leaks(last)
+            problems += unkept(run, acknowledged, self._expected[last], handed_out) + self._leaks(last)
             for problem in dict.fromkeys(problems):
                 tell(f"problem {problem}")
 

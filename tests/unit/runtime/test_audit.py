@@ -7,6 +7,7 @@ import json
 import pytest
 
 from s3t_ray.data.slices import Row, read_slice, write_slice
+from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import Certificate, issue
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.runtime import delete
@@ -40,6 +41,34 @@ def test_an_edited_certificate(lived: Run) -> None:
 def test_a_certificate_that_is_none(lived: Run) -> None:
     sql(lived, "UPDATE s3t_certificates SET certificate = 'x' WHERE sequence = 2")
     found(lived, "certificate 2: this is not a certificate")
+
+
+OLDER = (
+    ('\'"format":"s3t/certificate/1"\', \'"format":"s3t/certificate/0"\'', "of format 's3t/certificate/0'"),
+    ("'\"orders\":', '\"order\":'", "another version of s3t_ray"),
+)
+
+
+@pytest.mark.parametrize(("change", "part"), OLDER, ids=["named so", "a field less"])
+def test_a_certificate_of_another_version(lived: Run, change: str, part: str) -> None:
+    """Nobody can tell it from a forged one here, so it is told, in words that say both."""
+    sql(lived, f"UPDATE s3t_certificates SET certificate = replace(certificate, {change}) WHERE sequence = 1")
+    (one, other) = [line for line in problems(lived) if "certificate" in line]
+    assert one.startswith("certificate 1: this certificate says that it is of format")
+    assert other.startswith("ledger: what stands as the certificate of deletion") and "cannot be read" in other
+    with pytest.raises(VerificationFailed) as refused:
+        lived.ledger.certificates()
+    assert part in f"{refused.value.problem} {refused.value.fix}"
+
+
+def test_a_history_of_an_older_version_that_does_not_name_adapters(lived: Run) -> None:
+    sql(
+        lived,
+        "UPDATE s3t_events SET detail = json_remove(detail, '$.adapter_sha256') WHERE kind = 'stage_accepted'",
+    )
+    told = problems(lived)
+    assert len(told) == len(lived.ledger.stages())
+    assert all("was accepted by an older s3t_ray, whose history does not name its adapter" in line for line in told)
 
 
 @pytest.mark.parametrize(("number", "part"), [(1, "the chain breaks"), (2, "is restored and has no certificate")])
