@@ -193,6 +193,21 @@ def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
     return abandoned
 
 
+def purge_strays(run: Run, epoch: int) -> None:
+    """Erase slice files that the ledger does not name: of a process that read the data in when another had.
+
+    It was killed, or it ended, after rows of its copy had been deleted and purged. Call it only while no
+    purge of this epoch is on its way: that writes a file before the ledger names it.
+    """
+    files = run.store.files(layout.SLICES)
+    named = {state.file for state in run.ledger.slices()}
+    strays = sorted(set(files) - named)
+    if strays and None not in named:  # else the first reading has not ended, and its files are not named yet
+        run.ledger.beat(epoch)  # as in `purge_files`
+        for path in strays:
+            run.store.delete(path)
+
+
 KINDS: tuple[Kind, ...] = (
     # In this order: nothing is erased from the storage while a copy of it outside can be missed, and the
     # ledger hears that a stage is purged once nothing of it is left.
