@@ -29,7 +29,7 @@ _OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
 
 ACCEPTANCE_SECONDS = 2.0
-"""A stage that is published now is accepted, or its bytes are gone, after this long."""
+"""A stage that is published now is accepted, or its bytes are gone, after this long; a scheduler beats by then."""
 
 
 def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
@@ -38,6 +38,7 @@ def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
         deletion.state in (DeletionState.ACCEPTED, DeletionState.PRUNED) for deletion in run.ledger.deletions()
     )
     yield from _of_no_kind(run)
+    yield from _temporaries(run)
     yield from _stages(run, views)
     yield from _checkpoints(run, views)
     yield from _slices(run)
@@ -56,6 +57,19 @@ def _of_no_kind(run: Run) -> Iterator[str]:
         known = path.split("/")[0] in roots or path in _OWN_FILES
         if not known and run.store.local_path(path) not in exported:
             yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
+
+
+def _temporaries(run: Run) -> Iterator[str]:
+    """Of killed writers: a scheduler sweeps them when it starts, so while one is at work they are a writer's."""
+    found = frozenset(run.store.temporaries())
+    if not found:
+        return
+    before = run.ledger.lease()
+    threading.Event().wait(ACCEPTANCE_SECONDS)
+    if run.ledger.lease() != before:
+        return
+    for path in sorted(found.intersection(run.store.temporaries())):
+        yield f"{path} is what a killed process left half-made (or one at work now outside the scheduler)"
 
 
 def _stages(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:

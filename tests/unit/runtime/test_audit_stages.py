@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, event
 
 from s3t_ray.ledger.values import StageRow, StageState
@@ -129,6 +131,22 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
         "out holds weights of 1 purged stages",
     ):
         assert any(part in line for line in told), part
+
+
+def test_temporaries_that_nobody_is_at_work_on(lived: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root(lived) / "slices" / "0" / f"tmp-rows.parquet-{'0' * 16}"
+    path.write_bytes(b"rows")
+    (root(lived) / "tmp-ingest-abc").mkdir()
+    assert sorted(line.split()[0] for line in problems(lived)) == [str(path.relative_to(root(lived))), "tmp-ingest-abc"]
+    epoch = lived.ledger.take_lease("alive")
+
+    class Beating(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            lived.ledger.beat(epoch)
+            return False
+
+    monkeypatch.setattr("s3t_ray.runtime.leftovers.threading.Event", Beating)
+    assert problems(lived) == ()  # they may be a purge's
 
 
 # What it costs
