@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=10, help="kills a run")
     parser.add_argument("--deletions", type=int, default=50, help="deletion requests a run")
     parser.add_argument("--pause", type=float, default=4.0, help="longest pause between two kills, in seconds")
+    parser.add_argument("--kill-seconds", type=float, default=3600.0, help="no kill of a run after so long")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; each further one adds 1")
     parser.add_argument("--json", type=Path, default=None, help="file that each run's figures are added to")
     options = parser.parse_args(arguments)
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kills=options.kills,
             deletions=options.deletions,
             pause_seconds=(0.1, options.pause),
+            kill_seconds=options.kill_seconds,
             nodes=0 if local else 3,
             ranks=2 if number % TWO_RANKS_EVERY == TWO_RANKS_EVERY - 1 else 1,
             groups=1 if local else 2,

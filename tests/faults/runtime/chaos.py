@@ -26,7 +26,7 @@ import yaml
 from s3t_ray.runtime.run import Run
 from tests.cluster.raylets import descendants
 from tests.fakes import write_records
-from tests.faults.runtime.chaos_plan import ACTORS, AT_ONCE, LOOK_SECONDS, LOOKS, SECONDS_A_KILL, Plan, Report
+from tests.faults.runtime.chaos_plan import ACTORS, AT_ONCE, LOOK_SECONDS, LOOKS, Plan, Report
 from tests.faults.runtime.promises import Adapters, unkept
 from tests.tiny import tiny_llama
 
@@ -58,7 +58,8 @@ class Chaos:
             try:
                 self._tend()
                 _wait("the data is read", lambda: self._tend() or self._ingested(), self.plan.settle_seconds)
-                while sum(self._killed.values()) < self.plan.kills:
+                last = time.monotonic() + self.plan.kill_seconds
+                while sum(self._killed.values()) < self.plan.kills and time.monotonic() < last:
                     if self._dice.random() >= AT_ONCE:
                         self._pause(self._dice.uniform(*self.plan.pause_seconds))
                     self._tend()
@@ -134,8 +135,7 @@ class Chaos:
         if self._deleter is None or self._deleter.poll() is not None:
             if self._deleter is not None and self._deleter.returncode not in (0, -signal.SIGKILL):
                 self._errors.append(self._log("deleter").read_text()[-2000:])
-            # The stream lasts about as long as the kills.
-            pause = self.plan.kills * SECONDS_A_KILL / self.plan.deletions
+            pause = self.plan.seconds_a_deletion
             self._deleter = self._child(
                 "deleter", "delete", self.folder / "run", self._requests, self._acknowledged, pause
             )

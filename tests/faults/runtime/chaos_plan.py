@@ -7,8 +7,8 @@ from dataclasses import dataclass
 ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::Shard", "rank": "ray::Rank"}
 """What the title of an actor's process begins with."""
 
-LOOKS, LOOK_SECONDS = 12, 0.5
-SECONDS_A_KILL = 5.0
+LOOKS, LOOK_SECONDS = 8, 0.5
+SECONDS_A_KILL = 4.0
 """What a kill takes with the pause before it, on two cores: only the pace of the deletions depends on it."""
 AT_ONCE = 0.25
 """Share of the kills that follow the one before them without a pause: while others still recover from it."""
@@ -27,7 +27,14 @@ class Plan:
     groups: int = 2
     kinds: tuple[str, ...] = (*ACTORS, "driver", "deleter", "node", "ray.kill")
     pause_seconds: tuple[float, float] = (0.2, 4.0)
+    kill_seconds: float = 3600.0
+    """No kill after so long, though fewer than `kills` were made."""
     settle_seconds: float = 600.0
+
+    @property
+    def seconds_a_deletion(self) -> float:
+        """Between two requests of the stream, which lasts about as long as the kills."""
+        return min(self.kills * SECONDS_A_KILL, self.kill_seconds) / self.deletions
 
 
 @dataclass(frozen=True)
