@@ -142,7 +142,7 @@ def verify_certificate(text: str, public_key: bytes | None = None) -> Certificat
     certificate = parse_certificate(text)
     name = f"the certificate of deletion {certificate.facts.request_id}"
     key = bytes.fromhex(certificate.public_key)
-    if public_key is not None and _raw(public_key) != key:
+    if public_key is not None and raw_public_key(public_key) != key:
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {certificate.fingerprint})",
             "get the certificate from the run itself, or the public key of the run that issued it",
@@ -244,7 +244,8 @@ def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _raw(pem: bytes) -> bytes:
+def raw_public_key(pem: bytes) -> bytes:
+    """The 32 bytes of an Ed25519 key in PEM. VerificationFailed: it is none."""
     try:
         key = load_pem_public_key(pem)
     except ValueError as error:

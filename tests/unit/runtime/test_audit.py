@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from s3t_ray.data.slices import Row, read_slice, write_slice
 from s3t_ray.errors import VerificationFailed
@@ -14,6 +17,7 @@ from s3t_ray.runtime import delete
 from s3t_ray.runtime.audit import audit
 from s3t_ray.runtime.ingest import slice_digest
 from s3t_ray.runtime.run import Run
+from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.runtime.tampering import found, problems, root, sql
 
 
@@ -127,6 +131,33 @@ def test_a_run_taken_back_as_a_whole_lacks_the_certificate_that_was_handed_out(l
     assert any("another key" in line for line in problems(lived, known=(foreign.to_json(),)))
     sql(lived, "DELETE FROM s3t_certificates WHERE sequence = 2")
     assert any("was handed out and is not in the chain" in line for line in problems(lived, known=(first, second)))
+
+
+def test_a_config_that_names_the_keys_and_the_ledger_of_somebody_else(lived: Run, tmp_path: Path) -> None:
+    """All that it names agrees with itself; only who has the key from before sees it."""
+    trusted = lived.keys.public_key_pem
+    assert audit(lived, trusted_key=trusted).problems == ()
+    forged = trained(tmp_path / "forged")
+    shutil.rmtree(tmp_path / "run")
+    shutil.copytree(tmp_path / "forged" / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    named = yaml.safe_load(config.read_text()) | {"keys": {"dir": str(tmp_path / "forged" / "run.keys")}}
+    config.write_text(yaml.safe_dump(named))
+    assert forged.keys.public_key_pem != trusted
+    with Run.open(tmp_path / "run") as opened:
+        assert audit(opened).problems == ()
+        (problem,) = audit(opened, trusted_key=trusted).problems
+        assert "is not the trusted one" in problem
+        with pytest.raises(VerificationFailed, match="not PEM"):
+            audit(opened, trusted_key=b"x")
+
+
+def trained(folder: Path) -> Run:
+    fake_base(folder / "base")
+    write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(10)])
+    cluster = Cluster(small_config(folder))
+    cluster.settle()
+    return cluster.run
 
 
 # Records
