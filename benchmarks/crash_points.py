@@ -5,7 +5,7 @@ In: how many points (all of them unless `--points`), a seed. Out: a table, and J
 code 1 when a promise broke. The hashing trainer stands for the real one; a step is a write, fsync, rename,
 removal or commit of ingest, train, export, delete, purge and publish.
 
-    python -m benchmarks.crash_points                    # every point once: some 15 minutes on two cores
+    python -m benchmarks.crash_points                    # every point once: some 20 minutes on one core
     python -m benchmarks.crash_points --points 60 --again  # a sample, with the restart killed too
     python -m benchmarks.crash_points --full storage       # no kills: from the point on this disk is full
 """
@@ -27,6 +27,7 @@ from rich.table import Table
 from tests.faults.runtime.crash import ALL_FULL, STORAGE_FULL, Crashes, Point, Verdict, quick_folder
 from tests.faults.runtime.sample import RESTART_STEPS
 
+TOLD_EVERY = 100
 FULL = {"storage": STORAGE_FULL, "all": ALL_FULL}
 
 
@@ -55,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 verdicts.append(crashes.judge_full(point, FULL[options.full]))
             else:
                 verdicts.append(crashes.judge(point, again))
+            if not console.is_terminal and len(verdicts) % TOLD_EVERY == 0:
+                console.print(f"{len(verdicts)} of {len(chosen)} points, {time.monotonic() - began:.0f} s")
             for problem in verdicts[-1].problems:
                 console.print(f"{_name(verdicts[-1])}: {problem}", style="red", markup=False, highlight=False)
         seconds = time.monotonic() - began

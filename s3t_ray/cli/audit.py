@@ -44,6 +44,12 @@ def audit(
         list[Path] | None,
         typer.Option("--certificate", metavar="FILE", help="Certificates got earlier, which must stand in the chain."),
     ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key", metavar="PEM", help="The run's public.pem as you had it before, to be its key still."
+        ),
+    ] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -51,7 +57,8 @@ def audit(
 
     Exit code 8 when there is a problem. Certificates that were handed out
     earlier, given by --certificate, also find a run that was taken back as
-    a whole to an earlier moment. Membership is measured, and proves nothing.
+    a whole to an earlier moment; the public key, given by --public-key, one
+    whose config names other keys and another ledger. Membership is measured, and proves nothing.
     """
     from s3t_ray.cli.output import note, print_json, stderr_console, stdout_console
     from s3t_ray.cli.progress import progress
@@ -63,10 +70,11 @@ def audit(
     from s3t_ray.runtime.run import Run
 
     count = replay if replay is not None else FULL_REPLAY if full else 0
-    known = [text for path in certificates or () for text in _lines(path)]
+    known = [line for path in certificates or () for line in _read(path, "certificates").splitlines() if line.strip()]
+    trusted = None if public_key is None else _read(public_key, "public key").encode()
     membership = unmeasured = None
     with Run.open(run) as opened, progress(stderr_console()) as display:
-        report = audit_run(opened, replay=count, known=known, address=address, watch=display.note)
+        report = audit_run(opened, replay=count, known=known, trusted_key=trusted, address=address, watch=display.note)
         if full or records is not None:
             from s3t_ray.serve.membership import audit_membership
 
@@ -92,9 +100,10 @@ def audit(
         raise unmeasured  # it was asked for by name
 
 
-def _lines(path: Path) -> list[str]:
+def _read(path: Path, what: str) -> str:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the certificates in {path} cannot be read: {error}", "give files as `s3t certificate` "
-                        "wrote them") from error  # fmt: skip
+        raise DataError(
+            f"the {what} in {path} cannot be read: {error}", "give files as `s3t certificate` and the run wrote them"
+        ) from error

@@ -22,6 +22,8 @@ from s3t_ray.errors import VerificationFailed
 
 FIRST = "0" * 64
 """`previous` of the first certificate."""
+FORMAT = "s3t/certificate/1"
+_FAMILY = "s3t/certificate/"
 _DOMAIN = b"s3t/certificate/1\n"
 
 Count = Annotated[int, Field(ge=0)]
@@ -137,10 +139,10 @@ def verify_certificate(text: str, public_key: bytes | None = None) -> Certificat
     `public_key`: PEM that the verifier trusts. None proves only that the text was not changed since
     whoever owns the key it carries signed it.
     """
-    certificate = _parse(text)
+    certificate = parse_certificate(text)
     name = f"the certificate of deletion {certificate.facts.request_id}"
     key = bytes.fromhex(certificate.public_key)
-    if public_key is not None and _raw(public_key) != key:
+    if public_key is not None and raw_public_key(public_key) != key:
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {certificate.fingerprint})",
             "get the certificate from the run itself, or the public key of the run that issued it",
@@ -190,22 +192,48 @@ def verify_chain(
     return tuple(certificates)
 
 
-def _parse(text: str) -> Certificate:
+def parse_certificate(text: str) -> Certificate:
+    """The certificate in `text`, its signature unchecked. VerificationFailed: it is none, or of another version."""
     try:
         # Through JSON mode: strict, but lists become tuples.
         certificate = Certificate.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole text"
-        raise VerificationFailed(
-            f"this is not a certificate: {place}: {first['msg']}", "give the JSON exactly as it was issued"
-        ) from error
+        raise _unreadable(text, error) from error
     if certificate.to_json() != text.strip():
         # Or the text could say one thing (a key twice) and the signed value another.
         raise VerificationFailed(
             "the certificate is not in canonical JSON: its text was changed", "give the JSON exactly as it was issued"
         )
     return certificate
+
+
+def _unreadable(text: str, error: ValidationError) -> VerificationFailed:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole text"
+    told = _claims(text).get("format")
+    if not isinstance(told, str) or not told.startswith(_FAMILY):
+        return VerificationFailed(
+            f"this is not a certificate: {place}: {first['msg']}", "give the JSON exactly as it was issued"
+        )
+    return VerificationFailed(
+        f"this certificate says that it is of format {told!r}, and is not what this s3t_ray reads as {FORMAT!r}: "
+        f"{place}: {first['msg']}",
+        "if it was not changed, another version of s3t_ray issued it: verify it with that one (see its `software`)",
+    )
+
+
+def claimed_key(text: str) -> str | None:
+    """The public key (hex) that a certificate of whatever version says it is signed with; None: it says none."""
+    key = _claims(text).get("public_key")
+    return key if isinstance(key, str) else None
+
+
+def _claims(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _signed_bytes(certificate: Certificate) -> bytes:
@@ -216,7 +244,8 @@ def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _raw(pem: bytes) -> bytes:
+def raw_public_key(pem: bytes) -> bytes:
+    """The 32 bytes of an Ed25519 key in PEM. VerificationFailed: it is none."""
     try:
         key = load_pem_public_key(pem)
     except ValueError as error:

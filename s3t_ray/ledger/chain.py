@@ -15,6 +15,8 @@ from s3t_ray.ledger.certificate import (
     ChainHead,
     SliceChange,
     StageProof,
+    claimed_key,
+    parse_certificate,
     verify_certificate,
 )
 from s3t_ray.ledger.records import require_run
@@ -84,7 +86,7 @@ def append(tx: Transaction, certificate: Certificate) -> bool:
     if facts(tx.connection, said.request_id, said.restored_at) != said:
         return False
     first = tx.connection.scalar(select(CERTIFICATES.c.certificate).where(CERTIFICATES.c.sequence == 1))
-    if first is not None and Certificate.model_validate_json(first).public_key != certificate.public_key:
+    if first is not None and claimed_key(first) != certificate.public_key:
         raise VerificationFailed(
             f"the certificate of deletion {said.request_id} is signed by another key than those before it",
             "sign with the keys this run was started with (keys.dir)",
@@ -105,13 +107,13 @@ def read_certificate(connection: Connection, request_id: str) -> Certificate | N
         .join(DELETIONS, CERTIFICATES.c.deletion == DELETIONS.c.sequence)
         .where(DELETIONS.c.request_id == request_id)
     )
-    return None if text is None else Certificate.model_validate_json(text)
+    return None if text is None else parse_certificate(text)
 
 
 def read_certificates(connection: Connection) -> tuple[Certificate, ...]:
     """See `Ledger.certificates`."""
     texts = connection.scalars(select(CERTIFICATES.c.certificate).order_by(CERTIFICATES.c.sequence))
-    return tuple(Certificate.model_validate_json(text) for text in texts)
+    return tuple(map(parse_certificate, texts))
 
 
 def read_rows(connection: Connection) -> tuple[StoredCertificate, ...]:

@@ -12,15 +12,15 @@ return of a whole older copy. Certificates that were handed out, and keyed diges
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Row, func, select
 
-from s3t_ray.ledger import stages
-from s3t_ray.ledger.certificate import Certificate, CertificateFacts
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.ledger.certificate import CertificateFacts, parse_certificate
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.records import read_run, require_run
 from s3t_ray.ledger.schema import (
@@ -35,7 +35,7 @@ from s3t_ray.ledger.schema import (
     SLICES,
     STAGES,
 )
-from s3t_ray.ledger.values import DeletionState, EventKind, StageState
+from s3t_ray.ledger.values import DeletionState, EventKind, RunRow, StageState
 
 _MOVED = {
     EventKind.DELETION_ACCEPTED: DeletionState.ACCEPTED,
@@ -119,22 +119,33 @@ def _slices(connection: Connection) -> Iterator[str]:
 
 def _erased(connection: Connection) -> Iterator[str]:
     """What the purge of a deletion erases is gone from the ledger too."""
-    purged = [str(state) for state in DeletionState if state.rank >= DeletionState.PURGED.rank]
-    for row in connection.execute(select(DELETIONS).where(DELETIONS.c.state.in_(purged))):
-        of_it = RECORDS.c.deletion == row.sequence
-        places = connection.execute(select(HITS.c.shard, HITS.c.slice).where(HITS.c.deletion == row.sequence)).all()
-        left = 0
-        for place in places:
-            at = (RECORDS.c.shard == place.shard, RECORDS.c.slice == place.slice, of_it)
-            kept = RECORDS.c.digest.is_not(None) | RECORDS.c.content_hmac.is_not(None)
-            left += int(connection.scalar(select(func.count()).where(*at, kept)) or 0)
-            sketched = select(func.count()).select_from(SKETCHES.join(RECORDS, RECORDS.c.id_hmac == SKETCHES.c.id_hmac))
-            left += int(connection.scalar(sketched.where(*at)) or 0)
-        if left:
-            yield f"deletion {row.request_id} is {row.state}, and the ledger still has what {left} of its records were"
-        hit = frozenset((place.shard, place.slice) for place in places)
-        for name in stages.unpurged_before(connection, row.sequence, hit):
-            yield f"deletion {row.request_id} is {row.state}, and stage {name[:12]} saw its records and is not purged"
+    states = [str(state) for state in DeletionState if state.rank >= DeletionState.PURGED.rank]
+    purged = {row.sequence: row for row in connection.execute(select(DELETIONS).where(DELETIONS.c.state.in_(states)))}
+    left: dict[int, int] = defaultdict(int)
+    kept = RECORDS.c.digest.is_not(None) | RECORDS.c.content_hmac.is_not(None)
+    sketched = select(SKETCHES.c.id_hmac).where(SKETCHES.c.id_hmac == RECORDS.c.id_hmac).exists()
+    count = select(RECORDS.c.deletion, func.count().label("records")).where(RECORDS.c.deletion.is_not(None))
+    for row in connection.execute(count.where(kept | sketched).group_by(RECORDS.c.deletion)):
+        left[row.deletion] = row.records
+    for sequence, row in purged.items():
+        if left[sequence]:
+            yield (
+                f"deletion {row.request_id} is {row.state}, "
+                f"and the ledger still has what {left[sequence]} of its records were"
+            )
+    by_place: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row in connection.execute(select(HITS).order_by(HITS.c.deletion)):
+        if row.deletion in purged:
+            by_place[row.shard, row.slice].append(row.deletion)
+    there = select(STAGES).where(STAGES.c.state != str(StageState.PURGED)).order_by(STAGES.c.accepted)
+    for row in connection.execute(there):
+        for index in json.loads(row.slices):
+            later = by_place[row.shard, index]
+            if later and later[-1] > row.accepted:
+                of = purged[later[bisect_right(later, row.accepted)]]
+                saw = f"stage {row.id[:12]} saw its records and is not purged"
+                yield f"deletion {of.request_id} is {of.state}, and {saw}"
+                break
 
 
 def _numbers(connection: Connection) -> Iterator[str]:
@@ -155,19 +166,24 @@ def _numbers(connection: Connection) -> Iterator[str]:
 def _stages(connection: Connection) -> Iterator[str]:
     """States and adapters of stages, against the history."""
     state: dict[str, StageState] = {}
-    accepted: dict[str, tuple[list[int], str]] = {}  # its slices, its adapter's SHA-256
+    accepted: dict[str, tuple[list[int], str | None]] = {}  # its slices, its adapter's SHA-256
     for row in _history(connection, _BECAME):
         detail = json.loads(row.detail)
         name = detail["stage"]
         state[name] = _BECAME[EventKind(row.kind)]
         if row.kind == EventKind.STAGE_ACCEPTED:
-            accepted[name] = (detail["slices"], detail["adapter_sha256"])
+            accepted[name] = (detail["slices"], detail.get("adapter_sha256"))
     for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
         told = state.pop(row.id, None)
         if told is None:
             yield f"stage {row.id[:12]} is {row.state}, and no scheduler ever had it accepted"
         elif told != row.state:
             yield f"stage {row.id[:12]} is {row.state}, by its history it is {told}"
+        elif accepted[row.id][1] is None:
+            yield (
+                f"stage {row.id[:12]} was accepted by an older s3t_ray, whose history does not name its adapter: "
+                "only a replay of it can show that the adapter was not exchanged"
+            )
         elif accepted[row.id] != (json.loads(row.slices), row.adapter_sha256):
             yield f"stage {row.id[:12]} names other slices, or another adapter, than when it was accepted"
     for name in state:
@@ -189,6 +205,7 @@ def _deletions(connection: Connection) -> Iterator[str]:
 
 def _certificates(connection: Connection) -> Iterator[str]:
     """A certificate for every restored deletion and no other, saying what the ledger says."""
+    run = require_run(connection)
     rows = connection.execute(select(CERTIFICATES).order_by(CERTIFICATES.c.sequence))
     texts = {row.deletion: row.certificate for row in rows}
     for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
@@ -199,19 +216,18 @@ def _certificates(connection: Connection) -> Iterator[str]:
         if text is None:
             continue
         try:
-            said = Certificate.model_validate_json(text).facts
-        except ValidationError:
-            yield f"what stands as the certificate of deletion {row.request_id} is none"
+            said = parse_certificate(text).facts
+        except VerificationFailed as error:
+            yield f"what stands as the certificate of deletion {row.request_id} cannot be read: {error.problem}"
             continue
-        for what in _unlike(connection, row, said):
+        for what in _unlike(connection, run, row, said):
             yield f"deletion {row.request_id}: the ledger has other {what} than its certificate"
     if texts:
         yield f"{len(texts)} certificates are of no deletion that the ledger has"
 
 
-def _unlike(connection: Connection, row: Row[Any], said: CertificateFacts) -> list[str]:
+def _unlike(connection: Connection, run: RunRow, row: Row[Any], said: CertificateFacts) -> list[str]:
     """What a certificate says otherwise than the rows of its deletion."""
-    run = require_run(connection)
     of_it = HITS.c.deletion == row.sequence
     hits = connection.execute(select(HITS).where(of_it).order_by(HITS.c.shard, HITS.c.slice))
     slices = [(hit.shard, hit.slice, hit.records, hit.digest_before, hit.digest_after) for hit in hits]

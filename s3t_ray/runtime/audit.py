@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import FIRST, Certificate, verify_certificate, verify_chain
+from s3t_ray.ledger.certificate import FIRST, Certificate, raw_public_key, verify_certificate, verify_chain
 from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.values import StoredCertificate
 from s3t_ray.plan.identity import recipe_digest
@@ -42,17 +42,20 @@ def audit(
     *,
     replay: int = 0,
     known: Sequence[str] = (),
+    trusted_key: bytes | None = None,
     address: str | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> AuditReport:
     """Check the whole run. `known`: texts of certificates got earlier, which must stand in the chain.
 
+    `trusted_key`: the public key (PEM) that the auditor had from elsewhere. The run's own config says where
+    its ledger and keys lie, and whoever can write to the storage can let it name others, which all agree.
     `replay`: how many live stages to train again. Raises LedgerError for lost or wrong keys, and what a
     replay raises; every other problem is a line of the report.
     """
     watch("certificates")
     stored = run.ledger.stored_certificates()
-    problems = [*_public_key(run), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
+    problems = [*_public_key(run, trusted_key), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())
     try:
@@ -72,8 +75,13 @@ def audit(
     )
 
 
-def _public_key(run: Run) -> Iterator[str]:
-    """The copy for auditors is what they verify with."""
+def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
+    """The copy for auditors is what they verify with, and the key is the one that they trust."""
+    if trusted is not None and raw_public_key(trusted) != run.keys.public_key:
+        yield (
+            f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
+            f"{CONFIG_FILE} names other keys and perhaps another ledger"
+        )
     path = run.location.keys_dir / PUBLIC_FILE
     if not path.is_file():
         yield f"{path} is gone: auditors have no public key to verify certificates with"

@@ -21,6 +21,7 @@ from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.closure import RunSketcher, sketching_of
+from s3t_ray.runtime.rejects import purge_rejects
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scratch import scratch_folder
 
@@ -52,12 +53,20 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
                 f"{folder} cannot be written: {error.strerror}",
                 "free space for a second copy of the data",
             ) from error
+        if run.ledger.run() is not None:
+            note("another process has read the data meanwhile")
+            _finish(run)
+            return
         run.store.delete(layout.REJECTS)
         if rejects.count:
             run.store.upload(rejects.path, f"{layout.REJECTS}/rejects.jsonl")
             note(f"{rejects.count} malformed rows set aside in {run.config.storage.uri}/{layout.REJECTS}/rejects.jsonl")
-        _upload(run, files)
-        _commit(run, row, folder / "entries")
+        uploaded = _upload(run, files)
+        try:
+            _commit(run, row, folder / "entries")
+        except LedgerError:
+            _withdraw(run, uploaded)
+            raise
         sketcher.tell(note)
     _finish(run)
     states = run.ledger.slices()
@@ -113,13 +122,26 @@ def _entries(path: Path, sketch_bytes: int) -> Iterator[RecordEntry]:
             yield RecordEntry(identity, subject if has_subject else None, content, digest, shard, index, signature)
 
 
-def _upload(run: Run, files: dict[Place, SliceFile]) -> None:
+def _upload(run: Run, files: dict[Place, SliceFile]) -> list[str]:
+    """The slice files and their index; the paths of the files."""
     index = []
     for spot, file in sorted(files.items()):
         path = layout.slice_file(spot.shard, spot.slice, file.sha256)
         run.store.upload(file.path, path)
         index.append({"shard": spot.shard, "slice": spot.slice, "file": path, "sha256": file.sha256})
     run.store.write_bytes(layout.SLICE_INDEX, json.dumps(index).encode())
+    return [str(item["file"]) for item in index]
+
+
+def _withdraw(run: Run, uploaded: list[str]) -> None:
+    """Another process was quicker to make its files the run's: what it has deleted since must not lie here again."""
+    if run.ledger.run() is None:
+        return
+    named = {state.file for state in run.ledger.slices()}
+    if None not in named:  # or the other still needs the index to find its files
+        for path in {*uploaded, layout.SLICE_INDEX} - named:
+            run.store.delete(path)
+    purge_rejects(run)
 
 
 def _commit(run: Run, row: RunRow, entries: Path) -> None:

@@ -3,8 +3,8 @@
 In: an open run. Out: a line for each. Reads only. What is on its way is no problem: deletions that are
 not purged yet still have their bytes, a stage in training its checkpoints.
 
-It knows the folders of `layout.py` and the exports that the run wrote; what somebody else put beside
-them, or copied elsewhere, it does not look at.
+It knows the kinds of data that a purge erases (`purge.KINDS`) and the exports that the run wrote; what
+lies in the storage and is of no kind is named too. What somebody copied elsewhere it does not look at.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from s3t_ray.config.location import LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.runtime import layout
 from s3t_ray.runtime.exports import exported_folders
+from s3t_ray.runtime.purge import KINDS
 from s3t_ray.runtime.rejects import undeleted_rejects
-from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.run import CONFIG_FILE, Run
 from s3t_ray.runtime.view import ShardView
 from s3t_ray.train.manifest import read_manifest
 
+_OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
+"""Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
+
 ACCEPTANCE_SECONDS = 2.0
-"""A stage that is published now is accepted, or its bytes are gone, after this long."""
+"""A stage that is published now is accepted, or its bytes are gone, after this long; a scheduler beats by then."""
 
 
 def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
@@ -32,6 +37,8 @@ def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
     unfinished = any(
         deletion.state in (DeletionState.ACCEPTED, DeletionState.PRUNED) for deletion in run.ledger.deletions()
     )
+    yield from _of_no_kind(run)
+    yield from _temporaries(run)
     yield from _stages(run, views)
     yield from _checkpoints(run, views)
     yield from _slices(run)
@@ -40,6 +47,29 @@ def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
         yield from _exports(run)
         if rows := undeleted_rejects(run):
             yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
+
+
+def _of_no_kind(run: Run) -> Iterator[str]:
+    """What no purge would ever erase: data of a kind that is not on the list, or somebody else's."""
+    roots = {kind.root for kind in KINDS}
+    exported = {Path(export.folder, name) for export in exported_folders(run) for name in export.files}
+    for path in run.store.files():
+        known = path.split("/")[0] in roots or path in _OWN_FILES
+        if not known and run.store.local_path(path) not in exported:
+            yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
+
+
+def _temporaries(run: Run) -> Iterator[str]:
+    """Of killed writers: a scheduler sweeps them when it starts, so while one is at work they are a writer's."""
+    found = frozenset(run.store.temporaries())
+    if not found:
+        return
+    before = run.ledger.lease()
+    threading.Event().wait(ACCEPTANCE_SECONDS)
+    if run.ledger.lease() != before:
+        return
+    for path in sorted(found.intersection(run.store.temporaries())):
+        yield f"{path} is what a killed process left half-made (or one at work now outside the scheduler)"
 
 
 def _stages(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:

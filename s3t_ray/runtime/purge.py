@@ -1,20 +1,12 @@
-"""Every kind of data that derives from records, and how its bytes are erased. The one list.
+"""Erasing everything that derives from deleted records: `KINDS` is the one list of what that is.
 
-Whoever adds a new kind of derived data adds its purge here; a test plants a marker in a record and
-searches every byte of the storage after the purge.
+Whoever adds a new kind of derived data adds it to `KINDS`, with its purge. `s3t verify` names every file
+of the storage that lies under no root of this list, and a test plants a marker in each kind and searches
+every byte of the storage after the purge.
 
-| kind | where | purged by |
-|---|---|---|
-| rows | slices/<shard>/<slice>/ | `purge_rows`: written anew without them, `purge_files`: all but the newest |
-| stored hidden states | hidden/<base>/<shard>/<slice>/<digest>/ | `purge_hidden`: all but those of today's digest |
-| adapters, heads, manifests | stages/<stage id>/ | `purge_stages` |
-| mid-stage checkpoints, optimizer state | checkpoints/<stage id>/ | `purge_stages`, `purge_abandoned` |
-| rows that ingest set aside | rejects/ | `rejects.purge_rejects`, by the owner of the held-out data alone |
-| copies by `s3t export` | where the run wrote them | `purge_exports` |
-| copies of a replay (`s3t verify`, `s3t audit`) | replay/ | `purge_shard`: a replay on its way then fails |
-| content HMACs, row digests, MinHash signatures and their bands | ledger | `Ledger.advance` to purged |
-| the list of the first slice files and their SHA-256 | slices/index.json | `ingest`, once the ledger has it |
-| temporaries | tmp-* | `Store.sweep`, when a scheduler starts; those of a purge, by the next one of its shard |
+Beside these kinds the ledger holds what derives from contents (content HMACs, row digests, MinHash
+signatures and their bands: `Ledger.advance` to purged erases them), and killed writers leave temporaries
+(tmp-*: `Store.sweep`, when a scheduler starts; those of a purge, by the next one of its shard).
 
 Each function is idempotent: it may be killed anywhere and called again. Bytes go before the ledger
 says that they are gone.
@@ -22,7 +14,8 @@ says that they are gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from s3t_ray.data.slice_file import file_sha256
 from s3t_ray.data.slices import rewrite_slice
@@ -37,25 +30,43 @@ from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scratch import scratch_folder
 
 
+@dataclass(frozen=True)
+class Purge:
+    """One purge of one shard."""
+
+    run: Run
+    epoch: int
+    shard: int
+    stale: tuple[StageRow, ...]
+    """Stages of the shard that are out of service and whose bytes are still there."""
+    stopped: tuple[str, ...]
+    """Stages whose training a deletion ended: the ledger never knew them."""
+
+    @property
+    def slices(self) -> tuple[SliceState, ...]:
+        return self.run.ledger.slices(self.shard)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data that derives from records."""
+
+    name: str
+    root: str | None
+    """First folder of its paths in the storage; None: it lies outside the storage."""
+    erase: Callable[[Purge], None]
+    """Erases what deletions made of it by now, for the shard of the purge."""
+
+
 def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -> None:
     """Erase what the shard's deletions so far left behind, and the ledger's stale stages of it.
 
     `stopped`: stages whose training a deletion ended. Call it only when no worker group trains a
     stage of the shard's former data: it would write what is being erased.
     """
-    stale = run.ledger.stages(shard, StageState.STALE)
-    purge_exports(run, stale)
-    purge_stages(run, epoch, stale)
-    for stage_id in stopped:
-        purge_bytes(run, stage_id)
-    for state in run.ledger.slices(shard):
-        purge_hidden(run, shard, state.slice)
-        if run.ledger.tombstones(shard, state.slice) or state.file_digest != state.digest:
-            purge_rows(run, epoch, state)
-        purge_files(run, epoch, shard, state.slice)
-    run.store.delete(layout.REPLAY)
-    if shard == HOLDOUT_SHARD:
-        purge_rejects(run)
+    purge = Purge(run, epoch, shard, run.ledger.stages(shard, StageState.STALE), tuple(stopped))
+    for kind in KINDS:
+        kind.erase(purge)
 
 
 def purge_bytes(run: Run, stage_id: str) -> None:
@@ -64,13 +75,43 @@ def purge_bytes(run: Run, stage_id: str) -> None:
     run.store.delete(layout.checkpoint_folder(stage_id))
 
 
-def purge_stages(run: Run, epoch: int, stale: Iterable[StageRow]) -> None:
-    """Erase stale stages' adapters, heads, manifests and checkpoints, then say so in the ledger."""
-    names = [stage.id for stage in stale]
-    for name in names:
-        purge_bytes(run, name)
+def _erase_checkpoints(purge: Purge) -> None:
+    for stage_id in (*(stage.id for stage in purge.stale), *purge.stopped):
+        purge.run.store.delete(layout.checkpoint_folder(stage_id))
+
+
+def _erase_stages(purge: Purge) -> None:
+    """Adapters, heads and manifests; then the ledger is told that all bytes of these stages are gone."""
+    names = [stage.id for stage in purge.stale]
+    for stage_id in (*names, *purge.stopped):
+        purge.run.store.delete(layout.stage_folder(stage_id))
     if names:
-        run.ledger.mark_purged(epoch, names)
+        purge.run.ledger.mark_purged(purge.epoch, names)
+
+
+def _erase_hidden(purge: Purge) -> None:
+    for state in purge.slices:
+        purge_hidden(purge.run, purge.shard, state.slice)
+
+
+def _erase_rows(purge: Purge) -> None:
+    """Rewritten without the deleted rows, not masked; then every file of the slice but the new one goes."""
+    run = purge.run
+    for state in purge.slices:
+        if run.ledger.tombstones(purge.shard, state.slice) or state.file_digest != state.digest:
+            purge_rows(run, purge.epoch, state)
+        purge_files(run, purge.epoch, purge.shard, state.slice)
+
+
+def _erase_replays(purge: Purge) -> None:
+    """Copies of `s3t verify --replay` and `s3t audit`: a replay on its way then fails."""
+    purge.run.store.delete(layout.REPLAY)
+
+
+def _erase_rejects(purge: Purge) -> None:
+    """They are of no shard: by the owner of the held-out data alone."""
+    if purge.shard == HOLDOUT_SHARD:
+        purge_rejects(purge.run)
 
 
 def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
@@ -150,6 +191,34 @@ def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
         if folder.rsplit("/", 1)[-1] not in digests:
             run.store.delete(folder)
     return abandoned
+
+
+def purge_strays(run: Run, epoch: int) -> None:
+    """Erase slice files that the ledger does not name: of a process that read the data in when another had.
+
+    It was killed, or it ended, after rows of its copy had been deleted and purged. Call it only while no
+    purge of this epoch is on its way: that writes a file before the ledger names it.
+    """
+    files = run.store.files(layout.SLICES)
+    named = {state.file for state in run.ledger.slices()}
+    strays = sorted(set(files) - named)
+    if strays and None not in named:  # else the first reading has not ended, and its files are not named yet
+        run.ledger.beat(epoch)  # as in `purge_files`
+        for path in strays:
+            run.store.delete(path)
+
+
+KINDS: tuple[Kind, ...] = (
+    # In this order: nothing is erased from the storage while a copy of it outside can be missed, and the
+    # ledger hears that a stage is purged once nothing of it is left.
+    Kind("copies by `s3t export`", None, lambda purge: purge_exports(purge.run, purge.stale)),
+    Kind("mid-stage checkpoints, with optimizer state", layout.CHECKPOINTS, _erase_checkpoints),
+    Kind("adapters, heads and manifests of stages", layout.STAGES, _erase_stages),
+    Kind("stored hidden states", layout.HIDDEN, _erase_hidden),
+    Kind("rows, and at ingest the list of their files", layout.SLICES, _erase_rows),
+    Kind("copies of a replay", layout.REPLAY, _erase_replays),
+    Kind("rows that ingest set aside", layout.REJECTS, _erase_rejects),
+)
 
 
 def _slice_folder(shard: int, slice_index: int) -> str:

@@ -25,8 +25,9 @@ from s3t_ray.runtime.certify import certify
 from s3t_ray.runtime.damage import DAMAGED, damaged, incomplete
 from s3t_ray.runtime.jobs import stage_job
 from s3t_ray.runtime.owners import Replicas, Shards
-from s3t_ray.runtime.purge import purge_abandoned, purge_bytes
+from s3t_ray.runtime.purge import purge_abandoned, purge_bytes, purge_strays
 from s3t_ray.runtime.purges import Purges, all_given_up, retry_name, shards_hit
+from s3t_ray.runtime.rejects import purge_rejects
 from s3t_ray.runtime.retries import Retries
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import ShardView, view_shard
@@ -170,6 +171,8 @@ class Scheduler:
         if due:
             # A rank that outlived its scheduler for a moment may have written after the purge.
             purge_abandoned(self._run, self._wanted(self.views))
+            if not self._purges.shards:
+                purge_strays(self._run, self._epoch)
         moved: set[str] = set()
         for deletion in due:
             request = deletion.receipt.request_id
@@ -229,6 +232,8 @@ class Scheduler:
         self._run.store.sweep()
         views = self._shards.views()
         purge_abandoned(self._run, self._wanted(views))
+        purge_strays(self._run, self._epoch)
+        purge_rejects(self._run)
         files = frozenset(self._run.store.files(layout.STAGES))
         for shard in views:
             self._ledger.mark_stale(self._epoch, incomplete(self._run, shard, files))

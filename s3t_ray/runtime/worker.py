@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from s3t_ray.config.load import parse_config
 from s3t_ray.errors import TrainError
-from s3t_ray.runtime.rank_scratch import own_scratch
+from s3t_ray.runtime.machine_scratch import machine_scratch
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import Progress, StageJob, StageResult, StageStopped
 
@@ -30,7 +30,7 @@ class Rank:
         self._rank = rank
         self._world = world
         self._trainer: Trainer | None = None
-        self._scratch = own_scratch()
+        self._scratch = machine_scratch("rank")
         self._progress: Progress | None = None
         self._stopped: str | None = None
 

@@ -106,6 +106,10 @@ class LocalStore(Store):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             return place
 
+    def temporaries(self) -> list[str]:
+        with explained("list", "", self.uri):
+            return sorted(os.path.relpath(path, self._root) for path in _temporaries_under(self._root))
+
     def sweep(self, prefix: str = "") -> int:
         folder = clean_folder(prefix)
         with explained("sweep", folder, self.uri):

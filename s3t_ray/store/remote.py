@@ -113,9 +113,12 @@ class RemoteStore(Store):
             self._download(place, copy)
         return copy
 
+    def temporaries(self) -> list[str]:
+        return []  # single objects appear whole
+
     def sweep(self, prefix: str = "") -> int:
         clean_folder(prefix)
-        return 0  # single objects appear whole: there are no temporaries
+        return 0  # there are none
 
     def _at(self, path: str) -> str:
         return f"{self._base}/{clean_path(path)}"

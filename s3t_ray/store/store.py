@@ -99,6 +99,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def temporaries(self) -> list[str]:
+        """Temporary files and folders of writers that are at work or were killed, sorted: what `files` leaves out."""
+
+    @abstractmethod
     def sweep(self, prefix: str = "") -> int:
         """Erase temporaries that killed writers left under the folder `prefix`; how many there were.
 

@@ -126,10 +126,26 @@ def test_a_deletion_from_receipt_to_certificate_and_replay(run: Path) -> None:
     s3t("delete", str(run), "--subject", "p4", "--id", "nobody", code=4)
     state = json.loads(s3t("status", str(run), "--json"))
     assert state["settled"] and state["deletions"][0]["state"] == "restored" and state["records"] == 48
-    report = json.loads(s3t("verify", str(run), "--replay", "2", "--json"))
-    assert report["problems"] == [] and [stage["equal"] for stage in report["replayed"]] == [True, True]
+    assert json.loads(s3t("verify", str(run), "--json"))["problems"] == []
     for path in run.rglob("*"):
         assert not path.is_file() or b"nobody" not in path.read_bytes()
+
+
+def test_the_full_audit_replays_stages_and_measures_membership(run: Path, config: Path, tmp_path: Path) -> None:
+    """After the deletion of `p4` above; their records are handed in again."""
+    rows = [
+        line for line in (config.parent / "data.jsonl").read_text().splitlines() if json.loads(line)["subject"] == "p4"
+    ]
+    (tmp_path / "p4.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    report = json.loads(s3t("audit", str(run), "--full", "--records", str(tmp_path / "p4.jsonl"), "--json"))
+    assert report["problems"] == [] and report["certificates"] == 1
+    assert [stage["equal"] for stage in report["replayed"]] == [True, True]
+    membership = report["membership"]
+    assert membership["named"]["records"] == len(rows) == 6
+    for group in (membership["retained"], membership["named"]):
+        attacks = {attack["attack"]: attack["auc"] for attack in group["attacks"]}
+        assert attacks.keys() == {"reference_loss", "min_k", "min_k_reference"}
+        assert all(0 <= auc["low"] <= auc["value"] <= auc["high"] <= 1 for auc in attacks.values())
 
 
 def test_errors_name_the_thing_and_the_fix(run: Path, tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 Some 60 s on two busy cores. The large one, with a cluster of three nodes, drivers and nodes killed:
 
-    python -m benchmarks.chaos --runs 8 --kills 26 --deletions 255
+    python -m benchmarks.chaos --runs 4 --kills 52 --deletions 520
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.runtime.chaos import Chaos, Plan
+from tests.faults.runtime.chaos import Chaos
+from tests.faults.runtime.chaos_plan import Plan
 
 PLAN = Plan(seed=1, kills=4, deletions=24, nodes=0, groups=1, kinds=("scheduler", "shard", "rank"))
 

@@ -26,47 +26,11 @@ import yaml
 from s3t_ray.runtime.run import Run
 from tests.cluster.raylets import descendants
 from tests.fakes import write_records
+from tests.faults.runtime.chaos_plan import ACTORS, AT_ONCE, LOOK_SECONDS, LOOKS, Plan, Report
 from tests.faults.runtime.promises import Adapters, unkept
 from tests.tiny import tiny_llama
 
 ROOT = Path(__file__).parents[3]
-ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::Shard", "rank": "ray::Rank"}
-"""What the title of an actor's process begins with."""
-
-LOOKS = 20
-SECONDS_A_KILL = 10.0
-"""What a kill takes with the pause before it, on two cores: only the pace of the deletions depends on it."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One chaos run. Without `nodes`, the driver has a Ray of its own, which dies with it."""
-
-    seed: int
-    kills: int
-    deletions: int
-    """Requests of the stream; one in ten names two records, one of which an earlier one named."""
-    nodes: int = 3
-    ranks: int = 1
-    groups: int = 2
-    kinds: tuple[str, ...] = (*ACTORS, "driver", "deleter", "node", "ray.kill")
-    pause_seconds: tuple[float, float] = (0.5, 5.0)
-    settle_seconds: float = 600.0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was done to a run, and which promises it broke."""
-
-    plan: Plan
-    kills: dict[str, int]
-    acknowledged: int
-    lost: int
-    restored: int
-    driver_errors: tuple[str, ...]
-    problems: tuple[str, ...]
-    seconds: float
-    epochs: int
 
 
 @dataclass
@@ -82,6 +46,7 @@ class Chaos:
     _deleter: subprocess.Popen[bytes] | None = None
     _killed: Counter[str] = field(default_factory=Counter)
     _errors: list[str] = field(default_factory=list)
+    _handed_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.plan.seed)
@@ -93,10 +58,13 @@ class Chaos:
             try:
                 self._tend()
                 _wait("the data is read", lambda: self._tend() or self._ingested(), self.plan.settle_seconds)
-                while sum(self._killed.values()) < self.plan.kills:
-                    self._pause(self._dice.uniform(*self.plan.pause_seconds))
+                last = time.monotonic() + self.plan.kill_seconds
+                while sum(self._killed.values()) < self.plan.kills and time.monotonic() < last:
+                    if self._dice.random() >= AT_ONCE:
+                        self._pause(self._dice.uniform(*self.plan.pause_seconds))
                     self._tend()
                     self._strike(self._dice.sample(self.plan.kinds, len(self.plan.kinds)))
+                    self._ask_for_certificates()
                 _wait("all deletions are sent", lambda: self._tend() or self._sent(), self.plan.settle_seconds)
                 self._stop_file.touch()
                 _wait("the run is settled", lambda: self._tend() or self._done(), self.plan.settle_seconds)
@@ -167,8 +135,7 @@ class Chaos:
         if self._deleter is None or self._deleter.poll() is not None:
             if self._deleter is not None and self._deleter.returncode not in (0, -signal.SIGKILL):
                 self._errors.append(self._log("deleter").read_text()[-2000:])
-            # The stream lasts about as long as the kills.
-            pause = self.plan.kills * SECONDS_A_KILL / self.plan.deletions
+            pause = self.plan.seconds_a_deletion
             self._deleter = self._child(
                 "deleter", "delete", self.folder / "run", self._requests, self._acknowledged, pause
             )
@@ -202,7 +169,7 @@ class Chaos:
         """Some, with pauses: an actor that was killed takes its time to come back."""
         for look in range(LOOKS):
             yield look
-            self._pause(1.0)
+            self._pause(LOOK_SECONDS)
             self._tend()
 
     def _kill(self, kind: str) -> bool:
@@ -274,7 +241,7 @@ class Chaos:
         acknowledged = [line.split()[1] for line in self._acknowledged.read_text().splitlines()]
         gone = {name for ids, _ in json.loads(self._requests.read_text()) for name in ids}
         with Run.open(self.folder / "run") as run:
-            problems = unkept(run, acknowledged, self._afresh(gone))
+            problems = unkept(run, acknowledged, self._afresh(gone), self._handed_out)
             deletions = run.ledger.deletions()
             present = {row.receipt.request_id for row in deletions}
             return Report(
@@ -283,6 +250,7 @@ class Chaos:
                 acknowledged=len(acknowledged),
                 lost=len(set(acknowledged) - present),
                 restored=sum(row.times.restored is not None for row in deletions),
+                certificates=len(self._handed_out),
                 driver_errors=tuple(self._errors),
                 problems=tuple(problems),
                 seconds=seconds,
@@ -301,6 +269,12 @@ class Chaos:
         return {
             (s, tuple(order)): bytes.fromhex(d) for s, order, d in json.loads((fresh / "adapters.json").read_text())
         }
+
+    def _ask_for_certificates(self) -> None:
+        """As somebody whose records were deleted would: what is handed out now must stand in the chain at the end."""
+        with Run.open(self.folder / "run") as run:
+            given = len(self._handed_out)
+            self._handed_out += [row.text for row in run.ledger.stored_certificates()[given:]]
 
     def _pause(self, seconds: float) -> None:
         threading.Event().wait(seconds)

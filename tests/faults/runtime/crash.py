@@ -8,6 +8,7 @@ thread. Snapshots let each point pay for its own phase only.
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 
 from s3t_ray.errors import S3TError
+from s3t_ray.runtime.certify import software_versions
 from s3t_ray.runtime.run import Run
 from tests.fakes import adapters
 from tests.faults.runtime import life
@@ -91,7 +93,9 @@ class Crashes:
 
     def prepare(self) -> None:
         """Live every phase once undisturbed: its points, the state that it begins with, and what must come out."""
+        software_versions()  # once here, so that no child looks them up again
         life.write_data(self._life)
+        gc.freeze()  # or every child's collector copies this process's memory
         self._keep("")
         for phase, (after, live) in life.PHASES.items():
             self._restore(after or "")
@@ -185,6 +189,7 @@ class Crashes:
             config = life.config_of(folder)
             with Run.create(config) as run:
                 before = published_and_wanted(run)
+                handed_out = [row.text for row in run.ledger.stored_certificates()]
             lived = life.Life(config)
             lived.settle()
             run = lived.run
@@ -192,12 +197,13 @@ class Crashes:
             problems = [f"trained again though it was published: {sorted(twice)}"] if twice else []
             acknowledged = [line.split()[2] for line in receipts]
             count = len(run.ledger.deletions())
-            problems += unkept(run, acknowledged, self._expected[count]) + self._leaks(count)
+            problems += unkept(run, acknowledged, self._expected[count], handed_out) + self._leaks(count)
+            handed_out = [row.text for row in run.ledger.stored_certificates()]
             for number in range(len(life.requests(folder))):
                 life.accept(run, folder, number, tell)
             lived.settle()
             last = len(life.requests(folder))
-            problems += unkept(run, acknowledged, self._expected[last]) + self._leaks(last)
+            problems += unkept(run, acknowledged, self._expected[last], handed_out) + self._leaks(last)
             for problem in dict.fromkeys(problems):
                 tell(f"problem {problem}")
 

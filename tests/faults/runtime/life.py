@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 from s3t_ray.config.schema import Config
@@ -32,8 +33,15 @@ SET_ASIDE = "set-aside-91bb"
 PER_SLICE = 3
 
 
+@cache
+def _plain_config(folder: Path) -> Config:
+    return config_of(folder, name="test")
+
+
 def config_of(folder: Path, **changes: object) -> Config:
     """The run of this life, in `folder`/run."""
+    if not changes:
+        return _plain_config(folder)
     data = {
         "path": str(folder / "data.jsonl"),
         "subject_field": "subject",
@@ -43,8 +51,10 @@ def config_of(folder: Path, **changes: object) -> Config:
     return small_config(folder, **{"slices": 2, "data": data, **changes})
 
 
-def records_of(config: Config) -> dict[Place, list[str]]:
-    """`PER_SLICE` ids for each place."""
+@cache
+def _found(folder: Path) -> dict[Place, list[str]]:
+    """`PER_SLICE` ids for each place of the run in `folder`."""
+    config = config_of(folder)
     found: dict[Place, list[str]] = {spot: [] for spot in PLACES}
     number = 0
     while any(len(ids) < PER_SLICE for ids in found.values()):
@@ -68,7 +78,7 @@ def hash_of(name: str) -> str:
 def write_data(folder: Path, without: Iterable[str] = ()) -> None:
     """The data files and the base model, without some records (by id)."""
     gone = set(without)
-    found = records_of(config_of(folder))
+    found = _found(folder)
     owned = {found[Place(0, 1)][0], found[Place(1, 0)][0]}
     folder.mkdir(parents=True, exist_ok=True)
     fake_base(folder / "base")
@@ -86,9 +96,10 @@ def write_data(folder: Path, without: Iterable[str] = ()) -> None:
     _write(folder / "held.jsonl", [other] if HELD_OUT in gone else [held, other])
 
 
+@cache
 def requests(folder: Path) -> list[tuple[list[str], list[str]]]:
     """The deletions of this life, in order: ids and subjects. They overlap; the last names only what is deleted."""
-    found = records_of(config_of(folder))
+    found = _found(folder)
     return [
         ([found[Place(0, 0)][0]], [PERSON]),
         ([found[Place(0, 0)][0], found[Place(1, 1)][0], HELD_OUT], []),
@@ -98,7 +109,7 @@ def requests(folder: Path) -> list[tuple[list[str], list[str]]]:
 
 def deleted_by(folder: Path, count: int) -> set[str]:
     """Ids of all that the first `count` requests delete, the row set aside too."""
-    found = records_of(config_of(folder))
+    found = _found(folder)
     gone: set[str] = set()
     for ids, subjects in requests(folder)[:count]:
         gone |= set(ids)

@@ -5,22 +5,24 @@ In: the run's folder, what was acknowledged. Out: sentences, one for each promis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from s3t_ray.data.slices import read_slice
-from s3t_ray.ledger.certificate import verify_chain
 from s3t_ray.ledger.values import DeletionState, StageState
+from s3t_ray.runtime.audit import audit
 from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.verify import verify
 from s3t_ray.runtime.view import view_shard
 from tests.fakes import adapters
 
 Adapters = Mapping[tuple[int, tuple[int, ...]], bytes]
 
 
-def unkept(run: Run, acknowledged: Iterable[str], expected: Adapters) -> list[str]:
-    """Promises of a settled run that are not kept. `acknowledged`: request ids of receipts that were given."""
+def unkept(run: Run, acknowledged: Iterable[str], expected: Adapters, handed_out: Sequence[str] = ()) -> list[str]:
+    """Promises of a settled run that are not kept.
+
+    `acknowledged`: request ids of receipts that were given; `handed_out`: certificates.
+    """
     deletions = run.ledger.deletions()
     problems = [
         f"lost: deletion {request} was acknowledged and is not in the ledger"
@@ -34,8 +36,7 @@ def unkept(run: Run, acknowledged: Iterable[str], expected: Adapters) -> list[st
     ]
     if adapters(run) != expected:
         problems.append(f"live adapters are not those of a training without the deleted: {_difference(run, expected)}")
-    problems += [f"verify: {problem}" for problem in verify(run).problems]
-    verify_chain([made.to_json() for made in run.ledger.certificates()], run.keys.public_key_pem)
+    problems += [f"audit: {problem}" for problem in audit(run, known=handed_out).problems]
     problems += [f"left behind: {path}" for path in sorted(Path(run.location.storage_uri).rglob("tmp-*"))]
     return problems
 

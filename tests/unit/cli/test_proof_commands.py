@@ -115,8 +115,14 @@ def test_an_audit_of_a_good_run(run: Path, tmp_path: Path) -> None:
     result = s3t("audit", str(run), "--certificate", str(chain))
     assert result.exit_code == 0, result.stdout
     assert "2 certificates, 17 records and" in result.stdout and "no problem found" in result.stdout
-    report = json.loads(s3t("audit", str(run), "--json").stdout)
+    key = str(run.parent / "run.keys" / "public.pem")
+    report = json.loads(s3t("audit", str(run), "--public-key", key, "--json").stdout)
     assert report["certificates"] == 2 and report["problems"] == []
+    (tmp_path / "other.pem").write_bytes(Keys(b"x" * 32).public_key_pem)
+    result = s3t("audit", str(run), "--public-key", str(tmp_path / "other.pem"))
+    assert result.exit_code == VerificationFailed.exit_code and "is not the trusted one" in result.stdout
+    missing = s3t("audit", str(run), "--public-key", str(tmp_path / "none"))
+    assert missing.exit_code == DataError.exit_code and "cannot be read" in missing.stderr
 
 
 def test_an_audit_that_finds_something(run: Path) -> None:

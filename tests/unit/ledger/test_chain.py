@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.certificate import ChainHead, OrderChoice, issue, verify_chain
@@ -130,6 +131,22 @@ def test_only_the_runs_key_extends_the_chain(ledger: Ledger) -> None:
     with pytest.raises(VerificationFailed, match="changed or forged"):
         ledger.append_certificate(epoch, forged)
     assert ledger.deletion(requests[1]).state is DeletionState.PURGED
+
+
+def test_a_chain_that_an_older_version_began_goes_on(ledger: Ledger, url: str) -> None:
+    """It cannot be read here, and a deletion must not wait for that."""
+    epoch = ledger.take_lease("me")
+    requests = [ledger.accept_deletion([record(0, 0, number)]).receipt.request_id for number in (0, 1)]
+    for request in requests:
+        purge(ledger, epoch, request)
+    certify(ledger, epoch, requests[0])
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE s3t_certificates SET certificate = replace(certificate, 'te/1', 'te/0')"))
+    engine.dispose()
+    assert certify(ledger, epoch, requests[1]).facts.sequence == 2
+    with pytest.raises(VerificationFailed, match="of format 's3t/certificate/0'"):
+        ledger.certificates()
 
 
 def test_earlier_requests_are_named(ledger: Ledger) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 
 from s3t_ray.data.slices import Row, read_slice, write_slice
+from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import Certificate, issue
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.runtime import delete
 from s3t_ray.runtime.audit import audit
 from s3t_ray.runtime.ingest import slice_digest
 from s3t_ray.runtime.run import Run
+from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.runtime.tampering import found, problems, root, sql
 
 
@@ -40,6 +45,34 @@ def test_an_edited_certificate(lived: Run) -> None:
 def test_a_certificate_that_is_none(lived: Run) -> None:
     sql(lived, "UPDATE s3t_certificates SET certificate = 'x' WHERE sequence = 2")
     found(lived, "certificate 2: this is not a certificate")
+
+
+OLDER = (
+    ('\'"format":"s3t/certificate/1"\', \'"format":"s3t/certificate/0"\'', "of format 's3t/certificate/0'"),
+    ("'\"orders\":', '\"order\":'", "another version of s3t_ray"),
+)
+
+
+@pytest.mark.parametrize(("change", "part"), OLDER, ids=["named so", "a field less"])
+def test_a_certificate_of_another_version(lived: Run, change: str, part: str) -> None:
+    """Nobody can tell it from a forged one here, so it is told, in words that say both."""
+    sql(lived, f"UPDATE s3t_certificates SET certificate = replace(certificate, {change}) WHERE sequence = 1")
+    (one, other) = [line for line in problems(lived) if "certificate" in line]
+    assert one.startswith("certificate 1: this certificate says that it is of format")
+    assert other.startswith("ledger: what stands as the certificate of deletion") and "cannot be read" in other
+    with pytest.raises(VerificationFailed) as refused:
+        lived.ledger.certificates()
+    assert part in f"{refused.value.problem} {refused.value.fix}"
+
+
+def test_a_history_of_an_older_version_that_does_not_name_adapters(lived: Run) -> None:
+    sql(
+        lived,
+        "UPDATE s3t_events SET detail = json_remove(detail, '$.adapter_sha256') WHERE kind = 'stage_accepted'",
+    )
+    told = problems(lived)
+    assert len(told) == len(lived.ledger.stages())
+    assert all("was accepted by an older s3t_ray, whose history does not name its adapter" in line for line in told)
 
 
 @pytest.mark.parametrize(("number", "part"), [(1, "the chain breaks"), (2, "is restored and has no certificate")])
@@ -98,6 +131,33 @@ def test_a_run_taken_back_as_a_whole_lacks_the_certificate_that_was_handed_out(l
     assert any("another key" in line for line in problems(lived, known=(foreign.to_json(),)))
     sql(lived, "DELETE FROM s3t_certificates WHERE sequence = 2")
     assert any("was handed out and is not in the chain" in line for line in problems(lived, known=(first, second)))
+
+
+def test_a_config_that_names_the_keys_and_the_ledger_of_somebody_else(lived: Run, tmp_path: Path) -> None:
+    """All that it names agrees with itself; only who has the key from before sees it."""
+    trusted = lived.keys.public_key_pem
+    assert audit(lived, trusted_key=trusted).problems == ()
+    forged = trained(tmp_path / "forged")
+    shutil.rmtree(tmp_path / "run")
+    shutil.copytree(tmp_path / "forged" / "run", tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    named = yaml.safe_load(config.read_text()) | {"keys": {"dir": str(tmp_path / "forged" / "run.keys")}}
+    config.write_text(yaml.safe_dump(named))
+    assert forged.keys.public_key_pem != trusted
+    with Run.open(tmp_path / "run") as opened:
+        assert audit(opened).problems == ()
+        (problem,) = audit(opened, trusted_key=trusted).problems
+        assert "is not the trusted one" in problem
+        with pytest.raises(VerificationFailed, match="not PEM"):
+            audit(opened, trusted_key=b"x")
+
+
+def trained(folder: Path) -> Run:
+    fake_base(folder / "base")
+    write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(10)])
+    cluster = Cluster(small_config(folder))
+    cluster.settle()
+    return cluster.run
 
 
 # Records

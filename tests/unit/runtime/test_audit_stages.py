@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
+import pytest
+from sqlalchemy import Engine, event
+
 from s3t_ray.ledger.values import StageRow, StageState
+from s3t_ray.runtime.audit import audit
 from s3t_ray.runtime.exports import ExportedFolder, remember_export
 from s3t_ray.runtime.run import Run
 from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest, write_manifest
+from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.runtime.tampering import found, live, problems, root, sql
 
 # Stages
@@ -125,3 +131,48 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
         "out holds weights of 1 purged stages",
     ):
         assert any(part in line for line in told), part
+
+
+def test_temporaries_that_nobody_is_at_work_on(lived: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = root(lived) / "slices" / "0" / f"tmp-rows.parquet-{'0' * 16}"
+    path.write_bytes(b"rows")
+    (root(lived) / "tmp-ingest-abc").mkdir()
+    assert sorted(line.split()[0] for line in problems(lived)) == [str(path.relative_to(root(lived))), "tmp-ingest-abc"]
+    epoch = lived.ledger.take_lease("alive")
+
+    class Beating(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            lived.ledger.beat(epoch)
+            return False
+
+    monkeypatch.setattr("s3t_ray.runtime.leftovers.threading.Event", Beating)
+    assert problems(lived) == ()  # they may be a purge's
+
+
+# What it costs
+
+
+def statements(folder: Path, **changes: object) -> tuple[int, int]:
+    """How many stages a run with these settings has, and how many statements an audit of it asks the ledger."""
+    fake_base(folder / "base")
+    write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(30)])
+    cluster = Cluster(small_config(folder, **changes))
+    cluster.settle()
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        report = audit(cluster.run)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert report.ok
+    return report.stages, len(asked)
+
+
+def test_the_ledger_is_asked_no_more_often_for_many_stages(tmp_path: Path) -> None:
+    few = statements(tmp_path / "few", budget=1)
+    many = statements(tmp_path / "many", budget=6)
+    assert few[0] == 6 and many[0] == 2 * 15 and few[1] == many[1]

@@ -8,6 +8,7 @@ own files included. `tests/e2e` does the same with really stored hidden states.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ import pytest
 from s3t_ray.config.schema import Config
 from s3t_ray.data.sketch import Sketcher
 from s3t_ray.data.slices import read_slice
-from s3t_ray.errors import UnknownRecords
+from s3t_ray.errors import LedgerError, UnknownRecords
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
+from s3t_ray.runtime import delete, layout, purge
 from s3t_ray.runtime.audit import audit
 from s3t_ray.runtime.exports import ExportedFolder, remember_export
+from s3t_ray.runtime.purge import KINDS, Kind
 from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.verify import verify
 from s3t_ray.runtime.view import view_shard
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
@@ -62,32 +65,56 @@ def holds(root: Path, secret: bytes) -> list[str]:
     return found
 
 
-def leave_everywhere(run: Run, exported: Path) -> list[str]:
-    """What training, serving and killed processes may have made of r3, by hand: the trainer here only hashes."""
+def leave_everywhere(run: Run, exported: Path) -> dict[str, list[Path]]:
+    """What training, serving and killed processes may have made of r3, by hand: the trainer here only hashes.
+
+    By kind of data; the rows themselves, and those set aside, are there already.
+    """
     shard = delete.preview(run, ["r3"], []).shards[0]
     (index,) = shard.slices
     state = next(state for state in run.ledger.slices(shard.shard) if state.slice == index)
     stage = next(stage for stage in view_shard(run, shard.shard).plan.stages.values() if index in stage.slices)
     hidden = f"hidden/{run.row.base_digest[:16]}/{shard.shard}/{index}"
-    paths = [
-        f"{hidden}/{state.digest}/layer-4-part-0.safetensors",
-        f"{hidden}/{state.digest}/tmp-layer-2-part-0.safetensors-{'0' * 16}",
-        f"{hidden}/{'1' * 64}/tmp-layer-2-part-0.safetensors-{'0' * 16}",
-        f"checkpoints/{stage.id}/000000002/rank-0.safetensors",
-        f"stages/tmp-{stage.id}-{'0' * 16}/adapter_model.safetensors",
-        f"slices/{shard.shard}/{index}/tmp-{'2' * 64}.parquet-{'0' * 16}",
-        f"slices/{shard.shard}/{index}/tmp-purge-x/clean.parquet.partial",
-        f"rejects/tmp-rejects.jsonl-{'0' * 16}",
-        "replay/0a0b/slices/0/0/copy.jsonl",
-        f"replay/0a0b/stages/{stage.id}/adapter_model.safetensors",
-    ]
+    paths = {
+        layout.HIDDEN: [
+            f"{hidden}/{state.digest}/layer-4-part-0.safetensors",
+            f"{hidden}/{state.digest}/tmp-layer-2-part-0.safetensors-{'0' * 16}",
+            f"{hidden}/{'1' * 64}/tmp-layer-2-part-0.safetensors-{'0' * 16}",
+        ],
+        layout.CHECKPOINTS: [f"checkpoints/{stage.id}/000000002/rank-0.safetensors"],
+        layout.STAGES: [
+            f"stages/{stage.id}/adapter_model.safetensors",
+            f"stages/tmp-{stage.id}-{'0' * 16}/adapter_model.safetensors",
+        ],
+        layout.SLICES: [
+            f"slices/{shard.shard}/{index}/tmp-{'2' * 64}.parquet-{'0' * 16}",
+            f"slices/{shard.shard}/{index}/tmp-purge-x/clean.parquet.partial",
+        ],
+        layout.REJECTS: [f"rejects/tmp-rejects.jsonl-{'0' * 16}"],
+        layout.REPLAY: [
+            "replay/0a0b/slices/0/0/copy.jsonl",
+            f"replay/0a0b/stages/{stage.id}/adapter_model.safetensors",
+        ],
+    }
     root = Path(run.location.storage_uri)
-    for path in (*(root / name for name in paths), exported / "adapter_model.safetensors"):
+    left = {root_of: [root / path for path in each] for root_of, each in paths.items()}
+    left[OUTSIDE] = [exported / "adapter_model.safetensors"]
+    for path in (path for each in left.values() for path in each):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"made of " + MARKER.encode())
     (exported / "mine.txt").write_text("not the run's")
     remember_export(run, shard.shard, ExportedFolder(str(exported), (stage.id,), ("adapter_model.safetensors",)))
-    return paths
+    return left
+
+
+OUTSIDE = "outside the storage"
+
+
+def purge_alone(cluster: Cluster) -> None:
+    """Bring what was deleted as far as `purged`, and train nothing."""
+    cluster.scheduler.prune()
+    for _ in range(3):
+        cluster.scheduler.purge()
 
 
 def test_no_byte_is_left_anywhere(folder: Path) -> None:
@@ -95,9 +122,12 @@ def test_no_byte_is_left_anywhere(folder: Path) -> None:
     cluster.settle()
     run, root, exported = cluster.run, folder / "run", folder / "exported"
     left = leave_everywhere(run, exported)
+    assert left.keys() == {kind.root or OUTSIDE for kind in KINDS}, "a kind of derived data that this test leaves out"
+    inside = [str(path.relative_to(root)) for kind, each in left.items() if kind != OUTSIDE for path in each]
     before = holds(root, MARKER.encode())
-    assert set(left) | {"rejects/rejects.jsonl"} <= set(before)
-    assert len(before) == len(left) + 2, "and the slice with its row"
+    assert set(inside) | {"rejects/rejects.jsonl"} <= set(before)
+    assert len(before) == len(inside) + 2, "and the slice with its row"
+    assert holds(exported, MARKER.encode())
 
     file, content = where_it_lies(run, "r3")
     keyed = {
@@ -110,14 +140,50 @@ def test_no_byte_is_left_anywhere(folder: Path) -> None:
         assert holds(root, secret), f"{name} is looked for in the right places"
 
     receipt = delete.accept(run, ["r3"], [])
-    cluster.settle()
-    assert run.ledger.deletion(receipt.request_id).state is DeletionState.RESTORED
-    assert holds(root, MARKER.encode()) == holds(exported, MARKER.encode()) == []
-    for name, secret in keyed.items():
-        assert holds(root, secret) == [], name
+    purge_alone(cluster)
+    for state in (DeletionState.PURGED, DeletionState.RESTORED):
+        assert run.ledger.deletion(receipt.request_id).state is state
+        assert holds(root, MARKER.encode()) == holds(exported, MARKER.encode()) == []
+        for name, secret in keyed.items():
+            assert holds(root, secret) == [], name
+        cluster.settle()
     assert (exported / "mine.txt").exists(), "files that the run did not write are not its to erase"
     assert set_aside(folder) == ["x2", "x3"]
     assert audit(run).problems == ()
+
+
+@pytest.mark.parametrize("lacking", KINDS, ids=lambda kind: kind.root or OUTSIDE)
+def test_without_its_purge_every_kind_of_data_is_found(
+    folder: Path, lacking: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the search above can fail, and each entry of the list is needed."""
+    without = replace(lacking, erase=lambda purge: None)
+    monkeypatch.setattr(purge, "KINDS", tuple(without if kind is lacking else kind for kind in KINDS))
+    cluster = Cluster(config_of(folder))
+    cluster.settle()
+    leave_everywhere(cluster.run, folder / "exported")
+    receipt = delete.accept(cluster.run, ["r3"], [])
+    try:
+        purge_alone(cluster)
+    except LedgerError:  # stages and rows: it refuses to say that they are purged
+        assert cluster.run.ledger.deletion(receipt.request_id).state is DeletionState.PRUNED
+    found = {*holds(folder / "run", MARKER.encode()), *holds(folder / "exported", MARKER.encode())}
+    root = folder / ("exported" if lacking.root is None else "run")
+    assert found and found == {*holds(root, MARKER.encode())}
+    if lacking.root is not None:
+        assert {path.split("/")[0] for path in found} == {lacking.root}
+
+
+def test_data_of_a_kind_that_is_not_on_the_list_is_named(folder: Path) -> None:
+    cluster = Cluster(config_of(folder))
+    cluster.settle()
+    out = folder / "run" / "out"
+    remember_export(cluster.run, 0, ExportedFolder(str(out), ("a" * 64,), ("adapter_model.safetensors",)))
+    cluster.run.store.write_bytes("out/adapter_model.safetensors", b"an export into the run's own folder")
+    assert verify(cluster.run).problems == ()
+    cluster.run.store.write_bytes("embeddings/0/r3.npy", b"derived")
+    (problem,) = verify(cluster.run).problems
+    assert problem.startswith("embeddings/0/r3.npy is of no kind that this run writes")
 
 
 def where_it_lies(run: Run, record_id: str) -> tuple[str, str]:

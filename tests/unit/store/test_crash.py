@@ -100,9 +100,10 @@ def test_sweep_of_a_folder_leaves_other_folders_alone(local: Store, tmp_path: Pa
         path = tmp_path / "run" / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"personal")
+    assert local.temporaries() == ["hidden/a/tmp-part-1", "hidden/b/tmp-part-1", "tmp-x"]
     assert local.sweep("hidden/a") == 1
     assert local.sweep("hidden/a") == local.sweep("never") == 0
-    assert local.sweep() == 2
+    assert local.sweep() == 2 and local.temporaries() == []
 
 
 def test_bytes_and_names_are_on_the_disk_before_they_count(tmp_path: Path) -> None:

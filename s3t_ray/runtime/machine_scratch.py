@@ -1,7 +1,8 @@
-"""The temporary folder of a rank, on its machine's own disk: copies of slices, hidden states in the making.
+"""Temporary folders on a machine's own disk: copies of slices, hidden states in the making, data being read in.
 
-Ranks end by being killed, so none of them clears up after itself: the next rank that starts on the
-machine erases what the dead ones left.
+For what cannot lie beside the run: ranks work on their machine's disk, and a run in a bucket has no folder
+here. Who is killed clears up nothing: the next process that asks for such a folder on this machine erases
+what the dead ones left.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import tempfile
 from pathlib import Path
 
 
-def own_scratch() -> tempfile.TemporaryDirectory[str]:
+def machine_scratch(kind: str) -> tempfile.TemporaryDirectory[str]:
     """A folder of this process; first erases those of its kind whose process is gone from this machine."""
-    prefix = f"s3t-rank-{socket.gethostname()}-"
+    prefix = f"s3t-{kind}-{socket.gethostname()}-"
     for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
         owner = left.name.removeprefix(prefix).split("-")[0]
         if owner.isdecimal() and not _is_alive(int(owner)):
