@@ -11,7 +11,7 @@ from typing import Any
 
 from s3t_ray.config.schema import Config
 
-RECIPE_FORMAT = 1
+RECIPE_FORMAT = 2
 """Raise it when the code changes what weights come out of the same settings and data."""
 
 RECIPE_FIELDS = (
