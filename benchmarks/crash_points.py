@@ -1,11 +1,13 @@
-"""Kills a run at every durable step of its life, restarts it, and checks every promise: how many points
-exist, how many were survived.
+"""Ends a run at every durable step of its life, restarts it, and checks every promise: how many points exist,
+how many were survived.
 
-In: how many points (all of them unless `--points`), a seed. Out: a table, and JSON with `--json`. Exit
-code 1 when a promise broke. The hashing trainer stands for the real one; a step is a write, fsync, rename,
-removal or commit of ingest, train, export, delete, purge and publish.
+In: how many points (all of them unless `--points`), a seed. Out: a table, and JSON with `--json`, which grows as
+it goes: the same command again goes on where it was stopped. Exit code 1 when a promise broke. The hashing trainer
+stands for the real one; a step is a write, fsync, rename, removal or commit of ingest, train, export, delete, purge
+and publish. Over all points, a process holds still at each, and a copy of its folder, which is what a kill there
+leaves, is restarted; over a sample, a process is killed at each (SIGKILL).
 
-    python -m benchmarks.crash_points                    # every point once: some 20 minutes on one core
+    python -m benchmarks.crash_points --json crash_points.json   # every point once: some 15 minutes on one free core
     python -m benchmarks.crash_points --points 60 --again  # a sample, with the restart killed too
     python -m benchmarks.crash_points --full storage       # no kills: from the point on this disk is full
 """
@@ -16,8 +18,8 @@ import argparse
 import json
 import random
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +29,7 @@ from rich.table import Table
 from tests.faults.runtime.crash import ALL_FULL, STORAGE_FULL, Crashes, Point, Verdict, quick_folder
 from tests.faults.runtime.sample import RESTART_STEPS
 
-TOLD_EVERY = 100
+WRITTEN_EVERY = 20
 FULL = {"storage": STORAGE_FULL, "all": ALL_FULL}
 
 
@@ -40,32 +42,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=None, help="file for the figures and for all that broke")
     parser.add_argument("--phase", default=None, help="only the points of this phase")
     options = parser.parse_args(arguments)
-    dice = random.Random(options.seed)
     console = Console(stderr=True)
     with quick_folder() as folder:
-        began = time.monotonic()
         crashes = Crashes(folder)
         crashes.prepare()
+        record = Record(options.json, crashes.points)
         chosen = [point for point in crashes.points if options.phase in (None, point.phase)]
-        if options.points is not None:
-            chosen = sorted(dice.sample(chosen, min(options.points, len(chosen))), key=lambda p: (p.phase, p.number))
-        verdicts = []
-        for point in track(chosen, "killing", console=console, disable=not console.is_terminal):
-            again = dice.randrange(RESTART_STEPS) if options.again else None
-            if options.full:
-                verdicts.append(crashes.judge_full(point, FULL[options.full]))
-            else:
-                verdicts.append(crashes.judge(point, again))
-            if not console.is_terminal and len(verdicts) % TOLD_EVERY == 0:
-                console.print(f"{len(verdicts)} of {len(chosen)} points, {time.monotonic() - began:.0f} s")
-            for problem in verdicts[-1].problems:
-                console.print(f"{_name(verdicts[-1])}: {problem}", style="red", markup=False, highlight=False)
-        seconds = time.monotonic() - began
-    title = "A full disk from every durable step on" if options.full else "A kill at every durable step"
-    Console().print(_table(title, crashes.points, verdicts))
-    if options.json is not None:
-        options.json.write_text(json.dumps(_figures(crashes.points, verdicts, options.seed, seconds), indent=1) + "\n")
-    return 1 if any(verdict.problems for verdict in verdicts) else 0
+        for verdict in track(_verdicts(crashes, chosen, record, options), "striking", console=console):
+            record.add(verdict)
+            for problem in verdict.problems:
+                console.print(f"{_name(verdict)}: {problem}", style="red", markup=False, highlight=False)
+    record.write()
+    title = "A full disk from every durable step on" if options.full else "The end at every durable step"
+    Console().print(_table(title, record))
+    return 1 if record.broken else 0
+
+
+def _verdicts(
+    crashes: Crashes, chosen: Sequence[Point], record: Record, options: argparse.Namespace
+) -> Iterator[Verdict]:
+    if options.points is None and not options.again and not options.full:
+        for phase in dict.fromkeys(point.phase for point in chosen):
+            numbers = {point.number for point in chosen if point.phase == phase} - record.struck(phase)
+            if numbers:
+                yield from crashes.judge_held(phase, numbers)
+        return
+    dice = random.Random(options.seed)
+    count = len(chosen) if options.points is None else min(options.points, len(chosen))
+    for point in sorted(dice.sample(chosen, count), key=lambda point: (point.phase, point.number)):
+        if options.full:
+            yield crashes.judge_full(point, FULL[options.full])
+        else:
+            yield crashes.judge(point, dice.randrange(RESTART_STEPS) if options.again else None)
+
+
+class Record:
+    """What was struck so far, in memory and in its file."""
+
+    def __init__(self, path: Path | None, points: Sequence[Point]) -> None:
+        self._path = path
+        self._steps = Counter(point.phase for point in points)
+        self._operations = Counter(point.operation for point in points)
+        self._struck: dict[str, list[int]] = {phase: [] for phase in self._steps}
+        self._began = time.monotonic()
+        self._seconds = 0.0
+        self.broken: list[dict[str, object]] = []
+        if path is not None and path.exists():
+            known = json.loads(path.read_text())
+            if known["steps"] != dict(self._steps):
+                raise SystemExit(f"{path} is of other code, with steps {known['steps']}: name a new file")
+            self._struck, self._seconds, self.broken = known["struck"], known["seconds"], known["broken"]
+
+    def struck(self, phase: str) -> set[int]:
+        return set(self._struck[phase])
+
+    def add(self, verdict: Verdict) -> None:
+        self._struck[verdict.point.phase].append(verdict.point.number)
+        if verdict.problems:
+            self.broken.append(
+                {"phase": verdict.point.phase, "point": _name(verdict), "problems": list(verdict.problems)}
+            )
+        if sum(map(len, self._struck.values())) % WRITTEN_EVERY == 0:
+            self.write()
+
+    def write(self) -> None:
+        if self._path is None:
+            return
+        figures = {
+            "seconds": round(self._seconds + time.monotonic() - self._began, 1),
+            "steps": dict(self._steps),
+            "survived": {phase: row[2] for phase, row in self.rows.items()},
+            "operations": dict(sorted(self._operations.items())),
+            "broken": self.broken,
+            "struck": {phase: sorted(numbers) for phase, numbers in self._struck.items()},
+        }
+        self._path.write_text(json.dumps(figures) + "\n")
+
+    @property
+    def rows(self) -> dict[str, tuple[int, int, int]]:
+        """By phase: steps that exist, steps struck at, steps survived."""
+        lost = Counter(str(entry["phase"]) for entry in self.broken)
+        rows = {
+            phase: (steps, len(self._struck[phase]), len(self._struck[phase]) - lost[phase])
+            for phase, steps in self._steps.items()
+        }
+        return {**rows, "all": tuple(map(sum, zip(*rows.values(), strict=True)))}  # type: ignore[dict-item]
 
 
 def _name(verdict: Verdict) -> str:
@@ -74,39 +135,13 @@ def _name(verdict: Verdict) -> str:
     return f"{point.phase} {point.number} ({point.operation} {point.path[-60:]}){twice}"
 
 
-def _table(title: str, points: Sequence[Point], verdicts: Sequence[Verdict]) -> Table:
+def _table(title: str, record: Record) -> Table:
     table = Table(title=title)
-    for column in ("phase", "steps", "struck at", "survived", "restarts killed too"):
+    for column in ("phase", "steps", "struck at", "survived"):
         table.add_column(column, justify="left" if column == "phase" else "right")
-    for phase, row in _by_phase(points, verdicts).items():
-        table.add_row(phase, *(f"{row[name]:,}" for name in ("steps", "struck", "survived", "twice")))
+    for phase, row in record.rows.items():
+        table.add_row(phase, *(f"{figure:,}" for figure in row))
     return table
-
-
-def _by_phase(points: Sequence[Point], verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:
-    rows: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(("steps", "struck", "survived", "twice"), 0))
-    for name in [*dict.fromkeys(point.phase for point in points), "all"]:
-        of_phase = [verdict for verdict in verdicts if name in (verdict.point.phase, "all")]
-        rows[name] = {
-            "steps": sum(name in (point.phase, "all") for point in points),
-            "struck": len(of_phase),
-            "survived": sum(not verdict.problems for verdict in of_phase),
-            "twice": sum(verdict.again is not None for verdict in of_phase),
-        }
-    return dict(rows)
-
-
-def _figures(points: Sequence[Point], verdicts: Sequence[Verdict], seed: int, seconds: float) -> dict[str, object]:
-    operations: dict[str, int] = defaultdict(int)
-    for point in points:
-        operations[point.operation] += 1
-    return {
-        "seed": seed,
-        "seconds": round(seconds, 1),
-        "phases": _by_phase(points, verdicts),
-        "operations": dict(sorted(operations.items())),
-        "broken": [{"point": _name(verdict), "problems": verdict.problems} for verdict in verdicts if verdict.problems],
-    }
 
 
 if __name__ == "__main__":

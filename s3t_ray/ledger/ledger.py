@@ -11,7 +11,7 @@ The ledger must never decide what to train or erase (plan, runtime), nor hold pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import TracebackType
@@ -332,7 +332,7 @@ class Ledger:
         with self._database.read() as connection:
             return notes.read(connection)
 
-    def events(self, after: int = 0) -> tuple[Event, ...]:
-        """History with a sequence number above `after`, in order."""
+    def events(self, after: int = 0, kinds: Collection[str] | None = None) -> tuple[Event, ...]:
+        """History with a sequence number above `after`, of these kinds (None: of all), in order."""
         with self._database.read() as connection:
-            return read_events(connection, after)
+            return read_events(connection, after, kinds)

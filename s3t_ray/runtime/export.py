@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from s3t_ray.errors import ConfigError
-from s3t_ray.runtime.exports import ExportedFolder, remember_export
+from s3t_ray.runtime.exports import ExportedFolder, forget_export, remember_export
 from s3t_ray.runtime.reports import Export
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import view_shard
@@ -40,5 +40,6 @@ def export(run: Run, shard: int, out: Path) -> Export:
     if view_shard(run, shard).serving[: len(stages)] != stages:
         for name in ADAPTER_FILES:
             (folder / name).unlink(missing_ok=True)
+        forget_export(run, str(folder))
         raise ConfigError(f"shard {shard} lost stages to a deletion during the export", "export again")
     return Export(shard=shard, depth=len(stages), folder=str(folder), stages=stages, adapter_sha256=sha256)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3t_ray.errors import StoreError
-from s3t_ray.ledger.values import StageRow
+from s3t_ray.ledger.values import StageRow, StageState
 from s3t_ray.runtime.run import Run
 
 EXPORTED = "exported"
@@ -38,9 +38,7 @@ def remember_export(run: Run, shard: int, export: ExportedFolder) -> None:
 def exported_folders(run: Run) -> tuple[ExportedFolder, ...]:
     """Exports that may still be on disk; of each folder, the newest."""
     folders: dict[str, ExportedFolder] = {}
-    for event in run.ledger.events():
-        if event.kind not in (EXPORTED, ERASED):
-            continue
+    for event in run.ledger.events(kinds=(EXPORTED, ERASED)):
         detail = json.loads(event.detail)
         folder = str(detail["folder"])
         if event.kind == ERASED:
@@ -50,18 +48,32 @@ def exported_folders(run: Run) -> tuple[ExportedFolder, ...]:
     return tuple(folders.values())
 
 
+def forget_export(run: Run, folder: str) -> None:
+    """Note that an export's files are gone, or were never written."""
+    run.ledger.add_event(ERASED, None, {"folder": folder})
+
+
 def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
-    """Erase the exports that hold weights of stale stages: the files that the run wrote, and no other."""
-    gone = frozenset(stage.id for stage in stale)
-    for export in exported_folders(run):
+    """Erase the exports that hold weights of stale or purged stages: the files that the run wrote, and no other.
+
+    One whose files are not there may be in the making: its note stays, and every later purge and start of
+    a scheduler looks again, should the export be killed before it sees that it came too late.
+    """
+    exports = exported_folders(run)
+    if not exports:
+        return
+    gone = {stage.id for stage in (*stale, *run.ledger.stages(state=StageState.PURGED))}
+    for export in exports:
         if gone.isdisjoint(export.stages):
             continue
         try:
-            for name in export.files:
-                Path(export.folder, name).unlink(missing_ok=True)
+            files = [path for name in export.files if (path := Path(export.folder, name)).exists()]
+            for path in files:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(
                 f"the export at {export.folder} holds weights that must be erased, and cannot be: {error}",
                 "make the folder writable for the run, or remove it by hand; the purge tries again",
             ) from error
-        run.ledger.add_event(ERASED, None, {"folder": export.folder})
+        if files:
+            forget_export(run, export.folder)

@@ -172,6 +172,14 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
         run.store.delete(f"{root}/{digest}")
 
 
+def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
+    """For the start of a scheduler: what came too late for the purge that should have erased it."""
+    purge_abandoned(run, wanted)
+    purge_strays(run, epoch)
+    purge_rejects(run)
+    purge_exports(run, ())
+
+
 def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
     """Erase stages, checkpoints and hidden states that no ledger row accounts for and nobody wants.
 

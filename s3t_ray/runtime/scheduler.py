@@ -25,9 +25,8 @@ from s3t_ray.runtime.certify import certify
 from s3t_ray.runtime.damage import DAMAGED, damaged, incomplete
 from s3t_ray.runtime.jobs import stage_job
 from s3t_ray.runtime.owners import Replicas, Shards
-from s3t_ray.runtime.purge import purge_abandoned, purge_bytes, purge_strays
+from s3t_ray.runtime.purge import purge_abandoned, purge_bytes, purge_everything_left, purge_strays
 from s3t_ray.runtime.purges import Purges, all_given_up, retry_name, shards_hit
-from s3t_ray.runtime.rejects import purge_rejects
 from s3t_ray.runtime.retries import Retries
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.view import ShardView, view_shard
@@ -231,9 +230,7 @@ class Scheduler:
         """What a predecessor left: temporaries swept, unwanted bytes erased, published stages accepted."""
         self._run.store.sweep()
         views = self._shards.views()
-        purge_abandoned(self._run, self._wanted(views))
-        purge_strays(self._run, self._epoch)
-        purge_rejects(self._run)
+        purge_everything_left(self._run, self._epoch, self._wanted(views))
         files = frozenset(self._run.store.files(layout.STAGES))
         for shard in views:
             self._ledger.mark_stale(self._epoch, incomplete(self._run, shard, files))

@@ -23,7 +23,9 @@ from typing import Any
 
 import yaml
 
+from s3t_ray.ledger.values import StageState
 from s3t_ray.runtime.run import Run
+from s3t_ray.train.manifest import read_manifest
 from tests.cluster.raylets import descendants
 from tests.fakes import write_records
 from tests.faults.runtime.chaos_plan import ACTORS, AT_ONCE, LOOK_SECONDS, LOOKS, Plan, Report
@@ -94,9 +96,10 @@ class Chaos:
             "model": {"path": str(self.folder / "base")},
             "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject"},
             "lora": {"layers_per_group": 2, "rank": 2},
-            "optimizer": {"epochs": 1, "lr": 0.01, "batch_records": 64},
+            "optimizer": {"epochs": 1, "lr": 0.01, "batch_records": 16},
             "engine": {"ranks": self.plan.ranks, "checkpoint_steps": 1},
-            "task": {"max_tokens": 32},
+            # Some 45 tokens a record, since the tokenizer spells bytes; the default prompt alone has more than 64.
+            "task": {"prompt": "chat_template", "max_tokens": 64},
             "workers": {"groups": self.plan.groups},
             "storage": {"uri": str(folder / "run")},
         }
@@ -242,6 +245,7 @@ class Chaos:
         gone = {name for ids, _ in json.loads(self._requests.read_text()) for name in ids}
         with Run.open(self.folder / "run") as run:
             problems = unkept(run, acknowledged, self._afresh(gone), self._handed_out)
+            problems += _untrained(run)
             deletions = run.ledger.deletions()
             present = {row.receipt.request_id for row in deletions}
             return Report(
@@ -305,6 +309,12 @@ class Chaos:
     @property
     def _stop_file(self) -> Path:
         return self.folder / "stop"
+
+
+def _untrained(run: Run) -> list[str]:
+    """Stages that learned nothing: their adapters would be equal whatever they were given."""
+    live = [row.id for row in run.ledger.stages(state=StageState.LIVE)]
+    return [f"stage {name[:12]} was trained on no token" for name in live if not read_manifest(run.store, name).losses]
 
 
 def _has_run(run: Path) -> bool:

@@ -17,7 +17,7 @@ import sqlite3
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,32 @@ class Crashes:
         problems += self._check(receipts)
         return Verdict(point, again, tuple(problems), time.monotonic() - began)
 
+    def judge_held(self, phase: str, numbers: Iterable[int]) -> Iterator[Verdict]:
+        """A verdict on each of these points of a phase, which is lived once.
+
+        At each of them the process holds still, and a copy of its folder is restarted: what a kill there
+        leaves, since what a process has written survives it, and what it holds in memory does not. It costs
+        half of killing a new process for each (`judge`), which lives the phase again up to its point.
+        """
+        after, live = life.PHASES[phase]
+        points = {point.number: point for point in self.points if point.phase == phase}
+        wanted = frozenset(numbers)
+        self._restore(after or "")
+        go_on, gate = os.pipe()
+        receipts: list[str] = []
+        with forked(lambda tell: self._held(tell, live, wanted, go_on, gate)) as lines:
+            for line in lines:
+                if line.startswith("point "):
+                    began = time.monotonic()
+                    problems = self._check_copy(receipts)
+                    yield Verdict(points[int(line.split()[1])], None, tuple(problems), time.monotonic() - began)
+                    os.write(gate, b".")
+                else:
+                    assert line.startswith("receipt ") or line in life.SAID, line
+                    receipts += [line] if line.startswith("receipt ") else []
+        os.close(go_on)
+        os.close(gate)
+
     def judge_full(self, point: Point, refused: Sequence[str]) -> Verdict:
         """Let the disk be full from the point on: the life ends with an error of ours. Then free it, restart, check."""
         began = time.monotonic()
@@ -164,6 +190,39 @@ class Crashes:
             tell(line)
 
         live(self._life, acknowledge)
+
+    def _held(self, tell: Tell, live: life.Phase, wanted: frozenset[int], go_on: int, gate: int) -> None:
+        """Live the phase; at each wanted step say so, and wait."""
+        os.close(gate)
+        number = 0
+
+        def hold(_operation: str, _path: str) -> None:
+            nonlocal number
+            if number in wanted:
+                tell(f"point {number}")
+                if not os.read(go_on, 1):
+                    os._exit(1)  # whoever asked is gone
+            number += 1
+
+        moments = Moments(self._life, hold)
+        moments.watch()
+
+        def acknowledge(line: str) -> None:
+            moments.say("acknowledge", line)
+            tell(line)
+
+        live(self._life, acknowledge)
+
+    def _check_copy(self, receipts: Sequence[str]) -> list[str]:
+        """`_check` on a copy in the folder's own place: config and ledger name absolute paths."""
+        held = self.folder / "held"
+        self._life.rename(held)
+        shutil.copytree(held, self._life)
+        try:
+            return self._check(receipts)
+        finally:
+            shutil.rmtree(self._life)
+            held.rename(self._life)
 
     def _without_space(self, tell: Tell, live: life.Phase, number: int, refused: Sequence[str]) -> None:
         left = number
@@ -223,15 +282,36 @@ class Crashes:
 
 def in_child(work: Callable[[Tell], None]) -> Child:
     """Run `work` in a fork, to its end or its death."""
+    pid, reader = _fork(work)
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        lines = pipe.read().splitlines()
+    return Child(tuple(lines), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+@contextmanager
+def forked(work: Callable[[Tell], None]) -> Iterator[Iterator[str]]:
+    """What `work`, in a fork, tells, line by line as it comes; it must reach its end, unless it is left early."""
+    pid, reader = _fork(work)
+    try:
+        with os.fdopen(reader, encoding="utf-8") as pipe:
+            yield (line.rstrip("\n") for line in pipe)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == 0, f"the child ended with {code}"
+
+
+def _fork(work: Callable[[Tell], None]) -> tuple[int, int]:
+    """The child's id, and the end of the pipe that it tells to."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
         _run_and_exit(work, writer)
     os.close(writer)
-    with os.fdopen(reader, encoding="utf-8") as pipe:
-        lines = pipe.read().splitlines()
-    return Child(tuple(lines), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return child, reader
 
 
 def _run_and_exit(work: Callable[[Tell], None], writer: int) -> None:

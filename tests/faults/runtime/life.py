@@ -249,6 +249,9 @@ def accept(run: Run, folder: Path, number: int, say: Say) -> None:
     say(f"receipt {number} {receipt.request_id}")
 
 
+SAID = frozenset({"ingested", "trained", "exported", "settled"})
+"""What phases acknowledge beside receipts."""
+
 Phase = Callable[[Path, Say], None]
 PHASES: dict[str, tuple[str | None, Phase]] = {
     "ingest": (None, phase_ingest),

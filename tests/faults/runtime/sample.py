@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from s3t_ray.runtime import purge
 from tests.faults.runtime import crash
 from tests.faults.runtime.crash import Crashes, Point, Verdict, quick_folder
 
@@ -22,6 +23,7 @@ class Sample:
     killed: int
     killed_twice: int
     full: int
+    held: int
 
 
 def killed(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
@@ -47,7 +49,20 @@ def verdicts_on(sample: Sample) -> dict[str, list[Verdict]]:
     with quick_folder() as folder:
         crashes = Crashes(folder)
         crashes.prepare()
-        return {
+        found = {
             judge.__name__: [judge(crashes, point, dice) for point in dice.sample(crashes.points, count)]
             for judge, count in judges
         }
+        steps = [point.number for point in crashes.points if point.phase == "together"]
+        return found | {"held": list(crashes.judge_held("together", dice.sample(steps, sample.held)))}
+
+
+def problems_without_a_purge() -> tuple[list[str], list[str]]:
+    """What killing, and holding still, at the start of a phase find when exports are never erased."""
+    purge.KINDS = tuple(kind for kind in purge.KINDS if kind.root is not None)
+    with quick_folder() as folder:
+        crashes = Crashes(folder)
+        crashes.prepare()
+        first = next(point for point in crashes.points if point.phase == "heal")
+        (held,) = crashes.judge_held("heal", [0])
+        return list(crashes.judge(first).problems), list(held.problems)

@@ -16,10 +16,11 @@ import pytest
 from s3t_ray.config.schema import Config
 from s3t_ray.data.sketch import Sketcher
 from s3t_ray.data.slices import read_slice
-from s3t_ray.errors import LedgerError, UnknownRecords
+from s3t_ray.errors import ConfigError, LedgerError, UnknownRecords
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.runtime import delete, layout, purge
 from s3t_ray.runtime.audit import audit
+from s3t_ray.runtime.export import export
 from s3t_ray.runtime.exports import ExportedFolder, remember_export
 from s3t_ray.runtime.purge import KINDS, Kind
 from s3t_ray.runtime.run import Run
@@ -230,3 +231,33 @@ def test_rows_of_nobody_that_the_run_knows_are_erased_all_the_same(folder: Path)
         delete.accept(cluster.run, ["x2"], [])
     assert "erased" not in refused.value.problem
     assert cluster.run.ledger.deletions() == ()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_export_that_a_deletion_overtakes_keeps_no_weights(
+    folder: Path, killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is about to write the model, when a deletion strikes and is purged to the end; then it may be killed."""
+    cluster = Cluster(config_of(folder))
+    cluster.settle()
+    out = folder / "exported"
+    shard = delete.preview(cluster.run, ["r3"], []).shards[0].shard
+
+    class Killed(BaseException):
+        """The end of the process, before it looks at what it exported."""
+
+    def slow(store: object, stages: object, target: Path) -> None:
+        delete.accept(cluster.run, ["r3"], [])
+        cluster.settle()
+        target.mkdir()
+        (target / "adapter_model.safetensors").write_bytes(b"weights")
+        if killed:
+            raise Killed
+
+    monkeypatch.setattr("s3t_ray.train.adapters.export_adapter", slow)
+    with pytest.raises(Killed if killed else ConfigError):
+        export(cluster.run, shard, out)
+    assert (out / "adapter_model.safetensors").exists() == killed
+    assert any("holds weights of" in problem for problem in audit(cluster.run).problems) == killed
+    again = Cluster(config_of(folder))
+    assert list(out.iterdir()) == [] and audit(again.run).problems == ()
