@@ -127,7 +127,7 @@ def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budge
         workers = SimulatedWorkers(512, lambda depth: 1e9)
         scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas(), lambda: workers.now)
         stages = accept_all(run)
-        scheduler.views = OwnShards(run, epoch).views()
+        scheduler.views.put(OwnShards(run, epoch).views())
         scheduler.tick(0)  # writes every shard's depth to the history, once
         idle = [_seconds(scheduler) for _ in range(deletions)]
         times = []
