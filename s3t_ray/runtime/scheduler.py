@@ -200,7 +200,8 @@ class Scheduler:
 
     def _offer(self, view: ShardView, failed: frozenset[str]) -> None:
         """Tell the placer of a shard, if anything about it has changed since the last time."""
-        shard, healing = view.plan.shard, self._healing(view)
+        shard = view.plan.shard
+        healing = self._healing(view) and not self._better_after_purge(view)
         failed = frozenset(failed & view.plan.stages.keys())
         known = self._offered.get(shard)
         if known is not None and known[0] is view and known[1:] == (healing, failed):
@@ -323,6 +324,11 @@ class Scheduler:
         since = self._unhealed_since.get(view.plan.shard)
         age = None if since is None else self._clock() - since
         return healing_due(self._run.config.requeue, view.depth, view.ever_complete, age)
+
+    def _better_after_purge(self, view: ShardView) -> bool:
+        """lazy heals with few stages: the best of them may be one that must wait, a moment, for the purge."""
+        lazy = self._run.config.requeue.policy == "lazy" and view.ever_complete
+        return lazy and bool(view.unpurged) and not self._purge_given_up(view.plan.shard)
 
     def _healed(self, view: ShardView) -> bool:
         """Nothing is missing, or the policy leaves it missing (lazy, above its floor)."""
