@@ -35,7 +35,7 @@ HOUR = 3600.0
 STAGE_SECONDS = tuple(600.0 * depth for depth in range(1, SLICES + 1))  # ten minutes a slice
 DAYS = 20
 RUNS = 3
-REAL_DELETIONS = 6
+REAL_DELETIONS = 4
 DEATHS = 200  # runs without healing, to compare with the closed form
 DELETIONS_A_DAY = (1.0, 4.0, 12.0, 24.0)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,15 +20,16 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from s3t_ray.bench.service import delete_and_wait
+from s3t_ray.bench.service import LONGEST_SECONDS, delete_and_wait
 from s3t_ray.bench.tiny_base import tiny_base
 from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
-from s3t_ray.ledger.values import DeletionRow, Event, EventKind
+from s3t_ray.errors import ClusterError
+from s3t_ray.ledger.values import DeletionRow, Event, EventKind, StageState
 from s3t_ray.plan.simulate import Deletion, Scenario, simulate
+from s3t_ray.runtime.ingest import ingest
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import DEPTHS
-from s3t_ray.runtime.train import train
 
 SHARDS, SLICES, BUDGET, RECORDS_A_SLICE = 2, 3, 3, 12
 
@@ -57,19 +60,28 @@ def compare(folder: Path, deletions: int) -> Compared:
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
         config = _config(Path(work))
-        train(config)
-        with Run.open(config.storage.uri) as run:
-            stage_seconds = _stage_seconds(run.ledger.events())
+        with Run.create(config) as run:
+            ingest(run, lambda line: None)
             scheduler, _ = start_scheduler(run, detached=False)
             try:
-                delete_and_wait(run, ["r0"])  # its worker group is up from here on
-                before = run.ledger.events()[-1].seq
-                rows = [delete_and_wait(run, [f"r{7 * number}"]) for number in range(1, deletions + 1)]
+                _wait_until_trained(run)
+                first = run.ledger.events()
+                rows = [delete_and_wait(run, [f"r{7 * number}"]) for number in range(deletions)]
             finally:
                 with suppress(ray.exceptions.RayError):
                     ray.get(scheduler.stop.remote(), timeout=30)
                 ray.kill(scheduler)
-            return _compared(run, rows, stage_seconds, run.ledger.events(before))
+            return _compared(run, rows, _stage_seconds(first), run.ledger.events(first[-1].seq))
+
+
+def _wait_until_trained(run: Run) -> None:
+    wanted = sum(len(run.plan(shard).stages) for shard in range(run.row.shards))
+    pause = threading.Event()
+    until = time.monotonic() + LONGEST_SECONDS
+    while len(run.ledger.stages(state=StageState.LIVE)) < wanted:
+        if time.monotonic() > until:
+            raise ClusterError("the first training did not end", "see the scheduler's log")
+        pause.wait(0.2)
 
 
 def _compared(
