@@ -54,7 +54,9 @@ def run_trials(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     with connected(address):
         from ray import tune
+        from ray.tune.logger import JsonLoggerCallback
 
+        callbacks = [JsonLoggerCallback(), _teller(trials, note)]  # without the first, Tune warns of every trial
         trainable = tune.with_parameters(_train_and_measure, trials=tuple(trials), files=tuple(files), limit=limit)
         tuner = tune.Tuner(
             tune.with_resources(trainable, HEAD_NODE),
@@ -62,7 +64,7 @@ def run_trials(
             # One process for all trials: it imports torch once.
             tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(
-                name="trials", storage_path=str(folder / TUNE_FOLDER), verbose=0, callbacks=[_teller(trials, note)]
+                name="trials", storage_path=str(folder / TUNE_FOLDER), verbose=0, callbacks=callbacks
             ),
         )
         results = tuner.fit()
