@@ -4,13 +4,15 @@
 
 SISA without slices (a shard is one stage), SISA with slices (one sequence), S3T without re-queue, and
 S3T that heals eagerly, lazily or in batches; discrete events, placed by the scheduler's own functions.
-Without healing, the deletions until all is dead must lie within 3 standard errors of the closed form.
-Writes benchmarks/results/policies.json and policies.png; exit code 1 when one does not.
+Without healing, the deletions until all is dead must lie within 3 standard errors of the closed form; and
+under the deletions of a real small run, the simulation must train as many stages as that did.
+Writes benchmarks/results/policies.json and policies.png; exit code 1 when one of these does not hold.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -20,10 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from s3t_ray.bench.measure import save
+from s3t_ray.bench.real_run import Compared, compare
 from s3t_ray.config.schema import Config, Requeue
 from s3t_ray.plan.forecast import expected_deletions
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.simulate import Course, Scenario, simulate, sisa, sisa_without_slices, uniform_deletions
+from s3t_ray.runtime.cluster import connected
 
 RESULTS = Path(__file__).with_name("results")
 SHARDS, SLICES, BUDGET, GROUPS = 5, 6, 6, 4
@@ -31,6 +35,7 @@ HOUR = 3600.0
 STAGE_SECONDS = tuple(600.0 * depth for depth in range(1, SLICES + 1))  # ten minutes a slice
 DAYS = 20
 RUNS = 3
+REAL_DELETIONS = 4
 DEATHS = 200  # runs without healing, to compare with the closed form
 DELETIONS_A_DAY = (1.0, 4.0, 12.0, 24.0)
 
@@ -89,6 +94,7 @@ class Result:
     stage_seconds: tuple[float, ...]
     rows: tuple[Row, ...]
     deaths: tuple[Death, ...]
+    real: Compared  # eager, a tiny model, on Ray
 
 
 def scenario(deletions_a_day: float, seed: int, until: float = DAYS * 24 * HOUR) -> Scenario:
@@ -211,10 +217,14 @@ def main() -> int:
             f"closed form {each.closed_form:.1f} ({each.errors:.1f} SE)",
             highlight=False,
         )
-    result = Result(SHARDS, SLICES, BUDGET, GROUPS, STAGE_SECONDS, tuple(rows), tuple(deaths))
+    with tempfile.TemporaryDirectory() as folder, connected(None):
+        real = compare(Path(folder), REAL_DELETIONS)
+    console.print(real, highlight=False)
+    result = Result(SHARDS, SLICES, BUDGET, GROUPS, STAGE_SECONDS, tuple(rows), tuple(deaths), real)
     console.print(save(RESULTS / "policies.json", result).name)
     draw(rows, RESULTS / "policies.png")
-    return 0 if all(each.errors <= 3 for each in deaths) else 1
+    agrees = real.real.stages == real.simulated.stages
+    return 0 if agrees and all(each.errors <= 3 for each in deaths) else 1
 
 
 if __name__ == "__main__":

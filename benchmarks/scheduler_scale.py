@@ -16,7 +16,9 @@ import resource
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
@@ -26,6 +28,7 @@ from s3t_ray.bench.in_process import NoReplicas, OwnShards, SimulatedWorkers
 from s3t_ray.bench.measure import Latency, latency, save
 from s3t_ray.bench.synthetic import Sizes, accept_all, make_run, record_id
 from s3t_ray.config.schema import ModelShape
+from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.overview import plan_overview
@@ -33,6 +36,7 @@ from s3t_ray.plan.stages import plan_shard
 from s3t_ray.runtime import delete
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
+from s3t_ray.train.job import StageJob
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -50,7 +54,7 @@ class Busy:
     simulated_seconds: float  # until the last stage was placed
     scheduler_seconds: float  # that the scheduler computed
     busy: float  # share of the groups' time
-    most_sequences: int  # that any shard had in training or trained
+    most_sequences: int  # that any shard had in training or trained, looked at with every stage that began
 
 
 @dataclass(frozen=True)
@@ -78,13 +82,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class Result:
-    busy: tuple[Busy, ...]
-    reconcile: tuple[Reconcile, ...]
-    planned: Planned
+    """Written after each part: what is not there was not measured."""
+
+    planned: Planned | None = None
+    reconcile: tuple[Reconcile, ...] = ()
+    busy: tuple[Busy, ...] = ()
 
     @property
-    def growth(self) -> float:
+    def growth(self) -> float | None:
         """A deletion's rounds in the larger run over those in the smaller."""
+        if len(self.reconcile) < 2:
+            return None
         return self.reconcile[-1].deletion.median_ms / self.reconcile[0].deletion.median_ms
 
 
@@ -95,6 +103,8 @@ def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, spre
     with make_run(folder, Sizes(4 * shards * slices, shards, slices, budget)) as run:
         epoch = run.ledger.take_lease("benchmark")
         workers = SimulatedWorkers(groups, lambda depth: depth * stage_seconds * random.uniform(1 - spread, 1 + spread))
+        sequences = _Sequences()
+        workers.on_submit = sequences.begun
         scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas(), lambda: workers.now)
         wanted = sum(len(view.plan.stages) for view in scheduler.views.values())
         computed, until, idle = 0.0, 0.0, 0.0
@@ -106,17 +116,34 @@ def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, spre
             if workers.submitted < wanted:
                 until, idle = workers.now, workers.idle_seconds
             workers.skip_to_next_end()
-        most = max(_sequences(run, shard) for shard in range(shards))
+        most = sequences.most
+        if most != max(_trained_sequences(run, shard) for shard in range(shards)) or most > budget:
+            raise VerificationFailed(f"a shard has {most} sequences, its budget is {budget}", "report this")
     return Busy(
         shards, groups, budget, stage_seconds, spread, wanted, until, computed, 1 - idle / (groups * until), most
     )
 
 
-def _sequences(run: Run, shard: int) -> int:
-    """Ways of a shard's live stages that no other goes on from: one a sequence."""
-    rows = run.ledger.stages(shard, StageState.LIVE)
-    parents = {row.slices[:-1] for row in rows}
-    return sum(row.slices not in parents for row in rows)
+class _Sequences:
+    """How many sequences each shard has in training or trained: ways that no other goes on from."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._ways: dict[int, set[tuple[int, ...]]] = defaultdict(set)
+
+    def begun(self, job: StageJob) -> None:
+        ways = self._ways[job.shard]
+        ways.add(tuple(part.slice for part in job.slices))
+        self.most = max(self.most, _ends(ways))
+
+
+def _ends(ways: Collection[tuple[int, ...]]) -> int:
+    parents = {way[:-1] for way in ways}
+    return sum(way not in parents for way in ways)
+
+
+def _trained_sequences(run: Run, shard: int) -> int:
+    return _ends([row.slices for row in run.ledger.stages(shard, StageState.LIVE)])
 
 
 def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budget: int = 64) -> Reconcile:
@@ -127,7 +154,7 @@ def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budge
         workers = SimulatedWorkers(512, lambda depth: 1e9)
         scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas(), lambda: workers.now)
         stages = accept_all(run)
-        scheduler.views = OwnShards(run, epoch).views()
+        scheduler.views.put(OwnShards(run, epoch).views())
         scheduler.tick(0)  # writes every shard's depth to the history, once
         idle = [_seconds(scheduler) for _ in range(deletions)]
         times = []
@@ -170,6 +197,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Scale of the scheduler.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the shards")
     parser.add_argument("--folder", default=None, help="where ledgers are made, and erased again")
+    parser.add_argument("--out", type=Path, default=RESULTS / "scheduler_scale.json", help="the JSON to write")
     options = parser.parse_args()
     scale = 10 if options.quick else 1
     console = Console(width=140)
@@ -177,22 +205,25 @@ def main() -> int:
     def work() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(dir=options.folder)
 
+    result = Result()
+
+    def keep(found: Result) -> Result:
+        save(options.out, found)
+        return found
+
     with work() as folder:
-        planned = plan(Path(folder), 1000 // scale, 64, 64, 100_000_000)
-    console.print(planned)
-    compared = []
+        result = keep(replace(result, planned=plan(Path(folder), 1000 // scale, 64, 64, 100_000_000)))
+    console.print(result.planned)
     for shards in (10, 1000 // scale):
         with work() as folder:
-            compared.append(reconcile(Path(folder), shards, 20))
-        console.print(compared[-1])
-    busy = []
+            result = keep(replace(result, reconcile=(*result.reconcile, reconcile(Path(folder), shards, 20))))
+        console.print(result.reconcile[-1])
+    console.print(f"a deletion's rounds: {result.growth:.2f} times as long in the larger run")
     for stage_seconds, spread in ((60.0, 0.2), (60.0, 0.0), (10.0, 0.2)):
         with work() as folder:
-            busy.append(keep_busy(Path(folder), 1000 // scale, 512 // scale, stage_seconds, spread))
-        console.print(busy[-1])
-    result = Result(tuple(busy), tuple(compared), planned)
-    console.print(f"a deletion's rounds: {result.growth:.2f} times as long in the larger run")
-    console.print(save(RESULTS / "scheduler_scale.json", result))
+            found = keep_busy(Path(folder), 1000 // scale, 512 // scale, stage_seconds, spread)
+        result = keep(replace(result, busy=(*result.busy, found)))
+        console.print(found)
     return 0
 
 

@@ -65,6 +65,7 @@ class SimulatedWorkers:
     def __init__(self, groups: int, seconds_of: Callable[[int], float]) -> None:
         self.trained = 0
         self.submitted = 0
+        self.on_submit: Callable[[StageJob], None] = lambda job: None
         self.idle_seconds = 0.0  # of groups, between a stage's end and the next one's start
         self._seconds_of = seconds_of
         self._free_since = dict.fromkeys(range(groups), 0.0)
@@ -96,6 +97,7 @@ class SimulatedWorkers:
     def submit(self, group: int, job: StageJob) -> None:
         self.idle_seconds += self.now - self._free_since.pop(group)
         self.submitted += 1
+        self.on_submit(job)
         heappush(self._ends, (self.now + self._seconds_of(job.depth), group, job))
 
     def finished(self, wait_seconds: float) -> tuple[Finished, ...]:

@@ -104,8 +104,8 @@ def _delete_while_asking(run: Run, asker: _Asker, shards: int, deletions: int) -
     began = time.time()
     before = list(asker.asked)
     ids = _one_a_slice(shards)
-    done = [_delete(run, [name]) for name in ids[:deletions]]
-    batch = _delete(run, [f"r{number}" for number in range(100, 100 + 10 * shards)])
+    done = [delete_and_wait(run, [name]) for name in ids[:deletions]]
+    batch = delete_and_wait(run, [f"r{number}" for number in range(100, 100 + 10 * shards)])
     during = [each for each in asker.stop()[len(before) :] if each.sent >= began]
     _check_answers(run, during)
     answered = [each for each in during if each.stages is not None]
@@ -168,7 +168,7 @@ class _Asker:
                 self.asked.append(_Asked(sent, time.time(), None, 0))
 
 
-def _delete(run: Run, ids: Sequence[str]) -> DeletionRow:
+def delete_and_wait(run: Run, ids: Sequence[str]) -> DeletionRow:
     """Delete and wait until it is restored."""
     request = delete.commit(run, ids, []).request_id
     pause = threading.Event()

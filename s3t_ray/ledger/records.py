@@ -23,9 +23,11 @@ from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RecordState, RunRow, Sketching, SliceState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 
+_RUN = select(RUN)
+
 
 def read_run(connection: Connection) -> RunRow | None:
-    row = connection.execute(select(RUN)).one_or_none()
+    row = connection.execute(_RUN).one_or_none()
     if row is None:
         return None
     return RunRow(row.name, row.recipe_digest, row.recipe_json, row.base_digest, row.shards, row.slices, row.key_check)

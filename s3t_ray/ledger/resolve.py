@@ -156,7 +156,7 @@ def _mark_named(
             f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {wanted} AND deletion IS NULL "
             "RETURNING id_hmac, content_hmac, digest, shard, slice"
         )
-        rows = connection.exec_driver_sql(statement, values).all()
+        rows = connection.exec_driver_sql(statement, values).cursor.fetchall()  # plain tuples: nothing wraps them
         found.named.update((row[0], row[1]) for row in rows)
         found.ids += [row[0] for row in rows]
         taken: dict[Place, list[bytes]] = defaultdict(list)

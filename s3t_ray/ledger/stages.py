@@ -73,7 +73,7 @@ def accept(tx: Transaction, stage: Stage, adapter_sha256: str, slice_digests: Ma
     """See `Ledger.accept_stage`."""
     run = require_run(tx.connection)
     _check_shape(stage, run.shards, slice_digests)
-    row = tx.connection.execute(select(STAGES).where(STAGES.c.id == stage.id)).one_or_none()
+    row = tx.connection.execute(_ONE, {"stage": stage.id}).one_or_none()
     if row is not None and row.state == StageState.LIVE:
         if row.adapter_sha256 == adapter_sha256:
             return True
@@ -94,10 +94,10 @@ def accept(tx: Transaction, stage: Stage, adapter_sha256: str, slice_digests: Ma
         "pruned_by": None,
     }
     if row is None:
-        tx.connection.execute(insert(STAGES).values(id=stage.id, **values))
+        tx.connection.execute(_ADD, {"id": stage.id, **values})
     else:
         tx.connection.execute(update(STAGES).where(STAGES.c.id == stage.id).values(**values))
-    tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == stage.id))
+    tx.connection.execute(_FORGET_FAILURE, {"of_stage": stage.id})
     detail = {"stage": stage.id, "slices": list(stage.slices), "adapter_sha256": adapter_sha256}
     tx.event(EventKind.STAGE_ACCEPTED, stage.shard, detail)
     return True
@@ -159,6 +159,10 @@ def turn_stale(tx: Transaction, rows: Sequence[Row[Any]], deletion: int | None) 
 
 
 # Built once: building a statement takes longer than running it.
+_ONE = select(STAGES).where(STAGES.c.id == bindparam("stage"))
+_ADD = insert(STAGES)
+_DIGESTS = select(SLICES.c.slice, SLICES.c.digest).where(SLICES.c.shard == bindparam("of_shard"))
+_FORGET_FAILURE = delete(FAILURES).where(FAILURES.c.stage == bindparam("of_stage"))
 _LIVE = (
     select(STAGES)
     .where(STAGES.c.shard.in_(bindparam("of_shards", expanding=True)), STAGES.c.state == str(StageState.LIVE))
@@ -207,13 +211,13 @@ def _follows(connection: Connection, stage: Stage, recipe: str, slice_digests: M
     added = stage.slices[-1]
     if stage.id != stage_id(recipe, stage.parent, stage.shard, added, slice_digests[added]):
         return False
-    digests = connection.execute(select(SLICES.c.slice, SLICES.c.digest).where(SLICES.c.shard == stage.shard))
+    digests = connection.execute(_DIGESTS, {"of_shard": stage.shard})
     current = {row.slice: row.digest for row in digests}
     if any(current.get(index) != slice_digests[index] for index in stage.slices):
         return False
     if stage.parent is None:
         return True
-    parent = connection.execute(select(STAGES).where(STAGES.c.id == stage.parent)).one_or_none()
+    parent = connection.execute(_ONE, {"stage": stage.parent}).one_or_none()
     return (
         parent is not None
         and parent.state == StageState.LIVE

@@ -29,7 +29,7 @@ from s3t_ray.runtime.purge import purge_abandoned, purge_bytes, purge_everything
 from s3t_ray.runtime.purges import Purges, all_given_up, retry_name, shards_hit
 from s3t_ray.runtime.retries import Retries
 from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import ShardView, view_shard
+from s3t_ray.runtime.view import ShardView, Views, view_shard
 from s3t_ray.runtime.workers import Workers
 
 DEPTHS = "depths"
@@ -79,7 +79,8 @@ class Scheduler:
         self._served_in_part = False
         self.retries = Retries(clock)
         self.outcome = Outcome()
-        self.views = self._begin()
+        self._blocked: frozenset[str] = frozenset()
+        self.views = Views(self._begin())
 
     def tick(self, wait_seconds: float) -> None:
         """One round; waits up to `wait_seconds` for a stage to finish."""
@@ -104,31 +105,31 @@ class Scheduler:
 
     def collect(self, wait_seconds: float) -> None:
         """Take finished stages: accept the wanted, purge the rest, note failures."""
-        published: list[Published] = []
-        tokens: list[int] = []
+        published: list[tuple[Published, int]] = []
         for finished in self._workers.finished(wait_seconds):
             stage = self._training.pop(finished.stage_id)
             self._offered.pop(stage.shard, None)
+            self.views.touch(stage.shard)
             digests = self._inputs.pop(finished.stage_id)
             self._stopping[stage.shard].discard(stage.id)
             if finished.result is not None:
-                published.append(Published(stage, finished.result.adapter_sha256, digests))
-                tokens.append(finished.result.tokens)
+                done = Published(stage, finished.result.adapter_sha256, digests)
+                published.append((done, finished.result.tokens))
             elif finished.error is None:
                 purge_bytes(self._run, stage.id)
             else:
                 self._failed(stage, finished.error, finished.lost)
-        self._accept(published, tokens)
+        self._accept(published)
         self._update_replicas()
 
-    def _accept(self, published: Sequence[Published], tokens: Sequence[int]) -> None:
+    def _accept(self, published: Sequence[tuple[Published, int]]) -> None:
         """One transaction for all that ended since the last round: many groups may end at once."""
         if not published:
             return
-        accepted = self._ledger.accept_stages(self._epoch, published)
-        for each, wanted, count in zip(published, accepted, tokens, strict=True):
+        accepted = self._ledger.accept_stages(self._epoch, [each for each, _ in published])
+        for (each, tokens), wanted in zip(published, accepted, strict=True):
             if wanted:
-                self._learned(each.stage, count)
+                self._learned(each.stage, tokens)
             else:
                 purge_bytes(self._run, each.stage.id)  # it saw what was deleted meanwhile: it never counts
 
@@ -138,7 +139,7 @@ class Scheduler:
         if not accepted:
             return
         hit = {shard for deletion in accepted for shard in shards_hit(deletion)}
-        self.views.update(self._shards.prune(hit))
+        self.views.put(self._shards.prune(hit))
         self._stop(stage for stage in self._training.values() if stage.id not in self.views[stage.shard].plan.stages)
         self._update_replicas()
         for shard in hit:
@@ -177,9 +178,8 @@ class Scheduler:
             request = deletion.receipt.request_id
             if moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
                 moved.add(request)
-        for shard, view in self.views.items():
-            if not view.missing:
-                self._unhealed_since.pop(shard, None)
+        for shard in [shard for shard in self._unhealed_since if not self.views[shard].missing]:
+            del self._unhealed_since[shard]
 
     def place(self) -> None:
         """Start ready stages on free worker groups."""
@@ -187,9 +187,11 @@ class Scheduler:
         if not free:
             return
         blocked = self.retries.blocked()
-        for shard, view in self.views.items():
-            if shard != HOLDOUT_SHARD:
-                self._offer(view, blocked)
+        changed = self.views.take_changed("place") | self._unhealed_since.keys()  # a policy's window ends by itself
+        if blocked != self._blocked:  # as does a back-off
+            self._blocked, changed = blocked, set(self.views)
+        for shard in changed - {HOLDOUT_SHARD}:
+            self._offer(self.views[shard], blocked)
         for assignment in self._placer.assign(free):
             stage = assignment.stage
             job = stage_job(self._run.row, self.views[stage.shard], stage)
@@ -200,7 +202,8 @@ class Scheduler:
 
     def _offer(self, view: ShardView, failed: frozenset[str]) -> None:
         """Tell the placer of a shard, if anything about it has changed since the last time."""
-        shard, healing = view.plan.shard, self._healing(view)
+        shard = view.plan.shard
+        healing = self._healing(view) and not self._better_after_purge(view)
         failed = frozenset(failed & view.plan.stages.keys())
         known = self._offered.get(shard)
         if known is not None and known[0] is view and known[1:] == (healing, failed):
@@ -213,8 +216,8 @@ class Scheduler:
     def show_depths(self) -> None:
         """Write to the history every shard whose depths changed."""
         changed: list[tuple[int | None, dict[str, object]]] = []
-        for shard, view in self.views.items():
-            shown = self._shown.get(shard)
+        for shard in sorted(self.views.take_changed("show")):
+            view, shown = self.views[shard], self._shown.get(shard)
             if shard != HOLDOUT_SHARD and shown is not view.depths and shown != view.depths:
                 self._shown[shard] = view.depths
                 changed.append((shard, {"depths": list(view.depths)}))
@@ -323,6 +326,11 @@ class Scheduler:
         since = self._unhealed_since.get(view.plan.shard)
         age = None if since is None else self._clock() - since
         return healing_due(self._run.config.requeue, view.depth, view.ever_complete, age)
+
+    def _better_after_purge(self, view: ShardView) -> bool:
+        """lazy heals with few stages: the best of them may be one that must wait, a moment, for the purge."""
+        lazy = self._run.config.requeue.policy == "lazy" and view.ever_complete
+        return lazy and bool(view.unpurged) and not self._purge_given_up(view.plan.shard)
 
     def _healed(self, view: ShardView) -> bool:
         """Nothing is missing, or the policy leaves it missing (lazy, above its floor)."""

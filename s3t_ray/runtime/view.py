@@ -5,6 +5,7 @@ In: an open run. Out: frozen views over pure plans. Reads only; never Ray or tor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +60,34 @@ class ShardView:
         """Stage ids of the deepest live model, top group first; empty: the shard is dead."""
         stage = self.plan.deepest(self.live)
         return stage.chain if stage else ()
+
+
+class Views(dict[int, ShardView]):
+    """The views of a run's shards, and which changed since somebody asked: a round looks at those, not at all."""
+
+    def __init__(self, views: Mapping[int, ShardView]) -> None:
+        super().__init__(views)
+        self._changed: dict[str, set[int]] = {}
+
+    def __setitem__(self, shard: int, view: ShardView) -> None:
+        super().__setitem__(shard, view)
+        self.touch(shard)
+
+    def put(self, views: Mapping[int, ShardView]) -> None:
+        """Several at once."""
+        for shard, view in views.items():
+            self[shard] = view
+
+    def touch(self, shard: int) -> None:
+        """Something about the shard changed."""
+        for changed in self._changed.values():
+            changed.add(shard)
+
+    def take_changed(self, reader: str) -> set[int]:
+        """The shards that changed since this reader's last call; all of them at its first."""
+        changed = self._changed.get(reader, set(self))
+        self._changed[reader] = set()
+        return changed
 
 
 def view_shard(run: Run, shard: int) -> ShardView:

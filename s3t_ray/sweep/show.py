@@ -76,11 +76,12 @@ def draw(outcomes: Sequence[Outcome], front: Sequence[Outcome], need: Need, chos
             axes.annotate(
                 outcome.label,
                 (need.gpu_hours(outcome.forecast.training_flops), quality(outcome)),
-                xytext=(7, 5),
+                xytext=(11, 6),
                 textcoords="offset points",
                 fontsize=8,
             )
     axes.set_xscale("log")
+    axes.margins(x=0.12, y=0.1)
     axes.set_xlabel(f"GPU hours of the first training, at {need.tflops:g} TFLOP/s")
     axes.set_ylabel(
         f"held-out loss after {need.deletions} deletions (lower is better)"

@@ -5,6 +5,7 @@ The tests build on one another in the order of this file: one cluster and one ru
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -134,6 +135,20 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
     assert [shard.depths for shard in state.shards] == [(2, 2), (2, 2)]
     assert verify(trained.run).problems == ()
     assert "settled" in trained.log
+
+
+def test_a_sweep_and_the_deletion_benchmark_are_jobs_too(cluster: Raylets, config: Path, tmp_path: Path) -> None:
+    sweep = ["--vary", "budget=[1, 2]", "--forecast-only", "--deletions", "2", "--folder", str(tmp_path / "sweep")]
+    done = cluster.submit("jobs/sweep.py", str(config), *sweep)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "budget 1" in done.stdout and "take budget" in done.stdout
+    assert (tmp_path / "sweep" / "sweep.png").is_file()
+    sizes = ["--shards", "2", "--singles", "3", "--batch", "200", "--batches", "1", "--live-shards", "0"]
+    places = ["--folder", str(tmp_path), "--out", str(tmp_path / "measured.json")]
+    done = cluster.submit("jobs/deletion_benchmark.py", *sizes, *places)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (measured,) = json.loads((tmp_path / "measured.json").read_text())["acknowledged"]
+    assert measured["shards"] == 2 and measured["single_over_floor"] > 1 and measured["batch_of_insert_rate"] > 0
 
 
 @pytest.fixture(scope="module")

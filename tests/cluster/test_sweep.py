@@ -51,3 +51,12 @@ def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> N
     runs = [path for path in (tmp_path / "sweep").iterdir() if (path / "config.yaml").is_file()]
     assert [path.name for path in runs] == [small.root]
     assert any("trained 2 stages, shared 2" in line for line in told)
+
+    # Again: what was measured is not measured again, and no smaller budget purges what a larger one trained.
+    accepted = {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/stages/*/manifest.json")}
+    told.clear()
+    again = sweep(
+        base, grid(["budget=[2, 1]"]), tmp_path / "sweep", Need(1, None, 1.0), size, Mode.TRAIN, note=told.append
+    )
+    assert again.outcomes == found.outcomes and "2 of 2 trials were measured before" in told
+    assert accepted == {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/stages/*/manifest.json")}

@@ -1,4 +1,4 @@
-"""`s3t train --address` on two raylets, one of which is lost in the middle of the run."""
+"""`s3t train --address` on a cluster that a node joins, and leaves, in the middle of the run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
+from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.status import status
 from s3t_ray.runtime.verify import verify
@@ -20,6 +21,7 @@ from tests.cluster.raylets import wait_for
 from tests.fakes import write_records
 from tests.tiny import tiny_llama
 
+SIZE = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 1024 * 1024}
 S3T = (sys.executable, "-m", "s3t_ray.cli.main")
 
 
@@ -28,9 +30,7 @@ def raylets() -> Iterator[Cluster]:
     # The environment of this process, token and DS_ACCELERATOR included, is that of the raylets.
     before = os.environ.get("DS_ACCELERATOR")
     os.environ["DS_ACCELERATOR"] = "cpu"  # the GPUs are logical
-    size = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 * 1024 * 1024}
-    cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-    cluster.add_node(**size)
+    cluster = Cluster(initialize_head=True, head_node_args={**SIZE, "include_dashboard": False})
     yield cluster
     cluster.shutdown()
     if before is None:
@@ -39,7 +39,7 @@ def raylets() -> Iterator[Cluster]:
         os.environ["DS_ACCELERATOR"] = before
 
 
-def test_training_goes_on_when_one_of_two_nodes_is_lost(raylets: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_joins_is_used_and_one_that_is_lost_does_not_end_the_run(raylets: Cluster, tmp_path: Path) -> None:
     tiny_llama(tmp_path / "base", layers=4, hidden=32)
     write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(48)])
     document = {
@@ -50,8 +50,8 @@ def test_training_goes_on_when_one_of_two_nodes_is_lost(raylets: Cluster, tmp_pa
         "model": {"path": str(tmp_path / "base")},
         "data": {"path": str(tmp_path / "data.jsonl")},
         "lora": {"layers_per_group": 2, "rank": 4},
-        "optimizer": {"epochs": 3, "lr": 0.01, "batch_records": 4},
-        "workers": {"groups": 2, "gpus_per_rank": 1},
+        "optimizer": {"epochs": 30, "lr": 0.01, "batch_records": 4},
+        "workers": {"groups": "auto", "gpus_per_rank": 1},
         "storage": {"uri": str(tmp_path / "run")},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
@@ -62,13 +62,25 @@ def test_training_goes_on_when_one_of_two_nodes_is_lost(raylets: Cluster, tmp_pa
         text=True,
     )
 
-    def published() -> int:
+    def ledger() -> Ledger | None:
+        """Once the scheduler is at work: it has counted its groups then."""
         assert driver.poll() is None, driver.communicate()[1]
-        return len(list((tmp_path / "run").glob("stages/*/manifest.json")))
+        if (tmp_path / "run" / "config.yaml").is_file():
+            found = Run.open(tmp_path / "run").ledger
+            if "scheduler" in found.lease().holder:
+                return found
+            found.close()
+        return None
 
-    wait_for("a published stage", published)
-    (second,) = raylets.worker_nodes
-    raylets.remove_node(second, allow_graceful=False)
+    with wait_for("the scheduler", ledger) as seen:
+        second = raylets.add_node(**SIZE)
+
+        def both() -> bool:
+            assert driver.poll() is None, driver.communicate()[1]
+            return {note.group for note in seen.running()} == {0, 1}
+
+        wait_for("a stage on each node", both)
+        raylets.remove_node(second, allow_graceful=False)
     printed, log = driver.communicate(timeout=300)
     assert driver.returncode == 0, log
     assert json.loads(printed)["status"]["settled"]

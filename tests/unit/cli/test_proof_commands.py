@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -30,6 +31,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cluster.settle()
     delete.accept(cluster.run, ["r9"], [])
     cluster.run.close()
+    del cluster
+    gc.collect()  # what still has the ledger open lets go of it now, not while a test copies it
     return folder
 
 
