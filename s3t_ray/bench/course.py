@@ -66,8 +66,8 @@ class Course(BaseModel):
             for name in LINEAR
         ]
 
-    def config(self, storage: Path, engine: dict[str, Any]) -> Config:
-        """The run as our own configuration; `engine` overrides its section."""
+    def config(self, storage: Path, engine: dict[str, Any], **sections: dict[str, Any]) -> Config:
+        """The run as our own configuration; `engine` overrides its section, `sections` adds others."""
         return Config.model_validate(
             {
                 "name": "course",
@@ -83,6 +83,7 @@ class Course(BaseModel):
                 "optimizer": {"lr": self.lr, "epochs": self.epochs, "batch_records": self.batch_records},
                 "engine": {"micro_batch_tokens": 2048, **engine},
                 "storage": {"uri": str(storage)},
+                **sections,
             }
         )
 
