@@ -189,7 +189,7 @@ def main() -> int:
         table.add_column(name, justify="right")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        config = course.model_copy(update={"shards": (course.shards[0] * slices,)}).config(Path(folder) / "run", {})
+        config = course.config(Path(folder) / "run", {})
         bench = StageBench(course, config, Path(folder))
         for depth in range(1, slices + 1):
             rows.append(row(bench, depth, given.base, given.turns))

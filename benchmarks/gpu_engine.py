@@ -174,7 +174,7 @@ def main() -> int:
             max_tokens=given.record_tokens,
             seed=0,
         )
-        config = course.model_copy(update={"shards": (course.shards[0] * slices,)}).config(
+        config = course.config(
             folder / "run",
             {
                 "precision": precision,

@@ -39,7 +39,7 @@ class Course(BaseModel):
 
     @property
     def slices(self) -> int:
-        return len(self.shards[0])
+        return len(self.orders[0])
 
     @property
     def stages(self) -> int:
