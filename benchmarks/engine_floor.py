@@ -143,7 +143,7 @@ def draw(result: Result, path: Path) -> None:
     for panel in (left, right):
         panel.set_xticks(depths, [f"depth {depth}" for depth in depths])
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=8, loc="lower right")
+        panel.legend(frameon=False, fontsize=8, ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
