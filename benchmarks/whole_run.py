@@ -1,6 +1,6 @@
 """A whole run of m shards x L slices x B sequences: our engine against the plain way, and what each technique brings.
 
-    python benchmarks/whole_run.py --base demo-model [--data FILE.json] [--seeds 3] [--published-seeds 3] [--work FOLDER]
+    python benchmarks/whole_run.py --base demo-model [--data FILE.json] [--seeds 3] [--work FOLDER]
 
 The plain way is Hugging Face's Trainer with PEFT in one process a stage: full forward, padded batches; once as the
 published script runs it (random batches, gradient checkpointing), once at its best settings (batches of like length,
