@@ -35,8 +35,8 @@ from s3t_ray.train.trainer import Trainer
 
 RESULTS = Path(__file__).with_name("results")
 SHAPE = SHAPES["small"]
-RECORDS, TOKENS = 24, 192  # the same records at every point but those of the third curve
-SLICES, SEQUENCES, LENGTHS, RANKS = (1, 2, 3, 4, 6), (1, 2, 3, 4), (64, 128, 256, 512, 1024), (1, 2)
+RECORDS, TOKENS = 12, 128  # the same records at every point but those of the third curve
+SLICES, SEQUENCES, LENGTHS, RANKS = (1, 2, 3, 4, 6), (1, 2, 3, 4), (64, 128, 256, 512), (1, 2)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,15 @@ class One:
 
 @dataclass(frozen=True)
 class Row:
+    """Two processes; all None where one did not end within the limit."""
+
     compiled: str
-    step_cpu_seconds: float
-    compile_cpu_seconds: float
-    first_loss: float
-    replay_equal: bool
-    equals_uncompiled: bool
-    graph_breaks: int
+    step_cpu_seconds: float | None
+    compile_cpu_seconds: float | None
+    first_loss: float | None
+    replay_equal: bool | None
+    equals_uncompiled: bool | None
+    graph_breaks: int | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Result:
     model: str
     depth: int
     records: int
+    limit_seconds: float  # of one process
     rows: tuple[Row, ...]
 
 
@@ -112,6 +116,7 @@ def main() -> int:
     parser.add_argument("--base", type=Path, required=True, help="base model; `s3t demo` makes one in demo-model")
     parser.add_argument("--depth", type=int, default=1)
     parser.add_argument("--records", type=int, default=8)
+    parser.add_argument("--limit-seconds", type=float, default=900.0, help="of one process")
     parser.add_argument("--layers-per-group", type=int, default=10)
     parser.add_argument("--one", choices=KINDS, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -119,34 +124,22 @@ def main() -> int:
         found = one(given)
         print("RESULT " + json.dumps(asdict(found)))
         return 0
-    runs: dict[str, list[One]] = {}
+    rows: list[Row] = []
+    plain = ""
     for kind in KINDS:
-        for _ in range(2):
-            done = subprocess.run(
-                [sys.executable, *sys.argv, "--one", kind], capture_output=True, text=True, check=False
-            )
-            lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-            if not lines:
-                raise SystemExit(f"compiling {kind} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-            runs.setdefault(kind, []).append(One(**json.loads(lines[0].removeprefix("RESULT "))))
-    plain = runs["nothing"][0].adapter_sha256
-    rows = tuple(
-        Row(
-            kind,
-            min(each.step_cpu_seconds for each in pair),
-            max(each.compile_cpu_seconds for each in pair),
-            pair[0].first_loss,
-            pair[0].adapter_sha256 == pair[1].adapter_sha256,
-            pair[0].adapter_sha256 == plain,
-            pair[0].graph_breaks,
-        )
-        for kind, pair in runs.items()
-    )
+        pair = [ran(kind, given.limit_seconds) for _ in range(2)]
+        if kind == "nothing":
+            plain = next((each.adapter_sha256 for each in pair if each), "")
+        rows.append(row_of(kind, pair, plain))
+        print(rows[-1], file=sys.stderr, flush=True)
     console = Console(width=120)
     table = Table(title=f"torch.compile, stage at depth {given.depth}", title_justify="left")
     for name in ("compiled", "steps, CPU s", "faster", "compiling, CPU s", "first loss", "replay", "as uncompiled"):
         table.add_column(name, justify="left" if name == "compiled" else "right")
     for row in rows:
+        if row.step_cpu_seconds is None:
+            table.add_row(row.compiled, f"not within {given.limit_seconds:.0f} s")
+            continue
         table.add_row(
             row.compiled,
             f"{row.step_cpu_seconds:.2f}",
@@ -157,8 +150,37 @@ def main() -> int:
             "equal" if row.equals_uncompiled else "differs",
         )
     console.print(table)
-    console.print(save(RESULTS / "engine_compile.json", Result(given.base.name, given.depth, given.records, rows)).name)
+    result = Result(given.base.name, given.depth, given.records, given.limit_seconds, tuple(rows))
+    console.print(save(RESULTS / "engine_compile.json", result).name)
     return 0
+
+
+def ran(kind: str, limit_seconds: float) -> One | None:
+    """One process; None if it did not end within the limit."""
+    command = [sys.executable, *sys.argv, "--one", kind]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if not lines:
+        raise SystemExit(f"compiling {kind} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return One(**json.loads(lines[0].removeprefix("RESULT ")))
+
+
+def row_of(kind: str, pair: Sequence[One | None], plain: str) -> Row:
+    first, second = pair
+    if first is None or second is None:
+        return Row(kind, None, None, None, None, None, None)
+    return Row(
+        kind,
+        min(first.step_cpu_seconds, second.step_cpu_seconds),
+        max(first.compile_cpu_seconds, second.compile_cpu_seconds),
+        first.first_loss,
+        first.adapter_sha256 == second.adapter_sha256,
+        first.adapter_sha256 == plain,
+        first.graph_breaks,
+    )
 
 
 if __name__ == "__main__":
