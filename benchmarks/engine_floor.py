@@ -143,7 +143,7 @@ def draw(result: Result, path: Path) -> None:
     for panel in (left, right):
         panel.set_xticks(depths, [f"depth {depth}" for depth in depths])
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, fontsize=8, loc="lower right")
+        panel.legend(frameon=False, fontsize=8, ncol=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
@@ -189,7 +189,7 @@ def main() -> int:
         table.add_column(name, justify="right")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        config = course.model_copy(update={"shards": (course.shards[0] * slices,)}).config(Path(folder) / "run", {})
+        config = course.config(Path(folder) / "run", {})
         bench = StageBench(course, config, Path(folder))
         for depth in range(1, slices + 1):
             rows.append(row(bench, depth, given.base, given.turns))

@@ -39,7 +39,7 @@ class Course(BaseModel):
 
     @property
     def slices(self) -> int:
-        return len(self.shards[0])
+        return len(self.orders[0])
 
     @property
     def stages(self) -> int:
@@ -66,8 +66,8 @@ class Course(BaseModel):
             for name in LINEAR
         ]
 
-    def config(self, storage: Path, engine: dict[str, Any]) -> Config:
-        """The run as our own configuration; `engine` overrides its section."""
+    def config(self, storage: Path, engine: dict[str, Any], **sections: dict[str, Any]) -> Config:
+        """The run as our own configuration; `engine` overrides its section, `sections` adds others."""
         return Config.model_validate(
             {
                 "name": "course",
@@ -83,6 +83,7 @@ class Course(BaseModel):
                 "optimizer": {"lr": self.lr, "epochs": self.epochs, "batch_records": self.batch_records},
                 "engine": {"micro_batch_tokens": 2048, **engine},
                 "storage": {"uri": str(storage)},
+                **sections,
             }
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,9 @@ class EngineRun(BaseModel):
     folder: Path
     without: Without = "nothing"
     stage: int | None = None  # train this stage of the course only: a process a stage
+    engine: dict[str, Any] = {}  # overrides of its settings
+    rank: int = 0  # of engine.ranks, each in a process of its own
+    meeting: str | None = None  # where the ranks meet
 
 
 def prefixes(course: Course) -> list[tuple[int, tuple[int, ...]]]:
@@ -83,26 +87,32 @@ def train(course: Course, run: EngineRun) -> None:
     from s3t_ray.train.adapters import export_adapter
     from s3t_ray.train.trainer import Trainer
 
-    engine: dict[str, Any] = {}
+    engine = dict(run.engine)
     if run.without == "stored hidden states":
         engine["hidden_states"] = "recompute"
     apply(run.without)
     config = course.config(run.folder / "run", engine)
     store = Store.open(config.storage.uri)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, course.base, store, run.folder / "scratch")
-    every = list(jobs(course, put_slices(course, store, run.folder)))
-    seconds = sum(
-        trainer.train(job, lambda progress: None, lambda: False).seconds
-        for job in (every if run.stage is None else [every[run.stage]])
-    )
-    with (run.folder / "seconds").open("a") as file:
-        file.write(f"{seconds}\n")
-    if run.stage is None or run.stage == len(every) - 1:
+    scratch = run.folder / f"scratch-{run.rank}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, course.base, store, scratch, run.rank, config.engine.ranks, run.meeting)
+    every = list(jobs(course, put_slices(course, store, scratch)))
+    cpu, seconds = time.process_time(), 0.0
+    for job in every if run.stage is None else [every[run.stage]]:
+        seconds += trainer.train(job, lambda progress: None, lambda: False).seconds
+    with (run.folder / f"seconds-{run.rank}").open("a") as file:
+        file.write(f"{seconds} {time.process_time() - cpu}\n")
+    if run.rank == 0 and (run.stage is None or run.stage == len(every) - 1):
         for shard in range(len(course.shards)):
             for number, order in enumerate(course.orders):
                 names = [stage_name(shard, order[:depth]) for depth in range(1, len(order) + 1)]
                 export_adapter(store, names, run.folder / "exports" / f"{shard}-{number}")
+
+
+def seconds_of(folder: Path, rank: int = 0) -> tuple[float, float]:
+    """Wall and CPU seconds of all stages that this rank trained in runs of this folder."""
+    lines = [line.split() for line in (folder / f"seconds-{rank}").read_text().splitlines()]
+    return sum(float(wall) for wall, _ in lines), sum(float(cpu) for _, cpu in lines)
 
 
 def main() -> int:

@@ -1,9 +1,9 @@
 """The rate of matrix products on this machine, at a model's own shapes: what a stage's FLOPs are held against.
 
-In: a model's shape and the length of a pack. Out: FLOP per second of CPU time. Each linear module of a layer is timed
-as the engine must compute it, forward (x W^T) and for the gradient of its input (g W), from weights that are not in
-the cache; the rate is that of one layer as a whole. Larger or squarer products would be faster, but no such ones
-are in the model.
+In: a model's shape and the length of a pack. Out: FLOP per second, of CPU time on a CPU. Each linear module of a
+layer is timed as the engine must compute it, forward (x W^T) and for the gradient of its input (g W), from weights
+that are not in the cache; the rate is that of one layer as a whole. Larger or squarer products would be faster, but
+no such ones are in the model.
 """
 
 from __future__ import annotations
@@ -18,21 +18,31 @@ from s3t_ray.plan.work import linear_sizes
 
 @dataclass(frozen=True)
 class MatmulRate:
-    """FLOP per second of CPU time, one thread."""
+    """FLOP per second; on a CPU of one thread's time."""
 
     layer: float  # all linear modules of a layer, forward and backward
-    square: float  # [1024 x 1024] x [1024 x 1024], for comparison
+    square: float  # 1024 squared on a CPU, 8192 squared on a GPU, for comparison
     head: float  # a block of the vocabulary head, forward and backward
 
 
-def measure(shape: ModelShape, tokens: int, labelled: int, seconds: float) -> MatmulRate:
+def measure(
+    shape: ModelShape, tokens: int, labelled: int, seconds: float, device: str = "cpu", precision: str = "float32"
+) -> MatmulRate:
     """Rates for packs of `tokens`, of which `labelled` have a loss; about three times `seconds` long."""
     import torch
 
+    kind = {"device": device, "dtype": getattr(torch, precision)}
+
+    def clock() -> float:
+        if device == "cpu":
+            return time.thread_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     layers = 4  # several copies, so that no weight is still in the cache when its turn comes again
     sizes = [size for _ in range(layers) for size in linear_sizes(shape).values()]
-    weights = [torch.randn(outputs, inputs) for inputs, outputs in sizes]
-    wide = {inner: torch.randn(tokens, inner) for size in sizes for inner in size}
+    weights = [torch.randn(outputs, inputs, **kind) for inputs, outputs in sizes]
+    wide = {inner: torch.randn(tokens, inner, **kind) for size in sizes for inner in size}
 
     def layer() -> float:
         flops = 0.0
@@ -43,27 +53,28 @@ def measure(shape: ModelShape, tokens: int, labelled: int, seconds: float) -> Ma
             flops += 4.0 * tokens * inputs * outputs
         return flops
 
-    left, right = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    side = 1024 if device == "cpu" else 8192
+    left, right = torch.randn(side, side, **kind), torch.randn(side, side, **kind)
 
     def square() -> float:
         torch.mm(left, right)
-        return 2.0 * 1024**3
+        return 2.0 * side**3
 
     rows = max(1, min(labelled, (1 << 24) // shape.vocabulary))  # as the engine cuts it
-    vocabulary = torch.randn(shape.vocabulary, shape.hidden)
-    states, scores = torch.randn(rows, shape.hidden), torch.empty(rows, shape.vocabulary)
+    vocabulary = torch.randn(shape.vocabulary, shape.hidden, **kind)
+    states, scores = torch.randn(rows, shape.hidden, **kind), torch.empty(rows, shape.vocabulary, **kind)
 
     def head() -> float:
         torch.mm(states, vocabulary.t(), out=scores)
         torch.mm(scores, vocabulary)
         return 4.0 * rows * shape.hidden * shape.vocabulary
 
-    return MatmulRate(_rate(layer, seconds), _rate(square, seconds), _rate(head, seconds))
+    return MatmulRate(*(_rate(call, seconds, clock) for call in (layer, square, head)))
 
 
-def _rate(call: Callable[[], float], seconds: float) -> float:
+def _rate(call: Callable[[], float], seconds: float, clock: Callable[[], float]) -> float:
     call()
-    done, began = 0.0, time.thread_time()
-    while time.thread_time() - began < seconds:
-        done += call()
-    return done / (time.thread_time() - began)
+    done, began = 0.0, clock()
+    while clock() - began < seconds:
+        done += sum(call() for _ in range(4))  # several between two looks at the clock, which waits for a GPU
+    return done / (clock() - began)

@@ -7,7 +7,6 @@ are trained on no records, which gives them the adapters and the cost of any oth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,11 +101,6 @@ class StageBench:
     def _items(self, job: StageJob) -> SliceItems:
         filled = next(piece for piece in job.slices if piece.records)
         return read_items(self.store, filled, self.trainer._tokenizer, self.config.task, self._folder / "cache")
-
-
-def measured(call: Callable[[], StageSpeed], times: int) -> StageSpeed:
-    """The fastest of some turns: what a busy machine adds is noise that only goes one way."""
-    return min((call() for _ in range(times)), key=lambda each: each.cpu_seconds)
 
 
 def model_shape(base: Path) -> ModelShape:

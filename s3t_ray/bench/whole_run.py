@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from s3t_ray.bench.course import Course
-from s3t_ray.bench.engine_run import EngineRun, prefixes
+from s3t_ray.bench.engine_run import EngineRun, prefixes, seconds_of
 from s3t_ray.bench.plain_stage import PlainStage
 
 OURS, PLAIN, BEST = "ours", "plain, as published", "plain, best settings"
@@ -100,7 +100,7 @@ def run_ours(course: Course, folder: Path, without: str) -> Measured:
     settings = [write(folder / f"run{index}.json", run.model_dump_json()) for index, run in enumerate(runs)]
     wall, cpu = clocked([("s3t_ray.bench.engine_run", file, path) for path in settings])
     models = {path.name: path for path in sorted((folder / "engine" / "exports").iterdir())}
-    training = sum(map(float, (folder / "engine" / "seconds").read_text().split()))
+    training, _ = seconds_of(folder / "engine")
     return wall, cpu, training, models
 
 

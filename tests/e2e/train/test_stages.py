@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import time
 import warnings
 from pathlib import Path
 
@@ -54,6 +56,15 @@ def hook_count(model: torch.nn.Module) -> int:
 def engines_alive() -> int:
     gc.collect()
     return sum(type(thing) is DeepSpeedEngine for thing in gc.get_objects())
+
+
+def tensors_alive() -> int:
+    gc.collect()
+    return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def as_peft(model: torch.nn.Module, folder: Path) -> PeftModel:
@@ -172,17 +183,26 @@ def test_zero_stages_agree_and_leave_no_hook(tmp_path: Path) -> None:
 
 
 def test_fifty_stages_leave_nothing_behind(tmp_path: Path, base: Path) -> None:
+    """Hooks, tensors, memory, time and scratch files: none grows with the number of stages."""
     lab = make_lab(tmp_path, base=base, records=2, engine={"zero_stage": 2})
     trainer = lab.trainer()
     first = train(trainer, lab.job("first", (0,)))
-    hooks = hook_count(trainer._base.model)
+    hooks, seconds, resident, tensors = hook_count(trainer._base.model), [], [], []
     for turn in range(48):
+        began = time.process_time()
         train(trainer, lab.job(f"turn{turn}", (turn % 3,)))
+        seconds.append(time.process_time() - began)
         assert hook_count(trainer._base.model) == hooks
+        tensors.append(tensors_alive())
+        resident.append(resident_bytes())
     last = train(trainer, lab.job("last", (0,)))
     assert trainer.stages_trained == 50
     assert last.adapter_sha256 == first.adapter_sha256
     assert not list((lab.root / "scratch-0").iterdir())
+    assert len(set(tensors)) == 1
+    # The first stages still fill allocators and caches. An engine left behind is about 1 MB here.
+    assert (resident[-1] - resident[9]) / 38 < 300e3
+    assert sorted(seconds[-10:])[5] < 3 * sorted(seconds[:10])[5]
 
 
 def test_gradient_checkpointing_changes_no_loss(tmp_path: Path, base: Path) -> None:
