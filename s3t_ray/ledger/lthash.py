@@ -1,8 +1,9 @@
 """LtHash16: a digest of a set that a record can join or leave without reading the others.
 
-The state is 1024 numbers of 16 bits: the element-wise sum, modulo 2^16, of the SHAKE-128 expansions
+The state is 1024 numbers of 16 bits: the element-wise sum, modulo 2^16, of the BLAKE3 expansions
 of the members' 32-byte digests (Bellare and Micciancio 1997; Lewi et al. 2019, eprint 2019/227, with
-SHAKE-128 in place of BLAKE2X), and the number of members. In: digests of records. Out: the state
+BLAKE3 in place of BLAKE2X: a third of the time of SHAKE-128, and a deletion's sums are much of its time),
+and the number of members. In: digests of records. Out: the state
 (2,048 bytes and a count) and its SHA-256. Order-free: the same set has the same state however it
 came about.
 
@@ -17,12 +18,13 @@ from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 ELEMENTS = 1024
 STATE_BYTES = 2 * ELEMENTS
 MEMBER_BYTES = 32
-_DOMAIN = b"s3t/slice/1"
+_DOMAIN = b"s3t/slice/2"
 _BATCH = 256  # expansions summed at once: half a MiB
 
 
@@ -69,12 +71,11 @@ def _total(digests: Iterable[bytes]) -> tuple[NDArray[np.uint16], int]:
     """Sum of the expansions, and how many there were."""
     total = np.zeros(ELEMENTS, dtype=np.uint16)
     count = 0
-    shake = hashlib.shake_128
     stream = iter(digests)
     while batch := list(islice(stream, _BATCH)):
         if wrong := {len(digest) for digest in batch} - {MEMBER_BYTES}:
             raise ValueError(f"a member of an LtHash16 has {MEMBER_BYTES} bytes, got {min(wrong)}")
-        expanded = b"".join([shake(digest).digest(STATE_BYTES) for digest in batch])
+        expanded = b"".join([blake3(digest).digest(STATE_BYTES) for digest in batch])
         rows = np.frombuffer(expanded, dtype="<u2").reshape(len(batch), ELEMENTS)
         total += rows.sum(axis=0, dtype=np.uint16)
         count += len(batch)

@@ -111,14 +111,21 @@ def resolve(connection: Connection, request: Request) -> Resolved:
 
 def _add_subjects(connection: Connection, found: Resolved, request: Request) -> None:
     """Count in the records of the request's subjects, once its ids are; then it is known what is unknown."""
-    ids = frozenset(found.named)
+    found.unknown_ids = _not_found(found, request.ids)
+    ids = frozenset(found.named) if request.subjects else frozenset()
     subjects: set[bytes | None] = set()
     for row in rows_of(connection, RECORDS.c.subject_hmac, request.subjects):
         subjects.add(row.subject)
         if row.identity not in ids:
             note(found, row)
-    found.unknown_ids = tuple(name for name in request.ids if name not in ids)
     found.unknown_subjects = tuple(name for name in request.subjects if name not in subjects)
+
+
+def _not_found(found: Resolved, ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Those of the ids, each there once, that have not been found; as long as nothing else was looked up."""
+    if len(found.named) == len(ids):
+        return ()
+    return tuple(name for name in ids if name not in found.named)
 
 
 def take(connection: Connection, request: Request, deletion: int) -> tuple[Resolved, int]:
@@ -141,7 +148,7 @@ def take(connection: Connection, request: Request, deletion: int) -> tuple[Resol
         for each in sums:
             each.result()
     marked = len(found.ids)
-    for record in rows_of(connection, RECORDS.c.id_hmac, [name for name in request.ids if name not in found.named]):
+    for record in rows_of(connection, RECORDS.c.id_hmac, _not_found(found, request.ids)):
         note(found, record)
     _add_subjects(connection, found, request)
     return found, marked
