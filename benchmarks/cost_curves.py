@@ -153,8 +153,8 @@ def measure(folder: Path) -> list[Point]:
         alone("sequences", number, course(base, 4, number, TOKENS, RECORDS), folder / f"sequences{number}")
         for number in SEQUENCES
     ]
-    for length in LENGTHS:  # 4,096 tokens each time
-        now = course(base, 2, 1, length, 4096 // length)
+    for length in LENGTHS:  # about as many tokens each time
+        now = course(base, 2, 1, length, max(2, RECORDS * TOKENS // length))
         points.append(alone("tokens a record", length, now, folder / f"length{length}"))
     like = next(point for point in points if point.curve == "slices" and point.value == 2)
     points += [by_ranks(ranks, course(base, 2, 1, TOKENS, RECORDS), folder / f"ranks{ranks}", like) for ranks in RANKS]
