@@ -153,7 +153,7 @@ def measure(folder: Path) -> list[Point]:
         alone("sequences", number, course(base, 4, number, TOKENS, RECORDS), folder / f"sequences{number}")
         for number in SEQUENCES
     ]
-    for length in LENGTHS:  # the same number of tokens each time
+    for length in LENGTHS:  # about as many tokens each time
         now = course(base, 2, 1, length, max(2, RECORDS * TOKENS // length))
         points.append(alone("tokens a record", length, now, folder / f"length{length}"))
     like = next(point for point in points if point.curve == "slices" and point.value == 2)

@@ -38,6 +38,7 @@ from s3t_ray.bench.whole_run import (
     run_ours,
     run_plain,
 )
+from s3t_ray.config.schema import Config
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -71,6 +72,16 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What training shared prefixes once saves, by the plan: FLOPs without sharing over FLOPs with it."""
+
+    slices: int
+    sequences: int
+    order: str
+    saved: float
+
+
+@dataclass(frozen=True)
 class Result:
     shards: int
     slices: int
@@ -82,6 +93,7 @@ class Result:
     base_loss: float
     columns: tuple[Column, ...]
     ablations: tuple[Column, ...]
+    prefixes: tuple[Shared, ...]
 
 
 def column(parts: Sequence[Part], how: str, visits: int) -> Column:
@@ -102,11 +114,35 @@ def column(parts: Sequence[Part], how: str, visits: int) -> Column:
     )
 
 
+def prefix_sharing(course: Course) -> tuple[Shared, ...]:
+    """For this run and for plans whose orders share more."""
+    from s3t_ray.bench.stage_speed import model_shape
+    from s3t_ray.plan.cost import plan_cost
+    from s3t_ray.plan.orders import orders
+    from s3t_ray.plan.work import describe_work
+
+    found = []
+    for slices, budget, kind in (
+        (3, 2, "cyclic"),
+        (3, 6, "cyclic"),
+        (4, 6, "chains"),
+        (4, 24, "cyclic"),
+        (6, 20, "chains"),
+    ):
+        sizes = {"slices": slices, "budget": budget, "order": {"kind": kind}, "lora": {"layers_per_group": 1}}
+        config = Config.model_validate(course.config(Path("unused"), {}).model_dump() | sizes)
+        work = describe_work(config, 1000, 100.0, 0.55, model_shape(course.base))
+        cost = plan_cost(work, [orders(config, 0)])
+        found.append(Shared(slices, budget, kind, cost.unshared.flops / cost.training.flops))
+    return tuple(found)
+
+
 def show(result: Result, console: Console) -> None:
     table = Table(title="a whole run", title_justify="left")
     for name in (
         "system",
         "how",
+        "seeds",
         "records/s",
         "wall s",
         "CPU s",
@@ -130,7 +166,7 @@ def show(result: Result, console: Console) -> None:
             f"{each.wall_seconds / ours.wall_seconds:.2f}x",
             f"{each.cpu_seconds / ours.cpu_seconds:.2f}x",
             f"{each.training_seconds / ours.training_seconds:.2f}x",
-            f"{each.loss:.4f} ± {each.loss_deviation:.4f}",
+            f"{each.loss:.4f}" + (f" ± {each.loss_deviation:.4f}" if len(each.losses) > 1 else ""),
         )
     console.print(table)
     console.print(f"held-out loss of the base alone: {result.base_loss:.4f}", highlight=False)
@@ -147,6 +183,11 @@ def show(result: Result, console: Console) -> None:
             f"{each.loss:.4f}",
         )
     console.print(table)
+    for each in result.prefixes:
+        console.print(
+            f"prefix sharing, L = {each.slices}, B = {each.sequences}, {each.order}: {each.saved:.2f}x (by the plan)",
+            highlight=False,
+        )
 
 
 def draw(result: Result, path: Path) -> None:
@@ -262,6 +303,7 @@ def main() -> int:
             column(parts[OURS][:1], "", visits),
             *(column([part], "", visits) for part in without),
         ),
+        prefix_sharing(first),
     )
     show(result, console)
     console.print(save(RESULTS / "whole_run.json", result).name)
