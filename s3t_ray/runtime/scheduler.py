@@ -209,9 +209,8 @@ class Scheduler:
         if known is not None and known[0] is view and known[1:] == (healing, failed):
             return
         self._offered[shard] = (view, healing, failed)
-        blocked = failed | view.unpurged
         running = [stage.id for stage in self._training.values() if stage.shard == shard]
-        self._placer.put(ShardState(view.plan, view.live, healing), running, blocked)
+        self._placer.put(ShardState(view.plan, view.live, healing), running, failed | view.unpurged)
 
     def show_depths(self) -> None:
         """Write to the history every shard whose depths changed."""
