@@ -70,7 +70,7 @@ class TrainingWorkers(FakeWorkers):
 
 def train_afresh(config: Path, out: Path) -> None:
     """Train the run of the config, without Ray where one rank does it, and write its adapters' bytes as JSON."""
-    loaded = load_config(str(config))
+    loaded = load_config(str(config), ["workers.groups=1"])  # it has this machine alone
     if loaded.engine.ranks > 1:
         train(loaded, address=None)
     else:
