@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format unit cluster faults e2e soak clean
+.PHONY: help setup demo test check format unit cluster faults e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -33,14 +33,13 @@ check: $(READY) ## style, types and the arrows between the rooms
 format: $(READY) ## put the code into shape
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
 
-unit cluster faults e2e soak: $(READY)
+unit cluster faults e2e: $(READY)
 	@$(TEST) tests/$@
 
 unit: ## tests without Ray (seconds)
 cluster: ## tests on a local Ray
 faults: ## processes killed, disks full, links cut
 e2e: ## whole runs, training for real
-soak: ## chaos: long, not part of `make test`
 
 setup: $(READY) ## only make the environment
 
