@@ -43,13 +43,18 @@ def make_run(folder: Path, sizes: Sizes, ledger_url: str | None = None, **settin
 
     `settings`: further sections of its config.
     """
-    run = Run.create(_config(folder, sizes, ledger_url, settings))
+    run = begin_run(folder, sizes, ledger_url, **settings)
     run.ledger.ingest(run.describe(), _entries(run, sizes))
     with run.ledger._database.write() as tx:
         tx.connection.execute(
             update(SLICES).values(file="none.parquet", file_sha256=ADAPTER, file_digest=SLICES.c.digest)
         )
     return run
+
+
+def begin_run(folder: Path, sizes: Sizes, ledger_url: str | None = None, **settings: object) -> Run:
+    """`make_run` before its first record; `sizes.records` does not count."""
+    return Run.create(_config(folder, sizes, ledger_url, settings))
 
 
 def accept_all(run: Run) -> int:

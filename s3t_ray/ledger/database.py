@@ -11,8 +11,9 @@ Driver errors leave this module only as LedgerError.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,21 @@ class Database:
             yield transaction
             transaction.store_head()
 
+    @contextmanager
+    def fill(self) -> Iterator[Transaction]:
+        """`write`, for the one transaction that writes all records of a new ledger.
+
+        SQLite: if nobody else has the file open, straight into it. A log would hold everything a second
+        time; the older journal holds what a page was before, and a new page was nothing. Readers that come
+        meanwhile wait. A kill leaves that journal, with which the next open undoes the transaction.
+        """
+        self._set_journal("TRUNCATE")
+        try:
+            with self.write() as transaction:
+                yield transaction
+        finally:
+            self._set_journal("WAL")
+
     def forget_overwritten(self) -> None:
         """Drop the log that still holds what was just erased from the tables, if nobody is reading from it.
 
@@ -111,6 +127,8 @@ class Database:
                 raise self._not_a_ledger()
             if version is None and connection.dialect.name == "sqlite" and inspect(connection).get_table_names():
                 raise self._not_a_ledger()
+        if version is not None:
+            self._set_journal("WAL")  # a process that was killed in `fill` left it otherwise
         if version == LATEST:
             return
         check_version(version or 0)
@@ -122,6 +140,20 @@ class Database:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
             migrate(connection, self.now())
+
+    def _set_journal(self, mode: str) -> None:
+        """SQLite: keep a journal of this kind from now on; no change while another connection is open."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        with self._refusals(), self._engine.raw_connection() as raw:
+            if raw.execute("PRAGMA journal_mode").fetchone() == (mode.lower(),):
+                return
+        self._engine.dispose()  # idle connections of our own
+        with self._refusals(), self._engine.raw_connection() as raw:
+            raw.execute(f"PRAGMA busy_timeout = {_LOG_WAIT_MILLISECONDS}")
+            with suppress(sqlite3.OperationalError):
+                raw.execute(f"PRAGMA journal_mode = {mode}")
+            raw.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}")
 
     def _not_a_ledger(self) -> LedgerError:
         return LedgerError(

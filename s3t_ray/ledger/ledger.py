@@ -99,7 +99,9 @@ class Ledger:
         share an id. LedgerError: the ledger already has a run, or a place that the run lacks. After
         either, nothing was written.
         """
-        with self._database.write() as tx:
+        with self._database.read() as connection:
+            records.require_no_run(connection)
+        with self._database.fill() as tx:
             return records.ingest(tx, run, entries, sketching)
 
     def set_slice_file(

@@ -1,20 +1,25 @@
 """The run and its records: one transaction over a stream.
 
 In: `RecordEntry`, as they come. Out: rows of `s3t_records` and the first state of every slice. Memory
-stays that of one batch however many records come.
+stays that of the slices and of one piece of the stream however many records come: many are sorted by
+key on disk, and in SQLite the other indexes are made when all rows are there, each in one pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import sketches
+from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
 from s3t_ray.ledger.pieces import BATCH, pieces
 from s3t_ray.ledger.schema import RECORDS, RUN, SLICES
@@ -22,6 +27,9 @@ from s3t_ray.ledger.slices import read_slices
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RecordState, RunRow, Sketching, SliceState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+
+DIGESTS_WAITING = 1 << 20
+"""Added to their slices' sums at once: in a run of many slices a batch has hardly two of one slice."""
 
 _RUN = select(RUN)
 
@@ -39,6 +47,15 @@ def require_run(connection: Connection) -> RunRow:
     if run is None:
         raise LedgerError("the ledger has no run yet", "start the run first: its records are written then")
     return run
+
+
+def require_no_run(connection: Connection) -> None:
+    """LedgerError after ingest."""
+    existing = read_run(connection)
+    if existing is not None:
+        raise LedgerError(
+            f"the ledger already has run {existing.name!r}", "resume that run, or start the new one with its own ledger"
+        )
 
 
 def check_key(connection: Connection, key_check: str) -> None:
@@ -68,6 +85,7 @@ class _Ingest:
     """What one ingest has gathered so far."""
 
     hashes: dict[tuple[int, int], LtHash16]
+    waiting: dict[tuple[int, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
     records: int = 0
     duplicates: int = 0
     first_duplicate: bytes = b""
@@ -78,24 +96,22 @@ def ingest(
     tx: Transaction, run: RunRow, entries: Iterable[RecordEntry], sketching: Sketching | None
 ) -> list[SliceState]:
     """See `Ledger.ingest`."""
-    existing = read_run(tx.connection)
-    if existing is not None:
-        raise LedgerError(
-            f"the ledger already has run {existing.name!r}", "resume that run, or start the new one with its own ledger"
-        )
+    require_no_run(tx.connection)
     if run.shards < 1 or run.slices < 1:
         raise LedgerError(
             f"a run has 1 or more shards and slices, got {run.shards} and {run.slices}", "correct the configuration"
         )
     places = [(HOLDOUT_SHARD, 0), *((shard, index) for shard in range(run.shards) for index in range(run.slices))]
     state = _Ingest({place: LtHash16() for place in places}, sketching=sketching)
-    stream = iter(entries)
-    while batch := list(islice(stream, BATCH)):
-        _add_batch(tx.connection, batch, state)
+    stream = in_key_order(_checked(entries, state), _folder(tx.connection))
+    with _indexed_afterwards(tx.connection):
+        while batch := list(islice(stream, BATCH)):
+            _add_batch(tx.connection, batch, state)
+    _add_up(state)
     if state.duplicates:
         raise DuplicateRecord(
             state.first_duplicate,
-            f"{state.duplicates} of the records repeat the id of another; the first has the id HMAC "
+            f"{state.duplicates} of the records repeat the id of another; one of them has the id HMAC "
             f"{state.first_duplicate.hex()}",
             "give each record an id of its own, or remove the repeats; nothing was stored",
         )
@@ -107,20 +123,57 @@ def ingest(
     return list(read_slices(tx.connection, None))
 
 
-def _add_batch(connection: Connection, batch: list[RecordEntry], state: _Ingest) -> None:
-    by_place: dict[tuple[int, int], list[bytes]] = {}
-    for entry in batch:
+def _folder(connection: Connection) -> Path | None:
+    """Where temporary files belong: on the disk that has room for the ledger."""
+    url = connection.engine.url
+    return Path(str(url.database)).parent if connection.dialect.name == "sqlite" else None
+
+
+@contextmanager
+def _indexed_afterwards(connection: Connection) -> Iterator[None]:
+    """Records come without their indexes but the key, which are made when all are there; SQLite only.
+
+    A failure undoes this with the transaction. PostgreSQL keeps its indexes: taking one away locks readers out.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    indexes = connection.exec_driver_sql(_INDEXES, (RECORDS.name,)).all()
+    for name, _ in indexes:
+        connection.exec_driver_sql(f"DROP INDEX {name}")
+    yield
+    for _, statement in indexes:
+        connection.exec_driver_sql(statement)
+
+
+_INDEXES = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+
+
+def _checked(entries: Iterable[RecordEntry], state: _Ingest) -> Iterator[RecordEntry]:
+    for entry in entries:
         _check(entry, state)
-        by_place.setdefault((entry.shard, entry.slice), []).append(entry.digest)
+        yield entry
+
+
+def _add_batch(connection: Connection, batch: list[RecordEntry], state: _Ingest) -> None:
     fresh = {entry.id_hmac: entry for entry in reversed(batch)}
     if len(fresh) < len(batch) or state.duplicates or not _insert_all(connection, batch):
         _count_duplicates(connection, batch, fresh, state)
         return
     if state.sketching is not None:
         sketches.add(connection, state.sketching, batch, first=state.records)
+    before = state.records // DIGESTS_WAITING
     state.records += len(batch)
-    for place, digests in by_place.items():
+    for entry in batch:
+        state.waiting[entry.shard, entry.slice].append(entry.digest)
+    if state.records // DIGESTS_WAITING > before:
+        _add_up(state)
+
+
+def _add_up(state: _Ingest) -> None:
+    for place, digests in state.waiting.items():
         state.hashes[place].add(digests)
+    state.waiting.clear()
 
 
 def _check(entry: RecordEntry, state: _Ingest) -> None:
@@ -146,7 +199,7 @@ def _insert_all(connection: Connection, batch: list[RecordEntry]) -> bool:
     """False, with nothing inserted, when one is there already: the usual case costs no look-up."""
     try:
         with connection.begin_nested():
-            connection.execute(insert(RECORDS), [_record_columns(entry) for entry in batch])
+            _insert(connection, batch)
     except IntegrityError:
         return False
     return True
@@ -165,20 +218,22 @@ def _count_duplicates(
                 break
             seen.add(entry.id_hmac)
     state.duplicates += len(batch) - len(fresh) + len(stored)
-    rest = [_record_columns(entry) for id_hmac, entry in fresh.items() if id_hmac not in stored]
+    rest = [entry for id_hmac, entry in fresh.items() if id_hmac not in stored]
     if rest:
-        connection.execute(insert(RECORDS), rest)
+        _insert(connection, rest)
 
 
-def _record_columns(entry: RecordEntry) -> dict[str, object]:
-    return {
-        "id_hmac": entry.id_hmac,
-        "subject_hmac": entry.subject_hmac,
-        "content_hmac": entry.content_hmac,
-        "digest": entry.digest,
-        "shard": entry.shard,
-        "slice": entry.slice,
-    }
+def _insert(connection: Connection, entries: Iterable[RecordEntry]) -> None:
+    """In the driver's own SQL: wrapping the values takes SQLAlchemy longer than the database needs for the row."""
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    connection.exec_driver_sql(
+        "INSERT INTO s3t_records (id_hmac, subject_hmac, content_hmac, digest, shard, slice) "
+        f"VALUES ({', '.join([mark] * 6)})",
+        [
+            (entry.id_hmac, entry.subject_hmac, entry.content_hmac, entry.digest, entry.shard, entry.slice)
+            for entry in entries
+        ],
+    )
 
 
 def _slice_columns(place: tuple[int, int], lthash: LtHash16) -> dict[str, object]:
