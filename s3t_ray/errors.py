@@ -67,3 +67,8 @@ class ClusterError(S3TError):
     """Ray cannot give what the run needs, or cannot be reached."""
 
     exit_code = 9
+
+
+def problem_of(error: Exception) -> str:
+    """What is wrong, in a line, whether the error is one of ours or not."""
+    return error.problem if isinstance(error, S3TError) else repr(error)

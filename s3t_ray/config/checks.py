@@ -155,6 +155,13 @@ def _check_probabilities(config: Config) -> None:
 def check_workers(config: Config) -> None:
     workers, ranks = config.workers, config.engine.ranks
     gpus = ranks * workers.gpus_per_rank
+    if workers.autoscale_to is not None and workers.groups != "auto":
+        raise refusal(
+            "workers.autoscale_to",
+            workers.autoscale_to,
+            f"workers.groups is {workers.groups}, which is kept as it is",
+            "set workers.groups to auto, or remove workers.autoscale_to",
+        )
     if not gpus and (workers.max_gpus is not None or workers.accelerator is not None):
         name = "max_gpus" if workers.max_gpus is not None else "accelerator"
         raise refusal(

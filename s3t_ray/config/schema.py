@@ -195,6 +195,9 @@ class Workers(Section):
     """GPUs that Ray reserves for a rank; 0: CPU."""
     max_gpus: PositiveInt | None = None
     """Most GPUs that the run's worker groups may hold together; null: no limit."""
+    autoscale_to: PositiveInt | None = None
+    """`auto`: ask the cluster's autoscaler for nodes until the run has this many worker groups, while there is so
+    much to train, and let them go when there is not. It never has more. null: the nodes that are there."""
     accelerator: Text | None = None
     """Kind of GPU to train on, by Ray's name (A100, H100, L4, ...): for clusters of several kinds, since
     adapters repeat to the bit on one kind only. null: any."""

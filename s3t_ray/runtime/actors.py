@@ -22,6 +22,7 @@ from s3t_ray.runtime.metrics import RayMetrics
 from s3t_ray.runtime.neighbours import Neighbours
 from s3t_ray.runtime.notes import Notes
 from s3t_ray.runtime.reports import Failure, Report, RunningStage
+from s3t_ray.runtime.requests import NodeRequests
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scheduler import Scheduler
 from s3t_ray.runtime.shard import Shard
@@ -204,7 +205,7 @@ class SchedulerActor:
             self._replicas.attach(name, replica)
         metrics = RayMetrics(config.name)
         notes = Notes(self._run.ledger, epoch)
-        workers = RayWorkers(config, self._base, count)
+        workers, requests = RayWorkers(config, self._base, count), NodeRequests(config)
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
             rounds = 0
@@ -217,15 +218,17 @@ class SchedulerActor:
                 rounds += 1
                 self._round_began = time.monotonic()
                 self._snapshot = self._look(scheduler, workers, rounds)
-                groups = neighbours.look(self._snapshot.idle)
-                if shared and groups is not None:
-                    workers.resize(groups)
+                demand = neighbours.look(self._snapshot.idle, workers.count, lambda: scheduler.sequences_to_train)
+                if shared and demand is not None:
+                    workers.resize(demand.groups, requests.take(demand.groups - workers.count))
+                    requests.ask(demand.missing)
                 metrics.look(self._run.ledger, scheduler.views, self._snapshot)
                 notes.look(self._snapshot.running)
                 if not self._snapshot.running:
                     self._stop.wait(TICK_SECONDS)
         finally:
             self._over.set()
+            requests.close()
             workers.close()
 
     def _beat(self, epoch: int) -> None:

@@ -93,7 +93,8 @@ def _own_sigterm_handler() -> Iterator[None]:
 
 def check_fits_cluster(config: Config) -> None:
     """Raise ClusterError when the connected cluster can never hold the worker groups that the config asks for."""
-    group_count(config, nodes())
+    if config.workers.autoscale_to is None:  # else nodes are there when they are asked for
+        group_count(config, nodes())
 
 
 def nodes() -> list[Resources]:
@@ -104,7 +105,9 @@ def nodes() -> list[Resources]:
 
 
 def check_can_heal(config: Config) -> None:
-    """Raise ClusterError when the connected cluster holds not even one worker group now."""
+    """Raise ClusterError when the connected cluster holds not even one worker group now, and none is asked for."""
+    if config.workers.autoscale_to is not None:
+        return
     try:
         check_room(config, nodes(), 1)
     except ClusterError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, S3TError
 from s3t_ray.runtime.cluster import actor_name
+from s3t_ray.runtime.placements import end_orphans
 from s3t_ray.runtime.progress import ProgressReports, running_stage
 from s3t_ray.runtime.reports import RunningStage
 from s3t_ray.runtime.resources import bundles
@@ -58,7 +60,7 @@ class RayWorkers:
         self._name = actor_name("group", config.storage.uri)
         self._token = secrets.token_hex(4)
         self._started = 0
-        self._end_orphans()
+        end_orphans(self._name)
         self._wanted = count
         self._groups = {index: self._start(index) for index in range(count)}
         self._progress = ProgressReports()
@@ -68,13 +70,17 @@ class RayWorkers:
         """Groups that there are, those that still start included."""
         return len(self._groups)
 
-    def resize(self, count: int) -> None:
-        """Have so many groups from now on: more at once, fewer as stages end. None in training is stopped."""
+    def resize(self, count: int, rooms: Iterable[PlacementGroup] = ()) -> None:
+        """Have so many groups from now on: more at once, fewer as stages end. None in training is stopped.
+
+        `rooms`: reserved for the first of those that begin, no more than do.
+        """
         self._wanted = count
+        reserved = iter(rooms)
         unused = (index for index in itertools.count() if index not in self._groups)
         while len(self._groups) < count:
             index = next(unused)
-            self._groups[index] = self._start(index)
+            self._groups[index] = self._start(index, next(reserved, None))
         self._trim()
 
     def _trim(self) -> None:
@@ -127,10 +133,10 @@ class RayWorkers:
             self._end(group)
         self._groups.clear()
 
-    def _start(self, index: int) -> _Group:
+    def _start(self, index: int, room: PlacementGroup | None = None) -> _Group:
         config = self._config
         self._started += 1
-        placement = placement_group(
+        placement = room or placement_group(
             bundles(config),
             strategy=config.workers.strategy.upper(),
             name=f"{self._name}-{self._token}-{self._started}",
@@ -150,13 +156,6 @@ class RayWorkers:
         return _Group(
             index, placement, [_Handle(rank) for rank in ranks], [rank.start.remote(meeting) for rank in ranks]
         )
-
-    def _end_orphans(self) -> None:
-        """End the groups of a scheduler that died: Ray keeps their room, and at times their ranks."""
-        for identity, group in ray.util.placement_group_table().items():
-            if group["name"].startswith(f"{self._name}-") and group["state"] != "REMOVED":
-                # By id: a name is found only in the Ray namespace of the job that made the group.
-                remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identity))))
 
     def _ready(self, group: _Group) -> bool:
         """True once every rank has loaded the base. One that cannot start is an error, one that dies starts again."""

@@ -1,8 +1,9 @@
 """How many worker groups a run may have now: its share of a cluster whose nodes and runs come and go.
 
-In: the run's config and whether it trains. Out: a number of groups, for `workers.groups: auto`. The
-schedulers of the cluster tell one another what they claim; each works the shares out for itself
-(`sharing.py`). Nothing is ever waited for but at the start: an answer that is late counts next time.
+In: the run's config and whether it trains. Out: a number of groups, for `workers.groups: auto`, and of those to ask
+an autoscaler for (`demand.py`). The schedulers of the cluster tell one another what they claim; each works the
+shares out for itself (`sharing.py`). Nothing is ever waited for but at the start: an answer that is late counts
+next time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ray.exceptions import RayError
 
 from s3t_ray.config.schema import Config
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name, nodes
+from s3t_ray.runtime.demand import Demand, demand
 from s3t_ray.runtime.resources import most_groups, room
 from s3t_ray.runtime.sharing import Claim, Standing, fair_shares, groups_of
 
@@ -42,24 +44,39 @@ class Neighbours:
         self.claim = self._claim(room(config, nodes()))
 
     def first(self) -> int:
-        """Groups to start with; waits a moment for what the other runs claim."""
+        """Groups to start with; waits a moment for what the other runs claim.
+
+        With an autoscaler none: the first look, which is due at once, knows whether there is something to train.
+        """
+        if self._config.workers.autoscale_to is not None:
+            return 0
         self._ask()
         if self._asked:
             ray.wait(list(self._asked), num_returns=len(self._asked), timeout=FIRST_ANSWERS_SECONDS)
-        return self._groups()
+        return self._groups(room(self._config, nodes()))
 
-    def look(self, idle: bool) -> int | None:
-        """Groups from now on; None: nothing was looked at, since the last look was a moment ago."""
+    def look(self, idle: bool, held: int, to_train: Callable[[], int]) -> Demand | None:
+        """Groups from now on; None: nothing was looked at, since the last look was a moment ago.
+
+        `held`: groups that there are; `to_train`: sequences of which something is to be trained.
+        """
         now = self._clock()
         if not idle:
             self._busy_at = now
         if now < self._next:
             return None
-        return self._groups()
-
-    def _groups(self) -> int:
-        self._next = self._clock() + SECONDS_BETWEEN
         fits = room(self._config, nodes())
+        share = self._groups(fits)
+        if self._config.workers.autoscale_to is None:
+            return Demand(share)
+        return demand(most_groups(self._config), min(share, fits), to_train(), held, self._resting)
+
+    @property
+    def _resting(self) -> bool:
+        return self._clock() - self._busy_at >= IDLE_AFTER_SECONDS
+
+    def _groups(self, fits: int) -> int:
+        self._next = self._clock() + SECONDS_BETWEEN
         self.claim = self._claim(fits)
         self._hear()
         self._ask()
@@ -70,9 +87,8 @@ class Neighbours:
         asked = self._config.workers.groups
         if asked != "auto":
             return Claim(min(1.0, asked / max(1, fits)), Standing.FIXED)
-        idle = self._clock() - self._busy_at >= IDLE_AFTER_SECONDS
         wanted = min(1.0, most_groups(self._config) / max(1, fits))
-        return Claim(wanted, Standing.IDLE if idle else Standing.TRAINING)
+        return Claim(wanted, Standing.IDLE if self._resting else Standing.TRAINING)
 
     def _ask(self) -> None:
         """Ask the other schedulers of this cluster, and forget those that are gone."""

@@ -43,8 +43,12 @@ def room(config: Config, nodes: Sequence[Resources]) -> int:
 
 
 def most_groups(config: Config) -> int:
-    """More worker groups than this never have a stage to train at once: one a sequence."""
-    return config.shards * config.budget
+    """More worker groups than this the run never has: one a sequence has a stage to train, or its own limits."""
+    workers, gpus = config.workers, config.engine.ranks * config.workers.gpus_per_rank
+    most = config.shards * config.budget
+    if workers.autoscale_to is not None:
+        most = min(most, workers.autoscale_to)
+    return most if workers.max_gpus is None else min(most, workers.max_gpus // gpus)
 
 
 def group_count(config: Config, nodes: Sequence[Resources]) -> int:
@@ -68,7 +72,8 @@ def check_room(config: Config, nodes: Sequence[Resources], groups: int) -> None:
         raise ClusterError(
             f"workers.groups = {config.workers.groups} needs {ranks} x {bundle} a group, but the {len(nodes)} nodes "
             f"have {have} together and at most {most} each: room for {found}",
-            "lower workers.groups, engine.ranks, workers.cpus_per_rank or workers.gpus_per_rank, or add nodes",
+            "lower workers.groups, engine.ranks, workers.cpus_per_rank or workers.gpus_per_rank, or add nodes; "
+            "workers.autoscale_to asks an autoscaler for them",
         )
 
 

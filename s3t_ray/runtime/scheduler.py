@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import problem_of
 from s3t_ray.ledger.values import DeletionRow, DeletionState, Published
 from s3t_ray.plan.schedule import Placer, ShardState, healing_due
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
@@ -29,6 +29,7 @@ from s3t_ray.runtime.purge import purge_abandoned, purge_bytes, purge_everything
 from s3t_ray.runtime.purges import Purges, all_given_up, retry_name, shards_hit
 from s3t_ray.runtime.retries import Retries
 from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.trainable import sequences_to_train, trainable
 from s3t_ray.runtime.view import ShardView, Views, view_shard
 from s3t_ray.runtime.workers import Workers
 
@@ -100,8 +101,13 @@ class Scheduler:
             and not self._purges.shards
             and not any(view.stale and not self._purge_given_up(shard) for shard, view in self.views.items())
             and all_given_up(self._open_deletions(), self.retries.given_up, self.views)
-            and not any(self._trainable(view) for view in self.views.values() if self._healing(view))
+            and not any(trainable(view, self._hopeless(view)) for view in self.views.values() if self._healing(view))
         )
+
+    @property
+    def sequences_to_train(self) -> int:
+        """More worker groups than this have nothing to do at once, now or later."""
+        return sum(sequences_to_train(v, self._hopeless(v)) for v in self.views.values() if self._healing(v))
 
     def collect(self, wait_seconds: float) -> None:
         """Take finished stages: accept the wanted, purge the rest, note failures."""
@@ -286,7 +292,7 @@ class Scheduler:
             if isinstance(result, Exception):
                 self._purges.failed(shard)
                 self.retries.failed(name, lost=True)
-                self._ledger.record_failure(self._epoch, name, _message(result))
+                self._ledger.record_failure(self._epoch, name, problem_of(result))
                 continue
             self._purges.ended(shard)
             self.retries.succeeded(name)
@@ -312,14 +318,10 @@ class Scheduler:
             if not any(found.values()):
                 self.retries.failed(SERVING, lost=True)
 
-    def _trainable(self, view: ShardView) -> bool:
-        """Whether something is missing that does not rest on a stage that was given up."""
-        hopeless = self.retries.given_up
-        if self._purge_given_up(view.plan.shard):
-            hopeless |= view.unpurged
-        if not hopeless:
-            return bool(view.missing)
-        return any(hopeless.isdisjoint(view.plan.stages[name].chain) for name in view.missing)
+    def _hopeless(self, view: ShardView) -> frozenset[str]:
+        """Stages of the shard that nothing can rest on."""
+        given_up = self.retries.given_up
+        return given_up | view.unpurged if self._purge_given_up(view.plan.shard) else given_up
 
     def _healing(self, view: ShardView) -> bool:
         since = self._unhealed_since.get(view.plan.shard)
@@ -344,7 +346,3 @@ class Scheduler:
 
     def _purge_given_up(self, shard: int) -> bool:
         return retry_name(shard) in self.retries.given_up
-
-
-def _message(error: Exception) -> str:
-    return error.problem if isinstance(error, S3TError) else repr(error)

@@ -9,6 +9,7 @@ import pytest
 import ray
 
 from s3t_ray.runtime.cluster import NAMESPACE
+from s3t_ray.runtime.demand import Demand
 from s3t_ray.runtime.groups import RayWorkers
 from s3t_ray.runtime.neighbours import IDLE_AFTER_SECONDS, PREFIX, SECONDS_BETWEEN, Neighbours
 from s3t_ray.runtime.sharing import Claim, Standing
@@ -71,8 +72,10 @@ def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> Non
         found = 0
         for _ in range(2):
             now += SECONDS_BETWEEN
-            found = neighbours.look(idle) or 0
-            assert neighbours.look(idle) is None, "too soon after the last look"
+            demand = look(neighbours, idle)
+            assert demand is not None and demand.missing == 0, "nodes are asked for under autoscale_to alone"
+            found = demand.groups
+            assert look(neighbours, idle) is None, "too soon after the last look"
             wait_for("the answers", lambda: not neighbours._asked or all(map(_is_done, neighbours._asked)))
         return found
 
@@ -88,6 +91,10 @@ def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> Non
     ray.kill(begins)
     wait_for("its end", lambda: shares(idle=True) == 4)
     assert shares() == 4
+
+
+def look(neighbours: Neighbours, idle: bool) -> Demand | None:
+    return neighbours.look(idle, 1, lambda: 0)
 
 
 def _is_done(future: ray.ObjectRef) -> bool:

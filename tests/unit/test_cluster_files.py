@@ -167,6 +167,24 @@ def test_the_versions_are_those_of_the_constraints() -> None:
     assert {ray_cluster(manifest(name))["rayVersion"] for name in MANIFESTS} == {pins["ray"]}
 
 
+def test_who_asks_for_nodes_gets_them_up_to_a_bound() -> None:
+    for name in MANIFESTS:
+        spec = ray_cluster(manifest(name))
+        (group,) = spec["workerGroupSpecs"]
+        assert 0 < group["maxReplicas"] <= 4
+        if name == "rayservice":
+            assert "enableInTreeAutoscaling" not in spec, "healing does not wait for a node"
+            assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
+        else:
+            assert spec["enableInTreeAutoscaling"] and spec["autoscalerOptions"]["idleTimeoutSeconds"] > 0
+            assert group["minReplicas"] == group["replicas"] == 0
+    for name in LAUNCHERS:
+        document = yaml.safe_load((CLUSTER / "ray-up" / f"{name}.yaml").read_text())
+        workers = document["available_node_types"]["gpu"]
+        assert (workers["min_workers"], workers["max_workers"]) == (0, document["max_workers"])
+        assert document["idle_timeout_minutes"] > 0
+
+
 def test_the_job_runs_a_script_of_ours() -> None:
     command, script, *_ = manifest("rayjob")["spec"]["entrypoint"].split()
     assert command == "python" and script.startswith("/app/")
