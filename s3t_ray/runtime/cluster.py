@@ -29,9 +29,9 @@ def actor_name(role: str, storage_uri: str) -> str:
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[bool]:
     """Ray, for the time of the block: the cluster at `address` ("auto": the one on this machine, or of
-    this job), or, for None, a local Ray that ends with the block.
+    this job), or, for None, a local Ray that ends with the block. Yields whether nodes may join it.
 
     Inside a Ray job, None means the job's cluster. Raises ClusterError when it cannot be reached.
     """
@@ -48,7 +48,7 @@ def connected(address: str | None) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        yield
+        yield True
         return
     try:
         with _own_sigterm_handler():
@@ -63,7 +63,7 @@ def connected(address: str | None) -> Iterator[None]:
             "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN, or leave --address out to run locally",
         ) from error
     try:
-        yield
+        yield address is not None
     finally:
         ray.shutdown()
 
@@ -91,9 +91,12 @@ def _own_sigterm_handler() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def check_fits_cluster(config: Config) -> None:
-    """Raise ClusterError when the connected cluster can never hold the worker groups that the config asks for."""
-    if config.workers.autoscale_to is None:  # else nodes are there when they are asked for
+def check_fits_cluster(config: Config, grows: bool) -> None:
+    """Raise ClusterError when the connected cluster can never hold the worker groups that the config asks for.
+
+    `grows`: nodes may join it, which a run that asks an autoscaler waits for.
+    """
+    if not grows or config.workers.autoscale_to is None:
         group_count(config, nodes())
 
 
@@ -104,9 +107,9 @@ def nodes() -> list[Resources]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def check_can_heal(config: Config) -> None:
+def check_can_heal(config: Config, grows: bool) -> None:
     """Raise ClusterError when the connected cluster holds not even one worker group now, and none is asked for."""
-    if config.workers.autoscale_to is not None:
+    if grows and config.workers.autoscale_to is not None:
         return
     try:
         check_room(config, nodes(), 1)

@@ -107,14 +107,15 @@ def _settle_here(
         last[:] = [state]
         watch(state)
 
-    def ended(snapshot: Any, state: Status) -> bool:
-        if restored(state) or snapshot.idle:
-            return True
-        if all(deletion.state == "purged" for deletion in state.deletions if deletion.state != "restored"):
-            check_can_heal(run.config)
-        return False
+    with connected(address) as grows:
 
-    with connected(address):
+        def ended(snapshot: Any, state: Status) -> bool:
+            if restored(state) or snapshot.idle:
+                return True
+            if all(deletion.state == "purged" for deletion in state.deletions if deletion.state != "restored"):
+                check_can_heal(run.config, grows)
+            return False
+
         snapshot = drive(run, detached=address is not None, watch=look, until=ended)
     if not restored(last[-1]) and snapshot.given_up:
         worst = snapshot.given_up[0]

@@ -36,8 +36,8 @@ def train(
     began = time.monotonic()
     note(f"base model: {checked_base(config)}")
     note("starting Ray")
-    with connected(address):
-        check_fits_cluster(config)
+    with connected(address) as grows:
+        check_fits_cluster(config, grows)
         with Run.create(config) as run:
             ingest(run, note)
             run.check_recipe()

@@ -60,15 +60,8 @@ class Autoscaled(Raylets):
     def nodes(self) -> list[int]:
         """Processes of the raylets beside the head's."""
         (head,) = self.processes
-        found = [pid for pid in descendants(head.pid) if _program(pid) == "raylet"]
-        return [pid for pid in found if pid not in self._first_raylet]
-
-    @property
-    def _first_raylet(self) -> set[int]:
-        (head,) = self.processes
-        # The head starts its own; those of the nodes are children of its autoscaler.
-        direct = {pid for pid in descendants(head.pid) if _parent(pid) == head.pid}
-        return {pid for pid in direct if _program(pid) == "raylet"}
+        # The head starts its own itself; those of the nodes are children of its autoscaler.
+        return [pid for pid in descendants(head.pid) if _program(pid) == "raylet" and _parent(pid) != head.pid]
 
     def _config(self) -> dict[str, object]:
         memory = 100 * 1024 * 1024

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.errors import ConfigError
+from s3t_ray.errors import ClusterError, ConfigError
 from s3t_ray.runtime.cluster import check_can_heal, check_fits_cluster
 from s3t_ray.runtime.demand import Demand, demand
 from s3t_ray.runtime.resources import most_groups
@@ -105,5 +105,10 @@ def test_a_number_of_groups_asks_nobody(tmp_path: Path) -> None:
 def test_nodes_need_not_be_there_before_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3t_ray.runtime.cluster.nodes", lambda: [{"CPU": 0.0}])
     config = small_config(tmp_path, workers={"autoscale_to": 2})
-    check_fits_cluster(config)
-    check_can_heal(config)
+    check_fits_cluster(config, grows=True)
+    check_can_heal(config, grows=True)
+    for check in (check_fits_cluster, check_can_heal):
+        with pytest.raises(ClusterError, match="room for 0"):
+            check(config, grows=False)  # a Ray of our own: nobody adds a node to it
+        with pytest.raises(ClusterError, match="room for 0"):
+            check(small_config(tmp_path), grows=True)
