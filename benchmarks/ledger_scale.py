@@ -1,7 +1,7 @@
-"""How the record index scales: a ledger filled with 100 million records, then opened, asked, deleted from and planned.
+"""How the record index scales: a ledger filled with millions of records, then opened, asked, deleted from and planned.
 
-    python benchmarks/ledger_scale.py --records 1000000                       # a minute, 1 GB of disk in --folder
-    python benchmarks/ledger_scale.py --records 1000000 100000000 --folder D  # most of an hour, 30 GB of disk
+    python benchmarks/ledger_scale.py --records 1000000                      # a minute, 1 GB of disk in --folder
+    python benchmarks/ledger_scale.py --records 1000000 30000000 --folder D  # half an hour, 14 GB of disk
 
 m = 1,000 shards of L = 64 slices, B = 64. Records are synthetic, placed by the partition's keyed hash and written by
 `Ledger.ingest` into a real SQLite file; what is measured afterwards runs in a process of its own, so that its memory
