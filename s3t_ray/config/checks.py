@@ -215,6 +215,34 @@ def check_engine(config: Config) -> None:
         )
 
 
+def check_boundaries(config: Config) -> None:
+    wanted = config.engine.stored_boundaries
+    if wanted == "all":
+        return
+    shown = wanted if isinstance(wanted, str) else list(wanted)
+    if config.engine.hidden_states == "recompute":
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "engine.hidden_states is recompute, which stores none",
+            "remove it, or set engine.hidden_states to store",
+        )
+    if config.engine.zero_stage == 3:
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "at engine.zero_stage 3 all ranks gather each layer together, and a rank cannot compute states by itself",
+            "set engine.stored_boundaries to all, or engine.zero_stage to 0, 1 or 2",
+        )
+    if isinstance(wanted, tuple) and (len(set(wanted)) < len(wanted) or max(wanted, default=0) > config.slices):
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            f"it is not a list of different depths from 1 to {config.slices}",
+            f"list each depth once, at most {config.slices} (slices), or write all or auto",
+        )
+
+
 def check_places(config: Config) -> None:
     uri, url = config.storage.uri, config.ledger.url
     if "://" in uri and uri.split("://", 1)[0] not in _SCHEMES:

@@ -40,7 +40,7 @@ def kept_bytes(folder: Path, shape: ModelShape, config: Config, depth: int) -> i
     grouped.begin(StagePlace(0, 0, tuple(range(depth))), {name: each.detach().clone() for name, each in above.items()})
     forward = Forward(base, precision_dtype(config))
     items = [make_item(str(row), 0, row, [5] * TOKENS, [7] * TOKENS) for row in range(RECORDS)]
-    states = [torch.randn(TOKENS, shape.hidden).to(precision_dtype(config)) for _ in items]
+    states = torch.randn(RECORDS * TOKENS, shape.hidden).to(precision_dtype(config))
     weights = {each.untyped_storage().data_ptr() for each in base.model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -53,7 +53,7 @@ def kept_bytes(folder: Path, shape: ModelShape, config: Config, depth: int) -> i
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         grouped.cut(grouped.lowest_layer(depth)),
     ):
-        loss = forward.loss(pack_items(items, states, CPU, shape.hidden))
+        loss = forward.loss(pack_items(items, states, CPU))
         found = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
         del loss
     return found

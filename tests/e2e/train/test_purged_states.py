@@ -71,12 +71,13 @@ def states_of(run: Run, record_id: str) -> list[bytes]:
     ]
     state, position = place
     folder = root / "hidden" / run.row.base_digest[:16] / "0" / str(state.slice) / state.digest
-    manifest = HiddenManifest.model_validate_json((folder / "manifest.json").read_bytes())
-    start, length = sum(manifest.lengths[:position]), manifest.lengths[position]
-    return [
-        safetensors.torch.load((folder / name).read_bytes())["hidden"][start : start + length].numpy().tobytes()
-        for name in manifest.files
-    ]
+    found = []
+    for layer in sorted(folder.iterdir()):
+        manifest = HiddenManifest.model_validate_json((layer / "manifest.json").read_bytes())
+        start, length = sum(manifest.lengths[:position]), manifest.lengths[position]
+        tensor = safetensors.torch.load((layer / "part-0.safetensors").read_bytes())["hidden"]
+        found.append(tensor[start : start + length].numpy().tobytes())
+    return found
 
 
 def holding(root: Path, secret: bytes) -> list[str]:
