@@ -42,6 +42,10 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
             ["model.shape={layers: 9, hidden: 8, intermediate: 8, heads: 2, kv_heads: 2, vocabulary: 9, positions: 9}"],
             "at most 9 tokens",
         ),
+        (["engine.stored_boundaries=[1, 4]"], "different depths from 1 to 3"),
+        (["engine.stored_boundaries=[1, 1]"], "list each depth once"),
+        (["engine.stored_boundaries=auto", "engine.hidden_states=recompute"], "which stores none"),
+        (["engine.stored_boundaries=[1]", "engine.zero_stage=3"], "gather each layer together"),
         (["storage.uri=gs://b/run", "ledger.url='postgresql+psycopg://host/db'"], "keys.dir = null"),
         (["ledger.url=mysql://host/db"], "neither sqlite"),
     ],
@@ -63,6 +67,10 @@ def test_refused(config_file: Path, overrides: list[str], words: str) -> None:
         [*ON_GPU, "model.quantize=8bit", "model.attention=flash_attention_2"],
         ["task.kind=classification", "task.labels=[bad, good]"],
         ["ledger.url=${LEDGER_URL}"],
+        ["engine.stored_boundaries=[]"],
+        ["engine.stored_boundaries=[3, 1]"],
+        ["engine.stored_boundaries=auto", "storage.hidden_states_gib=0.5", "workers.gigaflops_per_rank=90"],
+        ["engine.zero_stage=3", "engine.stored_boundaries=all"],
     ],
 )
 def test_accepted(config_file: Path, overrides: list[str]) -> None:
