@@ -177,12 +177,12 @@ def check_workers(config: Config) -> None:
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
-    if config.model.quantize != "none" and on_cpu:
+    if config.model.quantize != "none" and config.task.kind == "classification":
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            "bitsandbytes needs a GPU and workers.gpus_per_rank is 0",
-            "set workers.gpus_per_rank to 1, or model.quantize to none",
+            "task.kind is classification, whose task head is trained whole and must not be quantised",
+            "set model.quantize to none",
         )
     if config.model.quantize != "none" and config.engine.zero_stage == 3:
         raise refusal(

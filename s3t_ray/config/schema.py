@@ -49,7 +49,8 @@ class Model(Section):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
-    """Quantised frozen base, with bitsandbytes, on GPU only. Recipe."""
+    """Bits a weight of the frozen base, kept by bitsandbytes (`pip install 's3t-ray[quantize]'`) and unpacked for
+    each product; text models only. Recipe."""
 
 
 class Task(Section):
