@@ -48,7 +48,7 @@ clean: ## remove the environment, caches and what the demo made
 	    demo-run demo-run.keys demo-model
 
 $(READY): setup.cfg pyproject.toml constraints.txt
-	@PYTHON='$(PYTHON)' GPU="$$(command -v nvidia-smi)" sh tools/setup $(VENV)
+	@PYTHON='$(PYTHON)' sh tools/setup $(VENV)
 	@touch $@
 
 $(VENV)/.demo-weights: $(READY)

@@ -1,21 +1,24 @@
 """What a run costs as one thing grows: slices, sequences, length of the records, ranks.
 
-    python benchmarks/cost_curves.py
+    python benchmarks/cost_curves.py [--only ranks]
 
 A random Llama of 12 layers, 256 wide, vocabulary 8,192; one shard, the same records throughout, CPU seconds of the
 stages (of all ranks together), hidden states included. Beside each measurement stands what the plan says of it, in
 FLOPs relative to the first point: where the two part, the engine loses or gains with size. Ranks are processes with
-ZeRO 2 over gloo. Writes benchmarks/results/cost_curves.json and .png.
+ZeRO 2 over gloo. Writes benchmarks/results/cost_curves.json and .png; `--only` measures one curve anew and keeps the
+other points of that file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ from s3t_ray.train.trainer import Trainer
 RESULTS = Path(__file__).with_name("results")
 SHAPE = SHAPES["small"]
 RECORDS, TOKENS = 12, 128  # the same records at every point but those of the third curve
-SLICES, SEQUENCES, LENGTHS, RANKS = (1, 2, 3, 4, 6), (1, 2, 3, 4), (64, 128, 256, 512), (1, 2)
+SLICES, SEQUENCES, LENGTHS, RANKS = (1, 2, 3, 4, 6), (1, 2, 3, 4), (64, 128, 256, 512), (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -143,22 +146,38 @@ def by_ranks(ranks: int, now: Course, folder: Path, like: Point) -> Point:
     )
 
 
-def measure(folder: Path) -> list[Point]:
+def measure(folder: Path, only: str | None, known: Sequence[Point]) -> list[Point]:
+    """The points of all curves, or those of `only` beside the others of `known`."""
     base = random_base(folder / "base", SHAPE, "float32", 2048)
-    points = [
-        alone("slices", slices, course(base, slices, 1, TOKENS, RECORDS), folder / f"slices{slices}")
-        for slices in SLICES
-    ]
-    points += [
-        alone("sequences", number, course(base, 4, number, TOKENS, RECORDS), folder / f"sequences{number}")
-        for number in SEQUENCES
-    ]
-    for length in LENGTHS:  # about as many tokens each time
-        now = course(base, 2, 1, length, max(2, RECORDS * TOKENS // length))
-        points.append(alone("tokens a record", length, now, folder / f"length{length}"))
-    like = next(point for point in points if point.curve == "slices" and point.value == 2)
-    points += [by_ranks(ranks, course(base, 2, 1, TOKENS, RECORDS), folder / f"ranks{ranks}", like) for ranks in RANKS]
+    values = {"slices": SLICES, "sequences": SEQUENCES, "tokens a record": LENGTHS, "ranks": RANKS}
+    points: list[Point] = []
+    for curve in values:
+        if only in (None, curve):
+            # The ranks train the very stages of the point with two slices.
+            like = next((each for each in (*points, *known) if (each.curve, each.value) == ("slices", 2)), None)
+            points += [_point(curve, value, base, folder, like) for value in values[curve]]
+        else:
+            points += [each for each in known if each.curve == curve]
     return points
+
+
+def _point(curve: str, value: int, base: Path, folder: Path, like: Point | None) -> Point:
+    place = folder / f"{curve}{value}".replace(" ", "-")
+    if curve == "ranks":
+        assert like is not None
+        return by_ranks(value, course(base, 2, 1, TOKENS, RECORDS), place, like)
+    if curve == "slices":
+        return alone(curve, value, course(base, value, 1, TOKENS, RECORDS), place)
+    if curve == "sequences":
+        return alone(curve, value, course(base, 4, value, TOKENS, RECORDS), place)
+    # About as many tokens each time.
+    return alone(curve, value, course(base, 2, 1, value, max(2, RECORDS * TOKENS // value)), place)
+
+
+def saved_points(path: Path) -> tuple[Point, ...]:
+    names = {field.name for field in fields(Point)}
+    found = json.loads(path.read_text())["points"]
+    return tuple(Point(**{name: value for name, value in each.items() if name in names}) for each in found)
 
 
 def draw(result: Result, path: Path) -> None:
@@ -189,9 +208,12 @@ def draw(result: Result, path: Path) -> None:
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("slices", "sequences", "tokens a record", "ranks"))
+    given = parser.parse_args()
+    known = saved_points(RESULTS / "cost_curves.json") if given.only else ()
     with tempfile.TemporaryDirectory() as folder:
-        points = measure(Path(folder))
+        points = measure(Path(folder), given.only, known)
     console = Console(width=130)
     table = Table(title="cost of a run", title_justify="left")
     for name in ("grows", "to", "stages", "CPU s", "wall s", "CPU µs a token", "measured / first", "plan / first"):

@@ -4,8 +4,9 @@
 
 The parts of a layer that are not one product already: its MLP with adapters, its RMSNorm (Hugging Face's, compiled,
 against the engine's hand-written one), its rotary embedding. Forward and backward on packs of two lengths, one compiled
-function for both (packs differ in length). Two processes, so that the bytes of a replay are compared as a replay makes
-them. CPU seconds, one thread. Writes benchmarks/results/engine_compile.json.
+function for both (packs differ in length). Two processes, each with an empty compiler cache of its own, so that the
+bytes of a replay are compared as a replay makes them. CPU seconds, one thread. Writes
+benchmarks/results/engine_compile.json.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -178,7 +181,14 @@ def main() -> int:
         return 0
     runs = []
     for _ in range(2):
-        done = subprocess.run([sys.executable, *sys.argv, "--one"], capture_output=True, text=True, check=False)
+        with tempfile.TemporaryDirectory() as cache:  # else the second process would only load what the first compiled
+            done = subprocess.run(
+                [sys.executable, *sys.argv, "--one"],
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
+            )
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         if not lines:
             raise SystemExit(f"a process ended with {done.returncode}:\n{done.stderr[-3000:]}")

@@ -1,23 +1,26 @@
 """Each stage against the floor: FLOPs that it cannot avoid, over the rate of matrix products in the same run.
 
     python benchmarks/engine_floor.py --base demo-model [--data FILE.json]
+    python benchmarks/engine_floor.py --redraw
 
 The floor counts the frozen matrices of the layers above the stage's boundary, forward and for the gradient of their
 inputs, on real tokens, and the vocabulary head on labelled tokens. The rate is that of one layer's own matrix products
 at the length of the packs (a square product is beside it). The adapters' products, which cannot be avoided either, are
 counted in a column of their own; attention, norms and all else count as overhead. CPU seconds of the optimizer steps,
 one thread. The stage is trained twice: its bytes must be equal. Writes benchmarks/results/engine_floor.json and .png;
-exit code 1 when a stage misses 70% or its replay differs.
+exit code 1 when a stage misses 70% or its replay differs. `--redraw` only draws the saved results again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -148,15 +151,41 @@ def draw(result: Result, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def saved(path: Path) -> Result:
+    """The results as they were written; what they work out is worked out again."""
+
+    def made(kind: type[Any], found: dict[str, Any]) -> dict[str, Any]:
+        return {field.name: found[field.name] for field in fields(kind)}
+
+    document = json.loads(path.read_text())
+    rows = [
+        Row(
+            **{
+                **made(Row, each),
+                "speed": StageSpeed(**made(StageSpeed, each["speed"])),
+                "rate": MatmulRate(**each["rate"]),
+            }
+        )
+        for each in document["rows"]
+    ]
+    return Result(**{**made(Result, document), "rows": tuple(rows)})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="base model; `s3t demo` makes one in demo-model")
+    parser.add_argument("--base", type=Path, help="base model; `s3t demo` makes one in demo-model")
+    parser.add_argument("--redraw", action="store_true", help="draw the saved results again")
     parser.add_argument("--data", type=Path, help="JSON list of instruction, input, output; default: docstrings")
     parser.add_argument("--records", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8, help="records an optimizer step")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--layers-per-group", type=int, default=10)
     given = parser.parse_args()
+    if given.redraw:
+        draw(saved(RESULTS / "engine_floor.json"), RESULTS / "engine_floor.png")
+        return 0
+    if given.base is None:
+        parser.error("name the base model: --base")
     shape = model_shape(given.base)
     slices = shape.layers // given.layers_per_group
     course = Course(

@@ -8,7 +8,7 @@ no checkpointing). Same base, records, prompts, optimizer, order of slices and h
 each. Seconds are those of whole processes, imports and loading included, on the wall and on the CPU: the second say
 more where the machine is shared; "training" leaves imports and loading out. `--work` keeps what was measured, so that
 an interrupted benchmark goes on.
-Writes benchmarks/results/whole_run.json and whole_run.png.
+Writes benchmarks/results/whole_run.json and whole_run.png, or other files of `--name`.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class Result:
     slices: int
     sequences: int
     records_a_slice: int
+    layers_per_group: int
     stages: int
     tokens_a_record: float
     labelled_share: float
@@ -207,7 +208,7 @@ def draw(result: Result, path: Path) -> None:
     right.set_title("ours without one technique", fontsize=10)
     figure.suptitle(
         f"{result.shards} shards x {result.slices} slices x {result.sequences} sequences, "
-        f"{result.records_a_slice} records a slice, SmolLM2-135M, one thread",
+        f"{result.layers_per_group} layers a group, {result.records_a_slice} records a slice, SmolLM2-135M, one thread",
         fontsize=10,
     )
     figure.tight_layout()
@@ -229,6 +230,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4, help="records an optimizer step")
     parser.add_argument("--layers-per-group", type=int, default=10)
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--name", default="whole_run", help="of the JSON and the picture")
     return parser.parse_args()
 
 
@@ -290,6 +292,7 @@ def main() -> int:
         given.slices,
         len(orders),
         given.records,
+        given.layers_per_group,
         first.stages,
         tokens / len(examples),
         labelled / tokens,
@@ -306,8 +309,8 @@ def main() -> int:
         prefix_sharing(first),
     )
     show(result, console)
-    console.print(save(RESULTS / "whole_run.json", result).name)
-    draw(result, RESULTS / "whole_run.png")
+    console.print(save(RESULTS / f"{given.name}.json", result).name)
+    draw(result, RESULTS / f"{given.name}.png")
     return 0
 
 

@@ -136,7 +136,7 @@ def declared(section: str, option: str) -> list[Requirement]:
 
 
 def extras() -> dict[str, list[Requirement]]:
-    names = ("test", "demo", "gpu", "postgres")
+    names = ("test", "demo", "quantize", "postgres")
     return {name: declared("options.extras_require", name) for name in names}
 
 
@@ -192,8 +192,7 @@ def test_every_requirement_is_pinned_with_all_it_needs() -> None:
             missing.add(name)
         elif not requirement.specifier.contains(pinned[name], prereleases=True):
             wrong.add(f"{requirement} but {pinned[name]}")
-        if name not in {canonical(item.name) for item in extras()["gpu"]}:  # installed only beside a GPU
-            queue += needs(requirement)
+        queue += needs(requirement)
     assert (missing, wrong) == (set(), set())
 
 

@@ -37,11 +37,12 @@ def _pad_batches() -> None:
             np.pad(item.targets, (0, missing), constant_values=IGNORED).tolist(),
         )
 
-    def padded(items: Sequence[Item], states: Sequence[Any] | None, device: Any, hidden: int) -> Any:
+    def padded(items: Sequence[Item], states: Any | None, device: Any) -> Any:
         longest = max((len(item.tokens) for item in items), default=0)
-        if states is not None:
-            states = [torch.nn.functional.pad(each, (0, 0, 0, longest - len(each))) for each in states]
-        return pack_items([pad(item, longest) for item in items], states, device, hidden)
+        if states is not None and items:
+            own = states.split([len(item.tokens) for item in items])
+            states = torch.cat([torch.nn.functional.pad(each, (0, 0, 0, longest - len(each))) for each in own])
+        return pack_items([pad(item, longest) for item in items], states, device)
 
     vars(feeding)["pack_items"] = padded
 

@@ -23,7 +23,6 @@ MIGRATED = (
     "CHECK (deletion IS NOT NULL OR digest IS NOT NULL))",
     "CREATE INDEX s3t_bench_subject ON s3t_bench_rows (subject) WHERE subject IS NOT NULL",
     "CREATE INDEX s3t_bench_content ON s3t_bench_rows (content) WHERE content IS NOT NULL",
-    "CREATE INDEX s3t_bench_tombstone ON s3t_bench_rows (shard, slice, deletion) WHERE deletion IS NOT NULL",
 )
 """Shape and indexes of `s3t_records` (`ledger/migrations.py`)."""
 

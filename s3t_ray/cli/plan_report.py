@@ -72,6 +72,30 @@ class RankMemory(Report):
     total_bytes: int
 
 
+class Boundary(Report):
+    """The hidden states that enter the stages of one depth."""
+
+    depth: int
+    layer: int
+    stored: bool
+    start_layer: int
+    """At which they are read, or from which they are computed at each visit; 0: from the tokens."""
+    bytes: int
+    """Of the states, whether they are stored or not."""
+    saved_seconds: float
+    """Of one rank over a first training, by storing them; negative: lost."""
+
+
+class HiddenStates(Report):
+    """Which boundaries are stored, and for which rates that was weighed."""
+
+    gigaflops_per_rank: float
+    megabytes_per_second: float
+    chosen_by: Literal["config", "plan"]
+    boundaries: tuple[Boundary, ...]
+    """The highest first; none where states are recomputed with each pack."""
+
+
 class Storage(Report):
     adapters_bytes: int
     hidden_states_bytes: int
@@ -119,6 +143,7 @@ class PlanReport(Report):
     healing: Healing
     rank_memory: RankMemory
     storage: Storage
+    hidden_states: HiddenStates
     forecast: Forecast
     retention: tuple[Retention, ...]
 
@@ -170,6 +195,22 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
             hidden_states_bytes=storage.hidden_states,
             rows_bytes=storage.rows,
             total_bytes=storage.total,
+        ),
+        hidden_states=HiddenStates(
+            gigaflops_per_rank=overview.rates.flops_per_second / 1e9,
+            megabytes_per_second=overview.rates.bytes_per_second / 1e6,
+            chosen_by="plan" if overview.boundaries_by_plan else "config",
+            boundaries=tuple(
+                Boundary(
+                    depth=line.depth,
+                    layer=line.layer,
+                    stored=line.stored,
+                    start_layer=line.start,
+                    bytes=line.bytes,
+                    saved_seconds=line.saved_seconds,
+                )
+                for line in overview.boundaries
+            ),
         ),
         forecast=Forecast(
             closed_form_deletions=forecast.closed_form,

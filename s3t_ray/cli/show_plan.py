@@ -23,7 +23,8 @@ def plan_view(report: PlanReport, signs: Glyphs) -> RenderableType:
         f"  {words.plural(report.shards, 'shard')} of {words.plural(report.slices, 'slice')}, "
         f"budget {report.budget}, {report.order} orders",
     )
-    return Group(head, "", _facts(report, signs), "", _retention(report))
+    hidden = (_boundaries(report), "") if report.hidden_states.boundaries else ()
+    return Group(head, "", _facts(report, signs), "", *hidden, _retention(report))
 
 
 def _facts(report: PlanReport, signs: Glyphs) -> Table:
@@ -108,6 +109,36 @@ def _compute(report: PlanReport) -> str:
 
 def _layer_groups(report: PlanReport) -> str:
     return "  ".join(f"{group.depth}: {group.first_layer}-{group.last_layer}" for group in report.layer_groups)
+
+
+def _boundaries(report: PlanReport) -> RenderableType:
+    states = report.hidden_states
+    table = plain_table("hidden states entering", "layer", "choice", "bytes", "storing saves")
+    for column in (table.columns[1], table.columns[3], table.columns[4]):
+        column.justify = "right"
+    for line in states.boundaries:
+        if line.stored:
+            choice = "stored"
+        else:
+            choice = f"computed from layer {line.start_layer}" if line.start_layer else "computed from the tokens"
+        table.add_row(
+            f"depth {line.depth}",
+            str(line.layer),
+            choice,
+            words.size(line.bytes),
+            _saved(line.saved_seconds),
+            style=None if line.stored else "dim",
+        )
+    said = (
+        f"{'chosen by the plan' if states.chosen_by == 'plan' else 'as the config says'}; rank time over a first "
+        f"training, at {states.gigaflops_per_rank:,.0f} GFLOP/s and {states.megabytes_per_second:,.0f} MB/s a rank "
+        "(workers.gigaflops_per_rank, storage.megabytes_per_second)"
+    )
+    return Group(table, Text(said, style="dim"))
+
+
+def _saved(seconds: float) -> str:
+    return f"{'-' if seconds < 0 else ''}{words.duration(abs(seconds))}"
 
 
 def _retention(report: PlanReport) -> Table:

@@ -184,12 +184,12 @@ def check_workers(config: Config) -> None:
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
-    if config.model.quantize != "none" and on_cpu:
+    if config.model.quantize != "none" and config.task.kind == "classification":
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            "bitsandbytes needs a GPU and workers.gpus_per_rank is 0",
-            "set workers.gpus_per_rank to 1, or model.quantize to none",
+            "task.kind is classification, whose task head is trained whole and must not be quantised",
+            "set model.quantize to none",
         )
     if config.model.quantize != "none" and config.engine.zero_stage == 3:
         raise refusal(
@@ -219,6 +219,34 @@ def check_engine(config: Config) -> None:
             config.task.max_tokens,
             f"the model takes at most {shape.positions} tokens",
             f"set task.max_tokens to {shape.positions} or less",
+        )
+
+
+def check_boundaries(config: Config) -> None:
+    wanted = config.engine.stored_boundaries
+    if wanted == "all":
+        return
+    shown = wanted if isinstance(wanted, str) else list(wanted)
+    if config.engine.hidden_states == "recompute":
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "engine.hidden_states is recompute, which stores none",
+            "remove it, or set engine.hidden_states to store",
+        )
+    if config.engine.zero_stage == 3:
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "at engine.zero_stage 3 all ranks gather each layer together, and a rank cannot compute states by itself",
+            "set engine.stored_boundaries to all, or engine.zero_stage to 0, 1 or 2",
+        )
+    if isinstance(wanted, tuple) and (len(set(wanted)) < len(wanted) or max(wanted, default=0) > config.slices):
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            f"it is not a list of different depths from 1 to {config.slices}",
+            f"list each depth once, at most {config.slices} (slices), or write all or auto",
         )
 
 

@@ -49,7 +49,8 @@ class Model(Section):
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
-    """Quantised frozen base, with bitsandbytes, on GPU only. Recipe."""
+    """Bits a weight of the frozen base, kept by bitsandbytes (`pip install 's3t-ray[quantize]'`) and unpacked for
+    each product; text models only. Recipe."""
 
 
 class Task(Section):
@@ -175,8 +176,12 @@ class Engine(Section):
     micro_batch_tokens: PositiveInt = 2048
     """Most tokens a rank packs into one forward pass; a longer single record goes alone. Recipe."""
     hidden_states: Literal["store", "recompute"] = "store"
-    """Hidden states that enter a layer group: computed once a record and stored, or recomputed at
-    each step. Recipe: the bits differ."""
+    """Hidden states that enter a layer group: of each record alone, to be stored, or recomputed at each step
+    with the whole pack. Recipe: the bits differ."""
+    stored_boundaries: Literal["all", "auto"] | tuple[PositiveInt, ...] = "all"
+    """Which of them are stored: those of stages of these depths, all, or, with `auto`, those that pay by the plan
+    (`s3t plan` shows it). The others are computed anew from the nearest stored below, to the same bits: change it
+    at any time, nothing is trained again."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory. Recipe."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
@@ -201,6 +206,9 @@ class Workers(Section):
     accelerator: Text | None = None
     """Kind of GPU to train on, by Ray's name (A100, H100, L4, ...): for clusters of several kinds, since
     adapters repeat to the bit on one kind only. null: any."""
+    gigaflops_per_rank: Annotated[float, Field(gt=0)] | None = None
+    """Rate of a rank's matrix products, for `engine.stored_boundaries: auto`; null: an assumption, said by
+    `s3t plan`."""
     strategy: Literal["pack", "strict_pack", "spread"] = "pack"
     """Placement of a group's ranks: `pack` uses one node where it fits."""
 
@@ -238,6 +246,11 @@ class Storage(Section):
     uri: Text
     """Root of the run: a local path or s3:// or gs:// URI. Everything the run keeps is under it,
     but the ledger, where `ledger.url` names a server, and the keys."""
+    hidden_states_gib: Annotated[float, Field(ge=0)] | None = None
+    """Most GiB of stored hidden states that `engine.stored_boundaries: auto` plans for; null: no limit."""
+    megabytes_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Rate at which a rank reads and writes hidden states, for `auto`; null: an assumption, said by `s3t plan`.
+    `benchmarks/hidden_states.py` measures it."""
 
 
 class LedgerSettings(Section):
@@ -287,6 +300,7 @@ class Config(Section):
     def _possible(self) -> Config:
         checks.check_orders(self)
         checks.check_engine(self)
+        checks.check_boundaries(self)
         checks.check_workers(self)
         checks.check_places(self)
         if self.model.shape is not None:

@@ -49,7 +49,7 @@ def take_along(connection: Connection, found: Resolved, closure: Closure) -> int
 
     LedgerError: near-duplicates are asked for, and the run has no sketches.
     """
-    named = len(found.ids)
+    named = found.records
     if closure.reach is Reach.NAMED:
         return 0
     if closure.reach is Reach.DUPLICATES:
@@ -63,9 +63,8 @@ def take_along(connection: Connection, found: Resolved, closure: Closure) -> int
                 "name their ids, or take exact duplicates only; a new run can have sketches",
             )
         extra = (*alike.duplicates, *alike.near_duplicates)
-    for row in extra:
-        note(found, row)
-    return len(found.ids) - named
+    note(found, extra)
+    return found.records - named
 
 
 def _duplicates(connection: Connection, found: Resolved) -> tuple[RecordRow, ...]:

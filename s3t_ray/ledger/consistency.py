@@ -34,9 +34,16 @@ from s3t_ray.ledger.schema import (
     SKETCHES,
     SLICES,
     STAGES,
+    TOMBSTONES,
 )
 from s3t_ray.ledger.values import DeletionState, EventKind, RunRow, StageState
 
+_WITH_TOMBSTONES = RECORDS.outerjoin(
+    TOMBSTONES,
+    (TOMBSTONES.c.shard == RECORDS.c.shard)
+    & (TOMBSTONES.c.slice == RECORDS.c.slice)
+    & (TOMBSTONES.c.id_hmac == RECORDS.c.id_hmac),
+)
 _MOVED = {
     EventKind.DELETION_ACCEPTED: DeletionState.ACCEPTED,
     EventKind.DELETION_PRUNED: DeletionState.PRUNED,
@@ -71,8 +78,9 @@ def _records(connection: Connection) -> Iterator[str]:
     retained: dict[tuple[int, int], int] = defaultdict(int)
     deleted: dict[tuple[int, int, int], int] = defaultdict(int)
     count = func.count()
-    query = select(RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.deletion, count.label("records"))
-    for row in connection.execute(query.group_by(RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.deletion)):
+    tombstone = func.coalesce(RECORDS.c.deletion, TOMBSTONES.c.deletion).label("deletion")
+    query = select(RECORDS.c.shard, RECORDS.c.slice, tombstone, count.label("records")).select_from(_WITH_TOMBSTONES)
+    for row in connection.execute(query.group_by(RECORDS.c.shard, RECORDS.c.slice, tombstone)):
         if row.deletion is None:
             retained[row.shard, row.slice] = row.records
         else:
@@ -92,6 +100,11 @@ def _records(connection: Connection) -> Iterator[str]:
         if found != row.records:
             name = names[row.deletion].request_id if row.deletion in names else f"number {row.deletion}"
             yield f"deletion {name} took {row.records} records from {_place(row)}, and {found} tombstones are left"
+    there = connection.scalar(select(func.count()).select_from(TOMBSTONES))
+    unpurged = select(func.count()).select_from(_WITH_TOMBSTONES).where(TOMBSTONES.c.deletion.is_not(None))
+    fitting = connection.scalar(unpurged.where(RECORDS.c.deletion.is_(None)))
+    if fitting != there:
+        yield f"{there} tombstones are left, and {fitting} of them are of records that the ledger has, unpurged"
     if deleted:
         yield f"{sum(deleted.values())} tombstones are of no deletion that the ledger has"
     for sequence, row in names.items():
@@ -124,9 +137,12 @@ def _erased(connection: Connection) -> Iterator[str]:
     left: dict[int, int] = defaultdict(int)
     kept = RECORDS.c.digest.is_not(None) | RECORDS.c.content_hmac.is_not(None)
     sketched = select(SKETCHES.c.id_hmac).where(SKETCHES.c.id_hmac == RECORDS.c.id_hmac).exists()
-    count = select(RECORDS.c.deletion, func.count().label("records")).where(RECORDS.c.deletion.is_not(None))
-    for row in connection.execute(count.where(kept | sketched).group_by(RECORDS.c.deletion)):
-        left[row.deletion] = row.records
+    count = func.count().label("records")
+    buried = select(RECORDS.c.deletion, count).where(RECORDS.c.deletion.is_not(None), kept | sketched)
+    for row in connection.execute(buried.group_by(RECORDS.c.deletion)):
+        left[row.deletion] += row.records
+    for row in connection.execute(select(TOMBSTONES.c.deletion, count).group_by(TOMBSTONES.c.deletion)):
+        left[row.deletion] += row.records
     for sequence, row in purged.items():
         if left[sequence]:
             yield (

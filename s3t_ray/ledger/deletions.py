@@ -7,16 +7,18 @@ never with the run: a slice's digest is updated by taking the deleted records ou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import UnknownRecords
 from s3t_ray.ledger import closure as likeness
-from s3t_ray.ledger import progress, stages
+from s3t_ray.ledger import progress, stages, tombstones
 from s3t_ray.ledger.lthash import LtHash16
+from s3t_ray.ledger.pieces import BATCH
 from s3t_ray.ledger.records import require_run
-from s3t_ray.ledger.resolve import Request, Resolved, mark_deleted, resolve, take
+from s3t_ray.ledger.resolve import Place, Request, Resolved, resolve
 from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, Closure, DeletionState, EventKind, Preview, Receipt
@@ -34,7 +36,7 @@ def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[byt
     near = alike.near_duplicates
     return Preview(
         found.hits,
-        len(found.ids),
+        found.records,
         found.already_deleted,
         found.unknown_ids,
         found.unknown_subjects,
@@ -58,16 +60,15 @@ def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], clo
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0)
     sequence = tx.next_sequence()
     tx.connection.execute(_BEGIN, {"sequence": sequence, "request_id": request_id, "digest": digest, "now": tx.now})
-    found, marked = take(tx.connection, request, sequence)
+    found = resolve(tx.connection, request)
     _require_known(tx.connection, found)
     taken_along = likeness.take_along(tx.connection, found, closure)
-    mark_deleted(tx.connection, found.ids[marked:], sequence)
     receipt = _write(tx, found, sequence, request_id)
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along)
 
 
 def _require_known(connection: Connection, found: Resolved) -> None:
-    if not found.ids and not found.already_deleted:
+    if not found.retained and not found.already_deleted:
         require_run(connection)
         raise UnknownRecords(
             f"the run holds none of the {found.unknown} records and subjects named",
@@ -76,14 +77,15 @@ def _require_known(connection: Connection, found: Resolved) -> None:
 
 
 def _write(tx: Transaction, found: Resolved, sequence: int, request_id: str) -> Receipt:
-    """All that follows from the tombstones, which are set."""
-    counts = {"records": len(found.ids), "already_deleted": found.already_deleted, "unknown": found.unknown}
+    """The tombstones, and all that follows from them."""
+    counts = {"records": found.records, "already_deleted": found.already_deleted, "unknown": found.unknown}
     tx.connection.execute(_COUNT, {"of": sequence, **counts})
     if found.earlier:
         tx.connection.execute(
             insert(LINKS), [{"deletion": sequence, "earlier": earlier} for earlier in sorted(found.earlier)]
         )
-    _leave_slices(tx.connection, found, sequence)
+    if found.retained:
+        _take_out(tx.connection, found, sequence)
     stale = stages.dependents(tx.connection, found.places)
     stages.turn_stale(tx, stale, sequence)
     if stale:
@@ -102,26 +104,46 @@ def _write(tx: Transaction, found: Resolved, sequence: int, request_id: str) -> 
         [(shard, {"request": request_id, "hits": places}) for shard, places in told.items()],
     )
     stopped = tuple(row.id for row in stale)
-    return Receipt(request_id, tx.now, len(found.ids), found.already_deleted, found.unknown, hits, stopped)
+    return Receipt(request_id, tx.now, found.records, found.already_deleted, found.unknown, hits, stopped)
 
 
-def _leave_slices(connection: Connection, found: Resolved, sequence: int) -> None:
-    """Take the records out of the digests of their slices, and keep what each digest was."""
+def _take_out(connection: Connection, found: Resolved, sequence: int) -> None:
+    """Put the tombstones on the records, and take them out of the digests of their slices."""
+    if found.records <= BATCH:
+        tombstones.add(connection, found.retained, sequence)
+        sums = _sums(found)
+    else:
+        # The database lets go of the interpreter while it works, and so does the sum.
+        with ThreadPoolExecutor(1) as beside:
+            summing = beside.submit(_sums, found)
+            tombstones.add(connection, found.retained, sequence)
+            sums = summing.result()
+    _leave_slices(connection, sums, sequence)
+
+
+def _sums(found: Resolved) -> dict[Place, LtHash16]:
+    sums = {}
+    for place, members in found.retained.items():
+        sums[place] = LtHash16()
+        sums[place].add(members.digests)
+    return sums
+
+
+def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequence: int) -> None:
+    """Take these records out of the digests of their slices, and keep what each digest was."""
     shards: dict[int, list[int]] = {}
-    for shard, index in sorted(found.digests):
+    for shard, index in sorted(sums):
         shards.setdefault(shard, []).append(index)
     for shard, indices in shards.items():
         changed, hits = [], []
         for row in connection.execute(_SLICES, {"of_shard": shard, "of_slices": indices}).all():
-            digests = found.digests[shard, row.slice]
+            leaving = sums[shard, row.slice]
             lthash = LtHash16(row.lthash, row.records)
-            if (summed := found.sums.get((shard, row.slice))) is not None:
-                lthash.remove_sum(summed)
-            lthash.remove(digests[summed.members :] if summed is not None else digests)
+            lthash.remove_sum(leaving)
             after = lthash.digest()
             place = {"of_shard": shard, "of_slice": row.slice}
             changed.append({**place, "records": lthash.members, "lthash": lthash.state, "digest": after})
-            hit = {"deletion": sequence, "shard": shard, "slice": row.slice, "records": len(digests)}
+            hit = {"deletion": sequence, "shard": shard, "slice": row.slice, "records": leaving.members}
             hits.append({**hit, "digest_before": row.digest, "digest_after": after})
         connection.execute(_SLICE_LEFT, changed)
         connection.execute(_ADD_HITS, hits)

@@ -196,7 +196,27 @@ _PROGRESS = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES, _LIKENESS, _PROGRESS)
+# A deletion only appends: to mark its records where they lie rewrites pages all over the largest table there is.
+# From now on `s3t_records.deletion` is set by the purge, which has to touch those rows anyway.
+_TOMBSTONES = (
+    """
+    CREATE TABLE s3t_tombstones (
+        shard {integer} NOT NULL,
+        slice {integer} NOT NULL,
+        id_hmac {bytes} NOT NULL CHECK (length(id_hmac) = 32),
+        deletion {integer} NOT NULL REFERENCES s3t_deletions (sequence),
+        PRIMARY KEY (shard, slice, id_hmac)
+    ){strict_by_key}
+    """,
+    """
+    INSERT INTO s3t_tombstones (shard, slice, id_hmac, deletion)
+    SELECT shard, slice, id_hmac, deletion FROM s3t_records WHERE deletion IS NOT NULL AND digest IS NOT NULL
+    """,
+    "UPDATE s3t_records SET deletion = NULL WHERE deletion IS NOT NULL AND digest IS NOT NULL",
+    "DROP INDEX s3t_records_tombstone",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES, _LIKENESS, _PROGRESS, _TOMBSTONES)
 LATEST = len(MIGRATIONS)
 
 _TYPES = {

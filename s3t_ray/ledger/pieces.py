@@ -14,11 +14,6 @@ from sqlalchemy import Column, Connection
 BATCH = 5000  # names a statement: far below the limits on bound values (SQLite 32,766, PostgreSQL 65,535)
 
 
-def in_one_piece(names: Sequence[Any]) -> bool:
-    """Whether `pieces` has no more than one piece of these."""
-    return len(names) <= BATCH
-
-
 def pieces(connection: Connection, column: Column[Any], names: Sequence[Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """("column is one of ...", the values to bind), for a piece of `names` at a time."""
     for start in range(0, len(names), BATCH):

@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, Select, bindparam, select, update
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import sketches, stages
-from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, RECORDS, SLICES
+from s3t_ray.ledger import stages, tombstones
+from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import (
     DeletionRow,
@@ -114,8 +114,8 @@ def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState
 def _purge(connection: Connection, row: Row[Any]) -> None:
     """Refuse if known bytes are left; then erase what the ledger itself derived from the contents.
 
-    The HMACs of id and subject stay, so that a repeat is known as one. The database overwrites what
-    is erased here in its own time (SQLite's log at a checkpoint, PostgreSQL's rows at a vacuum).
+    The database overwrites what is erased here in its own time (SQLite's log at a checkpoint,
+    PostgreSQL's rows at a vacuum).
     """
     hits = connection.execute(
         select(HITS.c.shard, HITS.c.slice, SLICES.c.file, SLICES.c.file_deletion)
@@ -138,10 +138,7 @@ def _purge(connection: Connection, row: Row[Any]) -> None:
             "erase their bytes and mark them purged",
         )
     for hit in hits:
-        # By place, so that the index of tombstones finds them.
-        at = (RECORDS.c.shard == hit.shard, RECORDS.c.slice == hit.slice, RECORDS.c.deletion == row.sequence)
-        sketches.remove(connection, connection.scalars(select(RECORDS.c.id_hmac).where(*at)).all())
-        connection.execute(update(RECORDS).where(*at).values(digest=None, content_hmac=None))
+        tombstones.bury(connection, (hit.shard, hit.slice), row.sequence)
 
 
 def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import sketches
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
-from s3t_ray.ledger.pieces import BATCH, pieces
+from s3t_ray.ledger.pieces import BATCH
+from s3t_ray.ledger.resolve import rows_of
 from s3t_ray.ledger.schema import RECORDS, RUN, SLICES
 from s3t_ray.ledger.slices import read_slices
 from s3t_ray.ledger.transaction import Transaction
@@ -71,12 +72,8 @@ def check_key(connection: Connection, key_check: str) -> None:
 def read_states(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, RecordState]:
     """See `Ledger.record_states`."""
     found: dict[bytes, RecordState] = {}
-    for wanted, values in pieces(connection, RECORDS.c.id_hmac, ids):
-        rows = connection.exec_driver_sql(
-            f"SELECT id_hmac, digest, shard, slice, deletion FROM s3t_records WHERE {wanted}", values
-        )
-        for name, digest, shard, index, deletion in rows:
-            found[name] = RecordState(digest, shard, index, deletion is not None)
+    for row in rows_of(connection, RECORDS.c.id_hmac, ids):
+        found[row.identity] = RecordState(row.digest, row.shard, row.slice, row.deletion is not None)
     return found
 
 

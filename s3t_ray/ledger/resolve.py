@@ -7,28 +7,28 @@ digest is what makes the same request the same.
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection
 
 from s3t_ray.errors import DataError, LedgerError
-from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
-from s3t_ray.ledger.pieces import in_one_piece, pieces
+from s3t_ray.ledger.lthash import MEMBER_BYTES
+from s3t_ray.ledger.pieces import BATCH
 from s3t_ray.ledger.schema import RECORDS
 from s3t_ray.ledger.values import NAMED_ALONE, Closure, Hit, Reach
 
 _DOMAIN = b"s3t/request/1"
+
+_Row = tuple[bytes, bytes | None, bytes | None, bytes, int, int, int | None]
 
 Place = tuple[int, int]
 """(shard, slice)"""
 
 
 class RecordRow(NamedTuple):
-    """One row of `s3t_records`."""
+    """One row of `s3t_records`, with its tombstone if it has one."""
 
     identity: bytes
     subject: bytes | None
@@ -36,7 +36,7 @@ class RecordRow(NamedTuple):
     digest: bytes  # nobody asks for it where it is erased
     shard: int
     slice: int
-    deletion: int | None
+    deletion: int | None  # null: retained
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,19 @@ class Request:
         return hasher.hexdigest()
 
 
+@dataclass(slots=True)
+class Members:
+    """Records of one place, in two lists of one order: a row each would keep the garbage collector busy."""
+
+    ids: list[bytes] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list)
+
+
 @dataclass
 class Resolved:
     """What a request means in this run, now."""
 
-    ids: list[bytes] = field(default_factory=list)  # of retained records: what would be deleted
-    digests: dict[Place, list[bytes]] = field(default_factory=dict)  # of the same, by place
-    sums: dict[Place, LtHash16] = field(default_factory=dict)  # of the first `members` of those, as far as known
+    retained: dict[Place, Members] = field(default_factory=dict)  # what would be deleted, by place
     already_deleted: int = 0
     earlier: set[int] = field(default_factory=set)  # deletions that removed those
     unknown_ids: tuple[bytes, ...] = ()
@@ -88,8 +94,18 @@ class Resolved:
     named: dict[bytes, bytes | None] = field(default_factory=dict)  # id HMAC -> content HMAC, of all records found
 
     @property
+    def records(self) -> int:
+        """Retained records."""
+        return sum(len(members.ids) for members in self.retained.values())
+
+    @property
+    def ids(self) -> Iterator[bytes]:
+        """Of the retained records."""
+        return (name for members in self.retained.values() for name in members.ids)
+
+    @property
     def places(self) -> frozenset[Place]:
-        return frozenset(self.digests)
+        return frozenset(self.retained)
 
     @property
     def unknown(self) -> int:
@@ -97,28 +113,22 @@ class Resolved:
 
     @property
     def hits(self) -> tuple[Hit, ...]:
-        return tuple(Hit(*place, len(self.digests[place])) for place in sorted(self.digests))
+        return tuple(Hit(*place, len(self.retained[place].ids)) for place in sorted(self.retained))
 
 
 def resolve(connection: Connection, request: Request) -> Resolved:
     """Look up every name of the request."""
     found = Resolved()
-    for row in rows_of(connection, RECORDS.c.id_hmac, request.ids):
-        note(found, row)
-    _add_subjects(connection, found, request)
-    return found
-
-
-def _add_subjects(connection: Connection, found: Resolved, request: Request) -> None:
-    """Count in the records of the request's subjects, once its ids are; then it is known what is unknown."""
+    for rows in _fetch(connection, RECORDS.c.id_hmac, request.ids):
+        note(found, rows)
     found.unknown_ids = _not_found(found, request.ids)
     ids = frozenset(found.named) if request.subjects else frozenset()
     subjects: set[bytes | None] = set()
-    for row in rows_of(connection, RECORDS.c.subject_hmac, request.subjects):
-        subjects.add(row.subject)
-        if row.identity not in ids:
-            note(found, row)
+    for rows in _fetch(connection, RECORDS.c.subject_hmac, request.subjects):
+        subjects.update(row[1] for row in rows)
+        note(found, [row for row in rows if row[0] not in ids])
     found.unknown_subjects = tuple(name for name in request.subjects if name not in subjects)
+    return found
 
 
 def _not_found(found: Resolved, ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -128,77 +138,40 @@ def _not_found(found: Resolved, ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return tuple(name for name in ids if name not in found.named)
 
 
-def take(connection: Connection, request: Request, deletion: int) -> tuple[Resolved, int]:
-    """`resolve`, with the tombstone of this deletion on the retained records that are named by their id.
-
-    Also how many of `Resolved.ids` have it: the others are named by their subject (`mark_deleted`). One
-    statement finds and marks them, since most of a large deletion's time goes into looking up its records.
-    """
-    found = Resolved()
-    if in_one_piece(request.ids):
-        for _ in _mark_named(connection, found, request.ids, deletion):
-            pass
-    else:
-        # The database lets go of the interpreter while it works: the sums of one piece, beside the next piece.
-        with ThreadPoolExecutor(1) as beside:
-            sums = [
-                beside.submit(_add_up, found.sums, taken)
-                for taken in _mark_named(connection, found, request.ids, deletion)
-            ]
-        for each in sums:
-            each.result()
-    marked = len(found.ids)
-    for record in rows_of(connection, RECORDS.c.id_hmac, _not_found(found, request.ids)):
-        note(found, record)
-    _add_subjects(connection, found, request)
-    return found, marked
-
-
-def _mark_named(
-    connection: Connection, found: Resolved, ids: Sequence[bytes], deletion: int
-) -> Iterator[Mapping[Place, list[bytes]]]:
-    """Mark and count in the retained records of these ids, a piece at a time; the digests of each piece."""
-    for wanted, values in pieces(connection, RECORDS.c.id_hmac, ids):
-        statement = (
-            f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {wanted} AND deletion IS NULL "
-            "RETURNING id_hmac, content_hmac, digest, shard, slice"
-        )
-        rows = connection.exec_driver_sql(statement, values).cursor.fetchall()  # plain tuples: nothing wraps them
-        found.named.update((row[0], row[1]) for row in rows)
-        found.ids += [row[0] for row in rows]
-        taken: dict[Place, list[bytes]] = defaultdict(list)
-        for _, _, digest, shard, index in rows:
-            taken[shard, index].append(digest)
-        for place, digests in taken.items():
-            found.digests.setdefault(place, []).extend(digests)
-        yield taken
-
-
-def _add_up(sums: dict[Place, LtHash16], taken: Mapping[Place, list[bytes]]) -> None:
-    for place, digests in taken.items():
-        sums.setdefault(place, LtHash16()).add(digests)
-
-
 def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[RecordRow]:
     """The records whose `column` is one of these."""
-    for wanted, values in pieces(connection, column, names):
-        rows = connection.exec_driver_sql(
-            "SELECT id_hmac, subject_hmac, content_hmac, digest, shard, slice, deletion FROM s3t_records "
-            f"WHERE {wanted}",
-            values,
-        )
+    for rows in _fetch(connection, column, names):
         yield from map(RecordRow._make, rows)
 
 
-def note(found: Resolved, row: RecordRow) -> None:
-    """Count a record in."""
-    found.named[row.identity] = row.content
-    if row.deletion is None:
-        found.ids.append(row.identity)
-        found.digests.setdefault((row.shard, row.slice), []).append(row.digest)
-    else:
-        found.already_deleted += 1
-        found.earlier.add(row.deletion)
+def _fetch(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[Sequence[_Row]]:
+    """The same as plain tuples, a piece at a time: nothing wraps them."""
+    for start in range(0, len(names), BATCH):
+        piece = tuple(names[start : start + BATCH])
+        if connection.dialect.name == "postgresql":
+            statement = _ROWS.format(wanted="unnest(%s) AS wanted (name)", column=column.name, name="name")
+            yield connection.exec_driver_sql(statement, (list(piece),)).cursor.fetchall()
+        else:
+            # Read as a table, not as "IN (...)", for which SQLite makes an index first.
+            table = f"(VALUES {','.join(['(?)'] * len(piece))}) AS wanted"
+            statement = _ROWS.format(wanted=table, column=column.name, name="column1")
+            yield connection.exec_driver_sql(statement, piece).cursor.fetchall()
+
+
+def note(found: Resolved, rows: Iterable[_Row]) -> None:
+    """Count these records in."""
+    named, retained = found.named, found.retained
+    for identity, _, content, digest, shard, index, deletion in rows:
+        named[identity] = content
+        if deletion is None:
+            members = retained.get((shard, index))
+            if members is None:
+                members = retained[shard, index] = Members()
+            members.ids.append(identity)
+            members.digests.append(digest)
+        else:
+            found.already_deleted += 1
+            found.earlier.add(deletion)
 
 
 def deleted(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes]) -> frozenset[bytes]:
@@ -210,7 +183,9 @@ def deleted(connection: Connection, ids: Sequence[bytes], subjects: Sequence[byt
     return frozenset(name for name in (*of_ids, *of_subjects) if name is not None)
 
 
-def mark_deleted(connection: Connection, ids: Sequence[bytes], deletion: int) -> None:
-    """Put the tombstone of this deletion on these records."""
-    for names, values in pieces(connection, RECORDS.c.id_hmac, ids):
-        connection.exec_driver_sql(f"UPDATE s3t_records SET deletion = {int(deletion)} WHERE {names}", values)
+_ROWS = (
+    "SELECT r.id_hmac, r.subject_hmac, r.content_hmac, r.digest, r.shard, r.slice, coalesce(r.deletion, t.deletion) "
+    "FROM {wanted} CROSS JOIN s3t_records r "
+    "LEFT JOIN s3t_tombstones t ON t.shard = r.shard AND t.slice = r.slice AND t.id_hmac = r.id_hmac "
+    "WHERE r.{column} = wanted.{name}"
+)

@@ -59,7 +59,16 @@ RECORDS = Table(
     Column("digest", LargeBinary),
     Column("shard", BigInteger),
     Column("slice", BigInteger),
-    Column("deletion", BigInteger),  # the tombstone: number of the deletion; null: retained
+    Column("deletion", BigInteger),  # that was purged; null: retained, or it has a tombstone
+)
+
+TOMBSTONES = Table(
+    "s3t_tombstones",  # records deleted, and not purged yet
+    METADATA,
+    Column("shard", BigInteger, primary_key=True),
+    Column("slice", BigInteger, primary_key=True),
+    Column("id_hmac", LargeBinary, primary_key=True),
+    Column("deletion", BigInteger),
 )
 
 SKETCHING = Table(

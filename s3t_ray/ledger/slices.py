@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, select, update
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger.schema import HITS, RECORDS, SLICES
+from s3t_ray.ledger.schema import HITS, SLICES
+from s3t_ray.ledger.tombstones import digests
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import EventKind, SliceState
 
@@ -31,10 +32,7 @@ def read_slices(connection: Connection, shard: int | None) -> tuple[SliceState, 
 def tombstones(connection: Connection, shard: int, slice_index: int) -> frozenset[bytes]:
     """See `Ledger.tombstones`."""
     row = _slice(connection, shard, slice_index)
-    query = select(RECORDS.c.digest).where(
-        RECORDS.c.shard == shard, RECORDS.c.slice == slice_index, RECORDS.c.deletion > row.file_deletion
-    )
-    return frozenset(connection.scalars(query))
+    return digests(connection, (shard, slice_index), row.file_deletion)
 
 
 def set_file(tx: Transaction, shard: int, slice_index: int, file: str, sha256: str, file_digest: str) -> None:

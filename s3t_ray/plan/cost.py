@@ -14,13 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.plan.work import ADAPTER_BYTES_PER_PARAMETER, Work, count_stages
+from s3t_ray.plan.boundaries import fill_layer_tokens, stored_state_tokens
+from s3t_ray.plan.work import (
+    ADAPTER_BYTES_PER_PARAMETER,
+    Orders,
+    Work,
+    attention_flops_per_token,
+    count_stages,
+    forward_flops_per_token,
+)
 
 ROW_BYTES_PER_TOKEN = 2.8
 """Parquet (snappy) bytes a token of canonical JSON with id and 32-byte digest, measured on 999
 Alpaca records of 182 tokens (zstd: 2.0, uncompressed: 4.8)."""
-
-Orders = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class PlanCost:
     training: TrainingCost  # every different stage once
     unshared: TrainingCost  # if no sequence shared a prefix with another
     recomputed: TrainingCost  # the same stages as `training`, all layers run at every step
-    hidden_fill_flops: float  # once a run: the hidden states to store; 0 when they are recomputed
+    hidden_fill_flops: float  # once a run: the hidden states to store; 0 when none is
     one_pass_flops: float  # one model, not unlearnable: all groups at once on all data, for comparison
 
     @property
@@ -88,26 +94,26 @@ def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
     """Cost of a stage of this depth; it trains on `depth` slices.
 
     With N weights a layer, g layers a group and d the depth, a token costs
-    - forward 2N x (d g layers from stored hidden states, else all layers),
+    - forward 2N x (the layers above the stored boundary that it starts from: d g from its own, all from none),
     - backward 2N x d g; checkpointing runs these d g layers forward once more,
     - attention besides, forward 4 D (T + 1) / 2 a layer (two products over (T + 1) / 2 keys on
       average, D = heads x head size), backward twice that,
     - adapters 4P x d g layers, and 2P x g for the weight gradients of the group in training,
     - the head 4 a weight and labelled token (6 where it is trained).
-    `stored` overrides what the config says about hidden states.
+    `stored` True: as if its own boundary were stored; False: as if none were.
     """
     shape, group = work.shape, depth * work.layers_per_group
     tokens = work.epochs * depth * work.slice_tokens
     labelled = tokens * work.labelled_share
-    from_store = work.stored_hidden_states if stored is None else stored
-    forward_layer = _forward_flops_per_token(work)
-    attention_layer = _attention_flops_per_token(work)
+    start = work.start_layer(depth) if stored is None else work.boundary(depth) if stored else 0
+    forward_layer = forward_flops_per_token(work)
+    attention_layer = attention_flops_per_token(work)
     head_rate = 6 if work.trained_head_parameters else 4
     return StageCost(
         depth=depth,
         tokens=tokens,
         labelled_tokens=labelled,
-        forward_flops=tokens * forward_layer * (group if from_store else shape.layers),
+        forward_flops=tokens * forward_layer * (shape.layers - start),
         backward_flops=tokens * group * (2 * shape.layer_parameters + 2 * attention_layer),
         recompute_flops=tokens * forward_layer * group if work.gradient_checkpointing else 0.0,
         adapter_flops=tokens * work.lora_parameters_per_layer * (4 * group + 2 * work.layers_per_group),
@@ -129,8 +135,6 @@ def plan_cost(work: Work, orders_by_shard: Sequence[Orders]) -> PlanCost:
     """Cost of training every wanted stage from nothing."""
     stages = count_stages(orders_by_shard)
     sequences = sum(len(orders) for orders in orders_by_shard)
-    below_top = max(work.boundary(1), 0)  # the highest boundary: one pass up to it passes all the others
-    fill = work.training_tokens * below_top * _forward_flops_per_token(work) if work.stored_hidden_states else 0.0
     whole = stage_cost(work, work.slices, stored=False)  # of one shard
     other_groups = (work.slices - 1) * work.layers_per_group
     weight_gradients = whole.tokens * work.lora_parameters_per_layer * 2 * other_groups
@@ -138,7 +142,7 @@ def plan_cost(work: Work, orders_by_shard: Sequence[Orders]) -> PlanCost:
         training=training_cost(work, stages),
         unshared=training_cost(work, dict.fromkeys(range(1, work.slices + 1), sequences)),
         recomputed=training_cost(work, stages, stored=False),
-        hidden_fill_flops=fill,
+        hidden_fill_flops=fill_layer_tokens(work, orders_by_shard) * forward_flops_per_token(work),
         one_pass_flops=work.shards * (whole.flops + weight_gradients),
     )
 
@@ -158,24 +162,13 @@ def healing_cost(work: Work, orders_by_shard: Sequence[Orders]) -> TrainingCost:
 def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes:
     """Bytes of adapters, stored hidden states and retained rows of a fully trained run.
 
-    A hidden state is kept for each token and each boundary that lies above layer 0; one store
-    serves all sequences, epochs and shards (13B in bfloat16: 10,240 bytes a token and boundary).
+    A hidden state is kept for each token and each stored boundary that some stage enters with it; one
+    store serves all sequences and epochs (13B in bfloat16: 10,240 bytes a token and boundary).
     """
     stages = count_stages(orders_by_shard).total()
-    boundaries = sum(work.boundary(depth) > 0 for depth in range(1, work.slices + 1))
-    state_bytes = work.shape.hidden * work.activation_bytes * boundaries if work.stored_hidden_states else 0
+    states = stored_state_tokens(work, orders_by_shard)
     return StorageBytes(
         adapters=stages * work.adapter_parameters() * ADAPTER_BYTES_PER_PARAMETER,
-        hidden_states=round(work.training_tokens * state_bytes),
+        hidden_states=round(states * work.shape.hidden * work.activation_bytes),
         rows=round(work.training_tokens * ROW_BYTES_PER_TOKEN),
     )
-
-
-def _forward_flops_per_token(work: Work) -> float:
-    """Of one frozen layer."""
-    return 2 * work.shape.layer_parameters + _attention_flops_per_token(work)
-
-
-def _attention_flops_per_token(work: Work) -> float:
-    """Forward, one layer: scores and values over the mean (T + 1) / 2 earlier tokens of the record."""
-    return 4 * work.shape.heads * work.shape.head_dim * (work.record_tokens + 1) / 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from s3t_ray.config.schema import Config, ModelShape
-from s3t_ray.plan.work import Work
+from s3t_ray.plan.work import Work, linear_sizes
 
 LOGITS_BLOCK_NUMBERS = 1 << 24
 """Logits stand in blocks of at most so many numbers, never tokens x vocabulary at once."""
@@ -84,14 +84,16 @@ def base_bytes(shape: ModelShape, setting: EngineSetting) -> int:
     """The frozen base on one rank.
 
     Quantisation covers the linear modules of the layers (8 bit: 1 byte; 4 bit: half a byte and one
-    float32 scale per 64 weights), not embeddings and head, and such a base is not split. ZeRO 3
+    float32 scale per 64 weights), not embeddings and head; one matrix at a time is unpacked, and such a
+    base is not split. ZeRO 3
     keeps 1 / ranks of the weights, and whole the two layers at work and the vocabulary matrix.
     """
     layers = shape.layers * shape.layer_parameters
     vocabulary = shape.parameters - layers
     if setting.quantize != "none":
         rate = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}[setting.quantize]
-        return round(layers * rate) + vocabulary * setting.precision_bytes
+        unpacked = max(inputs * outputs for inputs, outputs in linear_sizes(shape).values())
+        return round(layers * rate) + (vocabulary + unpacked) * setting.precision_bytes
     if setting.zero_stage < 3 or setting.ranks == 1:
         return (layers + vocabulary) * setting.precision_bytes
     whole = 2 * shape.layer_parameters + shape.head_parameters
@@ -135,7 +137,7 @@ def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> 
     With D hidden size, I intermediate size, K width of the keys, R sum of the adapted modules' ranks,
     H heads: float32 28 D + 16 I + 8 K + 4 R trained, 16 D + 12 I + 8 K passed; bfloat16 (autocast)
     18 D + 8 I + 4 K + 2 R and 12 D + 6 I + 4 K, and 2 D + 4 K more where the adapter is computed
-    apart from its linear layer (a quantised base, ZeRO 3); always 4 H + 8 for what attention and norms
+    apart from its linear layer (ZeRO 3); always 4 H + 8 for what attention and norms
     keep a token. Eager attention keeps its scores besides, heads x tokens of a row, twice; the other
     kernels keep none.
     """
@@ -145,7 +147,7 @@ def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> 
         hidden_rate, inner_rate, rank_rate = (28 if unit == 4 else 18), 4 * unit, unit
     else:
         hidden_rate, inner_rate, rank_rate = (16 if unit == 4 else 12), 3 * unit, 0
-    apart = unit == 2 and (setting.quantize != "none" or setting.zero_stage == 3)
+    apart = unit == 2 and setting.zero_stage == 3
     scores = 2 * unit * shape.heads * setting.micro_batch_tokens if setting.eager_attention else 0
     return (
         hidden_rate * shape.hidden

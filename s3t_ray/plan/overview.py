@@ -8,9 +8,10 @@ runs in about a second for any config, since only a sample of shards is simulate
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s3t_ray.config.schema import Config, ModelShape
+from s3t_ray.plan.boundaries import Boundary, Rates, boundaries, choose_depths, rates
 from s3t_ray.plan.cost import (
     PlanCost,
     StorageBytes,
@@ -83,6 +84,9 @@ class PlanOverview:
     layer_groups: tuple[LayerGroup, ...]
     sequences: int  # over all shards
     cost: PlanCost
+    rates: Rates  # of a rank: given, or assumed
+    boundaries: tuple[Boundary, ...]  # the highest first; none where states are recomputed with each pack
+    boundaries_by_plan: bool  # engine.stored_boundaries: auto
     healing: TrainingCost  # mean of one deletion, healed eagerly
     storage: StorageBytes
     rank_memory: RankMemory
@@ -111,6 +115,8 @@ def plan_overview(
     work = describe_work(config, records, tokens_per_record, labelled_share, shape)
     same = alike_in_all_shards(config)
     by_shard = [orders(config, 0)] * config.shards if same else [orders(config, s) for s in range(config.shards)]
+    work = replace(work, stored_depths=choose_depths(config, work, by_shard))
+    speed = rates(config)
     return PlanOverview(
         name=config.name,
         shards=config.shards,
@@ -127,6 +133,9 @@ def plan_overview(
         ),
         sequences=sum(len(each) for each in by_shard),
         cost=plan_cost(work, by_shard),
+        rates=speed,
+        boundaries=boundaries(work, by_shard, speed) if config.engine.hidden_states == "store" else (),
+        boundaries_by_plan=config.engine.stored_boundaries == "auto",
         healing=healing_cost(work, by_shard),
         storage=storage_bytes(work, by_shard),
         rank_memory=rank_memory(work, engine_setting(config)),

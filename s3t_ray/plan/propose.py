@@ -110,7 +110,7 @@ def _any_work(shape: ModelShape, lora_rank: int) -> Work:
         head_parameters=shape.head_parameters,
         trained_head_parameters=0,
         activation_bytes=2,
-        stored_hidden_states=True,
+        stored_depths=(),
         gradient_checkpointing=False,
         epochs=1,
         slice_records=1.0,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from s3t_ray.config.schema import Config, Lora, ModelShape
 from s3t_ray.errors import ConfigError
 
+Orders = Sequence[Sequence[int]]
+
 ADAPTER_BYTES_PER_PARAMETER = 4
 """Adapters and task heads are trained and published in float32."""
 
@@ -30,7 +32,7 @@ class Work:
     head_parameters: int  # multiplied with each labelled token: the vocabulary head or the task head
     trained_head_parameters: int  # of the task head a stage trains and publishes; 0 for causal_lm
     activation_bytes: int  # bytes of one number of a hidden state
-    stored_hidden_states: bool
+    stored_depths: tuple[int, ...]  # of stages whose entering hidden states are stored
     gradient_checkpointing: bool
     epochs: int
     slice_records: float
@@ -50,6 +52,11 @@ class Work:
     def boundary(self, depth: int) -> int:
         """Layers below the group that a stage of this depth trains; none of them has an adapter."""
         return self.shape.layers - depth * self.layers_per_group
+
+    def start_layer(self, depth: int) -> int:
+        """The layer at which a stage of this depth begins: the highest stored boundary up to its own, or 0."""
+        layer = self.boundary(depth)
+        return max((below for below in map(self.boundary, self.stored_depths) if below <= layer), default=0)
 
     def adapter_parameters(self) -> int:
         """Parameters one stage trains and publishes."""
@@ -87,13 +94,32 @@ def describe_work(
         head_parameters=task_head or shape.head_parameters,
         trained_head_parameters=task_head,
         activation_bytes=2 if config.engine.precision == "bfloat16" else 4,
-        stored_hidden_states=config.engine.hidden_states == "store",
+        stored_depths=_stored_depths(config, shape),
         gradient_checkpointing=config.engine.gradient_checkpointing,
         epochs=config.optimizer.epochs,
         slice_records=records * (1 - config.data.holdout) / (config.shards * config.slices),
         record_tokens=record_tokens,
         labelled_share=1 / record_tokens if classify else labelled_share,
     )
+
+
+def _stored_depths(config: Config, shape: ModelShape) -> tuple[int, ...]:
+    """As the config says; `auto` stands for all here, until `boundaries.py` has chosen."""
+    if config.engine.hidden_states == "recompute":
+        return ()
+    wanted = config.engine.stored_boundaries
+    depths = range(1, config.slices + 1) if isinstance(wanted, str) else sorted(wanted)
+    return tuple(depth for depth in depths if shape.layers - depth * config.lora.layers_per_group > 0)
+
+
+def forward_flops_per_token(work: Work) -> float:
+    """Of one frozen layer."""
+    return 2 * work.shape.layer_parameters + attention_flops_per_token(work)
+
+
+def attention_flops_per_token(work: Work) -> float:
+    """Forward, one layer: scores and values over the mean (T + 1) / 2 earlier tokens of the record."""
+    return 4 * work.shape.heads * work.shape.head_dim * (work.record_tokens + 1) / 2
 
 
 def lora_parameters(lora: Lora, shape: ModelShape) -> int:
@@ -118,7 +144,7 @@ def linear_sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
     return sizes | {"gate_proj": (hidden, inner)} if shape.gated_mlp else sizes
 
 
-def count_stages(orders_by_shard: Sequence[Sequence[Sequence[int]]]) -> Counter[int]:
+def count_stages(orders_by_shard: Sequence[Orders]) -> Counter[int]:
     """Number of stages to train by depth: one a different prefix of a shard's orders (shared ones once)."""
     total: Counter[int] = Counter()
     known: dict[int, Counter[int]] = {}  # shards mostly have the very same orders

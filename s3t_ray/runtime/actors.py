@@ -16,6 +16,7 @@ from s3t_ray.config.load import dump_config
 from s3t_ray.errors import ClusterError, LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.runtime.boundaries import with_boundaries
 from s3t_ray.runtime.cluster import NAMESPACE, actor_name
 from s3t_ray.runtime.groups import RayWorkers
 from s3t_ray.runtime.metrics import RayMetrics
@@ -205,7 +206,8 @@ class SchedulerActor:
             self._replicas.attach(name, replica)
         metrics = RayMetrics(config.name)
         notes = Notes(self._run.ledger, epoch)
-        workers, requests = RayWorkers(config, self._base, count), NodeRequests(config)
+        workers = RayWorkers(with_boundaries(self._run), self._base, count)
+        requests = NodeRequests(config)
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
             rounds = 0

@@ -118,7 +118,7 @@ def _slices(run: Run) -> Iterator[str]:
 
 def _hidden(run: Run) -> Iterator[str]:
     """Hidden states lie under the place and the digest of the data that they were computed from."""
-    found = {path.rsplit("/", 1)[0] for path in run.store.files(layout.HIDDEN)}
+    found = {"/".join(path.split("/")[:5]) for path in run.store.files(layout.HIDDEN)}
     base = run.row.base_digest[:16]
     kept = {
         f"{layout.HIDDEN}/{base}/{state.shard}/{state.slice}/{state.digest}"

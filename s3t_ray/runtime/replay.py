@@ -16,6 +16,7 @@ from s3t_ray.config.schema import Storage
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.plan.stages import Stage
 from s3t_ray.runtime import layout
+from s3t_ray.runtime.boundaries import with_boundaries
 from s3t_ray.runtime.cluster import connected
 from s3t_ray.runtime.jobs import stage_job
 from s3t_ray.runtime.reports import ReplayedStage
@@ -61,7 +62,7 @@ def replay_stages(
     folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
     root = f"{run.location.storage_uri}/{folder}"
     store = Store.open(root)
-    config = run.config.model_copy(update={"storage": Storage(uri=root)})
+    config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
     try:
         with connected(address):
             from s3t_ray.runtime.groups import RayWorkers

@@ -19,7 +19,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    BitsAndBytesConfig,
     Cache,
     DynamicCache,
 )
@@ -28,6 +27,7 @@ from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, DataError
 from s3t_ray.train.families import family_of
+from s3t_ray.train.quantised import compute_unpacked, quantisation
 
 _HEAD_PARTS = ("bert.pooler", "classifier")  # what follows the body of a classifier, in order
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -122,14 +122,7 @@ class Base:
 def _load(config: Config, folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, list[str]]:
     """The model with its head, frozen, and the names of the parameters that the folder does not hold."""
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": config.model.attention}
-    if config.model.quantize != "none":
-        arguments["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=config.model.quantize == "8bit",
-            load_in_4bit=config.model.quantize == "4bit",
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=dtype,
-        )
-        arguments["device_map"] = {"": device}
+    arguments |= quantisation(config, device, dtype)
     classes = len(config.task.labels)
     auto: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
     if classes:
@@ -146,6 +139,7 @@ def _load(config: Config, folder: Path, device: torch.device, dtype: torch.dtype
         )
     if config.model.quantize == "none":
         model.to(device)
+    compute_unpacked(model, dtype)  # as it was trained
     return model.requires_grad_(False).eval(), fresh
 
 

@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from s3t_ray.config.schema import Config
@@ -25,6 +25,7 @@ from s3t_ray.train.families import Family, family_of
 from s3t_ray.train.frozen_norm import replace_norms
 from s3t_ray.train.groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
+from s3t_ray.train.quantised import compute_unpacked, quantisation
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
@@ -57,8 +58,7 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     layer_group(layers, config.lora.layers_per_group, config.slices)  # refuses more groups than layers
     attention, packed = _attention(config, family, shape)
     arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
-    if config.model.quantize != "none":
-        arguments |= _quantized(config, device)
+    arguments |= quantisation(config, device, precision_dtype(config))
     fresh: dict[str, torch.Size] = {}
     if family.task == "classification":
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -78,6 +78,7 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if config.model.quantize == "none":
         model.to(device)
+    compute_unpacked(model, precision_dtype(config))
     if device.type == "cpu" and config.engine.precision == "float32":
         replace_norms(model)
     model.config.use_cache = False
@@ -104,21 +105,6 @@ def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
     return config.model.attention, False
 
 
-def _quantized(config: Config, device: torch.device) -> dict[str, Any]:
-    if config.engine.zero_stage == 3:
-        raise ConfigError(
-            f"model.quantize {config.model.quantize} with engine.zero_stage 3: ZeRO 3 cannot split quantised weights",
-            "set engine.zero_stage to 0, 1 or 2, or model.quantize to none",
-        )
-    bits = BitsAndBytesConfig(
-        load_in_8bit=config.model.quantize == "8bit",
-        load_in_4bit=config.model.quantize == "4bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=precision_dtype(config),
-    )
-    return {"quantization_config": bits, "device_map": {"": device}}
-
-
 def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> dict[str, LoraLayer]:
     """LoRA modules on the targets of all layer groups; returns them by full module path."""
     lowest = layer_group(layers, config.lora.layers_per_group, config.slices).start
@@ -138,7 +124,7 @@ def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> di
     for module in found.values():
         # Under autocast the linear layers cast their own inputs; PEFT's cast to float32 would only cost memory.
         module.cast_input_dtype_enabled = config.engine.precision == "float32"
-        if config.engine.zero_stage < 3 and config.model.quantize == "none":
+        if config.engine.zero_stage < 3:
             as_one_operation(module)
     return found
 

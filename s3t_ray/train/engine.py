@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -94,7 +94,7 @@ class StageEngine:
         self._engine = engine
         self._trainable = trainable
 
-    def step(self, batches: Sequence[Batch], scale: float, learning_rate: float) -> float:
+    def step(self, batches: Iterable[Batch], scale: float, learning_rate: float) -> float:
         """One optimizer step over this rank's micro-batches; the step minimises scale x their summed loss.
 
         Returns this rank's summed loss, unscaled. DeepSpeed averages gradients over ranks, so `scale` is

@@ -8,8 +8,8 @@ Legend: T tokens of a packed row, R records, S labelled positions, D hidden size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -44,20 +44,20 @@ class Padded:
     classes_R: Tensor  # empty for an empty micro-batch
 
 
-def pack_items(items: Sequence[Item], states: Sequence[Tensor] | None, device: torch.device, hidden: int) -> Packed:
-    """The row of these items. `states` holds the stored [tokens x D] of each, or None to start from the tokens."""
+def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.device) -> Packed:
+    """The row of these items. `states_T_D` holds the states of each, one after another; None: start from the tokens."""
     lengths = [len(item.tokens) for item in items] or [1]
     ends = list(accumulate(lengths))
     segments = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
     targets = _joined([item.targets for item in items], IGNORED)
     labelled = (targets != IGNORED).nonzero().squeeze(1)
     tokens_1_T = states_1_T_D = None
-    if states is None:
+    if states_T_D is None:
         tokens_1_T = _joined([item.tokens for item in items], 0).unsqueeze(0).to(device)
-    elif states:
-        states_1_T_D = torch.cat(list(states)).unsqueeze(0).to(device)
+    elif items:
+        states_1_T_D = states_T_D.unsqueeze(0).to(device, non_blocking=True)
     else:
-        states_1_T_D = torch.zeros(1, 1, hidden, device=device)
+        states_1_T_D = torch.zeros(1, 1, states_T_D.shape[1], device=device)
     return Packed(
         tokens_1_T,
         states_1_T_D,
@@ -82,12 +82,33 @@ def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)) if parts else torch.tensor([stand_in])
 
 
+class _Through(nn.Module):
+    """Stands for the first layer that is not run."""
+
+    def forward(self, states: Tensor, *_others: object, **_named: object) -> Tensor:
+        return states
+
+
+@contextmanager
+def with_layers(base: Base, layers: nn.ModuleList) -> Iterator[None]:
+    """Inside, the model has these layers."""
+    parent_path, _, leaf = base.family.layers_path.rpartition(".")
+    parent = base.model.get_submodule(parent_path)
+    before = getattr(parent, leaf)
+    setattr(parent, leaf, layers)
+    try:
+        yield
+    finally:
+        setattr(parent, leaf, before)
+
+
 class Forward:
     """Runs micro-batches through one base model."""
 
     def __init__(self, base: Base, dtype: torch.dtype) -> None:
         self._base = base
         self._dtype = dtype
+        self._layers: nn.ModuleList = base.model.get_submodule(base.family.layers_path)  # all of them
 
     def autocast(self) -> AbstractContextManager[object]:
         """In bfloat16 the base computes in bfloat16 and float32 adapters are cast where they are used."""
@@ -107,17 +128,21 @@ class Forward:
         states: Tensor = self._base.model.model(**arguments).last_hidden_state
         return states[0]
 
-    def states_entering(self, layers: Sequence[int], batch: Packed) -> dict[int, Tensor]:
-        """Hidden states [T x D] that enter each of these layers, by index into the whole model."""
+    def states_entering(self, layers: Sequence[int], batch: Packed, start: int = 0) -> dict[int, Tensor]:
+        """Hidden states [T x D] that enter each of these layers, by index into the whole model.
+
+        `batch` holds the tokens, or the states that enter layer `start`. Only the layers in between are run.
+        """
         caught: dict[int, Tensor] = {}
 
         def catch(layer: int) -> Callable[..., None]:
             return lambda _module, inputs: caught.__setitem__(layer, inputs[0][0])
 
-        all_layers = self._base.model.get_submodule(self._base.family.layers_path)
-        handles = [all_layers[layer].register_forward_pre_hook(catch(layer)) for layer in layers]
+        last = max(layers)
+        run = nn.ModuleList([*self._layers[start:last], _Through()])
+        handles = [run[layer - start].register_forward_pre_hook(catch(layer)) for layer in layers]
         try:
-            with self.autocast():
+            with with_layers(self._base, run), self.autocast():
                 self.last_states(batch)
         finally:
             for handle in handles:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.train.base import ADAPTER, Base
+from s3t_ray.train.forward import with_layers
 from s3t_ray.train.groups import depth_of_layer, layer_group, layer_index
 from s3t_ray.train.seeds import StagePlace
 from s3t_ray.train.split import whole
@@ -43,6 +44,12 @@ class GroupedModel:
             assert layer is not None
             self._by_depth.setdefault(depth_of_layer(base.layers, config.lora.layers_per_group, layer), []).append(path)
         self.rest()
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a hidden state."""
+        size: int = self.base.model.config.hidden_size
+        return size
 
     def modules_at(self, depth: int) -> list[str]:
         """Full paths of the modules that the stage at `depth` adapts."""
@@ -92,14 +99,8 @@ class GroupedModel:
     @contextmanager
     def cut(self, boundary: int) -> Iterator[None]:
         """Inside, the model starts at layer `boundary`: feed it the states that enter that layer."""
-        parent_path, _, leaf = self.base.family.layers_path.rpartition(".")
-        parent = self.base.model.get_submodule(parent_path)
-        layers = getattr(parent, leaf)
-        setattr(parent, leaf, layers[boundary:])
-        try:
+        with with_layers(self.base, self._layers()[boundary:]):
             yield
-        finally:
-            setattr(parent, leaf, layers)
 
     def check_unchanged(self, depth: int, parents: Mapping[str, Tensor]) -> None:
         """TrainError unless the groups above `depth` still hold, bit for bit, what was published.

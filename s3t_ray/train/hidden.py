@@ -1,232 +1,200 @@
 """Stored hidden states: what enters a layer group, computed once a record from the base alone.
 
 Groups below the one in training have no adapter, so these states are the same for every epoch, sequence and stage.
-Each record is computed alone (a batch of one): its states depend on nothing but the record and the base.
+Each record is computed alone (a batch of one): its states depend on nothing but the record and the base. They are kept
+in the type in which the layers compute, so they come back bit for bit, whatever boundaries are kept.
 
-In: a checked slice and the base at rest. Out: `hidden/<base>/<shard>/<slice>/<slice digest>/` in the store, one
-safetensors file a boundary and rank, the manifest last. These are personal data: whoever purges the slice purges
-this folder. Legend: D hidden size; a boundary is the index of the layer that the states enter.
+In: a checked slice and the base at rest. Out: `hidden/<base>/<shard>/<slice>/<slice digest>/<layer>/` in the store, a
+folder a boundary, usable without the others: one safetensors file a rank, the manifest last. These are personal data:
+whoever purges the slice purges all its folders. Legend: D hidden size; a boundary is the index of the layer that the
+states enter.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import safetensors
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
-from s3t_ray.train.examples import Item, SliceItems, check_sha256, make_item
+from s3t_ray.train.examples import Item, SliceItems, make_item
+from s3t_ray.train.hidden_file import DIGEST_BYTES, PartReader, PartWriter
 from s3t_ray.train.job import StageJob
 from s3t_ray.train.manifest import MANIFEST
 from s3t_ray.train.ranks import Group
 
-_TENSOR = "hidden"
-_TYPE_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
-
 
 class HiddenManifest(BaseModel):
-    """What a folder of stored states was made from. Rows p, p + parts, ... of the slice lie in part p."""
+    """What the stored states of one boundary were made from. Rows p, p + parts, ... of the slice lie in part p."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    format: int = 1
+    format: int = 2
     recipe_digest: str
     base_digest: str
     slice_sha256: str
-    boundaries: tuple[int, ...]
+    boundary: int
     lengths: tuple[int, ...]  # tokens of each row
+    digests: tuple[str, ...]  # of each row's states
     parts: int
-    files: dict[str, str]  # name -> sha256
 
 
-@dataclass(frozen=True)
 class SliceStates:
-    """The stored states of one slice at one boundary, read from memory-mapped files."""
+    """The stored states of one slice at one boundary, read from open files."""
 
-    lengths: tuple[int, ...]
-    starts: tuple[int, ...]  # of each row in its part, in tokens
-    parts: tuple[Any, ...]  # safetensors slices
+    def __init__(self, manifest: HiddenManifest, parts: Sequence[PartReader]) -> None:
+        self._parts = parts
+        self._digests = [bytes.fromhex(digest) for digest in manifest.digests]
+        self._starts = [0] * len(manifest.lengths)  # of each row in its part, in tokens
+        self._lengths = manifest.lengths
+        for part in range(manifest.parts):
+            ends = list(accumulate(manifest.lengths[part :: manifest.parts]))
+            self._starts[part :: manifest.parts] = [0, *ends][: len(ends)]
+
+    def read(self, row: int, out: Tensor) -> None:
+        """Fill `out` [tokens x D] with the states of one row of the slice. TrainError if they are damaged."""
+        if len(out):
+            self._parts[row % len(self._parts)].read(self._starts[row], out, self._digests[row])
 
     def of(self, row: int) -> Tensor:
         """States [tokens x D] of one row of the slice."""
-        start = self.starts[row]
-        states: Tensor = self.parts[row % len(self.parts)][start : start + self.lengths[row]]
-        return states
+        part = self._parts[row % len(self._parts)]
+        out = torch.empty(self._lengths[row], part.hidden, dtype=part.dtype)
+        self.read(row, out)
+        return out
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
 def hidden_folder(base_digest: str, shard: int, slice_index: int, slice_digest: str) -> str:
-    """Where the states of a slice, in one state of its data, lie in the store."""
+    """Where the states of a slice, in one state of its data, lie in the store: a folder a boundary."""
     return f"hidden/{base_digest[:16]}/{shard}/{slice_index}/{slice_digest}"
 
 
 class HiddenStore:
     """Makes and opens stored states for one worker group."""
 
-    def __init__(self, store: Store, boundaries: Sequence[int], group: Group) -> None:
-        """`boundaries`: the layers whose entering states are kept, all from one forward pass."""
+    def __init__(self, store: Store, group: Group) -> None:
         self._store = store
-        self._boundaries = tuple(boundaries)
         self._group = group
 
-    def has(self, job: StageJob, piece: SliceItems) -> bool:
-        """Whether every rank sees usable states of this slice (another group may be storing them just now)."""
-        return not self._group.any(self._manifest(job, piece) is None)
+    def has(self, job: StageJob, piece: SliceItems, boundary: int) -> bool:
+        """Whether every rank sees usable states at this boundary (another group may be storing them just now)."""
+        return not self._group.any(self._manifest(job, piece, boundary) is None)
 
     def make(
         self,
         job: StageJob,
         piece: SliceItems,
-        states_of: Callable[[Item], dict[int, Tensor]],
+        boundaries: Sequence[int],
+        states_of: Callable[[Item], Mapping[int, Tensor]],
         work: Path,
         should_stop: Callable[[], bool],
     ) -> bool:
-        """Have the states of a slice in the store; False if a rank was asked to stop (nothing is published).
+        """Store the slice's states at these boundaries; False if a rank was asked to stop (nothing is published).
 
         `states_of` returns the states [tokens x D] of one record by boundary; every rank calls it equally
         often, because it may be collective. Two groups at work on one slice store the same bytes.
         """
-        if self.has(job, piece):
-            return True
-        folder = self._folder(job, piece)
-        stored = self._group.rank == 0 and self._store.exists(f"{folder}/{MANIFEST}")
-        if stored and self._manifest(job, piece) is None:
-            self._store.delete(folder)  # of another recipe, so of no use to any group
+        for boundary in boundaries:
+            folder = self._folder(job, piece, boundary)
+            if self._group.rank == 0 and self._manifest(job, piece, boundary) is None:
+                self._store.delete(folder)  # what is there is of another recipe, so of no use to any group
         mine = piece.items[self._group.rank :: self._group.world]
         rounds = -(-len(piece.items) // self._group.world)
-        idle = make_item("", piece.input.slice, 0, (0,), (0,))
+        idle = make_item("", piece.input.slice, -1, (0,), (0,))
         tokens = sum(len(item.tokens) for item in mine)
-        writers = {
-            boundary: _PartWriter(work / self._part_name(boundary, self._group.rank), tokens)
-            for boundary in self._boundaries
-        }
+        writers = {boundary: PartWriter(work / f"{boundary}-{self._part_name()}", tokens) for boundary in boundaries}
         try:
             for turn in range(rounds):
                 if self._group.any(should_stop()):
                     return False
                 item = mine[turn] if turn < len(mine) else idle
                 empty = item is idle or not len(item.tokens)
-                if not empty or self._group.world > 1:
-                    states = states_of(idle if empty else item)
-                    if not empty:
-                        for boundary, writer in writers.items():
-                            writer.append(states[boundary])
+                states = states_of(idle if empty else item) if not empty or self._group.world > 1 else {}
+                for boundary, writer in writers.items():
+                    if empty:
+                        writer.append_empty()
+                    else:
+                        writer.append(states[boundary])
         finally:
             for writer in writers.values():
                 writer.close()
         if self._group.any(should_stop()):
             return False
-        self._upload(job, piece, folder, writers)
+        for boundary, writer in writers.items():
+            self._upload(job, piece, boundary, writer)
         return True
 
     def open(self, job: StageJob, piece: SliceItems, boundary: int, cache: Path) -> SliceStates:
-        """The stored states of a slice, checked against their manifest. TrainError if a file is damaged."""
-        manifest = self._manifest(job, piece)
-        folder = self._folder(job, piece)
+        """The stored states of a slice; each row is checked as it is read. Close it."""
+        manifest = self._manifest(job, piece, boundary)
+        folder = self._folder(job, piece, boundary)
         if manifest is None:
             raise TrainError(f"{folder} vanished during stage {job.stage_id}", "train the stage again")
-        parts = []
-        for part in range(manifest.parts):
-            name = self._part_name(boundary, part)
-            local = self._store.fetch(f"{folder}/{name}", cache)
-            check_sha256(local, manifest.files[name], f"{folder}/{name}")
-            parts.append(safetensors.safe_open(local, "pt").get_slice(_TENSOR))
-        starts = [0] * len(manifest.lengths)
-        for part in range(manifest.parts):
-            ends = list(accumulate(manifest.lengths[part :: manifest.parts]))
-            starts[part :: manifest.parts] = [0, *ends][: len(ends)]
-        return SliceStates(manifest.lengths, tuple(starts), tuple(parts))
+        parts: list[PartReader] = []
+        try:
+            for part in range(manifest.parts):
+                path = f"{folder}/{_part_name(part)}"
+                parts.append(PartReader(self._store.fetch(path, cache), path))
+        except TrainError:
+            for opened in parts:
+                opened.close()
+            raise
+        return SliceStates(manifest, parts)
 
-    def _upload(self, job: StageJob, piece: SliceItems, folder: str, writers: Mapping[int, _PartWriter]) -> None:
-        """Each rank its parts, then rank 0 the manifest."""
-        digests = []
-        for boundary, writer in writers.items():
-            self._store.upload(writer.path, f"{folder}/{self._part_name(boundary, self._group.rank)}")
-            digests.append(writer.sha256())
-            writer.path.unlink()
-        everyone = self._group.gather(b"".join(digests))  # also the barrier: all parts are there
-        files = {
-            self._part_name(boundary, rank): joined[32 * at : 32 * (at + 1)].hex()
-            for rank, joined in enumerate(everyone)
-            for at, boundary in enumerate(self._boundaries)
-        }
-        manifest = HiddenManifest(
-            recipe_digest=job.recipe_digest,
-            base_digest=job.base_digest,
-            slice_sha256=piece.input.sha256,
-            boundaries=self._boundaries,
-            lengths=tuple(len(item.tokens) for item in piece.items),
-            parts=self._group.world,
-            files=files,
-        )
+    def _upload(self, job: StageJob, piece: SliceItems, boundary: int, writer: PartWriter) -> None:
+        """Each rank its part, then rank 0 the manifest."""
+        folder = self._folder(job, piece, boundary)
+        self._store.upload(writer.path, f"{folder}/{self._part_name()}")
+        writer.path.unlink()
+        everyone = self._group.gather(b"".join(writer.digests))  # also the barrier: all parts are there
         if self._group.rank == 0:
+            digests = [
+                everyone[row % self._group.world][DIGEST_BYTES * (row // self._group.world) :][:DIGEST_BYTES].hex()
+                for row in range(len(piece.items))
+            ]
+            manifest = HiddenManifest(
+                recipe_digest=job.recipe_digest,
+                base_digest=job.base_digest,
+                slice_sha256=piece.input.sha256,
+                boundary=boundary,
+                lengths=tuple(len(item.tokens) for item in piece.items),
+                digests=tuple(digests),
+                parts=self._group.world,
+            )
             self._store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
         self._group.sum(0.0)  # nobody reads before the manifest is there
 
-    def _manifest(self, job: StageJob, piece: SliceItems) -> HiddenManifest | None:
+    def _manifest(self, job: StageJob, piece: SliceItems, boundary: int) -> HiddenManifest | None:
         """The manifest of usable states: of this recipe, this base and exactly this slice file."""
-        path = f"{self._folder(job, piece)}/{MANIFEST}"
+        path = f"{self._folder(job, piece, boundary)}/{MANIFEST}"
         if not self._store.exists(path):
             return None
         try:
             manifest = HiddenManifest.model_validate_json(self._store.read_bytes(path))
         except ValidationError:
-            return None  # an older format: made again
-        wanted = (job.recipe_digest, job.base_digest, piece.input.sha256, self._boundaries)
-        found = (manifest.recipe_digest, manifest.base_digest, manifest.slice_sha256, manifest.boundaries)
+            return None  # of another format: made again
+        wanted = (job.recipe_digest, job.base_digest, piece.input.sha256, boundary)
+        found = (manifest.recipe_digest, manifest.base_digest, manifest.slice_sha256, manifest.boundary)
         lengths = tuple(len(item.tokens) for item in piece.items)
         return manifest if found == wanted and manifest.lengths == lengths else None
 
     @staticmethod
-    def _folder(job: StageJob, piece: SliceItems) -> str:
-        return hidden_folder(job.base_digest, job.shard, piece.input.slice, piece.input.digest)
+    def _folder(job: StageJob, piece: SliceItems, boundary: int) -> str:
+        folder = hidden_folder(job.base_digest, job.shard, piece.input.slice, piece.input.digest)
+        return f"{folder}/layer-{boundary}"
 
-    @staticmethod
-    def _part_name(boundary: int, part: int) -> str:
-        return f"layer-{boundary}-part-{part}.safetensors"
+    def _part_name(self) -> str:
+        return _part_name(self._group.rank)
 
 
-class _PartWriter:
-    """Appends rows to a safetensors file whose size is known beforehand, so that a slice never stands in memory."""
-
-    def __init__(self, path: Path, tokens: int) -> None:
-        self.path = path
-        self._tokens = tokens
-        self._hasher = hashlib.sha256()
-        self._started = False
-        self._file: BinaryIO = path.open("wb")
-
-    def append(self, states: Tensor) -> None:
-        states = states.to("cpu").contiguous()
-        if not self._started:
-            self._start(states.dtype, states.shape[1])
-        self._write(states.view(torch.uint8).numpy().tobytes())
-
-    def close(self) -> None:
-        if not self._started:
-            self._start(torch.float32, 0)  # no row has tokens
-        self._file.close()
-
-    def sha256(self) -> bytes:
-        return self._hasher.digest()
-
-    def _start(self, dtype: torch.dtype, hidden: int) -> None:
-        size = self._tokens * hidden * dtype.itemsize
-        tensor = {"dtype": _TYPE_NAMES[dtype], "shape": [self._tokens, hidden], "data_offsets": [0, size]}
-        header = json.dumps({_TENSOR: tensor}, separators=(",", ":")).encode()
-        header += b" " * (-len(header) % 8)
-        self._write(len(header).to_bytes(8, "little") + header)
-        self._started = True
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._hasher.update(data)
+def _part_name(rank: int) -> str:
+    return f"part-{rank}.safetensors"

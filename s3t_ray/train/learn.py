@@ -47,14 +47,15 @@ class Learner:
     ) -> tuple[float, ...]:
         """Do every step that a checkpoint does not already hold; the mean loss per labelled token of each step."""
         losses = self._resume(job, engine)
-        for number in range(len(losses), len(steps)):
-            began = perf_counter()
-            self._poll(job, should_stop)
-            losses.append(self._step(job, place, engine, feeder, number, steps))
-            if self._group.rank == 0:
-                speed = steps[number].tokens / (perf_counter() - began)
-                on_progress(Progress(job.stage_id, number + 1, len(steps), losses[-1], speed))
-            self._keep(job, engine, losses, len(steps))
+        with feeder.reading(steps[len(losses) :]):
+            for number in range(len(losses), len(steps)):
+                began = perf_counter()
+                self._poll(job, should_stop)
+                losses.append(self._step(job, place, engine, feeder, number, steps))
+                if self._group.rank == 0:
+                    speed = steps[number].tokens / (perf_counter() - began)
+                    on_progress(Progress(job.stage_id, number + 1, len(steps), losses[-1], speed))
+                self._keep(job, engine, losses, len(steps))
         self._poll(job, should_stop)
         return tuple(losses)
 

@@ -86,7 +86,7 @@ def publish_stage(
         unlabelled=sum(piece.records for piece in job.slices) - trained.records,
         tokens=trained.tokens,
         seconds=seconds,
-        versions=versions(),
+        versions=versions(config.model.quantize != "none"),
         machine=machine(group.device),
     )
     if group.rank == 0:
@@ -134,9 +134,9 @@ def peft_config(modules: Sequence[str], config: Config) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
+def versions(quantised: bool) -> dict[str, str]:
     """What the bits of a stage may depend on, in software."""
-    found = {name: version(name) for name in _PACKAGES}
+    found = {name: version(name) for name in (*_PACKAGES, *(("bitsandbytes",) if quantised else ()))}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
     return found | {"python": platform.python_version(), "s3t_ray": __version__, "engine": _engine_digest()}

@@ -8,11 +8,10 @@ trained before it. Never touches the ledger and never decides what to train.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from torch import Tensor
 from transformers import AutoTokenizer
 
 from s3t_ray.config.schema import Config
@@ -20,12 +19,13 @@ from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.adapters import Chain, load_parents
 from s3t_ray.train.base import load_base, precision_dtype
-from s3t_ray.train.engine import forget_gpu_cache, inference, stage_engine, start_communication
-from s3t_ray.train.examples import Item, SliceItems, read_items, to_learn
+from s3t_ray.train.engine import forget_gpu_cache, stage_engine, start_communication
+from s3t_ray.train.entering import Entering, EnteringStates
+from s3t_ray.train.examples import Item, read_items, to_learn
 from s3t_ray.train.feeding import Feeder
-from s3t_ray.train.forward import Forward, Packed, pack_items
+from s3t_ray.train.forward import Forward
 from s3t_ray.train.grouped import GroupedModel
-from s3t_ray.train.hidden import HiddenStore, SliceStates
+from s3t_ray.train.hidden import HiddenStore
 from s3t_ray.train.job import StageJob, StageResult, StageStopped
 from s3t_ray.train.learn import Learner, OnProgress, ShouldStop
 from s3t_ray.train.publish import Trained, publish_stage
@@ -70,9 +70,8 @@ class Trainer:
         self._base = load_base(config, base, self._group.device)
         self._grouped = GroupedModel(self._base, config)
         self._forward = Forward(self._base, precision_dtype(config))
-        depths = range(config.slices, 0, -1)
-        self._boundaries = [layer for layer in map(self._grouped.lowest_layer, depths) if layer > 0]
-        self._hidden = HiddenStore(store, self._boundaries, self._group)
+        hidden = HiddenStore(store, self._group)
+        self._entering = EnteringStates(config, self._grouped, self._forward, hidden, self._group)
         self._learner = Learner(config, store, self._group)
 
     def train(self, job: StageJob, on_progress: OnProgress, should_stop: ShouldStop) -> StageResult:
@@ -100,8 +99,12 @@ class Trainer:
                 read_items(self._store, piece, self._tokenizer, self._config.task, Path(folder) / "cache")
                 for piece in job.slices
             ]
-            states = self._entering_states(job, slices, Path(folder), should_stop)
-            trained = self._run(job, parents, to_learn(slices), states, on_progress, should_stop)
+            entering = self._entering.of(job, slices, Path(folder), should_stop)
+            try:
+                trained = self._run(job, parents, to_learn(slices), entering, on_progress, should_stop)
+            finally:
+                if entering is not None:
+                    entering.close()
         seconds = perf_counter() - started
         return publish_stage(self._store, job, self._config, self._grouped, trained, seconds, self._group)
 
@@ -109,45 +112,19 @@ class Trainer:
         """Names of the adapter tensors of all layer groups above the one at `depth`."""
         return [name for above in range(1, depth) for name in self._grouped.tensor_names(above)]
 
-    def _entering_states(
-        self, job: StageJob, slices: Sequence[SliceItems], work: Path, should_stop: ShouldStop
-    ) -> dict[int, SliceStates] | None:
-        """Stored states at the stage's boundary by slice, made first where they are missing; None: start from tokens.
-
-        A boundary at layer 0 needs none: what enters it are the embeddings.
-        """
-        boundary = self._grouped.lowest_layer(job.depth)
-        if self._config.engine.hidden_states == "recompute" or boundary == 0:
-            return None
-        if not all(self._hidden.has(job, piece) for piece in slices):  # a list: each question is asked of all ranks
-            with inference(self._base.model, self._boundary_states, self._config) as compute:
-
-                def states_of(item: Item) -> dict[int, Tensor]:
-                    alone = pack_items([item], None, self._group.device, 0)
-                    return dict(zip(self._boundaries, compute(alone), strict=True))
-
-                for piece in slices:
-                    if not self._hidden.make(job, piece, states_of, work, should_stop):
-                        raise StageStopped(job.stage_id)
-        return {piece.input.slice: self._hidden.open(job, piece, boundary, work / "cache") for piece in slices}
-
-    def _boundary_states(self, batch: Packed) -> list[Tensor]:
-        caught = self._forward.states_entering(self._boundaries, batch)
-        return [caught[boundary] for boundary in self._boundaries]
-
     def _run(
         self,
         job: StageJob,
         parents: Chain,
         items: Sequence[Item],
-        states: Mapping[int, SliceStates] | None,
+        entering: Entering | None,
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> Trained:
         """Switch the stage on, take it through its steps, and switch it off again whatever happens."""
         place = StagePlace(self._config.seed, job.shard, job.place)
-        boundary = 0 if states is None else self._grouped.lowest_layer(job.depth)
-        feeder = Feeder(self._config, self._base, states, self._group)
+        boundary = 0 if entering is None else entering.layer
+        feeder = Feeder(self._config, self._base, entering, self._group)
         steps = list(feeder.steps(items, place))
         trainable = self._grouped.begin(place, parents.tensors)
         try:

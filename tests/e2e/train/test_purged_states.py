@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -16,6 +17,7 @@ from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.runtime import delete
 from s3t_ray.runtime.audit import audit
+from s3t_ray.runtime.boundaries import with_boundaries
 from s3t_ray.runtime.run import Run
 from s3t_ray.store.store import Store
 from s3t_ray.train.hidden import HiddenManifest
@@ -25,9 +27,9 @@ from tests.fakes import Cluster, FakeWorkers, small_config, write_records
 from tests.tiny import tiny_llama
 
 RECORDS = [(f"r{number}", None) for number in range(12)]
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "shards": 1,
-    "slices": 2,
+    "slices": 3,
     "budget": 2,
     "engine": {"checkpoint_steps": 2},
     "optimizer": {"batch_records": 3, "epochs": 1},
@@ -48,14 +50,20 @@ class TrainingWorkers(FakeWorkers):
         return result
 
 
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    tiny_llama(tmp_path / "base", layers=4)
+@pytest.fixture(params=["all", "auto"])
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Cluster:
+    """Every boundary stored, or by the plan the lower of the two alone, from which the upper is computed."""
+    tiny_llama(tmp_path / "base", layers=6)
     write_records(tmp_path / "data.jsonl", RECORDS)
-    config = small_config(tmp_path, **SHAPE)
+    engine = {**SHAPE["engine"], "stored_boundaries": request.param}
+    storage = {"uri": str(tmp_path / "run"), "megabytes_per_second": 20.0}
+    workers = {"gigaflops_per_rank": 1.0}
+    config = small_config(tmp_path, **{**SHAPE, "engine": engine, "storage": storage, "workers": workers})
     monkeypatch.setattr("tests.fakes.FakeWorkers", TrainingWorkers)
     cluster = Cluster(config)
-    trainer = Trainer(config, cluster.run.base, cluster.run.store, tmp_path / "scratch")
+    chosen = with_boundaries(cluster.run)
+    assert chosen.engine.stored_boundaries == ("all" if request.param == "all" else (2,))
+    trainer = Trainer(chosen, cluster.run.base, cluster.run.store, tmp_path / "scratch")
     TrainingWorkers.trainer = trainer
     return cluster
 
@@ -71,12 +79,13 @@ def states_of(run: Run, record_id: str) -> list[bytes]:
     ]
     state, position = place
     folder = root / "hidden" / run.row.base_digest[:16] / "0" / str(state.slice) / state.digest
-    manifest = HiddenManifest.model_validate_json((folder / "manifest.json").read_bytes())
-    start, length = sum(manifest.lengths[:position]), manifest.lengths[position]
-    return [
-        safetensors.torch.load((folder / name).read_bytes())["hidden"][start : start + length].numpy().tobytes()
-        for name in manifest.files
-    ]
+    found = []
+    for layer in sorted(folder.iterdir()):
+        manifest = HiddenManifest.model_validate_json((layer / "manifest.json").read_bytes())
+        start, length = sum(manifest.lengths[:position]), manifest.lengths[position]
+        tensor = safetensors.torch.load((layer / "part-0.safetensors").read_bytes())["hidden"]
+        found.append(tensor[start : start + length].numpy().tobytes())
+    return found
 
 
 def holding(root: Path, secret: bytes) -> list[str]:

@@ -69,7 +69,7 @@ def test_ranks_and_processes(tmp_path: Path) -> None:
     for lab in (*pairs, solo):
         assert not lab.store.files("checkpoints") and not lab.store.files("stages/stopped")
         assert not lab.store.files("hidden/" + "b" * 16 + "/0/2")
-    assert any(path.endswith("layer-2-part-1.safetensors") for path in pairs[2].store.files("hidden"))
+    assert any(path.endswith("layer-2/part-1.safetensors") for path in pairs[2].store.files("hidden"))
 
 
 def losses(lab: Lab, name: str) -> tuple[float, ...]:

@@ -105,3 +105,25 @@ def test_more_groups_than_layers_are_refused() -> None:
     result = s3t_plan("llama-2-13b", *SIZE, "--set", "lora.layers_per_group=11")
     assert result.exit_code == 2
     assert "44 layers" in result.stderr
+
+
+def test_each_boundary_is_shown_with_its_choice() -> None:
+    args = ("llama-2-13b", *SIZE, "--set", "engine.stored_boundaries=auto")
+    slow = (*args, "--set", "storage.megabytes_per_second=500", "--set", "workers.gigaflops_per_rank=400000")
+    plan = document(*slow)
+    states = plan["hidden_states"]
+    assert (states["chosen_by"], states["gigaflops_per_rank"], states["megabytes_per_second"]) == ("plan", 4e5, 500)
+    choices = {line["depth"]: line for line in states["boundaries"]}
+    assert [choices[depth]["layer"] for depth in (1, 2, 3, 4)] == [32, 24, 16, 8]
+    assert {line["stored"] for line in states["boundaries"]} == {True, False}, "a mix"
+    for line in states["boundaries"]:
+        assert line["stored"] == (line["saved_seconds"] > 0)
+    stored = sum(line["bytes"] for line in states["boundaries"] if line["stored"])
+    assert plan["storage"]["hidden_states_bytes"] == pytest.approx(stored)
+    text = s3t_plan(*slow).stdout
+    assert "stored" in text and "computed from the tokens" in text and "chosen by the plan" in text
+    every = document("llama-2-13b", *SIZE)["hidden_states"]
+    assert every["chosen_by"] == "config" and all(line["stored"] for line in every["boundaries"])
+    none = ("llama-2-13b", *SIZE, "--set", "engine.hidden_states=recompute")
+    assert document(*none)["hidden_states"]["boundaries"] == []
+    assert "hidden states entering" not in s3t_plan(*none).stdout

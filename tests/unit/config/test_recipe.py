@@ -39,7 +39,7 @@ def other(field: FieldDoc, value: object) -> object:
         given = {"optimizer.betas": (0.5, 0.5), "order.sequences": ((0, 1),), "order.probabilities": ((1.0,),)}
         return given.get(field.path, ("changed",))
     if value is None:
-        return 1 if field.takes.startswith("whole number") else "changed"
+        return 1 if field.takes.startswith(("whole number", "number")) else "changed"
     choices = [choice for choice in field.takes.split(" | ") if choice not in ("text", "null", value)]
     if not choices:
         return "changed"

@@ -70,8 +70,23 @@ NEW_STAGE = (
 
 EDITS = {
     "a tombstone is taken off a record": (
-        edit(f"UPDATE s3t_records SET deletion = NULL WHERE deletion = {THIRD} AND shard = 1"),
+        edit(f"DELETE FROM s3t_tombstones WHERE deletion = {THIRD} AND shard = 1"),
         ["slice 0 of shard 1 should have 3 retained records, and 4", "and 0 tombstones are left"],
+    ),
+    "a tombstone is put on a record": (
+        edit(f"INSERT INTO s3t_tombstones SELECT shard, slice, id_hmac, {FIRST} FROM s3t_records "
+             "WHERE shard = 1 AND slice = 2 AND deletion IS NULL LIMIT 1"),
+        ["slice 2 of shard 1 should have 4 retained records, and 3", "1 tombstones are of no deletion",
+         "is restored, and the ledger still has what 1 of its records were"],
+    ),
+    "a tombstone comes back on a purged record": (
+        edit("INSERT INTO s3t_tombstones SELECT shard, slice, id_hmac, deletion FROM s3t_records "
+             f"WHERE deletion = {FIRST}"),
+        ["tombstones are left, and", "the ledger still has what 1 of its records were"],
+    ),
+    "a tombstone moves to another slice": (
+        edit(f"UPDATE s3t_tombstones SET slice = 2 WHERE deletion = {THIRD} AND shard = 1"),
+        ["slice 0 of shard 1 should have 3 retained records, and 4", "2 tombstones are left, and 1 of them"],
     ),
     "a record's row is removed with its tombstone": (
         edit(f"DELETE FROM s3t_records WHERE deletion = {FIRST}"),
@@ -94,8 +109,7 @@ EDITS = {
         ["its digest does not follow from its deletions", "the ledger has other slices than its certificate"],
     ),
     "an erased digest comes back": (
-        edit(f"UPDATE s3t_records SET content_hmac = digest WHERE deletion = {THIRD}",
-             f"UPDATE s3t_records SET digest = id_hmac WHERE deletion = {FIRST}"),
+        edit(f"UPDATE s3t_records SET digest = id_hmac WHERE deletion = {FIRST}"),
         ["is restored, and the ledger still has what 1 of its records were"],
     ),
     "a stage is made live again": (
@@ -144,7 +158,7 @@ EDITS = {
         ["lines were added to it"],
     ),
     "a deletion is undone whole, but for the history": (
-        edit(f"UPDATE s3t_records SET deletion = NULL WHERE deletion = {THIRD}",
+        edit(f"DELETE FROM s3t_tombstones WHERE deletion = {THIRD}",
              f"DELETE FROM s3t_pruned WHERE deletion = {THIRD}",
              f"DELETE FROM s3t_hits WHERE deletion = {THIRD}",
              f"UPDATE s3t_stages SET state = 'live', pruned_by = NULL WHERE pruned_by = {THIRD}",

@@ -10,6 +10,7 @@ from s3t_ray.ledger import migrations
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.schema import METADATA
 from s3t_ray.ledger.values import DeletionState
+from tests.unit.ledger.world import name as hmac_of
 
 V1_ROWS = (
     "INSERT INTO s3t_run VALUES (1, 'tiny', 'r', '{}', 'b', 1, 1, 'k')",
@@ -47,6 +48,36 @@ def test_version_1_keeps_its_data(url: str, engine: Engine) -> None:
         assert migrations.schema_version(connection) == migrations.LATEST
         rows = connection.execute(text("SELECT version FROM s3t_schema ORDER BY version")).scalars().all()
     assert rows == list(range(1, migrations.LATEST + 1))
+    engine.dispose()
+
+
+def test_version_4_keeps_its_tombstones(url: str, engine: Engine) -> None:
+    """Of three records one is retained, one deleted and not purged, one purged."""
+    records = {hmac_of("id", word): word for word in ("retained", "deleted", "purged")}
+    with engine.begin() as connection:
+        migrations.migrate(connection, "then", target=4)
+        connection.execute(text(V1_ROWS[0]))
+        for sequence, state in ((7, "purged"), (8, "accepted")):
+            connection.execute(
+                text("INSERT INTO s3t_deletions VALUES (:n, :r, :r, :s, 1, 0, 0, 'then', NULL, NULL, NULL)"),
+                {"n": sequence, "r": f"request {sequence}", "s": state},
+            )
+        for identity, word in records.items():
+            digest = None if word == "purged" else identity
+            deletion = {"deleted": 8, "purged": 7}.get(word)
+            connection.execute(
+                text("INSERT INTO s3t_records VALUES (:id, NULL, :digest, :digest, 0, 0, :deletion)"),
+                {"id": identity, "digest": digest, "deletion": deletion},
+            )
+    with Ledger.open(url) as ledger:
+        gone = {records[identity]: state.deleted for identity, state in ledger.record_states(list(records)).items()}
+        assert gone == {"retained": False, "deleted": True, "purged": True}
+        preview = ledger.preview(list(records))
+        assert (preview.records, preview.already_deleted) == (1, 2)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT shard, slice, id_hmac, deletion FROM s3t_tombstones")).all()
+        assert [tuple(row) for row in rows] == [(0, 0, hmac_of("id", "deleted"), 8)]
+        assert connection.scalar(text("SELECT deletion FROM s3t_records WHERE digest IS NULL")) == 7
     engine.dispose()
 
 

@@ -107,12 +107,16 @@ def test_shared_stages_count_once(work: Work, make_config: Callable[..., Config]
     assert 0 < cost.saved_by_stored_states < 0.4
 
 
-def test_hidden_states_are_computed_once_a_token_up_to_the_highest_boundary(work: Work) -> None:
+def test_hidden_states_are_computed_once_a_token_up_to_the_highest_boundary_that_needs_it(work: Work) -> None:
     cost = plan_cost(work, [((0, 1, 2, 3, 4),)] * 5)
-    per_token = 32 * (2 * LLAMA_13B.layer_parameters + 4 * 5120 * 201 / 2)
-    assert cost.hidden_fill_flops == pytest.approx(2500 * 200 * per_token)
+    # The slice of stage 1 up to layer 32, that of stage 2 up to 24, and so on; the last one starts from the embeddings.
+    layers = 32 + 24 + 16 + 8
+    per_token = layers * (2 * LLAMA_13B.layer_parameters + 4 * 5120 * 201 / 2)
+    assert cost.hidden_fill_flops == pytest.approx(500 * 200 * per_token)
+    rotated = plan_cost(work, [tuple(tuple((start + at) % 5 for at in range(5)) for start in range(5))] * 5)
+    assert rotated.hidden_fill_flops == pytest.approx(500 * 200 * per_token * 5 * 32 / layers)
     assert cost.flops == cost.training.flops + cost.hidden_fill_flops
-    recomputing = replace(work, stored_hidden_states=False)
+    recomputing = replace(work, stored_depths=())
     assert plan_cost(recomputing, [((0, 1, 2, 3, 4),)]).hidden_fill_flops == 0
 
 
@@ -135,9 +139,10 @@ def test_storage(work: Work) -> None:
     by_shard = [((0, 1, 2, 3, 4), (1, 2, 3, 4, 0))] * 5
     found = storage_bytes(work, by_shard)
     assert found.adapters == 50 * 8 * work.lora_parameters_per_layer * 4
-    assert found.hidden_states == 2500 * 200 * 4 * 10_240  # the lowest group starts from the embeddings
+    # Slices that stages of depth 1, 2, 3, 4 learn; those of depth 5 start from the embeddings.
+    assert found.hidden_states == (2 + 3 + 4 + 5) * 500 * 200 * 10_240
     assert found.total == found.adapters + found.hidden_states + found.rows
-    assert storage_bytes(replace(work, stored_hidden_states=False), by_shard).hidden_states == 0
+    assert storage_bytes(replace(work, stored_depths=()), by_shard).hidden_states == 0
 
 
 def test_classification_trains_its_head_on_one_token_a_record(make_config: Callable[..., Config]) -> None:

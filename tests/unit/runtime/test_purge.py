@@ -78,9 +78,9 @@ def leave_everywhere(run: Run, exported: Path) -> dict[str, list[Path]]:
     hidden = f"hidden/{run.row.base_digest[:16]}/{shard.shard}/{index}"
     paths = {
         layout.HIDDEN: [
-            f"{hidden}/{state.digest}/layer-4-part-0.safetensors",
-            f"{hidden}/{state.digest}/tmp-layer-2-part-0.safetensors-{'0' * 16}",
-            f"{hidden}/{'1' * 64}/tmp-layer-2-part-0.safetensors-{'0' * 16}",
+            f"{hidden}/{state.digest}/layer-4/part-0.safetensors",
+            f"{hidden}/{state.digest}/layer-2/tmp-part-0.safetensors-{'0' * 16}",
+            f"{hidden}/{'1' * 64}/layer-2/tmp-part-0.safetensors-{'0' * 16}",
         ],
         layout.CHECKPOINTS: [f"checkpoints/{stage.id}/000000002/rank-0.safetensors"],
         layout.STAGES: [

@@ -68,12 +68,12 @@ def items() -> list[Item]:
 @pytest.mark.parametrize(("attention", "tolerance"), [("eager", 1e-6), ("sdpa", 1e-5)])
 def test_packed_records_do_not_see_each_other(base: Path, attention: str, tolerance: float) -> None:
     model = forward(base, attention)
-    alone = [float(model.loss(pack_items([item], None, CPU, 32))) for item in items()]
-    packed = float(model.loss(pack_items(items(), None, CPU, 32)))
+    alone = [float(model.loss(pack_items([item], None, CPU))) for item in items()]
+    packed = float(model.loss(pack_items(items(), None, CPU)))
     assert packed == pytest.approx(sum(alone), rel=tolerance)
     with torch.no_grad():
-        together = model.last_states(pack_items(items(), None, CPU, 32))
-        apart = torch.cat([model.last_states(pack_items([item], None, CPU, 32)) for item in items()])
+        together = model.last_states(pack_items(items(), None, CPU))
+        apart = torch.cat([model.last_states(pack_items([item], None, CPU)) for item in items()])
     assert torch.allclose(together, apart, atol=tolerance)
 
 
@@ -85,17 +85,15 @@ def test_the_loss_is_that_of_hugging_face(base: Path) -> None:
     tokens = torch.tensor([[*item.tokens, 5]])
     with torch.no_grad():
         theirs = model._base.model(input_ids=tokens, labels=labels).loss
-    assert float(model.loss(pack_items([item], None, CPU, 32))) / item.labelled == pytest.approx(
-        float(theirs), rel=1e-5
-    )
+    assert float(model.loss(pack_items([item], None, CPU))) / item.labelled == pytest.approx(float(theirs), rel=1e-5)
 
 
 def test_an_empty_micro_batch_is_zero_but_runs_the_model(base: Path) -> None:
     model = forward(base, "sdpa")
     ran = []
     handle = model._base.model.model.layers[2].register_forward_hook(lambda *_: ran.append(True))
-    from_tokens = model.loss(pack_items([], None, CPU, 32))
-    from_states = model.loss(pack_items([], [], CPU, 32))
+    from_tokens = model.loss(pack_items([], None, CPU))
+    from_states = model.loss(pack_items([], torch.empty(0, 32), CPU))
     handle.remove()
     assert float(from_tokens) == float(from_states) == 0.0
     assert len(ran) == 2
