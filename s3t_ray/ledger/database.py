@@ -163,12 +163,13 @@ class Database:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
+        driver = self._engine.dialect.loaded_dbapi  # used here and there without SQLAlchemy between
         try:
             yield
-        except IntegrityError:
+        except (IntegrityError, driver.IntegrityError):
             raise  # a constraint of ours broke: a bug, and no fix of the user's
-        except DBAPIError as error:
-            reason = str(error.orig).strip()
+        except (DBAPIError, driver.Error) as error:
+            reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")
             raise LedgerError(
                 f"the ledger {_shown(self._engine.url)} refused: {reason}",

@@ -58,12 +58,10 @@ def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], clo
         found = resolve(tx.connection, request)
         receipt = progress.read_deletion(tx.connection, request_id).receipt
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0)
-    sequence = tx.next_sequence()
-    tx.connection.execute(_BEGIN, {"sequence": sequence, "request_id": request_id, "digest": digest, "now": tx.now})
     found = resolve(tx.connection, request)
     _require_known(tx.connection, found)
     taken_along = likeness.take_along(tx.connection, found, closure)
-    receipt = _write(tx, found, sequence, request_id)
+    receipt = _write(tx, found, digest)
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along)
 
 
@@ -76,10 +74,12 @@ def _require_known(connection: Connection, found: Resolved) -> None:
         )
 
 
-def _write(tx: Transaction, found: Resolved, sequence: int, request_id: str) -> Receipt:
-    """The tombstones, and all that follows from them."""
+def _write(tx: Transaction, found: Resolved, digest: str) -> Receipt:
+    """The deletion, its tombstones, and all that follows from them."""
+    sequence, request_id = tx.next_sequence(), digest[:REQUEST_ID_CHARACTERS]
     counts = {"records": found.records, "already_deleted": found.already_deleted, "unknown": found.unknown}
-    tx.connection.execute(_COUNT, {"of": sequence, **counts})
+    about = {"sequence": sequence, "request_id": request_id, "digest": digest, "now": tx.now}
+    tx.connection.execute(_ADD, {**about, **counts})
     if found.earlier:
         tx.connection.execute(
             insert(LINKS), [{"deletion": sequence, "earlier": earlier} for earlier in sorted(found.earlier)]
@@ -151,20 +151,15 @@ def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequen
 
 # Built once: a single deletion is a dozen small statements, and building them costs more than running them.
 _KNOWN = select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == bindparam("digest"))
-_BEGIN = insert(DELETIONS).values(
+_ADD = insert(DELETIONS).values(
     sequence=bindparam("sequence"),
     request_id=bindparam("request_id"),
     request_digest=bindparam("digest"),
     state=str(DeletionState.ACCEPTED),
-    records=0,
-    already_deleted=0,
-    unknown=0,
+    records=bindparam("records"),
+    already_deleted=bindparam("already_deleted"),
+    unknown=bindparam("unknown"),
     accepted_at=bindparam("now"),
-)
-_COUNT = (
-    update(DELETIONS)
-    .where(DELETIONS.c.sequence == bindparam("of"))
-    .values(records=bindparam("records"), already_deleted=bindparam("already_deleted"), unknown=bindparam("unknown"))
 )
 _SLICES = select(SLICES.c.slice, SLICES.c.records, SLICES.c.lthash, SLICES.c.digest).where(
     SLICES.c.shard == bindparam("of_shard"), SLICES.c.slice.in_(bindparam("of_slices", expanding=True))

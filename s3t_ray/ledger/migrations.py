@@ -197,14 +197,15 @@ _PROGRESS = (
 )
 
 # A deletion only appends: to mark its records where they lie rewrites pages all over the largest table there is.
-# From now on `s3t_records.deletion` is set by the purge, which has to touch those rows anyway.
+# From now on `s3t_records.deletion` is set by the purge, which has to touch those rows anyway. No key refers to the
+# deletion: to check it for every row takes PostgreSQL as long as to insert them; `consistency.py` does it for all.
 _TOMBSTONES = (
     """
     CREATE TABLE s3t_tombstones (
         shard {integer} NOT NULL,
         slice {integer} NOT NULL,
-        id_hmac {bytes} NOT NULL CHECK (length(id_hmac) = 32),
-        deletion {integer} NOT NULL REFERENCES s3t_deletions (sequence),
+        id_hmac {bytes} NOT NULL,
+        deletion {integer} NOT NULL,
         PRIMARY KEY (shard, slice, id_hmac)
     ){strict_by_key}
     """,

@@ -7,7 +7,7 @@ away: so the table stays small, and a deletion writes few pages however large th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -20,18 +20,28 @@ from s3t_ray.ledger.schema import RECORDS, TOMBSTONES
 
 def add(connection: Connection, records: Mapping[Place, Members], deletion: int) -> None:
     """Put the tombstone of this deletion on these records."""
-    # In the order of the key, so that rows share pages; in the driver's own SQL, as in `pieces`.
-    rows = [(*place, name) for place in sorted(records) for name in records[place].ids]
+    # In the order of the key, so that rows share pages.
+    rows = [(*place, name, deletion) for place in sorted(records) for name in records[place].ids]
+    if connection.dialect.name == "postgresql" and len(rows) > _FEW:
+        _copy(connection, rows)
+        return
+    # In the driver's own SQL, as in `pieces`.
+    row = "(%s,%s,%s,%s)" if connection.dialect.name == "postgresql" else "(?,?,?,?)"
     for start in range(0, len(rows), _AT_ONCE):
         piece = rows[start : start + _AT_ONCE]
-        values: tuple[Any, ...]
-        if connection.dialect.name == "postgresql":
-            new = f"SELECT *, {int(deletion)} FROM unnest(%s::bigint[], %s::bigint[], %s) AS new"
-            values = tuple(map(list, zip(*piece, strict=True)))
-        else:
-            new = f"VALUES {','.join([f'(?,?,?,{int(deletion)})'] * len(piece))}"
-            values = tuple(chain.from_iterable(piece))
-        connection.exec_driver_sql(f"INSERT INTO s3t_tombstones (shard, slice, id_hmac, deletion) {new}", values)
+        connection.exec_driver_sql(_INSERT + ",".join([row] * len(piece)), tuple(chain.from_iterable(piece)))
+
+
+def _copy(connection: Connection, rows: Sequence[tuple[int, int, bytes, int]]) -> None:
+    """PostgreSQL's own way for many rows: a quarter of the time of the fastest INSERT."""
+    driver: Any = connection.connection.driver_connection
+    with (
+        driver.cursor() as cursor,
+        cursor.copy("COPY s3t_tombstones (shard, slice, id_hmac, deletion) FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        copy.set_types(["int8", "int8", "bytea", "int8"])
+        for row in rows:
+            copy.write_row(row)
 
 
 def digests(connection: Connection, place: Place, after: int) -> frozenset[bytes]:
@@ -50,7 +60,9 @@ def bury(connection: Connection, place: Place, deletion: int) -> None:
     connection.execute(_REMOVE, bound)
 
 
-_AT_ONCE = 1000  # rows a statement: a third of the time of a row a statement
+_INSERT = "INSERT INTO s3t_tombstones (shard, slice, id_hmac, deletion) VALUES "
+_AT_ONCE = 1000  # rows a statement: two thirds of the time of a row a statement
+_FEW = 100
 _HERE = (TOMBSTONES.c.shard == bindparam("of_shard"), TOMBSTONES.c.slice == bindparam("of_slice"))
 _THESE = (*_HERE, TOMBSTONES.c.deletion == bindparam("of_deletion"))
 _DIGESTS = (

@@ -116,6 +116,15 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
         assert ledger.add_event("note", None, {}).seq == written + 1
 
 
+def test_what_the_driver_refuses_is_a_ledger_error_too(ledger: Ledger) -> None:
+    """Some statements go to the driver itself: its errors are not SQLAlchemy's."""
+    with pytest.raises(LedgerError, match="refused"), ledger._database.write() as tx:
+        driver = tx.connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("SELECT * FROM s3t_nowhere")
+    assert ledger.run() == RUN
+
+
 def test_commits_reach_the_disk(ledger: Ledger) -> None:
     with ledger._database.write() as tx:
         if tx.connection.dialect.name == "sqlite":
