@@ -18,7 +18,7 @@ from typing import Any
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.runtime.resources import Resources, check_room, group_count
+from s3t_ray.runtime.resources import Resources, check_room
 
 NAMESPACE = "s3t_ray"
 
@@ -97,7 +97,7 @@ def check_fits_cluster(config: Config, grows: bool) -> None:
     `grows`: nodes may join it, which a run that asks an autoscaler waits for.
     """
     if not grows or config.workers.autoscale_to is None:
-        group_count(config, nodes())
+        check_room(config, nodes())
 
 
 def nodes() -> list[Resources]:

@@ -51,19 +51,10 @@ def most_groups(config: Config) -> int:
     return most if workers.max_gpus is None else min(most, workers.max_gpus // gpus)
 
 
-def group_count(config: Config, nodes: Sequence[Resources]) -> int:
-    """How many worker groups to start on a cluster of these nodes.
-
-    `auto` fills the cluster, up to one group a sequence. Raises ClusterError when not even one fits,
-    or fewer than the config asks for.
-    """
-    asked = config.workers.groups
-    check_room(config, nodes, 1 if asked == "auto" else asked)
-    return min(room(config, nodes), most_groups(config)) if asked == "auto" else asked
-
-
-def check_room(config: Config, nodes: Sequence[Resources], groups: int) -> None:
-    """Raise ClusterError when these nodes do not hold this many worker groups."""
+def check_room(config: Config, nodes: Sequence[Resources], groups: int | None = None) -> None:
+    """Raise ClusterError when these nodes do not hold this many worker groups; None: what the config asks for."""
+    if groups is None:
+        groups = 1 if config.workers.groups == "auto" else config.workers.groups
     found = room(config, nodes)
     if found < groups:
         bundle, ranks = bundles(config)[0], config.engine.ranks

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.runtime.resources import bundles, group_count, room
+from s3t_ray.runtime.resources import bundles, check_room, most_groups, room
 from tests.fakes import small_config
 
 
@@ -25,21 +25,21 @@ def of(folder: Path, ranks: int = 1, **workers: object) -> Config:
 
 def test_auto_fills_the_cluster_up_to_one_group_a_sequence(folder: Path) -> None:
     config = of(folder)
-    assert group_count(config, [{"CPU": 1.0}, {"CPU": 2.0}]) == 3
-    assert group_count(config, [{"CPU": 64.0}]) == 4  # 2 shards x 2 sequences
+    assert room(config, [{"CPU": 1.0}, {"CPU": 2.0}]) == 3
+    assert most_groups(config) == 4  # 2 shards x 2 sequences
 
 
 def test_a_group_of_several_ranks_needs_them_all(folder: Path) -> None:
     config = of(folder, ranks=2, gpus_per_rank=1, cpus_per_rank=2)
     assert bundles(config) == [{"CPU": 2, "GPU": 1}] * 2
-    assert group_count(config, [{"CPU": 64.0, "GPU": 7.0}]) == 3
+    assert room(config, [{"CPU": 64.0, "GPU": 7.0}]) == 3
 
 
 def test_a_rank_does_not_span_nodes(folder: Path) -> None:
     config = of(folder, gpus_per_rank=2)
     assert room(config, [{"CPU": 9.0, "GPU": 3.0}, {"CPU": 9.0, "GPU": 3.0}]) == 2, "not 3: one GPU is left on each"
     with pytest.raises(ClusterError, match=r"at most .*'GPU': 1"):
-        group_count(config, [{"CPU": 9.0, "GPU": 1.0}] * 8)
+        check_room(config, [{"CPU": 9.0, "GPU": 1.0}] * 8)
 
 
 def test_a_group_spreads_over_nodes_unless_it_may_not(folder: Path) -> None:
@@ -58,13 +58,13 @@ def test_of_several_kinds_of_gpu_only_the_one_asked_for_counts(folder: Path) -> 
     assert room(chosen, nodes) == 8
     assert bundles(chosen)[0]["accelerator_type:A100"] < 0.01, "it marks the node, and does not use it up"
     with pytest.raises(ClusterError, match="accelerator_type:H100"):
-        group_count(of(folder, gpus_per_rank=1, accelerator="H100"), nodes)
+        check_room(of(folder, gpus_per_rank=1, accelerator="H100"), nodes)
 
 
 def test_no_more_gpus_than_the_run_may_have(folder: Path) -> None:
     nodes = [{"CPU": 8.0, "GPU": 8.0}] * 4
     assert room(of(folder, ranks=2, gpus_per_rank=1, max_gpus=7), nodes) == 3
-    assert group_count(of(folder, gpus_per_rank=1, max_gpus=3), nodes) == 3
+    assert most_groups(of(folder, gpus_per_rank=1, max_gpus=3)) == 3
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_limit_that_nothing_fits_under_is_refused(folder: Path, workers: dict[
 @pytest.mark.parametrize("groups", ["auto", 3])
 def test_what_can_never_fit_is_refused_with_the_figures(folder: Path, groups: object) -> None:
     with pytest.raises(ClusterError, match=r"'GPU': 8.*room for 0"):
-        group_count(of(folder, groups=groups, gpus_per_rank=8), [{"CPU": 64.0, "GPU": 4.0}])
+        check_room(of(folder, groups=groups, gpus_per_rank=8), [{"CPU": 64.0, "GPU": 4.0}])
 
 
 @given(
