@@ -138,7 +138,8 @@ def _boundaries(report: PlanReport) -> RenderableType:
 
 
 def _saved(seconds: float) -> str:
-    return f"{'-' if seconds < 0 else ''}{words.duration(abs(seconds))}"
+    shown = words.duration(abs(seconds))
+    return f"-{shown}" if seconds < 0 and shown != words.duration(0) else shown
 
 
 def _retention(report: PlanReport) -> Table:

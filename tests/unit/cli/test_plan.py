@@ -124,6 +124,8 @@ def test_each_boundary_is_shown_with_its_choice() -> None:
     assert "stored" in text and "computed from the tokens" in text and "chosen by the plan" in text
     every = document("llama-2-13b", *SIZE)["hidden_states"]
     assert every["chosen_by"] == "config" and all(line["stored"] for line in every["boundaries"])
+    next_to_nothing = ("--set", "storage.megabytes_per_second=1e12", "--set", "workers.gigaflops_per_rank=1e15")
+    assert "-0.0 s" not in s3t_plan("llama-2-13b", *SIZE, *next_to_nothing).stdout
     none = ("llama-2-13b", *SIZE, "--set", "engine.hidden_states=recompute")
     assert document(*none)["hidden_states"]["boundaries"] == []
     assert "hidden states entering" not in s3t_plan(*none).stdout
