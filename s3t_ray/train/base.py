@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
@@ -25,6 +23,7 @@ from s3t_ray.train.families import Family, family_of
 from s3t_ray.train.frozen_norm import replace_norms
 from s3t_ray.train.groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
+from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.quantised import compute_unpacked, quantisation
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]

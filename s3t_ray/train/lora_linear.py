@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from s3t_ray.train.peft_layers import LoraLayer
 from s3t_ray.train.quantised import QuantisedWeight, frozen_weight
 
 ADAPTER = "default"  # PEFT's own default adapter name: exports carry no other

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,13 @@ def test_a_missing_package_is_said(tmp_path: Path, base: Path, monkeypatch: pyte
     with pytest.raises(ConfigError, match="bitsandbytes is not installed") as caught:
         lab_of(tmp_path, base, "8bit").trainer()
     assert "quantize" in caught.value.fix
+
+
+def test_the_engine_is_loaded_without_the_package_that_few_need() -> None:
+    """It is installed here, and PEFT would import it in every process."""
+    look = (
+        "import importlib.util, sys, s3t_ray.train.trainer; "
+        "print('bitsandbytes' in sys.modules, importlib.util.find_spec('bitsandbytes') is not None)"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["False", "True"]
