@@ -79,12 +79,12 @@ def test_a_live_stage_added_to_the_ledger_by_hand(lived: Run) -> None:
     victim = max((row for row in live(lived)), key=lambda row: row.depth)
     sql(
         lived,
-        "INSERT INTO s3t_stages SELECT 'ff' || substr(id, 3), shard, slices, ancestors, state, adapter_sha256, "
+        "INSERT INTO s3t_stages SELECT 'xx' || substr(id, 3), shard, slices, ancestors, state, adapter_sha256, "
         f"accepted_at, accepted, pruned_by FROM s3t_stages WHERE id = '{victim.id}'",
     )
     found(lived, "serves, but does not follow from the retained data")
     sql(lived, f"DELETE FROM s3t_stages WHERE id = '{victim.id}'")
-    sql(lived, f"UPDATE s3t_stages SET id = '{victim.id}' WHERE id LIKE 'ff%'")
+    sql(lived, f"UPDATE s3t_stages SET id = '{victim.id}' WHERE id LIKE 'xx%'")
     assert problems(lived) == ()
     sql(lived, f"DELETE FROM s3t_events WHERE kind = 'stage_accepted' AND detail LIKE '%{victim.id}%'")
     found(lived, "no scheduler ever had it accepted")
