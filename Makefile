@@ -23,7 +23,7 @@ demo: $(VENV)/.demo-weights ## train, delete and verify with a small language mo
 	@$(VENV)/bin/s3t demo
 
 test: check ## everything that a change must pass
-	@$(TEST)
+	@OMP_NUM_THREADS=1 sh tools/test $(VENV)/bin/python -m pytest
 
 check: $(READY) ## style, types and the arrows between the rooms
 	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet --diff .
