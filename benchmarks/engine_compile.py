@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchlib.stage_speed import model_shape
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.stage_speed import model_shape
 from s3t_ray.config.schema import ModelShape
+from s3t_ray.sweep.result_file import save
 from s3t_ray.train.frozen_norm import _RmsNorm
 from s3t_ray.train.lora_linear import _LoraLinear
 from s3t_ray.train.ranks import make_deterministic

@@ -22,14 +22,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from benchlib.course import Course, share_out
+from benchlib.instructions import instructions
+from benchlib.matmul import MatmulRate, measure
+from benchlib.stage_speed import StageBench, StageSpeed, cost_of, model_shape
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.matmul import MatmulRate, measure
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.stage_speed import StageBench, StageSpeed, cost_of, model_shape
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 TARGET = 0.7

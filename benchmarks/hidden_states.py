@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchlib.course import Course, share_out
+from benchlib.engine_run import jobs, put_slices
+from benchlib.instructions import instructions
+from benchlib.matmul import measure
+from benchlib.stage_speed import StageBench, model_shape
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.engine_run import jobs, put_slices
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.matmul import measure
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.stage_speed import StageBench, model_shape
 from s3t_ray.store.store import Store
-from s3t_ray.train import feeding
+from s3t_ray.sweep.result_file import save
+from s3t_ray.train import feeder
 from s3t_ray.train.examples import Item
 from s3t_ray.train.hidden import SliceStates
 from s3t_ray.train.readahead import ReadAhead
@@ -171,7 +171,7 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
     for turn in range(turns):
         for way, (kind, cold) in ways.items():
             waits = Waits(kind)
-            vars(feeding)["ReadAhead"] = waits.kind
+            vars(feeder)["ReadAhead"] = waits.kind
             if cold:
                 forget_pages(folder / "run" / "hidden")
             cpu, wall = time.process_time(), time.perf_counter()
@@ -187,7 +187,7 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
             )
             if way not in best or reading.stage_wall_seconds < best[way].stage_wall_seconds:
                 best[way] = reading
-    vars(feeding)["ReadAhead"] = ReadAhead
+    vars(feeder)["ReadAhead"] = ReadAhead
     yield from best.values()
 
 

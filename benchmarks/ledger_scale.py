@@ -26,16 +26,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
+from benchlib.measure import Latency, latency, seconds
+from benchlib.synthetic import Sizes, begin_run, record_id
 from blake3 import blake3
 from rich.console import Console
 
-from s3t_ray.bench.measure import Latency, latency, save, seconds
-from s3t_ray.bench.synthetic import Sizes, begin_run, record_id
 from s3t_ray.data.partition import place
 from s3t_ray.ledger.keys import KEY_BYTES
 from s3t_ray.ledger.values import RecordEntry
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 PERSON_RECORDS = 5
@@ -134,11 +135,11 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
         names = run.keys.id_hmacs([record_id(number) for number in numbers])
         look_ups = [seconds(lambda name=name: run.ledger.record_states([name])) for name in names[:rounds]]
         singles = [
-            seconds(lambda number=number: delete.commit(run, [record_id(number)], []))
+            seconds(lambda number=number: deletion.commit(run, [record_id(number)], []))
             for number in numbers[rounds : 2 * rounds]
         ]
         many = [record_id(number) for number in numbers[3 * rounds :]]
-        batch_seconds = seconds(lambda: delete.commit(run, many, []))
+        batch_seconds = seconds(lambda: deletion.commit(run, many, []))
         memory = _memory_gib()
         slices_seconds = seconds(run.ledger.slices)
         began = time.perf_counter()
@@ -146,7 +147,7 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
         plan_seconds = time.perf_counter() - began
         updates = []
         for number in numbers[2 * rounds : 3 * rounds]:
-            delete.commit(run, [record_id(number)], [])
+            deletion.commit(run, [record_id(number)], [])
             shard = place(record_id(number), None, run.config).shard
             before = plans.pop(shard)
             updates.append(seconds(lambda shard=shard: plans.__setitem__(shard, run.plan(shard))))

@@ -19,11 +19,11 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.measure import save
 from s3t_ray.config.schema import Config
 from s3t_ray.plan.forecast import Estimate, mean_depth_after, most_depth_after, simulate_deletions
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.work import count_stages
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 KINDS = ("cyclic", "chains", "greedy", "bms", "random")

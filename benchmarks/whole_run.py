@@ -21,13 +21,9 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.whole_run import (
+from benchlib.course import Course, share_out
+from benchlib.instructions import instructions
+from benchlib.whole_run import (
     ABLATIONS,
     BEST,
     ONE_PROCESS_A_STAGE,
@@ -38,7 +34,11 @@ from s3t_ray.bench.whole_run import (
     run_ours,
     run_plain,
 )
+from rich.console import Console
+from rich.table import Table
+
 from s3t_ray.config.schema import Config
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -117,7 +117,8 @@ def column(parts: Sequence[Part], how: str, visits: int) -> Column:
 
 def prefix_sharing(course: Course) -> tuple[Shared, ...]:
     """For this run and for plans whose orders share more."""
-    from s3t_ray.bench.stage_speed import model_shape
+    from benchlib.stage_speed import model_shape
+
     from s3t_ray.plan.cost import plan_cost
     from s3t_ray.plan.orders import orders
     from s3t_ray.plan.work import describe_work

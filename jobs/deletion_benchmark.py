@@ -8,7 +8,7 @@ JSON. Nothing is left behind in the folder.
 
 import sys
 
-from s3t_ray.bench.deletion import main
+from benchlib.deletion import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

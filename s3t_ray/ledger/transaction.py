@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, bindparam, insert, update
 
-from s3t_ray.ledger.schema import EVENTS, HEAD
+from s3t_ray.ledger.tables import EVENTS, HEAD
 from s3t_ray.ledger.values import Event
 
 

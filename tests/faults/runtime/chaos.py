@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from s3t_ray.ledger.values import StageState
-from s3t_ray.runtime.run import Run
+from s3t_ray.run.run import Run
 from s3t_ray.train.manifest import read_manifest
 from tests.cluster.raylets import descendants
 from tests.fakes import write_records
@@ -217,7 +217,7 @@ class Chaos:
             return False
         program = (
             "import sys, ray\n"
-            "from s3t_ray.runtime.cluster import NAMESPACE, actor_name\n"
+            "from s3t_ray.runtime.connect import NAMESPACE, actor_name\n"
             "ray.init(address=sys.argv[1], namespace=NAMESPACE, logging_level='error', log_to_driver=False)\n"
             "ray.kill(ray.get_actor(actor_name('scheduler', sys.argv[2])))\n"
         )

@@ -25,8 +25,8 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 
 from s3t_ray.errors import S3TError
-from s3t_ray.runtime.certify import software_versions
-from s3t_ray.runtime.run import Run
+from s3t_ray.run.run import Run
+from s3t_ray.scheduler.certify import software_versions
 from tests.fakes import adapters
 from tests.faults.runtime import life
 from tests.faults.runtime.moments import Moments

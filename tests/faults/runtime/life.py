@@ -15,14 +15,14 @@ from pathlib import Path
 from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import Place, place
 from s3t_ray.data.slices import read_slice
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.exports import ExportedFolder, remember_export
-from s3t_ray.runtime.ingest import ingest
-from s3t_ray.runtime.layout import checkpoint_folder
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.scheduler import Scheduler
-from s3t_ray.runtime.view import ShardView, view_shard
-from s3t_ray.runtime.workers import Finished
+from s3t_ray.run import deletion
+from s3t_ray.run.exports import ExportedFolder, remember_export
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.scheduler.interfaces import Finished
+from s3t_ray.scheduler.scheduler import Scheduler
+from s3t_ray.store.layout import checkpoint_folder
 from s3t_ray.train.job import StageJob
 from tests.fakes import FakeReplicas, FakeShards, FakeWorkers, fake_base, small_config
 
@@ -245,7 +245,7 @@ def phase_together(folder: Path, say: Say) -> None:
 
 def accept(run: Run, folder: Path, number: int, say: Say) -> None:
     ids, subjects = requests(folder)[number]
-    receipt = delete.accept(run, ids, subjects)
+    receipt = deletion.accept(run, ids, subjects)
     say(f"receipt {number} {receipt.request_id}")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState, StageRow, StageState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.damage import damaged
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.run.damage import damaged
 from tests.fakes import Cluster, FakeReplicas, adapters, fake_base, small_config, write_records
 from tests.faults.runtime.conftest import PEOPLE
 
@@ -77,7 +77,7 @@ def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, 
     last = ({0, 1, 2} - set(parent.slices)).pop()
     damage(root(cluster) / "stages" / parent.id)
     gone = some_record_of(cluster, 0, last)
-    receipt = delete.accept(cluster.run, [gone], [])
+    receipt = deletion.accept(cluster.run, [gone], [])
     assert parent.id not in receipt.stages_pruned
     count = len(cluster.workers.trained)
     cluster.settle()
@@ -188,7 +188,7 @@ def test_rows_are_not_purged_out_of_a_changed_file_until_it_is_restored(folder: 
     path = root(cluster) / state.file
     whole = path.read_bytes()
     path.write_bytes(whole[:-9] + b"X" + whole[-8:])
-    receipt = delete.accept(cluster.run, [gone], [])
+    receipt = deletion.accept(cluster.run, [gone], [])
     cluster.settle()  # it ends: a purge that keeps failing is given up
     assert cluster.run.ledger.deletion(receipt.request_id).state is DeletionState.PRUNED
     (failure,) = cluster.run.ledger.failures()

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import DeletionState, Fenced
-from s3t_ray.runtime import delete, layout
-from s3t_ray.runtime.purge import purge_files, purge_rows
-from s3t_ray.runtime.shard import Shard
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.scheduler.purge import purge_files, purge_rows
+from s3t_ray.scheduler.shard import Shard
+from s3t_ray.store import layout
 from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 from tests.faults.runtime import deleters
 from tests.faults.runtime.conftest import PEOPLE
@@ -38,11 +39,11 @@ def test_the_older_of_two_schedulers_is_fenced_wherever_it_stands_and_nothing_is
     folder: Path, rounds: int
 ) -> None:
     old = trained(folder)
-    first = delete.accept(old.run, ["r3"], ["p1"])
+    first = deletion.accept(old.run, ["r3"], ["p1"])
     for _ in range(rounds):
         old.scheduler.tick(0)
     new = Cluster(small_config(folder))
-    second = delete.accept(old.run, ["r4"], [])  # whoever opened the run may still delete
+    second = deletion.accept(old.run, ["r4"], [])  # whoever opened the run may still delete
     with pytest.raises(Fenced):
         old.scheduler.tick(0)
     new.settle()
@@ -59,11 +60,11 @@ def test_a_fenced_purge_erases_nothing_that_its_successor_is_about_to_name(folde
     old = run.ledger.take_lease("old")
     (state,) = [s for s in run.ledger.slices(0) if s.slice == 0]
     first, second, *_ = [row.id for row in read_slice(run.store.local_path(state.file or ""))]  # type: ignore[arg-type]
-    delete.accept(run, [first], [])
+    deletion.accept(run, [first], [])
     (state,) = [s for s in run.ledger.slices(0) if s.slice == 0]
     purge_rows(run, old, state)
     new = run.ledger.take_lease("new")
-    delete.accept(run, [second], [])
+    deletion.accept(run, [second], [])
     run.store.write_bytes(layout.slice_file(0, 0, "ab" * 32), b"written by the successor")
     with pytest.raises(Fenced):
         purge_files(run, old, 0, 0)

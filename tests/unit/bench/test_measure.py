@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from benchlib.measure import Latency, latency, side_by_side
 
-from s3t_ray.bench.measure import Latency, latency, save, side_by_side
+from s3t_ray.sweep.result_file import save
 
 
 def test_a_summary_of_times() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from s3t_ray.errors import ClusterError, DataError, UnknownRecords
 from s3t_ray.ledger.values import Reach
-from s3t_ray.runtime.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
+from s3t_ray.run.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
 
 from .fakes import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
@@ -43,7 +43,8 @@ class FakeDeletion:
         return status(settled=True, deletions=(deletion("restored", request_id, 41.0),))
 
     def into(self, runtime: FakeRuntime) -> FakeDeletion:
-        runtime.answer("delete", preview=self.preview, accept=self.accept, settle=self.settle)
+        runtime.answer("run.deletion", preview=self.preview, accept=self.accept)
+        runtime.answer("runtime.delete", settle=self.settle)
         return self
 
 
@@ -75,7 +76,8 @@ def test_the_json_document_is_the_receipt_also_when_it_waits(runtime: FakeRuntim
 
 def test_the_receipt_is_printed_even_if_the_wait_fails(runtime: FakeRuntime) -> None:
     fake = FakeDeletion()
-    runtime.answer("delete", preview=fake.preview, accept=fake.accept, settle=raises(ClusterError("no GPU", "add one")))
+    runtime.answer("run.deletion", preview=fake.preview, accept=fake.accept)
+    runtime.answer("runtime.delete", settle=raises(ClusterError("no GPU", "add one")))
     result = s3t("delete", "runs/a", "--id", "17")
     assert result.exit_code == ClusterError.exit_code
     assert RECEIPT.request_id in result.stdout
@@ -95,7 +97,8 @@ def test_unknown_ids_are_listed_and_the_known_ones_go_on(runtime: FakeRuntime) -
 
 def test_a_deletion_of_unknown_ids_alone_is_refused(runtime: FakeRuntime) -> None:
     refusal = UnknownRecords("the run holds none of the 1 records and subjects named", "check the ids")
-    runtime.answer("delete", accept=raises(refusal), settle=raises(AssertionError("nothing to wait for")))
+    runtime.answer("run.deletion", accept=raises(refusal))
+    runtime.answer("runtime.delete", settle=raises(AssertionError("nothing to wait for")))
     result = s3t("delete", "runs/a", "--id", "x", "--json")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr.startswith("error: the run holds none")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.demo import weights
-from s3t_ray.demo.weights import ensure_demo_model, find_gguf
+from s3t_ray.demo import base_weights
+from s3t_ray.demo.base_weights import ensure_demo_model, find_gguf
 from s3t_ray.errors import ConfigError, StoreError
 
 PARTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -26,8 +26,8 @@ def convert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callab
     """Replaces the conversion, and the package that the weights come from."""
 
     def install(conversion: Callable[[Path, Path], None]) -> None:
-        monkeypatch.setattr(weights, "_convert", conversion)
-        monkeypatch.setattr(weights, "find_gguf", lambda: tmp_path / "weights.gguf")
+        monkeypatch.setattr(base_weights, "_convert", conversion)
+        monkeypatch.setattr(base_weights, "find_gguf", lambda: tmp_path / "base_weights.gguf")
 
     return install
 
@@ -45,9 +45,9 @@ def test_the_model_is_converted_once_and_then_reused(convert: Callable, tmp_path
     assert ensure_demo_model(folder, said.append) == folder
     assert ensure_demo_model(folder, said.append) == folder
     assert len(calls) == 1
-    assert (folder / "model.safetensors").read_text() == "model.safetensors of weights.gguf"
+    assert (folder / "model.safetensors").read_text() == "model.safetensors of base_weights.gguf"
     assert list(folder.parent.iterdir()) == [folder]  # no temporary is left
-    assert "converting weights.gguf" in said[0]
+    assert "converting base_weights.gguf" in said[0]
     assert "there already" in said[1]
 
 

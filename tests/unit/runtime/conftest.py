@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.leftovers import ACCEPTANCE_SECONDS
 from s3t_ray.ledger.values import StageState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.leftovers import ACCEPTANCE_SECONDS
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 PEOPLE = [(f"r{number}", f"p{number % 7}") for number in range(30)]
@@ -26,10 +26,10 @@ def lived_origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cluster = Cluster(small_config(folder))
     cluster.settle()
     for number in (3, 18):
-        doomed = delete.preview(cluster.run, [f"r{number}"], []).shards[0]
+        doomed = deletion.preview(cluster.run, [f"r{number}"], []).shards[0]
         before = {stage.id: stage for stage in cluster.run.ledger.stages(doomed.shard, StageState.LIVE)}
         shutil.copytree(folder / "run" / "stages", folder / "old", dirs_exist_ok=True)
-        receipt = delete.accept(cluster.run, [f"r{number}"], [])
+        receipt = deletion.accept(cluster.run, [f"r{number}"], [])
         assert before.keys() & set(receipt.stages_pruned)
         cluster.settle()
     cluster.run.close()
@@ -39,7 +39,7 @@ def lived_origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lived(lived_origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """A copy of that run, to tamper with."""
-    monkeypatch.setattr("s3t_ray.runtime.leftovers.ACCEPTANCE_SECONDS", 0.0)
+    monkeypatch.setattr("s3t_ray.audit.leftovers.ACCEPTANCE_SECONDS", 0.0)
     assert ACCEPTANCE_SECONDS > 0
     shutil.copytree(lived_origin / "run", tmp_path / "run")
     shutil.copytree(lived_origin / "run.keys", tmp_path / "run.keys")

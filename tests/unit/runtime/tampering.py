@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.ledger.values import StageRow, StageState
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.run import Run
+from s3t_ray.run.run import Run
 
 
 def problems(run: Run, known: tuple[str, ...] = ()) -> tuple[str, ...]:

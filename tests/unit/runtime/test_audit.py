@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.data.slices import Row, read_slice, write_slice
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import Certificate, issue
 from s3t_ray.ledger.keys import Keys
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.ingest import slice_digest
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.ingest import slice_digest
+from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.runtime.tampering import found, problems, root, sql
 
@@ -30,7 +30,7 @@ def test_an_untouched_run_passes(lived: Run) -> None:
 
 
 def test_a_run_in_the_middle_of_a_deletion_passes(lived: Run) -> None:
-    delete.accept(lived, ["r5"], [])
+    deletion.accept(lived, ["r5"], [])
     assert problems(lived) == ()
 
 
@@ -217,7 +217,7 @@ def test_a_row_with_a_genuine_digest_that_is_of_no_record(lived: Run) -> None:
 
 
 def test_a_tombstone_removed_before_the_purge(lived: Run) -> None:
-    delete.accept(lived, ["r5"], [])
+    deletion.accept(lived, ["r5"], [])
     sql(lived, "DELETE FROM s3t_tombstones")
     found(lived, "and 0 tombstones are left")
     found(lived, "retained rows are not the")

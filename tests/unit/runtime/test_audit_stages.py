@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.ledger.values import StageRow, StageState
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.exports import ExportedFolder, remember_export
-from s3t_ray.runtime.run import Run
+from s3t_ray.run.exports import ExportedFolder, remember_export
+from s3t_ray.run.run import Run
 from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest, write_manifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.runtime.tampering import found, live, problems, root, sql
@@ -145,7 +145,7 @@ def test_temporaries_that_nobody_is_at_work_on(lived: Run, monkeypatch: pytest.M
             lived.ledger.beat(epoch)
             return False
 
-    monkeypatch.setattr("s3t_ray.runtime.leftovers.threading.Event", Beating)
+    monkeypatch.setattr("s3t_ray.audit.leftovers.threading.Event", Beating)
     assert problems(lived) == ()  # they may be a purge's
 
 

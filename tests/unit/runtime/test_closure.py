@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.values import DeletionState, Reach
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.run.status import status
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 POEM = (
@@ -44,12 +44,12 @@ def trained(folder: Path, **changes: object) -> Cluster:
 
 def test_a_deletion_lists_what_stays_by_hidden_subject(folder: Path) -> None:
     run = trained(folder).run
-    found = delete.preview(run, ["r1"], []).likeness
+    found = deletion.preview(run, ["r1"], []).likeness
     assert found is not None and found.near_duplicates is not None
     assert [(row.subject, row.records) for row in found.duplicates.subjects] == [(None, 1)]
     p1 = run.keys.subject_hmac("p1").hex()
     assert [(row.subject, row.records) for row in found.near_duplicates.subjects] == [(p1[:12], 1)]
-    receipt = delete.accept(run, ["r1"], [])
+    receipt = deletion.accept(run, ["r1"], [])
     assert receipt.records == 1 and receipt.likeness == found
     assert status(run).records == len(RECORDS)
 
@@ -57,8 +57,8 @@ def test_a_deletion_lists_what_stays_by_hidden_subject(folder: Path) -> None:
 @pytest.mark.parametrize(("reach", "gone"), [(Reach.DUPLICATES, 2), (Reach.NEAR_DUPLICATES, 3)])
 def test_they_go_along_when_asked_to(folder: Path, reach: Reach, gone: int) -> None:
     cluster = trained(folder)
-    impact = delete.preview(cluster.run, ["r1"], [], reach)
-    receipt = delete.accept(cluster.run, ["r1"], [], reach)
+    impact = deletion.preview(cluster.run, ["r1"], [], reach)
+    receipt = deletion.accept(cluster.run, ["r1"], [], reach)
     assert receipt.records == impact.records == gone
     assert receipt.shards == impact.shards
     assert receipt.likeness is not None and receipt.likeness.taken_along == gone - 1
@@ -66,23 +66,23 @@ def test_they_go_along_when_asked_to(folder: Path, reach: Reach, gone: int) -> N
     assert status(cluster.run).records == len(RECORDS) + 1 - gone
     assert cluster.run.ledger.deletion(receipt.request_id).state is DeletionState.RESTORED
     assert verify(cluster.run).problems == ()
-    again = delete.accept(cluster.run, ["r1"], [], reach)
+    again = deletion.accept(cluster.run, ["r1"], [], reach)
     assert again.repeated and again.request_id == receipt.request_id
     assert again.likeness is not None and again.likeness.forgotten == 1
 
 
 def test_a_run_can_do_without_sketches(folder: Path) -> None:
     cluster = trained(folder, closure={"near_duplicates": False})
-    found = delete.preview(cluster.run, ["r1"], []).likeness
+    found = deletion.preview(cluster.run, ["r1"], []).likeness
     assert found is not None and found.near_duplicates is None and found.duplicates.records == 1
     with pytest.raises(LedgerError, match="sketches"):
-        delete.accept(cluster.run, ["r1"], [], Reach.NEAR_DUPLICATES)
+        deletion.accept(cluster.run, ["r1"], [], Reach.NEAR_DUPLICATES)
 
 
 def test_the_threshold_may_change_later(folder: Path) -> None:
     trained(folder)
     looser = trained(folder, closure={"threshold": 0.4})
     assert looser.workers.trained == []
-    found = delete.preview(looser.run, ["r1"], []).likeness
+    found = deletion.preview(looser.run, ["r1"], []).likeness
     assert found is not None and found.near_duplicates is not None and found.near_duplicates.records >= 1
     assert found.threshold == 0.4

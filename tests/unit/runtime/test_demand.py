@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.runtime.cluster import check_can_heal, check_fits_cluster
-from s3t_ray.runtime.demand import Demand, demand
-from s3t_ray.runtime.resources import most_groups
-from s3t_ray.runtime.sharing import Claim, Standing, fair_shares, groups_of
+from s3t_ray.plan.demand import Demand, demand
+from s3t_ray.plan.fair_shares import Claim, Standing, fair_shares, groups_of
+from s3t_ray.plan.resources import most_groups
+from s3t_ray.runtime.connect import check_can_heal, check_fits_cluster
 from tests.fakes import small_config
 
 COUNTS = st.integers(0, 50)
@@ -103,7 +103,7 @@ def test_a_number_of_groups_asks_nobody(tmp_path: Path) -> None:
 
 
 def test_nodes_need_not_be_there_before_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3t_ray.runtime.cluster.nodes", lambda: [{"CPU": 0.0}])
+    monkeypatch.setattr("s3t_ray.runtime.connect.nodes", lambda: [{"CPU": 0.0}])
     config = small_config(tmp_path, workers={"autoscale_to": 2})
     check_fits_cluster(config, grows=True)
     check_can_heal(config, grows=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.runtime.machine_scratch import machine_scratch
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.scratch import scratch_folder
+from s3t_ray.run.machine_scratch import machine_scratch
+from s3t_ray.run.run import Run
+from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.store.store import Store
 
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.metrics import COUNTERS, GAUGES, UNFINISHED, Figures, measure
-from s3t_ray.runtime.reports import RunningStage
+from s3t_ray.run import deletion
+from s3t_ray.run.reports import RunningStage
+from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, UNFINISHED, Figures, measure
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 DASHBOARD = Path(__file__).parents[3] / "cluster" / "grafana-dashboard.json"
@@ -47,7 +47,7 @@ def test_from_nothing_to_trained_to_healed(tmp_path: Path) -> None:
     assert (after.queued, after.depths, after.trained) == (0, {0: 3, 1: 3}, 12)
     assert after.oldest_unfinished_seconds == 0
 
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     struck = figures(cluster, later=90.0)
     assert struck.deletions == {"accepted": 1, "pruned": 0, "purged": 0, "restored": 0}
     assert struck.oldest_unfinished_seconds == 90.0

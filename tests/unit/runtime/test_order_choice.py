@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.ledger.certificate import OrderChoice
-from s3t_ray.runtime import delete
+from s3t_ray.run import deletion
 from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 
 RECORDS = [(f"r{number}", None) for number in range(24)]
@@ -32,7 +32,7 @@ def test_the_certificate_says_how_orders_were_chosen(
     cluster = Cluster(small_config(tmp_path, order=order))
     cluster.settle()
     trained = adapters(cluster.run)
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     cluster.settle()
     certificate = cluster.run.ledger.certificate(receipt.request_id)
     assert certificate is not None and certificate.orders == said

@@ -13,19 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.audit import audit
+from s3t_ray.audit.verify import verify
 from s3t_ray.config.schema import Config
-from s3t_ray.data.sketch import Sketcher
+from s3t_ray.data.minhash import Sketcher
 from s3t_ray.data.slices import read_slice
+from s3t_ray.ensemble.peft_export import export
 from s3t_ray.errors import ConfigError, LedgerError, UnknownRecords
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete, layout, purge
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.export import export
-from s3t_ray.runtime.exports import ExportedFolder, remember_export
-from s3t_ray.runtime.purge import KINDS, Kind
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.verify import verify
-from s3t_ray.runtime.view import view_shard
+from s3t_ray.run import deletion
+from s3t_ray.run.exports import ExportedFolder, remember_export
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
+from s3t_ray.scheduler import purge
+from s3t_ray.scheduler.purge import KINDS, Kind
+from s3t_ray.store import layout
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 MARKER = "marker-7c1f"
@@ -71,7 +73,7 @@ def leave_everywhere(run: Run, exported: Path) -> dict[str, list[Path]]:
 
     By kind of data; the rows themselves, and those set aside, are there already.
     """
-    shard = delete.preview(run, ["r3"], []).shards[0]
+    shard = deletion.preview(run, ["r3"], []).shards[0]
     (index,) = shard.slices
     state = next(state for state in run.ledger.slices(shard.shard) if state.slice == index)
     stage = next(stage for stage in view_shard(run, shard.shard).plan.stages.values() if index in stage.slices)
@@ -140,7 +142,7 @@ def test_no_byte_is_left_anywhere(folder: Path) -> None:
     for name, secret in keyed.items():
         assert holds(root, secret), f"{name} is looked for in the right places"
 
-    receipt = delete.accept(run, ["r3"], [])
+    receipt = deletion.accept(run, ["r3"], [])
     purge_alone(cluster)
     for state in (DeletionState.PURGED, DeletionState.RESTORED):
         assert run.ledger.deletion(receipt.request_id).state is state
@@ -163,7 +165,7 @@ def test_without_its_purge_every_kind_of_data_is_found(
     cluster = Cluster(config_of(folder))
     cluster.settle()
     leave_everywhere(cluster.run, folder / "exported")
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     try:
         purge_alone(cluster)
     except LedgerError:  # stages and rows: it refuses to say that they are purged
@@ -214,21 +216,21 @@ def test_rows_that_never_became_records_can_be_deleted_by_name(folder: Path) -> 
     cluster.settle()
     run = cluster.run
     before = set_aside(folder)
-    impact = delete.preview(run, ["r1", "x2", "nobody"], ["only here"])
+    impact = deletion.preview(run, ["r1", "x2", "nobody"], ["only here"])
     assert (impact.set_aside, impact.unknown_ids, impact.unknown_subjects) == (2, ("nobody",), ())
     assert set_aside(folder) == before
-    receipt = delete.accept(run, ["r1", "x2", "nobody"], ["only here"])
+    receipt = deletion.accept(run, ["r1", "x2", "nobody"], ["only here"])
     assert (receipt.set_aside, receipt.unknown_ids, receipt.unknown_subjects) == (2, ("nobody",), ())
     assert {"x2", "x3"}.isdisjoint(map(str, set_aside(folder)))
-    assert delete.accept(run, ["r1", "x2", "nobody"], ["only here"]).repeated
+    assert deletion.accept(run, ["r1", "x2", "nobody"], ["only here"]).repeated
 
 
 def test_rows_of_nobody_that_the_run_knows_are_erased_all_the_same(folder: Path) -> None:
     cluster = Cluster(config_of(folder))
     with pytest.raises(UnknownRecords, match="1 rows of theirs that had been set aside as malformed were erased"):
-        delete.accept(cluster.run, ["x2"], [])
+        deletion.accept(cluster.run, ["x2"], [])
     with pytest.raises(UnknownRecords) as refused:
-        delete.accept(cluster.run, ["x2"], [])
+        deletion.accept(cluster.run, ["x2"], [])
     assert "erased" not in refused.value.problem
     assert cluster.run.ledger.deletions() == ()
 
@@ -241,13 +243,13 @@ def test_an_export_that_a_deletion_overtakes_keeps_no_weights(
     cluster = Cluster(config_of(folder))
     cluster.settle()
     out = folder / "exported"
-    shard = delete.preview(cluster.run, ["r3"], []).shards[0].shard
+    shard = deletion.preview(cluster.run, ["r3"], []).shards[0].shard
 
     class Killed(BaseException):
         """The end of the process, before it looks at what it exported."""
 
     def slow(store: object, stages: object, target: Path) -> None:
-        delete.accept(cluster.run, ["r3"], [])
+        deletion.accept(cluster.run, ["r3"], [])
         cluster.settle()
         target.mkdir()
         (target / "adapter_model.safetensors").write_bytes(b"weights")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3t_ray.runtime.replay import choose_stages
-from s3t_ray.runtime.view import view_shard
+from s3t_ray.audit.replay import choose_stages
+from s3t_ray.run.shard_view import view_shard
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 

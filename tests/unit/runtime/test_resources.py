@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.runtime.resources import bundles, check_room, most_groups, room
+from s3t_ray.plan.resources import bundles, check_room, most_groups, room
 from tests.fakes import small_config
 
 

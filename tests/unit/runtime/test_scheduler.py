@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.errors import ConfigError, DataError, UnknownRecords
 from s3t_ray.ledger.values import DeletionState, Fenced, StageState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
 from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 
 PEOPLE = [(f"r{number}", f"p{number % 7}") for number in range(40)]
@@ -72,7 +72,7 @@ def test_after_a_deletion_live_adapters_are_those_of_a_training_without_it(
     folder: Path, tmp_path: Path, order: dict
 ) -> None:
     cluster = trained(folder, order=order)
-    receipt = delete.accept(cluster.run, ["r3", "r18"], ["p5"])
+    receipt = deletion.accept(cluster.run, ["r3", "r18"], ["p5"])
     gone = {"r3", "r18"} | {i for i, s in PEOPLE if s == "p5"}
     assert receipt.records == len(gone)
     cluster.settle()
@@ -84,7 +84,7 @@ def test_after_a_deletion_live_adapters_are_those_of_a_training_without_it(
 def test_from_the_receipt_on_no_stage_that_saw_the_record_is_live(folder: Path) -> None:
     cluster = trained(folder)
     before = {stage.id: stage for stage in cluster.run.ledger.stages(state=StageState.LIVE)}
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     (hit,) = cluster.run.ledger.deletion(receipt.request_id).receipt.hits
     live = {stage.id for stage in cluster.run.ledger.stages(state=StageState.LIVE)}
     saw = {name for name, stage in before.items() if stage.shard == hit.shard and hit.slice in stage.slices}
@@ -94,7 +94,7 @@ def test_from_the_receipt_on_no_stage_that_saw_the_record_is_live(folder: Path) 
 
 def test_replicas_hear_of_the_smaller_live_set_before_the_deletion_is_pruned(folder: Path) -> None:
     cluster = trained(folder)
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     cluster.replicas.live.clear()
     told: list[DeletionState] = []
     original = cluster.replicas.set_live
@@ -116,7 +116,7 @@ def test_a_stage_whose_data_is_deleted_while_it_trains_never_counts(folder: Path
 
     def delete_now(job: object) -> None:
         if not hit:
-            hit.extend(delete.accept(cluster.run, [name for name, _ in PEOPLE[:20]], []).stages_pruned)
+            hit.extend(deletion.accept(cluster.run, [name for name, _ in PEOPLE[:20]], []).stages_pruned)
             hit.append(job.stage_id)  # type: ignore[attr-defined]
 
     cluster.workers.before_publish = delete_now
@@ -143,16 +143,16 @@ def test_no_byte_of_a_deleted_record_is_left_in_the_storage(folder: Path) -> Non
         return found
 
     assert holds_marker() == ["r3"]
-    delete.accept(cluster.run, ["r3"], [])
+    deletion.accept(cluster.run, ["r3"], [])
     cluster.settle()
     assert holds_marker() == []
 
 
 def test_deleting_twice_is_one_deletion(folder: Path) -> None:
     cluster = trained(folder)
-    first = delete.accept(cluster.run, ["r3"], [])
+    first = deletion.accept(cluster.run, ["r3"], [])
     cluster.settle()
-    again = delete.accept(cluster.run, ["r3"], [])
+    again = deletion.accept(cluster.run, ["r3"], [])
     assert again.request_id == first.request_id and again.repeated
     cluster.settle()
     assert len(cluster.run.ledger.certificates()) == 1
@@ -160,18 +160,18 @@ def test_deleting_twice_is_one_deletion(folder: Path) -> None:
 
 def test_unknown_ids_are_listed_and_known_ones_go_on(folder: Path) -> None:
     cluster = trained(folder)
-    receipt = delete.accept(cluster.run, ["r3", "nobody"], ["no one"])
+    receipt = deletion.accept(cluster.run, ["r3", "nobody"], ["no one"])
     assert (receipt.unknown_ids, receipt.unknown_subjects, receipt.records) == (("nobody",), ("no one",), 1)
     with pytest.raises(UnknownRecords):
-        delete.accept(cluster.run, ["nobody"], [])
+        deletion.accept(cluster.run, ["nobody"], [])
 
 
 def test_a_dry_run_changes_nothing_and_tells_what_the_deletion_then_does(folder: Path) -> None:
     cluster = trained(folder)
     before = (cluster.run.ledger.slices(), cluster.run.ledger.stages())
-    impact = delete.preview(cluster.run, ["r3"], ["p1"])
+    impact = deletion.preview(cluster.run, ["r3"], ["p1"])
     assert (cluster.run.ledger.slices(), cluster.run.ledger.stages()) == before
-    receipt = delete.accept(cluster.run, ["r3"], ["p1"])
+    receipt = deletion.accept(cluster.run, ["r3"], ["p1"])
     assert receipt.shards == impact.shards and receipt.records == impact.records
     trained_before = len(cluster.workers.trained)
     cluster.settle()
@@ -181,7 +181,7 @@ def test_a_dry_run_changes_nothing_and_tells_what_the_deletion_then_does(folder:
 def test_lazy_heals_only_below_its_floor(folder: Path) -> None:
     cluster = trained(folder, requeue={"policy": "lazy", "floor": 1})
     count = len(cluster.workers.trained)
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     cluster.settle()
     assert receipt.shards[0].depths_after and max(receipt.shards[0].depths_after) >= 1
     assert len(cluster.workers.trained) == count
@@ -191,7 +191,7 @@ def test_lazy_heals_only_below_its_floor(folder: Path) -> None:
 def test_batch_waits_for_its_window(folder: Path) -> None:
     cluster = trained(folder, requeue={"policy": "batch", "window_seconds": 50})
     count = len(cluster.workers.trained)
-    delete.accept(cluster.run, ["r3"], [])
+    deletion.accept(cluster.run, ["r3"], [])
     for _ in range(40):
         cluster.now += 1
         cluster.scheduler.tick(0)
@@ -204,7 +204,7 @@ def test_held_out_records_can_be_deleted(folder: Path) -> None:
     write_records(folder / "held.jsonl", [("h1", "p1"), ("h2", None)])
     data = {"path": str(folder / "data.jsonl"), "subject_field": "subject", "holdout_path": str(folder / "held.jsonl")}
     cluster = trained(folder, data=data)
-    receipt = delete.accept(cluster.run, ["h1"], [])
+    receipt = deletion.accept(cluster.run, ["h1"], [])
     assert receipt.records == 1 and receipt.stages_pruned == ()
     cluster.settle()
     assert status(cluster.run).held_out == 1 and status(cluster.run).settled

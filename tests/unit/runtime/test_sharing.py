@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.runtime.sharing import Claim, Standing, fair_shares, groups_of
+from s3t_ray.plan.fair_shares import Claim, Standing, fair_shares, groups_of
 
 CLAIMS = st.dictionaries(
     st.sampled_from("abcdef"), st.builds(Claim, st.floats(0, 1), st.sampled_from(Standing)), max_size=6

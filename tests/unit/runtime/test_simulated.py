@@ -9,11 +9,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from benchlib.simulate import Deletion, Scenario, simulate
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.plan.simulate import Deletion, Scenario, simulate
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.status import status
+from s3t_ray.run import deletion
+from s3t_ray.run.status import status
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 APART = 1e6  # seconds between deletions in the simulation: all has healed by then
@@ -61,5 +61,5 @@ def test_the_same_deletions_cost_the_same_stages(tmp_path: Path, policy: dict[st
 
 
 def _hits(cluster: Cluster, name: str) -> list[tuple[int, int]]:
-    request = delete.commit(cluster.run, [name], []).request_id
+    request = deletion.commit(cluster.run, [name], []).request_id
     return [(hit.shard, hit.slice) for hit in cluster.run.ledger.deletion(request).receipt.hits]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.runtime.notes import SECONDS_BETWEEN, Notes
-from s3t_ray.runtime.reports import RunningStage
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import NOTES_HOLD_SECONDS, noted, status
+from s3t_ray.run.reports import RunningStage
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import NOTES_HOLD_SECONDS, noted, status
+from s3t_ray.scheduler.running_stages import SECONDS_BETWEEN, Notes
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 

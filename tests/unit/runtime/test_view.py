@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3t_ray.runtime.view import Views, view_shard
+from s3t_ray.run.shard_view import Views, view_shard
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 

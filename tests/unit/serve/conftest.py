@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s3t_ray.config.schema import Config
-from s3t_ray.serve.ensemble import Ensemble
+from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.store.store import Store
 from tests.tiny import tiny_llama
 from tests.unit.serve.published import config_for, publish_stage

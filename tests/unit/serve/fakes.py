@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Iterable
 import numpy as np
 from safetensors.numpy import save
 
+from s3t_ray.ensemble.answers import Answer, Completion, Ended, Finish, Live, Piece, Started, Wish
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
-from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.serve.requests import DeletionRequest
-from s3t_ray.serve.values import Answer, Completion, Ended, Finish, Live, Piece, Started, Wish
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
 from s3t_ray.train.manifest import (

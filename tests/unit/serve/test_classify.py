@@ -13,9 +13,9 @@ from transformers import AutoModelForSequenceClassification
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.data.inputs import Example
+from s3t_ray.ensemble.ensemble import Ensemble
+from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError, StoreError
-from s3t_ray.serve.ensemble import Ensemble
-from s3t_ray.serve.replica import Replica
 from s3t_ray.store.store import Store
 from tests.tiny import tiny_bert
 from tests.unit.serve.published import config_for, publish_files, tensors_file

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from s3t_ray.data.inputs import NO_LOSS, Example
+from s3t_ray.ensemble import evaluate as evaluating
 from s3t_ray.errors import ConfigError, DataError
-from s3t_ray.serve import evaluate as evaluating
 from tests.unit.serve.conftest import SLICES, Published
 from tests.unit.serve.published import slow_logits
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from s3t_ray.serve.ensemble import Ensemble
+from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.store.store import Store
 from tests.unit.serve.published import config_for, publish_stage, slow_logits
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from s3t_ray.ensemble import following_replica
+from s3t_ray.ensemble.answers import Ended, Piece, Started, Wish
+from s3t_ray.ensemble.following_replica import Following
 from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.values import StageState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import view_shard
-from s3t_ray.serve import following
-from s3t_ray.serve.following import Following
-from s3t_ray.serve.values import Ended, Piece, Started, Wish
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
 from tests.fakes import Cluster, small_config, write_records
 from tests.tiny import tiny_llama
 from tests.unit.serve.fakes import LoraWorkers
@@ -35,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     write_records(tmp_path / "data.jsonl", [(f"r{number}", f"p{number % 9}") for number in range(40)])
     config = small_config(tmp_path, model={"path": str(base)})
-    monkeypatch.setattr(following, "FOLLOW_SECONDS", 3600.0)  # only what is asked for happens
+    monkeypatch.setattr(following_replica, "FOLLOW_SECONDS", 3600.0)  # only what is asked for happens
     cluster = Cluster(config)
     cluster.workers = LoraWorkers(cluster.run.store, LAYERS, HIDDEN, PER_GROUP, RANK)
     cluster.scheduler._workers = cluster.workers
@@ -71,7 +71,7 @@ def test_it_serves_what_the_ledger_says(cluster: Cluster, replica: Following) ->
 
 def test_from_the_receipt_on_no_answer_rests_on_a_stale_stage(cluster: Cluster, replica: Following) -> None:
     before = replica.complete(WISH).answer
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     assert set(receipt.stages_pruned) & set(before.stages)
     after = replica.complete(WISH).answer  # nobody told it
     assert set(after.stages) <= live(cluster.run)
@@ -86,7 +86,7 @@ def test_an_answer_that_was_complete_before_the_deletion_is_not_handed_out_after
     def delete_at_the_last_moment(*wish: object) -> object:
         answer = original(*wish)  # type: ignore[arg-type]
         if not receipts:
-            receipts.append(delete.accept(cluster.run, ["r3"], []))
+            receipts.append(deletion.accept(cluster.run, ["r3"], []))
         return answer
 
     monkeypatch.setattr(replica._replica, "generate", delete_at_the_last_moment)
@@ -100,7 +100,7 @@ def test_a_stream_begins_anew_when_a_deletion_strikes_it(cluster: Cluster, repli
     first = next(stream)
     assert isinstance(first, Started) and first.depths == (3, 3)
     assert isinstance(next(stream), Piece)
-    delete.accept(cluster.run, ["r3"], [])
+    deletion.accept(cluster.run, ["r3"], [])
     rest = list(stream)
     assert isinstance(rest[0], Started), "not one more piece of the old answer"
     assert set(rest[0].stages) <= live(cluster.run)
@@ -118,7 +118,7 @@ def test_wherever_a_deletion_strikes_a_stream_it_ends_on_live_stages(
             stages = event.stages
         assert set(stages) <= live(cluster.run)
         if number == strike:
-            delete.accept(cluster.run, ["r3"], [])
+            deletion.accept(cluster.run, ["r3"], [])
     assert isinstance(event, Ended)
 
 
@@ -140,7 +140,7 @@ def test_when_the_ledger_cannot_be_read_nothing_is_answered(
 
 
 def test_the_schedulers_word_prunes_at_once_and_what_heals_is_loaded(cluster: Cluster, replica: Following) -> None:
-    delete.accept(cluster.run, ["r3"], [])
+    deletion.accept(cluster.run, ["r3"], [])
     assert replica.set_live(12345, {}) == 12345
     assert in_service(replica) <= live(cluster.run)
     cluster.settle()
@@ -150,7 +150,7 @@ def test_the_schedulers_word_prunes_at_once_and_what_heals_is_loaded(cluster: Cl
 
 
 def test_a_damaged_new_stage_leaves_the_rest_in_service(cluster: Cluster, replica: Following) -> None:
-    delete.accept(cluster.run, ["r3"], [])
+    deletion.accept(cluster.run, ["r3"], [])
     replica.ready()
     cluster.settle()
     fresh = serving(cluster.run) - in_service(replica)

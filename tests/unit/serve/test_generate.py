@@ -8,9 +8,9 @@ import weakref
 import pytest
 import torch
 
+from s3t_ray.ensemble.answers import Ended, Finish, Started, Token
+from s3t_ray.ensemble.generate import Choice, pick
 from s3t_ray.errors import ConfigError, DataError
-from s3t_ray.serve.generate import Choice, pick
-from s3t_ray.serve.values import Ended, Finish, Started, Token
 from tests.unit.serve.conftest import Published
 from tests.unit.serve.published import slow_logits
 

@@ -14,15 +14,15 @@ from random import Random
 
 import pytest
 
+from s3t_ray.audit.membership import audit_membership
+from s3t_ray.audit.membership_report import Finding, GroupResult, MembershipAudit
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.partition import place
 from s3t_ray.errors import ConfigError
-from s3t_ray.runtime.ingest import ingest
-from s3t_ray.runtime.jobs import stage_job
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import view_shard
-from s3t_ray.serve.membership import audit_membership
-from s3t_ray.serve.membership_report import Finding, GroupResult, MembershipAudit
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
+from s3t_ray.scheduler.stage_jobs import stage_job
 from s3t_ray.train.trainer import Trainer
 from tests.fakes import FakeShards
 from tests.tiny import tiny_llama

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from s3t_ray.audit import record_losses
+from s3t_ray.audit.attack_scores import RecordLoss, min_k
+from s3t_ray.audit.record_losses import Judge
 from s3t_ray.data.inputs import NO_LOSS, encode
-from s3t_ray.serve import record_losses
-from s3t_ray.serve.record_losses import Judge
-from s3t_ray.serve.scores import RecordLoss, min_k
 from tests.unit.serve.conftest import Published
 from tests.unit.serve.published import slow_logits
 from tests.unit.serve.test_classify import LABELS, Encoder

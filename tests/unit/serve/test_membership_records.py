@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit import membership_records
+from s3t_ray.audit.membership_records import choose, live_models, read_named
 from s3t_ray.data.partition import HOLDOUT, place
 from s3t_ray.data.records import Record
 from s3t_ray.errors import ConfigError, DataError
-from s3t_ray.serve import membership_records
-from s3t_ray.serve.membership_records import choose, live_models, read_named
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 PEOPLE = [(f"r{index}", f"p{index % 12}") for index in range(60)]

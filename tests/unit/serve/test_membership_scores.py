@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from s3t_ray.serve import scores
-from s3t_ray.serve.scores import Attack, Lens, RecordLoss, auc, detections, min_k, other_lens, own_lens, score
+from s3t_ray.audit import attack_scores
+from s3t_ray.audit.attack_scores import Attack, Lens, RecordLoss, auc, detections, min_k, other_lens, own_lens, score
 
 few = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=8)
 
@@ -60,7 +60,7 @@ def test_a_label_has_no_tokens_to_take_the_lowest_of() -> None:
 @given(few, few)
 def test_auc_is_the_share_of_pairs_won_and_scipys_mann_whitney(tested: list[float], never_seen: list[float]) -> None:
     pairs = [1.0 if own > other else 0.5 if own == other else 0.0 for own in tested for other in never_seen]
-    value = float(scores.wins(*one_lens(tested, never_seen)).mean())
+    value = float(attack_scores.wins(*one_lens(tested, never_seen)).mean())
     assert value == pytest.approx(sum(pairs) / len(pairs))
     statistic = stats.mannwhitneyu(tested, never_seen, method="asymptotic").statistic
     assert value == pytest.approx(statistic / len(pairs))
@@ -83,11 +83,11 @@ def test_the_bootstrap_is_scipys_over_the_records_themselves() -> None:
         (tested, never_seen),
         slow,
         vectorized=False,
-        n_resamples=scores.RESAMPLES,
+        n_resamples=attack_scores.RESAMPLES,
         method="BCa",
         rng=np.random.default_rng(3),
     ).confidence_interval
-    score_interval = scores._newcombe(slow(tested, never_seen), 12, 9)
+    score_interval = attack_scores._newcombe(slow(tested, never_seen), 12, 9)
     found = auc(tested, np.tile(never_seen, (12, 1)), seed=3)
     assert found.value == pytest.approx(slow(tested, never_seen))
     assert found.low == pytest.approx(min(plain.low, score_interval[0]))
@@ -106,7 +106,7 @@ def test_the_score_interval_holds_every_value_that_explains_what_was_seen(
         error = math.sqrt(theta * (1 - theta) * spread / (tested * never_seen))
         if abs(theta - value) <= z * error:
             explains.append(theta)
-    low, high = scores._newcombe(value, tested, never_seen)
+    low, high = attack_scores._newcombe(value, tested, never_seen)
     assert low == pytest.approx(min(explains), abs=1e-4)
     assert high == pytest.approx(max(explains), abs=1e-4)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3t_ray.serve.membership_report import AttackResult, Finding, GroupResult, Interval, NamedRecords
-from s3t_ray.serve.membership_words import Groups, conclusion, finding
+from s3t_ray.audit.membership_conclusions import Groups, conclusion, finding
+from s3t_ray.audit.membership_report import AttackResult, Finding, GroupResult, Interval, NamedRecords
 
 
 def group(low: float, high: float, *others: tuple[float, float], records: int = 5) -> GroupResult:

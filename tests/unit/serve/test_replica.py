@@ -11,9 +11,9 @@ import pytest
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import encode, prompt_ids
+from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
+from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError
-from s3t_ray.serve.replica import Replica
-from s3t_ray.serve.values import Ended, Finish, Piece, Started
 from tests.unit.serve.conftest import Published
 
 

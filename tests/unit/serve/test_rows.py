@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from s3t_ray.serve.base import Base
-from s3t_ray.serve.lora import BASE, applied, install_hooks, plan_rows
-from s3t_ray.serve.stage import load_stage
+from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.ensemble.loaded_stage import load_stage
+from s3t_ray.ensemble.row_lora import BASE, applied, install_hooks, plan_rows
 from tests.tiny import tiny_llama
 from tests.unit.serve.conftest import Published
 from tests.unit.serve.published import config_for, publish_stage, slow_logits
@@ -15,7 +15,7 @@ IDS = [5, 17, 250, 33, 8, 120, 77]
 
 
 def test_each_row_is_the_model_of_its_chain(published: Published) -> None:
-    base = Base(published.config, published.base)
+    base = FrozenBase(published.config, published.base)
     install_hooks(base)
     chains = [published.chain(0, 3), BASE, published.chain(1, 1), published.chain(1, 3), published.chain(0, 2)]
     names = {name: chain[: index + 1] for chain in chains for index, name in enumerate(chain)}
@@ -30,7 +30,7 @@ def test_each_row_is_the_model_of_its_chain(published: Published) -> None:
 
 
 def test_outside_the_block_the_base_is_itself(published: Published) -> None:
-    base = Base(published.config, published.base)
+    base = FrozenBase(published.config, published.base)
     untouched = base.hidden(IDS)
     install_hooks(base)
     stage = load_stage(published.store, published.chain(0, 1), base)
@@ -40,7 +40,7 @@ def test_outside_the_block_the_base_is_itself(published: Published) -> None:
 
 
 def test_layers_below_the_adapters_run_one_row(published: Published) -> None:
-    base = Base(published.config, published.base)
+    base = FrozenBase(published.config, published.base)
     install_hooks(base)
     rows: dict[int, int] = {}
     for index, layer in enumerate(base.layers):
@@ -80,7 +80,7 @@ def test_layer_3_is_not_layer_31(published: Published, tmp_path) -> None:
     config = config_for(folder, shards=1, slices=2, per_group=20)
     publish_stage(published.store, folder, "low", 0, [], [3], seed=5)
     publish_stage(published.store, folder, "high", 0, [], [31], seed=6)
-    base = Base(config, folder)
+    base = FrozenBase(config, folder)
     install_hooks(base)
     for name, layer in {"low": 3, "high": 31}.items():
         stage = load_stage(published.store, (name,), base)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from s3t_ray.serve.service import Revoked, Service
+from s3t_ray.ensemble.leases import LiveService, Revoked
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ def live(*ids: str) -> Set:
 
 def test_a_turn_computes_with_the_set_the_lease_began_with() -> None:
     first, second = live("a"), live("a", "b")
-    service = Service(first)
+    service = LiveService(first)
     with service.lease() as lease:
         service.swap(lambda now: second)
         assert service.turn(lease, lambda now: now) is first  # growth takes nothing away
@@ -32,7 +32,7 @@ def test_a_turn_computes_with_the_set_the_lease_began_with() -> None:
 
 
 def test_a_lease_ends_when_one_of_its_stages_leaves() -> None:
-    service = Service(live("a", "b"))
+    service = LiveService(live("a", "b"))
     with service.lease() as lease:
         lease.memory = "cache"
         service.swap(lambda now: live("a", "c"))
@@ -42,7 +42,7 @@ def test_a_lease_ends_when_one_of_its_stages_leaves() -> None:
 
 
 def test_a_lease_that_outlived_growth_still_ends_with_its_own_stage() -> None:
-    service = Service(live("a"))
+    service = LiveService(live("a"))
     with service.lease() as lease:
         service.swap(lambda now: live("a", "b"))
         service.swap(lambda now: live("b"))
@@ -51,7 +51,7 @@ def test_a_lease_that_outlived_growth_still_ends_with_its_own_stage() -> None:
 
 
 def test_a_lease_on_the_base_alone_never_ends() -> None:
-    service = Service(live())
+    service = LiveService(live())
     with service.lease() as lease:
         service.swap(lambda now: live("a"))
         service.swap(lambda now: live())
@@ -59,7 +59,7 @@ def test_a_lease_on_the_base_alone_never_ends() -> None:
 
 
 def test_a_swap_waits_for_the_running_turn_and_its_result_is_lost() -> None:
-    service = Service(live("a"))
+    service = LiveService(live("a"))
     running, go_on, swapped = threading.Event(), threading.Event(), threading.Event()
     outcome: list[object] = []
 
@@ -95,7 +95,7 @@ def test_a_swap_waits_for_the_running_turn_and_its_result_is_lost() -> None:
 
 
 def test_a_swap_does_not_wait_for_turns_whose_stages_stay() -> None:
-    service = Service(live("a"))
+    service = LiveService(live("a"))
     running, go_on = threading.Event(), threading.Event()
 
     def compute(now: Set) -> str:
@@ -119,7 +119,7 @@ def test_a_swap_does_not_wait_for_turns_whose_stages_stay() -> None:
 
 def test_nothing_refers_to_a_set_that_left_even_while_its_lease_is_open() -> None:
     old = live("a")
-    service = Service(old)
+    service = LiveService(old)
     gone = weakref.ref(old)
     with service.lease() as lease:
         service.turn(lease, lambda now: None)
@@ -130,7 +130,7 @@ def test_nothing_refers_to_a_set_that_left_even_while_its_lease_is_open() -> Non
 
 
 def test_an_error_in_a_turn_frees_the_lease_for_the_next_swap() -> None:
-    service = Service(live("a"))
+    service = LiveService(live("a"))
     with service.lease() as lease:
         with pytest.raises(ZeroDivisionError):
             service.turn(lease, lambda now: 1 // 0)

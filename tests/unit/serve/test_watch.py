@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from s3t_ray.ensemble.ledger_watch import LedgerWatch, LiveStages
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.values import Event, EventKind
-from s3t_ray.serve.watch import Known, LedgerWatch
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class FakeLedger:
 def test_what_is_live_and_a_prune_before_anybody_hears_of_it() -> None:
     ledger, pruned = FakeLedger(), []
     watch = LedgerWatch(ledger, lambda position, live: pruned.append((position, live)))  # type: ignore[arg-type]
-    assert watch.live() == Known(1, frozenset({"a", "b"}))
+    assert watch.live() == LiveStages(1, frozenset({"a", "b"}))
     ledger.change({"a"})
-    assert watch.live() == Known(2, frozenset({"a"}))
+    assert watch.live() == LiveStages(2, frozenset({"a"}))
     assert pruned == [(1, {"a", "b"}), (2, {"a"})]
 
 
@@ -71,12 +71,12 @@ def test_who_asks_during_a_read_waits_for_the_next_one() -> None:
     ledger = FakeLedger()
     watch = LedgerWatch(ledger, lambda position, live: None)  # type: ignore[arg-type]
     ledger.gate = threading.Event()
-    first: list[Known] = []
+    first: list[LiveStages] = []
     thread = threading.Thread(target=lambda: first.append(watch.live()))
     thread.start()
     assert ledger.entered.wait(30)
     ledger.change({"a"})  # the first read has looked already
-    later: list[Known] = []
+    later: list[LiveStages] = []
     others = [threading.Thread(target=lambda: later.append(watch.live())) for _ in range(8)]
     for other in others:
         other.start()

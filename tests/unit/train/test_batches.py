@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from s3t_ray.config.schema import Optimizer
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.batches import epoch_order, pack, pad_groups, steps_in_epoch
-from s3t_ray.train.groups import depth_of_layer, layer_group, layer_index
-from s3t_ray.train.schedule import learning_rate
+from s3t_ray.train.layer_groups import depth_of_layer, layer_group, layer_index
+from s3t_ray.train.learning_rate import learning_rate
 from s3t_ray.train.seeds import StagePlace
 
 PLACE = StagePlace(seed=1, shard=2, slices=(3, 0))
