@@ -24,6 +24,7 @@ from typing import Any
 
 from benchlib.course import Course
 from benchlib.engine_run import EngineRun, jobs, put_slices, seconds_of
+from benchlib.module_process import library_environment, module_command
 from benchlib.random_base import SHAPES, random_base, words
 from rich.console import Console
 from rich.table import Table
@@ -128,8 +129,8 @@ def by_ranks(ranks: int, now: Course, folder: Path, like: Point) -> Point:
         run = EngineRun(folder=folder / "engine", engine=engine, rank=rank, meeting=meeting)
         settings = folder / f"run{rank}.json"
         settings.write_text(run.model_dump_json())
-        command = [sys.executable, "-m", "benchlib.engine_run", str(folder / "course.json"), str(settings)]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        command = module_command("engine_run", folder / "course.json", settings)
+        running.append(subprocess.Popen(command, env=library_environment(), stderr=subprocess.PIPE, text=True))
     for process in running:
         _, errors = process.communicate()
         if process.returncode:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import benchlib
 from benchlib.floors import Nothing, bare_database
 from benchlib.measure import Latency, latency, seconds, side_by_side
 from benchlib.synthetic import Sizes, accept_all, make_run, record_id
@@ -86,6 +87,7 @@ def measure(plan: Plan, shards: int, folder: Path, ledger_url: str | None) -> Ac
     """Make a run with so many shards and delete from it. Ray must be connected."""
     import ray
 
+    ray.cloudpickle.register_pickle_by_value(benchlib)  # the nodes of a cluster do not have this library
     with tempfile.TemporaryDirectory(dir=folder) as work:
         run = make_run(Path(work), Sizes(plan.records, shards), ledger_url)
         accept_all(run)

@@ -6,10 +6,8 @@ In: a Course, a work folder. Out: seconds on the wall and of CPU, imports and lo
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from benchlib.course import Course
 from benchlib.engine_run import EngineRun, prefixes, seconds_of
+from benchlib.module_process import library_environment, module_command
 from benchlib.plain_stage import PlainStage
 
 OURS, PLAIN, BEST = "ours", "plain, as published", "plain, best settings"
@@ -43,9 +42,14 @@ class Part:
 def clocked(modules: Sequence[tuple[str, Path, Path]]) -> tuple[float, float]:
     """Run these modules one after another, each in a process; wall and CPU seconds of all together."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "DS_ACCELERATOR": "cpu"}
+    environment = {
+        **library_environment(),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "DS_ACCELERATOR": "cpu",
+    }
     for module, course, settings in modules:
-        command = [sys.executable, "-m", module, str(course), str(settings)]
+        command = module_command(module, course, settings)
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
@@ -79,7 +83,7 @@ def plain_settings(course: Course, folder: Path, system: str) -> Iterator[Path]:
 def run_plain(course: Course, folder: Path, system: str) -> Measured:
     file = write(folder / "course.json", course.model_dump_json())
     stages = list(plain_settings(course, folder, system))
-    wall, cpu = clocked([("benchlib.plain_stage", file, stage) for stage in stages])
+    wall, cpu = clocked([("plain_stage", file, stage) for stage in stages])
     training = sum(float((stage.parent / "seconds").read_text()) for stage in stages)
     models = {
         f"{shard}-{number}": folder / f"{shard}-{number}-{course.slices}"
@@ -98,7 +102,7 @@ def run_ours(course: Course, folder: Path, without: str) -> Measured:
         for number in numbers
     ]
     settings = [write(folder / f"run{index}.json", run.model_dump_json()) for index, run in enumerate(runs)]
-    wall, cpu = clocked([("benchlib.engine_run", file, path) for path in settings])
+    wall, cpu = clocked([("engine_run", file, path) for path in settings])
     models = {path.name: path for path in sorted((folder / "engine" / "exports").iterdir())}
     training, _ = seconds_of(folder / "engine")
     return wall, cpu, training, models
@@ -107,8 +111,8 @@ def run_ours(course: Course, folder: Path, without: str) -> Measured:
 def held_out(course: Course, models: dict[str, Path], folder: Path) -> dict[str, float]:
     result = folder / "losses.json"
     names = write(folder / "models.json", json.dumps({name: str(path) for name, path in models.items()}))
-    command = [sys.executable, "-m", "benchlib.held_out", str(folder / "course.json"), str(names), str(result)]
-    subprocess.run(command, check=True, capture_output=True)
+    command = module_command("held_out", folder / "course.json", names, result)
+    subprocess.run(command, env=library_environment(), check=True, capture_output=True)
     found: dict[str, float] = json.loads(result.read_text())
     return found
 

@@ -70,7 +70,7 @@ class FrozenBase:
     def hidden(self, input_ids: Sequence[int], cache: Cache | None = None) -> Tensor:
         """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
 
-        R is 1, or what the adapters in force make of it (`lora.py`). With a `cache` the tokens follow
+        R is 1, or what the adapters in force make of it (`row_lora.py`). With a `cache` the tokens follow
         those that it has seen, and it grows by them. Raises DataError for a text that the model cannot read.
         """
         seen = 0 if cache is None else int(cache.get_seq_length())

@@ -2,9 +2,8 @@
 
 In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of
 `values.py`. Each method is one transaction: when it returns, what it did survives a crash of the
-process and of the machine; when it raises, it did nothing. Deletions are accepted from any process
-at any time; everything a scheduler writes carries its epoch and is refused once a newer scheduler
-has taken the lease.
+process and of the machine; when it raises, it did nothing. Any process may accept a deletion at any time;
+what a scheduler writes carries its epoch and is refused once a newer scheduler has taken the lease.
 
 The ledger must never decide what to train or erase (plan, runtime), nor hold personal data.
 """
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 
 from s3t_ray.ledger import (
@@ -25,14 +24,15 @@ from s3t_ray.ledger import (
     minhash_index,
     record_rows,
     resolve,
+    running_rows,
     slice_rows,
     stage_rows,
 )
-from s3t_ray.ledger import running_rows as notes
 from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.events import read_events
+from s3t_ray.ledger.transaction import utc_now
 from s3t_ray.ledger.values import (
     NAMED_ALONE,
     Acceptance,
@@ -55,11 +55,6 @@ from s3t_ray.ledger.values import (
     StoredCertificate,
 )
 from s3t_ray.plan.stages import Stage
-
-
-def utc_now() -> datetime:
-    """The default clock."""
-    return datetime.now(UTC)
 
 
 class Ledger:
@@ -149,24 +144,24 @@ class Ledger:
             return minhash_index.read(connection)
 
     def preview(
-        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), closure: DuplicateSearch = NAMED_ALONE
+        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), search: DuplicateSearch = NAMED_ALONE
     ) -> Preview:
         """What `accept_deletion` of these would do now, and what is like them; changes nothing."""
         with self._database.read() as connection:
-            return deletions.preview(connection, ids, subjects, closure)
+            return deletions.preview(connection, ids, subjects, search)
 
     def accept_deletion(
-        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), closure: DuplicateSearch = NAMED_ALONE
+        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), search: DuplicateSearch = NAMED_ALONE
     ) -> Acceptance:
         """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
 
-        `closure`: whether records like them go too. Tombstones, new slice digests and live stages
-        turned stale are one transaction. The same set with the same closure again changes nothing
+        `search`: whether records like them go too. Tombstones, new slice digests and live stages
+        turned stale are one transaction. The same set with the same search again changes nothing
         and returns the same receipt. UnknownRecords: the run holds none of them, and nothing was
         stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches.
         """
         with self._database.write() as tx:
-            return deletions.accept(tx, ids, subjects, closure)
+            return deletions.accept(tx, ids, subjects, search)
 
     def deleted(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> frozenset[bytes]:
         """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one."""
@@ -342,12 +337,12 @@ class Ledger:
         """What is in training now, in place of what was noted before."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            notes.note(tx, running)
+            running_rows.note(tx, running)
 
     def running(self) -> tuple[RunningNote, ...]:
         """What was in training when a scheduler last noted it, which may be long ago."""
         with self._database.read() as connection:
-            return notes.read(connection)
+            return running_rows.read(connection)
 
     def events(self, after: int = 0, kinds: Collection[str] | None = None) -> tuple[Event, ...]:
         """History with a sequence number above `after`, of these kinds (None: of all), in order."""

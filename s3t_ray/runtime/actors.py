@@ -1,4 +1,4 @@
-"""The Ray actors: thin shells round plain classes. Wrapping happens here and in `groups.py` only."""
+"""The Ray actors: thin shells round plain classes. Wrapping happens here and in `worker_groups.py` only."""
 
 from __future__ import annotations
 

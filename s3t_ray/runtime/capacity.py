@@ -2,7 +2,7 @@
 
 In: the run's config and whether it trains. Out: a number of groups, for `workers.groups: auto`, and of those to ask
 an autoscaler for (`demand.py`). The schedulers of the cluster tell one another what they claim; each works the
-shares out for itself (`sharing.py`). Nothing is ever waited for but at the start: an answer that is late counts
+shares out for itself (`fair_shares.py`). Nothing is ever waited for but at the start: an answer that is late counts
 next time.
 """
 

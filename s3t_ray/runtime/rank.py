@@ -1,6 +1,6 @@
 """One rank of a worker group: a long-lived process that keeps the base model loaded.
 
-A plain class; `groups.py` makes it a Ray actor. Training runs in one thread, control calls
+A plain class; `worker_groups.py` makes it a Ray actor. Training runs in one thread, control calls
 (`progress`, `stop`) in others, so that a deletion reaches a stage in the middle of its training.
 """
 

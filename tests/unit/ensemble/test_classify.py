@@ -18,7 +18,7 @@ from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError, StoreError
 from s3t_ray.store.store import Store
 from tests.tiny import tiny_bert
-from tests.unit.serve.published import config_for, publish_files, tensors_file
+from tests.unit.ensemble.published import config_for, publish_files, tensors_file
 
 LABELS = ("joy", "anger", "fear")
 IDS = [5, 17, 250, 33, 8]

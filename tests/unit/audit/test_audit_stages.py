@@ -17,7 +17,7 @@ from s3t_ray.run.exports import ExportedFolder, remember_export
 from s3t_ray.run.run import Run
 from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest, write_manifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
-from tests.unit.runtime.tampering import found, live, problems, root, sql
+from tests.unit.audit.tampering import found, live, problems, root, sql
 
 # Stages
 

@@ -12,7 +12,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.store.store import Store
 from tests.tiny import tiny_llama
-from tests.unit.serve.published import config_for, publish_stage
+from tests.unit.ensemble.published import config_for, publish_stage
 
 LAYERS, PER_GROUP, SLICES, SHARDS = 8, 2, 3, 2
 

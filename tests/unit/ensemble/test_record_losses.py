@@ -13,9 +13,9 @@ from s3t_ray.audit import record_losses
 from s3t_ray.audit.attack_scores import RecordLoss, min_k
 from s3t_ray.audit.record_losses import Judge
 from s3t_ray.data.inputs import NO_LOSS, encode
-from tests.unit.serve.conftest import Published
-from tests.unit.serve.published import slow_logits
-from tests.unit.serve.test_classify import LABELS, Encoder
+from tests.unit.ensemble.conftest import Published
+from tests.unit.ensemble.published import slow_logits
+from tests.unit.ensemble.test_classify import LABELS, Encoder
 
 
 def contents(count: int) -> list[str]:

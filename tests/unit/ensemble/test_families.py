@@ -10,7 +10,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel, Qwe
 
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.store.store import Store
-from tests.unit.serve.published import config_for, publish_stage, slow_logits
+from tests.unit.ensemble.published import config_for, publish_stage, slow_logits
 
 SIZES = {
     "vocab_size": 300,

@@ -13,8 +13,8 @@ import torch
 
 from s3t_ray.errors import ClusterError, ConfigError, S3TError, StoreError, TrainError
 from s3t_ray.store.store import Store
-from tests.unit.serve.conftest import Published
-from tests.unit.serve.published import RANK, publish_files, slow_logits, tensors_file
+from tests.unit.ensemble.conftest import Published
+from tests.unit.ensemble.published import RANK, publish_files, slow_logits, tensors_file
 
 IDS = [5, 17, 250, 33, 8, 120, 77]
 

@@ -11,8 +11,8 @@ import torch
 from s3t_ray.data.inputs import NO_LOSS, Example
 from s3t_ray.ensemble import evaluate as evaluating
 from s3t_ray.errors import ConfigError, DataError
-from tests.unit.serve.conftest import SLICES, Published
-from tests.unit.serve.published import slow_logits
+from tests.unit.ensemble.conftest import SLICES, Published
+from tests.unit.ensemble.published import slow_logits
 
 
 def examples(count: int = 5) -> list[Example]:

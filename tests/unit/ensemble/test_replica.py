@@ -14,7 +14,7 @@ from s3t_ray.data.inputs import encode, prompt_ids
 from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError
-from tests.unit.serve.conftest import Published
+from tests.unit.ensemble.conftest import Published
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ import torch
 from s3t_ray.ensemble.answers import Ended, Finish, Started, Token
 from s3t_ray.ensemble.generate import Choice, pick
 from s3t_ray.errors import ConfigError, DataError
-from tests.unit.serve.conftest import Published
-from tests.unit.serve.published import slow_logits
+from tests.unit.ensemble.conftest import Published
+from tests.unit.ensemble.published import slow_logits
 
 PROMPT = [5, 17, 250, 33]
 

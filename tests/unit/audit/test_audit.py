@@ -18,7 +18,7 @@ from s3t_ray.run import deletion
 from s3t_ray.run.ingest import slice_digest
 from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
-from tests.unit.runtime.tampering import found, problems, root, sql
+from tests.unit.audit.tampering import found, problems, root, sql
 
 
 def test_an_untouched_run_passes(lived: Run) -> None:

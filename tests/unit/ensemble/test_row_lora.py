@@ -8,8 +8,8 @@ from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import load_stage
 from s3t_ray.ensemble.row_lora import BASE, applied, install_hooks, plan_rows
 from tests.tiny import tiny_llama
-from tests.unit.serve.conftest import Published
-from tests.unit.serve.published import config_for, publish_stage, slow_logits
+from tests.unit.ensemble.conftest import Published
+from tests.unit.ensemble.published import config_for, publish_stage, slow_logits
 
 IDS = [5, 17, 250, 33, 8, 120, 77]
 
