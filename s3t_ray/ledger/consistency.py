@@ -19,24 +19,23 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import CertificateFacts, parse_certificate
+from s3t_ray.ledger.keys import LedgerKeys
+from s3t_ray.ledger.log_consistency import log_contradictions
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.record_rows import read_run, require_run
+from s3t_ray.ledger.record_rows import read_run
+from s3t_ray.ledger.row_seals import broken_seals
 from s3t_ray.ledger.tables import (
-    CERTIFICATES,
     DELETIONS,
     EVENTS,
     HEAD,
     HITS,
-    PRUNED,
     RECORDS,
     SKETCHES,
     SLICES,
     STAGES,
     TOMBSTONES,
 )
-from s3t_ray.ledger.values import DeletionState, EventKind, RunRow, StageState
+from s3t_ray.ledger.values import DeletionState, EventKind, StageState
 
 _WITH_TOMBSTONES = RECORDS.outerjoin(
     TOMBSTONES,
@@ -57,8 +56,8 @@ _BECAME = {
 }
 
 
-def contradictions(connection: Connection) -> tuple[str, ...]:
-    """See `Ledger.contradictions`. Reads every record once."""
+def contradictions(connection: Connection, keys: LedgerKeys | None) -> tuple[str, ...]:
+    """See `Ledger.contradictions`."""
     if read_run(connection) is None:
         return ()
     checks: tuple[Callable[[Connection], Iterator[str]], ...] = (
@@ -68,9 +67,10 @@ def contradictions(connection: Connection) -> tuple[str, ...]:
         _numbers,
         _stages,
         _deletions,
-        _certificates,
+        log_contradictions,
     )
-    return tuple(problem for check in checks for problem in check(connection))
+    sealed = () if keys is None else broken_seals(connection, keys)
+    return (*(problem for check in checks for problem in check(connection)), *sealed)
 
 
 def _records(connection: Connection) -> Iterator[str]:
@@ -217,50 +217,6 @@ def _deletions(connection: Connection) -> Iterator[str]:
             yield f"deletion {row.request_id} is {row.state}, by its history it is {state or 'unknown'}"
     for request in told:
         yield f"deletion {request} was accepted, and is not in the ledger any more"
-
-
-def _certificates(connection: Connection) -> Iterator[str]:
-    """A certificate for every restored deletion and no other, saying what the ledger says."""
-    run = require_run(connection)
-    rows = connection.execute(select(CERTIFICATES).order_by(CERTIFICATES.c.sequence))
-    texts = {row.deletion: row.certificate for row in rows}
-    for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
-        text = texts.pop(row.sequence, None)
-        if (row.state == DeletionState.RESTORED) != (text is not None):
-            has = "no certificate" if text is None else "a certificate all the same"
-            yield f"deletion {row.request_id} is {row.state} and has {has}"
-        if text is None:
-            continue
-        try:
-            said = parse_certificate(text).facts
-        except VerificationFailed as error:
-            yield f"what stands as the certificate of deletion {row.request_id} cannot be read: {error.problem}"
-            continue
-        for what in _unlike(connection, run, row, said):
-            yield f"deletion {row.request_id}: the ledger has other {what} than its certificate"
-    if texts:
-        yield f"{len(texts)} certificates are of no deletion that the ledger has"
-
-
-def _unlike(connection: Connection, run: RunRow, row: Row[Any], said: CertificateFacts) -> list[str]:
-    """What a certificate says otherwise than the rows of its deletion."""
-    of_it = HITS.c.deletion == row.sequence
-    hits = connection.execute(select(HITS).where(of_it).order_by(HITS.c.shard, HITS.c.slice))
-    slices = [(hit.shard, hit.slice, hit.records, hit.digest_before, hit.digest_after) for hit in hits]
-    certified = [(s.shard, s.slice, s.records, s.digest_before, s.digest_after) for s in said.slices]
-    pruned = connection.execute(select(PRUNED).where(PRUNED.c.deletion == row.sequence).order_by(PRUNED.c.position))
-    proofs = [(proof.stage, proof.adapter_sha256) for proof in pruned]
-    counts = (row.records, row.already_deleted, row.unknown)
-    times = (row.accepted_at, row.pruned_at, row.purged_at, row.restored_at)
-    same = {
-        "request": said.request_id == row.request_id,
-        "run": (said.run, said.recipe_digest, said.base_digest) == (run.name, run.recipe_digest, run.base_digest),
-        "counts of records": (said.records, said.already_deleted, said.unknown) == counts,
-        "slices": certified == slices,
-        "pruned stages": [(proof.id, proof.adapter_sha256) for proof in said.stages_pruned] == proofs,
-        "times": (said.accepted_at, said.pruned_at, said.purged_at, said.restored_at) == times,
-    }
-    return [what for what, is_same in same.items() if not is_same]
 
 
 def _history(connection: Connection, kinds: dict[EventKind, Any]) -> Iterator[Row[Any]]:

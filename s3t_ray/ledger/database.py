@@ -22,6 +22,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
 from s3t_ray.ledger.tables import HEAD
 from s3t_ray.ledger.transaction import Head, Transaction
@@ -53,6 +54,8 @@ class Database:
         self._reader = engine.execution_options(**snapshot)
         self._engine = engine
         self._clock = clock
+        self.keys: LedgerKeys | None = None
+        """Of the run, once they are bound: see `Ledger.bind`."""
 
     @classmethod
     def open(cls, address: str, create: bool, clock: Callable[[], datetime]) -> Database:
@@ -86,7 +89,8 @@ class Database:
         """The one write transaction; durable when the block ends, undone when it raises."""
         with self._refusals(), self._writer.connect() as connection, connection.begin():
             row = connection.execute(_LOCK_HEAD).one()
-            transaction = Transaction(connection, Head(row.sequence, row.epoch, row.holder, row.beats), self.now())
+            head = Head(row.sequence, row.epoch, row.holder, row.beats, row.at)
+            transaction = Transaction(connection, head, self.now(), self.keys)
             yield transaction
             transaction.store_head()
 

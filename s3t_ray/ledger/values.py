@@ -2,7 +2,7 @@
 
 Frozen, hashable, picklable; no SQL, no clock. Ids and subjects appear only as 32-byte keyed HMACs
 (see `keys.py`), digests of data as 64 hex digits, times as UTC ISO 8601 strings with microseconds.
-Times are for people: nothing here is ever ordered by them, sequence numbers order.
+Times are for people and never run backwards; sequence numbers order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.plan.stages import Stage
+from s3t_ray.proof.receipt import SignedReceipt
 
 
 class DeletionState(StrEnum):
@@ -117,6 +118,7 @@ class RunRow:
     shards: int
     slices: int  # a shard
     key_check: str  # `Keys.key_check`: tells a wrong key from the right one
+    placed_by: str = "seed"  # "seed": the partition was keyed with the public seed; "key": with the run's secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,7 @@ class Acceptance:
     unknown_subjects: tuple[bytes, ...]
     repeated: bool
     taken_along: int  # of the receipt's records: not named, but like one that is; 0 when repeated
+    signed: SignedReceipt | None  # its entry in the log; None: a version that signed none had accepted it
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +277,13 @@ class FailureRow:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCertificate:
-    """A certificate as its row has it, unchecked."""
+class StoredEntry:
+    """An entry of the log as its row has it, unchecked."""
 
     sequence: int
+    kind: str
     hash: str
-    request_id: str | None  # of the deletion that its row names; None: there is no such deletion
+    request_id: str | None  # of the deletion that its row names; None: of none, or there is no such deletion
     text: str
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from s3t_ray.errors import UnknownRecords
 from s3t_ray.ledger.values import Acceptance, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to, named
 from s3t_ray.run.duplicates import asked, likeness
 from s3t_ray.run.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
@@ -45,7 +46,7 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
     """
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
     try:
-        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure)
+        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure, names.commitment)
     except UnknownRecords as error:
         if rows := erase_rejects(run, names.ids, names.subjects).rows:
             raise UnknownRecords(
@@ -63,7 +64,7 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
     """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
     names = _Names.of(run, ids, subjects)
-    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects))
+    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), commitment=names.commitment)
     return _receipt(names, answer, SetAside(0, frozenset()))
 
 
@@ -73,12 +74,19 @@ class _Names:
 
     ids: Mapping[bytes, str]
     subjects: Mapping[bytes, str]
+    nonce: str
+    """Opens the commitment on the receipt; derived from the names, so a repeat gets the same."""
+
+    @property
+    def commitment(self) -> str:
+        return commitment_to(self.nonce, tuple(self.ids.values()), tuple(self.subjects.values()))
 
     @classmethod
     def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
         return cls(
             dict(zip(run.keys.id_hmacs(ids), ids, strict=True)),
             {run.keys.subject_hmac(name): name for name in subjects},
+            run.keys.nonce(named(ids, subjects)),
         )
 
     def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
@@ -91,6 +99,7 @@ class _Names:
 
 
 def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionReceipt:
+    signed = answer.signed
     return DeletionReceipt(
         request_id=answer.receipt.request_id,
         accepted_at=answer.receipt.accepted_at,
@@ -102,7 +111,13 @@ def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionRece
         repeated=answer.repeated,
         shards=(),
         set_aside=aside.rows,
+        proof=None if signed is None else HandedReceipt(receipt=signed, nonce=_nonce(names, signed)),
     )
+
+
+def _nonce(names: _Names, signed: SignedReceipt) -> str | None:
+    """None: the deletion was first accepted by hashes alone, so its receipt commits to no names."""
+    return None if signed.facts.commitment is None else names.nonce
 
 
 def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:

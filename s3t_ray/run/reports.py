@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from s3t_ray.proof.receipt import HandedReceipt
+
 
 class Report(BaseModel):
     """Base of all reports: frozen, strict, `model_dump_json()` is the `--json` output."""
@@ -159,6 +161,9 @@ class DeletionReceipt(Report):
     """Rows that ingest had set aside as malformed, erased at once."""
     likeness: Likeness | None = None
     """Right after the deletion was accepted: what of the same content is still there."""
+    proof: HandedReceipt | None = None
+    """The signed receipt, an entry of the run's log, with the nonce that tells whose it is; None: accepted by an
+    older version."""
 
 
 class TrainReport(Report):

@@ -112,11 +112,13 @@ class Run:
 
     @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run; created with its first records, then only loaded."""
+        """Secret keys of the run, bound to its ledger; created with its first records, then only loaded."""
         if self.ledger.run() is None:
-            return Keys.load_or_create(self.location.keys_dir)
-        keys = Keys.load(self.location.keys_dir)
-        self.ledger.check_key(keys.key_check)
+            keys = Keys.load_or_create(self.location.keys_dir)
+        else:
+            keys = Keys.load(self.location.keys_dir)
+            self.ledger.check_key(keys.key_check)
+        self.ledger.bind(keys)
         return keys
 
     @cached_property

@@ -1,4 +1,7 @@
-"""The certificate of a deletion: signed facts of the ledger, in one transaction with `restored`."""
+"""Certificates of a deletion: signed facts of the ledger, entered in the run's log.
+
+The interim one once its bytes are gone, the final one in one transaction with `restored`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,12 @@ from functools import cache
 from importlib.metadata import version
 
 from s3t_ray import __version__
-from s3t_ray.ledger.certificate import OrderChoice, issue
+from s3t_ray.ledger.certificate_chain import Circumstances
+from s3t_ray.proof.certificate import Certificate, OrderChoice
 from s3t_ray.run.run import Run
 
 SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
 """What decides weights, or who trains what: their versions stand in the certificate."""
-
-_ATTEMPTS = 10
 
 
 @cache
@@ -24,15 +26,15 @@ def software_versions() -> Mapping[str, str]:
     return found | {"s3t_ray": __version__, "python": platform.python_version()}
 
 
-def certify(run: Run, epoch: int, request_id: str) -> bool:
-    """Sign and append the certificate of a purged deletion; it is restored then.
+def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificate:
+    """Sign a purged deletion's certificate and enter it in the log; the final one moves it to `restored`.
 
-    False: the ledger changed under every one of ten attempts; nothing is lost, try again.
+    VerificationFailed: an erased adapter is live again, and no worker of this run sealed it.
     """
+    run.keys  # noqa: B018  # bound to the ledger, which signs
     order = run.config.order
     orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
-    for _ in range(_ATTEMPTS):
-        facts = run.ledger.certificate_facts(request_id)
-        if run.ledger.append_certificate(epoch, issue(facts, run.keys, orders, software_versions())):
-            return True
-    return False
+    same = run.ledger.same_adapter(request_id)
+    circumstances = Circumstances(orders, software_versions(), same)
+    certificate = run.ledger.certify(epoch, request_id, circumstances, final=final)
+    return certificate

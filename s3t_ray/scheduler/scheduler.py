@@ -174,6 +174,8 @@ class Scheduler:
             for deletion in self._ledger.deletions(DeletionState.PURGED)
             if all(self._healed(self.views[shard]) for shard in shards_hit(deletion))
         ]
+        for request in self._ledger.without_interim():
+            certify(self._run, self._epoch, request, final=False)
         if due:
             # A rank that outlived its scheduler for a moment may have written after the purge.
             purge_abandoned(self._run, self._wanted(self.views))
@@ -182,7 +184,8 @@ class Scheduler:
         moved: set[str] = set()
         for deletion in due:
             request = deletion.receipt.request_id
-            if moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
+            if moved.issuperset(deletion.waits_for):
+                certify(self._run, self._epoch, request, final=True)
                 moved.add(request)
         for shard in [shard for shard in self._unhealed_since if not self.views[shard].missing]:
             del self._unhealed_since[shard]

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from s3t_ray.audit.verify import verify
-from s3t_ray.ledger.certificate import verify_certificate
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from tests.cluster.http import Client

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from s3t_ray.audit.verify import verify
 from s3t_ray.config.location import locate
-from s3t_ray.ledger.certificate import verify_chain
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DeletionState
+from s3t_ray.proof.run_log import verify_chain
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
