@@ -29,7 +29,8 @@ from s3t_ray.scheduler.scheduler import Scheduler
 from s3t_ray.scheduler.shard import Shard
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
-from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.fence import is_overtaken
+from s3t_ray.train.job import StageJob, StageResult, StageStopped
 from s3t_ray.train.manifest import (
     ADAPTER_FILE,
     MANIFEST,
@@ -39,6 +40,7 @@ from s3t_ray.train.manifest import (
     stage_folder,
     write_manifest,
 )
+from s3t_ray.train.seal import seal
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
@@ -137,6 +139,8 @@ class FakeWorkers:
         self.before_publish(job)
         try:
             return Finished(group, job.stage_id, result=self._publish(job))
+        except StageStopped:
+            return Finished(group, job.stage_id)
         except S3TError as error_of_stage:
             return Finished(group, job.stage_id, error=str(error_of_stage))
 
@@ -175,9 +179,15 @@ class FakeWorkers:
             versions={},
             machine={},
         )
+        manifest = seal(manifest, job.seal_key)
+        if is_overtaken(self._store, job):
+            raise StageStopped(job.stage_id)
         self._store.publish(
             stage_folder(job.stage_id), {ADAPTER_FILE: adapter, MANIFEST: write_manifest(manifest)}, marker=MANIFEST
         )
+        if is_overtaken(self._store, job):
+            self._store.delete(stage_folder(job.stage_id))
+            raise StageStopped(job.stage_id)
         self.trained.append(job)
         return StageResult(job.stage_id, sha256, 0, manifest.records, 0, None, None, 0.0)
 

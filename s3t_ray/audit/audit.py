@@ -76,6 +76,7 @@ def audit(
         stages=checked.stages,
         problems=(*problems, *checked.problems),
         replayed=checked.replayed,
+        excused=checked.excused,
         certificates=sum(row.kind == EntryKind.CERTIFICATE for row in stored),
         head=stored[-1].hash if stored else FIRST,
         public_key=run.keys.fingerprint,

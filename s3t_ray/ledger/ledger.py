@@ -167,10 +167,15 @@ class Ledger(LedgerLog):
         with self._database.write() as tx:
             return deletions.accept(tx, ids, subjects, search, commitment)
 
-    def deleted(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> frozenset[bytes]:
-        """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one."""
+    def deleted(
+        self, ids: Iterable[bytes], subjects: Iterable[bytes], but: frozenset[int] = frozenset()
+    ) -> frozenset[bytes]:
+        """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one.
+
+        `but`: deletions, by number, that do not count.
+        """
         with self._database.read() as connection:
-            return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)))
+            return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)), but)
 
     @contextmanager
     def alone(self) -> Iterator[None]:

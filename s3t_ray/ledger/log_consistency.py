@@ -32,19 +32,19 @@ def log_contradictions(connection: Connection) -> Iterator[str]:
     by_deletion: dict[str | None, dict[str, SignedEntry]] = defaultdict(dict)
     unreadable: set[tuple[str | None, str]] = set()
     begun: RunEntry | None = None
-    for row in log_rows.read_entries(connection):
+    for stored in log_rows.read_entries(connection):
         try:
-            entry = parse_entry(row.text)
+            entry = parse_entry(stored.text)
         except VerificationFailed as error:
-            yield f"{_what(row)} cannot be read: {error.problem}"
-            unreadable.add((row.request_id, row.kind))
+            yield f"{_what(stored)} cannot be read: {error.problem}"
+            unreadable.add((stored.request_id, stored.kind))
             continue
         if isinstance(entry, RunEntry):
             begun = entry
-        elif row.request_id is None:
+        elif stored.request_id is None:
             yield f"{name_of(entry)} is in the log, and the ledger has no such deletion"
         else:
-            by_deletion[row.request_id][row.kind] = entry
+            by_deletion[stored.request_id][stored.kind] = entry
     yield from _run(connection, run, begun)
     for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
         entries = by_deletion[row.request_id]

@@ -82,7 +82,7 @@ def read_states(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, Rec
     """See `Ledger.record_states`."""
     found: dict[bytes, RecordState] = {}
     for row in rows_of(connection, RECORDS.c.id_hmac, ids):
-        found[row.identity] = RecordState(row.digest, row.shard, row.slice, row.deletion is not None)
+        found[row.identity] = RecordState(row.digest, row.shard, row.slice, row.deletion is not None, row.content)
     return found
 
 

@@ -194,11 +194,14 @@ def note(found: Resolved, rows: Iterable[_Row]) -> None:
             found.earlier.add(deletion)
 
 
-def deleted(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes]) -> frozenset[bytes]:
+def deleted(
+    connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes], but: frozenset[int]
+) -> frozenset[bytes]:
     """See `Ledger.deleted`."""
-    of_ids = (row.identity for row in rows_of(connection, RECORDS.c.id_hmac, ids) if row.deletion is not None)
+    no = but | {None}
+    of_ids = (row.identity for row in rows_of(connection, RECORDS.c.id_hmac, ids) if row.deletion not in no)
     of_subjects = (
-        row.subject for row in rows_of(connection, RECORDS.c.subject_hmac, subjects) if row.deletion is not None
+        row.subject for row in rows_of(connection, RECORDS.c.subject_hmac, subjects) if row.deletion not in no
     )
     return frozenset(name for name in (*of_ids, *of_subjects) if name is not None)
 

@@ -105,6 +105,7 @@ class RecordState:
     shard: int
     slice: int
     deleted: bool
+    content_hmac: bytes | None = None  # erased with the digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class StageRow:
     adapter_sha256: str
     accepted_at: str
     pruned_by: str | None  # request id of the deletion that made it stale; None: live, or no longer wanted
+    number: int = 0  # of its acceptance in the ledger's count
 
     @property
     def depth(self) -> int:
@@ -229,6 +231,8 @@ class DeletionRow:
     times: DeletionTimes
     waits_for: tuple[str, ...]
     """Earlier requests that deleted records this one names too, and are no further: they move first."""
+    number: int = 0
+    """Its place in the ledger's count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.errors import UnknownRecords
+from s3t_ray.errors import S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.values import Acceptance, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to, named
@@ -53,12 +53,16 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
                 f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
             ) from error
         raise
-    # The receipt is out of danger; what it means is for people to read.
-    aside = erase_rejects(run, names.ids, names.subjects)
-    receipt = _receipt(names, answer, aside)
-    impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
-    left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
-    return receipt.model_copy(update={"shards": impacts, "likeness": likeness(left, closure, answer.taken_along)})
+    # The deletion is a fact: what follows is for people to read, and must not keep the receipt from them.
+    receipt = _receipt(names, answer, SetAside(0, frozenset()))
+    try:
+        receipt = _receipt(names, answer, erase_rejects(run, names.ids, names.subjects))
+        impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
+        left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
+        alike = likeness(left, closure, answer.taken_along)
+    except (S3TError, OSError) as error:
+        return receipt.model_copy(update={"note": f"accepted; what it means could not be shown: {problem_of(error)}"})
+    return receipt.model_copy(update={"shards": impacts, "likeness": alike})
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:

@@ -161,6 +161,8 @@ class DeletionReceipt(Report):
     """Rows that ingest had set aside as malformed, erased at once."""
     likeness: Likeness | None = None
     """Right after the deletion was accepted: what of the same content is still there."""
+    note: str | None = None
+    """What went wrong after the deletion was accepted. It stands all the same, and its purge goes on."""
     proof: HandedReceipt | None = None
     """The signed receipt, an entry of the run's log, with the nonce that tells whose it is; None: accepted by an
     older version."""
@@ -231,6 +233,8 @@ class Verification(Report):
     stages: int
     problems: tuple[str, ...]
     replayed: tuple[ReplayedStage, ...] = ()
+    excused: tuple[str, ...] = ()
+    """Deletions that are not purged yet: what is still there of them, and of nobody else, is no problem."""
 
     @property
     def differing(self) -> int:

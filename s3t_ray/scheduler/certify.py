@@ -11,9 +11,13 @@ from functools import cache
 from importlib.metadata import version
 
 from s3t_ray import __version__
+from s3t_ray.errors import StoreError, TrainError
 from s3t_ray.ledger.certificate_chain import Circumstances
+from s3t_ray.ledger.values import StageState
 from s3t_ray.proof.certificate import Certificate, OrderChoice
 from s3t_ray.run.run import Run
+from s3t_ray.run.seal_keys import is_announced
+from s3t_ray.train.manifest import read_manifest
 
 SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
 """What decides weights, or who trains what: their versions stand in the certificate."""
@@ -34,7 +38,28 @@ def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificat
     run.keys  # noqa: B018  # bound to the ledger, which signs
     order = run.config.order
     orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
+    anew = [name for name in run.ledger.same_adapter(request_id) if _is_sealed(run, name)]
+    return run.ledger.certify(epoch, request_id, Circumstances(orders, software_versions(), anew), final=final)
+
+
+def unannounced(run: Run, request_id: str) -> dict[int, tuple[str, ...]]:
+    """Live stages, by shard, with an adapter that this deletion erased and that no worker of this run announced.
+
+    A worker's seal on the same bytes says that the deleted records taught nothing.
+    """
     same = run.ledger.same_adapter(request_id)
-    circumstances = Circumstances(orders, software_versions(), same)
-    certificate = run.ledger.certify(epoch, request_id, circumstances, final=final)
-    return certificate
+    wrong = {name for name in same if not _is_sealed(run, name)}
+    if not wrong:
+        return {}
+    found: dict[int, list[str]] = {}
+    for row in run.ledger.stages(state=StageState.LIVE):
+        if row.id in wrong:
+            found.setdefault(row.shard, []).append(row.id)
+    return {shard: tuple(names) for shard, names in found.items()}
+
+
+def _is_sealed(run: Run, stage_id: str) -> bool:
+    try:
+        return is_announced(run, read_manifest(run.store, stage_id))
+    except (StoreError, TrainError):
+        return False

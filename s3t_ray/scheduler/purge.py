@@ -28,6 +28,7 @@ from s3t_ray.run.rejects import purge_rejects
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.store import layout
+from s3t_ray.train.fence import raise_fence
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
     stage of the shard's former data: it would write what is being erased.
     """
     purge = Purge(run, epoch, shard, run.ledger.stages(shard, StageState.STALE), tuple(stopped))
+    run.ledger.beat(epoch)  # a scheduler that was overtaken raises no fence
+    if shard != HOLDOUT_SHARD:
+        raise_fence(run.store, shard, {state.slice: state.digest for state in purge.slices})
     for kind in KINDS:
         kind.erase(purge)
 

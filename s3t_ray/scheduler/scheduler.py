@@ -23,7 +23,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.run.damage import DAMAGED, damaged, incomplete
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, Views, view_shard
-from s3t_ray.scheduler.certify import certify
+from s3t_ray.scheduler.certify import certify, unannounced
 from s3t_ray.scheduler.interfaces import Replicas, Shards, WorkerGroups
 from s3t_ray.scheduler.pending_purges import Purges, all_given_up, shards_hit
 from s3t_ray.scheduler.purge import purge_abandoned, purge_bytes, purge_everything_left, purge_strays
@@ -175,7 +175,8 @@ class Scheduler:
             if all(self._healed(self.views[shard]) for shard in shards_hit(deletion))
         ]
         for request in self._ledger.without_interim():
-            certify(self._run, self._epoch, request, final=False)
+            if not unannounced(self._run, request):
+                certify(self._run, self._epoch, request, final=False)
         if due:
             # A rank that outlived its scheduler for a moment may have written after the purge.
             purge_abandoned(self._run, self._wanted(self.views))
@@ -184,7 +185,10 @@ class Scheduler:
         moved: set[str] = set()
         for deletion in due:
             request = deletion.receipt.request_id
-            if moved.issuperset(deletion.waits_for):
+            if broken := unannounced(self._run, request):
+                for shard, names in broken.items():
+                    self._take_out(shard, names)
+            elif moved.issuperset(deletion.waits_for):
                 certify(self._run, self._epoch, request, final=True)
                 moved.add(request)
         for shard in [shard for shard in self._unhealed_since if not self.views[shard].missing]:
@@ -203,7 +207,7 @@ class Scheduler:
             self._offer(self.views[shard], blocked)
         for assignment in self._placer.assign(free):
             stage = assignment.stage
-            job = stage_job(self._run.row, self.views[stage.shard], stage)
+            job = stage_job(self._run, self.views[stage.shard], stage)
             self._training[stage.id] = stage
             self._inputs[stage.id] = {part.slice: part.digest for part in job.slices}
             self._purges.begun(stage)

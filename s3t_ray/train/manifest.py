@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
+from s3t_ray.train.seal import Sealed
 
 MANIFEST = "manifest.json"
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -26,7 +27,7 @@ class SliceLearned(BaseModel):
     digest: str
 
 
-class Manifest(BaseModel):
+class Manifest(Sealed):
     """Provenance of one stage. `files` maps every other file of the folder to its sha256."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
