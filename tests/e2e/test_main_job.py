@@ -17,18 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.command import s3t
 from tests.fakes import write_records
 from tests.tiny import tiny_llama
 
 RECORDS = [(f"r{number}", f"p{number % 9}") for number in range(54)]
-
-
-def s3t(*arguments: str, code: int = 0, cwd: Path | None = None) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "s3t_ray.cli.main", *arguments], capture_output=True, text=True, timeout=300, cwd=cwd
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
