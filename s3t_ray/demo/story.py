@@ -175,9 +175,9 @@ def _prove(run: Run, console: Console) -> None:
         _say(
             console,
             f"  shard {stage.shard}, slices {_list(stage.slices)}: "
-            + ("every byte equal" if stage.equal else f"differs by up to {stage.largest_difference:.2e}"),
+            + ("every byte equal" if stage.verdict == "equal" else f"differs by up to {stage.largest_difference:.2e}"),
         )
-    if not report.ok:
+    if report.result != "verified":
         raise VerificationFailed("; ".join(report.problems) or "a replayed stage differs", "report this")
     _say(
         console,

@@ -22,10 +22,11 @@ from s3t_ray.runtime.jobs import stage_job
 from s3t_ray.runtime.reports import ReplayedStage
 from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.scratch import scratch_folder
+from s3t_ray.runtime.verdict import judge, mismatches
 from s3t_ray.runtime.view import ShardView
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
+from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest
 
 
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
@@ -112,14 +113,10 @@ def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        equal=first == second and published.files == again.files,
+        verdict=judge(first == second and published.files == again.files, published, again),
         largest_difference=_largest_difference([first, second]),
-        same_machine=_place(published) == _place(again),
+        mismatches=mismatches(published, again),
     )
-
-
-def _place(manifest: Manifest) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    return manifest.versions, manifest.machine
 
 
 def _largest_difference(files: Sequence[bytes]) -> float:

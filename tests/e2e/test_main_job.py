@@ -133,7 +133,7 @@ def test_the_full_audit_replays_stages_and_measures_membership(run: Path, config
     report = json.loads(s3t("audit", str(run), "--full", "--records", str(tmp_path / "p4.jsonl"), "--json"))
     deletions = json.loads(s3t("status", str(run), "--json"))["deletions"]
     assert report["problems"] == [] and report["certificates"] == len(deletions)
-    assert [stage["equal"] for stage in report["replayed"]] == [True, True]
+    assert [stage["verdict"] for stage in report["replayed"]] == ["equal", "equal"]
     membership = report["membership"]
     assert membership["named"]["records"] == len(rows) == 6
     for group in (membership["retained"], membership["named"]):
