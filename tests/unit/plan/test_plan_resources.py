@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -76,7 +77,7 @@ def test_no_more_gpus_than_the_run_may_have(folder: Path) -> None:
         ({"gpus_per_rank": 1, "groups": 4, "max_gpus": 3}, "at least 4"),
     ],
 )
-def test_a_limit_that_nothing_fits_under_is_refused(folder: Path, workers: dict[str, object], words: str) -> None:
+def test_a_limit_that_nothing_fits_under_is_refused(folder: Path, workers: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         of(folder, **workers)
 
