@@ -23,8 +23,8 @@ import pytest
 import yaml
 
 from s3t_ray.config.load import load_config
-from s3t_ray.runtime.resources import bundles, room
-from s3t_ray.serve.settings import ServiceSettings
+from s3t_ray.plan.resources import bundles, room
+from s3t_ray.serve.service_settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
