@@ -21,6 +21,7 @@ from s3t_ray.cli import (
     configs_command,
     delete_command,
     demo_command,
+    metrics_command,
     plan_command,
     read_commands,
     serve_command,
@@ -95,6 +96,7 @@ train_command.add_to(app)
 delete_command.add_to(app)
 read_commands.add_to(app)
 serve_command.add_to(app)
+metrics_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)
