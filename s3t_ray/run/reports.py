@@ -1,0 +1,268 @@
+"""What the runtime tells its callers: frozen values that the command line prints or dumps as JSON.
+
+Never personal data: ids of records appear only where the caller gave them in the same call.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+
+class Report(BaseModel):
+    """Base of all reports: frozen, strict, `model_dump_json()` is the `--json` output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class RunningStage(Report):
+    stage_id: str
+    shard: int
+    slices: tuple[int, ...]
+    group: int
+    step: int
+    steps: int
+    """0 while the group loads its inputs."""
+    loss: float | None
+    tokens_per_second: float | None
+
+
+class ShardStatus(Report):
+    shard: int
+    records: int
+    orders: tuple[tuple[int, ...], ...]
+    depths: tuple[int, ...]
+    """Live depth of each sequence, in the order of `orders`."""
+    wanted: int
+    """Stages that the retained data and the config ask for."""
+    trained: int
+    running: int
+    queued: int
+    failed: int
+
+    @property
+    def depth(self) -> int:
+        """Depth that the shard serves: the deepest of its sequences; 0: dead."""
+        return max(self.depths, default=0)
+
+
+class Failure(Report):
+    stage_id: str
+    error: str
+    attempts: int
+
+
+class DeletionStatus(Report):
+    request_id: str
+    state: Literal["accepted", "pruned", "purged", "restored"]
+    records: int
+    hits: tuple[tuple[int, int, int], ...]
+    """(shard, slice, records) touched; shard -1 holds held-out records."""
+    accepted_at: str
+    pruned_at: str | None = None
+    purged_at: str | None = None
+    restored_at: str | None = None
+    age_seconds: float
+    """Since acceptance, while it is not restored; else the time that it took."""
+
+
+class Status(Report):
+    """`s3t status`: everything from the ledger; works with or without a cluster."""
+
+    name: str
+    storage: str
+    records: int
+    held_out: int
+    slices: int
+    shards: tuple[ShardStatus, ...]
+    deletions: tuple[DeletionStatus, ...]
+    running: tuple[RunningStage, ...] = ()
+    """In training now, or, seen from another process, a few seconds ago."""
+    failures: tuple[Failure, ...] = ()
+    settled: bool
+    """Nothing is missing, stale or unfinished."""
+    ids_derived: bool
+    """True when ids come from record contents because `data.id_field` is null."""
+
+
+class ShardImpact(Report):
+    shard: int
+    slices: tuple[int, ...]
+    records: int
+    stages: int
+    """Live stages that would be pruned."""
+    depths_before: tuple[int, ...]
+    depths_after: tuple[int, ...]
+    retrain_stages: int
+    retrain_records: int
+    """Records times stages to train again, for one epoch."""
+
+
+class DuplicatesOf(Report):
+    subject: str | None
+    """First digits of the subject's HMAC; None: records of nobody."""
+    records: int
+
+
+class Duplicates(Report):
+    records: int
+    subjects: tuple[DuplicatesOf, ...]
+    """Those with the most records first."""
+
+
+class Likeness(Report):
+    """Records that are like those a deletion names, and that it does not name itself."""
+
+    duplicates: Duplicates
+    """Retained ones, which the deletion leaves, of exactly the same content."""
+    near_duplicates: Duplicates | None
+    """The same, of nearly the same content; None: the run's records were not sketched."""
+    threshold: float
+    """Likeness (Jaccard) from which on a record is a near-duplicate."""
+    reach: Literal["named", "duplicates", "near_duplicates"]
+    """What the deletion takes: only what it names, its duplicates too, or its near-duplicates as well."""
+    taken_along: int
+    """Records that the deletion takes because they are like a named one (counted in `records`)."""
+    forgotten: int
+    """Records named that were purged before: nothing can be compared with them any more."""
+
+
+class Impact(Report):
+    """`s3t delete --dry-run`: what a deletion would hit."""
+
+    records: int
+    held_out: int
+    already_deleted: int
+    unknown_ids: tuple[str, ...]
+    unknown_subjects: tuple[str, ...]
+    shards: tuple[ShardImpact, ...]
+    set_aside: int = 0
+    """Rows that ingest had set aside as malformed, and that would be erased."""
+    likeness: Likeness | None = None
+
+
+class DeletionReceipt(Report):
+    """What `s3t delete` gives back once the deletion is durable."""
+
+    request_id: str
+    accepted_at: str
+    records: int
+    already_deleted: int
+    unknown_ids: tuple[str, ...]
+    unknown_subjects: tuple[str, ...]
+    stages_pruned: tuple[str, ...]
+    repeated: bool
+    """True when this very request had been accepted before: the receipt is the first one."""
+    shards: tuple[ShardImpact, ...]
+    set_aside: int = 0
+    """Rows that ingest had set aside as malformed, erased at once."""
+    likeness: Likeness | None = None
+    """Right after the deletion was accepted: what of the same content is still there."""
+
+
+class TrainReport(Report):
+    """`s3t train`, once the run is settled."""
+
+    trained: int
+    """Stages trained by this call."""
+    reused: int
+    """Stages that had been published before."""
+    seconds: float
+    tokens: int
+    status: Status
+
+
+class DepthLoss(Report):
+    depth: int
+    """Every shard cut at this depth; 0 is the base model."""
+    loss: float
+    """Mean over labelled tokens of the ensemble's negative log-likelihood, in nats."""
+    standard_error: float
+    accuracy: float | None = None
+    """Classification only."""
+
+
+class Evaluation(Report):
+    """`s3t eval`."""
+
+    records: int
+    tokens: int
+    by_depth: tuple[DepthLoss, ...]
+    live: DepthLoss
+    depths: tuple[int, ...]
+    """Live depth of each shard."""
+
+
+class Generation(Report):
+    text: str
+    depths: tuple[int, ...]
+    version: int
+    seconds: float
+
+
+class Export(Report):
+    shard: int
+    depth: int
+    folder: str
+    stages: tuple[str, ...]
+    adapter_sha256: str
+
+
+class Verdict(StrEnum):
+    """What a replay says of a stage."""
+
+    EQUAL = "equal"
+    DIFFERS = "differs"
+    NOT_PROVED = "not_proved"
+
+
+class ReplayedStage(Report):
+    stage_id: str
+    shard: int
+    slices: tuple[int, ...]
+    verdict: Verdict
+    """`equal`: every byte; `differs`: other bytes on the same hardware and library versions, which is a failure;
+    `not_proved`: other bytes on others, from which nothing follows."""
+    largest_difference: float
+    """Over all numbers of the adapter."""
+    mismatches: tuple[str, ...]
+    """Hardware and library versions that are not those of the stage's training."""
+
+
+class Verification(Report):
+    """`s3t verify`."""
+
+    records: int
+    stages: int
+    problems: tuple[str, ...]
+    replayed: tuple[ReplayedStage, ...] = ()
+
+    @property
+    def differing(self) -> int:
+        """Replayed stages whose bytes differ although hardware and library versions are the same."""
+        return sum(stage.verdict is Verdict.DIFFERS for stage in self.replayed)
+
+    @property
+    def unproved(self) -> int:
+        """Replayed stages of which nothing is proved."""
+        return sum(stage.verdict is Verdict.NOT_PROVED for stage in self.replayed)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def result(self) -> Literal["verified", "not_proved", "failed"]:
+        """`failed`: a problem, or a stage that differs; `not_proved`: no failure, but a replay that proves nothing."""
+        if self.problems or self.differing:
+            return "failed"
+        return "not_proved" if self.unproved else "verified"
+
+
+class AuditReport(Verification):
+    """`s3t audit`."""
+
+    certificates: int
+    head: str
+    """Hash of the newest certificate; zeros: there is none."""
+    public_key: str
+    """Fingerprint (SHA-256) of the run's public key."""
