@@ -15,6 +15,7 @@ from types import TracebackType
 from s3t_ray.config.base_model import check_base, digest_base, find_base
 from s3t_ray.config.load import dump_config, parse_config
 from s3t_ray.config.location import RunLocation, check_outlives_job, locate
+from s3t_ray.config.memory_folders import check_keys_last
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config, Storage
 from s3t_ray.errors import ConfigError, StoreError
@@ -83,7 +84,7 @@ class Run:
         and is published anew; a recipe that differs is refused by `check_recipe`.
         """
         location = locate(config)
-        check_outlives_job(location.storage_uri)
+        check_outlives_job(location)
         checked_base(config)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
@@ -112,8 +113,13 @@ class Run:
 
     @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run; created with its first records, then only loaded."""
+        """Secret keys of the run; created with its first records, then only loaded.
+
+        ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
+        """
         if self.ledger.run() is None:
+            if not Keys.exist(self.location.keys_dir):
+                check_keys_last(self.location.keys_dir, self.location.storage_uri)
             return Keys.load_or_create(self.location.keys_dir)
         keys = Keys.load(self.location.keys_dir)
         self.ledger.check_key(keys.key_check)
