@@ -16,6 +16,9 @@ from s3t_ray.config.checks import is_remote
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
+CONFIG_FILE = "config.yaml"
+"""In a run's folder: the config that it was begun with."""
+
 LEDGER_FILE = "ledger.db"
 """The default ledger, in the run's folder."""
 
