@@ -28,6 +28,7 @@ from s3t_ray.cli import (
     serve_command,
     train_command,
     verify_command,
+    witness_command,
 )
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.output import note, print_document, print_error
@@ -100,6 +101,7 @@ metrics_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)
+witness_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)
 keys_command.add_to(app)
