@@ -21,6 +21,7 @@ from s3t_ray.cli import (
     configs_command,
     delete_command,
     demo_command,
+    keys_command,
     metrics_command,
     plan_command,
     read_commands,
@@ -105,6 +106,7 @@ certificate_command.add_to(app)
 witness_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)
+keys_command.add_to(app)
 
 
 if __name__ == "__main__":
