@@ -46,8 +46,10 @@ class Model(Section):
     """Hub revision (commit, tag or branch); pin it so that a new download is the same base."""
     shape: ModelShape | None = None
     """Sizes, to plan without the weights; checked against the real config.json when training."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel. Recipe."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_varlen"] = "sdpa"
+    """Attention kernel. `sdpa` runs anywhere, one call per record. `flash_varlen` is torch's FlashAttention over all
+    records of a pack in one call: bfloat16 on NVIDIA GPUs from Ampere on, text models only. `flash_attention_2` needs
+    the package flash-attn, 2.4.1 or newer. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
     """Bits a weight of the frozen base, kept by bitsandbytes (`pip install 's3t-ray[quantize]'`) and unpacked for
     each product; text models only. Recipe."""
@@ -197,7 +199,7 @@ class Workers(Section):
     cpus_per_rank: PositiveInt = 1
     """CPU cores that Ray reserves for a rank."""
     gpus_per_rank: Annotated[int, Field(ge=0)] = 0
-    """GPUs that Ray reserves for a rank; 0: CPU."""
+    """GPUs that Ray reserves for a rank: 1, or 0 for CPU. A base that needs several is split over `engine.ranks`."""
     max_gpus: PositiveInt | None = None
     """Most GPUs that the run's worker groups may hold together; null: no limit."""
     autoscale_to: PositiveInt | None = None
