@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s3t_ray.config.refusal import refusal
+from s3t_ray.config.refuse import refusal
 from s3t_ray.config.schema import Config, Model, ModelShape
 from s3t_ray.errors import ConfigError
 

@@ -12,15 +12,15 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from s3t_ray.config import checks
-from s3t_ray.config.refusal import refusal
-from s3t_ray.config.shape import ModelShape, Section
+from s3t_ray.config.model_shape import ModelShape, Section
+from s3t_ray.config.refuse import refusal
 
 __all__ = [
     "Closure",
     "Config",
     "Data",
     "Engine",
-    "Keys",
+    "KeySettings",
     "LedgerSettings",
     "Lora",
     "Model",
@@ -263,7 +263,7 @@ class LedgerSettings(Section):
     postgresql+psycopg://. Write ${NAME} to take a part from the environment; a password only so."""
 
 
-class Keys(Section):
+class KeySettings(Section):
     """Where the secrets live."""
 
     dir: Text | None = None
@@ -296,7 +296,7 @@ class Config(Section):
     closure: Closure = Closure()
     storage: Storage
     ledger: LedgerSettings = LedgerSettings()
-    keys: Keys = Keys()
+    keys: KeySettings = KeySettings()
 
     @model_validator(mode="after")
     def _possible(self) -> Config:

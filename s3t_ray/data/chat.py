@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s3t_ray.data.tokens import Tokenizer, end_id, template_ids
+from s3t_ray.data.token_ids import Tokenizer, end_id, template_ids
 from s3t_ray.errors import ConfigError, DataError
 
 Message = dict[str, str]

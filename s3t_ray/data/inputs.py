@@ -18,7 +18,7 @@ from typing import Any
 
 from s3t_ray.config.schema import Task
 from s3t_ray.data.chat import Message, Part, chat_parts, chat_prompt
-from s3t_ray.data.tokens import Tokenizer, begin_ids, end_id, text_ids
+from s3t_ray.data.token_ids import Tokenizer, begin_ids, end_id, text_ids
 from s3t_ray.errors import DataError
 
 NO_LOSS = -100

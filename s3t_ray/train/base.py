@@ -21,7 +21,7 @@ from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.train.attention import check_flash_attention, register_packed_sdpa, register_packed_varlen
 from s3t_ray.train.families import Family, family_of
 from s3t_ray.train.frozen_norm import replace_norms
-from s3t_ray.train.groups import layer_group, layer_index
+from s3t_ray.train.layer_groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.quantised import compute_unpacked, quantisation

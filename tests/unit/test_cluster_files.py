@@ -21,7 +21,7 @@ import jsonschema
 import pytest
 import yaml
 
-from s3t_ray.serve.settings import ServiceSettings
+from s3t_ray.serve.service_settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
