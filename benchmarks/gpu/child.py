@@ -1,4 +1,4 @@
-"""One experiment in this process: `python -m benchmarks.gpu.child NAME --json FILE --work FOLDER [--dry]`.
+"""One experiment in this process: `python -m gpu.child NAME --json FILE --work FOLDER [--dry]`.
 
 Exit code 1 when a point failed. `run.py` starts it, and ends it when its time is up.
 """
@@ -10,9 +10,9 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     given = parser.parse_args()
     device = Device("cpu" if given.dry else "cuda")
     points = Points(given.json, given.name, device.describe())
-    module = import_module(f"benchmarks.gpu.experiments.{given.name}")
+    module = import_module(f"gpu.experiments.{given.name}")
     module.run(points, Scene(device, given.work, given.dry, given.base, given.records))
     points.close()
     return int(points.failed)

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.gpu.card import Device, Peak
-from benchmarks.gpu.random_weights import made_on, shape_only
-from benchmarks.gpu.stage_lab import WARM_STEPS, Setup
+from gpu.card import Device, Peak
+from gpu.random_weights import made_on, shape_only
+from gpu.stage_lab import WARM_STEPS, Setup
 from s3t_ray.data.inputs import encode
 
 

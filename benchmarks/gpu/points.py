@@ -15,8 +15,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from s3t_ray.errors import S3TError
-
 
 class OtherCard(Exception):
     """The folder holds results of another machine: they must not be mixed."""
@@ -51,13 +49,13 @@ class Points:
     def measure(self, key: str, call: Callable[[], Any]) -> None:
         """Measure one point, unless it is there. `call` returns a frozen dataclass or JSON.
 
-        What a card may refuse, memory above all, fails this point alone.
+        What goes wrong, for want of memory or by another version of a library, fails this point alone.
         """
         if key in self._points:
             return
         try:
             found = call()
-        except (RuntimeError, S3TError) as error:
+        except Exception as error:  # noqa: BLE001 - it is written down, shown, and decides the exit code
             self._failed[key] = f"{type(error).__name__}: {error}"
             print(f"{key}: FAILED", flush=True)
             traceback.print_exc()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from s3t_ray.bench.tiny_base import tiny_base
+from benchlib.tiny_base import tiny_base
+
 from s3t_ray.config.schema import ModelShape
 
 POSITIONS = 8192
@@ -56,6 +57,8 @@ def made_on(device: str) -> Iterator[None]:
             model = AutoModelForCausalLM.from_config(
                 config, dtype=arguments["dtype"], attn_implementation=arguments["attn_implementation"]
             )
+        if not hasattr(model, "activation_checkpointing_enable"):  # its name before transformers 5.23
+            model.activation_checkpointing_enable = model.gradient_checkpointing_enable
         return (model, {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model
 
     with ExitStack() as stack:

@@ -23,11 +23,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+BENCHMARKS = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(BENCHMARKS.parent))
+sys.path.insert(0, str(BENCHMARKS))
 
-from benchmarks.gpu.points import measured  # noqa: E402
-from benchmarks.gpu.timetable import EXPERIMENTS, Experiment, limit_of, to_run  # noqa: E402
+from gpu.points import measured  # noqa: E402
+from gpu.timetable import EXPERIMENTS, Experiment, limit_of, to_run  # noqa: E402
 
 DRY_MINUTES = 30.0
 DRY_PATIENCE = 8.0
@@ -81,14 +82,14 @@ def run(experiment: Experiment, limit: float, given: argparse.Namespace) -> str:
     """Run it in a process of its own; how it ended."""
     log = given.out / f"{experiment.name}.log"
     with tempfile.TemporaryDirectory(dir=given.work, prefix="s3t-gpu-") as work:
-        command = [sys.executable, "-m", "benchmarks.gpu.child", experiment.name, "--work", work]
+        command = [sys.executable, "-m", "gpu.child", experiment.name, "--work", work]
         command += ["--json", str(given.out.absolute() / f"{experiment.name}.json")]
         command += ["--dry"] if given.dry else []
         for option, path in (("--base", given.base), ("--records", given.records)):
             command += [option, str(path.absolute())] if path else []
         with log.open("a") as file:
             child = subprocess.Popen(
-                command, cwd=ROOT, env=environment(given.dry), stdout=file, stderr=file, start_new_session=True
+                command, cwd=BENCHMARKS, env=environment(given.dry), stdout=file, stderr=file, start_new_session=True
             )
             try:
                 code = child.wait(limit)
@@ -111,7 +112,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 def environment(dry: bool) -> dict[str, str]:
     """As a worker's rank has it."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    path = os.pathsep.join(filter(None, (str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH"))))
     found = {
         **os.environ,
         "PYTHONPATH": path,

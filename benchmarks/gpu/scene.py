@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu.card import Device
+from gpu.card import Device
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from time import perf_counter
 from typing import Any
 from unittest import mock
 
-from benchmarks.gpu.card import Device, Peak
-from benchmarks.gpu.random_weights import letters, made_on, shape_only
+from gpu.card import Device, Peak
+from gpu.random_weights import letters, made_on, shape_only
 from s3t_ray.config.schema import Config, ModelShape
 from s3t_ray.data.slices import Row, write_slice
 from s3t_ray.plan.cost import stage_cost

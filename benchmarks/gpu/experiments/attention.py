@@ -7,12 +7,13 @@ pack, and one call with a mask; with deterministic algorithms and without.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
 
 HEADS, SIZE = 40, 128
 
@@ -29,7 +30,7 @@ def run(points: Points, scene: Scene) -> None:
                 for way, call in _ways(lengths, device, dry).items():
                     points.measure(
                         f"{pack} tokens in records of {record}, {way}, {bits}",
-                        lambda call=call, deterministic=deterministic: _time(call, device, deterministic, dry),
+                        partial(_time, call, device, deterministic, dry),
                     )
 
 

@@ -7,24 +7,26 @@ group of one rank. Then one stage of a tiny model, trained twice by two trainers
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.shapes import LLAMA_2_13B, LLAMA_3_8B, TINY
-from benchmarks.gpu.stage_lab import Setup, StageLab, like_alpaca
-from s3t_ray.bench.matmul import measure
+from benchlib.matmul import measure
+from benchlib.random_base import SHAPES
+
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab, like_alpaca
 from s3t_ray.config.schema import ModelShape
 
 
 def run(points: Points, scene: Scene) -> None:
     device, work, dry = scene.device, scene.work, scene.dry
-    shapes = {"tiny": TINY} if dry else {"13b": LLAMA_2_13B, "8b": LLAMA_3_8B}
+    shapes = {"tiny": SHAPES["tiny"]} if dry else {"13b": SHAPES["13b"], "8b": SHAPES["8b"]}
     seconds = 0.05 if dry else 0.8
     for name, shape in shapes.items():
-        points.measure(f"products {name}", lambda shape=shape: _rates(shape, 64 if dry else 8192, seconds, device))
+        points.measure(f"products {name}", partial(_rates, shape, 64 if dry else 8192, seconds, device))
     points.measure("copy", lambda: _copy(device, 1 << 20 if dry else 1 << 30, seconds))
     points.measure("replay", lambda: _replay(device, work, dry))
     points.measure("collectives of one rank", lambda: _collectives(device))
@@ -53,7 +55,9 @@ def _copy(device: Device, numbers: int, seconds: float) -> dict[str, float]:
 
 def _replay(device: Device, work: Path, dry: bool) -> dict[str, Any]:
     """One stage by two trainers in their own folders, and once more by the second: one digest."""
-    setups = [Setup(TINY, slices=2, batch_records=4, micro_batch_tokens=512, attention=way) for way in _ways(device)]
+    setups = [
+        Setup(SHAPES["tiny"], slices=2, batch_records=4, micro_batch_tokens=512, attention=way) for way in _ways(device)
+    ]
     digests: dict[str, list[str]] = {}
     for setup in setups:
         found = digests[setup.attention] = []

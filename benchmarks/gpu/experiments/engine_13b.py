@@ -7,13 +7,16 @@ configuration has it. The share is of the rate of the layer's own matrix product
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.shapes import LLAMA_2_13B, TINY
-from benchmarks.gpu.stage_lab import Setup, StageLab, like_alpaca, merged, without_determinism
-from s3t_ray.bench.matmul import measure
+from benchlib.matmul import measure
+from benchlib.random_base import SHAPES
+
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab, like_alpaca, merged, without_determinism
+from s3t_ray.train.job import StageJob
 
 STEPS = 5
 
@@ -21,7 +24,7 @@ STEPS = 5
 def run(points: Points, scene: Scene) -> None:
     device, work, dry = scene.device, scene.work, scene.dry
     setup = Setup(
-        TINY if dry else LLAMA_2_13B,
+        SHAPES["tiny"] if dry else SHAPES["13b"],
         slices=2 if dry else 4,
         batch_records=4 if dry else 32,
         micro_batch_tokens=512 if dry else 4096,
@@ -40,15 +43,13 @@ def run(points: Points, scene: Scene) -> None:
         points.measure("load", lambda: {"seconds": lab.load_seconds, "peak": asdict(device.peak())})
         chain = lab.jobs("chain", contents)
         for job in chain:
-            points.measure(f"depth {job.depth}", lambda job=job: _share(lab, job, rate))
+            points.measure(f"depth {job.depth}", partial(_share, lab, job, rate))
             if points.has(f"depth {job.depth}") and not lab.store.exists(f"stages/{job.stage_id}/manifest.json"):
                 lab.train(job)  # measured by an earlier call: the deeper ones still stand on it
         points.measure("replay", lambda: _replay(lab, chain[0], points.get("depth 1")["adapter_sha256"]))
         for job in (chain[0], chain[-1]):
             with without_determinism():
-                points.measure(
-                    f"no determinism, depth {job.depth}", lambda job=job: _share(lab, lab.again(job, "free"), rate)
-                )
+                points.measure(f"no determinism, depth {job.depth}", partial(_share, lab, lab.again(job, "free"), rate))
         lab.close()
     if not device.on_gpu:
         points.skip("sdpa, depth 1", "a CPU has no other kernel to compare with")
@@ -57,7 +58,7 @@ def run(points: Points, scene: Scene) -> None:
         lab = StageLab(replace(setup, attention="sdpa"), device, work / "sdpa")
         for job in lab.jobs("chain", contents):
             if job.depth in (1, deepest):
-                points.measure(f"sdpa, depth {job.depth}", lambda job=job: _share(lab, job, rate))
+                points.measure(f"sdpa, depth {job.depth}", partial(_share, lab, job, rate))
             else:
                 lab.train(job)
         lab.close()
@@ -70,7 +71,7 @@ def _rate(setup: Setup, device: Device, dry: bool) -> dict[str, float]:
     return found
 
 
-def _share(lab: StageLab, job: object, rate: float) -> dict[str, object]:
+def _share(lab: StageLab, job: StageJob, rate: float) -> dict[str, object]:
     times = lab.time(job)
     return merged(
         times,
@@ -79,5 +80,5 @@ def _share(lab: StageLab, job: object, rate: float) -> dict[str, object]:
     )
 
 
-def _replay(lab: StageLab, job: object, expected: str) -> dict[str, object]:
+def _replay(lab: StageLab, job: StageJob, expected: str) -> dict[str, object]:
     return {"equal": lab.train(lab.again(job, "again")) == expected}

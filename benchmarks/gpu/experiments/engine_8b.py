@@ -7,16 +7,18 @@ records of mixed lengths.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu import hf_trainer
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.shapes import LLAMA_3_8B, TINY
-from benchmarks.gpu.stage_lab import Setup, StageLab, like_alpaca, merged, texts
+from benchlib.random_base import SHAPES
+
+from gpu import hf_trainer
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab, like_alpaca, merged, texts
 
 PUBLISHED = {"tokens_per_second": 12_473, "flops_per_second": 402e12, "source": "NVIDIA NeMo Automodel, one H100"}
 STEPS = 5
@@ -26,7 +28,7 @@ def run(points: Points, scene: Scene) -> None:
     device, work, dry = scene.device, scene.work, scene.dry
     long = 96 if dry else 4096
     setup = Setup(
-        TINY if dry else LLAMA_3_8B,
+        SHAPES["tiny"] if dry else SHAPES["8b"],
         slices=1,
         batch_records=4,
         max_tokens=long,
@@ -38,18 +40,16 @@ def run(points: Points, scene: Scene) -> None:
     short = replace(setup, batch_records=4 if dry else 32, max_tokens=512)
     points.measure("published", lambda: PUBLISHED)
     for name, chosen, contents in (("full packs", setup, full), ("mixed lengths", short, mixed)):
-        points.measure(f"ours, {name}", lambda chosen=chosen, contents=contents: _ours(chosen, device, work, contents))
+        points.measure(f"ours, {name}", partial(_ours, chosen, device, work, contents))
     for name, chosen, contents, batch in (
         ("full packs", setup, full, 1),
         ("mixed lengths", short, mixed, 2 if dry else 8),
     ):
         points.measure(
             f"Hugging Face, {name}",
-            lambda chosen=chosen, contents=contents, batch=batch: asdict(
-                hf_trainer.train(chosen, device, work / "hf", contents, batch)
-            ),
+            partial(hf_trainer.train, chosen, device, work / "hf", contents, batch),
         )
-        points.measure(f"ours over Hugging Face, {name}", lambda name=name: _ratio(points, name))
+        points.measure(f"ours over Hugging Face, {name}", partial(_ratio, points, name))
 
 
 def _ours(setup: Setup, device: Device, work: Path, contents: list[str]) -> dict[str, Any]:

@@ -6,21 +6,23 @@ What is compared is the whole process on the card: what torch's allocator reserv
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.shapes import LLAMA_3_8B, TINY
-from benchmarks.gpu.stage_lab import Setup, StageLab, merged, texts
+from benchlib.random_base import SHAPES
+
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab, merged, texts
 
 
 def run(points: Points, scene: Scene) -> None:
     device, work, dry = scene.device, scene.work, scene.dry
     tokens = 512 if dry else 8192
     plain = Setup(
-        TINY if dry else LLAMA_3_8B,
+        SHAPES["tiny"] if dry else SHAPES["8b"],
         slices=4,
         batch_records=8,
         max_tokens=tokens,
@@ -36,7 +38,7 @@ def run(points: Points, scene: Scene) -> None:
         "ZeRO 3": replace(plain, zero_stage=3, micro_batch_tokens=tokens // 2),
     }
     for name, setup in settings.items():
-        points.measure(name, lambda name=name, setup=setup: _peak(setup, device, work / name.replace(" ", "-")))
+        points.measure(name, partial(_peak, setup, device, work / name.replace(" ", "-")))
     points.skip("8 bit", "a base is quantised as its folder is loaded, and these weights are made on the card")
 
 

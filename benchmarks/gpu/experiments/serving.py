@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.random_weights import made_on
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.shapes import LLAMA_3_8B, TINY
-from benchmarks.gpu.stage_lab import Setup, StageLab
+from benchlib.random_base import SHAPES
+
+from gpu.card import Device
+from gpu.points import Points
+from gpu.random_weights import made_on
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab
 
 SHARDS = 5
 
 
 def run(points: Points, scene: Scene) -> None:
     device, work, dry = scene.device, scene.work, scene.dry
-    from s3t_ray.serve.ensemble import Ensemble
+    from s3t_ray.ensemble.ensemble import Ensemble
 
     requests = (1, 4) if dry else (1, 8, 32)
     new_tokens, prompt_tokens = (4, 16) if dry else (16, 128)
-    setup = Setup(TINY if dry else LLAMA_3_8B, slices=2, rank=8, alpha=16, hidden_states="recompute")
+    setup = Setup(SHAPES["tiny"] if dry else SHAPES["8b"], slices=2, rank=8, alpha=16, hidden_states="recompute")
     keys = [f"{members}, {count} requests" for members in _MEMBERS for count in requests]
     if points.has(*keys):
         return
@@ -43,7 +45,7 @@ def run(points: Points, scene: Scene) -> None:
         for count in requests:
             points.measure(
                 f"{name}, {count} requests",
-                lambda count=count: _answer(ensemble, prompts[:count], new_tokens, device),
+                partial(_answer, ensemble, prompts[:count], new_tokens, device),
             )
 
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 from unittest import mock
 
-from benchmarks.gpu.card import drop_from_page_cache
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.shapes import LLAMA_2_13B, TINY
-from benchmarks.gpu.stage_lab import Setup, StageLab, like_alpaca, merged
+from benchlib.random_base import SHAPES
+
+from gpu.card import drop_from_page_cache
+from gpu.points import Points
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab, like_alpaca, merged
 
 
 def run(points: Points, scene: Scene) -> None:
     device, work, dry = scene.device, scene.work, scene.dry
-    shape = TINY if dry else LLAMA_2_13B.model_copy(update={"layers": 20})
+    shape = SHAPES["tiny"] if dry else SHAPES["13b"].model_copy(update={"layers": 20})
     setup = Setup(
         shape,
         slices=2,
@@ -37,7 +39,7 @@ def run(points: Points, scene: Scene) -> None:
     for name in ("from disk", "from the page cache"):
         if name == "from disk":
             drop_from_page_cache(work / "run" / "hidden")
-        points.measure(name, lambda name=name: _waiting(lab, lab.again(job, name.replace(" ", "-"))))
+        points.measure(name, partial(_waiting, lab, lab.again(job, name.replace(" ", "-"))))
     lab.close()
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 
-from benchmarks.gpu.card import Device
-from benchmarks.gpu.points import Points
-from benchmarks.gpu.scene import Scene
-from benchmarks.gpu.stage_lab import Setup, StageLab, texts
-from s3t_ray.bench.tiny_base import tiny_base
+from benchlib.tiny_base import tiny_base
+
+from gpu.card import Device
+from gpu.points import Points
+from gpu.scene import Scene
+from gpu.stage_lab import Setup, StageLab, texts
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.train.job import Progress, StageJob
 
@@ -58,7 +60,9 @@ def _given(scene: Scene) -> tuple[Path | None, list[str]]:
 def _run(base: Path, contents: list[str], device: Device, work: Path) -> Run:
     setup = Setup(read_shape(base), slices=SLICES, rank=16, alpha=32, batch_records=32, epochs=EPOCHS, max_tokens=512)
     lab = StageLab(setup, device, work, base)
-    first, last, tokens, stages = [], [], 0, 0
+    first: list[float] = []
+    last: list[float] = []
+    tokens, stages = 0, 0
     began = perf_counter()
     chain: list[StageJob] = []
     for shard in range(SHARDS):
@@ -70,14 +74,14 @@ def _run(base: Path, contents: list[str], device: Device, work: Path) -> Run:
             for at in range(SLICES)
         ]
         results = [lab.trainer.train(job, _ignore, _never) for job in chain]
-        first.append(results[0].first_loss)
-        last.append(results[-1].last_loss)
+        first += [loss for loss in (results[0].first_loss,) if loss is not None]
+        last += [loss for loss in (results[-1].last_loss,) if loss is not None]
         tokens += sum(result.tokens for result in results)
         stages += len(results)
     seconds = perf_counter() - began
     equal = lab.train(lab.again(chain[-1], "again")) == results[-1].adapter_sha256
     lab.close()
-    return Run(len(contents), stages, tokens, seconds, tokens / seconds, sum(first) / SHARDS, sum(last) / SHARDS, equal)
+    return Run(len(contents), stages, tokens, seconds, tokens / seconds, fmean(first), fmean(last), equal)
 
 
 def _ignore(_: Progress) -> None:
