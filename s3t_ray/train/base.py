@@ -7,6 +7,7 @@ stage sets its own adapters (`grouped.py`).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from s3t_ray.train.layer_groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.zero3_load import split_while_loading
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
@@ -58,6 +60,8 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     attention, packed = _attention(config, family, shape, device)
     arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
     arguments |= quantisation(config, device, precision_dtype(config))
+    if device.type == "cuda" and config.engine.zero_stage < 3:
+        arguments["device_map"] = {"": device}  # from the file to the GPU, without a copy of the base in CPU memory
     fresh: dict[str, torch.Size] = {}
     if family.task == "classification":
         model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -74,7 +78,9 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
             )
         fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+        splits = config.engine.zero_stage == 3
+        with split_while_loading(precision_dtype(config)) if splits else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, precision_dtype(config))
