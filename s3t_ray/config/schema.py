@@ -46,8 +46,10 @@ class Model(Section):
     """Hub revision (commit, tag or branch). Pin it, so that a later download gets the same base."""
     shape: ModelShape | None = None
     """Sizes of the model, to plan without its weights. Training checks them against the real config.json."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel. Recipe."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_varlen"] = "sdpa"
+    """Attention kernel. `sdpa` runs anywhere, one call per record. `flash_varlen` is torch's FlashAttention over all
+    records of a pack in one call: bfloat16 on NVIDIA GPUs from Ampere on, text models only. `flash_attention_2` needs
+    the package flash-attn, 2.4.1 or newer. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
     """Bits per weight of the frozen base. bitsandbytes stores the weights (`pip install 's3t-ray[quantize]'`) and
     unpacks them for each matrix product. Text models only. Recipe."""
@@ -201,7 +203,8 @@ class Workers(Section):
     cpus_per_rank: PositiveInt = 1
     """CPU cores that Ray reserves per rank."""
     gpus_per_rank: Annotated[int, Field(ge=0)] = 0
-    """GPUs that Ray reserves per rank. 0: train on the CPU."""
+    """GPUs that Ray reserves per rank: 1, or 0 to train on the CPU. A base that needs several is split over
+    `engine.ranks`."""
     max_gpus: PositiveInt | None = None
     """Maximum number of GPUs that all of the run's worker groups may hold. null: no limit."""
     autoscale_to: PositiveInt | None = None
