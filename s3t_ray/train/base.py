@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from s3t_ray.config.schema import Config
@@ -25,6 +25,7 @@ from s3t_ray.train.layer_groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.task_model import TaskModel, task_model
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
@@ -39,6 +40,8 @@ class Base:
     lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
     fresh: dict[str, torch.Size]  # parameters that the base folder does not hold, the task head, and their shapes
     packed_attention: bool  # attention takes `segments` instead of a mask
+    padded: bool  # a micro-batch is a padded rectangle instead of a packed row
+    task: TaskModel
 
 
 def precision_dtype(config: Config) -> torch.dtype:
@@ -59,22 +62,23 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
     arguments |= quantisation(config, device, precision_dtype(config))
     fresh: dict[str, torch.Size] = {}
-    if family.task == "classification":
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+    task = task_model(config.task)
+    if config.task.head_rows:
+        model, report = task.model_class().from_pretrained(
             folder,
-            num_labels=len(config.task.labels),
+            num_labels=config.task.head_rows,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **arguments,
         )
         if report["mismatched_keys"] or not report["missing_keys"]:
             raise ConfigError(
-                f"{config.model.path} already has a classification head, learned from data that no deletion reaches",
+                f"{config.model.path} already has a task head, learned from data that no deletion reaches",
                 "use the encoder it was made from, without a head: each stage trains a head of its own",
             )
         fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+        model = task.model_class().from_pretrained(folder, **arguments)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, precision_dtype(config))
@@ -86,7 +90,7 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    return Base(model, family, layers, lora, fresh, packed)
+    return Base(model, family, layers, lora, fresh, packed, family.architecture == "encoder", task)
 
 
 def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
@@ -99,7 +103,7 @@ def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
             "set engine.hidden_states: recompute",
         )
     slides = window is not None and config.task.max_tokens > window
-    if family.task == "causal_lm" and config.model.attention == "sdpa" and not slides and len(kinds) <= 1:
+    if family.architecture == "decoder" and config.model.attention == "sdpa" and not slides and len(kinds) <= 1:
         return register_packed_sdpa(), True
     return config.model.attention, False
 
