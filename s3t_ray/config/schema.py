@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from s3t_ray.config import checks
 from s3t_ray.config.model_shape import ModelShape, Section
 from s3t_ray.config.refuse import refusal
+from s3t_ray.config.tasks import TASKS, MetricName, TaskName
 
 __all__ = [
     "Closure",
@@ -58,7 +59,7 @@ class Model(Section):
 class Task(Section):
     """What a record teaches."""
 
-    kind: Literal["causal_lm", "classification"] = "causal_lm"
+    kind: TaskName = "causal_lm"
     """What the model learns: the response text, or a label, with one task head per stage. Recipe."""
     max_tokens: Annotated[int, Field(ge=2)] = 512
     """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
@@ -70,10 +71,24 @@ class Task(Section):
     labels: tuple[Text, ...] = ()
     """Class names in the order of the head's rows. Classification only. Recipe."""
 
+    metrics: tuple[MetricName, ...] = ()
+    """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
+    f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
+
     @model_validator(mode="after")
-    def _labels_belong_to_classification(self) -> Task:
+    def _labels_fit_the_kind(self) -> Task:
         checks.check_task(self)
         return self
+
+    @property
+    def head_rows(self) -> int:
+        """Outputs of the task head that each stage trains; 0: the task has none of its own."""
+        return TASKS[self.kind].head_rows(self.labels)
+
+    @property
+    def wanted_metrics(self) -> tuple[MetricName, ...]:
+        """`metrics`, or those usual for the kind."""
+        return self.metrics or TASKS[self.kind].usual_metrics
 
 
 class Data(Section):

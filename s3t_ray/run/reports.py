@@ -177,10 +177,10 @@ class DepthLoss(Report):
     depth: int
     """Every shard cut at this depth; 0 is the base model."""
     loss: float
-    """Mean over labelled tokens of the ensemble's negative log-likelihood, in nats."""
+    """Mean over labelled tokens, or over records judged as a whole: nats, or squared error."""
     standard_error: float
-    accuracy: float | None = None
-    """Classification only."""
+    metrics: dict[str, float | None] = {}
+    """Of `task.metrics`, by name; empty for text. null: not defined on these records."""
 
 
 class Evaluation(Report):
