@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from s3t_ray.audit.verdict import judge, mismatches
+from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.config.schema import Storage
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.plan.stages import Stage
@@ -26,7 +26,7 @@ from s3t_ray.scheduler.stage_jobs import stage_job
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest
+from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
 
 
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
@@ -107,16 +107,20 @@ def _train(workers: object, job: StageJob) -> None:
 
 def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
     published, again = read_manifest(run.store, stage.id), read_manifest(store, stage.id)
-    path = f"{layout.stage_folder(stage.id)}/{ADAPTER_FILE}"
-    first, second = run.store.read_bytes(path), store.read_bytes(path)
+    first, second = _files(run.store, published), _files(store, again)
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        verdict=judge(first == second and published.files == again.files, published, again),
-        largest_difference=_largest_difference([first, second]),
+        verdict=judge(same_files(first, second), published, again),
+        largest_difference=_largest_difference([first[ADAPTER_FILE], second[ADAPTER_FILE]]),
         mismatches=mismatches(published, again),
     )
+
+
+def _files(store: Store, manifest: Manifest) -> dict[str, bytes]:
+    folder = layout.stage_folder(manifest.stage_id)
+    return {name: store.read_bytes(f"{folder}/{name}") for name in {ADAPTER_FILE, *manifest.files}}
 
 
 def _largest_difference(files: Sequence[bytes]) -> float:

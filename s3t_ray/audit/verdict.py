@@ -11,17 +11,43 @@ which is in every stage's id.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from s3t_ray.run.reports import Verdict
-from s3t_ray.train.manifest import Manifest
+from s3t_ray.train.manifest import ADAPTER_CONFIG, Manifest
 
+_PLACE = frozenset({"base_model_name_or_path", "revision"})
 _NOT_COMPARED = frozenset({"engine", "s3t_ray", "system"})
 """Provenance that decides no bits: our version, the digest of our sources that manifests up to 0.1 hold, the kernel."""
 
 
+def same_files(published: Mapping[str, bytes], again: Mapping[str, bytes]) -> bool:
+    """Whether the files of a stage say the same: byte for byte, but for where the base model lies in the PEFT config.
+
+    A run that was moved, or is replayed from a copy, has its base in another folder; the base's digest is
+    in the recipe.
+    """
+    if published.keys() != again.keys():
+        return False
+    return all(
+        data == again[name] or (name == ADAPTER_CONFIG and _without_place(data) == _without_place(again[name]))
+        for name, data in published.items()
+    )
+
+
+def _without_place(data: bytes) -> object:
+    try:
+        settings = json.loads(data)
+    except ValueError:
+        return data
+    if not isinstance(settings, dict):
+        return data
+    return {name: value for name, value in settings.items() if name not in _PLACE}
+
+
 def judge(equal: bool, published: Manifest, again: Manifest) -> Verdict:
-    """`equal`: whether every file of the stage has the same bytes as when it was trained again."""
+    """`equal`: whether the files of the stage are the `same_files` as when it was trained again."""
     if equal:
         return Verdict.EQUAL
     return Verdict.NOT_PROVED if mismatches(published, again) else Verdict.DIFFERS

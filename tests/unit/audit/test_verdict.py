@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from s3t_ray.audit.verdict import judge, mismatches
+from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.run.reports import ReplayedStage, Verdict, Verification
 from s3t_ray.train.manifest import Manifest
 
@@ -66,6 +66,25 @@ def test_other_bytes_under_the_same_conditions_are_a_failure(published: Manifest
 def test_other_bytes_under_other_conditions_prove_nothing(published: Manifest) -> None:
     assert judge(False, published, manifest()) is Verdict.NOT_PROVED
     assert len(mismatches(published, manifest())) == 1
+
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def test_files_are_the_same_wherever_the_base_lies() -> None:
+    files = {WEIGHTS: b"w", "head.safetensors": b"h", CONFIG: b'{"r": 4, "base_model_name_or_path": "/there"}'}
+    assert same_files(files, dict(files))
+    assert same_files(files, files | {CONFIG: b'{"base_model_name_or_path": "/here", "revision": null, "r": 4}'})
+    for name, data in (
+        (WEIGHTS, b"v"),
+        ("head.safetensors", b"v"),
+        (CONFIG, b'{"r": 8, "base_model_name_or_path": "/there"}'),
+        (CONFIG, b"[]"),
+        (CONFIG, b"{"),
+    ):
+        assert not same_files(files, files | {name: data})
+    assert not same_files(files, {name: files[name] for name in (WEIGHTS, CONFIG)})
 
 
 def test_what_differs_is_named() -> None:
