@@ -1,4 +1,4 @@
-"""Fakes, all in one file and named so: an in-process stand-in for the worker groups and the actors.
+"""Fakes: in-process stand-ins for the worker groups and the actors; those of the CLI and of serving lie beside.
 
 `FakeWorkers` trains nothing: a stage's adapter is the hash of everything that a real one depends on
 (recipe, place, the rows it reads, its parents' bytes). So "unlearned equals retrained" becomes a

@@ -15,8 +15,18 @@ import pytest
 from rich.console import Console
 
 from s3t_ray.run.reports import Evaluation, Export, Generation, ReplayedStage, Status, Verdict, Verification
-
-from .fakes import EVALUATION, TRAINED, FakeRun, FakeRuntime, deletion, raises, returns, running, s3t, status
+from tests.fakes.command_line import (
+    EVALUATION,
+    TRAINED,
+    FakeRun,
+    FakeRuntime,
+    deletion,
+    raises,
+    returns,
+    running,
+    s3t,
+    status,
+)
 
 # status
 

@@ -14,7 +14,7 @@ from s3t_ray.errors import ConfigError, DataError, LedgerError
 from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.http import make_app
 from s3t_ray.serve.token_guard import LARGEST_BODY, Guard
-from tests.unit.serve.fakes import FakeBackend
+from tests.fakes.serving import FakeBackend
 
 ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
 CHAT: dict[str, Any] = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
