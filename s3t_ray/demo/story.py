@@ -216,7 +216,7 @@ def _tell_what_is_next(folder: Path, other: str, console: Console, seconds: floa
     for arguments in (
         ("status", str(folder)),
         ("eval", str(folder)),
-        ("generate", str(folder), QUESTION),
+        ("generate", str(folder), "Explain json.dumps."),
         ("verify", str(folder), "--replay", "1"),
         ("delete", str(folder), "--subject", other, "--dry-run"),
     ):
