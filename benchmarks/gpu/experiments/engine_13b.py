@@ -12,6 +12,7 @@ from functools import partial
 from benchlib.matmul import measure
 from benchlib.random_base import SHAPES
 
+from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
@@ -28,7 +29,7 @@ def run(points: Points, scene: Scene) -> None:
         slices=2 if dry else 4,
         batch_records=4 if dry else 32,
         micro_batch_tokens=512 if dry else 4096,
-        attention="flash_varlen" if device.on_gpu else "sdpa",
+        attention=best_attention(device),
     )
     points.measure("rate", lambda: _rate(setup, device, dry))
     if not points.has("rate"):
@@ -51,8 +52,8 @@ def run(points: Points, scene: Scene) -> None:
             with without_determinism():
                 points.measure(f"no determinism, depth {job.depth}", partial(_share, lab, lab.again(job, "free"), rate))
         lab.close()
-    if not device.on_gpu:
-        points.skip("sdpa, depth 1", "a CPU has no other kernel to compare with")
+    if setup.attention == "sdpa":
+        points.skip("sdpa, depth 1", "there is no other kernel here to compare with")
         return
     if not points.has("sdpa, depth 1", f"sdpa, depth {deepest}"):
         lab = StageLab(replace(setup, attention="sdpa"), device, work / "sdpa")
