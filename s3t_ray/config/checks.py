@@ -11,6 +11,7 @@ from math import comb, factorial
 from typing import TYPE_CHECKING
 
 from s3t_ray.config.refuse import refusal
+from s3t_ray.config.tasks import TASKS
 
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Data, Task
@@ -29,17 +30,8 @@ def is_remote(uri: str) -> bool:
 
 
 def check_task(task: Task) -> None:
-    if task.kind == "classification":
-        if len(task.labels) < 2:
-            raise refusal(
-                "task.labels", list(task.labels), "classification needs at least 2 classes", "name them in task.labels"
-            )
-        if len(set(task.labels)) < len(task.labels):
-            raise refusal("task.labels", list(task.labels), "a class is named twice", "name each class once")
-    elif task.labels:
-        raise refusal(
-            "task.labels", list(task.labels), f"kind is {task.kind}", "remove task.labels, or set kind: classification"
-        )
+    TASKS[task.kind].check_labels(task.labels)
+    TASKS[task.kind].check_metrics(task.metrics, len(task.labels))
 
 
 def check_data(data: Data) -> None:
@@ -191,11 +183,11 @@ def check_workers(config: Config) -> None:
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
-    if config.model.quantize != "none" and config.task.kind == "classification":
+    if config.model.quantize != "none" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            "task.kind is classification, whose task head is trained whole and must not be quantised",
+            f"task.kind is {config.task.kind}, whose task head is trained whole and must not be quantised",
             "set model.quantize to none",
         )
     if config.model.quantize != "none" and config.engine.zero_stage == 3:

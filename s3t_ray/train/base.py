@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from s3t_ray.config.schema import Config
@@ -26,6 +26,7 @@ from s3t_ray.train.layer_groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.task_model import TaskModel, task_model
 from s3t_ray.train.zero3_load import split_while_loading
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
@@ -41,6 +42,8 @@ class Base:
     lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
     fresh: dict[str, torch.Size]  # parameters that the base folder does not hold, the task head, and their shapes
     packed_attention: bool  # attention takes `segments` instead of a mask
+    padded: bool  # a micro-batch is a padded rectangle instead of a packed row
+    task: TaskModel
 
 
 def precision_dtype(config: Config) -> torch.dtype:
@@ -63,24 +66,25 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     if device.type == "cuda" and config.engine.zero_stage < 3:
         arguments["device_map"] = {"": device}  # from the file to the GPU, without a copy of the base in CPU memory
     fresh: dict[str, torch.Size] = {}
-    if family.task == "classification":
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+    task = task_model(config.task)
+    if config.task.head_rows:
+        model, report = task.model_class().from_pretrained(
             folder,
-            num_labels=len(config.task.labels),
+            num_labels=config.task.head_rows,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **arguments,
         )
         if report["mismatched_keys"] or not report["missing_keys"]:
             raise ConfigError(
-                f"{config.model.path} already has a classification head, learned from data that no deletion reaches",
+                f"{config.model.path} already has a task head, learned from data that no deletion reaches",
                 "use the encoder it was made from, without a head: each stage trains a head of its own",
             )
         fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
     else:
         splits = config.engine.zero_stage == 3
         with split_while_loading(precision_dtype(config)) if splits else nullcontext():
-            model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+            model = task.model_class().from_pretrained(folder, **arguments)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, precision_dtype(config))
@@ -92,7 +96,7 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    return Base(model, family, layers, lora, fresh, packed)
+    return Base(model, family, layers, lora, fresh, packed, family.architecture == "encoder", task)
 
 
 def _attention(config: Config, family: Family, shape: Any, device: torch.device) -> tuple[str, bool]:
@@ -107,7 +111,7 @@ def _attention(config: Config, family: Family, shape: Any, device: torch.device)
         )
     wanted = config.model.attention
     slides = window is not None and config.task.max_tokens > window
-    whole_records = family.task == "causal_lm" and not slides and len(kinds) <= 1
+    whole_records = family.architecture == "decoder" and not slides and len(kinds) <= 1
     if wanted == "flash_varlen":
         if not whole_records:
             raise ConfigError(
