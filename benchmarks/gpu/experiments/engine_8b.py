@@ -35,6 +35,7 @@ def run(points: Points, scene: Scene) -> None:
         max_tokens=long,
         micro_batch_tokens=long,
         attention=best_attention(device),
+        norms=device.fastest_norms,
     )
     # The last token of a record is predicted and never fed, so a record fills a pack to one token.
     full, mixed = texts([long - 2] * 4 * STEPS), like_alpaca((4 if dry else 32) * STEPS)

@@ -29,6 +29,7 @@ def run(points: Points, scene: Scene) -> None:
         max_tokens=tokens,
         micro_batch_tokens=tokens,
         attention=best_attention(device),
+        norms=device.fastest_norms,
         hidden_states="recompute",
     )
     settings = {

@@ -31,6 +31,7 @@ def run(points: Points, scene: Scene) -> None:
         batch_records=4 if dry else 32,
         micro_batch_tokens=512 if dry else 8192,
         attention=best_attention(device),
+        norms=device.fastest_norms,
     )
     if points.has("from disk", "from the page cache"):
         return
