@@ -23,9 +23,10 @@ from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import connected
 from s3t_ray.scheduler.stage_jobs import stage_job
 from s3t_ray.store import layout
+from s3t_ray.store.manifest import ADAPTER_FILE, Manifest
+from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
 
 
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
@@ -105,9 +106,9 @@ def _train(workers: object, job: StageJob) -> None:
 
 
 def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
-    published, again = read_manifest(run.store, stage.id), read_manifest(store, stage.id)
-    path = f"{layout.stage_folder(stage.id)}/{ADAPTER_FILE}"
-    first, second = run.store.read_bytes(path), store.read_bytes(path)
+    stages = PublishedStage.open(run.store, stage.id), PublishedStage.open(store, stage.id)
+    published, again = (each.manifest for each in stages)
+    first, second = (each.read(ADAPTER_FILE) for each in stages)
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
