@@ -146,6 +146,13 @@ def _check_probabilities(config: Config) -> None:
 
 def check_workers(config: Config) -> None:
     workers, ranks = config.workers, config.engine.ranks
+    if workers.gpus_per_rank > 1:
+        raise refusal(
+            "workers.gpus_per_rank",
+            workers.gpus_per_rank,
+            "a rank computes on one GPU and the others would be idle",
+            f"set it to 1 and engine.ranks to {ranks * workers.gpus_per_rank}, or to 1 alone for more worker groups",
+        )
     gpus = ranks * workers.gpus_per_rank
     if workers.autoscale_to is not None and workers.groups != "auto":
         raise refusal(
@@ -197,12 +204,20 @@ def check_engine(config: Config) -> None:
             "on CPU it is about 15 times slower than float32 and workers.gpus_per_rank is 0",
             "set engine.precision to float32, or workers.gpus_per_rank to 1",
         )
-    if config.model.attention == "flash_attention_2" and (on_cpu or config.engine.precision != "bfloat16"):
+    attention = config.model.attention
+    if attention.startswith("flash") and (on_cpu or config.engine.precision != "bfloat16"):
         raise refusal(
             "model.attention",
-            "flash_attention_2",
+            attention,
             "it runs only on GPU in bfloat16",
             "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
+        )
+    if attention == "flash_varlen" and config.task.kind == "classification":
+        raise refusal(
+            "model.attention",
+            attention,
+            "task.kind is classification, whose models read padded batches",
+            "set model.attention to sdpa",
         )
     shape = config.model.shape
     if shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:

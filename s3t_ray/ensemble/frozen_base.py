@@ -91,7 +91,9 @@ def _load(
     config: Config, folder: Path, device: torch.device, dtype: torch.dtype, family: Family
 ) -> tuple[Any, list[str]]:
     """The model with its head, frozen, and the names of the parameters that the folder does not hold."""
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": config.model.attention}
+    # flash_varlen is a way to train on packs of records; here texts come one by one.
+    attention = "sdpa" if config.model.attention == "flash_varlen" else config.model.attention
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     arguments |= quantisation(config, device, dtype)
     head_rows = config.task.head_rows
     auto = task_model(config.task).model_class()

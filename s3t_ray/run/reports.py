@@ -245,3 +245,12 @@ class AuditReport(Verification):
     """Hash of the newest certificate; zeros: there is none."""
     public_key: str
     """Fingerprint (SHA-256) of the run's public key."""
+
+
+class KeysReport(Report):
+    """`s3t keys`."""
+
+    folder: str
+    made: bool
+    """False: keys were there already, and are these."""
+    public_key_sha256: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_a_prune_in_the_middle_begins_the_evaluation_anew(published: Published) 
     calls = 0
     turn = ensemble._service.turn
 
-    def counting(lease, compute):
+    def counting(lease: Any, compute: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 4:

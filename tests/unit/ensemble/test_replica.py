@@ -78,7 +78,7 @@ def test_answers_stay_whole_while_the_live_set_changes(replica: Replica, publish
     when the question was asked."""
     start = replica.ready().version
     sets = [(3, 3), (1, 3), (1, 0), (2, 2), (0, 0), (3, 1)]
-    right = {}
+    right: dict[tuple[int, ...], str] = {}
     for version, depths in enumerate(sets, start=start + 1):
         replica.set_live(version, published.chains(*depths))
         right[depths] = replica.generate("Go.", 6).text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from s3t_ray.ensemble.frozen_base import FrozenBase
@@ -74,7 +76,7 @@ def test_all_dead_means_the_base_answers_and_says_so(published: Published) -> No
     torch.testing.assert_close(ensemble.logits(IDS), slow_logits(published.base, [BASE], IDS), atol=1e-5, rtol=0)
 
 
-def test_layer_3_is_not_layer_31(published: Published, tmp_path) -> None:
+def test_layer_3_is_not_layer_31(published: Published, tmp_path: Path) -> None:
     """In a model of 40 layers an adapter of layer 3 leaves layers 30 to 39 alone."""
     folder = tiny_llama(tmp_path / "base", layers=40, hidden=16, seed=3)
     config = config_for(folder, shards=1, slices=2, per_group=20)
