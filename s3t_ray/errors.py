@@ -51,6 +51,10 @@ class StoreError(S3TError):
     exit_code = 6
 
 
+class StageDamaged(StoreError):
+    """The bytes of a published stage are missing, or are not those that were published."""
+
+
 class TrainError(S3TError):
     """A stage could not be trained."""
 

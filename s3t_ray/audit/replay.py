@@ -24,9 +24,10 @@ from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import connected
 from s3t_ray.scheduler.stage_jobs import stage_job
 from s3t_ray.store import layout
+from s3t_ray.store.manifest import ADAPTER_FILE
+from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
 
 
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
@@ -106,8 +107,9 @@ def _train(workers: object, job: StageJob) -> None:
 
 
 def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
-    published, again = read_manifest(run.store, stage.id), read_manifest(store, stage.id)
-    first, second = _files(run.store, published), _files(store, again)
+    stages = PublishedStage.open(run.store, stage.id), PublishedStage.open(store, stage.id)
+    published, again = (each.manifest for each in stages)
+    first, second = _files(run.store, stages[0]), _files(store, stages[1])
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
@@ -118,9 +120,9 @@ def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
     )
 
 
-def _files(store: Store, manifest: Manifest) -> dict[str, bytes]:
-    folder = layout.stage_folder(manifest.stage_id)
-    return {name: store.read_bytes(f"{folder}/{name}") for name in {ADAPTER_FILE, *manifest.files}}
+def _files(store: Store, stage: PublishedStage) -> dict[str, bytes]:
+    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict."""
+    return {name: store.read_bytes(f"{stage.folder}/{name}") for name in stage.files}
 
 
 def _largest_difference(files: Sequence[bytes]) -> float:

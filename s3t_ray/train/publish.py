@@ -22,19 +22,18 @@ from torch import Tensor
 from s3t_ray import __version__
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
-from s3t_ray.store.store import Store
-from s3t_ray.train.grouped import GroupedModel
-from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import (
+from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
     HEAD_FILE,
-    MANIFEST,
     Manifest,
     SliceLearned,
-    stage_folder,
     write_manifest,
 )
+from s3t_ray.store.store import Store
+from s3t_ray.train.grouped import GroupedModel
+from s3t_ray.train.job import StageJob, StageResult
 from s3t_ray.train.ranks import Group
 from s3t_ray.train.task_model import TaskModel
 

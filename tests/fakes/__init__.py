@@ -28,17 +28,11 @@ from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.scheduler.scheduler import Scheduler
 from s3t_ray.scheduler.shard import Shard
 from s3t_ray.store import layout
+from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, SliceLearned, write_manifest
+from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import (
-    ADAPTER_FILE,
-    MANIFEST,
-    Manifest,
-    SliceLearned,
-    read_manifest,
-    stage_folder,
-    write_manifest,
-)
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
