@@ -77,9 +77,11 @@ def audit(
         report = audit_run(opened, replay=count, known=known, trusted_key=trusted, address=address, watch=display.note)
         if full or records is not None:
             from s3t_ray.audit.membership import audit_membership
+            from s3t_ray.runtime.model_host import model_host
 
             try:
-                membership = audit_membership(opened, records=records, watch=display.note)
+                with model_host(opened, address, display.note) as host:
+                    membership = audit_membership(opened, records=records, watch=display.note, host=host)
             except S3TError as error:  # no held-out records, no live model: the audit stands without it
                 unmeasured = error
                 note(f"membership was not measured: {error.problem}")

@@ -80,6 +80,8 @@ class Status(Report):
     deletions: tuple[DeletionStatus, ...]
     running: tuple[RunningStage, ...] = ()
     """In training now, or, seen from another process, a few seconds ago."""
+    waiting: str | None = None
+    """What worker groups that cannot start wait for, as the last scheduler noted it."""
     failures: tuple[Failure, ...] = ()
     settled: bool
     """Nothing is missing, stale or unfinished."""

@@ -182,7 +182,7 @@ class FakeShards:
     def __init__(self, run: Run, epoch: int) -> None:
         self._run = run
         self._epoch = epoch
-        self._shards = {shard: Shard(run.location.storage_uri, shard) for shard in (-1, *range(run.row.shards))}
+        self._shards = {shard: Shard(run, shard) for shard in (-1, *range(run.row.shards))}
         self._done: dict[int, ShardView | Exception] = {}
 
     def views(self) -> dict[int, ShardView]:
