@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from s3t_ray.audit.verdict import conditions
-from s3t_ray.train.manifest import read_manifest
+from s3t_ray.store.published_stage import read_manifest
 from tests.e2e.train.lab import Lab, make_lab, train_chain
 from tests.tiny import tiny_bert, tiny_llama
 

@@ -110,7 +110,6 @@ def test_what_fits_can_be_placed(folder: Path, cpus: list[int], ranks: int, cpus
     assert room(config, [{"CPU": float(count)} for count in cpus]) == placed
 
 
-
 @pytest.mark.parametrize(
     ("nodes", "said"),
     [
