@@ -27,6 +27,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 from s3t_ray.audit.verify import verify
+from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.keys import PUBLIC_FILE
@@ -37,7 +38,7 @@ from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
 from s3t_ray.run.reports import AuditReport, Verification
-from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run import Run
 
 
 def audit(

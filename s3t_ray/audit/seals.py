@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from s3t_ray.audit.leftovers import base_folder
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.log_rows import EntryKind
 from s3t_ray.plan.stages import HOLDOUT_SHARD
@@ -20,8 +19,8 @@ from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.seal_keys import slice_key
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.store import layout
+from s3t_ray.store.seal import is_sealed_with
 from s3t_ray.train.hidden_manifest import HiddenManifest, part_is_whole, part_name
-from s3t_ray.train.seal import is_sealed_with
 
 
 def sealed_since(run: Run) -> int:
@@ -44,7 +43,7 @@ def hidden_problems(run: Run) -> Iterator[str]:
     for state in run.ledger.slices():
         if state.shard == HOLDOUT_SHARD:
             continue
-        root = f"{base_folder(run)}/{state.shard}/{state.slice}/{state.digest}"
+        root = layout.hidden_place(run.row.base_digest, state.shard, state.slice, state.digest).folder
         key = slice_key(run, state.shard, state.slice, state.digest)
         files = run.store.files(root)
         layers = {path.removeprefix(f"{root}/").split("/")[0] for path in files}

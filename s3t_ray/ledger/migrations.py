@@ -217,6 +217,32 @@ _TOMBSTONES = (
     "DROP INDEX s3t_records_tombstone",
 )
 
+# Exports were told by events with free JSON: of each folder the newest says whether its files may still be there.
+_EXPORTS = (
+    """
+    CREATE TABLE s3t_exports (
+        folder TEXT NOT NULL PRIMARY KEY,
+        shard {integer} NOT NULL,
+        stages TEXT NOT NULL,
+        files TEXT NOT NULL,
+        at TEXT NOT NULL
+    ){strict}
+    """,
+    """
+    INSERT INTO s3t_exports (folder, shard, stages, files, at)
+    SELECT told.folder, told.shard, told.stages, told.files, told.at
+    FROM (
+        SELECT sequence, at, shard, kind, {detail_folder} AS folder, {detail_stages} AS stages, {detail_files} AS files
+        FROM s3t_events WHERE kind IN ('exported', 'export_erased')
+    ) AS told
+    JOIN (
+        SELECT max(sequence) AS sequence FROM s3t_events WHERE kind IN ('exported', 'export_erased')
+        GROUP BY {detail_folder}
+    ) AS newest ON newest.sequence = told.sequence
+    WHERE told.kind = 'exported'
+    """,
+)
+
 # Against whoever can write here without the run's keys: a random name of the run, seals of rows, and one log of
 # signed entries, in which the certificates issued so far are the first.
 _PROOF = (
@@ -254,6 +280,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _LIKENESS,
     _PROGRESS,
     _TOMBSTONES,
+    _EXPORTS,
     _PROOF,
 )
 LATEST = len(MIGRATIONS)
@@ -266,6 +293,9 @@ _TYPES = {
         "random_id": "lower(hex(randomblob(16)))",
         "strict": " STRICT",
         "strict_by_key": " STRICT, WITHOUT ROWID",
+        "detail_folder": "json_extract(detail, '$.folder')",
+        "detail_stages": "json_extract(detail, '$.stages')",
+        "detail_files": "json_extract(detail, '$.files')",
     },
     "postgresql": {
         "integer": "BIGINT",
@@ -274,6 +304,9 @@ _TYPES = {
         "random_id": "replace(gen_random_uuid()::text, '-', '')",
         "strict": "",
         "strict_by_key": "",
+        "detail_folder": "(CAST(detail AS json) ->> 'folder')",
+        "detail_stages": "(CAST(detail AS json) ->> 'stages')",
+        "detail_files": "(CAST(detail AS json) ->> 'files')",
     },
 }
 

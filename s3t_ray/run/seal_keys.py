@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from s3t_ray.run.run import Run
-from s3t_ray.train.manifest import Manifest
-from s3t_ray.train.seal import is_sealed_with
+from s3t_ray.store.manifest import Manifest
+from s3t_ray.store.seal import is_sealed_with
 
 
 def stage_key(run: Run, stage_id: str) -> str:

@@ -17,7 +17,7 @@ from s3t_ray.ledger.values import StageState
 from s3t_ray.proof.certificate import Certificate, OrderChoice
 from s3t_ray.run.run import Run
 from s3t_ray.run.seal_keys import is_announced
-from s3t_ray.train.manifest import read_manifest
+from s3t_ray.store.published_stage import read_manifest
 
 SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
 """What decides weights, or who trains what: their versions stand in the certificate."""

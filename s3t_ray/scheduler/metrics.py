@@ -7,18 +7,17 @@ Never an id of a record, a subject or a stage: counts, depths and seconds only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from s3t_ray.ledger.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import RunningStage
-from s3t_ray.run.shard_view import ShardView
-
-if TYPE_CHECKING:
-    pass
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.run.status import noted
 
 SECONDS_BETWEEN = 2.0
 """Between two readings: the figures cost a few reads of the ledger, and Ray exports them every 10 s anyway."""
@@ -35,12 +34,32 @@ GAUGES = {
     "s3t_stages_given_up": ("Stages that failed too often: somebody must look.", ("run",)),
     "s3t_tokens_per_second": ("Tokens trained a second, over all worker groups.", ("run",)),
     "s3t_worker_groups": ("Worker groups.", ("run",)),
+    "s3t_worker_groups_waiting": ("Worker groups that wait for nodes or for room on them.", ("run",)),
     "s3t_worker_groups_busy_share": ("Share of the worker groups that train, 0 to 1.", ("run",)),
 }
 COUNTERS = {
     "s3t_stages_trained": ("Stages trained since the scheduler began.", ("run",)),
     "s3t_tokens_trained": ("Tokens trained since the scheduler began.", ("run",)),
 }
+FROM_LEDGER = (
+    "s3t_deletions",
+    "s3t_oldest_unfinished_deletion_seconds",
+    "s3t_shard_depth",
+    "s3t_shard_depth_most",
+    "s3t_stages_queued",
+    "s3t_stages_running",
+    "s3t_tokens_per_second",
+)
+"""The gauges that need no scheduler: whoever reads the ledger can report them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of one gauge; the name of the run is added to its labels."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,12 +75,32 @@ class Figures:
     given_up: int
     tokens_per_second: float
     groups: int
+    waiting: int
     trained: int
     tokens: int
 
     @property
     def busy_share(self) -> float:
         return min(1.0, self.running / self.groups) if self.groups else 0.0
+
+    def samples(self) -> Iterator[Sample]:
+        """One or more of each gauge."""
+        for state, count in self.deletions.items():
+            yield Sample("s3t_deletions", count, {"state": state})
+        for shard, depth in self.depths.items():
+            yield Sample("s3t_shard_depth", depth, {"shard": str(shard)})
+        for name, value in (
+            ("s3t_oldest_unfinished_deletion_seconds", self.oldest_unfinished_seconds),
+            ("s3t_shard_depth_most", self.most_depth),
+            ("s3t_stages_queued", self.queued),
+            ("s3t_stages_running", self.running),
+            ("s3t_stages_given_up", self.given_up),
+            ("s3t_tokens_per_second", self.tokens_per_second),
+            ("s3t_worker_groups", self.groups),
+            ("s3t_worker_groups_waiting", self.waiting),
+            ("s3t_worker_groups_busy_share", self.busy_share),
+        ):
+            yield Sample(name, value, {})
 
 
 def measure(
@@ -73,6 +112,7 @@ def measure(
     restored: int,
     given_up: int,
     groups: int,
+    waiting: int,
     trained: int,
     tokens: int,
 ) -> Figures:
@@ -92,6 +132,23 @@ def measure(
         given_up=given_up,
         tokens_per_second=sum(stage.tokens_per_second or 0.0 for stage in stages),
         groups=groups,
+        waiting=waiting,
         trained=trained,
         tokens=tokens,
+    )
+
+
+def measure_ledger(run: Run, now: datetime) -> Figures:
+    """The figures as the ledger alone has them; what only a scheduler knows (not in FROM_LEDGER) is 0."""
+    return measure(
+        {shard: view_shard(run, shard) for shard in range(run.row.shards)},
+        noted(run.ledger.running(), now),
+        [row for state in UNFINISHED for row in run.ledger.deletions(state)],
+        now,
+        restored=len(run.ledger.log((EntryKind.CERTIFICATE,))),  # a deletion is restored with its certificate
+        given_up=0,
+        groups=0,
+        waiting=0,
+        trained=0,
+        tokens=0,
     )

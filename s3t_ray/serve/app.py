@@ -21,12 +21,14 @@ from ray.exceptions import RayActorError
 
 from s3t_ray.ensemble.answers import Completion, Ended, Live, Piece, Started, Wish
 from s3t_ray.errors import ClusterError
+from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
+from s3t_ray.runtime.ray_metrics import report_ledger
 from s3t_ray.serve.bearer_tokens import Tokens
 from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.http import make_app
@@ -89,7 +91,11 @@ class HttpService:
                 self._replica.cancel.remote(request)
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        return deletion.accept(self._run, request.ids, request.subjects)
+        receipt = deletion.accept(self._run, request.ids, request.subjects)
+        scheduler = find_scheduler(self._run)
+        if scheduler is not None:
+            scheduler.wake.remote()  # nobody waits for it: the receipt is out of danger, and the scheduler looks anyway
+        return receipt
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))
@@ -127,18 +133,22 @@ class HttpService:
 
 
 class Caretaker:
-    """Keeps the run's scheduler (see `caretaker.py`); one a service."""
+    """Keeps the run's scheduler (see `caretaker.py`), and reports what the ledger says of deletions; one a service."""
 
     def __init__(self, run_uri: str) -> None:
         self._run = Run.open(run_uri)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=keep_scheduling, args=(self._run, self._stop), daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=target, args=(self._run, self._stop), daemon=True)
+            for target in (keep_scheduling, report_ledger)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def check_health(self) -> None:
-        """Raises when the thread has ended: Serve starts another caretaker then."""
-        if not self._thread.is_alive():
-            raise ClusterError("the caretaker's thread has ended", "see the log of its replica")
+        """Raises when a thread has ended: Serve starts another caretaker then."""
+        if not all(thread.is_alive() for thread in self._threads):
+            raise ClusterError("a thread of the caretaker has ended", "see the log of its replica")
 
     def __del__(self) -> None:
         self._stop.set()
@@ -151,17 +161,20 @@ def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application
     with Run.open(told.run) as run:
         told = told.model_copy(update={"run": run.location.storage_uri})
         _ = run.row  # its data must have been read
+    light: dict[str, Any] = {"num_cpus": 0}
+    if told.keys_resource is not None:
+        light["resources"] = {told.keys_resource: A_TRACE}
     service = serve.deployment(serve.ingress()(HttpService)).options(
         name="HttpService",
         num_replicas=told.replicas,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=QUEUED,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=light,
         health_check_period_s=5,
         health_check_timeout_s=2 * HEALTH_SECONDS,
         graceful_shutdown_timeout_s=10,
     )
     if not told.schedule:
         return service.bind(told)
-    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options={"num_cpus": 0})
+    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options=light)
     return service.bind(told, caretaker.bind(told.run))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
-from s3t_ray.train.seal import Sealed
+from s3t_ray.store.seal import Sealed
 
 _TYPE_BYTES = {"F32": 4, "BF16": 2}
 _DIGEST_HEX = 32

@@ -16,9 +16,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from s3t_ray.data.inputs import encode
+from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.adapters import export_adapter, load_chain
 from s3t_ray.train.job import Progress
-from s3t_ray.train.manifest import read_manifest
 from tests.e2e.train.lab import Lab, content, make_lab, put_slice, rows, train, train_chain
 from tests.tiny import tiny_bert, tiny_llama
 
@@ -48,8 +48,13 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 def hook_count(model: torch.nn.Module) -> int:
     """Hooks on all modules and parameters: flat over many stages, or something is left behind."""
     things = [*model.modules(), *model.parameters()]
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    kinds = (*kinds, "_post_accumulate_grad_hooks")
+    kinds = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_post_accumulate_grad_hooks",
+    )
     return sum(len(getattr(thing, kind, None) or ()) for thing in things for kind in kinds)
 
 

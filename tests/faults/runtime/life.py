@@ -15,8 +15,8 @@ from pathlib import Path
 from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import Place, place
 from s3t_ray.data.slices import read_slice
+from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
-from s3t_ray.run.exports import ExportedFolder, remember_export
 from s3t_ray.run.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
@@ -82,16 +82,22 @@ def write_data(folder: Path, without: Iterable[str] = ()) -> None:
     owned = {found[Place(0, 1)][0], found[Place(1, 0)][0]}
     folder.mkdir(parents=True, exist_ok=True)
     fake_base(folder / "base")
-    rows = [
+    rows: list[dict[str, object]] = [
         {"id": name, "instruction": "say", "input": "", "output": secret(name), "subject": subject}
         for ids in found.values()
         for name in ids
         if name not in gone
         for subject in [PERSON if name in owned else None]
     ]
-    broken = {"id": SET_ASIDE, "output": secret(SET_ASIDE), "subject": PERSON}
+    broken: dict[str, object] = {"id": SET_ASIDE, "output": secret(SET_ASIDE), "subject": PERSON}
     _write(folder / "data.jsonl", [*rows, broken])
-    held = {"id": HELD_OUT, "instruction": "say", "input": "", "output": secret(HELD_OUT), "subject": None}
+    held: dict[str, object] = {
+        "id": HELD_OUT,
+        "instruction": "say",
+        "input": "",
+        "output": secret(HELD_OUT),
+        "subject": None,
+    }
     other = held | {"id": "held-other", "output": "kept"}
     _write(folder / "held.jsonl", [other] if HELD_OUT in gone else [held, other])
 
@@ -204,7 +210,7 @@ def phase_export(folder: Path, say: Say) -> None:
     with Run.open(folder / "run") as run:
         serving = view_shard(run, 0).serving
         out = folder / "exported"
-        remember_export(run, 0, ExportedFolder(str(out), serving, ("adapter_model.safetensors",)))
+        run.ledger.exports.note(0, ExportedFolder(str(out), serving, ("adapter_model.safetensors",)))
         out.mkdir(exist_ok=True)
         (out / "adapter_model.safetensors").write_text(" ".join(secret(name) for name in sorted(deleted_by(folder, 1))))
     say("exported")
