@@ -38,6 +38,7 @@ from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run_identity import lost_entries
 
 
 def audit(
@@ -62,7 +63,13 @@ def audit(
     watch("certificates")
     stored = run.ledger.log()
     known = (*known, *(read_handed(text).receipt.to_json() for text in receipts))
-    problems = [*_public_key(run, trusted_key), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
+    problems = [
+        *_memory(run),
+        *_public_key(run, trusted_key),
+        *_recipe(run),
+        *_chain(run, stored),
+        *_known(run, stored, known),
+    ]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())
     try:
@@ -95,6 +102,14 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
         yield f"{path} is gone: auditors have no public key to verify certificates with"
     elif path.read_bytes() != run.keys.public_key_pem:
         yield f"{path} is not the run's public key"
+
+
+def _memory(run: Run) -> Iterator[str]:
+    """What the keys remember of the log is in it."""
+    run.keys  # noqa: B018  # lost or wrong keys are an error of their own
+    lost = lost_entries(run.location.keys_dir, run.ledger, run.location.storage_uri)
+    if lost is not None:
+        yield lost
 
 
 def _recipe(run: Run) -> Iterator[str]:

@@ -22,13 +22,16 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.exports import exported_folders
 from s3t_ray.run.rejects import undeleted_rejects
 from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run_identity import RUN_FILE
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout
 from s3t_ray.train.fence import Fence, fence_file
 from s3t_ray.train.manifest import read_manifest
 
-_OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
+_OWN_FILES = frozenset(
+    {CONFIG_FILE, RUN_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))}
+)
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
 
 ACCEPTANCE_SECONDS = 2.0

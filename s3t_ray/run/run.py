@@ -17,13 +17,14 @@ from s3t_ray.config.load import dump_config, parse_config
 from s3t_ray.config.location import RunLocation, check_outlives_job, locate
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config, Storage
-from s3t_ray.errors import ConfigError, StoreError
+from s3t_ray.errors import ConfigError, S3TError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RunRow, SliceState, StageState
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
+from s3t_ray.run.run_identity import begin, check_together, remember, require_whole
 from s3t_ray.store.store import Store
 
 CONFIG_FILE = "config.yaml"
@@ -39,17 +40,21 @@ def checked_base(config: Config) -> Path:
 class Run:
     """Config, store and ledger of one run. Close it, or use it as a context manager."""
 
-    def __init__(self, config: Config, location: RunLocation, store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Config, location: RunLocation, store: Store, ledger: Ledger, read_only: bool = False
+    ) -> None:
         self.config = config
+        self.read_only = read_only
         self.location = location
         self.store = store
         self.ledger = ledger
 
     @classmethod
-    def open(cls, uri: str | Path) -> Run:
+    def open(cls, uri: str | Path, read_only: bool = False) -> Run:
         """The existing run at `uri` (its storage root, or a config file that names it).
 
-        Raises ConfigError when no run is there.
+        `read_only`: for whoever only looks, at a run that may have been taken back or exchanged.
+        Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run.
         """
         root = str(uri)
         if root.endswith((".yaml", ".yml")) and Path(root).is_file():
@@ -73,7 +78,13 @@ class Run:
         if config.storage.uri != root:  # the folder was moved or is reached by another name
             config = config.model_copy(update={"storage": Storage(uri=root)})
         location = locate(config)
-        return cls(config, location, store, Ledger.open(location.ledger_url))
+        ledger = Ledger.open(location.ledger_url)
+        try:
+            check_together(store, ledger, config.name)
+        except S3TError:
+            ledger.close()
+            raise
+        return cls(config, location, store, ledger, read_only)
 
     @classmethod
     def create(cls, config: Config) -> Run:
@@ -87,12 +98,30 @@ class Run:
         checked_base(config)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
+        try:
+            check_together(store, ledger, config.name)
+            begin(store, ledger, config.name)
+        except S3TError:
+            ledger.close()
+            raise
         text = dump_config(config).encode()
         if not store.exists(CONFIG_FILE) or store.read_bytes(CONFIG_FILE) != text:
             run = cls(config, location, store, ledger)
             run.check_recipe()
             store.write_bytes(CONFIG_FILE, text)
-        return cls(config, location, store, ledger)
+        run = cls(config, location, store, ledger)
+        run.seal()
+        return run
+
+    def seal(self) -> None:
+        """Seal the rows of a run that an older version began; its log says from when on they are."""
+        if self.ledger.run() is not None and not self.ledger.is_sealed():
+            self.keys  # noqa: B018  # bound to the ledger
+            self.ledger.seal()
+
+    def remember(self) -> None:
+        """Note beside the keys how far the run's log has come."""
+        remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
 
     def close(self) -> None:
         self.ledger.close()
@@ -118,6 +147,8 @@ class Run:
         else:
             keys = Keys.load(self.location.keys_dir)
             self.ledger.check_key(keys.key_check)
+            if not self.read_only:
+                require_whole(self.location.keys_dir, self.ledger, self.location.storage_uri)
         self.ledger.bind(keys)
         return keys
 
