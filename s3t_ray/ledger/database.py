@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoResultFound
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.keys import LedgerKeys
@@ -172,6 +172,11 @@ class Database:
             yield
         except (IntegrityError, driver.IntegrityError):
             raise  # a constraint of ours broke: a bug, and no fix of the user's
+        except NoResultFound as error:
+            raise LedgerError(
+                f"the ledger {_shown(self._engine.url)} lacks a row that every ledger has: it was taken out",
+                "restore the ledger from a copy; `s3t audit` with its receipts tells whether the copy is new enough",
+            ) from error
         except (DBAPIError, driver.Error) as error:
             reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")
