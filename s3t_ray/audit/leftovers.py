@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.config.location import LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
@@ -75,10 +76,14 @@ def _of_no_kind(run: Run) -> Iterator[str]:
 
 def _fences(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
     """A fence names the data of the last purge: another would stop workers, or let one through that was overtaken."""
+    since = sealed_since(run)
+    purged = {hit.shard for row in run.ledger.deletions() if row.number > since for hit in row.receipt.hits}
     moving = {hit.shard for row in pending for hit in row.receipt.hits}
     for shard in sorted(set(range(run.row.shards)) - moving):
         path = fence_file(shard)
         if not run.store.exists(path):
+            if shard in purged:
+                yield f"{path} is gone: a worker that was asleep since before the last purge would not be stopped"
             continue
         try:
             fence = Fence.model_validate_json(run.store.read_bytes(path))

@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoResultFo
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
-from s3t_ray.ledger.tables import HEAD
+from s3t_ray.ledger.tables import HEAD, METADATA
 from s3t_ray.ledger.transaction import Head, Transaction
 
 LOCK_WAIT_SECONDS = 60
@@ -123,6 +123,22 @@ class Database:
             raw.execute(f"PRAGMA busy_timeout = {_LOG_WAIT_MILLISECONDS}")
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             raw.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}")
+
+    def foreign(self) -> Iterator[str]:
+        """What is in an SQLite ledger's file beside the ledger. A PostgreSQL database may be shared with others."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        path = Path(str(self._engine.url.database))
+        with self._refusals(), self._engine.raw_connection() as raw:
+            names = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type <> 'index'").fetchall()}
+            (pages,) = raw.execute("PRAGMA page_count").fetchone()
+            (size,) = raw.execute("PRAGMA page_size").fetchone()
+        for name in sorted(names - set(METADATA.tables) - {"sqlite_sequence", "sqlite_stat1"}):
+            yield f"{path.name} holds {name}, which is not the ledger's: no deletion erases what is in it"
+        log = path.with_name(f"{path.name}-wal")
+        settled = not log.exists() or not log.stat().st_size
+        if settled and path.stat().st_size > pages * size:
+            yield f"{path.name} holds {path.stat().st_size - pages * size} bytes after its end"
 
     def _bring_up_to_date(self, create: bool) -> None:
         with self.read() as connection:

@@ -295,7 +295,8 @@ class Ledger(LedgerLog):
         With keys bound (`bind`): also every row that is not what they sealed.
         """
         with self._database.read() as connection:
-            return contradictions(connection, self._database.keys)
+            found = contradictions(connection, self._database.keys)
+        return (*found, *self._database.foreign())
 
     def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
         """Add a line to the history. `detail` becomes JSON and must hold no personal data."""

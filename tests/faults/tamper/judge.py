@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,11 @@ def judged(moment: Moment, apply: Apply) -> str:
     """AUDIT, REFUSED (an error of ours before anything was written), NOTHING_THERE or MISSED."""
     with tempfile.TemporaryDirectory(dir=moment.folder.parent) as folder:
         root = fork(moment, Path(folder))
-        if not apply(root):
-            return NOTHING_THERE
+        try:
+            if not apply(root):
+                return NOTHING_THERE
+        except sqlite3.IntegrityError:
+            return REFUSED  # by a constraint of the ledger itself
         try:
             with Run.open(root, read_only=True) as run:
                 report = audit(run, known=moment.certificates, receipts=moment.receipts, trusted_key=moment.public_key)

@@ -156,7 +156,8 @@ STORIES: dict[str, Apply] = {
         f"NULL FROM s3t_stages WHERE id = {LIVE}"
     ),
     "two adapters of the ledger are swapped": statements(
-        f"UPDATE s3t_stages SET adapter_sha256 = (SELECT min(adapter_sha256) FROM s3t_stages) WHERE id = {LIVE}"
+        f"UPDATE s3t_stages SET adapter_sha256 = (SELECT min(adapter_sha256) FROM s3t_stages) WHERE id = {LIVE} "
+        "AND adapter_sha256 <> (SELECT min(adapter_sha256) FROM s3t_stages)"
     ),
     "a purged stage is live again": statements("UPDATE s3t_stages SET state = 'live' WHERE state = 'purged'"),
     "a foreign table with a record's text": foreign_table,

@@ -46,7 +46,7 @@ def live(folder: Path) -> dict[str, Moment]:
     name = run.ledger.stages()[-1].id
     remember_export(run, 0, ExportedFolder(str(folder / "out"), (name,), ("adapter.bin",)))
     moments = {"idle": _snapshot(run, folder, "idle", receipts)}
-    receipts.append(deletion.accept(run, [], ["p2"]))
+    receipts.append(deletion.accept(run, ["r7"], []))
     moments["receipt"] = _snapshot(run, folder, "receipt", receipts)
     cluster.settle()
     _store_hidden(run)

@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -29,7 +30,14 @@ FILES = {
 
 
 def _first(root: Path, pattern: str) -> Path | None:
-    return next((path for path in sorted(root.glob(pattern)) if path.is_file()), None)
+    """The first such file, of a stage that is live where it is a stage's."""
+    found = (path for path in sorted(root.glob(pattern)) if path.is_file())
+    return next((path for path in found if not pattern.startswith("stages/") or path.parent.name in _live(root)), None)
+
+
+def _live(root: Path) -> frozenset[str]:
+    with closing(sqlite3.connect(root / "ledger.db")) as connection:
+        return frozenset(row[0] for row in connection.execute("SELECT id FROM s3t_stages WHERE state = 'live'"))
 
 
 def on(pattern: str, change: Callable[[Path], object]) -> Apply:
@@ -94,7 +102,10 @@ def old_stage(root: Path) -> bool:
 
 
 def swapped_adapters(root: Path) -> bool:
-    first, second = sorted((root / "stages").glob(f"*/{ADAPTER_FILE}"))[:2]
+    paths = [path for path in sorted((root / "stages").glob(f"*/{ADAPTER_FILE}")) if path.parent.name in _live(root)]
+    if len(paths) < 2:
+        return False
+    first, second = paths[:2]
     one, other = first.read_bytes(), second.read_bytes()
     first.write_bytes(other)
     second.write_bytes(one)
@@ -123,7 +134,8 @@ def hidden_with_manifest(root: Path) -> bool:
 def adapter_with_manifest(root: Path) -> bool:
     """Another adapter of the same shape, and a manifest that names it."""
     path = _first(root, FILES["an adapter"])
-    assert path is not None
+    if path is None:
+        return False
     data = path.read_bytes()[:-1] + b"\xff"
     path.write_bytes(data)
     said = Manifest.model_validate_json((path.parent / "manifest.json").read_bytes())
@@ -135,9 +147,9 @@ def adapter_with_manifest(root: Path) -> bool:
 
 
 def adapter_with_manifest_and_ledger(root: Path) -> bool:
-    adapter_with_manifest(root)
     path = _first(root, FILES["an adapter"])
-    assert path is not None
+    if path is None or not adapter_with_manifest(root):
+        return False
     sha256, name = hashlib.sha256(path.read_bytes()).hexdigest(), path.parent.name
     return statements(
         f"UPDATE s3t_stages SET adapter_sha256 = '{sha256}' WHERE id = '{name}'",
