@@ -203,7 +203,7 @@ def _stages(connection: Connection) -> Iterator[str]:
         if row.kind == EventKind.STAGE_ACCEPTED:
             accepted[name] = (detail["slices"], detail.get("adapter_sha256"))
             told_of[name] = (row.sequence - 1, row.shard, row.at)
-    by = dict(connection.execute(_PRUNED_BY).tuples().all())
+    by = {row.stage: row.deletion for row in connection.execute(_PRUNED_BY)}
     for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
         told = state.pop(row.id, None)
         if told is None:
@@ -231,7 +231,7 @@ def _stages(connection: Connection) -> Iterator[str]:
         yield f"stage {name[:12]} was accepted, and is not in the ledger any more"
 
 
-_PRUNED_BY = select(PRUNED.c.stage, func.max(PRUNED.c.deletion)).group_by(PRUNED.c.stage)
+_PRUNED_BY = select(PRUNED.c.stage, func.max(PRUNED.c.deletion).label("deletion")).group_by(PRUNED.c.stage)
 
 
 def _deletions(connection: Connection) -> Iterator[str]:

@@ -63,13 +63,17 @@ class Ledger(LedgerLog):
         self._receipts: deletion_progress.Receipts = {}
 
     @classmethod
-    def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
+    def open(
+        cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now, read_only: bool = False
+    ) -> Ledger:
         """Open the ledger at `url` (`sqlite:///...` or `postgresql://...`), upgrading an older schema.
 
         `create` makes an empty ledger where there is none. LedgerError: nothing there, not a ledger,
-        a newer schema, or a database that cannot be reached.
+        a newer schema, or a database that cannot be reached. `read_only`: nothing is written, not even
+        beside it; an SQLite ledger that cannot be read so, or is of an older schema, is read from a
+        copy on this machine, which goes when it is closed.
         """
-        return cls(Database.open(url, create, clock))
+        return cls(Database.open(url, create, clock, read_only))
 
     def close(self) -> None:
         self._database.close()

@@ -78,9 +78,11 @@ class Run:
         if config.storage.uri != root:  # the folder was moved or is reached by another name
             config = config.model_copy(update={"storage": Storage(uri=root)})
         location = locate(config)
-        ledger = Ledger.open(location.ledger_url)
+        ledger = Ledger.open(location.ledger_url, read_only=read_only)
         try:
             check_together(store, ledger, config.name)
+            if not read_only:
+                require_whole(location.keys_dir, ledger, location.storage_uri)
         except S3TError:
             ledger.close()
             raise
@@ -100,6 +102,7 @@ class Run:
         ledger = Ledger.open(location.ledger_url, create=True)
         try:
             check_together(store, ledger, config.name)
+            require_whole(location.keys_dir, ledger, location.storage_uri)
             begin(store, ledger, config.name)
         except S3TError:
             ledger.close()
@@ -147,8 +150,6 @@ class Run:
         else:
             keys = Keys.load(self.location.keys_dir)
             self.ledger.check_key(keys.key_check)
-            if not self.read_only:
-                require_whole(self.location.keys_dir, self.ledger, self.location.storage_uri)
         self.ledger.bind(keys)
         return keys
 

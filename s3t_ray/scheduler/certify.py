@@ -44,6 +44,13 @@ def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificat
     return made
 
 
+def certify_interim(run: Run, epoch: int) -> None:
+    """Give every purged deletion its interim certificate: it waits for no training, so no stream delays it."""
+    for request_id in run.ledger.without_interim():
+        if not unannounced(run, request_id):
+            certify(run, epoch, request_id, final=False)
+
+
 def unannounced(run: Run, request_id: str) -> dict[int, tuple[str, ...]]:
     """Live stages, by shard, with an adapter that this deletion erased and that no worker of this run announced.
 
