@@ -39,6 +39,7 @@ from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
+from s3t_ray.run.run_identity import RUN_FILE, lost_entries, read_mark
 
 
 def audit(
@@ -63,7 +64,13 @@ def audit(
     watch("certificates")
     stored = run.ledger.log()
     known = (*known, *(read_handed(text).receipt.to_json() for text in receipts))
-    problems = [*_public_key(run, trusted_key), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
+    problems = [
+        *_memory(run),
+        *_public_key(run, trusted_key),
+        *_recipe(run),
+        *_chain(run, stored),
+        *_known(run, stored, known),
+    ]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())
     try:
@@ -98,9 +105,25 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
         yield f"{path} is not the run's public key"
 
 
+def _memory(run: Run) -> Iterator[str]:
+    """What the keys remember of the log is in it."""
+    run.keys  # noqa: B018  # lost or wrong keys are an error of their own
+    lost = lost_entries(run.location.keys_dir, run.ledger, run.location.storage_uri)
+    if lost is not None:
+        yield lost
+
+
 def _recipe(run: Run) -> Iterator[str]:
     """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
-    if recipe_digest(json.loads(run.row.recipe_json)) != run.row.recipe_digest:
+    if run.config.name != run.row.name:
+        yield f"{CONFIG_FILE} names the run {run.config.name!r}, the ledger {run.row.name!r}"
+    if run.ledger.is_sealed() and read_mark(run.store) is None:
+        yield f"{RUN_FILE} is gone: the storage no longer says whose it is (`s3t train` writes it again)"
+    try:
+        settings = json.loads(run.row.recipe_json)
+    except ValueError:
+        settings = None
+    if recipe_digest(settings) != run.row.recipe_digest:
         yield "the ledger's recipe is not the one that its stages are named by"
     if recipe_digest(recipe(run.config, run.row.base_digest)) != run.row.recipe_digest:
         yield f"{CONFIG_FILE} asks for another recipe than the one that the run was begun with"

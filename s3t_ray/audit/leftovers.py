@@ -15,19 +15,23 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.rejects import undeleted_rejects
 from s3t_ray.run.run import Run
+from s3t_ray.run.run_identity import RUN_FILE
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout
 from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.train.fence import Fence, fence_file
 
-_OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
+_OWN_FILES = frozenset(
+    {CONFIG_FILE, RUN_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))}
+)
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
 
 ACCEPTANCE_SECONDS = 2.0
@@ -71,10 +75,14 @@ def _of_no_kind(run: Run) -> Iterator[str]:
 
 def _fences(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
     """A fence names the data of the last purge: another would stop workers, or let one through that was overtaken."""
+    since = sealed_since(run)
+    purged = {hit.shard for row in run.ledger.deletions() if row.number > since for hit in row.receipt.hits}
     moving = {hit.shard for row in pending for hit in row.receipt.hits}
     for shard in sorted(set(range(run.row.shards)) - moving):
         path = fence_file(shard)
         if not run.store.exists(path):
+            if shard in purged:
+                yield f"{path} is gone: a worker that was asleep since before the last purge would not be stopped"
             continue
         try:
             fence = Fence.model_validate_json(run.store.read_bytes(path))

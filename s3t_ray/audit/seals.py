@@ -9,11 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import ValidationError
 
-from s3t_ray.errors import S3TError
-from s3t_ray.ledger.log_rows import EntryKind
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.proof.run_entry import RunEntry
-from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.seal_keys import slice_key
@@ -21,21 +17,6 @@ from s3t_ray.run.shard_view import ShardView
 from s3t_ray.store import layout
 from s3t_ray.store.seal import is_sealed_with
 from s3t_ray.train.hidden_manifest import HiddenManifest, part_is_whole, part_name
-
-
-def sealed_since(run: Run) -> int:
-    """The ledger's count from which on a stage must bear a seal: 0 for a run that was begun with seals.
-
-    A run that an older version began has stages without; what it counts up to here is not covered.
-    """
-    for row in run.ledger.log((EntryKind.RUN,)):
-        try:
-            entry = parse_entry(row.text)
-        except S3TError:
-            continue  # told elsewhere
-        if isinstance(entry, RunEntry):
-            return entry.facts.ledger_sequence if entry.facts.sealed == "upgrade" else 0
-    return run.ledger.events()[-1].seq  # never sealed: `Ledger.contradictions` says so
 
 
 def hidden_problems(run: Run) -> Iterator[str]:

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 
+from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.audit.leftovers import left_behind, unfinished
 from s3t_ray.audit.replay import replay_stages
-from s3t_ray.audit.seals import checkpoint_problems, hidden_problems, sealed_since
+from s3t_ray.audit.seals import checkpoint_problems, hidden_problems
 from s3t_ray.config.base_model import digest_base
 from s3t_ray.data.slice_file import Row, file_sha256, read_slice
 from s3t_ray.errors import S3TError

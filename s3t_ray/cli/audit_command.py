@@ -80,7 +80,7 @@ def audit(
     handed = [_read(path, "receipt").strip() for path in receipts or ()]
     trusted = None if public_key is None else _read(public_key, "public key").encode()
     membership = unmeasured = None
-    with Run.open(run) as opened, progress(stderr_console()) as display:
+    with Run.open(run, read_only=True) as opened, progress(stderr_console()) as display:
         report = audit_run(
             opened,
             replay=count,

@@ -62,7 +62,7 @@ def certificate(
     from s3t_ray.run.issued_certificates import certificate_of, chain_of
     from s3t_ray.run.run import Run
 
-    with Run.open(run) as opened:
+    with Run.open(run, read_only=True) as opened:
         texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
         public_key = opened.location.keys_dir / "public.pem"
     if out is not None:

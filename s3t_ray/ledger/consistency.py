@@ -29,6 +29,7 @@ from s3t_ray.ledger.tables import (
     EVENTS,
     HEAD,
     HITS,
+    PRUNED,
     RECORDS,
     SKETCHES,
     SLICES,
@@ -128,6 +129,10 @@ def _slices(connection: Connection) -> Iterator[str]:
         after = [hit.digest_after for hit in chain]
         if [*(hit.digest_before for hit in chain[1:]), row.digest] != (after or [row.digest]):
             yield f"{_place(row)}: its digest does not follow from its deletions"
+        lacking = {hit.digest_after: hit.deletion for hit in chain}
+        lacking[chain[0].digest_before if chain else row.digest] = 0
+        if row.file_digest is not None and lacking.get(row.file_digest) != row.file_deletion:
+            yield f"{_place(row)}: its file is not said to lack the rows that a file of this digest lacks"
 
 
 def _erased(connection: Connection) -> Iterator[str]:
@@ -175,6 +180,13 @@ def _numbers(connection: Connection) -> Iterator[str]:
     gaps = [number for number in range(1, head + 1) if number not in used]
     if gaps:
         yield f"the history lacks {len(gaps)} of its numbers, the first is {gaps[0]}: lines were taken out of it"
+    taken = connection.scalar(
+        select(EVENTS.c.detail).where(EVENTS.c.kind == str(EventKind.LEASE_TAKEN)).order_by(EVENTS.c.sequence.desc())
+    )
+    said = {"epoch": 0, "holder": ""} if taken is None else json.loads(taken)
+    lease = connection.execute(select(HEAD)).one()
+    if (said["epoch"], said["holder"]) != (lease.epoch, lease.holder):
+        yield f"the lease is said to be epoch {lease.epoch}, by the history it is epoch {said['epoch']}"
     if used and max(used) > head:
         yield f"the history goes to number {max(used)}, the head says {head}: lines were added to it"
 
@@ -183,12 +195,15 @@ def _stages(connection: Connection) -> Iterator[str]:
     """States and adapters of stages, against the history."""
     state: dict[str, StageState] = {}
     accepted: dict[str, tuple[list[int], str | None]] = {}  # its slices, its adapter's SHA-256
+    told_of: dict[str, tuple[int, int, str]] = {}  # its number, its shard, its time
     for row in _history(connection, _BECAME):
         detail = json.loads(row.detail)
         name = detail["stage"]
         state[name] = _BECAME[EventKind(row.kind)]
         if row.kind == EventKind.STAGE_ACCEPTED:
             accepted[name] = (detail["slices"], detail.get("adapter_sha256"))
+            told_of[name] = (row.sequence - 1, row.shard, row.at)
+    by = {row.stage: row.deletion for row in connection.execute(_PRUNED_BY)}
     for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
         told = state.pop(row.id, None)
         if told is None:
@@ -202,8 +217,21 @@ def _stages(connection: Connection) -> Iterator[str]:
             )
         elif accepted[row.id] != (json.loads(row.slices), row.adapter_sha256):
             yield f"stage {row.id[:12]} names other slices, or another adapter, than when it was accepted"
+        elif told_of[row.id] != (row.accepted, row.shard, row.accepted_at):
+            yield f"stage {row.id[:12]} names another shard, number or time than when it was accepted"
+        if len(json.loads(row.ancestors)) != len(json.loads(row.slices)) - 1:
+            yield f"stage {row.id[:12]} has not an ancestor for each slice but its last"
+        if row.pruned_by is not None and row.state == StageState.LIVE:
+            yield f"stage {row.id[:12]} is live, and said to have been taken out by a deletion"
+        elif row.pruned_by is not None and row.pruned_by > row.accepted and by.get(row.id) != row.pruned_by:
+            yield f"stage {row.id[:12]} is said to have been taken out by a deletion that did not"
+        if row.pruned_by is None and by.get(row.id, 0) > row.accepted:
+            yield f"stage {row.id[:12]} was taken out by a deletion that its row does not name"
     for name in state:
         yield f"stage {name[:12]} was accepted, and is not in the ledger any more"
+
+
+_PRUNED_BY = select(PRUNED.c.stage, func.max(PRUNED.c.deletion).label("deletion")).group_by(PRUNED.c.stage)
 
 
 def _deletions(connection: Connection) -> Iterator[str]:
@@ -215,6 +243,10 @@ def _deletions(connection: Connection) -> Iterator[str]:
         state = told.pop(row.request_id, None)
         if state != row.state:
             yield f"deletion {row.request_id} is {row.state}, by its history it is {state or 'unknown'}"
+        times = (row.pruned_at, row.purged_at, row.restored_at)
+        reached = DeletionState(row.state).rank
+        if [time is not None for time in times] != [rank <= reached for rank in (1, 2, 3)]:
+            yield f"deletion {row.request_id} is {row.state}, and has times of other steps than those it took"
     for request in told:
         yield f"deletion {request} was accepted, and is not in the ledger any more"
 

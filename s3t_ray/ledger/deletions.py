@@ -140,6 +140,7 @@ def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None
         facts = ReceiptFacts(
             **position._asdict(),
             request_id=request_id,
+            request_digest=digest,
             accepted_at=tx.now,
             records=found.records,
             already_deleted=found.already_deleted,

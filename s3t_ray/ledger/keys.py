@@ -69,8 +69,6 @@ class Keys:
         self._row = _derive(master, "row")
         self._seal = _derive(master, "seal")
         self._nonce = _derive(master, "nonce")
-        self.partition = _derive(master, "partition")
-        """What the partition of a new run is keyed with, so that nobody else can tell where a name would fall."""
         self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""

@@ -64,12 +64,16 @@ class Ledger(LedgerLog):
         self._receipts: deletion_progress.Receipts = {}
 
     @classmethod
-    def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
+    def open(
+        cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now, read_only: bool = False
+    ) -> Ledger:
         """Open the ledger at `url` (`sqlite:///...` or `postgresql://...`), upgrading an older schema.
 
-        `create`: an empty one where there is none. LedgerError: none, a newer schema, or it cannot be reached.
+        `create`: an empty one where there is none. `read_only`: nothing is written, not even beside it; an SQLite
+        ledger that cannot be read so, or is of an older schema, is read from a copy on this machine, which goes when
+        it is closed. LedgerError: none, a newer schema, or it cannot be reached.
         """
-        return cls(Database.open(url, create, clock))
+        return cls(Database.open(url, create, clock, read_only))
 
     def close(self) -> None:
         self._database.close()
@@ -295,7 +299,8 @@ class Ledger(LedgerLog):
         With keys bound (`bind`): also every row that is not what they sealed.
         """
         with self._database.read() as connection:
-            return contradictions(connection, self._database.keys)
+            found = contradictions(connection, self._database.keys)
+        return (*found, *self._database.foreign())
 
     def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
         """Add a line to the history. `detail` becomes JSON and must hold no personal data."""

@@ -32,6 +32,11 @@ class LedgerLog:
         with self._database.read() as connection:
             return log_rows.read_identity(connection)
 
+    def claim(self, place: str) -> str:
+        """The storage that this ledger is of: `place`, unless another was first."""
+        with self._database.write() as tx:
+            return log_rows.claim(tx, place)
+
     def seal(self) -> bool:
         """Seal the rows of a run that an older version began; False: they are sealed, or there is no run yet."""
         with self._database.write() as tx:

@@ -120,7 +120,7 @@ def _unlike(connection: Connection, run: RunRow, row: Row[Any], entry: SignedEnt
     if isinstance(entry, SignedReceipt):
         told = entry.facts
         same = {
-            "request": told.request_id == row.request_id,
+            "request": (told.request_id, told.request_digest) == (row.request_id, row.request_digest),
             "counts of records": (told.records, told.already_deleted, told.unknown) == counts,
             "slices or pruned stages": told.effect == effect_of(slices, pruned) and told.stages == len(pruned),
             "earlier requests": told.earlier_requests == earlier,

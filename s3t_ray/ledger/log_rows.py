@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.tables import DELETIONS, IDENTITY, LOG, RUN
@@ -106,6 +106,12 @@ def require_key(connection: Connection, public_key: bytes) -> None:
 def read_identity(connection: Connection) -> str:
     """See `Ledger.run_id`."""
     return str(connection.scalar(select(IDENTITY.c.run_id)))
+
+
+def claim(tx: Transaction, place: str) -> str:
+    """See `Ledger.claim`."""
+    tx.connection.execute(update(IDENTITY).where(IDENTITY.c.place.is_(None)).values(place=place))
+    return str(tx.connection.scalar(select(IDENTITY.c.place)))
 
 
 def _newest(connection: Connection) -> Row[tuple[int, str]] | None:

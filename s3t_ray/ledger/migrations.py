@@ -249,12 +249,12 @@ _PROOF = (
     """
     CREATE TABLE s3t_identity (
         id {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
-        run_id TEXT NOT NULL
+        run_id TEXT NOT NULL,
+        place TEXT
     ){strict}
     """,
     "INSERT INTO s3t_identity (id, run_id) VALUES (1, {random_id})",
     "ALTER TABLE s3t_head ADD COLUMN at TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE s3t_run ADD COLUMN placed_by TEXT NOT NULL DEFAULT 'seed'",
     "ALTER TABLE s3t_run ADD COLUMN seal {bytes}",
     "ALTER TABLE s3t_records ADD COLUMN seal {bytes}",
     """

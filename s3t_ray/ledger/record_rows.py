@@ -47,7 +47,6 @@ def read_run(connection: Connection) -> RunRow | None:
         row.shards,
         row.slices,
         row.key_check,
-        row.placed_by,
     )
 
 

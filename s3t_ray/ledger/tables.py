@@ -29,6 +29,7 @@ IDENTITY = Table(
     METADATA,
     Column("id", BigInteger, primary_key=True),
     Column("run_id", Text),  # random; the storage holds it too
+    Column("place", Text),  # the storage that first used this ledger; null: none yet
 )
 
 RUN = Table(
@@ -42,7 +43,6 @@ RUN = Table(
     Column("shards", BigInteger),
     Column("slices", BigInteger),
     Column("key_check", Text),
-    Column("placed_by", Text),  # what the partition is keyed with: see `RunRow`
     Column("seal", LargeBinary),  # null: begun by a version that sealed nothing
 )
 

@@ -121,7 +121,6 @@ class RunRow:
     shards: int
     slices: int  # a shard
     key_check: str  # `Keys.key_check`: tells a wrong key from the right one
-    placed_by: str = "seed"  # "seed": the partition was keyed with the public seed; "key": with the run's secret
 
 
 @dataclass(frozen=True, slots=True)

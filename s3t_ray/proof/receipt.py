@@ -24,6 +24,7 @@ class ReceiptFacts(RunFacts):
     """What was accepted."""
 
     request_id: str
+    request_digest: Digest  # of the keyed hashes of what was named: tells a repeat
     accepted_at: str
     records: Count
     already_deleted: Count

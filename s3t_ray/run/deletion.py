@@ -13,10 +13,12 @@ from s3t_ray.errors import S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.values import Acceptance, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to, named
+from s3t_ray.proof.signed_entry import ChainHead
 from s3t_ray.run.duplicates import asked, likeness
 from s3t_ray.run.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
 from s3t_ray.run.run import Run
+from s3t_ray.run.run_identity import remember
 from s3t_ray.run.shard_view import view_shard
 
 
@@ -55,6 +57,7 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
         raise
     # The deletion is a fact: what follows is for people to read, and must not keep the receipt from them.
     receipt = _receipt(names, answer, SetAside(0, frozenset()))
+    _remember(run, answer)
     try:
         receipt = _receipt(names, answer, erase_rejects(run, names.ids, names.subjects))
         impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
@@ -69,7 +72,15 @@ def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionRec
     """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
     names = _Names.of(run, ids, subjects)
     answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), commitment=names.commitment)
+    _remember(run, answer)
     return _receipt(names, answer, SetAside(0, frozenset()))
+
+
+def _remember(run: Run, answer: Acceptance) -> None:
+    """Beside the keys, without another look at the ledger."""
+    if answer.signed is not None and not answer.repeated:
+        head = ChainHead(sequence=answer.signed.facts.sequence, hash=answer.signed.hash)
+        remember(run.location.keys_dir, run.ledger.run_id, run.location.storage_uri, head)
 
 
 @dataclass(frozen=True)
