@@ -27,6 +27,7 @@ from s3t_ray.cli import (
     read_commands,
     serve_command,
     train_command,
+    ui_command,
     verify_command,
     witness_command,
 )
@@ -98,6 +99,7 @@ delete_command.add_to(app)
 read_commands.add_to(app)
 serve_command.add_to(app)
 metrics_command.add_to(app)
+ui_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)

@@ -267,4 +267,6 @@ def _rank_environment(config: Config) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        # The plan counts on little fragmentation, and packs differ in length.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }
