@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 
 from s3t_ray.run.reports import Verdict
-from s3t_ray.train.manifest import ADAPTER_CONFIG, Manifest
+from s3t_ray.store.manifest import ADAPTER_CONFIG, Manifest
 
 _PLACE = frozenset({"base_model_name_or_path", "revision"})
 _NOT_COMPARED = frozenset({"engine", "s3t_ray", "system"})

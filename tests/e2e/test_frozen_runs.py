@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from s3t_ray.train.manifest import ADAPTER_FILE, MANIFEST, Manifest, write_manifest
 
 from s3t_ray.audit.verdict import mismatches
 from s3t_ray.ledger.values import StageState
 from s3t_ray.run.run import Run
+from s3t_ray.store.layout import MANIFEST
+from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, write_manifest
 from tests.command import s3t
 from tests.frozen import CERTIFICATE, CONFIG, PUBLIC_KEY, RUN, Facts, FrozenRun, frozen_runs
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from s3t_ray.train.manifest import read_manifest
 from torch import Tensor
 
 from s3t_ray.audit.verdict import conditions
+from s3t_ray.store.published_stage import read_manifest
 from tests.e2e.train.lab import Lab, make_lab, train_chain
 from tests.tiny import tiny_bert, tiny_llama
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from s3t_ray.train.manifest import read_manifest
 
 from s3t_ray.audit.audit import audit
 from s3t_ray.config.base_model import digest_base
@@ -14,9 +13,9 @@ from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import verify_certificate
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.run import deletion
-from s3t_ray.run.exports import exported_folders
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
+from s3t_ray.store.published_stage import read_manifest
 from tests.frozen import CERTIFICATE, PUBLIC_KEY, RUN, Facts, FrozenRun, frozen_runs
 
 
@@ -42,7 +41,7 @@ def test_its_recipe_and_its_stage_ids_are_what_they_were(thawed: tuple[Path, Fac
         assert rows == facts.adapters
         for name, sha256 in facts.adapters.items():
             assert read_manifest(run.store, name).adapter_sha256 == sha256
-        assert len(exported_folders(run)) == 1
+        assert len(run.ledger.exports.all()) == 1
 
 
 def test_an_audit_finds_nothing(thawed: tuple[Path, Facts]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from s3t_ray.train.manifest import Manifest
 
 from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.run.reports import ReplayedStage, Verdict, Verification
+from s3t_ray.store.manifest import Manifest
 
 VERSIONS = {"torch": "2.13.0", "python": "3.11.7", "s3t_ray": "0.1.0"}
 MACHINE = {"device": "cpu", "cpu": "EPYC", "libc": "glibc2.36", "system": "Linux-6.1-x86_64-with-glibc2.36"}
