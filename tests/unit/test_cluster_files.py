@@ -310,6 +310,8 @@ def test_a_launcher_file_fits_rays_own_schema(name: str) -> None:
     assert document["head_node_type"] in document["available_node_types"]
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert "RAY_AUTH_MODE=token" in " ".join(document[commands])
+    assert not [path for path in document["file_mounts"] if "keys" in path], "file_mounts reach every node"
+    assert "*.keys/**" in document["rsync_exclude"], "nor do keys that lie in the project's folder"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "head_node": "head"}, launcher_schema())
 
