@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -116,7 +116,11 @@ def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> I
 
 
 def read_holdout(data: Data, task: Task, rejects: RejectFile | None = None) -> Iterator[Record]:
-    """The records of `data.holdout_path`, as `read_records` reads; none when it is not set."""
+    """The records of `data.holdout_path` or `data.holdout_split`, as `read_records` reads; none when neither is set."""
+    if data.holdout_split is not None:
+        apart = data.model_copy(update={"split": data.holdout_split, "holdout_split": None})
+        for record in read_records(apart, task, rejects):
+            yield replace(record, id=f"{data.holdout_split}:{record.id}")
     if data.holdout_path is not None:
         apart = data.model_copy(update={"path": data.holdout_path, "holdout_path": None})
         yield from read_records(apart, task, rejects)
