@@ -73,6 +73,12 @@ class ClusterError(S3TError):
     exit_code = 9
 
 
+class NotProved(S3TError):
+    """A replay gave other bytes on other hardware or library versions: nothing is proved."""
+
+    exit_code = 10
+
+
 def problem_of(error: Exception) -> str:
     """What is wrong, in a line, whether the error is one of ours or not."""
     return error.problem if isinstance(error, S3TError) else repr(error)

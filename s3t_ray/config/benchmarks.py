@@ -89,8 +89,10 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 def fill_benchmark(tree: dict[str, Any]) -> dict[str, Any]:
     """`tree` with what `task.benchmark` decides, where it does not say it itself. What is malformed stays as it is."""
     task, data = tree.get("task"), tree.get("data", {})
-    name = task.get("benchmark") if isinstance(task, dict) else None
-    if not isinstance(name, str) or name not in BENCHMARKS or not isinstance(data, dict):
+    if not isinstance(task, dict) or not isinstance(data, dict):
+        return tree
+    name = task.get("benchmark")
+    if not isinstance(name, str) or name not in BENCHMARKS:
         return tree
     found = BENCHMARKS[name]
     # A copy of one's own has files of its own, too.

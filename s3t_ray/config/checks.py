@@ -219,6 +219,13 @@ def check_engine(config: Config) -> None:
             f"a {config.task.kind} model that recomputes hidden states reads padded batches",
             "set model.attention to sdpa, or engine.hidden_states to store",
         )
+    if config.engine.norms == "fused" and (on_cpu or encoder):
+        raise refusal(
+            "engine.norms",
+            "fused",
+            "on a CPU each norm is one operation already" if on_cpu else "only models of text have RMSNorms",
+            "set engine.norms to eager",
+        )
     shape = config.model.shape
     if shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:
         raise refusal(

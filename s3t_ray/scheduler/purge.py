@@ -164,9 +164,9 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
     """
     root = layout.hidden_slice_folder(run.row.base_digest, shard, slice_index)
     digests = {place.digest for path in run.store.files(root) if (place := layout.hidden_of(path))}
-    place = run.store.local_path(root)
-    if place is not None and place.is_dir():  # `files` does not show a folder that holds temporaries only
-        digests |= {child.name for child in place.iterdir()}
+    here = run.store.local_path(root)
+    if here is not None and here.is_dir():  # `files` does not show a folder that holds temporaries only
+        digests |= {child.name for child in here.iterdir()}
     (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
     for digest in sorted(digests - {state.digest}):
         run.store.delete(f"{root}/{digest}")

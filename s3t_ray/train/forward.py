@@ -58,9 +58,9 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
     targets = [item.targets[places] for item, places in zip(items, counted, strict=True)]
     tokens_1_T = states_1_T_D = types_1_T = None
     if states_T_D is None:
-        tokens_1_T = _joined([item.tokens for item in items], 0).unsqueeze(0).to(device)
+        tokens_1_T = _sent(_joined([item.tokens for item in items], 0).unsqueeze(0), device)
         if any(item.token_types is not None for item in items):
-            types_1_T = torch.cat([_types(item) for item in items]).unsqueeze(0).to(device)
+            types_1_T = _sent(torch.cat([_types(item) for item in items]).unsqueeze(0), device)
     elif items:
         states_1_T_D = states_T_D.unsqueeze(0).to(device, non_blocking=True)
     else:
@@ -69,10 +69,10 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
         tokens_1_T,
         states_1_T_D,
         types_1_T,
-        torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(device),
+        _sent(torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0), device),
         segments,
-        _joined_or_empty(labelled).to(device),
-        _joined_or_empty(targets).to(device),
+        _sent(_joined_or_empty(labelled), device),
+        _sent(_joined_or_empty(targets), device),
     )
 
 
@@ -83,9 +83,9 @@ def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padd
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     types = None
     if any(item.token_types is not None for item in items):
-        types = nn.utils.rnn.pad_sequence([_types(item) for item in items], batch_first=True).to(device)
+        types = _sent(nn.utils.rnn.pad_sequence([_types(item) for item in items], batch_first=True), device)
     targets = _joined_or_empty([item.targets[:1] for item in items])
-    return Padded(tokens.to(device), mask.to(device), types, targets.to(device))
+    return Padded(_sent(tokens, device), _sent(mask, device), types, _sent(targets, device))
 
 
 def _types(item: Item) -> Tensor:
@@ -101,6 +101,11 @@ def _joined_or_empty(parts: Sequence[Targets] | Sequence[NDArray[np.intp]]) -> T
         return torch.empty(0, dtype=torch.long)
     row = np.concatenate(parts)
     return torch.from_numpy(row if row.dtype.kind == "f" else row.astype(np.int64))
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """The same on `device`. A plain copy to a GPU would wait until it has done all that it was asked before."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:

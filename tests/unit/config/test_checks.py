@@ -66,6 +66,8 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
         (["task.benchmark=rte", "task.text='{a}'"], "remove task.text, or remove task.benchmark"),
         (["data.holdout=0.1", "data.holdout_split=validation"], "data.holdout_split is given too"),
         (["data.holdout_path=x", "data.holdout_split=validation"], "data.holdout_split is given too"),
+        (["engine.norms=fused"], "one operation already"),
+        ([*ON_GPU, "engine.norms=fused", "task.kind=classification", "task.labels=[a, b]"], "models of text"),
         (["workers.gpus_per_rank=2", "engine.ranks=3"], "engine.ranks to 6"),
         (["engine.stored_boundaries=[1, 4]"], "different depths from 1 to 3"),
         (["engine.stored_boundaries=[1, 1]"], "list each depth once"),

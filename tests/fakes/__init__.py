@@ -1,4 +1,4 @@
-"""Fakes, all in one file and named so: an in-process stand-in for the worker groups and the actors.
+"""Fakes: in-process stand-ins for the worker groups and the actors; those of the CLI and of serving lie beside.
 
 `FakeWorkers` trains nothing: a stage's adapter is the hash of everything that a real one depends on
 (recipe, place, the rows it reads, its parents' bytes). So "unlearned equals retrained" becomes a
@@ -182,7 +182,7 @@ class FakeShards:
     def __init__(self, run: Run, epoch: int) -> None:
         self._run = run
         self._epoch = epoch
-        self._shards = {shard: Shard(run.location.storage_uri, shard) for shard in (-1, *range(run.row.shards))}
+        self._shards = {shard: Shard(run, shard) for shard in (-1, *range(run.row.shards))}
         self._done: dict[int, ShardView | Exception] = {}
 
     def views(self) -> dict[int, ShardView]:
