@@ -61,16 +61,14 @@ def make_item(
 ) -> Item:
     """The item of one record; its labelled targets are counted once, here."""
     values = bool(targets) and isinstance(targets[0], float)  # numbers, not classes or tokens
-    counted = len(targets) if values else sum(target != IGNORED for target in targets)
-    return Item(
-        record_id,
-        slice_index,
-        row,
-        np.asarray(tokens, dtype=np.int32),
-        np.asarray(targets, dtype=np.float32 if values else np.int32),
-        counted,
-        np.asarray(token_types, dtype=np.int8) if token_types else None,
-    )
+    if values:
+        told: Targets = np.asarray(targets, dtype=np.float32)
+        counted = len(targets)
+    else:
+        told = np.asarray(targets, dtype=np.int32)
+        counted = sum(target != IGNORED for target in targets)
+    types = np.asarray(token_types, dtype=np.int8) if token_types else None
+    return Item(record_id, slice_index, row, np.asarray(tokens, dtype=np.int32), told, counted, types)
 
 
 @dataclass(frozen=True)

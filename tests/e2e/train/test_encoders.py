@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def pair(index: int, number: int) -> str:
     return json.dumps(said)
 
 
-def lab_of(root: Path, base: Path, task: str, **sections: dict[str, object]) -> Lab:
+def lab_of(root: Path, base: Path, task: str, **sections: Any) -> Lab:
     lab = make_lab(root, base=base, task=TASKS[task], **sections)
     if task == "classes":
         return lab
@@ -105,7 +106,7 @@ def test_the_ensemble_judges_as_peft_does(tmp_path: Path, base: Path, task: str)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=head_rows)
     export_adapter(lab.store, names, tmp_path / "out")
     theirs = PeftModel.from_pretrained(model, tmp_path / "out").eval()
-    asked = ("such a day", "of 1") if task == "pairs" else ("such a day",)
+    asked = ["such a day", "of 1"] if task == "pairs" else ["such a day"]
     with torch.inference_mode():
         scores = theirs(
             **AutoTokenizer.from_pretrained(base)(*asked, return_tensors="pt", return_token_type_ids=True)

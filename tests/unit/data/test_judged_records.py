@@ -58,7 +58,7 @@ def test_malformed(row: dict[str, object], task: Task, reason: str) -> None:
 def test_tokens_of_a_pair(make_tokenizer: MakeTokenizer) -> None:
     tokenizer = make_tokenizer()
     example = encode('{"label":"no","pair":"It is wet.","text":"It rains."}', tokenizer, NLI)
-    theirs = tokenizer("It rains.", "It is wet.", return_token_type_ids=True)
+    theirs = tokenizer("It rains.", text_pair="It is wet.", return_token_type_ids=True)
     assert (list(example.input_ids), list(example.token_types)) == (theirs["input_ids"], theirs["token_type_ids"])
     assert set(example.token_types) == {0, 1} and (example.label, example.learned) == (1, 1)
     short = encode(
