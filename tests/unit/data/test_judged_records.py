@@ -95,3 +95,10 @@ def test_a_held_out_split_has_ids_of_its_own(tmp_path: Path) -> None:
     assert [record.id for record in read_records(data, task)] == ["0", "1"]
     (record,) = read_holdout(data, task)
     assert (record.id, record.content) == ("dev:0", '{"label":"good","text":"c"}')
+
+
+def test_files_have_no_splits_to_hold_out(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"id": 1, "text": "a", "label": 0.5}\n')
+    data = Data(path=str(tmp_path / "rows.jsonl"), holdout_split="validation")
+    with pytest.raises(DataError, match="has no splits"):
+        next(iter(read_holdout(data, Task(kind="regression"))))
