@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -19,7 +19,7 @@ from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.records import Record, normalise
 from s3t_ray.data.row_fields import MalformedRow
 from s3t_ray.data.seen_texts import Seen
-from s3t_ray.data.sources import RawRow, raw_rows
+from s3t_ray.data.sources import RawRow, has_splits, raw_rows
 from s3t_ray.data.task_records import TaskRecords, task_records
 from s3t_ray.errors import DataError, StoreError
 
@@ -116,7 +116,16 @@ def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> I
 
 
 def read_holdout(data: Data, task: Task, rejects: RejectFile | None = None) -> Iterator[Record]:
-    """The records of `data.holdout_path`, as `read_records` reads; none when it is not set."""
+    """The records of `data.holdout_path` or `data.holdout_split`, as `read_records` reads; none when neither is set."""
+    if data.holdout_split is not None:
+        if not has_splits(data):
+            raise DataError(
+                f"data.holdout_split = {data.holdout_split}: {data.path} has no splits",
+                "name a Hugging Face dataset with splits, or use data.holdout or data.holdout_path",
+            )
+        apart = data.model_copy(update={"split": data.holdout_split, "holdout_split": None})
+        for record in read_records(apart, task, rejects):
+            yield replace(record, id=f"{data.holdout_split}:{record.id}")
     if data.holdout_path is not None:
         apart = data.model_copy(update={"path": data.holdout_path, "holdout_path": None})
         yield from read_records(apart, task, rejects)

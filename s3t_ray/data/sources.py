@@ -56,6 +56,13 @@ def raw_rows(data: Data) -> Iterator[RawRow]:
         yield from _file_rows(path, data.format)
 
 
+def has_splits(data: Data) -> bool:
+    """Whether `data.split` chooses among rows: of a hub dataset or a saved one with splits, not of files."""
+    if _is_saved_dataset(data.path):
+        return (Path(data.path).expanduser() / "dataset_dict.json").is_file()
+    return data.format == "huggingface" or find_files(data.path) is None
+
+
 def find_files(path: str) -> tuple[Path, ...] | None:
     """The files that `path` names, sorted; None when it looks like the name of a hub dataset.
 

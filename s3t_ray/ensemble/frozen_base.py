@@ -18,8 +18,10 @@ from transformers import AutoConfig, Cache, DynamicCache
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
+from s3t_ray.data.inputs import Example
 from s3t_ray.errors import ConfigError, DataError
 from s3t_ray.train.families import Family, family_of
+from s3t_ray.train.forward import has_token_types
 from s3t_ray.train.quantised import compute_unpacked, quantisation
 from s3t_ray.train.task_model import Head, task_model
 
@@ -60,7 +62,7 @@ class FrozenBase:
         """An empty key-value cache; each layer keeps as many rows as run through it."""
         return DynamicCache(config=self.model.config)
 
-    def hidden(self, input_ids: Sequence[int], cache: Cache | None = None) -> Tensor:
+    def hidden(self, input_ids: Sequence[int], cache: Cache | None = None, token_types: Sequence[int] = ()) -> Tensor:
         """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
 
         R is 1, or what the adapters in force make of it (`row_lora.py`). With a `cache` the tokens follow
@@ -69,9 +71,15 @@ class FrozenBase:
         seen = 0 if cache is None else int(cache.get_seq_length())
         self.check_length(seen + len(input_ids))
         ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
-        caching = {"past_key_values": cache, "use_cache": cache is not None} if self.task.generates else {}
-        output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
+        others = {"past_key_values": cache, "use_cache": cache is not None} if self.task.generates else {}
+        if token_types and has_token_types(self.model):
+            others["token_type_ids"] = torch.tensor([list(token_types)], dtype=torch.long, device=self.device)
+        output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
         return output
+
+    def hidden_of(self, example: Example) -> Tensor:
+        """`hidden` of one record."""
+        return self.hidden(example.input_ids, None, example.token_types)
 
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""

@@ -10,23 +10,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from s3t_ray.ledger.values import RunningStage
+
 
 class Report(BaseModel):
     """Base of all reports: frozen, strict, `model_dump_json()` is the `--json` output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class RunningStage(Report):
-    stage_id: str
-    shard: int
-    slices: tuple[int, ...]
-    group: int
-    step: int
-    steps: int
-    """0 while the group loads its inputs."""
-    loss: float | None
-    tokens_per_second: float | None
 
 
 class ShardStatus(Report):

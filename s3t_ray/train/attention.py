@@ -45,10 +45,10 @@ def packed_sdpa(
     segments: Segments = (),
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
+    """Attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
 
     query, key, value: [1, heads, T, head size]. Returns [1, T, heads, head size]. Without segments the row is
-    one record.
+    one record. In a decoder a token attends to those before it, in an encoder (`module.is_causal` False) to all.
     """
     if len(segments) <= 1:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
@@ -77,8 +77,9 @@ def packed_varlen(
     bounds = _bounds(segments, query.device)
     longest = max(end - start for start, end in segments)
     rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, head size]
+    window = (-1, 0) if getattr(module, "is_causal", True) else (-1, -1)
     grouped = _GROUPED_QUERIES if query.shape[1] != key.shape[1] else {}
-    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), **grouped)
+    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=window, **grouped)
     return states.unsqueeze(0), None
 
 

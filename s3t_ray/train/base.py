@@ -98,7 +98,12 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    return Base(model, family, layers, lora, fresh, packed, family.architecture == "encoder", task)
+    return Base(model, family, layers, lora, fresh, packed, _padded(config, family), task)
+
+
+def _padded(config: Config, family: Family) -> bool:
+    """An encoder that recomputes its hidden states takes padded rectangles; what is stored is fed packed."""
+    return family.architecture == "encoder" and config.engine.hidden_states == "recompute"
 
 
 def _attention(config: Config, family: Family, shape: Any, device: torch.device) -> tuple[str, bool]:
@@ -113,7 +118,13 @@ def _attention(config: Config, family: Family, shape: Any, device: torch.device)
         )
     wanted = config.model.attention
     slides = window is not None and config.task.max_tokens > window
-    whole_records = family.architecture == "decoder" and not slides and len(kinds) <= 1
+    whole_records = not _padded(config, family) and not slides and len(kinds) <= 1
+    if family.architecture == "encoder" and whole_records and wanted not in ("sdpa", "flash_varlen"):
+        raise ConfigError(
+            f"model.attention is {wanted}, with which records of a {family.name} model cannot be packed for stored "
+            "hidden states",
+            "set model.attention to sdpa, or engine.hidden_states to recompute",
+        )
     if wanted == "flash_varlen":
         if not whole_records:
             raise ConfigError(

@@ -21,6 +21,7 @@ class Family:
     architecture: Architecture
     layers_path: str  # module path of the list of layers in the model with its head
     head_parts: tuple[str, ...] = ()  # modules of a task head, in the order of the forward pass
+    positions_after_padding: bool = False  # the first position is the one after the padding token's
 
 
 FAMILIES = {
@@ -28,7 +29,7 @@ FAMILIES = {
     "mistral": Family("mistral", "decoder", "model.layers"),
     "qwen2": Family("qwen2", "decoder", "model.layers"),
     "bert": Family("bert", "encoder", "bert.encoder.layer", ("bert.pooler", "classifier")),
-    "roberta": Family("roberta", "encoder", "roberta.encoder.layer", ("classifier",)),
+    "roberta": Family("roberta", "encoder", "roberta.encoder.layer", ("classifier",), positions_after_padding=True),
 }
 
 
@@ -47,10 +48,5 @@ def family_of(model_type: str, config: Config) -> Family:
         raise ConfigError(
             f"task.kind {config.task.kind} does not fit the {model_type} model at {config.model.path}",
             f"set task.kind: {kinds}, or use a base of one of the families {', '.join(fitting)}",
-        )
-    if family.architecture == "encoder" and config.engine.hidden_states == "store":
-        raise ConfigError(
-            f"engine.hidden_states is store, but {model_type} models train from padded batches, not from stored states",
-            "set engine.hidden_states: recompute",
         )
     return family
