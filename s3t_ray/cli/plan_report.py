@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, Literal
 from s3t_ray.runtime.reports import Report
 
 if TYPE_CHECKING:
+    from s3t_ray.data.balance import Balance
     from s3t_ray.plan.overview import PlanOverview
+
+
+class BalanceReport(Report):
+    """Records by slice and by shard, held-out ones left out."""
+
+    smallest_slice: int
+    largest_slice: int
+    empty_slices: int
+    smallest_shard: int
+    largest_shard: int
+    empty_shards: int
+    unevenness: float
+    """The largest shard over the mean."""
 
 
 class PlanData(Report):
@@ -32,6 +46,12 @@ class PlanData(Report):
     """`assumed`: the upper bound."""
     sampled_records: int
     """Records whose tokens were counted; 0 where none was."""
+    teaching_nothing: int
+    """Records without a response within task.max_tokens; 0 where that was not looked at."""
+    balance: BalanceReport | None
+    """How the records fall; null where the data was not read."""
+    notes: tuple[str, ...]
+    """What was read and skipped, how columns were taken, and what is uneven."""
 
 
 class LayerGroup(Report):
@@ -146,6 +166,19 @@ class PlanReport(Report):
     hidden_states: HiddenStates
     forecast: Forecast
     retention: tuple[Retention, ...]
+
+
+def balance_report(found: Balance) -> BalanceReport:
+    """The report of a balance."""
+    return BalanceReport(
+        smallest_slice=found.smallest_slice,
+        largest_slice=found.largest_slice,
+        empty_slices=found.empty_slices,
+        smallest_shard=found.smallest_shard,
+        largest_shard=found.largest_shard,
+        empty_shards=found.empty_shards,
+        unevenness=found.unevenness,
+    )
 
 
 def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:

@@ -54,7 +54,7 @@ def check_data(data: Data) -> None:
         raise refusal(
             "data.holdout", data.holdout, "data.holdout_path is given too", "keep one of holdout and holdout_path"
         )
-    if data.id_field is not None and data.id_field == data.subject_field:
+    if data.subject_field is not None and data.subject_field == ("id" if data.id_field == "auto" else data.id_field):
         raise refusal(
             "data.subject_field",
             data.subject_field,

@@ -23,6 +23,7 @@ RECIPE_FIELDS = (
     "task.kind",
     "task.max_tokens",
     "task.prompt",
+    "task.date",
     "task.train_on_prompt",
     "task.labels",
     "data.partition_by",
@@ -52,6 +53,9 @@ RECIPE_FIELDS = (
 )
 """The fields whose docstring in schema.py says `Recipe`; a test keeps the two equal."""
 
+_ABSENT_UNLESS_SET = frozenset({"task.date"})
+"""Fields that came later: where they are not set, recipes are those of earlier versions."""
+
 
 def recipe(config: Config, base_digest: str) -> dict[str, object]:
     """Each recipe field by its dotted name, with `base_digest` and the recipe's format."""
@@ -61,5 +65,6 @@ def recipe(config: Config, base_digest: str) -> dict[str, object]:
         value: Any = plain
         for part in name.split("."):
             value = value[part]
-        settings[name] = value
+        if value is not None or name not in _ABSENT_UNLESS_SET:
+            settings[name] = value
     return settings

@@ -7,16 +7,19 @@ same run. What several fields must agree on is in `checks.py`.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from s3t_ray.config import checks
+from s3t_ray.config.column_names import Columns, Roles
 from s3t_ray.config.refusal import refusal
 from s3t_ray.config.shape import ModelShape, Section
 
 __all__ = [
     "Closure",
+    "Columns",
     "Config",
     "Data",
     "Engine",
@@ -28,12 +31,14 @@ __all__ = [
     "Optimizer",
     "Order",
     "Requeue",
+    "Roles",
     "Storage",
     "Task",
     "Workers",
 ]
 
 Text = Annotated[str, Field(min_length=1)]
+Day = date
 
 
 class Model(Section):
@@ -63,6 +68,9 @@ class Task(Section):
     prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
     """How an instruction becomes text: Alpaca's headings, the tokenizer's chat template, or bare
     text. Chat messages need `chat_template`. Recipe."""
+    date: Day | None = None
+    """The day that a chat template which asks for today's date is told, in training and in serving (2026-11-27):
+    without it such a template is refused, since a stage would depend on the day it is trained. Recipe, where set."""
     train_on_prompt: Literal["never", "always"] = "never"
     """Whether the loss also covers prompt tokens. Plain text is always learned whole. Recipe."""
     labels: tuple[Text, ...] = ()
@@ -78,16 +86,20 @@ class Data(Section):
     """Where records come from and what their fields mean."""
 
     path: Text
-    """File, folder or glob of JSONL / JSON / Parquet, or a Hugging Face dataset folder or hub name."""
-    format: Literal["auto", "jsonl", "json", "parquet", "huggingface"] = "auto"
+    """File, folder or glob of JSONL, JSON, CSV, TSV or Parquet (also .gz and .zst), the same at s3://, gs://, hf:// or
+    https://, or a Hugging Face dataset folder or hub name."""
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "huggingface"] = "auto"
     """`auto` goes by the file ending; a path that does not exist is taken as a hub name."""
     split: Text = "train"
-    """Split of a Hugging Face dataset."""
+    """Split of a Hugging Face dataset, and of a folder whose files are named by split."""
+    columns: Columns = Columns()
+    roles: Roles = Roles()
     subset: Text | None = None
     """Configuration of a Hugging Face dataset that has several (`sst2` of `glue`)."""
-    id_field: Text | None = "id"
-    """Field with the stable record id. null: derive the id from the content (said in `status`); a row that
-    repeats another's content then counts as malformed."""
+    id_field: Text | None = "auto"
+    """Field with the stable record id. null: derive the id from the content; a row that repeats another's content
+    then counts as malformed. `auto`: the field `id`; where the first row has none, ids are derived, and rows that
+    repeat another's content are left out. What was done is said."""
     subject_field: Text | None = None
     """Field that names the person a record belongs to; null: no subjects."""
     partition_by: Literal["record", "subject"] = "record"

@@ -7,6 +7,10 @@ prompt and response are tokenised apart, and their ids put together.
 
 Labels follow Hugging Face: labels[i] is input_ids[i] where that token is learned and -100 elsewhere;
 the shift by one is the loss's business, so labels[0] never counts.
+
+A record's content can name its `encoding`. Without one it is encoded as the first version did; 2 says that control
+tokens spelled in its text are text, and that a conversation is encoded in one pass. Ingest names it where the two
+differ (`record_check.py`), so that runs of earlier versions stay as they were trained.
 """
 
 from __future__ import annotations
@@ -17,12 +21,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.chat import Message, Part, chat_parts, chat_prompt
+from s3t_ray.data.chat import Message, Part, chat_parts
+from s3t_ray.data.chat_template import chat_template
+from s3t_ray.data.control_tokens import control_tokens
+from s3t_ray.data.conversation import conversation_parts, conversation_prompt
 from s3t_ray.data.tokens import Tokenizer, begin_ids, end_id, text_ids
 from s3t_ray.errors import DataError
 
 NO_LOSS = -100
 """Label of a token that is not learned."""
+ENCODING = 2
+"""How records are encoded whose content says so."""
 
 _WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -77,14 +86,14 @@ def encode(content: str, tokenizer: Tokenizer, task: Task) -> Example:
 def prompt_ids(prompt: str, tokenizer: Tokenizer, task: Task) -> list[int]:
     """Ids to generate a response from: `prompt` in the place of an instruction, as in training."""
     if task.prompt == "chat_template":
-        return chat_prompt([{"role": "user", "content": prompt}], tokenizer)
-    return [*begin_ids(tokenizer), *text_ids(_instruction(prompt, "", task), tokenizer)]
+        return conversation_prompt([{"role": "user", "content": prompt}], tokenizer, task)
+    return [*begin_ids(tokenizer), *_plain_ids(_instruction(prompt, "", task), tokenizer)]
 
 
 def messages_prompt_ids(messages: Sequence[Message], tokenizer: Tokenizer, task: Task) -> list[int]:
     """Ids to generate the assistant's next message from. Raises DataError: this prompt has no turns."""
     if task.prompt == "chat_template":
-        return chat_prompt(messages, tokenizer)
+        return conversation_prompt(messages, tokenizer, task)
     if len(messages) != 1 or messages[0]["role"] != "user":
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(
@@ -95,21 +104,35 @@ def messages_prompt_ids(messages: Sequence[Message], tokenizer: Tokenizer, task:
 
 
 def _parts(record: Mapping[str, Any], tokenizer: Tokenizer, task: Task) -> list[Part]:
+    in_one_pass = record.get("encoding") == ENCODING
+    ids = _plain_ids if in_one_pass else text_ids
     if "messages" in record:
-        return chat_parts(record["messages"], tokenizer)
+        return _turns(record, tokenizer, task)
     if "text" in record:
         return [
             Part(begin_ids(tokenizer), False),
-            Part([*text_ids(record["text"], tokenizer), end_id(tokenizer)], True),
+            Part([*ids(record["text"], tokenizer), end_id(tokenizer)], True),
         ]
     instruction, given, output = record["instruction"], record["input"], record["output"]
     if task.prompt == "chat_template":
         asked = f"{instruction}\n\n{given}" if given else instruction
-        return chat_parts([{"role": "user", "content": asked}, {"role": "assistant", "content": output}], tokenizer)
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": output}]
+        return _turns({**record, "messages": turns}, tokenizer, task)
     return [
-        Part([*begin_ids(tokenizer), *text_ids(_instruction(instruction, given, task), tokenizer)], False),
-        Part([*text_ids(output, tokenizer), end_id(tokenizer)], True),
+        Part([*begin_ids(tokenizer), *ids(_instruction(instruction, given, task), tokenizer)], False),
+        Part([*ids(output, tokenizer), end_id(tokenizer)], True),
     ]
+
+
+def _turns(record: Mapping[str, Any], tokenizer: Tokenizer, task: Task) -> list[Part]:
+    if record.get("encoding") == ENCODING:
+        return conversation_parts(record, tokenizer, task)
+    return chat_parts(record["messages"], tokenizer, chat_template(tokenizer, task))
+
+
+def _plain_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids of text that somebody wrote, none of them a control token's."""
+    return control_tokens(tokenizer).encode(text).ids
 
 
 def _instruction(instruction: str, given: str, task: Task) -> str:

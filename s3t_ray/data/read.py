@@ -10,18 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from s3t_ray.config.schema import Data, Task
+from s3t_ray.data.reading import Reading
 from s3t_ray.data.records import MalformedRow, Record, normalise
 from s3t_ray.data.seen import Seen
 from s3t_ray.data.sources import RawRow, raw_rows
 from s3t_ray.errors import DataError, StoreError
 
+Check = Callable[[str], tuple[str, bool]]
+"""A record's content -> the content to keep, and whether it teaches anything. Raises MalformedRow."""
+
 _TOLD = 20  # malformed rows named in one refusal
+_MOST_FIXES = 3
+_SHOWN = 80  # characters of an id
 _REPEATED = "repeats the content of an earlier row; with data.id_field: null both would have one id"
 
 
@@ -32,6 +38,7 @@ class Reject:
     source: str
     line: int
     reason: str
+    id: str | None = None
 
 
 class RejectFile:
@@ -73,8 +80,14 @@ class RejectFile:
         self.close()
 
 
-def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> Iterator[Record]:
-    """Every record at `data.path`.
+def read_records(
+    data: Data,
+    task: Task,
+    rejects: RejectFile | None = None,
+    check: Check | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Record]:
+    """Every record at `data.path`. `check` encodes each as training will (`record_check.py`); `reading` is filled.
 
     Raises DataError: nothing is there; no record is in it; or, with `on_malformed: refuse`, rows are
     malformed (after the last row, so that one message names the first 20 and counts all). A caller
@@ -84,17 +97,33 @@ def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> I
     if data.on_malformed == "set_aside" and rejects is None:
         raise DataError("data.on_malformed = set_aside has nowhere to put rows", "give a RejectFile, or use refuse")
     told: list[Reject] = []
+    fixes: dict[str, None] = {}
     records = malformed = 0
+    reading = reading or Reading()
+    auto = data.id_field == "auto"
     with Seen() as seen:
-        for raw in raw_rows(data):
+        for raw in raw_rows(data, reading):
+            if data.id_field == "auto" and raw.problem is None and isinstance(raw.value, Mapping):
+                data = data.model_copy(update={"id_field": "id" if "id" in raw.value else None})
+                reading.ids_derived = data.id_field is None
             try:
                 record = _record(raw, data, task)
+                if check is not None:
+                    content, teaches = check(record.content)
+                    record = replace(record, content=content, teaches=teaches)
             except MalformedRow as error:
-                reject, row = Reject(raw.source, raw.number, str(error)), raw.value
+                reject, row = Reject(raw.source, raw.number, str(error), _field(raw.value, data.id_field)), raw.value
+                if error.fix is not None:
+                    fixes[error.fix] = None
             else:
                 if data.id_field is not None or seen.add(record.id):
                     records += 1
+                    if record.shape is not None:
+                        reading.shapes[record.shape] += 1
                     yield record
+                    continue
+                if auto:
+                    reading.repeated += 1
                     continue
                 # The row itself is in the run already; a second copy would have to be purged apart.
                 reject, row = Reject(raw.source, raw.number, _REPEATED), None
@@ -104,7 +133,7 @@ def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> I
             elif len(told) < _TOLD:
                 told.append(reject)
     if malformed and data.on_malformed == "refuse":
-        raise _refusal(data, told, malformed)
+        raise _refusal(data, told, malformed, list(fixes))
     if not records:
         raise DataError(
             f"data.path = {data.path} holds no records" + (f" ({malformed} malformed rows)" if malformed else ""),
@@ -112,11 +141,17 @@ def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> I
         )
 
 
-def read_holdout(data: Data, task: Task, rejects: RejectFile | None = None) -> Iterator[Record]:
+def read_holdout(
+    data: Data,
+    task: Task,
+    rejects: RejectFile | None = None,
+    check: Check | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Record]:
     """The records of `data.holdout_path`, as `read_records` reads; none when it is not set."""
     if data.holdout_path is not None:
         apart = data.model_copy(update={"path": data.holdout_path, "holdout_path": None})
-        yield from read_records(apart, task, rejects)
+        yield from read_records(apart, task, rejects, check, reading)
 
 
 def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | None, str | None], bool]) -> int:
@@ -164,16 +199,21 @@ def _record(raw: RawRow, data: Data, task: Task) -> Record:
     return normalise(raw.value, data, task)
 
 
-def _refusal(data: Data, told: list[Reject], malformed: int) -> DataError:
-    lines = "".join(f"\n  {reject.source}:{reject.line}: {reject.reason}" for reject in told)
+def _refusal(data: Data, told: list[Reject], malformed: int, fixes: list[str]) -> DataError:
+    lines = "".join(f"\n  {reject.source}:{reject.line}: {reject.reason}{_id(reject)}" for reject in told)
     more = f"\n  and {malformed - len(told)} more" if malformed > len(told) else ""
     rows = "1 malformed row" if malformed == 1 else f"{malformed} malformed rows"
     return DataError(
         f"{rows} in {data.path}; nothing was kept{lines}{more}",
-        "correct them, or set data.on_malformed: set_aside to go on without them",
+        "; or ".join([*fixes[:_MOST_FIXES], "correct them, or set data.on_malformed: set_aside to go on without them"]),
     )
 
 
+def _id(reject: Reject) -> str:
+    return "" if reject.id is None else f" (id {reject.id[:_SHOWN]!r})"
+
+
 def _field(row: object, name: str | None) -> str | None:
+    name = "id" if name == "auto" else name
     value = row.get(name) if isinstance(row, Mapping) and name is not None else None
     return str(value) if type(value) in (str, int) else None

@@ -31,7 +31,10 @@ CONFIG_FILE = "config.yaml"
 
 
 def checked_base(config: Config) -> Path:
-    """Folder of the base model of `config`, once the config is known to fit it. Creates nothing. ConfigError."""
+    """Folder of the base model of `config`, once its files are whole and its sizes fit the config.
+
+    Creates nothing and needs no torch; `train.check_base` looks at every weight's name as well. ConfigError.
+    """
     folder = find_base(config.model)
     check_base(config, folder)
     return folder
@@ -108,8 +111,28 @@ class Run:
 
     @cached_property
     def base(self) -> Path:
-        """Folder of the base model (downloads it when the config names a hub model)."""
+        """Folder of the base model (downloads it when the config names a hub model): that of this run and no other.
+
+        Raises ConfigError when it was replaced, even by another of the same shape (reads every byte of it once).
+        """
+        row = self.ledger.run()
+        if row is not None and self.base_digest != row.base_digest:
+            raise ConfigError(
+                f"the base model at {self.base_folder} is not the one that run {row.name!r} was trained on "
+                f"(its digest is {self.base_digest[:16]}..., the run's {row.base_digest[:16]}...)",
+                "put the original weights, config.json and tokenizer files back, or begin a new run on this base",
+            )
+        return self.base_folder
+
+    @cached_property
+    def base_folder(self) -> Path:
+        """Folder of the base model, whole and of the sizes that the config asks for; it may have been replaced."""
         return checked_base(self.config)
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Digest of the base model as it is now: a second a gigabyte, once."""
+        return digest_base(self.base_folder)
 
     @cached_property
     def keys(self) -> Keys:
@@ -134,7 +157,7 @@ class Run:
 
     def describe(self) -> RunRow:
         """The row that this config and this base model ask for (reads every byte of the base)."""
-        settings = recipe(self.config, digest_base(self.base))
+        settings = recipe(self.config, self.base_digest)
         return RunRow(
             name=self.config.name,
             recipe_digest=recipe_digest(settings),
@@ -150,7 +173,7 @@ class Run:
         have = self.ledger.run()
         if have is None:
             return
-        settings = recipe(self.config, digest_base(self.base))
+        settings = recipe(self.config, self.base_digest)
         if recipe_digest(settings) == have.recipe_digest:
             return
         before = json.loads(have.recipe_json)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from s3t_ray.config.schema import Config
+from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.errors import TrainError
 from s3t_ray.ledger.values import StageState
 from s3t_ray.runtime.cluster import check_fits_cluster, connected
@@ -18,6 +19,7 @@ from s3t_ray.runtime.ingest import ingest
 from s3t_ray.runtime.reports import Status, TrainReport
 from s3t_ray.runtime.run import Run, checked_base
 from s3t_ray.runtime.status import status
+from s3t_ray.train.check_base import check_base_model
 
 
 def train(
@@ -34,12 +36,14 @@ def train(
     ConfigError, DataError, ClusterError before anything starts; TrainError when stages were given up.
     """
     began = time.monotonic()
-    note(f"base model: {checked_base(config)}")
+    folder = checked_base(config)
+    note(f"base model: {folder}")
+    tokenizer = check_base_model(config, folder)
     note("starting Ray")
     with connected(address) as grows:
         check_fits_cluster(config, grows)
         with Run.create(config) as run:
-            ingest(run, note)
+            ingest(run, note, RecordCheck(tokenizer, config.task))
             run.check_recipe()
             reused = len(run.ledger.stages(state=StageState.LIVE))
             last = drive(

@@ -15,22 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    Cache,
-    DynamicCache,
-)
+from transformers import Cache, DynamicCache
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, DataError
-from s3t_ray.train.families import family_of
-from s3t_ray.train.quantised import compute_unpacked, quantisation
-
-_HEAD_PARTS = ("bert.pooler", "classifier")  # what follows the body of a classifier, in order
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from s3t_ray.errors import DataError
+from s3t_ray.train.load_model import load_model, precision_dtype
 
 
 class Base:
@@ -44,14 +34,13 @@ class Base:
     def __init__(self, config: Config, folder: Path) -> None:
         self.classes = len(config.task.labels)
         self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
-        self.dtype = _DTYPES[config.engine.precision]
+        self.dtype = precision_dtype(config)
         self.max_tokens = read_shape(folder).positions
-        path = family_of(AutoConfig.from_pretrained(folder).model_type, config).layers_path
-        self.model, fresh = _load(config, folder, self.device, self.dtype)
-        self.head_shapes = {name: self.model.get_parameter(name).shape for name in fresh}
+        loaded = load_model(config, folder, self.device, config.model.attention)
+        self.model, self.head_shapes, path = loaded.model, loaded.fresh, loaded.family.layers_path
         self.eos = _eos(self.model)
         modules = {name for name, _ in self.model.named_modules()}
-        self._head_parts = tuple(part for part in _HEAD_PARTS if part in modules)
+        self._head_parts = tuple(part for part in loaded.family.head_parts if part in modules)
         self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
         # Built from the modules, downward: no layer is ever found by a piece of a name, with which
         # `layers.3` would also find `layers.31`.
@@ -117,30 +106,6 @@ class Base:
             own = {name.removeprefix(f"{part}."): w for name, w in head.items() if name.startswith(f"{part}.")}
             hidden = functional_call(self.model.get_submodule(part), own, (hidden,))
         return hidden[0]
-
-
-def _load(config: Config, folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, list[str]]:
-    """The model with its head, frozen, and the names of the parameters that the folder does not hold."""
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": config.model.attention}
-    arguments |= quantisation(config, device, dtype)
-    classes = len(config.task.labels)
-    auto: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
-    if classes:
-        arguments["num_labels"] = classes
-    try:
-        model, report = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True, **arguments)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"base model {folder} cannot be loaded: {error}", "restore or correct model.path") from error
-    fresh = sorted(report["missing_keys"])
-    strange = [name for name in fresh if not name.startswith(tuple(f"{part}." for part in _HEAD_PARTS))]
-    if strange or (fresh and not classes):
-        raise ConfigError(
-            f"base model {folder} lacks weights: {', '.join((strange or fresh)[:5])}", "restore the base model's folder"
-        )
-    if config.model.quantize == "none":
-        model.to(device)
-    compute_unpacked(model, dtype)  # as it was trained
-    return model.requires_grad_(False).eval(), fresh
 
 
 def _eos(model: Any) -> frozenset[int]:

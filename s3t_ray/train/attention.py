@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from s3t_ray.config.families import Family
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ConfigError
+
 PACKED_SDPA = "s3t_packed_sdpa"
 
 
@@ -47,3 +51,22 @@ def register_packed_sdpa() -> str:
     """Make the function known to transformers and return its name. No mask function goes with it: it needs none."""
     ALL_ATTENTION_FUNCTIONS.register(PACKED_SDPA, packed_sdpa)
     return PACKED_SDPA
+
+
+def choose_attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
+    """The name of the attention kernel to train with, and whether it takes records by `segments` instead of a mask.
+
+    `shape`: the model's config. ConfigError: stored hidden states do not support its layers.
+    """
+    window = getattr(shape, "sliding_window", None) if getattr(shape, "use_sliding_window", True) else None
+    kinds = set(getattr(shape, "layer_types", None) or ())
+    if config.engine.hidden_states == "store" and len(kinds) > 1:
+        raise ConfigError(
+            f"{config.model.path} mixes kinds of attention layers ({', '.join(sorted(kinds))}), which stored hidden "
+            "states do not support",
+            "set engine.hidden_states: recompute",
+        )
+    slides = window is not None and config.task.max_tokens > window
+    if family.task == "causal_lm" and config.model.attention == "sdpa" and not slides and len(kinds) <= 1:
+        return register_packed_sdpa(), True
+    return config.model.attention, False

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-from transformers.utils import logging
 
+from s3t_ray.config.families import Family, check_task_fits, named_family
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, TrainError
-from s3t_ray.train.attention import register_packed_sdpa
-from s3t_ray.train.families import Family, family_of
+from s3t_ray.errors import TrainError
+from s3t_ray.train.attention import choose_attention
 from s3t_ray.train.frozen_norm import replace_norms
-from s3t_ray.train.groups import layer_group, layer_index
+from s3t_ray.train.groups import layer_group
+from s3t_ray.train.load_model import load_model, precision_dtype, read_model_config
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
-from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.targets import lora_targets
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
@@ -41,43 +39,16 @@ class Base:
     packed_attention: bool  # attention takes `segments` instead of a mask
 
 
-def precision_dtype(config: Config) -> torch.dtype:
-    """Type of the base weights and the activations."""
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.engine.precision]
-
-
 def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     """Load the base in `folder` for this config; ConfigError if they do not fit each other."""
-    # Its load report and progress bars would fill a worker's log.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    shape = AutoConfig.from_pretrained(folder)
-    family = family_of(shape.model_type, config)
+    shape = read_model_config(folder)
+    family = named_family(shape.model_type, f"{folder}/config.json")
+    check_task_fits(family, config)
     layers = shape.num_hidden_layers
     layer_group(layers, config.lora.layers_per_group, config.slices)  # refuses more groups than layers
-    attention, packed = _attention(config, family, shape)
-    arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
-    arguments |= quantisation(config, device, precision_dtype(config))
-    fresh: dict[str, torch.Size] = {}
-    if family.task == "classification":
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=len(config.task.labels),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **arguments,
-        )
-        if report["mismatched_keys"] or not report["missing_keys"]:
-            raise ConfigError(
-                f"{config.model.path} already has a classification head, learned from data that no deletion reaches",
-                "use the encoder it was made from, without a head: each stage trains a head of its own",
-            )
-        fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
-    if config.model.quantize == "none":
-        model.to(device)
-    compute_unpacked(model, precision_dtype(config))
+    attention, packed = choose_attention(config, family, shape)
+    loaded = load_model(config, folder, device, attention)
+    model = loaded.model
     if device.type == "cpu" and config.engine.precision == "float32":
         replace_norms(model)
     model.config.use_cache = False
@@ -86,28 +57,13 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    return Base(model, family, layers, lora, fresh, packed)
-
-
-def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
-    window = getattr(shape, "sliding_window", None) if getattr(shape, "use_sliding_window", True) else None
-    kinds = set(getattr(shape, "layer_types", None) or ())
-    if config.engine.hidden_states == "store" and len(kinds) > 1:
-        raise ConfigError(
-            f"{config.model.path} mixes kinds of attention layers ({', '.join(sorted(kinds))}), which stored hidden "
-            "states do not support",
-            "set engine.hidden_states: recompute",
-        )
-    slides = window is not None and config.task.max_tokens > window
-    if family.task == "causal_lm" and config.model.attention == "sdpa" and not slides and len(kinds) <= 1:
-        return register_packed_sdpa(), True
-    return config.model.attention, False
+    return Base(model, family, layers, lora, loaded.fresh, packed)
 
 
 def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> dict[str, LoraLayer]:
     """LoRA modules on the targets of all layer groups; returns them by full module path."""
     lowest = layer_group(layers, config.lora.layers_per_group, config.slices).start
-    names = _targets(model, family, lowest, config)
+    names = lora_targets(model, family, lowest, config)
     settings = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,  # PEFT divides by it; a fraction is fine
@@ -126,28 +82,3 @@ def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> di
         if config.engine.zero_stage < 3:
             as_one_operation(module)
     return found
-
-
-def _targets(model: nn.Module, family: Family, lowest: int, config: Config) -> list[str]:
-    """Full paths of the linear modules in layers >= lowest that `lora.targets` names."""
-    wanted = config.lora.targets
-    names: list[str] = []
-    available: set[str] = set()
-    hit: set[str] = set()
-    for name, module in model.named_modules():
-        layer = layer_index(name, family.layers_path)
-        if layer is None or not isinstance(module, nn.Linear):
-            continue
-        inside = name.removeprefix(f"{family.layers_path}.{layer}.")
-        available.add(inside)
-        matches = {target for target in wanted if wanted != "all-linear" and f".{inside}".endswith(f".{target}")}
-        hit |= matches
-        if layer >= lowest and (wanted == "all-linear" or matches):
-            names.append(name)
-    missing = sorted(set(wanted) - hit) if wanted != "all-linear" else []
-    if missing:
-        raise ConfigError(
-            f"lora.targets names {missing}, which no layer of {config.model.path} has",
-            f"choose from {sorted(available)}, or use all-linear",
-        )
-    return names

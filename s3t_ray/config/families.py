@@ -1,0 +1,82 @@
+"""Which base models can be trained and planned, and where their layers lie: one table for every command.
+
+In: config.json's model_type. Out: a Family. A family stands here only once its tests passed: its stages from stored
+hidden states equal the full forward, packed records do not see each other, and its export loads in PEFT with equal
+logits (docs/bases.md says which models these are, and which are refused and why). Never imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of base model, by its `model_type`."""
+
+    name: str
+    task: Literal["causal_lm", "classification"]
+    layers_path: str
+    """Module path of the list of layers in the model with its head."""
+    head_parts: tuple[str, ...] = ()
+    """Modules of the task head, which a base without a head lacks, in the order of the forward pass."""
+    tied_unless_told: bool = False
+    """Whether embedding and vocabulary head are one where config.json is silent."""
+    gated_mlp: bool = True
+    """Three MLP matrices a layer, or two."""
+
+
+_TEXT = (
+    Family("llama", "causal_lm", "model.layers"),
+    Family("mistral", "causal_lm", "model.layers"),
+    Family("qwen2", "causal_lm", "model.layers"),
+)
+_ENCODERS = (
+    Family(
+        "bert",
+        "classification",
+        "bert.encoder.layer",
+        head_parts=("bert.pooler", "classifier"),
+        tied_unless_told=True,
+        gated_mlp=False,
+    ),
+    Family(
+        "roberta",
+        "classification",
+        "roberta.encoder.layer",
+        head_parts=("classifier",),
+        tied_unless_told=True,
+        gated_mlp=False,
+    ),
+)
+FAMILIES = {family.name: family for family in (*_TEXT, *_ENCODERS)}
+
+
+def named_family(model_type: object, place: str) -> Family:
+    """The family of a config.json's `model_type`; `place` names the file. ConfigError: it is not supported."""
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        raise ConfigError(
+            f"{place}: model_type {model_type!r} is not supported",
+            f"use a base of one of these families: {', '.join(FAMILIES)} (docs/bases.md)",
+        )
+    return family
+
+
+def check_task_fits(family: Family, config: Config) -> None:
+    """ConfigError when this config's task cannot be trained on this family."""
+    if family.task != config.task.kind:
+        fitting = sorted(name for name, other in FAMILIES.items() if other.task == config.task.kind)
+        raise ConfigError(
+            f"task.kind {config.task.kind} does not fit the {family.name} model at {config.model.path}",
+            f"set task.kind: {family.task}, or use a base of one of the families {', '.join(fitting)}",
+        )
+    if family.task == "classification" and config.engine.hidden_states == "store":
+        raise ConfigError(
+            f"engine.hidden_states is store, but {family.name} models train from padded batches, not stored states",
+            "set engine.hidden_states: recompute",
+        )

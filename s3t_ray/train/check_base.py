@@ -1,0 +1,34 @@
+"""The one check of the base model, before any data is read, by every command that computes on it.
+
+In: a config and the folder of its base model. Out: the tokenizer, or a ConfigError with the cause and the fix. What
+is checked: family and task, sizes, every weight's name and shape, the attention kernel, the modules that get adapters,
+the tokenizer and its chat template. Reads headers and settings, never a weight: about a second after the imports.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from s3t_ray.config.base_files import stored_weights
+from s3t_ray.config.base_model import check_base
+from s3t_ray.config.families import named_family
+from s3t_ray.config.schema import Config
+from s3t_ray.train.attention import choose_attention
+from s3t_ray.train.groups import layer_group
+from s3t_ray.train.load_model import hollow_model, read_model_config
+from s3t_ray.train.targets import lora_targets
+from s3t_ray.train.tokenizer import check_tokenizer, load_tokenizer
+
+
+def check_base_model(config: Config, folder: Path) -> Any:
+    """The tokenizer of the base in `folder`, once everything about the base is known to fit `config`."""
+    shape = check_base(config, folder)
+    settings = read_model_config(folder)
+    family = named_family(settings.model_type, f"{folder}/config.json")
+    choose_attention(config, family, settings)
+    model = hollow_model(config, folder, stored_weights(folder))
+    lora_targets(model, family, layer_group(shape.layers, config.lora.layers_per_group, config.slices).start, config)
+    tokenizer = load_tokenizer(folder)
+    check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], config.task, folder)
+    return tokenizer
