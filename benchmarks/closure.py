@@ -24,12 +24,12 @@ from random import Random
 
 from rich.console import Console
 
-from s3t_ray.bench.measure import save
-from s3t_ray.data.sketch import Sketcher, shingles
+from s3t_ray.data.minhash import Sketcher, shingles
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.sketches import choose_bands
-from s3t_ray.ledger.values import Closure, Reach, RecordEntry, RunRow, Sketching
+from s3t_ray.ledger.minhash_index import choose_bands
+from s3t_ray.ledger.values import DuplicateSearch, Reach, RecordEntry, RunRow, Sketching
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 KEYS = Keys(b"benchmark" + bytes(23))
@@ -128,7 +128,7 @@ def look_up(path: Path, count: int) -> tuple[float, float, int, float, int]:
     """Median milliseconds of a preview, of one with a thousand records; true near-duplicates, recall, false ones."""
     sample = [number for number in range(count) if number % 10 == 4][:LOOKED_UP]
     texts = dict(enumerate(contents(max(sample) + 3)))
-    closure = Closure(Reach.NAMED, THRESHOLD)
+    closure = DuplicateSearch(Reach.NAMED, THRESHOLD)
     times: list[float] = []
     true = found = false = 0
     with Ledger.open(f"sqlite:///{path}") as ledger:

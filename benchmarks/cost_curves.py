@@ -22,17 +22,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from benchlib.course import Course
+from benchlib.engine_run import EngineRun, jobs, put_slices, seconds_of
+from benchlib.module_process import library_environment, module_command
+from benchlib.random_base import SHAPES, random_base, words
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.course import Course
-from s3t_ray.bench.engine_run import EngineRun, jobs, put_slices, seconds_of
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.random_base import SHAPES, random_base, words
 from s3t_ray.config.schema import Config
 from s3t_ray.plan.cost import plan_cost
 from s3t_ray.plan.work import describe_work
 from s3t_ray.store.store import Store
+from s3t_ray.sweep.result_file import save
 from s3t_ray.train.examples import read_items
 from s3t_ray.train.trainer import Trainer
 
@@ -128,8 +129,8 @@ def by_ranks(ranks: int, now: Course, folder: Path, like: Point) -> Point:
         run = EngineRun(folder=folder / "engine", engine=engine, rank=rank, meeting=meeting)
         settings = folder / f"run{rank}.json"
         settings.write_text(run.model_dump_json())
-        command = [sys.executable, "-m", "s3t_ray.bench.engine_run", str(folder / "course.json"), str(settings)]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        command = module_command("engine_run", folder / "course.json", settings)
+        running.append(subprocess.Popen(command, env=library_environment(), stderr=subprocess.PIPE, text=True))
     for process in running:
         _, errors = process.communicate()
         if process.returncode:

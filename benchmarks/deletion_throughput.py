@@ -9,7 +9,7 @@ Writes benchmarks/results/deletion_throughput.json; `--help` lists the sizes. On
 import sys
 from pathlib import Path
 
-from s3t_ray.bench.deletion import main
+from benchlib.deletion import main
 
 if __name__ == "__main__":
     out = Path(__file__).with_name("results") / "deletion_throughput.json"

@@ -21,18 +21,19 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchlib.stage_speed import model_shape
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.stage_speed import model_shape
 from s3t_ray.config.schema import ModelShape
+from s3t_ray.sweep.result_file import save
 from s3t_ray.train.frozen_norm import _RmsNorm
 from s3t_ray.train.lora_linear import _LoraLinear
 from s3t_ray.train.ranks import make_deterministic
@@ -160,8 +161,8 @@ def measure(shape: ModelShape) -> list[Row]:
                 Row(
                     piece.name,
                     tokens,
-                    fastest(lambda i=inputs, p=piece: outcome(p.engine, i, p.weights), 12),
-                    fastest(lambda i=inputs, p=piece, c=compiled: outcome(c, i, p.weights), 12),
+                    fastest(partial(outcome, piece.engine, inputs, piece.weights), 12),
+                    fastest(partial(outcome, compiled, inputs, piece.weights), 12),
                     compiling,
                     all(torch.equal(one, two) for one, two in zip(found, ours, strict=True)),
                     max(float((one - two).abs().max()) for one, two in zip(found, ours, strict=True)),

@@ -22,14 +22,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from benchlib.course import Course, share_out
+from benchlib.instructions import instructions
+from benchlib.matmul import MatmulRate, measure
+from benchlib.stage_speed import StageBench, StageSpeed, cost_of, model_shape
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.matmul import MatmulRate, measure
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.stage_speed import StageBench, StageSpeed, cost_of, model_shape
+from s3t_ray.sweep.result_file import save
+from s3t_ray.train.job import StageJob
 
 RESULTS = Path(__file__).with_name("results")
 TARGET = 0.7
@@ -83,7 +84,7 @@ class Result:
     rows: tuple[Row, ...]
 
 
-def time_shares(bench: StageBench, job: object) -> dict[str, float]:
+def time_shares(bench: StageBench, job: StageJob) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -204,9 +205,13 @@ def main() -> int:
     )
     console = Console(width=150)
     table = Table(title="each stage against the floor", title_justify="left")
-    heads = ("depth", "tokens", "tokens / CPU s", "GFLOP/s of a layer's products", "of square ones", "of the head")
     heads = (
-        *heads,
+        "depth",
+        "tokens",
+        "tokens / CPU s",
+        "GFLOP/s of a layer's products",
+        "of square ones",
+        "of the head",
         "share of the floor",
         "with adapters",
         "at the square rate",

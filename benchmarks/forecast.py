@@ -19,8 +19,8 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.measure import save
 from s3t_ray.plan.forecast import expected_deletions, simulate_deletions
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 TRIALS = 100_000

@@ -17,17 +17,17 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchlib.course import Course
+from benchlib.matmul import MatmulRate, measure
+from benchlib.random_base import SHAPES, random_base, words
+from benchlib.stage_speed import StageBench, StageSpeed, cost_of
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.course import Course
-from s3t_ray.bench.matmul import MatmulRate, measure
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.random_base import SHAPES, random_base, words
-from s3t_ray.bench.stage_speed import StageBench, StageSpeed, cost_of
 from s3t_ray.config.schema import Config, ModelShape
 from s3t_ray.plan.memory import RankMemory, engine_setting, rank_memory
 from s3t_ray.plan.work import describe_work
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 TARGET = 0.5

@@ -24,25 +24,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchlib.course import Course, share_out
+from benchlib.engine_run import jobs, put_slices
+from benchlib.instructions import instructions
+from benchlib.matmul import measure
+from benchlib.stage_speed import StageBench, model_shape
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.engine_run import jobs, put_slices
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.matmul import measure
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.stage_speed import StageBench, model_shape
 from s3t_ray.store.store import Store
-from s3t_ray.train import feeding
+from s3t_ray.sweep.result_file import save
+from s3t_ray.train import feeder
 from s3t_ray.train.examples import Item
 from s3t_ray.train.hidden import SliceStates
 from s3t_ray.train.readahead import ReadAhead
 from s3t_ray.train.trainer import Trainer
 
 RESULTS = Path(__file__).with_name("results")
-CHOICES: tuple[object, ...] = ("all", (1,), (2,), ())
+CHOICES: tuple[str | tuple[int, ...], ...] = ("all", (1,), (2,), ())
 ORDERS, EPOCHS = ((0, 1), (1, 0)), 2
 
 
@@ -131,7 +131,7 @@ def course(base: Path, records: int, slices: int, layers: int, per_group: int, o
     )
 
 
-def run(now: Course, stored: object, folder: Path) -> Choice:
+def run(now: Course, stored: str | tuple[int, ...], folder: Path) -> Choice:
     config = now.config(folder / "run", {"stored_boundaries": stored})
     store = Store.open(config.storage.uri)
     (folder / "slices").mkdir(parents=True)
@@ -139,7 +139,7 @@ def run(now: Course, stored: object, folder: Path) -> Choice:
     every = list(jobs(now, put_slices(now, store, folder / "slices")))
     cpu, wall = time.process_time(), time.perf_counter()
     found = tuple(trainer.train(job, lambda progress: None, lambda: False).adapter_sha256[:16] for job in every)
-    name = stored if isinstance(stored, str) else "none" if not stored else f"depth {', '.join(map(str, stored))}"  # type: ignore[arg-type]
+    name = stored if isinstance(stored, str) else "none" if not stored else f"depth {', '.join(map(str, stored))}"
     return Choice(
         name,
         time.process_time() - cpu,
@@ -171,7 +171,7 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
     for turn in range(turns):
         for way, (kind, cold) in ways.items():
             waits = Waits(kind)
-            vars(feeding)["ReadAhead"] = waits.kind
+            vars(feeder)["ReadAhead"] = waits.kind
             if cold:
                 forget_pages(folder / "run" / "hidden")
             cpu, wall = time.process_time(), time.perf_counter()
@@ -187,7 +187,7 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
             )
             if way not in best or reading.stage_wall_seconds < best[way].stage_wall_seconds:
                 best[way] = reading
-    vars(feeding)["ReadAhead"] = ReadAhead
+    vars(feeder)["ReadAhead"] = ReadAhead
     yield from best.values()
 
 

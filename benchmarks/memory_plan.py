@@ -18,13 +18,13 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from benchlib.course import Course
+from benchlib.instructions import instructions
+from benchlib.random_base import SHAPES
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.course import Course
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.random_base import SHAPES
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 MOST_ABOVE = 0.15
@@ -107,9 +107,9 @@ def status_kib(field: str) -> int:
 
 def one(base: Path, setting: Setting, layers_per_group: int) -> Row:
     """Train one step at the deepest depth in this process."""
+    from benchlib.stage_speed import StageBench, model_shape
     from transformers import AutoTokenizer
 
-    from s3t_ray.bench.stage_speed import StageBench, model_shape
     from s3t_ray.data.inputs import encode
     from s3t_ray.plan.memory import engine_setting, rank_memory
     from s3t_ray.plan.work import describe_work

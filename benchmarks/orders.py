@@ -10,7 +10,6 @@ shard is dead by Monte Carlo. Writes benchmarks/results/orders.json and orders.p
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from math import comb, factorial
 from pathlib import Path
@@ -19,11 +18,11 @@ from random import Random
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.measure import save
 from s3t_ray.config.schema import Config
 from s3t_ray.plan.forecast import Estimate, mean_depth_after, most_depth_after, simulate_deletions
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.work import count_stages
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 KINDS = ("cyclic", "chains", "greedy", "bms", "random")
@@ -221,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

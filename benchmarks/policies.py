@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
+from benchlib.real_run import Compared, compare
+from benchlib.simulate import Course, Scenario, simulate, sisa, sisa_without_slices, uniform_deletions
 from rich.console import Console
 from rich.table import Table
 
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.real_run import Compared, compare
 from s3t_ray.config.schema import Config, Requeue
 from s3t_ray.plan.forecast import expected_deletions
 from s3t_ray.plan.orders import orders
-from s3t_ray.plan.simulate import Course, Scenario, simulate, sisa, sisa_without_slices, uniform_deletions
-from s3t_ray.runtime.cluster import connected
+from s3t_ray.runtime.connect import connected
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 SHARDS, SLICES, BUDGET, GROUPS = 5, 6, 6, 4

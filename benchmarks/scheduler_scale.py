@@ -22,20 +22,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from benchlib.in_process import NoReplicas, OwnShards, SimulatedWorkers
+from benchlib.measure import Latency, latency
+from benchlib.synthetic import Sizes, accept_all, make_run, record_id
 from rich.console import Console
 
-from s3t_ray.bench.in_process import NoReplicas, OwnShards, SimulatedWorkers
-from s3t_ray.bench.measure import Latency, latency, save
-from s3t_ray.bench.synthetic import Sizes, accept_all, make_run, record_id
 from s3t_ray.config.schema import ModelShape
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.overview import plan_overview
 from s3t_ray.plan.stages import plan_shard
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.scheduler import Scheduler
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
+from s3t_ray.scheduler.scheduler import Scheduler
+from s3t_ray.sweep.result_file import save
 from s3t_ray.train.job import StageJob
 
 RESULTS = Path(__file__).with_name("results")
@@ -159,7 +160,7 @@ def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budge
         idle = [_seconds(scheduler) for _ in range(deletions)]
         times = []
         for number in range(deletions):
-            receipt = delete.commit(run, [record_id(number * (shards + 1))], [])
+            receipt = deletion.commit(run, [record_id(number * (shards + 1))], [])
             spent = 0.0
             while run.ledger.deletion(receipt.request_id).state.rank < DeletionState.PURGED.rank:
                 spent += _seconds(scheduler)

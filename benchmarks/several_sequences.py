@@ -24,7 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from s3t_ray.bench.measure import save
+from s3t_ray.sweep.result_file import save
 from s3t_ray.train.attention import register_packed_sdpa
 from s3t_ray.train.frozen_norm import replace_norms
 from s3t_ray.train.lora_linear import _LoraLinear

@@ -18,16 +18,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.instructions import instructions
-from s3t_ray.bench.measure import save
-from s3t_ray.bench.whole_run import (
+from benchlib.course import Course, share_out
+from benchlib.instructions import instructions
+from benchlib.whole_run import (
     ABLATIONS,
     BEST,
     ONE_PROCESS_A_STAGE,
@@ -38,7 +35,11 @@ from s3t_ray.bench.whole_run import (
     run_ours,
     run_plain,
 )
+from rich.console import Console
+from rich.table import Table
+
 from s3t_ray.config.schema import Config
+from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -117,7 +118,8 @@ def column(parts: Sequence[Part], how: str, visits: int) -> Column:
 
 def prefix_sharing(course: Course) -> tuple[Shared, ...]:
     """For this run and for plans whose orders share more."""
-    from s3t_ray.bench.stage_speed import model_shape
+    from benchlib.stage_speed import model_shape
+
     from s3t_ray.plan.cost import plan_cost
     from s3t_ray.plan.orders import orders
     from s3t_ray.plan.work import describe_work
@@ -184,9 +186,10 @@ def show(result: Result, console: Console) -> None:
             f"{each.loss:.4f}",
         )
     console.print(table)
-    for each in result.prefixes:
+    for shared in result.prefixes:
         console.print(
-            f"prefix sharing, L = {each.slices}, B = {each.sequences}, {each.order}: {each.saved:.2f}x (by the plan)",
+            f"prefix sharing, L = {shared.slices}, B = {shared.sequences}, {shared.order}: "
+            f"{shared.saved:.2f}x (by the plan)",
             highlight=False,
         )
 
@@ -278,11 +281,11 @@ def main() -> int:
         without: list[Part] = []
         for seed in range(given.seeds):
             now = course(seed)
-            parts[OURS].append(measured(work, now, OURS, lambda at, c=now: run_ours(c, at, "nothing"), say))
+            parts[OURS].append(measured(work, now, OURS, partial(run_ours, now, without="nothing"), say))
             for system in (PLAIN, BEST) if seed < given.published_seeds else (BEST,):
-                parts[system].append(measured(work, now, system, lambda at, s=system, c=now: run_plain(c, at, s), say))
+                parts[system].append(measured(work, now, system, partial(run_plain, now, system=system), say))
             without = without or [
-                measured(work, now, name, lambda at, w=name, c=now: run_ours(c, at, w), say)
+                measured(work, now, name, partial(run_ours, now, without=name), say)
                 for name in (*ABLATIONS, ONE_PROCESS_A_STAGE)
             ]
     visits = first.record_visits

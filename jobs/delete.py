@@ -7,8 +7,8 @@ again gives the same receipt and goes on. Ray keeps a job's command line where i
 give ids and subjects in a file (`--ids-file`), or by the HTTP service, not as options.
 """
 
-from s3t_ray.cli.delete import delete
-from s3t_ray.cli.job import run_as_job
+from s3t_ray.cli.delete_command import delete
+from s3t_ray.cli.ray_job import run_as_job
 
 if __name__ == "__main__":
     run_as_job(delete)

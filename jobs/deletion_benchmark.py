@@ -1,4 +1,4 @@
-"""The deletion benchmark as a Ray job: durable deletions a second, and a run in service meanwhile.
+"""The deletion benchmark as a Ray job: durable deletions per second, and a run in service meanwhile.
 
     ray job submit --working-dir . -- python jobs/deletion_benchmark.py --live-shards 64 --folder /shared/bench
 
@@ -7,8 +7,11 @@ JSON. Nothing is left behind in the folder.
 """
 
 import sys
+from pathlib import Path
 
-from s3t_ray.bench.deletion import main
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from benchlib.deletion import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

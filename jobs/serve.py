@@ -6,8 +6,8 @@ The nodes' environment must hold S3T_SERVE_TOKEN and S3T_DELETE_TOKEN. Stopped o
 lost: deletions that were accepted go on with the next service, training or `s3t delete`.
 """
 
-from s3t_ray.cli.job import run_as_job
-from s3t_ray.cli.serve import serve
+from s3t_ray.cli.ray_job import run_as_job
+from s3t_ray.cli.serve_command import serve
 
 if __name__ == "__main__":
     run_as_job(serve)

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from s3t_ray.cli.job import run_as_job
 from s3t_ray.cli.options import AddressOption, ConfigArgument, SetOption
+from s3t_ray.cli.ray_job import run_as_job
 
 
 def sweep(
@@ -48,12 +48,12 @@ def sweep(
 ) -> None:
     """Compare configs: deletions borne, depth and loss that are left, training cost, storage."""
     from s3t_ray.cli.output import note, stdout_console
-    from s3t_ray.cli.plan import data_size, model_shape
+    from s3t_ray.cli.plan_command import data_size, model_shape
     from s3t_ray.config.load import load_config
     from s3t_ray.errors import ConfigError
     from s3t_ray.sweep.choose import Need
     from s3t_ray.sweep.objectives import Size
-    from s3t_ray.sweep.show import table
+    from s3t_ray.sweep.show_sweep import table
     from s3t_ray.sweep.space import grid, points_from
     from s3t_ray.sweep.sweep import Mode
     from s3t_ray.sweep.sweep import sweep as run_sweep

@@ -6,8 +6,8 @@
 scheduler lives and ends with the job.
 """
 
-from s3t_ray.cli.job import run_as_job
-from s3t_ray.cli.train import train
+from s3t_ray.cli.ray_job import run_as_job
+from s3t_ray.cli.train_command import train
 
 if __name__ == "__main__":
     run_as_job(train)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from s3t_ray.runtime.cluster import NAMESPACE
+from s3t_ray.runtime.connect import NAMESPACE
 
 # Ray's own default depends on what an earlier command left in the home folder, and writes there.
 os.environ["RAY_AUTH_MODE"] = "token"

@@ -20,14 +20,14 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
 from s3t_ray.errors import S3TError, TrainError
 from s3t_ray.ledger.values import Fenced
-from s3t_ray.runtime import layout
-from s3t_ray.runtime.ingest import ingest
-from s3t_ray.runtime.reports import RunningStage
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.scheduler import Scheduler
-from s3t_ray.runtime.shard import Shard
-from s3t_ray.runtime.view import ShardView
-from s3t_ray.runtime.workers import Finished
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.reports import RunningStage
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView
+from s3t_ray.scheduler.interfaces import Finished
+from s3t_ray.scheduler.scheduler import Scheduler
+from s3t_ray.scheduler.shard import Shard
+from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
 from s3t_ray.train.manifest import (

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "s3t_ray"
-PURE_ROOMS = ("config", "data", "plan", "ledger", "store")
+PURE_ROOMS = ("config", "data", "plan", "ledger", "store", "run", "tlog")
 HEAVY = {"torch", "ray", "transformers", "peft", "deepspeed", "accelerate", "datasets"}
 SOURCES = sorted(
     path for folder in ("s3t_ray", "tests", "benchmarks", "jobs") for path in (ROOT / folder).rglob("*.py")
@@ -80,6 +80,31 @@ def test_files_hold_one_idea() -> None:
     assert {name: lines for name, lines in sizes.items() if lines > MOST_LINES} == {}
 
 
+def stems() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.stem != "__init__":
+            found.setdefault(path.stem, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_a_file_is_found_by_its_name() -> None:
+    assert {stem: paths for stem, paths in stems().items() if len(paths) > 1} == {}
+
+
+def public_classes() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_a_public_class_is_found_by_its_name() -> None:
+    assert {name: paths for name, paths in public_classes().items() if len(paths) > 1} == {}
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
         str(path.relative_to(ROOT))
@@ -136,7 +161,7 @@ def declared(section: str, option: str) -> list[Requirement]:
 
 
 def extras() -> dict[str, list[Requirement]]:
-    names = ("test", "demo", "quantize", "postgres")
+    names = ("test", "demo", "docs", "quantize", "postgres")
     return {name: declared("options.extras_require", name) for name in names}
 
 
@@ -159,11 +184,14 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib"}
+
+
 def test_every_import_is_declared() -> None:
     asked = {canonical(requirement.name) for requirement in declared("options", "install_requires")}
     asked |= {canonical(requirement.name) for group in extras().values() for requirement in group}
     owners = packages_distributions()
-    foreign = {name for path in SOURCES for name in imported(path)} - sys.stdlib_module_names - {"s3t_ray", "tests"}
+    foreign = {name for path in SOURCES for name in imported(path)} - OURS
     undeclared = {name for name in foreign if not {canonical(owner) for owner in owners.get(name, ())} & asked}
     assert undeclared <= WITH_ANOTHER
 
@@ -174,6 +202,7 @@ WITH_ANOTHER = {
     "tokenizers",  # the half of transformers that makes tiny tokenizers for tests
     "starlette",  # the half of fastapi, which ray[serve] brings
     "fastapi",
+    "uvicorn",  # the server of ray[serve]
 }
 
 

@@ -15,7 +15,20 @@ import typer
 from typer.core import TyperGroup
 
 from s3t_ray import __version__
-from s3t_ray.cli import audit, certificate, configs, delete, demo, plan, read, serve, train, verify
+from s3t_ray.cli import (
+    audit_command,
+    certificate_command,
+    configs_command,
+    delete_command,
+    demo_command,
+    metrics_command,
+    plan_command,
+    read_commands,
+    serve_command,
+    train_command,
+    verify_command,
+    witness_command,
+)
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
@@ -78,16 +91,18 @@ def _quiet_libraries() -> None:
 
 
 _quiet_libraries()
-plan.add_to(app)
-train.add_to(app)
-delete.add_to(app)
-read.add_to(app)
-serve.add_to(app)
-verify.add_to(app)
-audit.add_to(app)
-certificate.add_to(app)
-demo.add_to(app)
-configs.add_to(app)
+plan_command.add_to(app)
+train_command.add_to(app)
+delete_command.add_to(app)
+read_commands.add_to(app)
+serve_command.add_to(app)
+metrics_command.add_to(app)
+verify_command.add_to(app)
+audit_command.add_to(app)
+certificate_command.add_to(app)
+witness_command.add_to(app)
+demo_command.add_to(app)
+configs_command.add_to(app)
 
 
 if __name__ == "__main__":

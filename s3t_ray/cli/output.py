@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import IO, TYPE_CHECKING
 
-from s3t_ray.cli.words import printable
+from s3t_ray.cli.units import printable
 from s3t_ray.errors import S3TError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from s3t_ray.runtime.reports import Report
+from s3t_ray.run.reports import Report
 
 if TYPE_CHECKING:
     from s3t_ray.data.balance import Balance
@@ -54,7 +54,7 @@ class PlanData(Report):
     """What was read and skipped, how columns were taken, and what is uneven."""
 
 
-class LayerGroup(Report):
+class LayerGroupReport(Report):
     depth: int
     first_layer: int
     last_layer: int
@@ -83,7 +83,7 @@ class Healing(Report):
     flops: float
 
 
-class RankMemory(Report):
+class RankMemoryReport(Report):
     base_bytes: int
     adapters_bytes: int
     activations_bytes: int
@@ -92,7 +92,7 @@ class RankMemory(Report):
     total_bytes: int
 
 
-class Boundary(Report):
+class BoundaryReport(Report):
     """The hidden states that enter the stages of one depth."""
 
     depth: int
@@ -112,18 +112,18 @@ class HiddenStates(Report):
     gigaflops_per_rank: float
     megabytes_per_second: float
     chosen_by: Literal["config", "plan"]
-    boundaries: tuple[Boundary, ...]
+    boundaries: tuple[BoundaryReport, ...]
     """The highest first; none where states are recomputed with each pack."""
 
 
-class Storage(Report):
+class StorageReport(Report):
     adapters_bytes: int
     hidden_states_bytes: int
     rows_bytes: int
     total_bytes: int
 
 
-class Forecast(Report):
+class ForecastReport(Report):
     """Uniform deletions until every shard is dead, if none is healed."""
 
     closed_form_deletions: float
@@ -133,7 +133,7 @@ class Forecast(Report):
     """With budget 1."""
 
 
-class Retention(Report):
+class RetentionReport(Report):
     """Mean depth of a shard after deletions in it, if none is healed."""
 
     deletions: int
@@ -155,17 +155,17 @@ class PlanReport(Report):
     stages_unshared: int
     orders: tuple[tuple[int, ...], ...]
     """Of shard 0."""
-    layer_groups: tuple[LayerGroup, ...]
+    layer_groups: tuple[LayerGroupReport, ...]
     data: PlanData
     training_tokens: float
     """Over all stages and epochs."""
     compute: Compute
     healing: Healing
-    rank_memory: RankMemory
-    storage: Storage
+    rank_memory: RankMemoryReport
+    storage: StorageReport
     hidden_states: HiddenStates
-    forecast: Forecast
-    retention: tuple[Retention, ...]
+    forecast: ForecastReport
+    retention: tuple[RetentionReport, ...]
 
 
 def balance_report(found: Balance) -> BalanceReport:
@@ -195,7 +195,7 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
         stages_unshared=overview.stages_unshared,
         orders=overview.orders_by_shard[0],
         layer_groups=tuple(
-            LayerGroup(depth=group.depth, first_layer=group.first, last_layer=group.last)
+            LayerGroupReport(depth=group.depth, first_layer=group.first, last_layer=group.last)
             for group in overview.layer_groups
         ),
         # As the costs take them: cut to task.max_tokens, and one loss a record for classification.
@@ -215,7 +215,7 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
             one_plain_model_flops=cost.one_pass_flops,
         ),
         healing=Healing(stages=overview.healing.stages, tokens=overview.healing.tokens, flops=overview.healing.flops),
-        rank_memory=RankMemory(
+        rank_memory=RankMemoryReport(
             base_bytes=memory.base,
             adapters_bytes=memory.adapters,
             activations_bytes=memory.activations,
@@ -223,7 +223,7 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
             reserve_bytes=memory.reserve,
             total_bytes=memory.total,
         ),
-        storage=Storage(
+        storage=StorageReport(
             adapters_bytes=storage.adapters,
             hidden_states_bytes=storage.hidden_states,
             rows_bytes=storage.rows,
@@ -234,7 +234,7 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
             megabytes_per_second=overview.rates.bytes_per_second / 1e6,
             chosen_by="plan" if overview.boundaries_by_plan else "config",
             boundaries=tuple(
-                Boundary(
+                BoundaryReport(
                     depth=line.depth,
                     layer=line.layer,
                     stored=line.stored,
@@ -245,13 +245,14 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
                 for line in overview.boundaries
             ),
         ),
-        forecast=Forecast(
+        forecast=ForecastReport(
             closed_form_deletions=forecast.closed_form,
             simulated_deletions=forecast.simulated.mean,
             simulated_standard_error=forecast.simulated.standard_error,
             one_sequence_deletions=forecast.one_sequence,
         ),
         retention=tuple(
-            Retention(deletions=row.deletions, depth=row.depth.mean, most_depth=row.most) for row in overview.retention
+            RetentionReport(deletions=row.deletions, depth=row.depth.mean, most_depth=row.most)
+            for row in overview.retention
         ),
     )

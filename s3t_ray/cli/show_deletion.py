@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s3t_ray.cli import words
+from s3t_ray.cli import units
 from s3t_ray.cli.show_status import Glyphs, plain_table, state_text
-from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus, Duplicates, Impact, Likeness, ShardImpact
+from s3t_ray.run.reports import DeletionReceipt, DeletionStatus, Duplicates, Impact, Likeness, ShardImpact
 
 
 def impact_view(impact: Impact) -> RenderableType:
-    head = Text(f"would delete {words.plural(impact.records, 'record')}{_besides(impact)}; nothing was changed", "bold")
+    head = Text(f"would delete {units.plural(impact.records, 'record')}{_besides(impact)}; nothing was changed", "bold")
     return Group(
         head,
         *_set_aside(impact.set_aside, "would be erased at once"),
@@ -31,8 +31,8 @@ def receipt_view(receipt: DeletionReceipt) -> RenderableType:
     head = Text.assemble(
         (f"accepted {receipt.request_id}", "bold green"),
         f" at {receipt.accepted_at}{repeat}\n",
-        f"{words.plural(receipt.records, 'record')} deleted{_already(receipt.already_deleted)}; "
-        f"{words.plural(len(receipt.stages_pruned), 'stage')} taken out of service",
+        f"{units.plural(receipt.records, 'record')} deleted{_already(receipt.already_deleted)}; "
+        f"{units.plural(len(receipt.stages_pruned), 'stage')} taken out of service",
     )
     return Group(
         head,
@@ -46,28 +46,28 @@ def receipt_view(receipt: DeletionReceipt) -> RenderableType:
 def settled_view(deletion: DeletionStatus, signs: Glyphs) -> Text:
     """One line on where a deletion stands after waiting for it."""
     time = "after" if deletion.state == "restored" else "since"
-    return state_text(deletion.state, signs).append(f" {time} {words.duration(deletion.age_seconds)}", style="not dim")
+    return state_text(deletion.state, signs).append(f" {time} {units.duration(deletion.age_seconds)}", style="not dim")
 
 
 def _besides(impact: Impact) -> str:
-    held_out = f" ({words.count(impact.held_out)} of them held out)" if impact.held_out else ""
+    held_out = f" ({units.count(impact.held_out)} of them held out)" if impact.held_out else ""
     return held_out + _already(impact.already_deleted)
 
 
 def _already(records: int) -> str:
-    return f", {words.count(records)} deleted before" if records else ""
+    return f", {units.count(records)} deleted before" if records else ""
 
 
 def _named_unknown(ids: Sequence[str], subjects: Sequence[str]) -> list[Text]:
     lines = []
     for noun, names in (("id", ids), ("subject", subjects)):
         if names:
-            lines.append(Text(f"unknown {words.plural(len(names), noun)}: {words.listed(names)}", style="yellow"))
+            lines.append(Text(f"unknown {units.plural(len(names), noun)}: {units.listed(names)}", style="yellow"))
     return lines
 
 
 def _set_aside(rows: int, what: str) -> list[Text]:
-    return [Text(f"{words.plural(rows, 'row')} that had been set aside as malformed: {what}")] if rows else []
+    return [Text(f"{units.plural(rows, 'row')} that had been set aside as malformed: {what}")] if rows else []
 
 
 def _alike(likeness: Likeness | None) -> list[Text]:
@@ -77,7 +77,7 @@ def _alike(likeness: Likeness | None) -> list[Text]:
     lines: list[Text] = []
     if likeness.taken_along:
         nearly = " or nearly the same" if likeness.reach == "near_duplicates" else ""
-        lines.append(Text(f"{words.plural(likeness.taken_along, 'record')} of these for the same{nearly} content"))
+        lines.append(Text(f"{units.plural(likeness.taken_along, 'record')} of these for the same{nearly} content"))
     if likeness.duplicates.records:
         lines.append(_kept(likeness.duplicates, "the same content", "--with-duplicates"))
     near = likeness.near_duplicates
@@ -87,15 +87,15 @@ def _alike(likeness: Likeness | None) -> list[Text]:
         what = f"nearly the same content (likeness {likeness.threshold:g} or more)"
         lines.append(_kept(near, what, "--with-near-duplicates"))
     if likeness.forgotten:
-        purged = words.plural(likeness.forgotten, "record")
+        purged = units.plural(likeness.forgotten, "record")
         lines.append(Text(f"{purged} purged before: what was like them is not known any more", style="dim"))
     return lines
 
 
 def _kept(found: Duplicates, what: str, option: str) -> Text:
-    subjects = words.listed(f"{row.subject or 'nobody'} ({words.count(row.records)})" for row in found.subjects)
+    subjects = units.listed(f"{row.subject or 'nobody'} ({units.count(row.records)})" for row in found.subjects)
     return Text(
-        f"kept: {words.plural(found.records, 'record')} of {what}; subjects: {subjects}; {option} takes them along",
+        f"kept: {units.plural(found.records, 'record')} of {what}; subjects: {subjects}; {option} takes them along",
         style="yellow",
     )
 
@@ -112,10 +112,10 @@ def _shards(shards: Sequence[ShardImpact]) -> list[RenderableType]:
         table.add_row(
             str(shard.shard),
             ", ".join(str(index) for index in shard.slices),
-            words.count(shard.records),
-            words.count(shard.stages),
+            units.count(shard.records),
+            units.count(shard.stages),
             Text(f"{before} to {after or 'dead'}", style="red" if before and not after else ""),
-            words.count(shard.retrain_stages),
-            words.count(shard.retrain_records),
+            units.count(shard.retrain_stages),
+            units.count(shard.retrain_records),
         )
     return ["", table]

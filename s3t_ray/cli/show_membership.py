@@ -8,9 +8,9 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s3t_ray.cli import words
+from s3t_ray.audit.membership_report import FoundAt, Interval, MembershipAudit
+from s3t_ray.cli import units
 from s3t_ray.cli.show_status import plain_table
-from s3t_ray.serve.membership_report import FoundAt, Interval, MembershipAudit
 
 _ATTACKS = {"reference_loss": "loss - reference", "min_k": "Min-20%", "min_k_reference": "Min-20% - reference"}
 
@@ -18,7 +18,7 @@ _ATTACKS = {"reference_loss": "loss - reference", "min_k": "Min-20%", "min_k_ref
 def membership_view(audit: MembershipAudit) -> RenderableType:
     """AUC of every attack on every group, and the conclusion."""
     depths = ", ".join(f"{model.shard} (depth {model.depth})" for model in audit.models)
-    head = Text(f"membership against {words.plural(audit.never_seen, 'held-out record')}; models of shards {depths}")
+    head = Text(f"membership against {units.plural(audit.never_seen, 'held-out record')}; models of shards {depths}")
     enough = any(result.found for result in audit.retained.attacks)
     columns = ("group", "records", "attack", "AUC", "95% interval", *(("found at few false alarms",) if enough else ()))
     table = plain_table(*columns)
@@ -34,7 +34,7 @@ def membership_view(audit: MembershipAudit) -> RenderableType:
         if group is None:
             continue
         for row, result in enumerate(group.attacks):
-            shown, records = (name, words.count(group.records)) if row == 0 else ("", "")
+            shown, records = (name, units.count(group.records)) if row == 0 else ("", "")
             found = (", ".join(_found(each) for each in result.found),) if enough else ()
             value = f"{result.auc.value:.2f}"
             table.add_row(shown, records, _ATTACKS[result.attack], value, _interval(result.auc), *found)

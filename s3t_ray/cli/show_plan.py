@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s3t_ray.cli import words
+from s3t_ray.cli import units
 from s3t_ray.cli.plan_report import BalanceReport, PlanData, PlanReport
 from s3t_ray.cli.show_status import Glyphs, plain_table
 
@@ -19,8 +19,8 @@ ORDERS_SHOWN = 6
 def plan_view(report: PlanReport, signs: Glyphs) -> RenderableType:
     """All that `s3t plan` shows."""
     head = Text.assemble(
-        (words.printable(report.name), "bold"),
-        f"  {words.plural(report.shards, 'shard')} of {words.plural(report.slices, 'slice')}, "
+        (units.printable(report.name), "bold"),
+        f"  {units.plural(report.shards, 'shard')} of {units.plural(report.slices, 'slice')}, "
         f"budget {report.budget}, {report.order} orders",
     )
     hidden = (_boundaries(report), "") if report.hidden_states.boundaries else ()
@@ -36,28 +36,28 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     if report.data.balance is not None:
         table.add_row("partition", _partition(report.data.balance))
     for note in report.data.notes:
-        table.add_row("note", words.printable(note))
+        table.add_row("note", units.printable(note))
     table.add_row("sequences", _sequences(report, signs))
     table.add_row("stages", _stages(report))
     table.add_row("layers", _layer_groups(report))
-    table.add_row("tokens", f"{words.large(report.training_tokens)} over all stages and epochs")
+    table.add_row("tokens", f"{units.large(report.training_tokens)} over all stages and epochs")
     table.add_row("compute", _compute(report))
     table.add_row(
         "healing",
-        f"one deletion, healed at once: {healing.stages:.1f} stages, {words.large(healing.tokens)} tokens, "
-        f"{words.flops(healing.flops)} on average",
+        f"one deletion, healed at once: {healing.stages:.1f} stages, {units.large(healing.tokens)} tokens, "
+        f"{units.flops(healing.flops)} on average",
     )
     table.add_row(
         "memory",
-        f"{words.size(memory.total_bytes)} a rank on a GPU: base {words.size(memory.base_bytes)}, "
-        f"adapters and optimizer {words.size(memory.adapters_bytes)}, activations "
-        f"{words.size(memory.activations_bytes)}, logits {words.size(memory.logits_bytes)}, "
-        f"reserve {words.size(memory.reserve_bytes)}",
+        f"{units.size(memory.total_bytes)} a rank on a GPU: base {units.size(memory.base_bytes)}, "
+        f"adapters and optimizer {units.size(memory.adapters_bytes)}, activations "
+        f"{units.size(memory.activations_bytes)}, logits {units.size(memory.logits_bytes)}, "
+        f"reserve {units.size(memory.reserve_bytes)}",
     )
     table.add_row(
         "storage",
-        f"{words.size(storage.total_bytes)}: adapters {words.size(storage.adapters_bytes)}, hidden states "
-        f"{words.size(storage.hidden_states_bytes)}, records about {words.size(storage.rows_bytes)}",
+        f"{units.size(storage.total_bytes)}: adapters {units.size(storage.adapters_bytes)}, hidden states "
+        f"{units.size(storage.hidden_states_bytes)}, records about {units.size(storage.rows_bytes)}",
     )
     table.add_row(
         "forecast",
@@ -69,53 +69,53 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
 
 
 def _data(data: PlanData) -> str:
-    held_out = f", {words.count(data.held_out_records)} held out" if data.held_out_records else ""
-    set_aside = f", {words.count(data.set_aside_rows)} malformed rows set aside" if data.set_aside_rows else ""
+    held_out = f", {units.count(data.held_out_records)} held out" if data.held_out_records else ""
+    set_aside = f", {units.count(data.set_aside_rows)} malformed rows set aside" if data.set_aside_rows else ""
     origins = {
         "option": "as given",
         "assumed": "assumed, the upper bound",
-        "tokenizer": f"counted on {words.plural(data.sampled_records, 'record')}",
-        "characters": f"an estimate: 4 characters a token, on {words.plural(data.sampled_records, 'record')}",
+        "tokenizer": f"counted on {units.plural(data.sampled_records, 'record')}",
+        "characters": f"an estimate: 4 characters a token, on {units.plural(data.sampled_records, 'record')}",
     }
     tokens, share = f"{data.tokens_per_record:,.0f} tokens a record", f"{data.labelled_share:.0%} of them with a loss"
     if data.tokens_from == data.labelled_share_from:
         described = f"{tokens}, {share} ({origins[data.tokens_from]})"
     else:
         described = f"{tokens} ({origins[data.tokens_from]}), {share} ({origins[data.labelled_share_from]})"
-    return f"{words.count(data.records)} records{held_out}{set_aside}\n{described}"
+    return f"{units.count(data.records)} records{held_out}{set_aside}\n{described}"
 
 
 def _partition(found: BalanceReport) -> str:
-    empty = f", {words.plural(found.empty_slices, 'empty slice')}" if found.empty_slices else ""
+    empty = f", {units.plural(found.empty_slices, 'empty slice')}" if found.empty_slices else ""
     return (
-        f"shards of {words.count(found.smallest_shard)} to {words.count(found.largest_shard)} records, "
-        f"slices of {words.count(found.smallest_slice)} to {words.count(found.largest_slice)}{empty}"
+        f"shards of {units.count(found.smallest_shard)} to {units.count(found.largest_shard)} records, "
+        f"slices of {units.count(found.smallest_slice)} to {units.count(found.largest_slice)}{empty}"
     )
 
 
 def _sequences(report: PlanReport, signs: Glyphs) -> str:
-    shown = "  ".join(words.order(order, signs.arrow) for order in report.orders[:ORDERS_SHOWN])
+    shown = "  ".join(units.order(order, signs.arrow) for order in report.orders[:ORDERS_SHOWN])
     hidden = len(report.orders) - ORDERS_SHOWN
-    return f"{words.count(report.sequences)}, in shard 0: {shown}" + (f"  and {hidden:,} more" if hidden > 0 else "")
+    return f"{units.count(report.sequences)}, in shard 0: {shown}" + (f"  and {hidden:,} more" if hidden > 0 else "")
 
 
 def _stages(report: PlanReport) -> str:
     if report.stages == report.stages_unshared:
-        return f"{words.count(report.stages)}; no two sequences begin alike, so none is shared"
+        return f"{units.count(report.stages)}; no two sequences begin alike, so none is shared"
     saved = 1 - report.compute.stages_flops / report.compute.unshared_flops
     return (
-        f"{words.count(report.stages)} instead of {words.count(report.stages_unshared)}, because sequences that begin "
+        f"{units.count(report.stages)} instead of {units.count(report.stages_unshared)}, because sequences that begin "
         f"alike share them: {saved:.0%} less compute"
     )
 
 
 def _compute(report: PlanReport) -> str:
     compute = report.compute
-    filling = f", {words.flops(compute.hidden_states_flops)} of it to store hidden states"
+    filling = f", {units.flops(compute.hidden_states_flops)} of it to store hidden states"
     return (
-        f"{words.flops(compute.total_flops)} at least{filling if compute.hidden_states_flops else ''}\n"
-        f"{words.flops(compute.recomputed_flops)} if hidden states were recomputed, "
-        f"{words.flops(compute.one_plain_model_flops)} for one model that cannot forget"
+        f"{units.flops(compute.total_flops)} at least{filling if compute.hidden_states_flops else ''}\n"
+        f"{units.flops(compute.recomputed_flops)} if hidden states were recomputed, "
+        f"{units.flops(compute.one_plain_model_flops)} for one model that cannot forget"
     )
 
 
@@ -137,7 +137,7 @@ def _boundaries(report: PlanReport) -> RenderableType:
             f"depth {line.depth}",
             str(line.layer),
             choice,
-            words.size(line.bytes),
+            units.size(line.bytes),
             _saved(line.saved_seconds),
             style=None if line.stored else "dim",
         )
@@ -150,8 +150,8 @@ def _boundaries(report: PlanReport) -> RenderableType:
 
 
 def _saved(seconds: float) -> str:
-    shown = words.duration(abs(seconds))
-    return f"-{shown}" if seconds < 0 and shown != words.duration(0) else shown
+    shown = units.duration(abs(seconds))
+    return f"-{shown}" if seconds < 0 and shown != units.duration(0) else shown
 
 
 def _retention(report: PlanReport) -> Table:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from s3t_ray.cli import words
+from s3t_ray.audit.membership_report import MembershipAudit
+from s3t_ray.cli import units
 from s3t_ray.cli.show_status import Glyphs, plain_table
 from s3t_ray.ledger.certificate import Certificate
-from s3t_ray.runtime.reports import AuditReport, ReplayedStage, Report, Verification
-from s3t_ray.serve.membership_report import MembershipAudit
+from s3t_ray.run.reports import AuditReport, ReplayedStage, Report, Verification
 
 
 class CertificatesChecked(Report):
@@ -42,10 +42,10 @@ def certificate_view(certificate: Certificate) -> RenderableType:
     """All that a certificate says."""
     facts = certificate.facts
     lines = [
-        Text(f"certificate {facts.sequence} of run {words.printable(facts.run)}", style="bold"),
+        Text(f"certificate {facts.sequence} of run {units.printable(facts.run)}", style="bold"),
         Text(f"deletion      {facts.request_id}"),
-        Text(f"records       {words.count(facts.records)} deleted, {words.count(facts.already_deleted)} before, "
-             f"{words.count(facts.unknown)} names unknown"),
+        Text(f"records       {units.count(facts.records)} deleted, {units.count(facts.already_deleted)} before, "
+             f"{units.count(facts.unknown)} names unknown"),
         Text(f"accepted      {facts.accepted_at}"),
         Text(f"pruned        {facts.pruned_at}"),
         Text(f"purged        {facts.purged_at}"),
@@ -54,9 +54,9 @@ def certificate_view(certificate: Certificate) -> RenderableType:
              "shards touched"),
         Text(f"recipe        {facts.recipe_digest}"),
         Text(f"base model    {facts.base_digest}"),
-        Text(f"orders        {words.printable(certificate.orders.kind)}"
+        Text(f"orders        {units.printable(certificate.orders.kind)}"
              + (", chosen with regard to earlier deletions" if certificate.orders.depends_on_history else "")),
-        Text(f"software      {words.printable(', '.join(f'{k} {v}' for k, v in certificate.software.items()))}"),
+        Text(f"software      {units.printable(', '.join(f'{k} {v}' for k, v in certificate.software.items()))}"),
         Text(f"signed by     {certificate.fingerprint}"),
         Text(f"hash          {certificate.hash}"),
         Text(f"follows       {facts.previous}"),
@@ -67,7 +67,11 @@ def certificate_view(certificate: Certificate) -> RenderableType:
     for change in facts.slices:
         shard = "held out" if change.shard < 0 else str(change.shard)
         table.add_row(
-            shard, str(change.slice), words.count(change.records), change.digest_before[:16], change.digest_after[:16]
+            shard,
+            str(change.slice),
+            units.count(change.records),
+            change.digest_before[:16],
+            change.digest_after[:16],
         )
     return Group(*lines, *((table,) if facts.slices else ()), "")
 
@@ -78,29 +82,33 @@ def checked_view(checked: CertificatesChecked, certificates: Sequence[Certificat
     for certificate in certificates:
         facts = certificate.facts
         table.add_row(
-            str(facts.sequence), facts.request_id, words.count(facts.records), facts.accepted_at, facts.restored_at
+            str(facts.sequence),
+            facts.request_id,
+            units.count(facts.records),
+            facts.accepted_at,
+            facts.restored_at,
         )
     where = f"the whole chain so far of run {checked.run}" if checked.first == 1 else f"a part of run {checked.run}"
     return Group(
         table,
         Text(f"genuine: signed by key {checked.public_key}, unchanged since", style="bold green"),
-        Text(f"in one piece: numbers {checked.first} to {checked.last}, {words.printable(where)}; hash {checked.head}"),
+        Text(f"in one piece: numbers {checked.first} to {checked.last}, {units.printable(where)}; hash {checked.head}"),
         Text("whether newer certificates exist only the run can tell (`s3t certificate RUN`)", style="dim"),
     )
 
 
 def verification_view(verification: Verification, signs: Glyphs) -> RenderableType:
     head = Text(
-        f"{words.plural(verification.records, 'record')} and {words.plural(verification.stages, 'stage')} checked, "
-        f"{words.plural(len(verification.replayed), 'stage')} replayed"
+        f"{units.plural(verification.records, 'record')} and {units.plural(verification.stages, 'stage')} checked, "
+        f"{units.plural(len(verification.replayed), 'stage')} replayed"
     )
     return Group(head, *_findings(verification, signs, "verified", "not verified"))
 
 
 def audit_view(report: AuditReport, signs: Glyphs) -> RenderableType:
     head = Text(
-        f"{words.plural(report.certificates, 'certificate')}, {words.plural(report.records, 'record')} and "
-        f"{words.plural(report.stages, 'stage')} checked, {words.plural(len(report.replayed), 'stage')} replayed\n"
+        f"{units.plural(report.certificates, 'certificate')}, {units.plural(report.records, 'record')} and "
+        f"{units.plural(report.stages, 'stage')} checked, {units.plural(len(report.replayed), 'stage')} replayed\n"
         f"signed by {report.public_key}\nnewest certificate {report.head}"
     )
     return Group(head, *_findings(report, signs, "no problem found", "problems found"))
@@ -112,11 +120,11 @@ def _findings(report: Verification, signs: Glyphs, good: str, bad: str) -> list[
         table = plain_table("replayed", "shard", "slices", "result", "largest difference")
         table.columns[1].justify = "right"
         for stage in report.replayed:
-            slices = words.order(stage.slices, signs.arrow)
-            name = words.short_id(stage.stage_id)
+            slices = units.order(stage.slices, signs.arrow)
+            name = units.short_id(stage.stage_id)
             table.add_row(name, str(stage.shard), slices, _result(stage), f"{stage.largest_difference:.3g}")
         parts += ["", table]
-    parts += [Text(f"problem: {words.printable(problem)}", style="red") for problem in report.problems]
+    parts += [Text(f"problem: {units.printable(problem)}", style="red") for problem in report.problems]
     parts.append(Text(good, style="bold green") if report.ok else Text(bad, style="bold red"))
     return parts
 

@@ -13,8 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from s3t_ray.cli import words
-from s3t_ray.runtime.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.cli import units
+from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
 
 SEQUENCES_IN_FULL = 8
 """A shard with more sequences than this shows one block a sequence instead of one line."""
@@ -73,14 +73,14 @@ def live_view(status: Status, signs: Glyphs) -> RenderableType:
 
 def headline(status: Status) -> Text:
     state = ("settled", "bold green") if status.settled else ("not settled", "bold yellow")
-    held_out = f", {words.count(status.held_out)} held out" if status.held_out else ""
+    held_out = f", {units.count(status.held_out)} held out" if status.held_out else ""
     return Text.assemble(
-        (words.printable(status.name), "bold"),
+        (units.printable(status.name), "bold"),
         "  ",
         state,
-        f"\n{words.count(status.records)} records in {words.plural(len(status.shards), 'shard')} of "
-        f"{words.plural(status.slices, 'slice')}{held_out}  ",
-        (words.printable(status.storage), "dim"),
+        f"\n{units.count(status.records)} records in {units.plural(len(status.shards), 'shard')} of "
+        f"{units.plural(status.slices, 'slice')}{held_out}  ",
+        (units.printable(status.storage), "dim"),
     )
 
 
@@ -93,7 +93,7 @@ def shards_table(status: Status, signs: Glyphs, short: bool = False) -> Table:
     for shard in status.shards:
         table.add_row(
             str(shard.shard),
-            words.count(shard.records),
+            units.count(shard.records),
             depth_text(shard.depth, status.slices, died=shard.shard in struck),
             sequences_text(shard, status.slices, signs, short),
             f"{shard.trained}/{shard.wanted}",
@@ -126,10 +126,10 @@ def _sequence_line(order: Sequence[int], depth: int, signs: Glyphs) -> Text:
     line = Text()
     if len(order) <= 12:
         cut = len(signs.arrow.join(str(index) for index in order[:depth]))
-        line.append(words.order(order, signs.arrow), style="dim")
+        line.append(units.order(order, signs.arrow), style="dim")
         line.stylize("not dim bold", 0, cut)
     else:
-        line.append(words.order(order, signs.arrow), style="dim")
+        line.append(units.order(order, signs.arrow), style="dim")
     blocks = min(len(order), 24)
     filled = depth * blocks // len(order) or min(depth, 1)
     line.append("  ").append(signs.full * filled, style="green").append(signs.empty * (blocks - filled), style="dim")
@@ -153,13 +153,13 @@ def running_table(running: Sequence[RunningStage], signs: Glyphs) -> Table:
         table.columns[column].justify = "right"
     for stage in running:
         table.add_row(
-            words.short_id(stage.stage_id),
+            units.short_id(stage.stage_id),
             str(stage.shard),
-            words.order(stage.slices, signs.arrow),
+            units.order(stage.slices, signs.arrow),
             str(stage.group),
             steps_text(stage, signs),
             "" if stage.loss is None else f"{stage.loss:.4f}",
-            "" if stage.tokens_per_second is None else words.rate(stage.tokens_per_second),
+            "" if stage.tokens_per_second is None else units.rate(stage.tokens_per_second),
         )
     return table
 
@@ -181,15 +181,15 @@ def deletions_table(deletions: Sequence[DeletionStatus], signs: Glyphs) -> Table
     restored = [deletion for deletion in deletions if deletion.state == "restored"]
     for deletion in (*restored[-RESTORED_SHOWN:], *unfinished):
         table.add_row(
-            words.short_id(deletion.request_id),
+            units.short_id(deletion.request_id),
             state_text(deletion.state, signs),
-            words.count(deletion.records),
+            units.count(deletion.records),
             hits_text(deletion.hits),
             age_text(deletion),
         )
     hidden = len(restored) - RESTORED_SHOWN
     if hidden > 0:
-        table.caption = f"and {words.count(hidden)} restored earlier"
+        table.caption = f"and {units.count(hidden)} restored earlier"
         table.caption_justify = "left"
     return table
 
@@ -204,7 +204,7 @@ def state_text(state: str, signs: Glyphs) -> Text:
 
 def age_text(deletion: DeletionStatus) -> str:
     """Age of an unfinished deletion, or how long a restored one took."""
-    age = words.duration(deletion.age_seconds)
+    age = units.duration(deletion.age_seconds)
     return f"took {age}" if deletion.state == "restored" else f"{age} ago"
 
 
@@ -226,7 +226,9 @@ def failures_table(failures: Sequence[Failure]) -> Table:
     table.columns[1].justify = "right"
     for failure in failures:
         table.add_row(
-            words.short_id(failure.stage_id), str(failure.attempts), Text(words.printable(failure.error), style="red")
+            units.short_id(failure.stage_id),
+            str(failure.attempts),
+            Text(units.printable(failure.error), style="red"),
         )
     return table
 
@@ -241,4 +243,4 @@ def plain_table(*columns: str) -> Table:
 
 def _number(number: int, style: str) -> Text:
     """A zero is a dim dash, so that the eye finds what is not."""
-    return Text(words.count(number), style=style) if number else Text("-", style="dim")
+    return Text(units.count(number), style=style) if number else Text("-", style="dim")

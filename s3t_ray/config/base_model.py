@@ -15,7 +15,7 @@ from typing import Any
 
 from s3t_ray.config.base_files import check_text_file, stored_weights
 from s3t_ray.config.families import check_task_fits, named_family
-from s3t_ray.config.refusal import refusal
+from s3t_ray.config.refuse import refusal
 from s3t_ray.config.schema import Config, Model, ModelShape
 from s3t_ray.errors import ConfigError
 

@@ -10,7 +10,7 @@ import re
 from math import comb, factorial
 from typing import TYPE_CHECKING
 
-from s3t_ray.config.refusal import refusal
+from s3t_ray.config.refuse import refusal
 
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Data, Task

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from s3t_ray.config.shape import Section
+from s3t_ray.config.model_shape import Section
 
 Text = Annotated[str, Field(min_length=1)]
 

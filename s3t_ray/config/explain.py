@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from s3t_ray.config.document import Document, FieldPath
 from s3t_ray.config.fields import FieldDoc, fields, sections
-from s3t_ray.config.refusal import REFUSED
+from s3t_ray.config.refuse import REFUSED
 from s3t_ray.errors import ConfigError
 
 _SECRET = "ledger.url"

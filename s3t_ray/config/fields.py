@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from s3t_ray.config.model_shape import Section
 from s3t_ray.config.schema import Config
-from s3t_ray.config.shape import Section
 
 _MARK = re.compile(r"\bRecipe\b")
 _NAMES = {date: "date", str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}

@@ -84,3 +84,17 @@ def _expand(url: str) -> str:
         return quote(found, safe="") if match.start() < host else found
 
     return _VARIABLE.sub(value, url)
+
+
+def check_outlives_job(storage_uri: str) -> None:
+    """Raise ConfigError when a run would lie in a Ray job's own copy of the working folder, which goes with the job."""
+    here = Path.cwd()
+    if "://" not in storage_uri and here.parent.name == _JOB_COPIES and Path(storage_uri).is_relative_to(here):
+        raise ConfigError(
+            f"storage.uri = {storage_uri} lies in this job's own copy of its working folder, which is gone after it",
+            "name an absolute folder on a disk that all nodes share, or an s3:// or gs:// URI",
+        )
+
+
+_JOB_COPIES = "working_dir_files"
+"""Ray's folder, on each node, of the working folders that jobs were submitted with."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from s3t_ray.data.tokens import Tokenizer, end_id, template_ids
+from s3t_ray.data.token_ids import Tokenizer, end_id, template_ids
 from s3t_ray.errors import DataError
 
 Message = dict[str, Any]

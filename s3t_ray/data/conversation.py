@@ -17,7 +17,7 @@ from s3t_ray.config.schema import Task
 from s3t_ray.data.chat import Part, rendered, segments
 from s3t_ray.data.chat_template import chat_template
 from s3t_ray.data.control_tokens import control_tokens
-from s3t_ray.data.tokens import end_id
+from s3t_ray.data.token_ids import end_id
 from s3t_ray.errors import DataError
 
 

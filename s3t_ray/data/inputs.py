@@ -25,7 +25,7 @@ from s3t_ray.data.chat import Message, Part, chat_parts
 from s3t_ray.data.chat_template import chat_template
 from s3t_ray.data.control_tokens import control_tokens
 from s3t_ray.data.conversation import conversation_parts, conversation_prompt
-from s3t_ray.data.tokens import Tokenizer, begin_ids, end_id, text_ids
+from s3t_ray.data.token_ids import Tokenizer, begin_ids, end_id, text_ids
 from s3t_ray.errors import DataError
 
 NO_LOSS = -100

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from s3t_ray.config.schema import Roles
-from s3t_ray.data.values import MalformedRow, encodable, text_of, type_name
+from s3t_ray.data.row_values import MalformedRow, encodable, text_of, type_name
 
 ROLES = ("system", "user", "assistant", "tool")
 """Who may speak."""

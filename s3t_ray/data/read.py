@@ -18,7 +18,7 @@ from typing import TextIO
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.reading import Reading
 from s3t_ray.data.records import MalformedRow, Record, normalise
-from s3t_ray.data.seen import Seen
+from s3t_ray.data.seen_texts import Seen
 from s3t_ray.data.sources import RawRow, raw_rows
 from s3t_ray.errors import DataError, StoreError
 

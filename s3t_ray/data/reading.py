@@ -31,7 +31,7 @@ class Reading:
             lines.append(f"{len(self.files):,} files read: {_some(self.files)}")
         if self.skipped:
             lines.append(f"{len(self.skipped):,} files skipped: {_some(self.skipped)}")
-        lines += [f"{count:,} rows taken as {shape}" for shape, count in sorted(self.shapes.items())]
+        lines += [f"{count:,} row{'s' * (count != 1)} taken as {shape}" for shape, count in sorted(self.shapes.items())]
         if self.ids_derived:
             lines.append("the rows have no field 'id': ids are derived from contents (data.id_field: null)")
         if self.repeated:

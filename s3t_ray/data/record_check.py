@@ -13,7 +13,7 @@ from s3t_ray.config.schema import Task
 from s3t_ray.data.control_tokens import control_tokens
 from s3t_ray.data.inputs import ENCODING, Example, TeachesNothing, encode
 from s3t_ray.data.records import MalformedRow, canonical
-from s3t_ray.data.tokens import Tokenizer
+from s3t_ray.data.token_ids import Tokenizer
 from s3t_ray.errors import DataError
 
 _CONTENT_OF_THE_FIRST_ENCODING = {"role", "content"}

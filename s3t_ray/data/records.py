@@ -23,7 +23,7 @@ from typing import Any
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.columns import MEDIA, arrange
 from s3t_ray.data.messages import ROLES, history_of, messages_of, tools_of, with_system
-from s3t_ray.data.values import MalformedRow, encodable, text_of, type_name
+from s3t_ray.data.row_values import MalformedRow, encodable, text_of, type_name
 
 __all__ = ["ROLES", "MalformedRow", "Record", "canonical", "derive_id", "normalise"]
 

@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s3t_ray.demo.labels import Span, label_rows
+from s3t_ray.demo.label_layout import Span, label_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,11 @@ special path. The run that it leaves is an ordinary one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,17 +19,26 @@ from rich.markup import escape
 from s3t_ray.config.load import dump_config, load_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.records import canonical
-from s3t_ray.demo.history import depth_points, marks
+from s3t_ray.demo.base_weights import ensure_demo_model
+from s3t_ray.demo.depth_history import depth_points, marks
+from s3t_ray.demo.docstrings import DemoData, write_demo_data
 from s3t_ray.demo.pictures import ServedLoss, draw_depths, draw_losses
-from s3t_ray.demo.records import DemoData, write_demo_data
-from s3t_ray.demo.weights import ensure_demo_model
 from s3t_ray.errors import ConfigError, VerificationFailed
-from s3t_ray.runtime.reports import DeletionReceipt, Evaluation
-from s3t_ray.runtime.run import Run
+from s3t_ray.run.reports import DeletionReceipt, Evaluation, Status
+from s3t_ray.run.run import Run
 
 QUESTION = "Explain `logging.Formatter.formatException` from Python's standard library."
 ANSWER_TOKENS = 32
 SERVED_WITHIN_SECONDS = 60.0
+
+
+class Display(Protocol):
+    """Shows the states of a run as they come."""
+
+    def watch(self, state: Status) -> None: ...
+
+
+ShowProgress = Callable[[Console], AbstractContextManager[Display]]
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,16 @@ class _Stage:
     data: DemoData
     scheduler: Any
     replica: Any
+    progress: ShowProgress
 
 
-def run_demo(folder: Path, console: Console) -> None:
+def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
     """Train, serve, delete a person, heal and prove, in `folder`; about ten minutes on two CPU cores.
 
     Run again, it resumes; once it has ended, it says how to begin anew. Raises what the other
     commands raise.
     """
-    from s3t_ray.runtime.cluster import connected
+    from s3t_ray.runtime.connect import connected
 
     began = time.monotonic()
     config, data = _prepare(folder, console)
@@ -69,7 +79,7 @@ def run_demo(folder: Path, console: Console) -> None:
                 f"look at it (s3t status {folder}), or remove {folder} and {run.location.keys_dir} to see it again",
             )
         _explain_plan(config, data, console)
-        with connected(None), _open_stage(run, data, console) as stage:
+        with connected(None), _open_stage(run, data, console, progress) as stage:
             _train(stage, console)
             person = _who_asks(stage)
             moments = [_measure(stage, "trained", person)]
@@ -117,29 +127,28 @@ def _explain_plan(config: Config, data: DemoData, console: Console) -> None:
 
 
 def _train(stage: _Stage, console: Console) -> None:
-    from s3t_ray.cli.progress import progress
     from s3t_ray.runtime.driver import drive
 
     _title(console, 3, "Training: Ray actors, DeepSpeed, one scheduler")
-    with progress(console) as display:
+    with stage.progress(console) as display:
         drive(stage.run, detached=False, watch=display.watch, until=lambda snapshot, state: snapshot.idle)
     _ask(stage, console)
 
 
 def _delete(stage: _Stage, person: str, console: Console) -> DeletionReceipt:
-    from s3t_ray.runtime import delete
+    from s3t_ray.run import deletion
 
     _title(console, 4, f"{person} asks to be forgotten (we pretend)")
     for record in stage.data.records_of(person):
         _say(console, f"  {escape(f'{record.id}: {record.output[:90]}…')}", style="dim")
-    (shard,) = delete.preview(stage.run, [], [person]).shards
+    (shard,) = deletion.preview(stage.run, [], [person]).shards
     _say(
         console,
         f"{shard.records} records, all in slice {shard.slices[0]} of shard {shard.shard}. {shard.stages} trained "
         f"stages saw them. The shard's sequences have depth {_list(shard.depths_before)}, and are left with "
         f"{_list(shard.depths_after)}.",
     )
-    receipt = delete.accept(stage.run, [], [person])
+    receipt = deletion.accept(stage.run, [], [person])
     began = time.monotonic()
     depth = max(shard.depths_after, default=0)
     served = _wait_for_depth(stage, shard.shard, depth)
@@ -153,11 +162,10 @@ def _delete(stage: _Stage, person: str, console: Console) -> DeletionReceipt:
 
 
 def _heal(stage: _Stage, receipt: DeletionReceipt, console: Console) -> None:
-    from s3t_ray.cli.progress import progress
     from s3t_ray.runtime.delete import settle
 
     _title(console, 5, "Prune, purge, re-queue: the pruned sequences are trained again without these records")
-    with progress(console) as display:
+    with stage.progress(console) as display:
         settle(stage.run, receipt.request_id, watch=display.watch)
     certificate = stage.run.ledger.certificate(receipt.request_id)
     if certificate is None:
@@ -167,7 +175,7 @@ def _heal(stage: _Stage, receipt: DeletionReceipt, console: Console) -> None:
 
 
 def _prove(run: Run, console: Console) -> None:
-    from s3t_ray.runtime.verify import verify
+    from s3t_ray.audit.verify import verify
 
     _title(console, 6, "Proof: train two of the live stages again, from the base model and the retained records alone")
     report = verify(run, replay=2)
@@ -209,13 +217,13 @@ def _tell_what_is_next(folder: Path, console: Console, seconds: float) -> None:
 
 
 @contextmanager
-def _open_stage(run: Run, data: DemoData, console: Console) -> Iterator[_Stage]:
+def _open_stage(run: Run, data: DemoData, console: Console, progress: ShowProgress) -> Iterator[_Stage]:
     """The scheduler and one serving replica, for as long as the story is told."""
     import ray
 
+    from s3t_ray.ensemble.replica import Replica
+    from s3t_ray.run.ingest import ingest
     from s3t_ray.runtime.actors import start_scheduler
-    from s3t_ray.runtime.ingest import ingest
-    from s3t_ray.serve.replica import Replica
 
     ingest(run, lambda line: console.print(line, highlight=False))
     run.check_recipe()
@@ -229,7 +237,7 @@ def _open_stage(run: Run, data: DemoData, console: Console) -> Iterator[_Stage]:
     ray.get(replica.ready.remote())
     ray.get(scheduler.attach_replica.remote("demo", replica))
     try:
-        yield _Stage(run, data, scheduler, replica)
+        yield _Stage(run, data, scheduler, replica, progress)
     finally:
         ray.kill(replica)
         ray.kill(scheduler)
@@ -237,10 +245,10 @@ def _open_stage(run: Run, data: DemoData, console: Console) -> Iterator[_Stage]:
 
 def _who_asks(stage: _Stage) -> str:
     """The person whose deletion leaves the shard the deepest: so that the order's worth is seen."""
-    from s3t_ray.runtime import delete
+    from s3t_ray.run import deletion
 
     def left(person: str) -> tuple[int, int]:
-        impact = delete.preview(stage.run, [], [person])
+        impact = deletion.preview(stage.run, [], [person])
         depth = max((depth for shard in impact.shards for depth in shard.depths_after), default=0)
         return depth, impact.records
 
@@ -262,7 +270,7 @@ def _measure(stage: _Stage, name: str, person: str) -> _Moment:
     """Held-out loss of what is served now, and the loss on the person's own records."""
     import ray
 
-    from s3t_ray.serve.in_process import evaluation, held_out_contents
+    from s3t_ray.ensemble.in_process import evaluation, held_out_contents
 
     own = [
         canonical({"instruction": record.instruction, "input": record.input, "output": record.output})

@@ -22,8 +22,8 @@ from sqlalchemy import Connection, Row, func, select
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import CertificateFacts, parse_certificate
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.records import read_run, require_run
-from s3t_ray.ledger.schema import (
+from s3t_ray.ledger.record_rows import read_run, require_run
+from s3t_ray.ledger.tables import (
     CERTIFICATES,
     DELETIONS,
     EVENTS,

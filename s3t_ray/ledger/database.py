@@ -23,7 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
-from s3t_ray.ledger.schema import HEAD
+from s3t_ray.ledger.tables import HEAD
 from s3t_ray.ledger.transaction import Head, Transaction
 
 LOCK_WAIT_SECONDS = 60

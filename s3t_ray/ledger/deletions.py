@@ -2,7 +2,7 @@
 
 In: id and subject HMACs. Out: `Preview` or `Acceptance`. The cost grows with the records named,
 never with the run: a slice's digest is updated by taking the deleted records out of its sum
-(`lthash.py`). What follows the receipt is in `progress.py`.
+(`lthash.py`). What follows the receipt is in `deletion_progress.py`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,25 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import UnknownRecords
-from s3t_ray.ledger import closure as likeness
-from s3t_ray.ledger import progress, stages, tombstones
+from s3t_ray.ledger import deletion_progress, stage_rows, tombstones
+from s3t_ray.ledger import duplicate_records as likeness
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.pieces import BATCH
-from s3t_ray.ledger.records import require_run
-from s3t_ray.ledger.resolve import Place, Request, Resolved, resolve
-from s3t_ray.ledger.schema import DELETIONS, HITS, LINKS, PRUNED, SLICES
+from s3t_ray.ledger.query_batches import BATCH
+from s3t_ray.ledger.record_rows import require_run
+from s3t_ray.ledger.resolve import NamedRows, Place, Resolved, resolve
+from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import Acceptance, Closure, DeletionState, EventKind, Preview, Receipt
+from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
 
 REQUEST_ID_CHARACTERS = 16
 
 
-def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes], closure: Closure) -> Preview:
+def preview(
+    connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes], closure: DuplicateSearch
+) -> Preview:
     """See `Ledger.preview`."""
     require_run(connection)
-    found = resolve(connection, Request.of(ids, subjects, closure))
+    found = resolve(connection, NamedRows.of(ids, subjects, closure))
     alike = likeness.find(connection, found, closure.threshold)
     taken_along = likeness.take_along(connection, found, closure)
     going = frozenset(found.ids)
@@ -40,7 +42,7 @@ def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[byt
         found.already_deleted,
         found.unknown_ids,
         found.unknown_subjects,
-        tuple(row.id for row in stages.dependents(connection, found.places)),
+        tuple(row.id for row in stage_rows.dependents(connection, found.places)),
         taken_along,
         likeness.twins(alike.duplicates, going),
         None if near is None else likeness.twins(near, going),
@@ -48,15 +50,15 @@ def preview(connection: Connection, ids: Sequence[bytes], subjects: Sequence[byt
     )
 
 
-def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], closure: Closure) -> Acceptance:
+def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], closure: DuplicateSearch) -> Acceptance:
     """See `Ledger.accept_deletion`."""
-    request = Request.of(ids, subjects, closure)
+    request = NamedRows.of(ids, subjects, closure)
     digest = request.digest
     request_id = digest[:REQUEST_ID_CHARACTERS]
     known = tx.connection.scalar(_KNOWN, {"digest": digest})
     if known is not None:
         found = resolve(tx.connection, request)
-        receipt = progress.read_deletion(tx.connection, request_id).receipt
+        receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0)
     found = resolve(tx.connection, request)
     _require_known(tx.connection, found)
@@ -86,8 +88,8 @@ def _write(tx: Transaction, found: Resolved, digest: str) -> Receipt:
         )
     if found.retained:
         _take_out(tx.connection, found, sequence)
-    stale = stages.dependents(tx.connection, found.places)
-    stages.turn_stale(tx, stale, sequence)
+    stale = stage_rows.dependents(tx.connection, found.places)
+    stage_rows.turn_stale(tx, stale, sequence)
     if stale:
         proofs = [
             {"deletion": sequence, "position": position, "stage": row.id, "adapter_sha256": row.adapter_sha256}

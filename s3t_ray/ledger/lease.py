@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
-from s3t_ray.ledger.schema import HEAD
+from s3t_ray.ledger.tables import HEAD
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import EventKind, Fenced, Lease
+from s3t_ray.ledger.values import EventKind, Fenced, SchedulerLease
 
 
 def take(tx: Transaction, holder: str) -> int:
@@ -39,6 +39,6 @@ def beat(tx: Transaction, epoch: int) -> int:
     return tx.head.beats
 
 
-def read(connection: Connection) -> Lease:
+def read(connection: Connection) -> SchedulerLease:
     row = connection.execute(select(HEAD)).one()
-    return Lease(row.epoch, row.holder, row.beats)
+    return SchedulerLease(row.epoch, row.holder, row.beats)

@@ -2,9 +2,8 @@
 
 In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of
 `values.py`. Each method is one transaction: when it returns, what it did survives a crash of the
-process and of the machine; when it raises, it did nothing. Deletions are accepted from any process
-at any time; everything a scheduler writes carries its epoch and is refused once a newer scheduler
-has taken the lease.
+process and of the machine; when it raises, it did nothing. Any process may accept a deletion at any time;
+what a scheduler writes carries its epoch and is refused once a newer scheduler has taken the lease.
 
 The ledger must never decide what to train or erase (plan, runtime), nor hold personal data.
 """
@@ -13,30 +12,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 
-from s3t_ray.ledger import chain, deletions, failures, lease, progress, records, resolve, sketches, slices, stages
-from s3t_ray.ledger import running as notes
+from s3t_ray.ledger import (
+    certificate_chain,
+    deletion_progress,
+    deletions,
+    failure_rows,
+    lease,
+    minhash_index,
+    record_rows,
+    resolve,
+    running_rows,
+    slice_rows,
+    stage_rows,
+)
 from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
-from s3t_ray.ledger.history import read_events
+from s3t_ray.ledger.events import read_events
+from s3t_ray.ledger.transaction import utc_now
 from s3t_ray.ledger.values import (
     NAMED_ALONE,
     Acceptance,
-    Closure,
     DeletionRow,
     DeletionState,
+    DuplicateSearch,
     Event,
-    Failure,
-    Lease,
+    FailureRow,
     Preview,
     Published,
     RecordEntry,
     RecordState,
     RunningNote,
     RunRow,
+    SchedulerLease,
     Sketching,
     SliceState,
     StageRow,
@@ -46,17 +57,12 @@ from s3t_ray.ledger.values import (
 from s3t_ray.plan.stages import Stage
 
 
-def utc_now() -> datetime:
-    """The default clock."""
-    return datetime.now(UTC)
-
-
 class Ledger:
     """Safe to share between threads; open one in each process. Close it, or use it in a `with`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._receipts: progress.Receipts = {}
+        self._receipts: deletion_progress.Receipts = {}
 
     @classmethod
     def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
@@ -83,12 +89,12 @@ class Ledger:
     def run(self) -> RunRow | None:
         """The run this ledger belongs to; None before `ingest`."""
         with self._database.read() as connection:
-            return records.read_run(connection)
+            return record_rows.read_run(connection)
 
     def check_key(self, key_check: str) -> None:
         """LedgerError if `key_check` (`Keys.key_check`) is not of the keys this run was made with."""
         with self._database.read() as connection:
-            records.check_key(connection, key_check)
+            record_rows.check_key(connection, key_check)
 
     def ingest(
         self, run: RunRow, entries: Iterable[RecordEntry], sketching: Sketching | None = None
@@ -100,9 +106,9 @@ class Ledger:
         either, nothing was written.
         """
         with self._database.read() as connection:
-            records.require_no_run(connection)
+            record_rows.require_no_run(connection)
         with self._database.fill() as tx:
-            return records.ingest(tx, run, entries, sketching)
+            return record_rows.ingest(tx, run, entries, sketching)
 
     def set_slice_file(
         self, epoch: int, shard: int, slice_index: int, file: str, sha256: str, file_digest: str
@@ -113,47 +119,49 @@ class Ledger:
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            slices.set_file(tx, shard, slice_index, file, sha256, file_digest)
+            slice_rows.set_file(tx, shard, slice_index, file, sha256, file_digest)
 
     def slices(self, shard: int | None = None) -> tuple[SliceState, ...]:
         """Slices by (shard, slice), the held-out one (shard -1) first."""
         with self._database.read() as connection:
-            return slices.read_slices(connection, shard)
+            return slice_rows.read_slices(connection, shard)
 
     def tombstones(self, shard: int, slice_index: int) -> frozenset[bytes]:
         """Digests of deleted records whose rows may still be in the slice's file."""
         with self._database.read() as connection:
-            return slices.tombstones(connection, shard, slice_index)
+            return slice_rows.tombstones(connection, shard, slice_index)
 
     def record_states(self, ids: Sequence[bytes]) -> dict[bytes, RecordState]:
         """What the ledger says of the records with these id HMACs; it lacks those that are left out."""
         with self._database.read() as connection:
-            return records.read_states(connection, ids)
+            return record_rows.read_states(connection, ids)
 
     # Deletions
 
     def sketching(self) -> Sketching | None:
         """How the run's records were sketched, to find near-duplicates; None: they were not."""
         with self._database.read() as connection:
-            return sketches.read(connection)
+            return minhash_index.read(connection)
 
-    def preview(self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), closure: Closure = NAMED_ALONE) -> Preview:
+    def preview(
+        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), search: DuplicateSearch = NAMED_ALONE
+    ) -> Preview:
         """What `accept_deletion` of these would do now, and what is like them; changes nothing."""
         with self._database.read() as connection:
-            return deletions.preview(connection, ids, subjects, closure)
+            return deletions.preview(connection, ids, subjects, search)
 
     def accept_deletion(
-        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), closure: Closure = NAMED_ALONE
+        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), search: DuplicateSearch = NAMED_ALONE
     ) -> Acceptance:
         """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
 
-        `closure`: whether records like them go too. Tombstones, new slice digests and live stages
-        turned stale are one transaction. The same set with the same closure again changes nothing
+        `search`: whether records like them go too. Tombstones, new slice digests and live stages
+        turned stale are one transaction. The same set with the same search again changes nothing
         and returns the same receipt. UnknownRecords: the run holds none of them, and nothing was
         stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches.
         """
         with self._database.write() as tx:
-            return deletions.accept(tx, ids, subjects, closure)
+            return deletions.accept(tx, ids, subjects, search)
 
     def deleted(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> frozenset[bytes]:
         """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one."""
@@ -169,12 +177,12 @@ class Ledger:
     def deletions(self, state: DeletionState | None = None) -> tuple[DeletionRow, ...]:
         """Deletions in the order they were accepted."""
         with self._database.read() as connection:
-            return progress.read_deletions(connection, state, self._receipts)
+            return deletion_progress.read_deletions(connection, state, self._receipts)
 
     def deletion(self, request_id: str) -> DeletionRow:
         """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
         with self._database.read() as connection:
-            return progress.read_deletion(connection, request_id)
+            return deletion_progress.read_deletion(connection, request_id)
 
     def advance(self, epoch: int, request_id: str, state: DeletionState) -> None:
         """Move a deletion to the next state (pruned or purged); the state it is in already: no change.
@@ -185,7 +193,7 @@ class Ledger:
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            progress.advance(tx, request_id, state)
+            deletion_progress.advance(tx, request_id, state)
         if state is DeletionState.PURGED:
             self._database.forget_overwritten()
 
@@ -194,17 +202,17 @@ class Ledger:
     def stages(self, shard: int | None = None, state: StageState | None = None) -> tuple[StageRow, ...]:
         """Stages in the order they were accepted."""
         with self._database.read() as connection:
-            return stages.read_stages(connection, shard, state)
+            return stage_rows.read_stages(connection, shard, state)
 
     def standing(self, shard: int) -> tuple[frozenset[str], frozenset[str]]:
         """Ids of a shard's live stages, and of its stale ones, at one moment."""
         with self._database.read() as connection:
-            return stages.standing(connection, shard)
+            return stage_rows.standing(connection, shard)
 
     def ever_trained(self, shard: int, orders: Sequence[tuple[int, ...]]) -> bool:
         """Whether for each of these orders a stage that learned just these slices was ever accepted."""
         with self._database.read() as connection:
-            return stages.ever_trained(connection, shard, orders)
+            return stage_rows.ever_trained(connection, shard, orders)
 
     def accept_stage(self, epoch: int, stage: Stage, adapter_sha256: str, slice_digests: Mapping[int, str]) -> bool:
         """Accept a published stage; False if it no longer follows from the data (purge its bytes then).
@@ -219,7 +227,9 @@ class Ledger:
         """`accept_stage` for each of these, in one transaction: all of them are decided, or none is."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            return tuple(stages.accept(tx, each.stage, each.adapter_sha256, each.slice_digests) for each in published)
+            return tuple(
+                stage_rows.accept(tx, each.stage, each.adapter_sha256, each.slice_digests) for each in published
+            )
 
     def mark_stale(self, epoch: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
         """Take live stages, and the live stages built on them, out of service without a deletion.
@@ -228,37 +238,37 @@ class Ledger:
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            return stages.mark_stale(tx, stage_ids)
+            return stage_rows.mark_stale(tx, stage_ids)
 
     def mark_purged(self, epoch: int, stage_ids: Iterable[str]) -> None:
         """Record that the bytes of stale stages are gone. LedgerError: unknown, or live."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            stages.mark_purged(tx, stage_ids)
+            stage_rows.mark_purged(tx, stage_ids)
 
     def record_failure(self, epoch: int, stage_id: str, error: str) -> None:
         """Count a failed attempt at a stage; `error` must not quote a record."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            failures.record(tx, stage_id, error)
+            failure_rows.record(tx, stage_id, error)
 
     def forget_failure(self, epoch: int, stage_id: str) -> None:
         """What failed under this name has gone through. A stage that is accepted is forgotten by itself."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            failures.forget(tx, stage_id)
+            failure_rows.forget(tx, stage_id)
 
-    def failures(self) -> tuple[Failure, ...]:
+    def failures(self) -> tuple[FailureRow, ...]:
         """Stages that failed since they were last accepted, by id."""
         with self._database.read() as connection:
-            return failures.read(connection)
+            return failure_rows.read(connection)
 
     # Certificates
 
     def certificate_facts(self, request_id: str) -> CertificateFacts:
         """What the certificate of a purged deletion must say; sign it with `certificate.issue`."""
         with self._database.read() as connection:
-            return chain.facts(connection, request_id, self._database.now())
+            return certificate_chain.facts(connection, request_id, self._database.now())
 
     def append_certificate(self, epoch: int, certificate: Certificate) -> bool:
         """Add a certificate to the chain and move its deletion to `restored`, in one transaction.
@@ -269,27 +279,27 @@ class Ledger:
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            return chain.append(tx, certificate)
+            return certificate_chain.append(tx, certificate)
 
     def certificate(self, request_id: str) -> Certificate | None:
         """The certificate of a deletion; None: not yet."""
         with self._database.read() as connection:
-            return chain.read_certificate(connection, request_id)
+            return certificate_chain.read_certificate(connection, request_id)
 
     def certificates(self) -> tuple[Certificate, ...]:
         """The chain, oldest first."""
         with self._database.read() as connection:
-            return chain.read_certificates(connection)
+            return certificate_chain.read_certificates(connection)
 
     def stored_certificates(self) -> tuple[StoredCertificate, ...]:
         """The rows of the chain, oldest first, as they stand: for who wants to check them."""
         with self._database.read() as connection:
-            return chain.read_rows(connection)
+            return certificate_chain.read_rows(connection)
 
     def certificate_head(self) -> ChainHead:
         """Number and hash of the newest certificate."""
         with self._database.read() as connection:
-            return chain.read_head(connection)
+            return certificate_chain.read_head(connection)
 
     # Scheduler and history
 
@@ -303,7 +313,7 @@ class Ledger:
         with self._database.write() as tx:
             return lease.beat(tx, epoch)
 
-    def lease(self) -> Lease:
+    def lease(self) -> SchedulerLease:
         """Who schedules, and how often it has beaten."""
         with self._database.read() as connection:
             return lease.read(connection)
@@ -327,12 +337,12 @@ class Ledger:
         """What is in training now, in place of what was noted before."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            notes.note(tx, running)
+            running_rows.note(tx, running)
 
     def running(self) -> tuple[RunningNote, ...]:
         """What was in training when a scheduler last noted it, which may be long ago."""
         with self._database.read() as connection:
-            return notes.read(connection)
+            return running_rows.read(connection)
 
     def events(self, after: int = 0, kinds: Collection[str] | None = None) -> tuple[Event, ...]:
         """History with a sequence number above `after`, of these kinds (None: of all), in order."""

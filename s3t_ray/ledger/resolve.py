@@ -15,9 +15,9 @@ from sqlalchemy import Column, Connection
 
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.ledger.lthash import MEMBER_BYTES
-from s3t_ray.ledger.pieces import BATCH
-from s3t_ray.ledger.schema import RECORDS
-from s3t_ray.ledger.values import NAMED_ALONE, Closure, Hit, Reach
+from s3t_ray.ledger.query_batches import BATCH
+from s3t_ray.ledger.tables import RECORDS
+from s3t_ray.ledger.values import NAMED_ALONE, DuplicateSearch, Hit, Reach
 
 _DOMAIN = b"s3t/request/1"
 
@@ -40,15 +40,15 @@ class RecordRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class NamedRows:
     """What a deletion names, each once, sorted, and what it takes along."""
 
     ids: tuple[bytes, ...]
     subjects: tuple[bytes, ...]
-    closure: Closure = NAMED_ALONE
+    closure: DuplicateSearch = NAMED_ALONE
 
     @classmethod
-    def of(cls, ids: Sequence[bytes], subjects: Sequence[bytes], closure: Closure = NAMED_ALONE) -> Request:
+    def of(cls, ids: Sequence[bytes], subjects: Sequence[bytes], closure: DuplicateSearch = NAMED_ALONE) -> NamedRows:
         """DataError: it names nothing. LedgerError: an HMAC of the wrong length."""
         if not ids and not subjects:
             raise DataError("the deletion names no record and no subject", "give at least one id or subject")
@@ -116,7 +116,7 @@ class Resolved:
         return tuple(Hit(*place, len(self.retained[place].ids)) for place in sorted(self.retained))
 
 
-def resolve(connection: Connection, request: Request) -> Resolved:
+def resolve(connection: Connection, request: NamedRows) -> Resolved:
     """Look up every name of the request."""
     found = Resolved()
     for rows in _fetch(connection, RECORDS.c.id_hmac, request.ids):

@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
-from s3t_ray.ledger import sketches
+from s3t_ray.ledger import minhash_index
 from s3t_ray.ledger.resolve import Members, Place
-from s3t_ray.ledger.schema import RECORDS, TOMBSTONES
+from s3t_ray.ledger.tables import RECORDS, TOMBSTONES
 
 
 def add(connection: Connection, records: Mapping[Place, Members], deletion: int) -> None:
@@ -55,7 +55,7 @@ def bury(connection: Connection, place: Place, deletion: int) -> None:
     The HMACs of id and subject stay, so that a repeat is known as one.
     """
     bound = {"of_shard": place[0], "of_slice": place[1], "of_deletion": deletion}
-    sketches.remove(connection, connection.scalars(_NAMES, bound).all())
+    minhash_index.remove(connection, connection.scalars(_NAMES, bound).all())
     connection.execute(_ERASE, bound)
     connection.execute(_REMOVE, bound)
 

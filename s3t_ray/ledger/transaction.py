@@ -9,11 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, bindparam, insert, update
 
-from s3t_ray.ledger.schema import EVENTS, HEAD
+from s3t_ray.ledger.tables import EVENTS, HEAD
 from s3t_ray.ledger.values import Event
+
+
+def utc_now() -> datetime:
+    """The default clock."""
+    return datetime.now(UTC)
 
 
 @dataclass

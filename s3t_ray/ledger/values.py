@@ -63,14 +63,14 @@ class Reach(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Closure:
+class DuplicateSearch:
     """What a deletion takes along, and from what likeness on (Jaccard, 0..1) a record is a near-duplicate."""
 
     reach: Reach = Reach.NAMED
     threshold: float = 1.0
 
 
-NAMED_ALONE = Closure()
+NAMED_ALONE = DuplicateSearch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ class RunningNote:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailureRow:
     """A stage that failed to train since it was last accepted."""
 
     stage_id: str
@@ -283,7 +283,7 @@ class StoredCertificate:
     text: str
 
 
-class Lease(NamedTuple):
+class SchedulerLease(NamedTuple):
     """Who schedules. epoch 0: nobody has yet. `beats` counts up while the holder is alive."""
 
     epoch: int

@@ -1,4 +1,4 @@
-"""The Ray actors: thin shells round plain classes. Wrapping happens here and in `groups.py` only."""
+"""The Ray actors: thin shells round plain classes. Wrapping happens here and in `worker_groups.py` only."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from s3t_ray.config.load import dump_config
 from s3t_ray.errors import ClusterError, LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.ledger.values import Fenced
+from s3t_ray.plan.fair_shares import Claim
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.runtime.boundaries import with_boundaries
-from s3t_ray.runtime.cluster import NAMESPACE, actor_name
-from s3t_ray.runtime.groups import RayWorkers
-from s3t_ray.runtime.metrics import RayMetrics
-from s3t_ray.runtime.neighbours import Neighbours
-from s3t_ray.runtime.notes import Notes
-from s3t_ray.runtime.reports import Failure, Report, RunningStage
-from s3t_ray.runtime.requests import NodeRequests
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.scheduler import Scheduler
-from s3t_ray.runtime.shard import Shard
-from s3t_ray.runtime.sharing import Claim
-from s3t_ray.runtime.view import ShardView
+from s3t_ray.run.reports import Failure, Report, RunningStage
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView
+from s3t_ray.run.stored_boundaries import with_boundaries
+from s3t_ray.runtime.capacity import Neighbours
+from s3t_ray.runtime.connect import NAMESPACE, actor_name
+from s3t_ray.runtime.node_requests import NodeRequests
+from s3t_ray.runtime.ray_metrics import RayMetrics
+from s3t_ray.runtime.worker_groups import RayWorkers
+from s3t_ray.scheduler.running_stages import Notes
+from s3t_ray.scheduler.scheduler import Scheduler
+from s3t_ray.scheduler.shard import Shard
 
 TICK_SECONDS = 0.2
 CONFIRM_SECONDS = 30.0

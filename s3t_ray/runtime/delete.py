@@ -1,74 +1,20 @@
-"""A deletion: resolve -> commit -> receipt; then prune -> purge -> re-queue -> certify by the scheduler.
+"""The second half of a deletion, as a caller sees it: wait until it is pruned, purged, healed and certified.
 
-Reads top to bottom. `accept` needs neither Ray nor a scheduler: from its return the deletion cannot
-be lost, and stages that saw the records are no longer live.
+The scheduler carries it on; where none is at work this starts one. `run/deletion.py` has the first half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from s3t_ray.errors import TrainError, UnknownRecords
-from s3t_ray.ledger.values import Acceptance, Fenced, Hit, Reach
-from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.runtime.closure import asked, likeness
-from s3t_ray.runtime.cluster import check_can_heal, connected
+from s3t_ray.errors import TrainError
+from s3t_ray.ledger.failure_rows import PURGE
+from s3t_ray.ledger.values import Fenced
+from s3t_ray.run.reports import Status
+from s3t_ray.run.run import Run
+from s3t_ray.runtime.connect import check_can_heal, connected
 from s3t_ray.runtime.driver import drive, follow, scheduler_is_active
-from s3t_ray.runtime.purges import PURGE
-from s3t_ray.runtime.rejects import SetAside, erase_rejects, find_rejects
-from s3t_ray.runtime.reports import DeletionReceipt, Impact, ShardImpact, Status
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import view_shard
-
-
-def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> Impact:
-    """What deleting these records and subjects would hit now, and what is like them. Changes nothing."""
-    names, closure = _Names.of(run, ids, subjects), asked(run, reach)
-    answer = run.ledger.preview(tuple(names.ids), tuple(names.subjects), closure)
-    aside = find_rejects(run, names.ids, names.subjects)
-    return Impact(
-        records=answer.records,
-        held_out=sum(hit.records for hit in answer.hits if hit.shard == HOLDOUT_SHARD),
-        already_deleted=answer.already_deleted,
-        unknown_ids=names.ids_of(answer.unknown_ids, aside),
-        unknown_subjects=names.subjects_of(answer.unknown_subjects, aside),
-        shards=_impacts(run, answer.hits, None),
-        set_aside=aside.rows,
-        likeness=likeness(answer, closure, answer.taken_along),
-    )
-
-
-def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> DeletionReceipt:
-    """Delete, durably: when this returns the receipt is a fact. Idempotent.
-
-    `reach`: whether records of the same, or nearly the same, content go too. Rows that ingest had set
-    aside are erased before it returns. Raises UnknownRecords when the run holds no record of those
-    named (then nothing was stored), LedgerError for near-duplicates of a run that was not sketched.
-    """
-    names, closure = _Names.of(run, ids, subjects), asked(run, reach)
-    try:
-        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure)
-    except UnknownRecords as error:
-        if rows := erase_rejects(run, names.ids, names.subjects).rows:
-            raise UnknownRecords(
-                f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
-            ) from error
-        raise
-    # The receipt is out of danger; what it means is for people to read.
-    aside = erase_rejects(run, names.ids, names.subjects)
-    receipt = _receipt(names, answer, aside)
-    impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
-    left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
-    return receipt.model_copy(update={"shards": impacts, "likeness": likeness(left, closure, answer.taken_along)})
-
-
-def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-    """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
-    names = _Names.of(run, ids, subjects)
-    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects))
-    return _receipt(names, answer, SetAside(0, frozenset()))
 
 
 def settle(
@@ -126,80 +72,3 @@ def _settle_here(
             "mend the cause and run `s3t train` with the run's config",
         )
     return last[-1]
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Names in plain words by the keyed hash that the ledger knows them by."""
-
-    ids: Mapping[bytes, str]
-    subjects: Mapping[bytes, str]
-
-    @classmethod
-    def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
-        return cls(
-            dict(zip(run.keys.id_hmacs(ids), ids, strict=True)),
-            {run.keys.subject_hmac(name): name for name in subjects},
-        )
-
-    def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
-        """Ids in plain words, without those of which a row was set aside."""
-        return tuple(self.ids[name] for name in hmacs if name not in aside.names)
-
-    def subjects_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
-        """Subjects in plain words, without those of whom a row was set aside."""
-        return tuple(self.subjects[name] for name in hmacs if name not in aside.names)
-
-
-def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionReceipt:
-    return DeletionReceipt(
-        request_id=answer.receipt.request_id,
-        accepted_at=answer.receipt.accepted_at,
-        records=answer.receipt.records,
-        already_deleted=answer.receipt.already_deleted,
-        unknown_ids=names.ids_of(answer.unknown_ids, aside),
-        unknown_subjects=names.subjects_of(answer.unknown_subjects, aside),
-        stages_pruned=answer.receipt.stages,
-        repeated=answer.repeated,
-        shards=(),
-        set_aside=aside.rows,
-    )
-
-
-def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:
-    """`pruned`: the stages that the deletion took out of service; None: it has not happened."""
-    by_shard: dict[int, dict[int, int]] = {}
-    for hit in hits:
-        if hit.shard != HOLDOUT_SHARD:
-            by_shard.setdefault(hit.shard, {})[hit.slice] = hit.records
-    return tuple(_impact(run, shard, by_shard[shard], pruned) for shard in sorted(by_shard))
-
-
-def _impact(run: Run, shard: int, deleted: dict[int, int], pruned: frozenset[str] | None) -> ShardImpact:
-    """What losing `deleted` (slice -> records) does to a shard, before or right after it.
-
-    By the slices that stages learned, since a deletion renames them.
-    """
-    view = view_shard(run, shard)
-    before = {view.plan.stages[name].slices for name in view.live if name in view.plan.stages}
-    if pruned:
-        before |= {row.slices for row in run.ledger.stages(shard) if row.id in pruned}
-    hit = [stage for stage in view.plan.stages.values() if not deleted.keys().isdisjoint(stage.slices)]
-    gone = {stage.slices for stage in hit}
-    to_come = deleted if pruned is None else {}
-    retained = {state.slice: state.records - to_come.get(state.slice, 0) for state in view.slices}
-    return ShardImpact(
-        shard=shard,
-        slices=tuple(sorted(deleted)),
-        records=sum(deleted.values()),
-        stages=len(before & gone),
-        depths_before=tuple(_depth(order, before) for order in view.plan.orders),
-        depths_after=tuple(_depth(order, before - gone) for order in view.plan.orders),
-        retrain_stages=len(hit),
-        retrain_records=sum(retained[index] for stage in hit for index in stage.slices),
-    )
-
-
-def _depth(order: tuple[int, ...], learned: set[tuple[int, ...]]) -> int:
-    """Stages from the top of a sequence, without a gap, whose slices are among those learned."""
-    return next((depth for depth in range(len(order)) if order[: depth + 1] not in learned), len(order))

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from s3t_ray.errors import ClusterError, S3TError
-from s3t_ray.runtime.reports import Status
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
+from s3t_ray.run.reports import Status
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
 
 LOOK_SECONDS = 0.5
 RESTARTS = 50

@@ -1,0 +1,1 @@
+"""HTTP: tokens, requests, answers, and the Ray Serve application. Computes nothing."""

@@ -19,20 +19,21 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
+from s3t_ray.ensemble.answers import Completion, Ended, Live, Piece, Started, Wish
 from s3t_ray.errors import ClusterError
-from s3t_ray.runtime import delete
+from s3t_ray.run import deletion
+from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
-from s3t_ray.runtime.cluster import NAMESPACE, actor_name
-from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import deletion_status
+from s3t_ray.runtime.connect import NAMESPACE, actor_name
+from s3t_ray.runtime.ray_metrics import report_ledger
+from s3t_ray.serve.bearer_tokens import Tokens
 from s3t_ray.serve.caretaker import keep_scheduling
-from s3t_ray.serve.guard import Guard
 from s3t_ray.serve.http import make_app
 from s3t_ray.serve.requests import DeletionRequest
-from s3t_ray.serve.settings import ServiceSettings
-from s3t_ray.serve.tokens import Tokens
-from s3t_ray.serve.values import Completion, Ended, Live, Piece, Started, Wish
+from s3t_ray.serve.service_settings import ServiceSettings
+from s3t_ray.serve.token_guard import Guard
 
 HEALTH_SECONDS = 20.0
 AT_ONCE = 16
@@ -44,7 +45,7 @@ CONTROL_THREADS = 8
 _log = logging.getLogger(__name__)
 
 
-class Service:
+class HttpService:
     """One Serve replica: HTTP on this side, a model of its own on the other (see `http.Backend`)."""
 
     async def __init__(self, settings: ServiceSettings, *_with: object) -> None:  # type: ignore[misc]  # Serve awaits it
@@ -89,7 +90,7 @@ class Service:
                 self._replica.cancel.remote(request)
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        return delete.accept(self._run, request.ids, request.subjects)
+        return deletion.accept(self._run, request.ids, request.subjects)
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))
@@ -109,7 +110,7 @@ class Service:
         self._run.ledger.check_key(self._run.keys.key_check)
 
     def _start_model(self, settings: ServiceSettings) -> Any:
-        from s3t_ray.serve.following import Following
+        from s3t_ray.ensemble.following_replica import Following
 
         uri = self._run.location.storage_uri
         # Named before it looks for a scheduler, so that a new scheduler finds it (`actors.find_replicas`).
@@ -127,18 +128,22 @@ class Service:
 
 
 class Caretaker:
-    """Keeps the run's scheduler (see `caretaker.py`); one a service."""
+    """Keeps the run's scheduler (see `caretaker.py`), and reports what the ledger says of deletions; one a service."""
 
     def __init__(self, run_uri: str) -> None:
         self._run = Run.open(run_uri)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=keep_scheduling, args=(self._run, self._stop), daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=target, args=(self._run, self._stop), daemon=True)
+            for target in (keep_scheduling, report_ledger)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def check_health(self) -> None:
-        """Raises when the thread has ended: Serve starts another caretaker then."""
-        if not self._thread.is_alive():
-            raise ClusterError("the caretaker's thread has ended", "see the log of its replica")
+        """Raises when a thread has ended: Serve starts another caretaker then."""
+        if not all(thread.is_alive() for thread in self._threads):
+            raise ClusterError("a thread of the caretaker has ended", "see the log of its replica")
 
     def __del__(self) -> None:
         self._stop.set()
@@ -151,8 +156,8 @@ def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application
     with Run.open(told.run) as run:
         told = told.model_copy(update={"run": run.location.storage_uri})
         _ = run.row  # its data must have been read
-    service = serve.deployment(serve.ingress()(Service)).options(
-        name="Service",
+    service = serve.deployment(serve.ingress()(HttpService)).options(
+        name="HttpService",
         num_replicas=told.replicas,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=QUEUED,

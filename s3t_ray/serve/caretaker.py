@@ -14,9 +14,9 @@ import ray
 from ray.exceptions import RayError
 
 from s3t_ray.errors import S3TError
+from s3t_ray.run.run import Run
 from s3t_ray.runtime.actors import end_of, find_scheduler, start_scheduler
 from s3t_ray.runtime.driver import scheduler_is_active
-from s3t_ray.runtime.run import Run
 
 LOOK_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0

@@ -24,14 +24,14 @@ from starlette.exceptions import HTTPException as RouteError
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from s3t_ray.ensemble.answers import Completion, Ended, Live, Piece, Started, Wish
 from s3t_ray.errors import ClusterError, ConfigError, DataError, S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
-from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus
-from s3t_ray.serve.answers import DONE, Framing, error_document, event, live_headers, refusal
-from s3t_ray.serve.guard import Guard
+from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.serve.bearer_tokens import Tokens
+from s3t_ray.serve.openai_format import DONE, Framing, error_document, event, live_headers, refusal
 from s3t_ray.serve.requests import ChatRequest, CompletionRequest, DeletionRequest, Sampling
-from s3t_ray.serve.tokens import Tokens
-from s3t_ray.serve.values import Completion, Ended, Live, Piece, Started, Wish
+from s3t_ray.serve.token_guard import Guard
 
 MOVED_ON = "a deletion took stages of this answer out of service: what came so far is void, ask again"
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from s3t_ray.serve.values import Wish
+from s3t_ray.ensemble.answers import Wish
 
 MOST_NEW_TOKENS = 8192
 CHAT_TOKENS, TEXT_TOKENS = 512, 16

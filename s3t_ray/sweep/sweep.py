@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from s3t_ray.bench.measure import save
 from s3t_ray.config.base_model import digest_base, find_base
 from s3t_ray.config.schema import Config
 from s3t_ray.sweep.choose import Need, best, front, objectives, recommendation
 from s3t_ray.sweep.objectives import Forecast, Measured, Outcome, Size, forecast
-from s3t_ray.sweep.show import draw
+from s3t_ray.sweep.result_file import save
+from s3t_ray.sweep.show_sweep import draw
 from s3t_ray.sweep.space import Point
 from s3t_ray.sweep.trials import arrange
 from s3t_ray.sweep.tuning import run_trials

@@ -20,7 +20,7 @@ from typing import Any
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.errors import DataError
-from s3t_ray.runtime.cluster import connected
+from s3t_ray.runtime.connect import connected
 from s3t_ray.sweep.objectives import Measured
 from s3t_ray.sweep.trials import Trial
 
@@ -80,9 +80,9 @@ def _train_and_measure(
     """One trial, in a process of Tune's."""
     from ray import tune
 
-    from s3t_ray.runtime.run import Run
+    from s3t_ray.ensemble.in_process import evaluate
+    from s3t_ray.run.run import Run
     from s3t_ray.runtime.train import train
-    from s3t_ray.serve.in_process import evaluate
 
     trial = trials[params["trial"]]
     report = train(trial.config)

@@ -18,7 +18,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.train.attention import choose_attention
 from s3t_ray.train.frozen_norm import replace_norms
-from s3t_ray.train.groups import layer_group
+from s3t_ray.train.layer_groups import layer_group
 from s3t_ray.train.load_model import load_model, precision_dtype, read_model_config
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model

@@ -15,7 +15,7 @@ from s3t_ray.config.base_model import check_base
 from s3t_ray.config.families import named_family
 from s3t_ray.config.schema import Config
 from s3t_ray.train.attention import choose_attention
-from s3t_ray.train.groups import layer_group
+from s3t_ray.train.layer_groups import layer_group
 from s3t_ray.train.load_model import hollow_model, read_model_config
 from s3t_ray.train.targets import lora_targets
 from s3t_ray.train.tokenizer import check_tokenizer, load_tokenizer

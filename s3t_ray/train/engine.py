@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from s3t_ray.config.schema import Config
 from s3t_ray.train.forward import Packed, Padded
-from s3t_ray.train.split import whole
+from s3t_ray.train.zero3_gather import whole
 
 Batch = Packed | Padded
 

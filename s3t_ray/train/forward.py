@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from s3t_ray.train.base import Base
 from s3t_ray.train.examples import IGNORED, Item, Tokens
 from s3t_ray.train.loss import summed_cross_entropy
-from s3t_ray.train.split import whole
+from s3t_ray.train.zero3_gather import whole
 
 
 @dataclass(frozen=True)

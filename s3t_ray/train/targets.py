@@ -11,7 +11,7 @@ from torch import nn
 from s3t_ray.config.families import Family
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
-from s3t_ray.train.groups import layer_index
+from s3t_ray.train.layer_groups import layer_index
 
 
 def lora_targets(model: nn.Module, family: Family, lowest: int, config: Config) -> list[str]:

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.base_files import check_text_file
 from s3t_ray.config.schema import Task
-from s3t_ray.data.tokens import end_id
+from s3t_ray.data.token_ids import end_id
 from s3t_ray.errors import ConfigError
 
 _FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt")

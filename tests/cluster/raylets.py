@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -117,7 +117,7 @@ class Raylets:
                     found.append(pid)
         return found
 
-    def __enter__(self) -> Raylets:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 import yaml
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
+from s3t_ray.audit.verify import verify
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
 from tests.cluster.raylets import Raylets, descendants, wait_for
 from tests.fakes import write_records
 from tests.tiny import tiny_llama

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import ray
 
-from s3t_ray.runtime.cluster import NAMESPACE
-from s3t_ray.runtime.demand import Demand
-from s3t_ray.runtime.groups import RayWorkers
-from s3t_ray.runtime.neighbours import IDLE_AFTER_SECONDS, PREFIX, SECONDS_BETWEEN, Neighbours
-from s3t_ray.runtime.sharing import Claim, Standing
+from s3t_ray.plan.demand import Demand
+from s3t_ray.plan.fair_shares import Claim, Standing
+from s3t_ray.runtime.capacity import IDLE_AFTER_SECONDS, PREFIX, SECONDS_BETWEEN, Neighbours
+from s3t_ray.runtime.connect import NAMESPACE
+from s3t_ray.runtime.worker_groups import RayWorkers
 from tests.cluster.raylets import wait_for
 from tests.fakes import small_config
 from tests.tiny import tiny_llama

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.certificate import verify_certificate
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
 from tests.cluster.http import Client
 from tests.cluster.raylets import Raylets, free_port, wait_for
 from tests.fakes import write_records

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import ClusterError
-from s3t_ray.runtime.delete import accept, settle
-from s3t_ray.runtime.ingest import ingest
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
+from s3t_ray.run.deletion import accept
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
+from s3t_ray.runtime.delete import settle
 from tests.fakes import fake_base, small_config, write_records
 
 

@@ -10,9 +10,9 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
+from s3t_ray.run.run import Run
 from s3t_ray.runtime.actors import RayReplicas, find_replicas, find_scheduler
-from s3t_ray.runtime.cluster import NAMESPACE, actor_name
-from s3t_ray.runtime.run import Run
+from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from tests.cluster.raylets import wait_for
 from tests.fakes import fake_base, small_config, write_records
 

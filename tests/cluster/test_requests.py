@@ -8,11 +8,11 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from s3t_ray.runtime.cluster import actor_name
-from s3t_ray.runtime.demand import Demand
-from s3t_ray.runtime.groups import RayWorkers
-from s3t_ray.runtime.neighbours import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Neighbours
-from s3t_ray.runtime.requests import NodeRequests
+from s3t_ray.plan.demand import Demand
+from s3t_ray.runtime.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Neighbours
+from s3t_ray.runtime.connect import actor_name
+from s3t_ray.runtime.node_requests import NodeRequests
+from s3t_ray.runtime.worker_groups import RayWorkers
 from tests.cluster.raylets import wait_for
 from tests.fakes import small_config
 from tests.tiny import tiny_llama

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
 from tests.cluster.raylets import wait_for
 from tests.fakes import write_records
 from tests.tiny import tiny_llama

@@ -103,9 +103,9 @@ def test_an_export_gives_the_logits_that_the_run_serves(run: Path, tmp_path: Pat
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from s3t_ray.runtime.run import Run
-    from s3t_ray.serve.ensemble import Ensemble
-    from s3t_ray.serve.in_process import serving_chains
+    from s3t_ray.ensemble.ensemble import Ensemble
+    from s3t_ray.ensemble.in_process import serving_chains
+    from s3t_ray.run.run import Run
 
     s3t("export", str(run), "--shard", "1", str(tmp_path / "out"))
     base = AutoModelForCausalLM.from_pretrained(run.parent / "base", dtype=torch.float32)

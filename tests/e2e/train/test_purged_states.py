@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import safetensors.torch
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.boundaries import with_boundaries
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
+from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.store.store import Store
 from s3t_ray.train.hidden import HiddenManifest
 from s3t_ray.train.job import StageJob, StageResult
@@ -100,18 +100,18 @@ def test_states_and_checkpoints_of_a_deleted_record_are_gone(
     secrets = states_of(run, "r5")
     kept = states_of(run, "r6")
     assert secrets and all(len(secret) > 1000 and holding(root, secret) for secret in secrets)
-    (doomed,) = delete.preview(run, ["r5"], []).shards
+    (doomed,) = deletion.preview(run, ["r5"], []).shards
 
     # Checkpoints of stages that the next deletion makes unwanted, as a group leaves them that dies in mid-stage.
     forget: Callable[..., None] = cluster.workers.trainer._learner.forget  # type: ignore[attr-defined]
     monkeypatch.setattr(cluster.workers.trainer._learner, "forget", lambda job: None)  # type: ignore[attr-defined]
-    delete.accept(run, ["r7"], [])
+    deletion.accept(run, ["r7"], [])
     cluster.settle()
     assert list(root.glob("checkpoints/*/*/rank-0.safetensors")), "checkpoints are really written here"
     monkeypatch.setattr(cluster.workers.trainer._learner, "forget", forget)  # type: ignore[attr-defined]
 
     before = {path.parent for path in root.glob("stages/*/manifest.json")}
-    receipt = delete.accept(run, ["r5"], [])
+    receipt = deletion.accept(run, ["r5"], [])
     cluster.settle()
     assert run.ledger.deletion(receipt.request_id).state is DeletionState.RESTORED
     for secret in secrets:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.errors import ConfigError
-from s3t_ray.serve.base import Base
 from s3t_ray.train import quantised
 from s3t_ray.train.examples import make_item
 from s3t_ray.train.forward import pack_items
@@ -123,7 +123,7 @@ def test_a_record_is_the_same_in_any_pack_and_with_anything_stored(tmp_path: Pat
 @pytest.mark.parametrize("quantize", KINDS)
 def test_the_served_base_is_the_one_that_was_trained_on(tmp_path: Path, base: Path, quantize: str) -> None:
     lab = lab_of(tmp_path, base, quantize)
-    served, trained = Base(lab.config, base), lab.trainer()._base.model
+    served, trained = FrozenBase(lab.config, base), lab.trainer()._base.model
     ids = [5, 17, 250, 33, 8, 120, 77]
     with torch.inference_mode():
         ours = trained.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from s3t_ray.ledger.values import StageState
-from s3t_ray.runtime.run import Run
+from s3t_ray.run.run import Run
 from s3t_ray.train.manifest import read_manifest
 from tests.cluster.raylets import descendants
 from tests.fakes import write_records
@@ -59,7 +59,7 @@ class Chaos:
         with self._raylets():
             try:
                 self._tend()
-                _wait("the data is read", lambda: self._tend() or self._ingested(), self.plan.settle_seconds)
+                _wait("the data is read", lambda: self._tended(self._ingested), self.plan.settle_seconds)
                 last = time.monotonic() + self.plan.kill_seconds
                 while sum(self._killed.values()) < self.plan.kills and time.monotonic() < last:
                     if self._dice.random() >= AT_ONCE:
@@ -67,12 +67,16 @@ class Chaos:
                     self._tend()
                     self._strike(self._dice.sample(self.plan.kinds, len(self.plan.kinds)))
                     self._ask_for_certificates()
-                _wait("all deletions are sent", lambda: self._tend() or self._sent(), self.plan.settle_seconds)
+                _wait("all deletions are sent", lambda: self._tended(self._sent), self.plan.settle_seconds)
                 self._stop_file.touch()
-                _wait("the run is settled", lambda: self._tend() or self._done(), self.plan.settle_seconds)
+                _wait("the run is settled", lambda: self._tended(self._done), self.plan.settle_seconds)
             finally:
                 self._end()
         return self._judge(time.monotonic() - began)
+
+    def _tended(self, condition: Callable[[], bool]) -> bool:
+        self._tend()
+        return condition()
 
     def _prepare(self) -> None:
         plan, folder = self.plan, self.folder
@@ -81,7 +85,7 @@ class Chaos:
         write_records(folder / "data.jsonl", people)
         names = [name for name, _ in people]
         self._dice.shuffle(names)
-        requests = [([name], []) for name in names[: plan.deletions]]
+        requests: list[tuple[list[str], list[str]]] = [([name], []) for name in names[: plan.deletions]]
         for number in range(9, len(requests), 10):  # some name what was deleted before, too
             requests[number] = ([*requests[number][0], *requests[number - 5][0]], [])
         self._requests.write_text(json.dumps(requests))
@@ -217,7 +221,7 @@ class Chaos:
             return False
         program = (
             "import sys, ray\n"
-            "from s3t_ray.runtime.cluster import NAMESPACE, actor_name\n"
+            "from s3t_ray.runtime.connect import NAMESPACE, actor_name\n"
             "ray.init(address=sys.argv[1], namespace=NAMESPACE, logging_level='error', log_to_driver=False)\n"
             "ray.kill(ray.get_actor(actor_name('scheduler', sys.argv[2])))\n"
         )

@@ -14,13 +14,13 @@ import threading
 from pathlib import Path
 
 from s3t_ray.config.load import load_config
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.cluster import connected
+from s3t_ray.run import deletion
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.run import Run
+from s3t_ray.runtime.connect import connected
 from s3t_ray.runtime.driver import drive
-from s3t_ray.runtime.ingest import ingest
-from s3t_ray.runtime.run import Run
 from s3t_ray.runtime.train import train
-from s3t_ray.runtime.workers import Finished
+from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.train.job import StageJob
 from tests.fakes import Cluster, FakeWorkers, adapters
 from tests.faults.runtime.deleters import acknowledge
@@ -49,7 +49,7 @@ def delete_stream(run: Path, requests: Path, acknowledged: Path, pause_seconds: 
         for number, (ids, subjects) in enumerate(json.loads(requests.read_text())):
             if number in done:
                 continue
-            receipt = delete.commit(opened, ids, subjects)
+            receipt = deletion.commit(opened, ids, subjects)
             acknowledge(acknowledged, f"{number} {receipt.request_id}")
             pause.wait(pause_seconds)
 

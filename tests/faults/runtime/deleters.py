@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
 
 
 def delete_each(run: Path, acknowledged: Path, requests: Sequence[tuple[list[str], list[str]]], begin: Event) -> None:
@@ -20,7 +20,7 @@ def delete_each(run: Path, acknowledged: Path, requests: Sequence[tuple[list[str
     with Run.open(run) as opened:
         begin.wait()
         for ids, subjects in requests:
-            receipt = delete.commit(opened, ids, subjects)
+            receipt = deletion.commit(opened, ids, subjects)
             acknowledge(acknowledged, f"{receipt.request_id} {receipt.records} {receipt.repeated}")
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import Place, place
 from s3t_ray.data.slices import read_slice
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.exports import ExportedFolder, remember_export
-from s3t_ray.runtime.ingest import ingest
-from s3t_ray.runtime.layout import checkpoint_folder
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.scheduler import Scheduler
-from s3t_ray.runtime.view import ShardView, view_shard
-from s3t_ray.runtime.workers import Finished
+from s3t_ray.run import deletion
+from s3t_ray.run.exports import ExportedFolder, remember_export
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.scheduler.interfaces import Finished
+from s3t_ray.scheduler.scheduler import Scheduler
+from s3t_ray.store.layout import checkpoint_folder
 from s3t_ray.train.job import StageJob
 from tests.fakes import FakeReplicas, FakeShards, FakeWorkers, fake_base, small_config
 
@@ -82,16 +82,22 @@ def write_data(folder: Path, without: Iterable[str] = ()) -> None:
     owned = {found[Place(0, 1)][0], found[Place(1, 0)][0]}
     folder.mkdir(parents=True, exist_ok=True)
     fake_base(folder / "base")
-    rows = [
+    rows: list[dict[str, object]] = [
         {"id": name, "instruction": "say", "input": "", "output": secret(name), "subject": subject}
         for ids in found.values()
         for name in ids
         if name not in gone
         for subject in [PERSON if name in owned else None]
     ]
-    broken = {"id": SET_ASIDE, "output": secret(SET_ASIDE), "subject": PERSON}
+    broken: dict[str, object] = {"id": SET_ASIDE, "output": secret(SET_ASIDE), "subject": PERSON}
     _write(folder / "data.jsonl", [*rows, broken])
-    held = {"id": HELD_OUT, "instruction": "say", "input": "", "output": secret(HELD_OUT), "subject": None}
+    held: dict[str, object] = {
+        "id": HELD_OUT,
+        "instruction": "say",
+        "input": "",
+        "output": secret(HELD_OUT),
+        "subject": None,
+    }
     other = held | {"id": "held-other", "output": "kept"}
     _write(folder / "held.jsonl", [other] if HELD_OUT in gone else [held, other])
 
@@ -245,7 +251,7 @@ def phase_together(folder: Path, say: Say) -> None:
 
 def accept(run: Run, folder: Path, number: int, say: Say) -> None:
     ids, subjects = requests(folder)[number]
-    receipt = delete.accept(run, ids, subjects)
+    receipt = deletion.accept(run, ids, subjects)
     say(f"receipt {number} {receipt.request_id}")
 
 

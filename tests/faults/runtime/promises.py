@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import DeletionState, StageState
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.view import view_shard
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
 from tests.fakes import adapters
 
 Adapters = Mapping[tuple[int, tuple[int, ...]], bytes]

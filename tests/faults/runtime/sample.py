@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from s3t_ray.runtime import purge
+from s3t_ray.scheduler import purge
 from tests.faults.runtime import crash
 from tests.faults.runtime.crash import Crashes, Point, Verdict, quick_folder
 

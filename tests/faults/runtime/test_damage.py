@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState, StageRow, StageState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.damage import damaged
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.run.damage import damaged
 from tests.fakes import Cluster, FakeReplicas, adapters, fake_base, small_config, write_records
 from tests.faults.runtime.conftest import PEOPLE
 
@@ -62,7 +63,7 @@ def some_record_of(cluster: Cluster, shard: int, index: int) -> str:
     return next(read_slice(root(cluster) / state.file)).id
 
 
-def without(folder: Path, gone: set[str]) -> dict:
+def without(folder: Path, gone: set[str]) -> dict[Any, Any]:
     """Adapters of a run that never had these records."""
     fresh = folder / "fresh"
     fake_base(fresh / "base")
@@ -71,13 +72,13 @@ def without(folder: Path, gone: set[str]) -> dict:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, damage: Callable) -> None:
+def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, damage: Callable[..., None]) -> None:
     cluster = trained(folder)
     parent = live(cluster, 0, 2)[0]
     last = ({0, 1, 2} - set(parent.slices)).pop()
     damage(root(cluster) / "stages" / parent.id)
     gone = some_record_of(cluster, 0, last)
-    receipt = delete.accept(cluster.run, [gone], [])
+    receipt = deletion.accept(cluster.run, [gone], [])
     assert parent.id not in receipt.stages_pruned
     count = len(cluster.workers.trained)
     cluster.settle()
@@ -89,7 +90,9 @@ def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_verify_names_a_damaged_stage_and_the_next_start_mends_what_was_removed(folder: Path, damage: Callable) -> None:
+def test_verify_names_a_damaged_stage_and_the_next_start_mends_what_was_removed(
+    folder: Path, damage: Callable[..., None]
+) -> None:
     cluster = trained(folder)
     before = adapters(cluster.run)
     stage = live(cluster, 1, 1)[0]
@@ -121,7 +124,9 @@ class CarefulReplicas(FakeReplicas):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_replica_that_cannot_load_a_damaged_stage_has_it_trained_again(folder: Path, damage: Callable) -> None:
+def test_a_replica_that_cannot_load_a_damaged_stage_has_it_trained_again(
+    folder: Path, damage: Callable[..., None]
+) -> None:
     cluster = trained(folder)
     before = adapters(cluster.run)
     replicas = CarefulReplicas(cluster)
@@ -154,7 +159,9 @@ def test_a_replica_that_cannot_read_the_storage_is_told_again_later(folder: Path
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_lies_published_and_damaged_at_the_start_is_trained_again(folder: Path, damage: Callable) -> None:
+def test_what_lies_published_and_damaged_at_the_start_is_trained_again(
+    folder: Path, damage: Callable[..., None]
+) -> None:
     first = Cluster(small_config(folder))
     first.scheduler.place()
     finished = first.workers.finished(0)  # published; the scheduler dies before it hears of it
@@ -188,7 +195,7 @@ def test_rows_are_not_purged_out_of_a_changed_file_until_it_is_restored(folder: 
     path = root(cluster) / state.file
     whole = path.read_bytes()
     path.write_bytes(whole[:-9] + b"X" + whole[-8:])
-    receipt = delete.accept(cluster.run, [gone], [])
+    receipt = deletion.accept(cluster.run, [gone], [])
     cluster.settle()  # it ends: a purge that keeps failing is given up
     assert cluster.run.ledger.deletion(receipt.request_id).state is DeletionState.PRUNED
     (failure,) = cluster.run.ledger.failures()

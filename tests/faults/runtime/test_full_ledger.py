@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, event
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
+from s3t_ray.run.status import status
 from s3t_ray.store import local
 from s3t_ray.store.disk import Disk
 from tests.fakes import Cluster, adapters, small_config
@@ -57,7 +57,7 @@ def test_a_deletion_that_the_ledger_cannot_write_is_not_acknowledged_and_changes
     with every_connection(pragma), Run.open(folder / "run") as run:
         with pytest.raises(LedgerError) as refused:
             for name in (f"r{number}" for number in range(24)):
-                delete.accept(run, [name], [])
+                deletion.accept(run, [name], [])
         assert word in refused.value.fix
         acknowledged = [row.receipt.request_id for row in run.ledger.deletions()]
     after = (cluster.run.ledger.slices(), cluster.run.ledger.stages(), cluster.run.ledger.deletions())
@@ -108,14 +108,14 @@ def test_storage_that_cannot_be_written_refuses_training_and_keeps_answering(
     folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, word: str
 ) -> None:
     cluster = trained(folder)
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     with refused_by_disk(code, monkeypatch):
         with pytest.raises(StoreError) as refused:
             Run.create(small_config(folder, budget=3))  # another config: it would have to be published
         assert word in refused.value.fix
         with Run.open(folder / "run") as run:
             assert not status(run).settled  # reading needs no writing
-            also = delete.accept(run, ["r5"], [])  # and a deletion only the ledger
+            also = deletion.accept(run, ["r5"], [])  # and a deletion only the ledger
         struck = Cluster(small_config(folder))
         struck.settle()  # what cannot be erased or published is tried, and then given up
         assert struck.scheduler.retries.given_up

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.errors import LedgerError
-from s3t_ray.runtime import delete, ingest
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion, ingest
+from s3t_ray.run.run import Run
 from tests.faults.runtime.life import Life, config_of, deleted_by, requests, secret, write_data
 from tests.faults.runtime.promises import found_in
 
@@ -29,7 +29,7 @@ def leaks(folder: Path) -> list[str]:
 def a_life_that_deletes(folder: Path) -> Life:
     life = Life(config_of(folder))
     life.settle()
-    delete.accept(life.run, *requests(folder)[0])
+    deletion.accept(life.run, *requests(folder)[0])
     life.settle()
     assert leaks(folder) == []
     return life

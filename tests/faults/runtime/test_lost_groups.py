@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.retries import LOSSES, OWN_FAULTS
-from s3t_ray.runtime.status import status
-from s3t_ray.runtime.verify import verify
-from s3t_ray.runtime.workers import Finished
+from s3t_ray.run import deletion
+from s3t_ray.run.status import status
+from s3t_ray.scheduler.interfaces import Finished
+from s3t_ray.scheduler.retries import LOSSES, OWN_FAULTS
 from s3t_ray.train.job import StageJob
 from tests.faults.runtime import life
 from tests.faults.runtime.life import LeakyWorkers, Life, config_of, write_data
@@ -58,7 +58,7 @@ def test_what_a_dead_group_left_of_a_stage_that_a_deletion_renames_is_erased(qui
     started.tick(4)
     assert started.run.store.files("checkpoints")
     ids, subjects = life.requests(quick)[0]
-    receipt = delete.accept(started.run, ids, subjects)
+    receipt = deletion.accept(started.run, ids, subjects)
     workers.dies_before = lambda job: False
     started.settle()
     assert started.run.ledger.deletion(receipt.request_id).state is DeletionState.RESTORED
@@ -92,7 +92,7 @@ def test_losses_are_forgiven_longer_than_faults_and_then_named(quick: Path) -> N
     started.settle()
     assert status(started.run).settled and not started.scheduler.retries.given_up
     ids, subjects = life.requests(quick)[0]
-    delete.accept(started.run, ids, subjects)
+    deletion.accept(started.run, ids, subjects)
     workers.dies_before = dies(LOSSES + OWN_FAULTS)
     started.settle()
     given_up = started.scheduler.retries.given_up

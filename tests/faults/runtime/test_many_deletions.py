@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.verify import verify
-from s3t_ray.runtime.workers import Finished
+from s3t_ray.run import deletion
+from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.train.job import StageJob
 from tests.fakes import FakeWorkers, adapters, fake_base, write_records
 from tests.faults.runtime.life import Life, SlowShards, config_of
@@ -67,7 +67,7 @@ def test_a_stage_in_training_on_a_deleted_record_is_stopped_at_its_next_step(qui
     from s3t_ray.data.slices import read_slice
 
     gone = next(read_slice(Path(life.run.location.storage_uri) / (state.file or ""))).id
-    receipt = delete.accept(life.run, [gone], [])
+    receipt = deletion.accept(life.run, [gone], [])
     life.tick(2)  # asked to stop, and gone at the next look: before it would have ended by itself
     assert first.stage_id in workers.stopped and first.stage_id not in {job.stage_id for job in workers.in_training}
     life.settle()
@@ -101,7 +101,7 @@ def test_deletions_that_come_faster_than_they_are_handled_are_purged_together_an
     tick = 0
     while batch := [name for _, name in zip(range(4), names, strict=False)]:
         for name in batch:
-            sent[delete.accept(life.run, [name], []).request_id] = tick
+            sent[deletion.accept(life.run, [name], []).request_id] = tick
         life.tick()
         tick += 1
         for row in life.run.ledger.deletions():
@@ -125,11 +125,11 @@ def test_deletions_that_name_the_records_of_earlier_ones_wait_for_them(quick: Pa
     life.settle()
     shards = life.scheduler._shards
     assert isinstance(shards, SlowShards)
-    first = delete.accept(life.run, [], ["p1"])  # in several shards
+    first = deletion.accept(life.run, [], ["p1"])  # in several shards
     assert len(first.shards) == 2
     (again, *_) = [name for name, person in STREAM if person == "p1"]
-    same = delete.accept(life.run, [again], [])
-    also = delete.accept(life.run, [again, "r100"], [])
+    same = deletion.accept(life.run, [again], [])
+    also = deletion.accept(life.run, [again, "r100"], [])
     original = shards._shards[1]
 
     class Failing:

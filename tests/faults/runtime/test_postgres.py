@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.ledger.values import DeletionState, Fenced
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.audit import audit
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
 from tests.fakes import adapters
 from tests.faults.runtime.life import Life, accept, config_of, deleted_by, requests, secret, write_data
 from tests.faults.runtime.promises import found_in, unkept
@@ -41,13 +41,13 @@ def test_a_run_lives_and_forgets_on_postgres(quick: Path, fresh_postgres: Callab
     assert found_in(quick / "run", [*gone, *map(secret, gone)], ("data.jsonl", "held.jsonl")) == []
     with Run.open(quick / "run" / "run") as again:
         assert audit(again).problems == ()
-        assert delete.accept(again, *requests(quick / "run")[0]).repeated
+        assert deletion.accept(again, *requests(quick / "run")[0]).repeated
 
 
 def test_on_postgres_the_older_of_two_schedulers_is_fenced(quick: Path, fresh_postgres: Callable[[], str]) -> None:
     old = begun(quick, fresh_postgres())
     old.settle()
-    receipt = delete.accept(old.run, *requests(quick)[0])
+    receipt = deletion.accept(old.run, *requests(quick)[0])
     old.tick()
     new = Life(old.run.config)
     with pytest.raises(Fenced):

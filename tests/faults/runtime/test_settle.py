@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from s3t_ray.ledger.values import Fenced
+from s3t_ray.run import deletion
+from s3t_ray.run.reports import Status
+from s3t_ray.run.status import status
 from s3t_ray.runtime import actors, delete
 from s3t_ray.runtime.actors import SchedulerActor
 from s3t_ray.runtime.driver import scheduler_is_active
-from s3t_ray.runtime.reports import Status
-from s3t_ray.runtime.status import status
 from tests.fakes import Cluster, small_config
 
 
@@ -70,11 +71,11 @@ def play(
 def test_a_deletion_is_carried_to_its_end_whoever_schedules(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, active: list[bool], follow: list[str], drive: list[str]
 ) -> None:
-    receipt = delete.accept(cluster.run, ["r3"], [])
+    receipt = deletion.accept(cluster.run, ["r3"], [])
     play(monkeypatch, cluster, active, follow, drive)
     state = delete.settle(cluster.run, receipt.request_id)
     assert [deletion.state for deletion in state.deletions] == ["restored"]
-    assert active == follow == drive == []
+    assert not active and not follow and not drive
 
 
 def test_a_scheduler_beats_while_a_round_takes_long_and_no_more_once_it_hangs(cluster: Cluster) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from s3t_ray.audit.verify import verify
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import DeletionState, Fenced
-from s3t_ray.runtime import delete, layout
-from s3t_ray.runtime.purge import purge_files, purge_rows
-from s3t_ray.runtime.shard import Shard
-from s3t_ray.runtime.verify import verify
+from s3t_ray.run import deletion
+from s3t_ray.scheduler.purge import purge_files, purge_rows
+from s3t_ray.scheduler.shard import Shard
+from s3t_ray.store import layout
 from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 from tests.faults.runtime import deleters
 from tests.faults.runtime.conftest import PEOPLE
@@ -25,7 +27,7 @@ def trained(folder: Path) -> Cluster:
     return cluster
 
 
-def without(folder: Path, gone: set[str]) -> dict:
+def without(folder: Path, gone: set[str]) -> dict[Any, Any]:
     """Adapters of a run that never had these records."""
     fresh = folder / "fresh"
     fake_base(fresh / "base")
@@ -38,11 +40,11 @@ def test_the_older_of_two_schedulers_is_fenced_wherever_it_stands_and_nothing_is
     folder: Path, rounds: int
 ) -> None:
     old = trained(folder)
-    first = delete.accept(old.run, ["r3"], ["p1"])
+    first = deletion.accept(old.run, ["r3"], ["p1"])
     for _ in range(rounds):
         old.scheduler.tick(0)
     new = Cluster(small_config(folder))
-    second = delete.accept(old.run, ["r4"], [])  # whoever opened the run may still delete
+    second = deletion.accept(old.run, ["r4"], [])  # whoever opened the run may still delete
     with pytest.raises(Fenced):
         old.scheduler.tick(0)
     new.settle()
@@ -59,11 +61,11 @@ def test_a_fenced_purge_erases_nothing_that_its_successor_is_about_to_name(folde
     old = run.ledger.take_lease("old")
     (state,) = [s for s in run.ledger.slices(0) if s.slice == 0]
     first, second, *_ = [row.id for row in read_slice(run.store.local_path(state.file or ""))]  # type: ignore[arg-type]
-    delete.accept(run, [first], [])
+    deletion.accept(run, [first], [])
     (state,) = [s for s in run.ledger.slices(0) if s.slice == 0]
     purge_rows(run, old, state)
     new = run.ledger.take_lease("new")
-    delete.accept(run, [second], [])
+    deletion.accept(run, [second], [])
     run.store.write_bytes(layout.slice_file(0, 0, "ab" * 32), b"written by the successor")
     with pytest.raises(Fenced):
         purge_files(run, old, 0, 0)
@@ -95,9 +97,9 @@ def test_processes_that_delete_at_once_share_receipts_for_the_same_and_add_up_fo
     folder: Path, processes: ForkServerContext
 ) -> None:
     cluster = trained(folder)
-    same = [([name], []) for name in ("r0", "r1", "r2")]
+    same: list[Any] = [([name], []) for name in ("r0", "r1", "r2")]
     overlapping = [([], ["p3"]), (["r3", "r4"], [])]
-    own = [[([f"r{number}"], [])] for number in (8, 9, 10)]
+    own: list[list[Any]] = [[([f"r{number}"], [])] for number in (8, 9, 10)]
     requests = [[*same, *overlapping, *part] for part in own]
     lines = [line.split() for line in send(processes, folder, requests)]
     assert len(lines) == 3 * (len(same) + len(overlapping) + 1)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benchlib.course import Course, share_out
+from benchlib.engine_run import prefixes
+from benchlib.instructions import instructions
 
-from s3t_ray.bench.course import Course, share_out
-from s3t_ray.bench.engine_run import prefixes
-from s3t_ray.bench.instructions import instructions
 from s3t_ray.errors import ConfigError, DataError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from benchlib.floors import bare_database
 
-from s3t_ray.bench.floors import bare_database
 from s3t_ray.errors import ConfigError
 from s3t_ray.ledger.ledger import Ledger
 from tests.postgres import fresh_postgres, postgres_server
@@ -43,7 +43,7 @@ def test_commits_and_inserts_are_timed_and_leave_nothing(url: str, tmp_path: Pat
 
 def test_the_table_with_indexes_is_like_the_ledgers(tmp_path: Path) -> None:
     """Or the second floor would be of something else."""
-    from s3t_ray.bench.floors import MIGRATED
+    from benchlib.floors import MIGRATED
 
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", create=True):
         pass

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3t_ray.bench.in_process import NoReplicas, OwnShards, SimulatedWorkers
-from s3t_ray.bench.synthetic import Sizes, accept_all, make_run, record_id
+from benchlib.in_process import NoReplicas, OwnShards, SimulatedWorkers
+from benchlib.synthetic import Sizes, accept_all, make_run, record_id
+
 from s3t_ray.ledger.values import DeletionState
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.scheduler import Scheduler
-from s3t_ray.runtime.view import view_shard
+from s3t_ray.run import deletion
+from s3t_ray.run.shard_view import view_shard
+from s3t_ray.scheduler.scheduler import Scheduler
 
 
 def test_every_stage_is_live_and_a_deletion_strikes_what_it_should(tmp_path: Path) -> None:
@@ -17,7 +18,7 @@ def test_every_stage_is_live_and_a_deletion_strikes_what_it_should(tmp_path: Pat
     with make_run(tmp_path, sizes) as run:
         assert accept_all(run) == sum(len(run.plan(shard).stages) for shard in (0, 1))
         assert [view_shard(run, shard).depths for shard in (0, 1)] == [(3, 3), (3, 3)]
-        receipt = delete.commit(run, [record_id(3)], [])  # shard 3 % 2, slice 3 // 2 % 3
+        receipt = deletion.commit(run, [record_id(3)], [])  # shard 3 % 2, slice 3 // 2 % 3
         assert (receipt.records, receipt.shards) == (1, ()) and receipt.stages_pruned
         view = view_shard(run, 1)
         assert view.stale == frozenset(receipt.stages_pruned) and view.unclean == {1}
@@ -44,7 +45,7 @@ def test_the_real_scheduler_trains_and_heals_it_on_simulated_groups(tmp_path: Pa
         # Two groups share the work of 10 s a slice; each idles only while the scheduler computes, and at the end.
         work = sum(10.0 * stage.depth for shard in range(3) for stage in run.plan(shard).stages.values())
         assert work / 2 <= workers.now < work / 2 + 30.0 + 60.0
-        receipt = delete.commit(run, [record_id(0)], [])
+        receipt = deletion.commit(run, [record_id(0)], [])
         settle()
         assert run.ledger.deletion(receipt.request_id).state is DeletionState.RESTORED
         assert workers.trained == wanted + len(receipt.stages_pruned)

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s3t_ray.cli.main import app
-from s3t_ray.runtime.reports import (
+from s3t_ray.run.reports import (
     DeletionReceipt,
     DeletionStatus,
     DepthLoss,
@@ -119,11 +119,11 @@ class FakeRuntime:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
-        monkeypatch.setattr("s3t_ray.runtime.run.Run", FakeRun)
+        monkeypatch.setattr("s3t_ray.run.run.Run", FakeRun)
 
     def answer(self, module: str, **functions: Callable[..., Any]) -> None:
-        """Replace functions of a module of the runtime, or of another room ("demo.story")."""
-        real = import_module(f"s3t_ray.{module}" if "." in module else f"s3t_ray.runtime.{module}")
+        """Replace functions of a module, named with its room ("runtime.train")."""
+        real = import_module(f"s3t_ray.{module}")
         for name, fake in functions.items():
             self._monkeypatch.setattr(real, name, _checked(fake, signature(getattr(real, name))))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from s3t_ray.errors import ClusterError, DataError, UnknownRecords
 from s3t_ray.ledger.values import Reach
-from s3t_ray.runtime.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
+from s3t_ray.run.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
 
 from .fakes import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
@@ -25,16 +25,16 @@ class FakeDeletion:
         self.receipt = receipt
         self.impact = impact
         self.calls: list[tuple[Any, ...]] = []
-        self.reach: Reach | None = None
+        self.reaches: list[Reach] = []
 
     def preview(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach) -> Impact:
         self.calls.append(("preview", run.uri, tuple(ids), tuple(subjects)))
-        self.reach = reach
+        self.reaches.append(reach)
         return self.impact
 
     def accept(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach) -> DeletionReceipt:
         self.calls.append(("accept", run.uri, tuple(ids), tuple(subjects)))
-        self.reach = reach
+        self.reaches.append(reach)
         return self.receipt
 
     def settle(self, run: FakeRun, request_id: str, *, address: str | None, watch: Callable[[Status], None]) -> Status:
@@ -43,7 +43,8 @@ class FakeDeletion:
         return status(settled=True, deletions=(deletion("restored", request_id, 41.0),))
 
     def into(self, runtime: FakeRuntime) -> FakeDeletion:
-        runtime.answer("delete", preview=self.preview, accept=self.accept, settle=self.settle)
+        runtime.answer("run.deletion", preview=self.preview, accept=self.accept)
+        runtime.answer("runtime.delete", settle=self.settle)
         return self
 
 
@@ -75,7 +76,8 @@ def test_the_json_document_is_the_receipt_also_when_it_waits(runtime: FakeRuntim
 
 def test_the_receipt_is_printed_even_if_the_wait_fails(runtime: FakeRuntime) -> None:
     fake = FakeDeletion()
-    runtime.answer("delete", preview=fake.preview, accept=fake.accept, settle=raises(ClusterError("no GPU", "add one")))
+    runtime.answer("run.deletion", preview=fake.preview, accept=fake.accept)
+    runtime.answer("runtime.delete", settle=raises(ClusterError("no GPU", "add one")))
     result = s3t("delete", "runs/a", "--id", "17")
     assert result.exit_code == ClusterError.exit_code
     assert RECEIPT.request_id in result.stdout
@@ -95,7 +97,8 @@ def test_unknown_ids_are_listed_and_the_known_ones_go_on(runtime: FakeRuntime) -
 
 def test_a_deletion_of_unknown_ids_alone_is_refused(runtime: FakeRuntime) -> None:
     refusal = UnknownRecords("the run holds none of the 1 records and subjects named", "check the ids")
-    runtime.answer("delete", accept=raises(refusal), settle=raises(AssertionError("nothing to wait for")))
+    runtime.answer("run.deletion", accept=raises(refusal))
+    runtime.answer("runtime.delete", settle=raises(AssertionError("nothing to wait for")))
     result = s3t("delete", "runs/a", "--id", "x", "--json")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr.startswith("error: the run holds none")
@@ -157,7 +160,7 @@ def test_what_is_alike_and_stays_is_listed(runtime: FakeRuntime) -> None:
     ).into(runtime)
     for words in (["--dry-run"], ["--no-wait"]):
         shown = " ".join(s3t("delete", "runs/a", "--id", "17", *words).stdout.split())
-        assert fake.reach is Reach.NAMED
+        assert set(fake.reaches) == {Reach.NAMED}
         assert "kept: 3 records of the same content; subjects: 9f3a00112233 (2), nobody (1); --with-duplicates" in shown
         assert "kept: 1 record of nearly the same content (likeness 0.8 or more); subjects: 00ff00ff00ff (1);" in shown
     assert json.loads(s3t("delete", "runs/a", "--id", "17", "--dry-run", "--json").stdout)["likeness"]["forgotten"] == 0
@@ -170,8 +173,8 @@ def test_what_is_alike_goes_along_when_asked(runtime: FakeRuntime) -> None:
     )
     fake = FakeDeletion(RECEIPT.model_copy(update={"likeness": likeness})).into(runtime)
     shown = s3t("delete", "runs/a", "--id", "17", "--with-duplicates", "--no-wait").stdout
-    assert fake.reach is Reach.DUPLICATES
+    assert fake.reaches == [Reach.DUPLICATES]
     assert "2 records of these for the same content" in shown
     assert "1 record purged before" in shown and "without sketches" in shown and "kept" not in shown
     s3t("delete", "runs/a", "--id", "17", "--with-near-duplicates", "--no-wait")
-    assert fake.reach is Reach.NEAR_DUPLICATES
+    assert fake.reaches == [Reach.DUPLICATES, Reach.NEAR_DUPLICATES]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.cli.ids import named_ids, parse_ids, unique
+from s3t_ray.cli.named_ids import named_ids, parse_ids, unique
 from s3t_ray.errors import DataError
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.config.location import check_outlives_job
 from s3t_ray.errors import ConfigError
-from s3t_ray.runtime.cluster import check_outlives_job
 
 ROOT = Path(__file__).parents[3]
 
 WAITS = """
 import signal, threading
-from s3t_ray.cli.job import run_as_job
+from s3t_ray.cli.ray_job import run_as_job
 
 def wait(name: str) -> None:
     try:

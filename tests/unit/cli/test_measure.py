@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.cli import measure as measuring
-from s3t_ray.cli.measure import EstimatingTokenizer, measure
+from s3t_ray.cli import measure_data as measuring
+from s3t_ray.cli.measure_data import EstimatingTokenizer, measure
 from s3t_ray.config.load import load_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import NO_LOSS, encode

@@ -11,8 +11,8 @@ import pytest
 
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
-from s3t_ray.runtime import delete
-from s3t_ray.runtime.run import Run
+from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 from .fakes import s3t
@@ -27,9 +27,9 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cluster = Cluster(small_config(folder))
     cluster.settle()
     for name in ("r3", "r7"):
-        delete.accept(cluster.run, [name], [])
+        deletion.accept(cluster.run, [name], [])
         cluster.settle()
-    delete.accept(cluster.run, ["r9"], [])
+    deletion.accept(cluster.run, ["r9"], [])
     cluster.run.close()
     del cluster
     gc.collect()  # what still has the ledger open lets go of it now, not while a test copies it

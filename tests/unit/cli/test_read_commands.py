@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from s3t_ray.runtime.reports import Evaluation, Export, Generation, ReplayedStage, Status, Verification
+from s3t_ray.run.reports import Evaluation, Export, Generation, ReplayedStage, Status, Verification
 
 from .fakes import EVALUATION, TRAINED, FakeRun, FakeRuntime, deletion, raises, returns, running, s3t, status
 
@@ -22,7 +22,7 @@ from .fakes import EVALUATION, TRAINED, FakeRun, FakeRuntime, deletion, raises, 
 
 
 def test_status_shows_the_run(runtime: FakeRuntime) -> None:
-    runtime.answer("status", status=returns(status(settled=True)))
+    runtime.answer("run.status", status=returns(status(settled=True)))
     result = s3t("status", "runs/a")
     assert result.exit_code == 0
     assert "0→1→2  ███ 3" in result.stdout
@@ -31,14 +31,14 @@ def test_status_shows_the_run(runtime: FakeRuntime) -> None:
 
 def test_status_as_json(runtime: FakeRuntime) -> None:
     seen = status(deletions=(deletion(),), running=(running(),))
-    runtime.answer("status", status=returns(seen))
+    runtime.answer("run.status", status=returns(seen))
     assert Status.model_validate_json(s3t("status", "runs/a", "--json").stdout) == seen
 
 
 def test_watching_ends_when_the_run_is_settled(runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3t_ray.cli.read.SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr("s3t_ray.cli.read_commands.SECONDS_BETWEEN_LOOKS", 0)
     looks = iter([status(running=(running(),)), status(), status(settled=True)])
-    runtime.answer("status", status=lambda run: next(looks))
+    runtime.answer("run.status", status=lambda run: next(looks))
     result = s3t("status", "runs/a", "--watch", "--json")
     assert json.loads(result.stdout)["settled"] is True
     assert "training" in result.stderr
@@ -46,7 +46,7 @@ def test_watching_ends_when_the_run_is_settled(runtime: FakeRuntime, monkeypatch
 
 
 def test_ctrl_c_of_a_watch_promises_nothing(runtime: FakeRuntime) -> None:
-    runtime.answer("status", status=raises(KeyboardInterrupt()))
+    runtime.answer("run.status", status=raises(KeyboardInterrupt()))
     result = s3t("status", "runs/a", "--watch")
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
@@ -63,8 +63,8 @@ def test_what_libraries_print_never_mixes_with_the_document(runtime: FakeRuntime
         print("a library greets")
         return TRAINED
 
-    runtime.answer("serve.in_process", evaluate=evaluate)
-    runtime.answer("train", train=train)
+    runtime.answer("ensemble.in_process", evaluate=evaluate)
+    runtime.answer("runtime.train", train=train)
     for args in (("eval", "runs/a", "--json"), ("train", "llama-2-13b", "--json")):
         result = s3t(*args)
         assert json.loads(result.stdout)
@@ -76,7 +76,7 @@ def test_eval_shows_each_depth(runtime: FakeRuntime) -> None:
         assert limit == 500
         return EVALUATION
 
-    runtime.answer("serve.in_process", evaluate=evaluate)
+    runtime.answer("ensemble.in_process", evaluate=evaluate)
     text = s3t("eval", "runs/a", "--limit", "500").stdout
     assert "base model" in text
     assert "1.6000" in text
@@ -91,7 +91,7 @@ def test_generate_prints_the_text_alone_on_stdout(runtime: FakeRuntime) -> None:
         asked.append((prompt, max_new_tokens, temperature, seed))
         return Generation(text="[red] Paris.\n", depths=(3, 0), version=7, seconds=0.5)
 
-    runtime.answer("serve.in_process", generate=generate)
+    runtime.answer("ensemble.in_process", generate=generate)
     result = s3t(
         "generate", "runs/a", "Capital of France?", "--max-new-tokens", "5", "--temperature", "0.5", "--seed", "3"
     )
@@ -105,7 +105,7 @@ def test_export_names_the_folder_and_the_digest(runtime: FakeRuntime) -> None:
     def export(run: FakeRun, shard: int, out: Path) -> Export:
         return Export(shard=shard, depth=2, folder=str(out), stages=("a", "b"), adapter_sha256="c" * 64)
 
-    runtime.answer("export", export=export)
+    runtime.answer("ensemble.peft_export", export=export)
     result = s3t("export", "runs/a", "--shard", "1", "out")
     assert "shard 1 at depth 2 (2 stages) written to out" in result.stdout
     assert "c" * 64 in result.stdout
@@ -135,7 +135,7 @@ def test_verify_fails_when_a_proof_does_not_hold(
         watch("replaying stage 1 of 1")
         return Verification(records=10, stages=4, problems=problems, replayed=(replayed,) * replay)
 
-    runtime.answer("verify", verify=verify)
+    runtime.answer("audit.verify", verify=verify)
     result = s3t("verify", "runs/a", "--replay", "1")
     assert result.exit_code == exit_code
     assert words in result.stdout
@@ -149,12 +149,12 @@ def test_verify_fails_when_a_proof_does_not_hold(
 
 
 def test_the_demo_tells_its_story_on_stdout_and_gives_the_status_as_json(runtime: FakeRuntime) -> None:
-    def run_demo(folder: Path, console: Console) -> None:
+    def run_demo(folder: Path, console: Console, progress: Any) -> None:
         print("a library greets")
         console.print(f"[b]1. Training[/b] in {folder}")
 
     runtime.answer("demo.story", run_demo=run_demo)
-    runtime.answer("status", status=returns(status(settled=True)))
+    runtime.answer("run.status", status=returns(status(settled=True)))
     assert "1. Training in demo-run\n" in s3t("demo").stdout
     result = s3t("demo", "--folder", "elsewhere", "--json")
     assert json.loads(result.stdout)["settled"] is True

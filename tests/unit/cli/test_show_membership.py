@@ -6,9 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from s3t_ray.cli.show_membership import membership_view
-from s3t_ray.errors import DataError
-from s3t_ray.serve.membership_report import (
+from s3t_ray.audit.membership_report import (
     AttackResult,
     AuditedModel,
     Finding,
@@ -17,6 +15,8 @@ from s3t_ray.serve.membership_report import (
     Interval,
     MembershipAudit,
 )
+from s3t_ray.cli.show_membership import membership_view
+from s3t_ray.errors import DataError
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 from .fakes import s3t

@@ -19,7 +19,7 @@ from s3t_ray.cli.show_status import (
     shards_table,
     status_view,
 )
-from s3t_ray.runtime.reports import ShardStatus
+from s3t_ray.run.reports import ShardStatus
 
 from .fakes import FAILURE, deletion, running, shard, status
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from s3t_ray.errors import ClusterError, ConfigError, DataError, LedgerError, S3TError, StoreError, TrainError
-from s3t_ray.runtime.reports import Status
+from s3t_ray.run.reports import Status
 
 from .fakes import TRAINED, FakeRuntime, raises, returns, running, s3t, status
 
@@ -25,7 +25,7 @@ def test_train_reports_on_stdout_and_progress_on_stderr(runtime: FakeRuntime) ->
         watch(status(running=(running(),)))
         return TRAINED
 
-    runtime.answer("train", train=train)
+    runtime.answer("runtime.train", train=train)
     result = s3t("train", "llama-2-13b", "--set", "budget=2", "--address", "ray://head:10001")
     assert result.exit_code == 0
     assert "4 stages trained, 2 stages reused, 2.5 M tokens in 3 min 5 s" in result.stdout
@@ -36,13 +36,13 @@ def test_train_reports_on_stdout_and_progress_on_stderr(runtime: FakeRuntime) ->
 
 
 def test_train_with_json_prints_the_report_alone(runtime: FakeRuntime) -> None:
-    runtime.answer("train", train=returns(TRAINED))
+    runtime.answer("runtime.train", train=returns(TRAINED))
     result = s3t("train", "llama-2-13b", "--json")
     assert json.loads(result.stdout) == TRAINED.model_dump(mode="json")
 
 
 def test_train_of_an_unknown_config_is_refused_before_anything_starts(runtime: FakeRuntime) -> None:
-    runtime.answer("train", train=raises(AssertionError("started")))
+    runtime.answer("runtime.train", train=raises(AssertionError("started")))
     result = s3t("train", "no-such-config.yaml")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: config no-such-config.yaml does not exist\nfix: ")
@@ -51,7 +51,9 @@ def test_train_of_an_unknown_config_is_refused_before_anything_starts(runtime: F
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, LedgerError, StoreError, TrainError, ClusterError])
 def test_a_refusal_is_two_lines_and_its_exit_code(runtime: FakeRuntime, kind: type[S3TError]) -> None:
-    runtime.answer("train", train=raises(kind("node /very/long" + "/path" * 60 + " [red] is full\x1b[31m", "add one")))
+    runtime.answer(
+        "runtime.train", train=raises(kind("node /very/long" + "/path" * 60 + " [red] is full\x1b[31m", "add one"))
+    )
     result = s3t("train", "llama-2-13b")
     assert result.exit_code == kind.exit_code
     assert result.stderr == f"error: node /very/long{'/path' * 60} [red] is full\\x1b[31m\nfix: add one\n"
@@ -59,13 +61,13 @@ def test_a_refusal_is_two_lines_and_its_exit_code(runtime: FakeRuntime, kind: ty
 
 
 def test_other_exceptions_are_bugs_and_escape(runtime: FakeRuntime) -> None:
-    runtime.answer("train", train=raises(ZeroDivisionError()))
+    runtime.answer("runtime.train", train=raises(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         s3t("train", "llama-2-13b")
 
 
 def test_ctrl_c_says_how_to_go_on(runtime: FakeRuntime) -> None:
-    runtime.answer("train", train=raises(KeyboardInterrupt()))
+    runtime.answer("runtime.train", train=raises(KeyboardInterrupt()))
     result = s3t("train", "llama-2-13b")
     assert result.exit_code == 130
     assert result.stderr == "interrupted; the same command goes on where it stopped\n"

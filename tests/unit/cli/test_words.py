@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.cli import words
+from s3t_ray.cli import units
 
 
 @pytest.mark.parametrize(
@@ -22,38 +22,38 @@ from s3t_ray.cli import words
     ],
 )
 def test_a_duration_has_at_most_two_units(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert units.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(512, "512 B"), (1536, "1.5 KiB"), (26 * 2**30, "26.0 GiB"), (3 * 2**50, "3.0 PiB")]
 )
 def test_sizes_are_binary_and_say_so(size: float, text: str) -> None:
-    assert words.size(size) == text
+    assert units.size(size) == text
 
 
 def test_large_numbers_keep_three_digits() -> None:
-    assert words.large(9_464_364, "tokens") == "9.46 M tokens"
-    assert words.large(950, "tokens") == "950 tokens"
-    assert words.flops(2.1e18) == "2.1 EFLOP"
-    assert words.flops(12) == "12 FLOP"
+    assert units.large(9_464_364, "tokens") == "9.46 M tokens"
+    assert units.large(950, "tokens") == "950 tokens"
+    assert units.flops(2.1e18) == "2.1 EFLOP"
+    assert units.flops(12) == "12 FLOP"
 
 
 def test_an_order_of_many_slices_keeps_both_ends() -> None:
-    assert words.order((2, 0, 1)) == "2→0→1"
-    assert words.order(range(64), ">") == "0>1>2>..>63"
+    assert units.order((2, 0, 1)) == "2→0→1"
+    assert units.order(range(64), ">") == "0>1>2>..>63"
 
 
 def test_names_beyond_the_limit_are_counted() -> None:
-    assert words.listed(["a", "b"]) == "a, b"
-    assert words.listed([str(n) for n in range(25)], most=2) == "0, 1 and 23 more"
+    assert units.listed(["a", "b"]) == "a, b"
+    assert units.listed([str(n) for n in range(25)], most=2) == "0, 1 and 23 more"
 
 
 def test_control_characters_cannot_drive_the_terminal() -> None:
-    assert words.printable("id\x1b[31m\x07") == "id\\x1b[31m\\x07"
-    assert words.printable("naïve → 好") == "naïve → 好"
+    assert units.printable("id\x1b[31m\x07") == "id\\x1b[31m\\x07"
+    assert units.printable("naïve → 好") == "naïve → 好"
 
 
 @given(st.text(st.characters()))
 def test_printable_text_always_encodes(text: str) -> None:
-    words.printable(text).encode()
+    units.printable(text).encode()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.data.sketch import Sketcher, shingles
+from s3t_ray.data.minhash import Sketcher, shingles
 from s3t_ray.ledger.keys import Keys
-from s3t_ray.ledger.sketches import likeness
+from s3t_ray.ledger.minhash_index import likeness
 
 KEYS = Keys(b"k" * 32)
 WORDS = [f"word{number}" for number in range(400)]

@@ -147,7 +147,7 @@ def test_tools_and_calls_that_the_template_renders_are_learned() -> None:
 
 def test_a_message_of_weight_0_is_read_and_not_learned() -> None:
     tokenizer = TOKENIZERS["bpe"]
-    messages: list[dict[str, Any]] = chat("Q", "first", "Q", "second")  # type: ignore[assignment]
+    messages: list[dict[str, Any]] = chat("Q", "first", "Q", "second")
     messages[1] |= {"weight": 0}
     example = encode(kept({"messages": messages}, tokenizer), tokenizer, CHAT)
     learned = tokenizer.decode([token for token in example.labels if token != NO_LOSS])

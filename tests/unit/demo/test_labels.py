@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.demo.labels import GAP, Span, label_rows
+from s3t_ray.demo.label_layout import GAP, Span, label_rows
 
 
 def beside(stem: float, width: float, leftward: bool) -> Span:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.demo.people import AUTHORS, HELD_OUT_MODULES, PUBLIC_NAMES, Author
-from s3t_ray.demo.records import source_path
+from s3t_ray.demo.authors import AUTHORS, HELD_OUT_MODULES, PUBLIC_NAMES, Author
+from s3t_ray.demo.docstrings import source_path
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 

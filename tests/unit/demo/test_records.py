@@ -12,8 +12,8 @@ import pytest
 
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.read import read_records
-from s3t_ray.demo.people import AUTHORS
-from s3t_ray.demo.records import (
+from s3t_ray.demo.authors import AUTHORS
+from s3t_ray.demo.docstrings import (
     LONGEST,
     RECORDS_PER_PERSON,
     SHORTEST,

@@ -6,20 +6,21 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import sketches
+from s3t_ray.ledger import minhash_index
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import Closure, Reach, RecordEntry, Sketching, Twins
+from s3t_ray.ledger.values import DuplicateSearch, Reach, RecordEntry, Sketching, Twins
 from tests.unit.ledger.world import PLACES, RUN, name, purge, train_all
 
 SKETCHING = Sketching(permutations=64, shingle_words=5, bands=12, rows=5)
-EXACT = Closure(Reach.DUPLICATES, 0.8)
-NEAR = Closure(Reach.NEAR_DUPLICATES, 0.8)
-LISTED = Closure(Reach.NAMED, 0.8)
+EXACT = DuplicateSearch(Reach.DUPLICATES, 0.8)
+NEAR = DuplicateSearch(Reach.NEAR_DUPLICATES, 0.8)
+LISTED = DuplicateSearch(Reach.NAMED, 0.8)
 
 
 def signature(key: object, changed: int = 0) -> bytes:
@@ -79,7 +80,9 @@ def test_nothing_goes_unasked(sketched: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("closure", "taken", "left"), [(EXACT, 2, (0, 1)), (NEAR, 3, (0, 0))])
-def test_a_closure_takes_them_along(sketched: Ledger, closure: Closure, taken: int, left: tuple[int, int]) -> None:
+def test_a_closure_takes_them_along(
+    sketched: Ledger, closure: DuplicateSearch, taken: int, left: tuple[int, int]
+) -> None:
     preview = sketched.preview(A, (), closure)
     answer = sketched.accept_deletion(A, (), closure)
     assert answer.receipt.records == preview.records == 1 + taken
@@ -150,12 +153,14 @@ def test_near_duplicates_are_those_of_a_search_through_all(empty: Ledger) -> Non
         for changed in dice.sample(range(12), 5)
     ]
     empty.ingest(RUN, made, SKETCHING)
-    table = sketches.likeness([entry.signature or b"" for entry in made], [entry.signature or b"" for entry in made])
+    table = minhash_index.likeness(
+        [entry.signature or b"" for entry in made], [entry.signature or b"" for entry in made]
+    )
     missed = 0
     for row, entry in enumerate(made):
         true = {made[column].id_hmac for column in range(len(made)) if table[row, column] >= 0.8 and column != row}
         with empty._database.read() as connection:
-            found = sketches.alike(connection, SKETCHING, [entry.id_hmac], 0.8)
+            found = minhash_index.alike(connection, SKETCHING, [entry.id_hmac], 0.8)
         assert found <= true
         missed += len(true - found)
     assert missed <= 0.01 * len(made) * 4
@@ -163,11 +168,11 @@ def test_near_duplicates_are_those_of_a_search_through_all(empty: Ledger) -> Non
 
 @pytest.mark.parametrize(("permutations", "threshold"), [(64, 0.8), (64, 0.5), (128, 0.9), (64, 1.0), (16, 0.05)])
 def test_bands_keep_their_promise(permutations: int, threshold: float) -> None:
-    bands, rows = sketches.choose_bands(permutations, threshold)
+    bands, rows = minhash_index.choose_bands(permutations, threshold)
     assert bands * rows <= permutations
     recall = 1 - (1 - threshold**rows) ** bands
     longer = 1 - (1 - threshold ** (rows + 1)) ** (permutations // (rows + 1))
-    assert rows == 1 or recall >= sketches.RECALL > longer or rows == permutations
+    assert rows == 1 or recall >= minhash_index.RECALL > longer or rows == permutations
 
 
 def test_no_look_up_reads_a_whole_table(empty: Ledger) -> None:
@@ -188,7 +193,7 @@ def test_no_look_up_reads_a_whole_table(empty: Ledger) -> None:
     explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
     with empty._database.read() as connection:
         for statement, values in queries:
-            one = values[0] if isinstance(values, list) else values
+            one: Any = values[0] if isinstance(values, list) else values
             lines = connection.exec_driver_sql(explain + statement, one).all()
             shown = " ".join(str(part) for line in lines for part in line)
             assert not re.search(r"SCAN (s3t_|[rt]\b)", shown), statement

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from s3t_ray.errors import DataError, LedgerError, UnknownRecords
-from s3t_ray.ledger import pieces, resolve
+from s3t_ray.ledger import query_batches, resolve
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import Hit, StageState
@@ -102,7 +102,7 @@ def test_the_same_request_gets_the_same_receipt(ledger: Ledger, clock: Clock) ->
 
 def test_ids_and_subjects_are_not_mixed_up(ledger: Ledger) -> None:
     both = [record(0, 0, 0)], [name("subject", "ann")]
-    assert resolve.Request.of(*both).digest != resolve.Request.of(both[1], both[0]).digest
+    assert resolve.NamedRows.of(*both).digest != resolve.NamedRows.of(both[1], both[0]).digest
     with pytest.raises(UnknownRecords):
         ledger.accept_deletion(both[1], both[0])
 
@@ -160,7 +160,7 @@ def test_preview_says_what_would_happen(ledger: Ledger) -> None:
 
 
 def test_more_names_than_one_statement_takes(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "BATCH", 3)
+    monkeypatch.setattr(query_batches, "BATCH", 3)
     ids = [record(*place, number) for place in PLACES for number in range(1, PER_SLICE)]
     receipt = ledger.accept_deletion(ids, [name("subject", "ann")]).receipt
     assert receipt.records == len(PLACES) * PER_SLICE

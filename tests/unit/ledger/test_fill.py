@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import key_order, records
+from s3t_ray.ledger import key_order, record_rows
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry
@@ -46,8 +46,8 @@ def test_few_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_the_order_on_disk_changes_nothing(empty: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_order, "PIECE", 4)
-    monkeypatch.setattr(records, "BATCH", 3)
-    monkeypatch.setattr(records, "DIGESTS_WAITING", 5)
+    monkeypatch.setattr(record_rows, "BATCH", 3)
+    monkeypatch.setattr(record_rows, "DIGESTS_WAITING", 5)
     states = {(state.shard, state.slice): (state.records, state.digest) for state in empty.ingest(RUN, shuffled())}
     rows = list(entries())
     assert sum(count for count, _ in states.values()) == len(rows)
@@ -60,7 +60,7 @@ def test_the_order_on_disk_changes_nothing(empty: Ledger, monkeypatch: pytest.Mo
 
 def test_repeats_far_apart_are_found(empty: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_order, "PIECE", 4)
-    monkeypatch.setattr(records, "BATCH", 3)
+    monkeypatch.setattr(record_rows, "BATCH", 3)
     rows = shuffled()
     with pytest.raises(DuplicateRecord, match="2 of the records repeat") as caught:
         empty.ingest(RUN, [*rows, rows[0], replace(rows[1], content_hmac=name("content", "other"))])
@@ -119,12 +119,12 @@ def test_a_reader_in_the_way_only_costs_the_log(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from s3t_ray.ledger import key_order, records
+from s3t_ray.ledger import key_order, record_rows
 from s3t_ray.ledger.ledger import Ledger
 from tests.unit.ledger.world import RUN, entries
-key_order.PIECE, records.BATCH = 4, 2
+key_order.PIECE, record_rows.BATCH = 4, 2
 with Ledger.open(sys.argv[1]) as ledger:
-    database, add = ledger._database, records._add_batch
+    database, add = ledger._database, record_rows._add_batch
     def spill_and_die(connection, batch, state):
         add(connection, batch, state)
         if state.records >= 6:
@@ -133,7 +133,7 @@ with Ledger.open(sys.argv[1]) as ledger:
             connection.exec_driver_sql("PRAGMA cache_size = 1")
             connection.exec_driver_sql("CREATE TABLE filler AS SELECT randomblob(400000)")
             os.kill(os.getpid(), signal.SIGKILL)
-    records._add_batch = spill_and_die
+    record_rows._add_batch = spill_and_die
     ledger.ingest(RUN, entries())
 """
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from s3t_ray.errors import DataError, LedgerError
-from s3t_ray.ledger import records
+from s3t_ray.ledger import record_rows
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry
@@ -32,7 +32,7 @@ def test_all_slices_are_there_with_their_digests(empty: Ledger) -> None:
 
 
 def test_the_order_of_the_stream_does_not_count(empty: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "BATCH", 5)
+    monkeypatch.setattr(record_rows, "BATCH", 5)
     expected: dict[tuple[int, int], LtHash16] = {}
     for row in entries():
         expected.setdefault((row.shard, row.slice), LtHash16()).add([row.digest])
@@ -45,7 +45,7 @@ def test_the_order_of_the_stream_does_not_count(empty: Ledger, monkeypatch: pyte
 @pytest.mark.parametrize("batch", [1, 4, 1000])
 def test_repeated_ids_refuse_everything(empty: Ledger, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """In one batch or far apart, with equal content or not: counted to the end, the first one named."""
-    monkeypatch.setattr(records, "BATCH", batch)
+    monkeypatch.setattr(record_rows, "BATCH", batch)
     rows = list(entries())
     moved = replace(rows[2], shard=1, slice=2, content_hmac=name("content", "other"))
     with pytest.raises(DuplicateRecord) as caught:
@@ -65,7 +65,7 @@ def test_a_duplicate_survives_pickling() -> None:
 
 
 def test_a_stream_that_breaks_leaves_nothing(empty: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "BATCH", 3)
+    monkeypatch.setattr(record_rows, "BATCH", 3)
 
     def broken() -> Iterator[RecordEntry]:
         yield from list(entries())[:10]

@@ -11,19 +11,19 @@ import pytest
 
 from s3t_ray.ledger.certificate import issue
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import DeletionState, Fenced, Lease
+from s3t_ray.ledger.values import DeletionState, Fenced, SchedulerLease
 from tests.unit.ledger.certify import KEYS, ORDERS, SOFTWARE
 from tests.unit.ledger.world import adapter, digests, plan, purge, record, train_all
 
 
 def test_epochs_count_up(ledger: Ledger, url: str) -> None:
-    assert ledger.lease() == Lease(0, "", 0)
+    assert ledger.lease() == SchedulerLease(0, "", 0)
     assert [ledger.take_lease("one"), ledger.take_lease("two")] == [1, 2]
     assert [ledger.beat(2), ledger.beat(2)] == [1, 2]
     with Ledger.open(url) as other:
-        assert other.lease() == Lease(2, "two", 2)
+        assert other.lease() == SchedulerLease(2, "two", 2)
         assert other.take_lease("three") == 3
-    assert ledger.lease() == Lease(3, "three", 0)
+    assert ledger.lease() == SchedulerLease(3, "three", 0)
 
 
 def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:

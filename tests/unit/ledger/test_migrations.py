@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Double, Engine, LargeBinary, Text, create_eng
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import migrations
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.schema import METADATA
+from s3t_ray.ledger.tables import METADATA
 from s3t_ray.ledger.values import DeletionState
 from tests.unit.ledger.world import name as hmac_of
 

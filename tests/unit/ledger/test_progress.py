@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import progress
+from s3t_ray.ledger import deletion_progress
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.schema import RECORDS
+from s3t_ray.ledger.tables import RECORDS
 from s3t_ray.ledger.values import DeletionState, StageState
 from tests.unit.ledger.certify import certify
 from tests.unit.ledger.world import Clock, digest, digests, name, purge, record, train_all, write_files
@@ -81,7 +81,7 @@ def test_deletions_read_again_show_where_they_stand_now(
     ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Receipts are kept by who has read them once; states are not."""
-    monkeypatch.setattr(progress, "MOST_RECEIPTS", 3)
+    monkeypatch.setattr(deletion_progress, "MOST_RECEIPTS", 3)
     epoch = ledger.take_lease("me")
     for number in range(1, 4):
         request = ledger.accept_deletion([record(0, 0, number), record(1, 2, number)]).receipt.request_id

@@ -9,7 +9,7 @@ import pytest
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import Failure, Published, StageState
+from s3t_ray.ledger.values import FailureRow, Published, StageState
 from s3t_ray.plan.stages import Stage, plan_shard
 from tests.unit.ledger.world import Clock, adapter, digests, plan, purge, record, train, train_all
 
@@ -195,7 +195,7 @@ def test_failures_count_until_the_stage_is_accepted(ledger: Ledger, epoch: int, 
     ledger.record_failure(epoch, first.id, "again " * 1000)
     failures = {failure.stage_id: failure for failure in ledger.failures()}
     assert len(failures) == 2
-    assert failures[first.id] == Failure(first.id, 2, ("again " * 1000)[:2000], failures[first.id].at)
+    assert failures[first.id] == FailureRow(first.id, 2, ("again " * 1000)[:2000], failures[first.id].at)
     assert failures[first.id].at > failures[second.id].at
     train(ledger, epoch, [first])
     assert [failure.stage_id for failure in ledger.failures()] == [second.id]

@@ -4,10 +4,7 @@ from dataclasses import replace
 from math import sqrt
 
 import pytest
-
-from s3t_ray.config.schema import Requeue
-from s3t_ray.plan.forecast import expected_deletions
-from s3t_ray.plan.simulate import (
+from benchlib.simulate import (
     Deletion,
     DepthChange,
     Scenario,
@@ -16,6 +13,9 @@ from s3t_ray.plan.simulate import (
     sisa_without_slices,
     uniform_deletions,
 )
+
+from s3t_ray.config.schema import Requeue
+from s3t_ray.plan.forecast import expected_deletions
 
 EAGER = Requeue(policy="eager")
 ONE = Scenario(

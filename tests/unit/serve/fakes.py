@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Iterable
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
 
+from s3t_ray.ensemble.answers import Answer, Completion, Ended, Finish, Live, Piece, Started, Wish
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
-from s3t_ray.runtime.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.serve.requests import DeletionRequest
-from s3t_ray.serve.values import Answer, Completion, Ended, Finish, Live, Piece, Started, Wish
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
 from s3t_ray.train.manifest import (
@@ -56,7 +57,11 @@ class FakeBackend:
         self.wishes.append(wish)
         try:
             self._fail()
-            pieces = [Started(7, (3, 1), ("a", "b")), *(Piece(text) for text in self.says), Ended(Finish.LENGTH)]
+            pieces: list[Any] = [
+                Started(7, (3, 1), ("a", "b")),
+                *(Piece(text) for text in self.says),
+                Ended(Finish.LENGTH),
+            ]
             for event in pieces if self.events is None else self.events:
                 if isinstance(event, S3TError):
                     raise event

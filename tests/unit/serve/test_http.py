@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
 from s3t_ray.errors import ConfigError, DataError, LedgerError
-from s3t_ray.serve.guard import LARGEST_BODY
+from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.http import make_app
-from s3t_ray.serve.tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
-from s3t_ray.serve.values import Ended, Finish, Piece, Started
+from s3t_ray.serve.token_guard import LARGEST_BODY
 from tests.unit.serve.fakes import FakeBackend
 
 ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
-CHAT = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
+CHAT: dict[str, Any] = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from s3t_ray.sweep.choose import Need, best, front, objectives, recommendation
-from s3t_ray.sweep.show import draw, table
+from s3t_ray.sweep.show_sweep import draw, table
 from tests.unit.sweep.outcomes import outcome
 
 HOUR = 3.6e15

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from s3t_ray.config.schema import Optimizer
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.batches import epoch_order, pack, pad_groups, steps_in_epoch
-from s3t_ray.train.groups import depth_of_layer, layer_group, layer_index
-from s3t_ray.train.schedule import learning_rate
+from s3t_ray.train.layer_groups import depth_of_layer, layer_group, layer_index
+from s3t_ray.train.learning_rate import learning_rate
 from s3t_ray.train.seeds import StagePlace
 
 PLACE = StagePlace(seed=1, shard=2, slices=(3, 0))
@@ -79,7 +79,7 @@ def test_no_record_is_dropped_from_an_epoch(records: int, size: int, steps: int)
 
 @given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(1, 60), st.floats(0, 0.99))
 def test_the_rate_rises_to_its_peak_and_never_again(schedule: str, steps: int, warmup: float) -> None:
-    optimizer = Optimizer(lr=0.5, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
+    optimizer = Optimizer(lr=0.5, schedule=schedule, warmup=warmup)
     rates = [learning_rate(step, steps, optimizer) for step in range(steps)]
     assert all(0 < rate <= 0.5 for rate in rates)
     top = rates.index(max(rates))

@@ -144,7 +144,8 @@ def test_every_file_missing_cut_off_or_a_pointer(llama: Path, tmp_path: Path) ->
 def test_every_tensor_renamed_is_refused_by_its_name(llama: Path, tmp_path: Path) -> None:
     for number, name in enumerate(sorted(load_file(llama / SINGLE))):
         copy = Path(shutil.copytree(llama, tmp_path / str(number)))
-        rewrite(copy, lambda weights, name=name: {key + ("x" if key == name else ""): weights[key] for key in weights})
+        weights = load_file(copy / SINGLE)
+        save_file({key + ("x" if key == name else ""): each for key, each in weights.items()}, copy / SINGLE)
         problem = refused(copy, f"1 missing: {name}")
         assert f"1 unexpected: {name}x" in problem
 
@@ -241,7 +242,8 @@ def test_an_encoder_lacks_its_head_and_nothing_else(family: str, tmp_path: Path)
     save_file(old if family == "bert" else whole, folder / SINGLE)
     check(folder, **changes)
     save_file({f"wrapped.{name}": each for name, each in whole.items()}, folder / SINGLE)
-    refused(folder, f"missing: {family}.embeddings.", **changes)
+    with pytest.raises(ConfigError, match=f"missing: {family}.embeddings."):
+        check(folder, **changes)
     save_file({**whole, "classifier.weight": torch.zeros(2, 32), "classifier.bias": torch.zeros(2)}, folder / SINGLE)
     with pytest.raises(ConfigError):
         check(folder, **changes)

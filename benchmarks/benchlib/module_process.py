@@ -1,0 +1,25 @@
+"""Modules of this library as processes of their own, wherever the benchmark was started.
+
+In: a module's name and its arguments. Out: a command line and the environment in which it is found.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+LIBRARY = Path(__file__).parents[1]
+"""The folder that `benchlib` lies in."""
+
+
+def module_command(module: str, *arguments: object) -> list[str]:
+    """`python -m benchlib.MODULE ARGUMENTS`, by this Python."""
+    return [sys.executable, "-m", f"benchlib.{module}", *map(str, arguments)]
+
+
+def library_environment() -> dict[str, str]:
+    """This process's environment, with the library on the path of Python."""
+    path: Sequence[str] = [str(LIBRARY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

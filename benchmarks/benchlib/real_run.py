@@ -1,0 +1,172 @@
+"""The simulation of healing against a real small run: the same deletions, what they cost and what was served.
+
+In: a folder. Out: `Compared`. A tiny model is trained and healed by the real scheduler on Ray. How long a
+stage takes is taken from the run's first training; the simulation then plays the deletions at the times at
+which they were made.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from benchlib.service import LONGEST_SECONDS, delete_and_wait
+from benchlib.simulate import Deletion, Scenario, simulate
+from benchlib.tiny_base import tiny_base
+from s3t_ray.config.load import parse_config
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ClusterError
+from s3t_ray.ledger.values import DeletionRow, Event, EventKind, StageState
+from s3t_ray.run.ingest import ingest
+from s3t_ray.run.run import Run
+from s3t_ray.scheduler.scheduler import DEPTHS
+
+SHARDS, SLICES, BUDGET, RECORDS_A_SLICE = 2, 3, 3, 12
+
+
+@dataclass(frozen=True)
+class Course:
+    """What healing cost and left, from the first deletion to the last restoration."""
+
+    stages: int
+    mean_depth: float  # of a shard's deepest model, over time and shards
+    seconds: float  # from a deletion's receipt until its shard was whole again, summed
+
+
+@dataclass(frozen=True)
+class Compared:
+    policy: str
+    deletions: int
+    stage_seconds: tuple[float, ...]  # by depth, in the first training
+    real: Course
+    simulated: Course
+
+
+def compare(folder: Path, deletions: int) -> Compared:
+    """Train, delete records one after another, each once the one before has healed; Ray must be connected."""
+    import ray
+
+    from s3t_ray.runtime.actors import start_scheduler
+
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        config = _config(Path(work))
+        with Run.create(config) as run:
+            ingest(run, lambda line: None)
+            scheduler, _ = start_scheduler(run, detached=False)
+            try:
+                _wait_until_trained(run)
+                first = run.ledger.events()
+                rows = [delete_and_wait(run, [f"r{7 * number}"]) for number in range(deletions)]
+            finally:
+                with suppress(ray.exceptions.RayError):
+                    ray.get(scheduler.stop.remote(), timeout=30)
+                ray.kill(scheduler)
+            return _compared(run, rows, _stage_seconds(first), run.ledger.events(first[-1].seq))
+
+
+def _wait_until_trained(run: Run) -> None:
+    wanted = sum(len(run.plan(shard).stages) for shard in range(run.row.shards))
+    pause = threading.Event()
+    until = time.monotonic() + LONGEST_SECONDS
+    while len(run.ledger.stages(state=StageState.LIVE)) < wanted:
+        if time.monotonic() > until:
+            raise ClusterError("the first training did not end", "see the scheduler's log")
+        pause.wait(0.2)
+
+
+def _compared(
+    run: Run, rows: Sequence[DeletionRow], stage_seconds: Mapping[int, float], events: Sequence[Event]
+) -> Compared:
+    starts = [_at(row.times.accepted) for row in rows]
+    ends = [_at(row.times.restored or "") for row in rows]
+    begin, end = starts[0], ends[-1]
+    depths = _depths(events, run.row.shards)
+    simulated = simulate(
+        Scenario(
+            orders_by_shard=tuple(run.orders(shard) for shard in range(run.row.shards)),
+            stage_seconds=tuple(stage_seconds[depth] for depth in range(1, run.row.slices + 1)),
+            groups=1,
+            policy=run.config.requeue,
+            deletions=tuple(
+                Deletion(start - begin, hit.shard, hit.slice)
+                for start, row in zip(starts, rows, strict=True)
+                for hit in row.receipt.hits
+            ),
+            until_seconds=end - begin,
+        )
+    )
+    real = Course(
+        stages=sum(event.kind == EventKind.STAGE_ACCEPTED for event in events),
+        mean_depth=_mean(depths, begin, end, run.row.shards, run.row.slices),
+        seconds=sum(end - start for start, end in zip(starts, ends, strict=True)),
+    )
+    return Compared(
+        policy=run.config.requeue.policy,
+        deletions=len(rows),
+        stage_seconds=tuple(stage_seconds[depth] for depth in sorted(stage_seconds)),
+        real=real,
+        simulated=Course(simulated.stages_trained, simulated.mean_depth, simulated.busy_seconds),
+    )
+
+
+def _stage_seconds(events: Sequence[Event]) -> dict[int, float]:
+    """Of one worker group in its first training: the time between one accepted stage and the next, by depth."""
+    found: dict[int, list[float]] = defaultdict(list)
+    accepted = [event for event in events if event.kind == EventKind.STAGE_ACCEPTED]
+    for before, event in pairwise(accepted):
+        found[len(json.loads(event.detail)["slices"])].append(_at(event.at) - _at(before.at))
+    return {depth: median(times) for depth, times in found.items()}
+
+
+def _depths(events: Sequence[Event], shards: int) -> list[tuple[float, int, int]]:
+    """(when, shard, depth of its deepest model) of every change."""
+    return [
+        (_at(event.at), event.shard, max(json.loads(event.detail)["depths"]))
+        for event in events
+        if event.kind == DEPTHS and event.shard is not None and event.shard in range(shards)
+    ]
+
+
+def _mean(changes: Sequence[tuple[float, int, int]], begin: float, end: float, shards: int, whole: int) -> float:
+    total, depths, now = 0.0, [whole] * shards, begin
+    for at, shard, depth in [*changes, (end, 0, 0)]:
+        until = min(max(at, begin), end)
+        total += sum(depths) * (until - now)
+        depths[shard], now = depth, until
+    return total / (shards * (end - begin))
+
+
+def _at(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()
+
+
+def _config(folder: Path) -> Config:
+    base = tiny_base(folder / "base", 2 * SLICES)
+    with (folder / "data.jsonl").open("w") as file:
+        for number in range(SHARDS * SLICES * RECORDS_A_SLICE):
+            row = {"id": f"r{number}", "instruction": f"Say number {number}.", "output": f"It is {number}."}
+            file.write(json.dumps(row) + "\n")
+    document = {
+        "name": "real-run",
+        "shards": SHARDS,
+        "slices": SLICES,
+        "budget": BUDGET,
+        "model": {"path": str(base)},
+        "data": {"path": str(folder / "data.jsonl")},
+        "lora": {"rank": 4, "layers_per_group": 2},
+        "optimizer": {"epochs": 4, "batch_records": 4},
+        "workers": {"groups": 1},
+        "closure": {"near_duplicates": False},
+        "storage": {"uri": str(folder / "run")},
+    }
+    return parse_config(json.dumps(document), "the benchmark")

@@ -1,0 +1,1 @@
+"""Proofs about a run: verify, replay, leftovers, audit, membership inference. Reads only."""

@@ -1,0 +1,133 @@
+"""`s3t audit`: everything that can be checked about a run, on top of `verify`.
+
+In: an open run, and certificates that were handed out earlier. Out: an AuditReport with a line for
+each problem. Reads only. It checks that
+- the config still asks for the recipe that the run was begun with;
+- the chain of certificates is whole, signed by the run's own key, and says what the ledger says;
+- the ledger agrees with itself and its history (`ledger/consistency.py`);
+- slices hold exactly the ledger's records, by the secret key; live stages follow from them, and are
+  the bytes that were accepted (`verify.py`);
+- nothing is in the storage that should be gone (`leftovers.py`);
+- with `replay`, stages trained again from the retained records alone have the same bytes.
+
+What it cannot find, and what does:
+- a ledger and a storage taken back together to an earlier moment: certificates handed out since then
+  (`known`), or the hash of the newest, kept elsewhere;
+- weights that were trained on something else and then accepted by the rules, or a task head or
+  adapter config changed together with its manifest: a replay of that very stage;
+- whatever the holder of the secret key writes anew in all places: certificates and hashes elsewhere;
+- copies outside the run, and old row versions inside PostgreSQL.
+A run in the middle of a deletion or a training is checked as it stands; a change during the audit can
+look like a problem, which another audit then does not repeat.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+from s3t_ray.audit.verify import verify
+from s3t_ray.config.recipe import recipe
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.ledger.certificate import FIRST, Certificate, raw_public_key, verify_certificate, verify_chain
+from s3t_ray.ledger.keys import PUBLIC_FILE
+from s3t_ray.ledger.values import StoredCertificate
+from s3t_ray.plan.identity import recipe_digest
+from s3t_ray.run.reports import AuditReport, Verification
+from s3t_ray.run.run import CONFIG_FILE, Run
+
+
+def audit(
+    run: Run,
+    *,
+    replay: int = 0,
+    known: Sequence[str] = (),
+    trusted_key: bytes | None = None,
+    address: str | None = None,
+    watch: Callable[[str], None] = lambda line: None,
+) -> AuditReport:
+    """Check the whole run. `known`: texts of certificates got earlier, which must stand in the chain.
+
+    `trusted_key`: the public key (PEM) that the auditor had from elsewhere. The run's own config says where
+    its ledger and keys lie, and whoever can write to the storage can let it name others, which all agree.
+    `replay`: how many live stages to train again. Raises LedgerError for lost or wrong keys, and what a
+    replay raises; every other problem is a line of the report.
+    """
+    watch("certificates")
+    stored = run.ledger.stored_certificates()
+    problems = [*_public_key(run, trusted_key), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
+    watch("the ledger against itself")
+    checked = Verification(records=0, stages=0, problems=())
+    try:
+        problems += (f"ledger: {problem}" for problem in run.ledger.contradictions())
+        checked = verify(run, replay=replay, address=address, watch=watch)
+    except (ValueError, KeyError, TypeError) as error:
+        # A row holds what no code of ours ever wrote there.
+        problems.append(f"the ledger cannot be understood, and was not checked to the end: {error!r}")
+    return AuditReport(
+        records=checked.records,
+        stages=checked.stages,
+        problems=(*problems, *checked.problems),
+        replayed=checked.replayed,
+        certificates=len(stored),
+        head=stored[-1].hash if stored else FIRST,
+        public_key=run.keys.fingerprint,
+    )
+
+
+def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
+    """The copy for auditors is what they verify with, and the key is the one that they trust."""
+    if trusted is not None and raw_public_key(trusted) != run.keys.public_key:
+        yield (
+            f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
+            f"{CONFIG_FILE} names other keys and perhaps another ledger"
+        )
+    path = run.location.keys_dir / PUBLIC_FILE
+    if not path.is_file():
+        yield f"{path} is gone: auditors have no public key to verify certificates with"
+    elif path.read_bytes() != run.keys.public_key_pem:
+        yield f"{path} is not the run's public key"
+
+
+def _recipe(run: Run) -> Iterator[str]:
+    """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
+    if recipe_digest(json.loads(run.row.recipe_json)) != run.row.recipe_digest:
+        yield "the ledger's recipe is not the one that its stages are named by"
+    if recipe_digest(recipe(run.config, run.row.base_digest)) != run.row.recipe_digest:
+        yield f"{CONFIG_FILE} asks for another recipe than the one that the run was begun with"
+
+
+def _chain(run: Run, stored: Sequence[StoredCertificate]) -> Iterator[str]:
+    """Each certificate by itself; then the chain, if each is genuine."""
+    pem = run.keys.public_key_pem
+    genuine: list[Certificate] = []
+    for row in stored:
+        try:
+            certificate = verify_certificate(row.text, pem)
+        except VerificationFailed as error:
+            yield f"certificate {row.sequence}: {error.problem}"
+            continue
+        genuine.append(certificate)
+        facts = certificate.facts
+        if (facts.sequence, certificate.hash, facts.request_id) != (row.sequence, row.hash, row.request_id):
+            yield f"certificate {row.sequence} stands in the place of another: it is number {facts.sequence}"
+    if len(genuine) == len(stored):
+        try:
+            verify_chain([row.text for row in stored], pem)
+        except VerificationFailed as error:
+            yield error.problem
+
+
+def _known(run: Run, stored: Sequence[StoredCertificate], known: Sequence[str]) -> Iterator[str]:
+    """Certificates got earlier stand in the chain, letter by letter."""
+    texts = {row.text.strip() for row in stored}
+    for text in known:
+        try:
+            facts = verify_certificate(text, run.keys.public_key_pem).facts
+        except VerificationFailed as error:
+            yield f"a certificate got earlier: {error.problem}"
+            continue
+        if text.strip() not in texts:
+            yield (
+                f"certificate {facts.sequence}, of deletion {facts.request_id}, was handed out and is not in the chain"
+            )

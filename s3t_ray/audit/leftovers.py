@@ -1,0 +1,146 @@
+"""Bytes in the storage that should not be there: of purged stages, deleted rows, former data, dead replays.
+
+In: an open run. Out: a line for each. Reads only. What is on its way is no problem: deletions that are
+not purged yet still have their bytes, a stage in training its checkpoints.
+
+It knows the kinds of data that a purge erases (`purge.KINDS`) and the exports that the run wrote; what
+lies in the storage and is of no kind is named too. What somebody copied elsewhere it does not look at.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from s3t_ray.config.location import LEDGER_FILE
+from s3t_ray.errors import S3TError
+from s3t_ray.ledger.values import DeletionState, StageState
+from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.run.exports import exported_folders
+from s3t_ray.run.rejects import undeleted_rejects
+from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.shard_view import ShardView
+from s3t_ray.scheduler.purge import KINDS
+from s3t_ray.store import layout
+from s3t_ray.train.manifest import read_manifest
+
+_OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
+"""Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
+
+ACCEPTANCE_SECONDS = 2.0
+"""A stage that is published now is accepted, or its bytes are gone, after this long; a scheduler beats by then."""
+
+
+def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
+    """Every problem found."""
+    unfinished = any(
+        deletion.state in (DeletionState.ACCEPTED, DeletionState.PRUNED) for deletion in run.ledger.deletions()
+    )
+    yield from _of_no_kind(run)
+    yield from _temporaries(run)
+    yield from _stages(run, views)
+    yield from _checkpoints(run, views)
+    yield from _slices(run)
+    if not unfinished:
+        yield from _hidden(run)
+        yield from _exports(run)
+        if rows := undeleted_rejects(run):
+            yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
+
+
+def _of_no_kind(run: Run) -> Iterator[str]:
+    """What no purge would ever erase: data of a kind that is not on the list, or somebody else's."""
+    roots = {kind.root for kind in KINDS}
+    exported = {Path(export.folder, name) for export in exported_folders(run) for name in export.files}
+    for path in run.store.files():
+        known = path.split("/")[0] in roots or path in _OWN_FILES
+        if not known and run.store.local_path(path) not in exported:
+            yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
+
+
+def _temporaries(run: Run) -> Iterator[str]:
+    """Of killed writers: a scheduler sweeps them when it starts, so while one is at work they are a writer's."""
+    found = frozenset(run.store.temporaries())
+    if not found:
+        return
+    before = run.ledger.lease()
+    threading.Event().wait(ACCEPTANCE_SECONDS)
+    if run.ledger.lease() != before:
+        return
+    for path in sorted(found.intersection(run.store.temporaries())):
+        yield f"{path} is what a killed process left half-made (or one at work now outside the scheduler)"
+
+
+def _stages(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
+    present = _folders(run, layout.STAGES)
+    known = _known(run)
+    if present - known:
+        threading.Event().wait(ACCEPTANCE_SECONDS)
+        known, present = _known(run), present & _folders(run, layout.STAGES)
+    wanted = {name for view in views.values() for name in view.plan.stages}
+    for name in sorted(present - known):
+        folder = layout.stage_folder(name)
+        if name in wanted:
+            yield f"{folder} is not live: the ledger has not accepted it (cut off in between, or put there by hand)"
+        else:
+            yield f"{folder} holds bytes of a stage that should be gone"
+    for name in sorted(present & known):
+        yield from _foreign(run, name)
+
+
+def _foreign(run: Run, name: str) -> Iterator[str]:
+    """Files in a stage's folder that its manifest does not name."""
+    folder = layout.stage_folder(name)
+    found = {path.removeprefix(f"{folder}/") for path in run.store.files(folder)}
+    try:
+        published = read_manifest(run.store, name).files.keys() | {layout.MANIFEST}
+    except S3TError:
+        return  # being purged; of a live stage `verify` says it
+    for file in sorted(found - published):
+        yield f"{folder}/{file} was not published with its stage"
+
+
+def _checkpoints(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
+    wanted = {name for view in views.values() for name in view.plan.stages}
+    stale = {row.id for row in run.ledger.stages(state=StageState.STALE)}
+    for name in sorted(_folders(run, layout.CHECKPOINTS) - wanted - stale):
+        yield f"{layout.checkpoint_folder(name)} holds checkpoints of a stage that nobody wants"
+
+
+def _slices(run: Run) -> Iterator[str]:
+    found = run.store.files(layout.SLICES)
+    named = {state.file for state in run.ledger.slices()}  # after the listing: never older
+    for path in found:
+        if path not in named and run.store.exists(path):
+            yield f"{path} should be gone"
+
+
+def _hidden(run: Run) -> Iterator[str]:
+    """Hidden states lie under the place and the digest of the data that they were computed from."""
+    found = {"/".join(path.split("/")[:5]) for path in run.store.files(layout.HIDDEN)}
+    base = run.row.base_digest[:16]
+    kept = {
+        f"{layout.HIDDEN}/{base}/{state.shard}/{state.slice}/{state.digest}"
+        for state in run.ledger.slices()
+        if state.shard != HOLDOUT_SHARD
+    }
+    for folder in sorted(found - kept):
+        if run.store.files(folder):
+            yield f"{folder} holds hidden states of data that is not retained"
+
+
+def _exports(run: Run) -> Iterator[str]:
+    purged = {row.id for row in run.ledger.stages(state=StageState.PURGED)}
+    for export in exported_folders(run):
+        gone = purged.intersection(export.stages)
+        if gone and any(Path(export.folder, name).exists() for name in export.files):
+            yield f"the export at {export.folder} holds weights of {len(gone)} purged stages"
+
+
+def _folders(run: Run, root: str) -> frozenset[str]:
+    return frozenset(path.split("/")[1] for path in run.store.files(root) if path.count("/") > 1)
+
+
+def _known(run: Run) -> frozenset[str]:
+    return frozenset(row.id for row in run.ledger.stages() if row.state is not StageState.PURGED)

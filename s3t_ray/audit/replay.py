@@ -1,0 +1,132 @@
+"""Replay: train live stages again from nothing but the base and the retained rows, and compare bytes.
+
+The whole chain of each chosen stage is trained, never taken from the run, with hidden states
+computed anew, in a store of its own that is erased afterwards, or by the purge of a deletion that
+comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from s3t_ray.config.schema import Storage
+from s3t_ray.errors import ConfigError, TrainError
+from s3t_ray.plan.stages import Stage
+from s3t_ray.run.reports import ReplayedStage
+from s3t_ray.run.run import Run
+from s3t_ray.run.scratch import scratch_folder
+from s3t_ray.run.shard_view import ShardView
+from s3t_ray.run.stored_boundaries import with_boundaries
+from s3t_ray.runtime.connect import connected
+from s3t_ray.scheduler.stage_jobs import stage_job
+from s3t_ray.store import layout
+from s3t_ray.store.store import Store
+from s3t_ray.train.job import StageJob
+from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
+
+
+def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
+    """`count` live stages in whole chains: every chosen stage's ancestors are chosen too, and come before it.
+
+    All of them when there are fewer. Deep ones are preferred: a stage rests on all that stands above it in
+    its chain. Pure; the same seed chooses the same stages.
+    """
+    dice = random.Random(seed)
+    chosen: dict[str, Stage] = {}
+    candidates = [view.plan.stages[name] for view in views.values() for name in view.plan.stages if name in view.live]
+    dice.shuffle(candidates)
+    for depth in range(min(count, max((stage.depth for stage in candidates), default=0)), 0, -1):
+        for stage in candidates:
+            chain = [views[stage.shard].plan.stages[name] for name in stage.chain]
+            fresh = [part for part in chain if part.id not in chosen]
+            if len(fresh) == depth and len(chosen) + depth <= count:
+                chosen.update((part.id, part) for part in fresh)
+    return tuple(sorted(chosen.values(), key=lambda stage: (stage.shard, stage.depth, stage.slices)))
+
+
+def replay_stages(
+    run: Run, views: Mapping[int, ShardView], count: int, address: str | None, watch: Callable[[str], None]
+) -> tuple[ReplayedStage, ...]:
+    """Train `count` live stages again and compare each adapter with the published one.
+
+    Raises ConfigError when no stage is live, TrainError when a replay cannot be trained.
+    """
+    seed = secrets.randbits(32)  # nobody can prepare for the stages that will be looked at
+    stages = choose_stages(views, count, seed)
+    if not stages:
+        raise ConfigError("no stage is live: there is nothing to replay", "train the run first")
+    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
+    folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
+    root = f"{run.location.storage_uri}/{folder}"
+    store = Store.open(root)
+    config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
+    try:
+        with connected(address):
+            from s3t_ray.runtime.worker_groups import RayWorkers
+
+            workers = RayWorkers(config, str(run.base), 1)
+            try:
+                for stage in stages:
+                    job = stage_job(run.row, views[stage.shard], stage)
+                    watch(f"replaying shard {stage.shard}, slices {list(stage.slices)}: {stage.id[:12]}")
+                    _copy_slices(run, store, job)
+                    _train(workers, job)
+            finally:
+                workers.close()
+        return tuple(_compared(run, store, stage) for stage in stages)
+    finally:
+        run.store.delete(folder)
+
+
+def _copy_slices(run: Run, store: Store, job: StageJob) -> None:
+    for part in job.slices:
+        if not store.exists(part.path):
+            with scratch_folder(run, "copy") as folder:
+                store.upload(run.store.fetch(part.path, folder), part.path)
+
+
+def _train(workers: object, job: StageJob) -> None:
+    from s3t_ray.runtime.worker_groups import RayWorkers
+
+    assert isinstance(workers, RayWorkers)
+    pause = threading.Event()
+    while not workers.free():
+        pause.wait(0.1)
+    workers.submit(0, job)
+    while not (done := workers.finished(1.0)):
+        pass
+    if done[0].result is None:
+        raise TrainError(
+            f"the replay of stage {job.stage_id[:12]} failed: {done[0].error}", "mend the cause and verify again"
+        )
+
+
+def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
+    published, again = read_manifest(run.store, stage.id), read_manifest(store, stage.id)
+    path = f"{layout.stage_folder(stage.id)}/{ADAPTER_FILE}"
+    first, second = run.store.read_bytes(path), store.read_bytes(path)
+    return ReplayedStage(
+        stage_id=stage.id,
+        shard=stage.shard,
+        slices=stage.slices,
+        equal=first == second and published.files == again.files,
+        largest_difference=_largest_difference([first, second]),
+        same_machine=_place(published) == _place(again),
+    )
+
+
+def _place(manifest: Manifest) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    return manifest.versions, manifest.machine
+
+
+def _largest_difference(files: Sequence[bytes]) -> float:
+    import numpy as np
+    from safetensors.numpy import load
+
+    first, second = (load(data) for data in files)
+    if first.keys() != second.keys():
+        return float("inf")
+    return max((float(np.abs(first[name] - second[name]).max()) for name in first if first[name].size), default=0.0)

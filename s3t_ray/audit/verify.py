@@ -1,0 +1,166 @@
+"""`s3t verify`: recompute every name from the retained data, and replay stages to compare bytes.
+
+Reads only; a replay trains in a folder of its own, which is gone afterwards. Finds, never mends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from s3t_ray.audit.leftovers import left_behind
+from s3t_ray.audit.replay import replay_stages
+from s3t_ray.data.slice_file import Row, file_sha256, read_slice
+from s3t_ray.errors import S3TError
+from s3t_ray.ledger.lthash import LtHash16
+from s3t_ray.ledger.values import SliceState, StageState
+from s3t_ray.plan.stages import Stage
+from s3t_ray.run.reports import Verification
+from s3t_ray.run.run import Run
+from s3t_ray.run.scratch import scratch_folder
+from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.store import layout
+from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest
+
+_ROWS_AT_ONCE = 2048
+
+
+def verify(
+    run: Run,
+    *,
+    replay: int = 0,
+    address: str | None = None,
+    watch: Callable[[str], None] = lambda line: None,
+) -> Verification:
+    """Check the run against its retained data; with `replay`, train that many live stages again from nothing.
+
+    Every problem found is a line of the report: a slice whose rows are not those of the ledger, a
+    stage whose name does not follow from the data, bytes that are not those published, bytes that
+    should be gone.
+    """
+    problems: list[str] = []
+    watch("base model: every byte")
+    replaced = run.base_digest != run.row.base_digest
+    if replaced:
+        problems.append(f"the base model at {run.base_folder} is not the one that this run was trained on")
+    records = 0
+    for state in run.ledger.slices():
+        watch(f"shard {layout.shard_folder(state.shard)} slice {state.slice}: {state.records} records")
+        problems += _check_slice(run, state)
+        records += state.records
+    views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
+    for view in views.values():
+        problems += _check_stages(run, view, watch)
+    watch("the storage: what should be gone")
+    problems += left_behind(run, views)
+    replayed = replay_stages(run, views, replay, address, watch) if replay and not replaced else ()
+    stages = sum(len(view.live) for view in views.values())
+    return Verification(records=records, stages=stages, problems=tuple(problems), replayed=replayed)
+
+
+def _live(view: ShardView) -> Iterator[Stage]:
+    return (stage for stage in view.plan.stages.values() if stage.id in view.live)
+
+
+def _check_slice(run: Run, state: SliceState) -> list[str]:
+    """The slice's digest from its rows' contents and the run's key, not from what the rows say of themselves."""
+    where = f"slice {state.slice} of shard {layout.shard_folder(state.shard)}"
+    if state.file is None:
+        return [f"{where} has no file"]
+    found = _Rows(run, state)
+    try:
+        with scratch_folder(run, "verify") as folder:
+            path = run.store.fetch(state.file, folder)
+            if file_sha256(path) != state.file_sha256:
+                return [f"{where}: {state.file} was changed: its bytes are not those that the ledger names"]
+            rows = read_slice(path)
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                found.take(batch)
+    except S3TError as error:
+        return [f"{where}: {error.problem}"]
+    problems = []
+    if found.false:
+        problems.append(f"{where}: {found.false} rows whose content is not what their digest says")
+    if found.strangers:
+        problems.append(f"{where}: {found.strangers} rows are of records that the ledger does not have there")
+    if (found.total.digest(), found.retained) != (state.digest, state.records):
+        problems.append(
+            f"{where}: its {found.retained} retained rows are not the {state.records} records of the ledger"
+        )
+    return problems
+
+
+class _Rows:
+    """What the rows of a slice's file add up to."""
+
+    def __init__(self, run: Run, state: SliceState) -> None:
+        self._run = run
+        self._state = state
+        self._tombstones = run.ledger.tombstones(state.shard, state.slice)
+        self.total = LtHash16()  # of the retained
+        self.retained = 0
+        self.false = 0  # rows that are not what their digest says
+        self.strangers = 0  # rows of no record that the ledger has in this slice
+
+    def take(self, rows: list[Row]) -> None:
+        keys, place = self._run.keys, (self._state.shard, self._state.slice)
+        names = [keys.id_hmac(row.id) for row in rows]
+        digests = [keys.record_digest(row.id, row.content) for row in rows]
+        known = self._run.ledger.record_states(names)
+        for row, name, digest in zip(rows, names, digests, strict=True):
+            record = known.get(name)
+            self.false += digest != row.digest
+            self.strangers += record is None or (record.shard, record.slice, record.digest) != (*place, digest)
+        kept = [digest for digest in digests if digest not in self._tombstones]
+        self.total.add(kept)
+        self.retained += len(kept)
+
+
+def _check_stages(run: Run, view: ShardView, watch: Callable[[str], None]) -> Iterator[str]:
+    """Every live stage of a shard: its row, its manifest, its bytes."""
+    rows = {row.id: row for row in run.ledger.stages(view.plan.shard, StageState.LIVE)}
+    for stage in _live(view):
+        watch(f"stage {stage.id[:12]}: shard {stage.shard}, slices {list(stage.slices)}")
+        row = rows.get(stage.id)
+        if row is None:
+            yield f"{_name(stage)}: a deletion took it out of service during the check"
+            continue
+        if (row.slices, row.ancestors) != (stage.slices, stage.ancestors) or not rows.keys() >= set(row.ancestors):
+            yield f"{_name(stage)}: its row in the ledger names other slices or parents"
+        yield from _check_stage(run, view, stage, row.adapter_sha256)
+    for name in sorted(view.live - frozenset(view.plan.stages)):
+        yield f"stage {name[:12]} of shard {view.plan.shard} serves, but does not follow from the retained data"
+    adapters = Counter(row.adapter_sha256 for row in rows.values())
+    for row in rows.values():
+        if adapters[row.adapter_sha256] > 1:
+            yield f"stage {row.id[:12]} of shard {row.shard} has the very adapter of another stage"
+
+
+def _check_stage(run: Run, view: ShardView, stage: Stage, adapter_sha256: str) -> list[str]:
+    name = _name(stage)
+    digests = {state.slice: state.digest for state in view.slices}
+    try:
+        manifest = read_manifest(run.store, stage.id)
+        problems = [
+            f"{name}: {file} is not what was published; "
+            f"remove {layout.stage_folder(stage.id)} and run `s3t train`, which trains it again"
+            for file, sha256 in {**manifest.files, ADAPTER_FILE: adapter_sha256}.items()
+            if hashlib.sha256(run.store.read_bytes(f"{layout.stage_folder(stage.id)}/{file}")).hexdigest() != sha256
+        ]
+    except S3TError as error:
+        return [f"{name}: {error.problem}"]
+    learned = tuple((part.index, part.digest) for part in manifest.slices)
+    if learned != tuple((index, digests[index]) for index in stage.slices) or manifest.shard != stage.shard:
+        problems.append(f"{name}: its manifest names other data than what is retained")
+    origin = (manifest.parents, manifest.recipe_digest, manifest.base_digest)
+    if origin != (stage.ancestors, run.row.recipe_digest, run.row.base_digest):
+        problems.append(f"{name}: its manifest names other parents, or another recipe or base")
+    if {manifest.adapter_sha256, manifest.files.get(ADAPTER_FILE)} != {adapter_sha256}:
+        problems.append(f"{name}: its manifest names another adapter than the ledger")
+    return problems
+
+
+def _name(stage: Stage) -> str:
+    return f"stage {stage.id[:12]} (shard {stage.shard}, slices {list(stage.slices)})"

@@ -1,0 +1,109 @@
+"""`s3t audit`: everything that can be checked about a run, in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
+from s3t_ray.errors import DataError, S3TError, VerificationFailed
+
+FULL_REPLAY = 2
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Examples:\n"
+        "$ s3t audit runs/alpaca\n"
+        "$ s3t audit runs/alpaca --full\n"
+        "$ s3t audit runs/alpaca --records handed-in.jsonl\n"
+        "$ s3t audit runs/alpaca --certificate deletion.json --json"
+    )(audit)
+
+
+def audit(
+    run: RunArgument,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also replay stages and measure how well membership shows in the models.")
+    ] = False,
+    replay: Annotated[
+        int | None,
+        typer.Option("--replay", min=0, metavar="N", help=f"Live stages to train again; with --full {FULL_REPLAY}."),
+    ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            "--records",
+            metavar="FILE",
+            help="Records as in the run's data, to measure how well their membership shows; a deleted person's, say.",
+        ),
+    ] = None,
+    certificates: Annotated[
+        list[Path] | None,
+        typer.Option("--certificate", metavar="FILE", help="Certificates got earlier, which must stand in the chain."),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key", metavar="PEM", help="The run's public.pem as you had it before, to be its key still."
+        ),
+    ] = None,
+    address: AddressOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look for every trace of tampering: in certificates, ledger, records, stages and storage.
+
+    Exit code 8 when there is a problem. Certificates that were handed out
+    earlier, given by --certificate, also find a run that was taken back as
+    a whole to an earlier moment; the public key, given by --public-key, one
+    whose config names other keys and another ledger. Membership is measured, and proves nothing.
+    """
+    from s3t_ray.audit.audit import audit as audit_run
+    from s3t_ray.cli.live_progress import progress
+    from s3t_ray.cli.output import note, print_json, stderr_console, stdout_console
+    from s3t_ray.cli.show_membership import membership_view
+    from s3t_ray.cli.show_proof import FullAudit, audit_view
+    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.units import plural
+    from s3t_ray.run.run import Run
+
+    count = replay if replay is not None else FULL_REPLAY if full else 0
+    known = [line for path in certificates or () for line in _read(path, "certificates").splitlines() if line.strip()]
+    trusted = None if public_key is None else _read(public_key, "public key").encode()
+    membership = unmeasured = None
+    with Run.open(run) as opened, progress(stderr_console()) as display:
+        report = audit_run(opened, replay=count, known=known, trusted_key=trusted, address=address, watch=display.note)
+        if full or records is not None:
+            from s3t_ray.audit.membership import audit_membership
+
+            try:
+                membership = audit_membership(opened, records=records, watch=display.note)
+            except S3TError as error:  # no held-out records, no live model: the audit stands without it
+                unmeasured = error
+                note(f"membership was not measured: {error.problem}")
+    if not json:
+        console = stdout_console()
+        console.print(audit_view(report, glyphs(console)))
+        if membership is not None:
+            console.print(membership_view(membership))
+    else:
+        print_json(report if membership is None else FullAudit(**dict(report), membership=membership))
+    if not report.ok:
+        raise VerificationFailed(
+            f"{plural(len(report.problems), 'problem')} found, {report.differing} of "
+            f"{len(report.replayed)} replayed stages differ",
+            "keep this report and the run as it is; each problem names what to look at",
+        )
+    if unmeasured is not None and records is not None:
+        raise unmeasured  # it was asked for by name
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"the {what} in {path} cannot be read: {error}", "give files as `s3t certificate` and the run wrote them"
+        ) from error

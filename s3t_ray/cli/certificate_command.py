@@ -1,0 +1,128 @@
+"""`s3t certificate` hands certificates out; `s3t check-certificate` checks them with the public key alone.
+
+A file holds certificates exactly as they were signed, one a line. The check needs neither the run nor
+its machine: only these files and the public key, and it imports nothing heavier than cryptography.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3t_ray.cli.options import JsonOption, RunArgument
+from s3t_ray.errors import DataError
+
+if TYPE_CHECKING:
+    from s3t_ray.ledger.certificate import Certificate
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Examples:\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json\n"
+        "$ s3t certificate runs/alpaca --out chain.jsonl"
+    )(certificate)
+    app.command(
+        "check-certificate",
+        epilog="Examples:\n"
+        "$ s3t check-certificate deletion.json --public-key public.pem\n"
+        "$ s3t check-certificate chain.jsonl --public-key public.pem",
+    )(check_certificate)
+
+
+def certificate(
+    run: RunArgument,
+    request: Annotated[
+        str | None, typer.Argument(metavar="REQUEST", help="Id of the deletion, from its receipt; left out: all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="New file to write, one certificate a line, as it was signed.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
+
+    Without REQUEST: the whole chain of the run, oldest first. With --json
+    the text is exactly what was signed: one certificate a line.
+    """
+    from rich.console import Group
+
+    from s3t_ray.cli.output import note, print_document, stdout_console
+    from s3t_ray.cli.show_proof import certificate_view
+    from s3t_ray.cli.units import plural
+    from s3t_ray.ledger.certificate import verify_certificate
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of
+    from s3t_ray.run.run import Run
+
+    with Run.open(run) as opened:
+        texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
+        public_key = opened.location.keys_dir / "public.pem"
+    if out is not None:
+        _write_new(out, texts)
+        note(f"{plural(len(texts), 'certificate')} written to {out}; to check: s3t check-certificate {out} "
+             f"--public-key {public_key}")  # fmt: skip
+    elif json:
+        for text in texts:
+            print_document(text)
+    else:
+        stdout_console().print(Group(*(certificate_view(verify_certificate(text)) for text in texts)))
+
+
+def check_certificate(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of certificates, one a line.")],
+    public_key: Annotated[
+        Path, typer.Option("--public-key", metavar="PEM", help="The run's public.pem, from a source that you trust.")
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Check certificates offline: that the run's key signed them, unchanged, and that together they are one chain.
+
+    Needs no run. Exit code 8 when a certificate is edited, forged or of
+    another key, or when one between the others is missing.
+    """
+    from s3t_ray.cli.output import print_json, stdout_console
+    from s3t_ray.cli.show_proof import CertificatesChecked, checked_view
+    from s3t_ray.ledger.certificate import ChainHead, verify_certificate, verify_chain
+
+    pem = _read(public_key, "the public key")
+    texts = [line for file in files for line in _read(file, "the certificate").decode(errors="replace").splitlines()]
+    texts = [text for text in dict.fromkeys(texts) if text.strip()]
+    if not texts:
+        raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
+    genuine: dict[str, Certificate] = {text: verify_certificate(text, pem) for text in texts}
+    texts.sort(key=lambda text: genuine[text].facts.sequence)
+    first, last = genuine[texts[0]], genuine[texts[-1]]
+    verify_chain(texts, pem, after=ChainHead(sequence=first.facts.sequence - 1, hash=first.facts.previous))
+    checked = CertificatesChecked(
+        certificates=len(texts),
+        first=first.facts.sequence,
+        last=last.facts.sequence,
+        head=last.hash,
+        run=last.facts.run,
+        public_key=last.fingerprint,
+        requests=tuple(genuine[text].facts.request_id for text in texts),
+    )
+    if json:
+        print_json(checked)
+    else:
+        stdout_console().print(checked_view(checked, [genuine[text] for text in texts]))
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give a file that is there") from error
+
+
+def _write_new(path: Path, texts: tuple[str, ...]) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.writelines(f"{text}\n" for text in texts)
+    except FileExistsError as error:
+        raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}", "name a file in a writable folder") from error

@@ -1,0 +1,38 @@
+"""`s3t demo`: the whole story on one machine, from training to a proved deletion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3t_ray.cli.options import JsonOption
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example:\n$ s3t demo --folder demo-run")(demo)
+
+
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", help="Folder that the demo's run is kept in.")] = Path("demo-run"),
+    json: JsonOption = False,
+) -> None:
+    """Train a small model, delete a person's records, and prove that they are gone. Takes about ten minutes.
+
+    With --json the story goes to stderr and the run's final status to stdout.
+    """
+    import sys
+    from contextlib import nullcontext, redirect_stdout
+
+    from s3t_ray.cli.live_progress import progress
+    from s3t_ray.cli.output import print_json, story_console
+    from s3t_ray.demo.story import run_demo
+    from s3t_ray.run.run import Run
+    from s3t_ray.run.status import status
+
+    with redirect_stdout(sys.stderr) if json else nullcontext():
+        run_demo(folder, story_console(stderr=json), progress)
+    if json:
+        with Run.open(str(folder)) as run:
+            print_json(status(run))

@@ -1,0 +1,130 @@
+"""`s3t status`, `s3t eval`, `s3t generate`, `s3t export`: look at a run, ask it, take an adapter out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from s3t_ray.cli.options import JsonOption, RunArgument
+
+if TYPE_CHECKING:
+    from s3t_ray.run.reports import Status
+    from s3t_ray.run.run import Run
+
+SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Examples:\n$ s3t status runs/alpaca\n$ s3t status runs/alpaca --watch")(status)
+    app.command("eval", epilog="Example:\n$ s3t eval runs/alpaca --limit 500")(evaluate)
+    app.command(epilog='Example:\n$ s3t generate runs/alpaca "Name three primary colours." --max-new-tokens 64')(
+        generate
+    )
+    app.command(epilog="Example:\n$ s3t export runs/alpaca --shard 0 adapter-0")(export)
+
+
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until the run is settled.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show a run: live depth of every sequence, stages, deletions, failures. Needs no cluster.
+
+    A sequence is shown as its order of slices, with one block a slice:
+    filled blocks are its live depth.
+    """
+    from s3t_ray.cli.output import print_json, stdout_console
+    from s3t_ray.cli.show_status import glyphs, status_view
+    from s3t_ray.run.run import Run
+    from s3t_ray.run.status import status as look
+
+    with Run.open(run) as opened:
+        seen = _watch_until_settled(opened) if watch else look(opened)
+    if json:
+        print_json(seen)
+    else:
+        console = stdout_console()
+        console.print(status_view(seen, glyphs(console)))
+
+
+def _watch_until_settled(run: Run) -> Status:
+    from s3t_ray.cli.live_progress import progress
+    from s3t_ray.cli.output import stderr_console
+    from s3t_ray.run.status import status as look
+
+    pause = Event()
+    with progress(stderr_console()) as display:
+        while True:
+            seen = look(run)
+            display.watch(seen)
+            if seen.settled:
+                return seen
+            pause.wait(SECONDS_BETWEEN_LOOKS)
+
+
+def evaluate(
+    run: RunArgument,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N held-out records.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Loss of the ensemble on the held-out records, live and at each depth."""
+    from s3t_ray.cli.output import print_json, stdout_console, working
+    from s3t_ray.cli.show_reports import evaluation_view
+    from s3t_ray.ensemble.in_process import evaluate as evaluate_run
+    from s3t_ray.run.run import Run
+
+    with Run.open(run) as opened, working("evaluating"):
+        evaluation = evaluate_run(opened, limit=limit)
+    if json:
+        print_json(evaluation)
+    else:
+        stdout_console().print(evaluation_view(evaluation))
+
+
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Instruction, in the run's template; - is stdin.")],
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0: the likeliest token each time.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampling, for a temperature above 0.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Answer a prompt with the live ensemble. Prints the text alone on stdout."""
+    from s3t_ray.cli.output import note, print_document, print_json, working
+    from s3t_ray.cli.units import duration
+    from s3t_ray.ensemble.in_process import generate as generate_text
+    from s3t_ray.run.run import Run
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    with Run.open(run) as opened, working("generating"):
+        generation = generate_text(opened, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    if json:
+        print_json(generation)
+        return
+    print_document(generation.text)
+    depths = ", ".join(str(depth) for depth in generation.depths)
+    note(f"depths {depths}; version {generation.version}; {duration(generation.seconds)}")
+
+
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the adapter, in PEFT's format.")],
+    shard: Annotated[int, typer.Option("--shard", min=0, help="Shard whose deepest live adapter is exported.")],
+    json: JsonOption = False,
+) -> None:
+    """Write a shard's live adapter as a standard PEFT folder, known to the run so that a deletion erases it."""
+    from s3t_ray.cli.output import print_json, stdout_console, working
+    from s3t_ray.cli.show_reports import export_view
+    from s3t_ray.ensemble.peft_export import export as export_shard
+    from s3t_ray.run.run import Run
+
+    with Run.open(run) as opened, working("exporting"):
+        exported = export_shard(opened, shard, out)
+    if json:
+        print_json(exported)
+    else:
+        stdout_console().print(export_view(exported))

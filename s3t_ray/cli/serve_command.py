@@ -1,0 +1,108 @@
+"""`s3t serve` and `jobs/serve.py`: the HTTP service of a run, for as long as the process lives."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from s3t_ray.cli.options import AddressOption, RunArgument
+from s3t_ray.errors import ClusterError, ConfigError
+
+APP = "s3t"
+LOOK_SECONDS = 5.0
+BAD_LOOKS = 60
+"""Looks in a row at which the application is broken, after which the job fails: 5 minutes of Serve's own retries."""
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(epilog="Example, with S3T_SERVE_TOKEN and S3T_DELETE_TOKEN set:\n$ s3t serve runs/alpaca --port 8000")(
+        serve
+    )
+
+
+def serve(
+    run: RunArgument,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Copies of the model.")] = 1,
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="CPU cores of a copy.")] = 1,
+    gpus: Annotated[
+        float | None, typer.Option("--gpus", min=0, help="GPUs of a copy; default: 1 if the run trains on GPUs.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 8000,
+    prefix: Annotated[str, typer.Option("--prefix", help="Path under which the service answers.")] = "/",
+    tls_key: Annotated[str | None, typer.Option("--tls-key", help="Private key (PEM), on every node.")] = None,
+    tls_cert: Annotated[str | None, typer.Option("--tls-cert", help="Certificate (PEM), on every node.")] = None,
+    schedule: Annotated[
+        bool, typer.Option("--schedule/--no-schedule", help="Keep a scheduler that carries deletions to their end.")
+    ] = True,
+    address: AddressOption = None,
+) -> None:
+    """Answer over HTTP from the run's live models, and take deletions, until stopped."""
+    from s3t_ray.cli.output import note
+    from s3t_ray.runtime.connect import connected
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a job has its own
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as service managers end a service
+    if (tls_key is None) != (tls_cert is None):
+        raise ConfigError("--tls-key and --tls-cert come together", "give both, or neither")
+    with connected(address):
+        from ray import serve as ray_serve
+
+        from s3t_ray.serve.app import build
+        from s3t_ray.serve.service_settings import ServiceSettings
+
+        application = build(ServiceSettings(run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule))
+        tls = {} if tls_key is None else {"ssl_keyfile": tls_key, "ssl_certfile": tls_cert}
+        others = _applications()
+        if others:
+            if tls:
+                raise ClusterError(
+                    f"Ray Serve runs {', '.join(others)} here already, and keeps its address and its TLS",
+                    "end that first, or leave --tls-key and --tls-cert out if it has TLS",
+                )
+            note("Ray Serve is at work here already: this service answers at its address, not at --host and --port")
+        elif ray_serve.status().proxies:
+            ray_serve.shutdown()  # left by a service that was stopped; it would keep its address
+        ray_serve.start(http_options={"host": host, "port": port, **tls})
+        name = APP if prefix == "/" else f"{APP}-{prefix.strip('/').replace('/', '-')}"
+        try:
+            ray_serve.run(application, name=name, route_prefix=prefix, blocking=False)
+            note(f"serving {run} at {'https' if tls else 'http'}://{host}:{port}{prefix.rstrip('/')}/v1")
+            _watch(name)
+        finally:
+            ray_serve.delete(name, _blocking=False)
+
+
+def _applications() -> list[str]:
+    """What Ray Serve serves in this cluster; waits for those that are on their way out."""
+    from ray import serve as ray_serve
+
+    pause = threading.Event()
+    while True:
+        states = {name: str(app.status.value) for name, app in ray_serve.status().applications.items()}
+        if "DELETING" not in states.values():
+            return list(states)
+        pause.wait(1.0)
+
+
+def _watch(name: str) -> None:
+    """Until the process is stopped. Raises ClusterError when the application stays broken."""
+    from ray import serve as ray_serve
+
+    from s3t_ray.cli.output import note
+
+    pause, bad, before = threading.Event(), 0, ""
+    while not pause.wait(LOOK_SECONDS):
+        app = ray_serve.status().applications.get(name)
+        state = "gone" if app is None else str(app.status.value)
+        if state != before:
+            note(f"service: {state.lower()}")
+            before = state
+        bad = 0 if state in ("RUNNING", "DEPLOYING") else bad + 1
+        if app is None or bad > BAD_LOOKS:
+            raise ClusterError(
+                f"the service is {state.lower()}: {'' if app is None else app.message}", "see the logs of its replicas"
+            )

@@ -1,0 +1,50 @@
+"""How the answers of the commands look: training, evaluation, export.
+
+In: reports of the runtime. Out: rich renderables. Prints nothing and asks the runtime nothing.
+"""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from s3t_ray.cli import units
+from s3t_ray.cli.show_status import Glyphs, plain_table, status_view
+from s3t_ray.run.reports import DepthLoss, Evaluation, Export, TrainReport
+
+
+def train_view(report: TrainReport, signs: Glyphs) -> RenderableType:
+    reused = f", {units.plural(report.reused, 'stage')} reused" if report.reused else ""
+    line = (
+        f"{units.plural(report.trained, 'stage')} trained{reused}, {units.large(report.tokens, 'tokens')} "
+        f"in {units.duration(report.seconds)}"
+    )
+    return Group(status_view(report.status, signs), "", Text(line, style="bold"))
+
+
+def evaluation_view(evaluation: Evaluation) -> RenderableType:
+    head = Text(
+        f"{units.plural(evaluation.records, 'held-out record')}, {units.count(evaluation.tokens)} labelled tokens; "
+        f"live depth of each shard: {', '.join(str(depth) for depth in evaluation.depths)}"
+    )
+    accuracy = () if evaluation.live.accuracy is None else ("accuracy",)  # of a classification
+    table = plain_table("depth", "loss (nats a token)", "standard error", *accuracy)
+    for column in table.columns:
+        column.justify = "right"
+    for row in evaluation.by_depth:
+        table.add_row("base model" if row.depth == 0 else str(row.depth), *_loss_cells(row))
+    table.add_row("live", *_loss_cells(evaluation.live), style="bold")
+    return Group(head, "", table)
+
+
+def _loss_cells(row: DepthLoss) -> tuple[str, ...]:
+    accuracy = () if row.accuracy is None else (f"{row.accuracy:.1%}",)
+    return f"{row.loss:.4f}", f"{row.standard_error:.4f}", *accuracy
+
+
+def export_view(export: Export) -> RenderableType:
+    return Text(
+        f"shard {export.shard} at depth {export.depth} ({units.plural(len(export.stages), 'stage')}) "
+        f"written to {units.printable(export.folder)}\nadapter sha256 {export.adapter_sha256}\n"
+        "a deletion that touches it erases this copy; copies of the copy are yours to erase"
+    )

@@ -1,0 +1,34 @@
+"""`s3t train`: read the data, train until the run is settled, report."""
+
+from __future__ import annotations
+
+import typer
+
+from s3t_ray.cli.options import AddressOption, ConfigArgument, JsonOption, SetOption
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Examples:\n$ s3t train my.yaml\n$ s3t train my.yaml --set budget=4 --set workers.gpus_per_rank=1"
+    )(train)
+
+
+def train(
+    config: ConfigArgument, address: AddressOption = None, overrides: SetOption = None, json: JsonOption = False
+) -> None:
+    """Train a run until nothing is missing. Run it again to go on after a stop: what is published stays."""
+    from s3t_ray.cli.live_progress import progress
+    from s3t_ray.cli.output import print_json, stderr_console, stdout_console
+    from s3t_ray.cli.show_reports import train_view
+    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.config.load import load_config
+    from s3t_ray.runtime.train import train as train_run
+
+    resolved = load_config(config, overrides or ())
+    with progress(stderr_console()) as display:
+        report = train_run(resolved, address=address, watch=display.watch, note=display.note)
+    if json:
+        print_json(report)
+    else:
+        console = stdout_console()
+        console.print(train_view(report, glyphs(console)))

@@ -1,0 +1,221 @@
+"""The ensemble in service: the shards' deepest live models, answering together on one base model.
+
+In: which chains are live, told by version. Out: logits, generations and held-out losses, each from one live set.
+A prediction is the mean of the logits of the shards with depth 1 or more; when all are dead the base model
+answers, and says so by its depths.
+
+A prune works at once and cannot fail: stages that left are out of service before anything is read from the store,
+so a new stage that turns out damaged raises, but leaves no stale one answering. Never holds a stage that is not
+live, never writes. Every method may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from s3t_ray.config.schema import Config
+from s3t_ray.data.inputs import Example
+from s3t_ray.ensemble.answers import Chain, Classified, Ended, EvalReport, Finish, Generated, Live, Started, Token
+from s3t_ray.ensemble.evaluate import evaluate
+from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.ensemble.generate import Choice, decode
+from s3t_ray.ensemble.leases import Lease, LiveService, Revoked
+from s3t_ray.ensemble.live_set import LiveSet, assemble
+from s3t_ray.ensemble.loaded_stage import load_stage
+from s3t_ray.ensemble.row_lora import applied, install_hooks
+from s3t_ray.errors import ClusterError, ConfigError
+from s3t_ray.store.store import Store
+
+T = TypeVar("T")
+
+
+class Ensemble:
+    """Loads the base model once; `threads` sets the CPU threads of this process (None: as they are)."""
+
+    def __init__(self, config: Config, base: Path, store: Store, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._config = config
+        self._store = store
+        self._base = FrozenBase(config, base)
+        install_hooks(self._base)
+        dead: tuple[Chain, ...] = ((),) * config.shards
+        self._service = LiveService(assemble(self._base, 0, dead, {}))
+
+    def live(self) -> Live:
+        """What is in service."""
+        return self._service.live.live
+
+    def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
+        """Put `chains` (stage ids of depth 1..d of each shard; a shard not named is dead) in service.
+
+        Returns the version then in service: `version`, or a newer one that was told while stages were loading.
+        When it returns, no answer can come from a stage outside `chains` any more; it waits at most for the
+        forward passes that are running. Generations and evaluations that rest on a stage that left begin anew.
+
+        Raises ClusterError, and changes nothing, for a version older than the one in service: whoever counts
+        from the wrong end must not take its prune for done. The same version again is carried out again.
+        Raises StoreError (or TrainError) for a new stage that is missing, damaged or does not fit. Then of
+        each shard what was loaded already is in service under `version`; call it again to load the rest.
+        """
+        told = self._checked(chains)
+        kept = self._service.swap(lambda now: self._shrunk(now, version, told))
+        if kept.chains == told:
+            return version
+        loaded = dict(kept.stages)
+        for chain in told:
+            for depth, name in enumerate(chain, start=1):
+                if name not in loaded:
+                    loaded[name] = load_stage(self._store, chain[:depth], self._base)
+        return self._service.swap(
+            lambda now: now if now.version > version else assemble(self._base, version, told, loaded)
+        ).version
+
+    def prune(self, version: int, live: Set[str]) -> int:
+        """Take every stage out of service that is not in `live`, and the stages that rest on it; the version then.
+
+        Reads nothing from the store, so that it cannot fail. A `set_live` of an older version that is on its
+        way is void from here on.
+        """
+        return self._service.swap(lambda now: self._pruned(now, version, live)).version
+
+    def logits(self, input_ids: Sequence[int]) -> Tensor:
+        """The ensemble's averaged logits, float32: [T, V] for text, [C] for classification."""
+        return self._anew(lambda lease: self._service.turn(lease, lambda live: self._logits(live, input_ids)))
+
+    def classify(self, input_ids: Sequence[int]) -> Classified:
+        """The label of one text. Raises ConfigError for a model of text."""
+        if not self._base.classes:
+            raise ConfigError("a causal_lm model has no labels", "let it generate an answer instead")
+        started, logits = self._anew(
+            lambda lease: self._service.turn(lease, lambda live: (_started(live), self._logits(live, input_ids)))
+        )
+        chances = torch.softmax(logits, dim=-1).tolist()
+        return Classified(int(logits.argmax()), tuple(chances), started.version, started.depths, started.stages)
+
+    def stream(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        eos: Sequence[int] = (),
+    ) -> Iterator[Started | Token | Ended]:
+        """A generation as it happens: `Started`, tokens, `Ended`.
+
+        When a stage that it uses is pruned it begins anew from the prompt with what is live then, and says
+        so with another `Started`: what came before is void, and must not be shown as part of the answer. From
+        the same seed the new answer is the one that the new live set gives to a fresh call.
+        """
+        if self._base.classes:
+            raise ConfigError("a classification model does not generate text", "ask it for a label instead")
+        self._base.check_length(len(prompt_ids))  # before the first event: a caller may have promised success by then
+        choice = Choice(max_new_tokens, temperature, top_p, seed, frozenset(eos))
+        return self._stream(tuple(prompt_ids), choice)
+
+    def generate(
+        self,
+        prompt_ids: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        eos: Sequence[int] = (),
+    ) -> Generated:
+        """The whole answer, from one live set. See `stream`."""
+        started: list[Started] = []
+        tokens: list[int] = []
+        finish = Finish.LENGTH
+        for event in self.stream(prompt_ids, max_new_tokens, temperature, top_p, seed, eos):
+            match event:
+                case Started():
+                    started.append(event)
+                    tokens.clear()
+                case Token(id=token):
+                    tokens.append(token)
+                case Ended(finish=finish):
+                    pass
+        last = started[-1]
+        return Generated(tuple(tokens), last.version, last.depths, last.stages, finish, len(started) - 1)
+
+    def held_out_losses(self, examples: Sequence[Example], depths: Sequence[int] | None = None) -> EvalReport:
+        """Scores with every shard cut at each of `depths` (None: 0..L), and as in service.
+
+        Shards without a live stage are left out, as in service. Begins anew when a stage is pruned meanwhile.
+        Raises DataError when no example has anything to predict.
+        """
+        wanted = tuple(range(self._config.slices + 1)) if depths is None else tuple(depths)
+        if any(depth < 0 for depth in wanted):
+            raise ConfigError(f"depths must be 0 or more, got {list(wanted)}", "use 0 for the base model")
+        return self._anew(lambda lease: evaluate(self._base, self._service, lease, examples, wanted))
+
+    @property
+    def eos(self) -> frozenset[int]:
+        """Tokens with which the base model ends a text."""
+        return self._base.eos
+
+    def _anew(self, compute: Callable[[Lease[LiveSet]], T]) -> T:
+        """`compute` on one lease from beginning to end, as often as that takes."""
+        while True:
+            with self._service.lease() as lease, suppress(Revoked):
+                return compute(lease)
+
+    def _stream(self, prompt: Sequence[int], choice: Choice) -> Iterator[Started | Token | Ended]:
+        while True:
+            with self._service.lease() as lease:
+                try:
+                    yield self._service.turn(lease, _started)
+                    yield from decode(self._base, self._service, lease, prompt, choice)
+                except Revoked:
+                    continue
+                return
+
+    def _logits(self, live: LiveSet, input_ids: Sequence[int]) -> Tensor:
+        with torch.inference_mode(), applied(live.layout):
+            hidden = self._base.hidden(input_ids)
+            if self._base.classes:
+                return self._base.class_logits(hidden, live.heads(live.layout.chains))
+            return self._base.text_logits(hidden)
+
+    def _shrunk(self, now: LiveSet, version: int, told: tuple[Chain, ...]) -> LiveSet:
+        """Of `told`, each shard's stages that are loaded already, down to the first that is not."""
+        if now.version > version:
+            raise ClusterError(
+                f"this replica serves live set {now.version}, and was told of live set {version}, which is older",
+                "number live sets upward from the version that the replica says it serves",
+            )
+        kept = tuple(_live_part(chain, now.stages) for chain in told)
+        return assemble(self._base, version, kept, now.stages)
+
+    def _pruned(self, now: LiveSet, version: int, live: Set[str]) -> LiveSet:
+        if now.version > version:
+            return now
+        kept = tuple(_live_part(chain, live) for chain in now.chains)
+        return replace(now, version=version) if kept == now.chains else assemble(self._base, version, kept, now.stages)
+
+    def _checked(self, chains: Mapping[int, Chain]) -> tuple[Chain, ...]:
+        shards = self._config.shards
+        strange = sorted(set(chains) - set(range(shards)))
+        if strange:
+            raise ConfigError(f"the run has shards 0..{shards - 1}, but a chain is for {strange}", "correct the shards")
+        return tuple(tuple(chains.get(shard, ())) for shard in range(shards))
+
+
+def _started(live: LiveSet) -> Started:
+    told = live.live
+    return Started(told.version, told.depths, tuple(name for chain in live.chains for name in chain))
+
+
+def _live_part(chain: Chain, live: Container[str]) -> Chain:
+    for length, name in enumerate(chain):
+        if name not in live:
+            return chain[:length]
+    return chain

@@ -1,0 +1,114 @@
+"""The frozen base model as the ensemble sees it: its layers, their linear modules, its body and head.
+
+In: the folder of a base model that the engine can train. Out: hidden states of one text, and logits.
+It never learns, never writes, and knows no adapter.
+
+Shapes: R rows (models that answer together), T tokens, D hidden size, V vocabulary, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers import Cache, DynamicCache
+
+from s3t_ray.config.base_model import read_shape
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import DataError
+from s3t_ray.train.load_model import load_model, precision_dtype
+
+
+class FrozenBase:
+    """A loaded base model.
+
+    `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
+    layer that is. `classes` is 0 for text. `head_shapes` are the parameters of the task head that the base
+    folder does not hold: each stage brings its own. `eos` are the tokens that end a text.
+    """
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.classes = len(config.task.labels)
+        self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
+        self.dtype = precision_dtype(config)
+        self.max_tokens = read_shape(folder).positions
+        loaded = load_model(config, folder, self.device, config.model.attention)
+        self.model, self.head_shapes, path = loaded.model, loaded.fresh, loaded.family.layers_path
+        self.eos = _eos(self.model)
+        modules = {name for name, _ in self.model.named_modules()}
+        self._head_parts = tuple(part for part in loaded.family.head_parts if part in modules)
+        self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
+        # Built from the modules, downward: no layer is ever found by a piece of a name, with which
+        # `layers.3` would also find `layers.31`.
+        self.linears: dict[str, nn.Linear] = {}
+        self.layer_of: dict[str, int] = {}
+        for index, layer in enumerate(self.layers):
+            for inside, module in layer.named_modules():
+                if isinstance(module, nn.Linear):
+                    self.linears[f"{path}.{index}.{inside}"] = module
+                    self.layer_of[f"{path}.{index}.{inside}"] = index
+
+    def new_cache(self) -> Cache:
+        """An empty key-value cache; each layer keeps as many rows as run through it."""
+        return DynamicCache(config=self.model.config)
+
+    def hidden(self, input_ids: Sequence[int], cache: Cache | None = None) -> Tensor:
+        """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
+
+        R is 1, or what the adapters in force make of it (`row_lora.py`). With a `cache` the tokens follow
+        those that it has seen, and it grows by them. Raises DataError for a text that the model cannot read.
+        """
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        self.check_length(seen + len(input_ids))
+        ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
+        caching = {} if self.classes else {"past_key_values": cache, "use_cache": cache is not None}
+        output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
+        return output
+
+    def check_length(self, tokens: int) -> None:
+        """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
+        if tokens < 1:
+            raise DataError("the text is empty: it has no token", "give at least one token")
+        if self.max_tokens is not None and tokens > self.max_tokens:
+            raise DataError(
+                f"the text has {tokens} tokens, but the model reads at most {self.max_tokens}", "shorten the text"
+            )
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Mean over rows of the logits, float32 [T, V], from hidden states [R, T, D].
+
+        The head is linear, so the head of the mean is the mean of the heads: one product with the
+        vocabulary instead of R.
+        """
+        mean = hidden.float().mean(dim=0).to(hidden.dtype)
+        logits: Tensor = self.model.get_output_embeddings()(mean)
+        return logits.float()
+
+    def class_logits(self, hidden: Tensor, heads: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Mean over rows of the class scores, float32 [C], from hidden states [R, T, D] and each row's head.
+
+        Where the base folder holds no task head, a row without one (the base model) knows nothing of the
+        labels: every class scores 0.
+        """
+        rows = [
+            self._classify(row.unsqueeze(0), head) if head or not self.head_shapes else row.new_zeros(self.classes)
+            for row, head in zip(hidden, heads, strict=True)
+        ]
+        return torch.stack(rows).float().mean(dim=0)
+
+    def _classify(self, hidden: Tensor, head: Mapping[str, Tensor]) -> Tensor:
+        """Class scores [C] from hidden states [1, T, D]: the parts that follow the body, with `head`'s weights."""
+        for part in self._head_parts:
+            own = {name.removeprefix(f"{part}."): w for name, w in head.items() if name.startswith(f"{part}.")}
+            hidden = functional_call(self.model.get_submodule(part), own, (hidden,))
+        return hidden[0]
+
+
+def _eos(model: Any) -> frozenset[int]:
+    settings = getattr(model, "generation_config", None)
+    told = None if settings is None else settings.eos_token_id
+    return frozenset(told if isinstance(told, list) else [] if told is None else [told])

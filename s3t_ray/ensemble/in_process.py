@@ -1,0 +1,77 @@
+"""`s3t eval` and `s3t generate`: the run's ensemble of live shards, loaded in this process."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from s3t_ray.config.load import dump_config
+from s3t_ray.data.slices import read_slice
+from s3t_ray.ensemble.answers import EvalReport, Score
+from s3t_ray.errors import DataError
+from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.run.reports import DepthLoss, Evaluation, Generation
+from s3t_ray.run.run import Run
+from s3t_ray.run.scratch import scratch_folder
+from s3t_ray.run.shard_view import view_shard
+
+if TYPE_CHECKING:
+    from s3t_ray.ensemble.replica import Replica
+
+
+def serving_chains(run: Run) -> dict[int, tuple[str, ...]]:
+    """Stage ids of the deepest live model of every shard, from the ledger now."""
+    return {shard: view_shard(run, shard).serving for shard in range(run.row.shards)}
+
+
+def held_out_contents(run: Run, limit: int | None = None) -> list[str]:
+    """Contents (canonical JSON) of the held-out records, in the order of their slice file, at most `limit`.
+
+    Deleted ones are left out, whether or not they are purged yet. Raises DataError when there is none.
+    """
+    (state,) = run.ledger.slices(HOLDOUT_SHARD)
+    if not state.records or state.file is None:
+        raise DataError(
+            f"run {run.row.name!r} has no held-out records", "set data.holdout or data.holdout_path and begin a new run"
+        )
+    tombstones = run.ledger.tombstones(HOLDOUT_SHARD, state.slice)
+    with scratch_folder(run, "eval") as folder:
+        rows = (row for row in read_slice(run.store.fetch(state.file, folder)) if row.digest not in tombstones)
+        return [row.content for row in islice(rows, limit)]
+
+
+def evaluate(run: Run, *, limit: int | None = None) -> Evaluation:
+    """Held-out loss of the ensemble at each depth and as it serves now. `limit`: records at most."""
+    contents = held_out_contents(run, limit)
+    replica = _replica(run)
+    return evaluation(replica.evaluate(contents))
+
+
+def generate(run: Run, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0) -> Generation:
+    """The ensemble's answer to `prompt`, put in the template of the run's task."""
+    answer = _replica(run).generate(prompt, max_new_tokens, temperature=temperature, seed=seed)
+    return Generation(text=answer.text, depths=answer.depths, version=answer.version, seconds=answer.seconds)
+
+
+def evaluation(report: EvalReport) -> Evaluation:
+    """The ensemble's report in the words of the command line."""
+    return Evaluation(
+        records=report.records,
+        tokens=report.current.tokens,
+        by_depth=tuple(_depth(depth, score) for depth, score in sorted(report.by_depth.items())),
+        live=_depth(max(report.live.depths, default=0), report.current),
+        depths=report.live.depths,
+    )
+
+
+def _replica(run: Run) -> Replica:
+    from s3t_ray.ensemble.replica import Replica
+
+    replica = Replica(dump_config(run.config), str(run.base), run.location.storage_uri, os.cpu_count())
+    replica.set_live(1, serving_chains(run))
+    return replica
+
+
+def _depth(depth: int, score: Score) -> DepthLoss:
+    return DepthLoss(depth=depth, loss=score.loss, standard_error=score.standard_error, accuracy=score.accuracy)

@@ -1,0 +1,54 @@
+"""One live set: a version, each shard's chain, the loaded stages and the rows in which they answer.
+
+In: chains and loaded stages. Out: a value that is never changed; another live set replaces it. No disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from s3t_ray.ensemble.answers import Chain, Live
+from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.ensemble.loaded_stage import LoadedStage
+from s3t_ray.ensemble.row_lora import BASE, Layout, plan_rows
+
+
+@dataclass(frozen=True)
+class LiveSet:
+    """What answers. `chains[s]` is shard s's chain, empty for a dead shard."""
+
+    version: int
+    chains: tuple[Chain, ...]
+    stages: Mapping[str, LoadedStage]
+    layout: Layout
+
+    @property
+    def stage_ids(self) -> frozenset[str]:
+        return frozenset(self.stages)
+
+    @property
+    def live(self) -> Live:
+        return Live(self.version, tuple(len(chain) for chain in self.chains))
+
+    @property
+    def members(self) -> tuple[Chain, ...]:
+        """The chains whose predictions are averaged."""
+        return members(self.chains)
+
+    def heads(self, team: Sequence[Chain]) -> list[Mapping[str, Tensor]]:
+        """The task head of each chain, that of its deepest stage; empty for the base model."""
+        return [self.stages[chain[-1]].head if chain else {} for chain in team]
+
+
+def members(chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
+    """The chains that answer together: those of the shards that are not dead, or the base model alone."""
+    return tuple(chain for chain in chains if chain) or (BASE,)
+
+
+def assemble(base: FrozenBase, version: int, chains: tuple[Chain, ...], stages: Mapping[str, LoadedStage]) -> LiveSet:
+    """The live set of `chains`, keeping of `stages` only those that it needs (all of which must be there)."""
+    needed = {name: stages[name] for chain in chains for name in chain}
+    return LiveSet(version, chains, needed, plan_rows(base, needed, members(chains)))

@@ -1,0 +1,144 @@
+"""A published stage, read for serving and checked before it can answer.
+
+In: the store and a stage id. Out: `LoadedStage`, tensors on the serving device. Refuses, with StoreError,
+bytes that are not those of the manifest, a stage trained on other ancestors than those it is to be served
+with, and an adapter that does not fit the base: a name that fits no module would otherwise leave the base
+model answering in silence. Never writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from s3t_ray.ensemble.answers import Chain
+from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.errors import StoreError
+from s3t_ray.store.store import Store
+from s3t_ray.train.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE, Manifest, read_manifest, stage_folder
+
+_PREFIX = "base_model.model."  # PEFT's, before the module's own name
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_REPAIR = "delete the stage's folder and run `s3t train` to train the stage again"
+
+
+@dataclass(frozen=True)
+class LoraDelta:
+    """What an adapter adds to the output of one linear module: `x @ down @ up`."""
+
+    down: Tensor  # [in, r]: A transposed
+    up: Tensor  # [r, out]: B transposed, times the scaling
+
+
+@dataclass(frozen=True)
+class LoadedStage:
+    """One stage, ready to answer."""
+
+    id: str
+    deltas: Mapping[str, LoraDelta]  # by name of the base's linear module
+    lowest: int  # the lowest layer that it changes
+    head: Mapping[str, Tensor]  # classification: the stage's own task head; empty for text
+
+
+def load_stage(store: Store, chain: Chain, base: FrozenBase) -> LoadedStage:
+    """The last stage of `chain`; the others must be the ancestors that it was trained on.
+
+    Raises StoreError, or TrainError when its manifest cannot be read.
+    """
+    stage_id = chain[-1]
+    manifest = read_manifest(store, stage_id)
+    if manifest.parents != chain[:-1]:
+        raise StoreError(
+            f"stage {stage_id} is to be served under {list(chain[:-1])}, but it was trained under "
+            f"{list(manifest.parents)}",
+            "give the stages of one chain, depth 1 first",
+        )
+    scaling = _scaling(_verified(store, manifest, ADAPTER_CONFIG), stage_id)
+    weights = _tensors(_verified(store, manifest, ADAPTER_FILE), stage_id, ADAPTER_FILE)
+    deltas = _deltas(weights, scaling, base, stage_id)
+    head = _head(store, manifest, base) if base.head_shapes else {}
+    return LoadedStage(stage_id, deltas, min(base.layer_of[name] for name in deltas), head)
+
+
+def _verified(store: Store, manifest: Manifest, name: str) -> bytes:
+    """The bytes of one file of the stage: those that its manifest vouches for, and no others."""
+    data = store.read_bytes(f"{stage_folder(manifest.stage_id)}/{name}")
+    expected = manifest.adapter_sha256 if name == ADAPTER_FILE else manifest.files.get(name)
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != expected:
+        raise StoreError(
+            f"stage {manifest.stage_id}: {name} has SHA-256 {actual}, its manifest says {expected}: it is damaged",
+            _REPAIR,
+        )
+    return data
+
+
+def _tensors(data: bytes, stage_id: str, name: str) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_safetensors(data)
+    except (SafetensorError, ValueError) as error:
+        raise StoreError(f"stage {stage_id}: {name} is no safetensors file: {error}", _REPAIR) from error
+    return tensors
+
+
+def _scaling(settings: bytes, stage_id: str) -> float:
+    """Factor of the adapter, from PEFT's settings: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    try:
+        told = json.loads(settings)
+        rank, alpha, rs_lora = told["r"], told["lora_alpha"], told.get("use_rslora", False)
+        unknown = [name for name in ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern") if told.get(name)]
+        if told.get("bias", "none") != "none":
+            unknown.append("bias")
+        scaling = float(alpha) / (math.sqrt(rank) if rs_lora else rank)
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise StoreError(f"stage {stage_id}: {ADAPTER_CONFIG} cannot be read: {error!r}", _REPAIR) from error
+    if unknown:
+        raise StoreError(f"stage {stage_id}: {ADAPTER_CONFIG} sets {unknown}, which is not plain LoRA", _REPAIR)
+    return scaling
+
+
+def _head(store: Store, manifest: Manifest, base: FrozenBase) -> dict[str, Tensor]:
+    """The stage's task head, in the precision of the base: as autocast had it in training."""
+    head = _tensors(_verified(store, manifest, HEAD_FILE), manifest.stage_id, HEAD_FILE)
+    if {name: tensor.shape for name, tensor in head.items()} != base.head_shapes:
+        raise StoreError(
+            f"stage {manifest.stage_id}: {HEAD_FILE} holds {sorted(head)}, but the base model with {base.classes} "
+            f"classes lacks {sorted(base.head_shapes)} (names and shapes must agree)",
+            "serve it with the base model and the labels that it was trained with",
+        )
+    return {name: tensor.to(base.device, base.dtype) for name, tensor in head.items()}
+
+
+def _deltas(weights: Mapping[str, Tensor], scaling: float, base: FrozenBase, stage_id: str) -> dict[str, LoraDelta]:
+    names = {key.removesuffix(_DOWN).removesuffix(_UP).removeprefix(_PREFIX) for key in weights}
+    strangers = sorted(name for name in names if name not in base.linears)
+    if strangers or not names:
+        listed = f"{', '.join(strangers[:8])}{', ...' if len(strangers) > 8 else ''}" if strangers else "none at all"
+        raise StoreError(
+            f"stage {stage_id}: {len(strangers)} of the {len(names)} modules that its adapter names are no linear "
+            f"modules of the base model's layers: {listed}",
+            "serve it with the base model that it was trained on",
+        )
+    deltas = {}
+    for name in sorted(names):
+        module = base.linears[name]
+        a, b = weights.get(f"{_PREFIX}{name}{_DOWN}"), weights.get(f"{_PREFIX}{name}{_UP}")
+        if a is None or b is None or a.shape != (b.shape[-1], module.in_features) or len(b) != module.out_features:
+            raise StoreError(
+                f"stage {stage_id}: its adapter of {name} is incomplete or does not fit a module of "
+                f"{module.in_features} inputs and {module.out_features} outputs",
+                "serve it with the base model that it was trained on",
+            )
+        # In the precision of the base, as autocast had it in training; scaled before it is rounded.
+        deltas[name] = LoraDelta(
+            a.T.to(base.device, base.dtype).contiguous(),
+            (b.float() * scaling).T.to(base.device, base.dtype).contiguous(),
+        )
+    return deltas

@@ -1,0 +1,155 @@
+"""Row-wise LoRA: one forward pass of the base model in which every row has its own adapters.
+
+In: loaded stages and the chains that are to answer. Out: a `Layout`, and hooks on the base that apply the
+layout in force. The text enters as one row. Below the lowest layer that a chain changes, its hidden states
+are the base model's, so its row branches off only there: layers without adapters run once, whatever the
+number of chains. In a linear module the rows that have an adapter get theirs in one batched product.
+
+The hooks hold no weights and do nothing outside `applied`; the layout in force is the calling thread's
+own. Never changes a weight of the base.
+
+Shapes: R rows at a layer, n of them with an adapter in a module, T tokens, r rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from s3t_ray.ensemble.answers import Chain
+from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.ensemble.loaded_stage import LoadedStage
+from s3t_ray.errors import StoreError
+
+BASE: Chain = ()
+"""The chain of no stage: the base model itself."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The adapters of one linear module: of distinct stages, and which row takes which."""
+
+    down: Tensor  # [k, in, r], one of each distinct stage
+    up: Tensor  # [k, r, out]
+    pick: Tensor | None  # [n]: index in 0..k-1 of each row that has an adapter; None: row i takes i
+    rows: Tensor | None  # [n]: which rows have one; None: all
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which rows run through which layers with which adapters."""
+
+    chains: tuple[Chain, ...]
+    """The rows at the top, in order."""
+    forks: Mapping[int, Tensor]
+    """At the entry of a layer: for each row from there on, the row that it continues."""
+    stacks: Mapping[str, Stack]
+    """By name of the linear module."""
+
+    def row(self, chain: Chain) -> int:
+        """Row of `chain` in the hidden states at the top."""
+        return self.chains.index(chain)
+
+
+_in_force: ContextVar[Layout | None] = ContextVar("s3t_ray_layout", default=None)
+
+
+@contextmanager
+def applied(layout: Layout) -> Iterator[None]:
+    """Forward passes of this thread inside the block run with `layout`."""
+    token = _in_force.set(layout)
+    try:
+        yield
+    finally:
+        _in_force.reset(token)
+
+
+def install_hooks(base: FrozenBase) -> None:
+    """Make the base obey `applied`. Once a base."""
+    for index, layer in enumerate(base.layers):
+        layer.register_forward_pre_hook(partial(_fork, index))
+    for name, module in base.linears.items():
+        module.register_forward_hook(partial(_add, name))
+
+
+def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Sequence[Chain]) -> Layout:
+    """The layout in which each of `chains` answers in a row of its own. A chain given twice gets one row.
+
+    Raises StoreError when two stages of a chain change the same module: then they are no chain.
+    """
+    wanted = tuple(dict.fromkeys(chains))
+    lowest = {chain: min((stages[name].lowest for name in chain), default=len(base.layers)) for chain in wanted}
+    rows: tuple[Chain, ...] = (BASE,)
+    rows_at: list[tuple[Chain, ...]] = []
+    forks: dict[int, Tensor] = {}
+    stacks: dict[str, Stack] = {}
+    for layer in range(len(base.layers)):
+        joining = tuple(chain for chain in wanted if lowest[chain] == layer)
+        if joining:
+            base_goes_on = any(low > layer for low in lowest.values())
+            kept = [row for row, chain in enumerate(rows) if chain != BASE or base_goes_on]
+            forks[layer] = torch.tensor([*kept, *(0 for _ in joining)], device=base.device)
+            rows = (*(rows[row] for row in kept), *joining)
+        rows_at.append(rows)
+    for name, layer in base.layer_of.items():
+        stack = _stack(name, rows_at[layer], stages, base.device)
+        if stack is not None:
+            stacks[name] = stack
+    return Layout(rows, forks, stacks)
+
+
+def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], device: torch.device) -> Stack | None:
+    owners: list[tuple[int, str]] = []  # row, stage
+    for row, chain in enumerate(rows):
+        having = [stage for stage in chain if name in stages[stage].deltas]
+        if len(having) > 1:
+            raise StoreError(
+                f"stages {having} both change {name}: they cannot answer together",
+                "train the run again: its layer groups overlap",
+            )
+        owners.extend((row, stage) for stage in having)
+    if not owners:
+        return None
+    distinct = list(dict.fromkeys(stage for _, stage in owners))
+    deltas = [stages[stage].deltas[name] for stage in distinct]
+    if len({delta.down.shape for delta in deltas}) > 1:
+        raise StoreError(f"stages {distinct} have adapters of different rank in {name}", "train the run again")
+    pick = [distinct.index(stage) for _, stage in owners]
+    having_rows = [row for row, _ in owners]
+    return Stack(
+        torch.stack([delta.down for delta in deltas]),
+        torch.stack([delta.up for delta in deltas]),
+        None if pick == list(range(len(distinct))) else torch.tensor(pick, device=device),
+        None if having_rows == list(range(len(rows))) else torch.tensor(having_rows, device=device),
+    )
+
+
+def _fork(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Entry of a layer: rows branch off."""
+    layout = _in_force.get()
+    if layout is None or layer not in layout.forks:
+        return None
+    hidden, *rest = args
+    return (hidden.index_select(0, layout.forks[layer]), *rest)
+
+
+def _add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    """Exit of a linear module: each row's adapter adds its part, computed in the adapter's own precision."""
+    layout = _in_force.get()
+    stack = None if layout is None else layout.stacks.get(name)
+    if stack is None:
+        return None
+    x = args[0] if stack.rows is None else args[0].index_select(0, stack.rows)
+    down = stack.down if stack.pick is None else stack.down.index_select(0, stack.pick)
+    up = stack.up if stack.pick is None else stack.up.index_select(0, stack.pick)
+    part = torch.bmm(torch.bmm(x.to(down.dtype), down), up)
+    if stack.rows is None:
+        return (output + part).to(output.dtype)
+    return output.index_add(0, stack.rows, part.to(output.dtype))

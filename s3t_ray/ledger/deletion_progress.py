@@ -1,0 +1,219 @@
+"""How far deletions have come: reading them, and moving them forward one step at a time.
+
+`accepted -> pruned -> purged -> restored`. A step is refused while it would say something untrue:
+`purged` while bytes that the ledger knows of are there, anything while an earlier deletion of the
+same records is behind. The ledger cannot see serving replicas: that `pruned` is true is the word of
+the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Column, Connection, Row, Select, bindparam, select, update
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import stage_rows, tombstones
+from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, SLICES
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import (
+    DeletionRow,
+    DeletionState,
+    DeletionTimes,
+    EventKind,
+    Hit,
+    NoSuchDeletion,
+    Receipt,
+)
+
+_EVENTS = {
+    DeletionState.PRUNED: EventKind.DELETION_PRUNED,
+    DeletionState.PURGED: EventKind.DELETION_PURGED,
+    DeletionState.RESTORED: EventKind.DELETION_RESTORED,
+}
+
+
+Receipts = dict[int, Receipt]
+"""Receipts read before, by sequence number of the deletion: they never change."""
+
+MOST_RECEIPTS = 4096
+
+
+def read_deletions(
+    connection: Connection, state: DeletionState | None, known: Receipts | None = None
+) -> tuple[DeletionRow, ...]:
+    """See `Ledger.deletions`. `known` grows by the receipts that are read."""
+    if state is not None and connection.execute(_ANY_IN, {"state": str(state)}).first() is None:
+        return ()  # the usual case: a scheduler asks many times a second
+    query = select(DELETIONS.c.sequence)
+    if state is not None:
+        query = query.where(DELETIONS.c.state == str(state))
+    return _assemble(connection, query, {} if known is None else known)
+
+
+def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
+    """See `Ledger.deletion`."""
+    sequence = find(connection, request_id).sequence
+    return _assemble(connection, select(DELETIONS.c.sequence).where(DELETIONS.c.sequence == sequence), {})[0]
+
+
+def find(connection: Connection, request_id: str) -> Row[Any]:
+    """The row of a deletion; NoSuchDeletion: there is none."""
+    row = connection.execute(select(DELETIONS).where(DELETIONS.c.request_id == request_id)).one_or_none()
+    if row is None:
+        raise NoSuchDeletion(
+            f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions"
+        )
+    return row
+
+
+def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
+    """See `Ledger.advance`."""
+    row = find(tx.connection, request_id)
+    if row.state == state:
+        return
+    if state is DeletionState.RESTORED:
+        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use append_certificate")
+    step(tx, row, state, tx.now)
+
+
+def step(tx: Transaction, row: Row[Any], state: DeletionState, at: str) -> None:
+    """Move a deletion to the next state, if that is true."""
+    current = DeletionState(row.state)
+    if state.rank != current.rank + 1:
+        raise LedgerError(
+            f"deletion {row.request_id} is {current}: it cannot move to {state}",
+            f"move it one step forward at a time: {' -> '.join(DeletionState)}",
+        )
+    _require_earlier(tx.connection, row, state)
+    if state is DeletionState.PURGED:
+        _purge(tx.connection, row)
+    tx.connection.execute(
+        update(DELETIONS).where(DELETIONS.c.sequence == row.sequence).values({"state": str(state), f"{state}_at": at})
+    )
+    tx.event(_EVENTS[state], None, {"request": row.request_id})
+
+
+def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState) -> None:
+    query = (
+        select(DELETIONS.c.request_id, DELETIONS.c.state)
+        .join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
+        .where(LINKS.c.deletion == row.sequence)
+        .order_by(DELETIONS.c.sequence)
+    )
+    for earlier in connection.execute(query):
+        if DeletionState(earlier.state).rank < state.rank:
+            raise LedgerError(
+                f"deletion {row.request_id} names records of {earlier.request_id} before it, which is {earlier.state}",
+                f"move {earlier.request_id} to {state} first",
+            )
+
+
+def _purge(connection: Connection, row: Row[Any]) -> None:
+    """Refuse if known bytes are left; then erase what the ledger itself derived from the contents.
+
+    The database overwrites what is erased here in its own time (SQLite's log at a checkpoint,
+    PostgreSQL's rows at a vacuum).
+    """
+    hits = connection.execute(
+        select(HITS.c.shard, HITS.c.slice, SLICES.c.file, SLICES.c.file_deletion)
+        .join(SLICES, (SLICES.c.shard == HITS.c.shard) & (SLICES.c.slice == HITS.c.slice))
+        .where(HITS.c.deletion == row.sequence)
+        .order_by(HITS.c.shard, HITS.c.slice)
+    ).all()
+    for hit in hits:
+        if hit.file is None or hit.file_deletion < row.sequence:
+            raise LedgerError(
+                f"deletion {row.request_id} is not purged: the file of shard {hit.shard}, slice {hit.slice} "
+                f"({hit.file or 'none recorded'}) may hold its rows",
+                "write the slice again without its tombstones and record the new file",
+            )
+    left = stage_rows.unpurged_before(connection, row.sequence, frozenset((hit.shard, hit.slice) for hit in hits))
+    if left:
+        raise LedgerError(
+            f"deletion {row.request_id} is not purged: {len(left)} stages that saw its records are left, "
+            f"the first {left[0]}",
+            "erase their bytes and mark them purged",
+        )
+    for hit in hits:
+        tombstones.bury(connection, (hit.shard, hit.slice), row.sequence)
+
+
+def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tuple[str, ...]:
+    """The linked requests that must move before one in `state` can."""
+    if state is DeletionState.RESTORED:
+        return ()
+    return tuple(request_id for request_id, reached in links if reached.rank <= state.rank)
+
+
+def earlier_requests(connection: Connection, sequence: int) -> tuple[str, ...]:
+    """Ids of the requests that had deleted records this one names too."""
+    query = select(DELETIONS.c.request_id).join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
+    return tuple(connection.scalars(query.where(LINKS.c.deletion == sequence).order_by(DELETIONS.c.sequence)))
+
+
+def _assemble(connection: Connection, chosen: Select[tuple[int]], known: Receipts) -> tuple[DeletionRow, ...]:
+    """Deletions of the chosen sequence numbers, each with its receipt and whom it waits for."""
+    rows = connection.execute(
+        select(DELETIONS).where(DELETIONS.c.sequence.in_(chosen)).order_by(DELETIONS.c.sequence)
+    ).all()
+    receipts = {row.sequence: known[row.sequence] for row in rows if row.sequence in known}
+    fresh = [row for row in rows if row.sequence not in receipts]
+    if fresh:
+        receipts |= _read_receipts(connection, fresh, chosen)
+        if len(known) + len(fresh) > MOST_RECEIPTS:
+            known.clear()
+        known.update(receipts)
+    links: dict[int, list[tuple[str, DeletionState]]] = defaultdict(list)
+    linked = (
+        select(LINKS.c.deletion, DELETIONS.c.request_id, DELETIONS.c.state)
+        .join(DELETIONS, LINKS.c.earlier == DELETIONS.c.sequence)
+        .where(LINKS.c.deletion.in_(chosen))
+        .order_by(LINKS.c.earlier)
+    )
+    for row in connection.execute(linked):
+        links[row.deletion].append((row.request_id, DeletionState(row.state)))
+    return tuple(
+        DeletionRow(
+            receipts[row.sequence],
+            DeletionState(row.state),
+            DeletionTimes(row.accepted_at, row.pruned_at, row.purged_at, row.restored_at),
+            _ahead(DeletionState(row.state), links[row.sequence]),
+        )
+        for row in rows
+    )
+
+
+def _read_receipts(connection: Connection, rows: Sequence[Row[Any]], chosen: Select[tuple[int]]) -> Receipts:
+    """Receipts of these deletions, which are among the chosen ones."""
+
+    def of_rows(column: Column[Any]) -> Any:
+        few = len(rows) <= _FEW
+        return column.in_([row.sequence for row in rows] if few else chosen)
+
+    hits: dict[int, list[Hit]] = defaultdict(list)
+    query = select(HITS).where(of_rows(HITS.c.deletion)).order_by(HITS.c.deletion, HITS.c.shard, HITS.c.slice)
+    for row in connection.execute(query):
+        hits[row.deletion].append(Hit(row.shard, row.slice, row.records))
+    pruned: dict[int, list[str]] = defaultdict(list)
+    query = select(PRUNED).where(of_rows(PRUNED.c.deletion)).order_by(PRUNED.c.deletion, PRUNED.c.position)
+    for row in connection.execute(query):
+        pruned[row.deletion].append(row.stage)
+    return {
+        row.sequence: Receipt(
+            row.request_id,
+            row.accepted_at,
+            row.records,
+            row.already_deleted,
+            row.unknown,
+            tuple(hits[row.sequence]),
+            tuple(pruned[row.sequence]),
+        )
+        for row in rows
+    }
+
+
+_ANY_IN = select(DELETIONS.c.sequence).where(DELETIONS.c.state == bindparam("state")).limit(1)
+_FEW = 1000  # sequence numbers that may be bound to one statement

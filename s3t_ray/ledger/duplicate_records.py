@@ -1,0 +1,80 @@
+"""What is like the records that a deletion names: exact duplicates and near-duplicates, by index only.
+
+Duplicates have the same content HMAC; near-duplicates come from `minhash_index.py`. Nothing is deleted
+that was not asked for: `preview` lists what is alike, and only a request whose `DuplicateSearch` says so
+takes it along. One step: what is like a near-duplicate, but not like a named record, is not found.
+
+The content HMAC and the sketch of a record are erased when its deletion is purged. So duplicates of
+a record that is purged already cannot be found any more (`Preview.forgotten`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import minhash_index
+from s3t_ray.ledger.resolve import RecordRow, Resolved, note, rows_of
+from s3t_ray.ledger.tables import RECORDS
+from s3t_ray.ledger.values import DuplicateSearch, Reach, Twins
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Records like the named ones, retained or deleted before, and not named themselves."""
+
+    duplicates: tuple[RecordRow, ...]
+    near_duplicates: tuple[RecordRow, ...] | None  # None: the run's records were not sketched
+    forgotten: int
+
+
+def find(connection: Connection, found: Resolved, threshold: float) -> Alike:
+    """All that is like the records found, near-duplicates from a likeness of `threshold` on."""
+    duplicates = _duplicates(connection, found)
+    sketching = minhash_index.read(connection)
+    near: tuple[RecordRow, ...] | None = None
+    if sketching is not None:
+        names = minhash_index.alike(connection, sketching, found.named, threshold)
+        names -= {row.identity for row in duplicates}
+        near = tuple(rows_of(connection, RECORDS.c.id_hmac, sorted(names)))
+    return Alike(duplicates, near, sum(content is None for content in found.named.values()))
+
+
+def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch) -> int:
+    """Add to `found` what the closure asks for; how many retained records that were.
+
+    LedgerError: near-duplicates are asked for, and the run has no sketches.
+    """
+    named = found.records
+    if closure.reach is Reach.NAMED:
+        return 0
+    if closure.reach is Reach.DUPLICATES:
+        extra = _duplicates(connection, found)
+    else:
+        alike = find(connection, found, closure.threshold)
+        if alike.near_duplicates is None:
+            raise LedgerError(
+                "the records of this run were read in without sketches (closure.near_duplicates: false): "
+                "near-duplicates cannot be told",
+                "name their ids, or take exact duplicates only; a new run can have sketches",
+            )
+        extra = (*alike.duplicates, *alike.near_duplicates)
+    note(found, extra)
+    return found.records - named
+
+
+def _duplicates(connection: Connection, found: Resolved) -> tuple[RecordRow, ...]:
+    contents = sorted({content for content in found.named.values() if content is not None})
+    rows = rows_of(connection, RECORDS.c.content_hmac, contents)
+    return tuple(row for row in rows if row.identity not in found.named)
+
+
+def twins(rows: Iterable[RecordRow], going: frozenset[bytes]) -> Twins:
+    """Those of these records that are retained and not about to go, counted by subject."""
+    subjects = Counter(row.subject for row in rows if row.deletion is None and row.identity not in going)
+    ordered = sorted(subjects.items(), key=lambda item: (-item[1], item[0] or b""))
+    return Twins(sum(subjects.values()), tuple(ordered))

@@ -1,0 +1,141 @@
+"""Sketches: which records are nearly alike, found by index and from keyed bytes alone.
+
+In: MinHash signatures, a byte a permutation (b-bit MinHash, Li and König 2010), made with a secret
+key, so that who lacks it cannot test a guessed content against them. Each is cut into bands, and a
+row of `s3t_bands` a band leads back to the record: locality-sensitive hashing with the database as
+its table. Out: id HMACs of records whose estimated Jaccard likeness reaches a threshold.
+
+The estimate's standard error is at most sqrt(j (1 - j) / permutations): 0.05 at 0.8 with 64. Bands
+are chosen so that a pair at the threshold meets in one of them with 99% probability, one that is
+more alike all but certainly. Measured (benchmarks/closure.py), with 64 permutations and 12 bands: 380
+bytes of the ledger a record, 0.07 ms to write them and 0.2 ms to sketch it; 0.9 ms to look one up.
+Everything here goes when the record's deletion is purged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
+from s3t_ray.ledger.query_batches import pieces
+from s3t_ray.ledger.tables import BANDS, SKETCHES, SKETCHING
+from s3t_ray.ledger.values import RecordEntry, Sketching
+
+RECALL = 0.99
+"""Probability that two records exactly at the threshold meet in a band."""
+_VALUES = 256  # of one permutation's byte: unlike records agree in it by chance that often
+_OWN_AT_ONCE = 100
+_MET = "SELECT record FROM s3t_bands WHERE "
+_SKETCHES = "SELECT id_hmac, signature FROM s3t_sketches WHERE "
+
+
+def choose_bands(permutations: int, threshold: float) -> tuple[int, int]:
+    """(bands, rows a band): the longest bands, so the fewest chance meetings, with a recall of 99%.
+
+    For thresholds so low that no banding has it: one row a band, which has the highest recall.
+    """
+    for rows in range(permutations, 0, -1):
+        bands = permutations // rows
+        if 1 - (1 - threshold**rows) ** bands >= RECALL:
+            return bands, rows
+    return permutations, 1
+
+
+def store(connection: Connection, sketching: Sketching) -> None:
+    """Say how this run's records are sketched."""
+    connection.execute(
+        insert(SKETCHING).values(
+            id=1,
+            permutations=sketching.permutations,
+            shingle_words=sketching.shingle_words,
+            bands=sketching.bands,
+            rows_a_band=sketching.rows,
+        )
+    )
+
+
+def read(connection: Connection) -> Sketching | None:
+    """See `Ledger.sketching`."""
+    row = connection.execute(select(SKETCHING)).one_or_none()
+    return None if row is None else Sketching(row.permutations, row.shingle_words, row.bands, row.rows_a_band)
+
+
+def add(connection: Connection, sketching: Sketching, entries: Sequence[RecordEntry], first: int) -> None:
+    """Add the sketches of one batch; its records are numbered from `first`."""
+    sketched = [(number, entry.id_hmac, entry.signature) for number, entry in enumerate(entries, start=first)]
+    bands = [(key, number) for number, _, signature in sketched for key in band_keys(signature or b"", sketching)]
+    # In the driver's own SQL, as in `pieces`: there are a dozen rows a record.
+    mark = "%s" if connection.dialect.name == "postgresql" else "?"
+    connection.exec_driver_sql(
+        f"INSERT INTO s3t_sketches (record, id_hmac, signature) VALUES ({mark}, {mark}, {mark})", sketched
+    )
+    # Keys are hashes, so rows fall all over the index; in order they at least share pages.
+    connection.exec_driver_sql(f"INSERT INTO s3t_bands (key, record) VALUES ({mark}, {mark})", sorted(bands))
+
+
+def remove(connection: Connection, ids: Sequence[bytes]) -> None:
+    """Erase the sketches of these records."""
+    sketching = read(connection)
+    if sketching is None:
+        return
+    for wanted, values in pieces(connection, SKETCHES.c.id_hmac, ids):
+        rows = connection.exec_driver_sql(f"SELECT record, signature FROM s3t_sketches WHERE {wanted}", values).all()
+        pairs = [
+            {"band": key, "number": row.record} for row in rows for key in set(band_keys(row.signature, sketching))
+        ]
+        if pairs:
+            connection.execute(
+                delete(BANDS).where(BANDS.c.key == bindparam("band"), BANDS.c.record == bindparam("number")), pairs
+            )
+        connection.exec_driver_sql(f"DELETE FROM s3t_sketches WHERE {wanted}", values)
+
+
+def alike(connection: Connection, sketching: Sketching, ids: Iterable[bytes], threshold: float) -> frozenset[bytes]:
+    """Id HMACs of sketched records that are nearly like one of `ids`, these themselves left out."""
+    named = frozenset(ids)
+    ordered = sorted(named)
+    found: set[bytes] = set()
+    for start in range(0, len(ordered), _OWN_AT_ONCE):
+        own = _signatures(connection, ordered[start : start + _OWN_AT_ONCE])
+        keys = sorted({key for signature in own for key in band_keys(signature, sketching)})
+        met: set[int] = set()
+        for wanted, values in pieces(connection, BANDS.c.key, keys):
+            met.update(row[0] for row in connection.exec_driver_sql(_MET + wanted, values))
+        for wanted, values in pieces(connection, SKETCHES.c.record, sorted(met)):
+            rows = connection.exec_driver_sql(_SKETCHES + wanted, values).all()
+            best = likeness(own, [row.signature for row in rows]).max(axis=0, initial=0.0)
+            found.update(row.id_hmac for row, value in zip(rows, best, strict=True) if value >= threshold)
+    return frozenset(found - named)
+
+
+def _signatures(connection: Connection, ids: Sequence[bytes]) -> list[bytes]:
+    """The signatures of these records, each once."""
+    found: set[bytes] = set()
+    for wanted, values in pieces(connection, SKETCHES.c.id_hmac, ids):
+        found.update(row.signature for row in connection.exec_driver_sql(_SKETCHES + wanted, values))
+    return sorted(found)
+
+
+def likeness(own: Sequence[bytes], others: Sequence[bytes]) -> NDArray[np.float64]:
+    """Estimated Jaccard likeness of each of `own` [rows] with each of `others` [columns]."""
+    table = np.zeros((len(own), len(others)))
+    if own and others:
+        columns = np.frombuffer(b"".join(others), dtype=np.uint8).reshape(len(others), -1)
+        for row, signature in enumerate(own):
+            agree = (columns == np.frombuffer(signature, dtype=np.uint8)).mean(axis=1)
+            table[row] = (agree - 1 / _VALUES) / (1 - 1 / _VALUES)
+    return table
+
+
+def band_keys(signature: bytes, sketching: Sketching) -> list[int]:
+    """The keys of a signature's bands: 64-bit numbers, signed as databases have them."""
+    rows = sketching.rows
+    keys = []
+    for band in range(sketching.bands):
+        piece = band.to_bytes(2, "big") + signature[band * rows : (band + 1) * rows]
+        keys.append(int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "big", signed=True))
+    return keys

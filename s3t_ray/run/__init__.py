@@ -1,0 +1,1 @@
+"""A run, opened, and everything read from it or read into it. Neither Ray nor torch."""

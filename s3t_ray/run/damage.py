@@ -1,0 +1,71 @@
+"""Live stages whose published bytes are no longer those that the ledger accepted.
+
+In: an open run and stages. Out: those that are damaged. Never mends: the scheduler takes them out of
+service, has them purged, and trains them again; they follow from the data still, so their names stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
+
+from s3t_ray.errors import StoreError, TrainError
+from s3t_ray.ledger.values import StageRow, StageState
+from s3t_ray.run.run import Run
+from s3t_ray.store import layout
+from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest
+
+DAMAGED = "its published bytes were damaged in the storage: it is trained again"
+"""What the ledger keeps as the failure of such a stage until it is accepted anew."""
+
+
+def is_whole(run: Run, stage_id: str, adapter_sha256: str | None) -> bool:
+    """Whether every published file of a stage has the bytes that its manifest names, and its adapter these.
+
+    Reads all of it. `adapter_sha256` None: what the manifest says. Raises StoreError when a file that
+    is there cannot be read: that is no proof of damage.
+    """
+    folder = layout.stage_folder(stage_id)
+    if not run.store.exists(f"{folder}/{layout.MANIFEST}"):
+        return False
+    try:
+        manifest = read_manifest(run.store, stage_id)
+    except TrainError:
+        return False
+    files = {**manifest.files, ADAPTER_FILE: manifest.adapter_sha256}
+    if adapter_sha256 not in (None, manifest.adapter_sha256):
+        return False
+    return all(
+        run.store.exists(f"{folder}/{name}")
+        and hashlib.sha256(run.store.read_bytes(f"{folder}/{name}")).hexdigest() == sha256
+        for name, sha256 in files.items()
+    )
+
+
+def damaged(run: Run, shard: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
+    """Which of these live stages of a shard are damaged for certain. Reads every byte of them."""
+    found = []
+    for row in _live(run, shard, frozenset(stage_ids)):
+        with suppress(StoreError):  # a disk or a network that does not answer proves nothing
+            if not is_whole(run, row.id, row.adapter_sha256):
+                found.append(row.id)
+    return tuple(found)
+
+
+def incomplete(run: Run, shard: int, files: frozenset[str]) -> tuple[str, ...]:
+    """Live stages of a shard that lack their manifest or their adapter among `files` of the storage.
+
+    Reads no bytes, so a scheduler can look at every stage when it starts: whoever finds a damaged
+    stage removes its folder, and the next start trains it again.
+    """
+    return tuple(
+        row.id
+        for row in _live(run, shard, None)
+        if not files.issuperset(f"{layout.stage_folder(row.id)}/{name}" for name in (layout.MANIFEST, ADAPTER_FILE))
+    )
+
+
+def _live(run: Run, shard: int, only: frozenset[str] | None) -> list[StageRow]:
+    rows = run.ledger.stages(shard, StageState.LIVE)
+    return [row for row in rows if only is None or row.id in only]

@@ -1,0 +1,88 @@
+"""What is like a deleted record: the sketches of a run's records, and what a deletion tells of its duplicates.
+
+In: the run's `closure` settings. Out: signatures for the ledger at ingest, and reports of counts by
+shortened subject HMAC; never an id or a content. `ledger/duplicate_records.py` finds and takes along.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from s3t_ray.config.schema import Config
+from s3t_ray.data.minhash import Sketcher
+from s3t_ray.ledger.minhash_index import choose_bands
+from s3t_ray.ledger.values import DuplicateSearch, Preview, Reach, Sketching, Twins
+from s3t_ray.run.reports import Duplicates, DuplicatesOf, Likeness
+from s3t_ray.run.run import Run
+
+SHOWN_DIGITS = 12
+"""Hexadecimal digits of a subject's HMAC: enough to tell subjects of a run apart by eye."""
+
+
+def sketching_of(config: Config) -> Sketching | None:
+    """How records are sketched when they are read in; None: they are not."""
+    settings = config.closure
+    if not settings.near_duplicates:
+        return None
+    bands, rows = choose_bands(settings.permutations, settings.threshold)
+    return Sketching(settings.permutations, settings.shingle_words, bands, rows)
+
+
+class RunSketcher:
+    """Sketches the records of one ingest, and knows what that cost."""
+
+    def __init__(self, run: Run) -> None:
+        self._sketching = sketching_of(run.config)
+        self._sketcher: Sketcher | None = None
+        if self._sketching is not None:
+            settings = self._sketching
+            self._sketcher = Sketcher(settings.permutations, settings.shingle_words, run.keys.shingle_hash)
+        self._seconds = 0.0
+        self._records = 0
+
+    def sketch(self, content: str) -> bytes:
+        """The signature of a content; no bytes where records are not sketched."""
+        if self._sketcher is None:
+            return b""
+        began = time.perf_counter()
+        signature = self._sketcher.sketch(content)
+        self._seconds += time.perf_counter() - began
+        self._records += 1
+        return signature
+
+    def tell(self, note: Callable[[str], None]) -> None:
+        """Say what the sketches cost."""
+        if self._sketching is not None:
+            note(
+                f"sketched {self._records:,} records for near-duplicates: {self._seconds:.1f} s, "
+                f"{self._sketching.bands} bands of {self._sketching.rows} bytes each"
+            )
+
+
+def asked(run: Run, reach: Reach) -> DuplicateSearch:
+    """The closure of a deletion of this run."""
+    return DuplicateSearch(reach, run.config.closure.threshold)
+
+
+def likeness(preview: Preview, closure: DuplicateSearch, taken_along: int) -> Likeness:
+    """What the ledger found to be like the named records, for people."""
+    near = preview.near_duplicates
+    return Likeness(
+        duplicates=_duplicates(preview.duplicates),
+        near_duplicates=None if near is None else _duplicates(near),
+        threshold=closure.threshold,
+        reach=closure.reach.value,
+        taken_along=taken_along,
+        forgotten=preview.forgotten,
+    )
+
+
+def _duplicates(twins: Twins) -> Duplicates:
+    return Duplicates(
+        records=twins.records,
+        subjects=tuple(
+            DuplicatesOf(subject=None if subject is None else subject.hex()[:SHOWN_DIGITS], records=records)
+            for subject, records in twins.subjects
+        ),
+    )

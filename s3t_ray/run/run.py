@@ -1,0 +1,201 @@
+"""A run, opened: its config, store, ledger and keys in one place, and the plan that follows.
+
+In: the run's folder or URI (or a config to begin one). Out: handles that every command and actor
+uses. Never imports torch or Ray: `s3t status` must start fast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from s3t_ray.config.base_model import check_base, digest_base, find_base
+from s3t_ray.config.load import dump_config, parse_config
+from s3t_ray.config.location import RunLocation, check_outlives_job, locate
+from s3t_ray.config.recipe import recipe
+from s3t_ray.config.schema import Config, Storage
+from s3t_ray.errors import ConfigError, StoreError
+from s3t_ray.ledger.keys import Keys
+from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.values import RunRow, SliceState, StageState
+from s3t_ray.plan.identity import recipe_digest
+from s3t_ray.plan.orders import orders
+from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
+from s3t_ray.store.store import Store
+
+CONFIG_FILE = "config.yaml"
+
+
+def checked_base(config: Config) -> Path:
+    """Folder of the base model of `config`, once its files are whole and its sizes fit the config.
+
+    Creates nothing and needs no torch; `train.check_base` looks at every weight's name as well. ConfigError.
+    """
+    folder = find_base(config.model)
+    check_base(config, folder)
+    return folder
+
+
+class Run:
+    """Config, store and ledger of one run. Close it, or use it as a context manager."""
+
+    def __init__(self, config: Config, location: RunLocation, store: Store, ledger: Ledger) -> None:
+        self.config = config
+        self.location = location
+        self.store = store
+        self.ledger = ledger
+
+    @classmethod
+    def open(cls, uri: str | Path) -> Run:
+        """The existing run at `uri` (its storage root, or a config file that names it).
+
+        Raises ConfigError when no run is there.
+        """
+        root = str(uri)
+        if root.endswith((".yaml", ".yml")) and Path(root).is_file():
+            root = parse_config(Path(root).read_text(), root).storage.uri
+        if "://" not in root:
+            root = str(Path(root).absolute())
+            if not Path(root, CONFIG_FILE).is_file():
+                raise ConfigError(
+                    f"no run at {root}: it holds no {CONFIG_FILE}",
+                    "give the storage folder or URI of a run that `s3t train` began",
+                )
+        store = Store.open(root)
+        try:
+            text = store.read_bytes(CONFIG_FILE).decode()
+        except StoreError as error:
+            raise ConfigError(
+                f"no run at {root}: {CONFIG_FILE} cannot be read ({error.problem})",
+                "give the storage folder or URI of a run that `s3t train` began",
+            ) from error
+        config = parse_config(text, f"{root}/{CONFIG_FILE}")
+        if config.storage.uri != root:  # the folder was moved or is reached by another name
+            config = config.model_copy(update={"storage": Storage(uri=root)})
+        location = locate(config)
+        return cls(config, location, store, Ledger.open(location.ledger_url))
+
+    @classmethod
+    def create(cls, config: Config) -> Run:
+        """Open the run of `config`, or begin it: publish its config and create its ledger and keys.
+
+        What does not decide weights (budget, workers, policy, ...) may differ from the last time
+        and is published anew; a recipe that differs is refused by `check_recipe`.
+        """
+        location = locate(config)
+        check_outlives_job(location.storage_uri)
+        checked_base(config)
+        store = Store.open(location.storage_uri)
+        ledger = Ledger.open(location.ledger_url, create=True)
+        text = dump_config(config).encode()
+        if not store.exists(CONFIG_FILE) or store.read_bytes(CONFIG_FILE) != text:
+            run = cls(config, location, store, ledger)
+            run.check_recipe()
+            store.write_bytes(CONFIG_FILE, text)
+        return cls(config, location, store, ledger)
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def base(self) -> Path:
+        """Folder of the base model (downloads it when the config names a hub model): that of this run and no other.
+
+        Raises ConfigError when it was replaced, even by another of the same shape (reads every byte of it once).
+        """
+        row = self.ledger.run()
+        if row is not None and self.base_digest != row.base_digest:
+            raise ConfigError(
+                f"the base model at {self.base_folder} is not the one that run {row.name!r} was trained on "
+                f"(its digest is {self.base_digest[:16]}..., the run's {row.base_digest[:16]}...)",
+                "put the original weights, config.json and tokenizer files back, or begin a new run on this base",
+            )
+        return self.base_folder
+
+    @cached_property
+    def base_folder(self) -> Path:
+        """Folder of the base model, whole and of the sizes that the config asks for; it may have been replaced."""
+        return checked_base(self.config)
+
+    @cached_property
+    def base_digest(self) -> str:
+        """Digest of the base model as it is now: a second a gigabyte, once."""
+        return digest_base(self.base_folder)
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Secret keys of the run; created with its first records, then only loaded."""
+        if self.ledger.run() is None:
+            return Keys.load_or_create(self.location.keys_dir)
+        keys = Keys.load(self.location.keys_dir)
+        self.ledger.check_key(keys.key_check)
+        return keys
+
+    @cached_property
+    def row(self) -> RunRow:
+        """The run's row in the ledger. Raises ConfigError before its data was read."""
+        row = self.ledger.run()
+        if row is None:
+            raise ConfigError(
+                f"run {self.config.name!r} at {self.location.storage_uri} has no records yet: "
+                "reading its data did not end",
+                "run `s3t train` with its config again",
+            )
+        return row
+
+    def describe(self) -> RunRow:
+        """The row that this config and this base model ask for (reads every byte of the base)."""
+        settings = recipe(self.config, self.base_digest)
+        return RunRow(
+            name=self.config.name,
+            recipe_digest=recipe_digest(settings),
+            recipe_json=json.dumps(settings, sort_keys=True),
+            base_digest=str(settings["base_digest"]),
+            shards=self.config.shards,
+            slices=self.config.slices,
+            key_check=self.keys.key_check,
+        )
+
+    def check_recipe(self) -> None:
+        """Raise ConfigError, naming each field, when the config would train other weights than this run's."""
+        have = self.ledger.run()
+        if have is None:
+            return
+        settings = recipe(self.config, self.base_digest)
+        if recipe_digest(settings) == have.recipe_digest:
+            return
+        before = json.loads(have.recipe_json)
+        changed = [
+            f"{field}: {before.get(field)!r} -> {settings.get(field)!r}"
+            for field in sorted(before.keys() | settings.keys())
+            if json.dumps(before.get(field), sort_keys=True) != json.dumps(settings.get(field), sort_keys=True)
+        ]
+        raise ConfigError(
+            f"run {have.name!r} at {self.location.storage_uri} was begun with another recipe; changed: "
+            + "; ".join(changed),
+            "undo the change, or give the new recipe a storage.uri of its own",
+        )
+
+    def orders(self, shard: int) -> tuple[tuple[int, ...], ...]:
+        return () if shard == HOLDOUT_SHARD else orders(self.config, shard)
+
+    def plan(self, shard: int, slices: tuple[SliceState, ...] | None = None) -> ShardPlan:
+        """What `shard` wants now: its orders over the slice digests that the ledger holds."""
+        states = self.ledger.slices(shard) if slices is None else slices
+        digests: Mapping[int, str] = {state.slice: state.digest for state in states if state.shard == shard}
+        return plan_shard(shard, self.orders(shard), digests, self.row.recipe_digest)
+
+    def live_stages(self, shard: int) -> frozenset[str]:
+        """Ids of the shard's stages that the ledger has accepted and no deletion has hit."""
+        return frozenset(row.id for row in self.ledger.stages(shard, StageState.LIVE))

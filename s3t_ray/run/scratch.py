@@ -1,0 +1,38 @@
+"""Temporary folders for personal data: beside the run where it is local, so that the next start's sweep
+erases what a crash left; else on this machine's disk, where the next such folder does (`machine_scratch.py`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from s3t_ray.errors import StoreError
+from s3t_ray.run.machine_scratch import machine_scratch
+from s3t_ray.run.run import CONFIG_FILE, Run
+
+
+@contextmanager
+def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
+    """A private folder that is gone after the block, or, after a kill, with the next sweep of `within`.
+
+    `within`: the folder of the storage that it is made in, where that is on this machine. StoreError: it
+    cannot be made.
+    """
+    marker = run.store.local_path(f"{within}/{CONFIG_FILE}" if within else CONFIG_FILE)
+    parent = None if marker is None else marker.parent
+    try:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(dir=parent, prefix=f"tmp-{purpose}-")
+        else:
+            folder = machine_scratch("run")
+    except OSError as error:
+        raise StoreError(
+            f"no temporary folder can be made in {parent or tempfile.gettempdir()}: {error.strerror}",
+            "free space there, or make it writable for this user",
+        ) from error
+    with folder as name:
+        yield Path(name)

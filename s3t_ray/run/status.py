@@ -1,0 +1,102 @@
+"""`s3t status`: where a run stands, from its ledger alone. Works with or without a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from s3t_ray.ledger.failure_rows import retry_name
+from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningNote
+from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, view_shard
+
+NOTES_HOLD_SECONDS = 30.0
+"""A note of what is in training that is older than this is of a scheduler that is gone."""
+
+
+def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
+    """The run's state now. `running`: what a scheduler says that it trains; None: what it noted in the ledger."""
+    row = run.row
+    notes = noted(run.ledger.running(), datetime.now(UTC)) if running is None else ()
+    views = {shard: view_shard(run, shard) for shard in range(row.shards)}
+    # A deletion renames stages: a failure under a name that nobody wants any more is history.
+    current = {name for view in views.values() for name in view.missing}
+    if running is None:
+        running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
+    current |= {retry_name(shard) for shard in (HOLDOUT_SHARD, *views)}
+    failures = tuple(
+        Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts)
+        for f in run.ledger.failures()
+        if f.stage_id in current
+    )
+    deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
+    shards = tuple(_shard(view, running, failures) for view in views.values())
+    return Status(
+        name=row.name,
+        storage=run.location.storage_uri,
+        records=sum(shard.records for shard in shards),
+        held_out=sum(state.records for state in run.ledger.slices(HOLDOUT_SHARD)),
+        slices=row.slices,
+        shards=shards,
+        deletions=deletions,
+        running=running,
+        failures=failures,
+        settled=not any(s.wanted != s.trained for s in shards)
+        and not any(view.stale for view in views.values())
+        and all(deletion.state == DeletionState.RESTORED.value for deletion in deletions),
+        ids_derived=run.config.data.id_field is None,
+    )
+
+
+def noted(notes: Iterable[RunningNote], now: datetime) -> tuple[RunningStage, ...]:
+    """The stages that were in training a moment ago, whatever process trains them."""
+    return tuple(
+        RunningStage(
+            stage_id=note.stage_id,
+            shard=note.shard,
+            slices=note.slices,
+            group=note.group,
+            step=note.step,
+            steps=note.steps,
+            loss=note.loss,
+            tokens_per_second=note.tokens_per_second,
+        )
+        for note in notes
+        if abs((now - datetime.fromisoformat(note.at)).total_seconds()) <= NOTES_HOLD_SECONDS
+    )
+
+
+def _shard(view: ShardView, running: Iterable[RunningStage], failures: Iterable[Failure]) -> ShardStatus:
+    missing = frozenset(view.plan.stages) - view.live
+    training = frozenset(stage.stage_id for stage in running) & missing
+    failed = frozenset(failure.stage_id for failure in failures) & missing - training
+    return ShardStatus(
+        shard=view.plan.shard,
+        records=sum(state.records for state in view.slices),
+        orders=view.plan.orders,
+        depths=view.depths,
+        wanted=len(view.plan.stages),
+        trained=len(view.plan.stages) - len(missing),
+        running=len(training),
+        queued=len(missing - training - failed),
+        failed=len(failed),
+    )
+
+
+def deletion_status(row: DeletionRow) -> DeletionStatus:
+    """Where one deletion stands."""
+    end = row.times.restored or datetime.now(UTC).isoformat()
+    age = (datetime.fromisoformat(end) - datetime.fromisoformat(row.times.accepted)).total_seconds()
+    return DeletionStatus(
+        request_id=row.receipt.request_id,
+        state=row.state.value,
+        records=row.receipt.records,
+        hits=tuple((hit.shard, hit.slice, hit.records) for hit in row.receipt.hits),
+        accepted_at=row.times.accepted,
+        pruned_at=row.times.pruned,
+        purged_at=row.times.purged,
+        restored_at=row.times.restored,
+        age_seconds=max(age, 0.0),
+    )

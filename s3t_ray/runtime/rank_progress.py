@@ -1,0 +1,65 @@
+"""How far the stages in training are: asked of the worker groups now and then, never waited for.
+
+In: a handle of each busy group's first rank. Out: its last step, as far as it is known. With hundreds of
+groups a question to each in every round of the scheduler would hold the round up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from s3t_ray.run.reports import RunningStage
+from s3t_ray.train.job import Progress, StageJob
+
+SECONDS_BETWEEN = 0.5
+QUESTIONS_A_SECOND = 100
+"""All groups together are not asked more often than this."""
+
+
+class ProgressReports:
+    """The last answer of each group; asked again when it is old enough. Used by one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = clock()
+        self._asked: dict[ray.ObjectRef, int] = {}
+        self._known: dict[int, Progress | None] = {}
+
+    def of(self, ranks: Mapping[int, Any]) -> dict[int, Progress]:
+        """What is known of these groups (by index), as of the last answer; some may be missing."""
+        if self._asked:
+            answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+            for future in answered:
+                group = self._asked.pop(future)
+                try:
+                    self._known[group] = ray.get(future)
+                except RayError:  # its death is reported with its stage
+                    self._known.pop(group, None)
+        if self._clock() >= self._next:
+            self._next = self._clock() + max(SECONDS_BETWEEN, len(ranks) / QUESTIONS_A_SECOND)
+            waiting = set(self._asked.values())
+            for group, rank in ranks.items():
+                if group not in waiting:
+                    self._asked[rank.progress.remote()] = group
+        return {group: known for group in ranks if (known := self._known.get(group)) is not None}
+
+
+def running_stage(group: int, job: StageJob, progress: Progress | None) -> RunningStage:
+    """The report of a stage in training; an answer about the stage before it says nothing."""
+    if progress is not None and progress.stage_id != job.stage_id:
+        progress = None
+    return RunningStage(
+        stage_id=job.stage_id,
+        shard=job.shard,
+        slices=tuple(part.slice for part in job.slices),
+        group=group,
+        step=progress.step if progress else 0,
+        steps=progress.steps if progress else 0,
+        loss=progress.loss if progress else None,
+        tokens_per_second=progress.tokens_per_second if progress else None,
+    )

@@ -1,0 +1,96 @@
+"""The figures of a run as Ray metrics: every Ray node serves them to Prometheus.
+
+In: a ledger, the scheduler's views and its snapshot. Out: gauges and counters.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView
+from s3t_ray.scheduler.metrics import (
+    COUNTERS,
+    FROM_LEDGER,
+    GAUGES,
+    SECONDS_BETWEEN,
+    UNFINISHED,
+    Figures,
+    measure,
+    measure_ledger,
+)
+
+if TYPE_CHECKING:
+    from s3t_ray.runtime.actors import Snapshot
+
+LEDGER_SECONDS = 10.0
+"""Between two readings of the ledger alone: as often as Ray exports its metrics."""
+
+_log = logging.getLogger(__name__)
+
+
+class RayMetrics:
+    """Gauges and counters of one process, a scheduler's by default. Made and used by one thread."""
+
+    def __init__(
+        self, run: str, clock: Callable[[], float] = time.monotonic, gauges: Collection[str] = GAUGES.keys()
+    ) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        self._run = run
+        self._clock = clock
+        self._next = clock()
+        self._gauges: dict[str, Any] = {
+            name: Gauge(name, text, keys) for name, (text, keys) in GAUGES.items() if name in gauges
+        }
+        self._counters: dict[str, Any] = {name: Counter(name, text, keys) for name, (text, keys) in COUNTERS.items()}
+        self._counted = dict.fromkeys(COUNTERS, 0)
+
+    def look(self, ledger: Ledger, views: Mapping[int, ShardView], snapshot: Snapshot) -> None:
+        """Read and show the figures, if the last time is long enough ago."""
+        if self._clock() < self._next:
+            return
+        self._next = self._clock() + SECONDS_BETWEEN
+        figures = measure(
+            views,
+            snapshot.running,
+            [row for state in UNFINISHED for row in ledger.deletions(state)],
+            datetime.now(UTC),
+            restored=ledger.certificate_head().sequence,  # a deletion is restored with its certificate
+            given_up=len(snapshot.given_up),
+            groups=snapshot.groups,
+            trained=snapshot.trained,
+            tokens=snapshot.tokens,
+        )
+        self.show(figures)
+
+    def show(self, figures: Figures) -> None:
+        """Set every gauge that this reporter has, and count on."""
+        for sample in figures.samples():
+            if sample.name in self._gauges:
+                self._gauges[sample.name].set(sample.value, tags={"run": self._run, **sample.labels})
+        self._count("s3t_stages_trained", figures.trained)
+        self._count("s3t_tokens_trained", figures.tokens)
+
+    def _count(self, name: str, total: int) -> None:
+        more = total - self._counted[name]
+        if more > 0:
+            self._counters[name].inc(more, tags={"run": self._run})
+            self._counted[name] = total
+
+
+def report_ledger(run: Run, stop: threading.Event) -> None:
+    """Report what the ledger says, until `stop`, whether or not a scheduler is at work. Call it in a thread."""
+    metrics = RayMetrics(run.row.name, gauges=FROM_LEDGER)
+    while not stop.wait(LEDGER_SECONDS):
+        try:
+            metrics.show(measure_ledger(run, datetime.now(UTC)))
+        except LedgerError as error:
+            _log.warning("the ledger cannot be read, so nothing is reported: %s", error)

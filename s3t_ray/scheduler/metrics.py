@@ -1,0 +1,147 @@
+"""What an operator watches: the figures of a run at one moment.
+
+In: the scheduler's views and snapshot, and the deletions of the ledger that are on their way. Out:
+gauges and counters named `s3t_...` (Prometheus sees `ray_s3t_...`), each with the name of the run.
+Never an id of a record, a subject or a stage: counts, depths and seconds only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.run.reports import RunningStage
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.run.status import noted
+
+SECONDS_BETWEEN = 2.0
+"""Between two readings: the figures cost a few reads of the ledger, and Ray exports them every 10 s anyway."""
+
+UNFINISHED = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
+
+GAUGES = {
+    "s3t_deletions": ("Deletions by state.", ("run", "state")),
+    "s3t_oldest_unfinished_deletion_seconds": ("Age of the oldest deletion without a certificate.", ("run",)),
+    "s3t_shard_depth": ("Stages that the shard serves from; 0: the shard is dead.", ("run", "shard")),
+    "s3t_shard_depth_most": ("Depth of a fully trained shard.", ("run",)),
+    "s3t_stages_queued": ("Stages that are wanted, not trained and not in training.", ("run",)),
+    "s3t_stages_running": ("Stages in training.", ("run",)),
+    "s3t_stages_given_up": ("Stages that failed too often: somebody must look.", ("run",)),
+    "s3t_tokens_per_second": ("Tokens trained a second, over all worker groups.", ("run",)),
+    "s3t_worker_groups": ("Worker groups.", ("run",)),
+    "s3t_worker_groups_busy_share": ("Share of the worker groups that train, 0 to 1.", ("run",)),
+}
+COUNTERS = {
+    "s3t_stages_trained": ("Stages trained since the scheduler began.", ("run",)),
+    "s3t_tokens_trained": ("Tokens trained since the scheduler began.", ("run",)),
+}
+FROM_LEDGER = (
+    "s3t_deletions",
+    "s3t_oldest_unfinished_deletion_seconds",
+    "s3t_shard_depth",
+    "s3t_shard_depth_most",
+    "s3t_stages_queued",
+    "s3t_stages_running",
+    "s3t_tokens_per_second",
+)
+"""The gauges that need no scheduler: whoever reads the ledger can report them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of one gauge; the name of the run is added to its labels."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One reading."""
+
+    deletions: Mapping[str, int]  # by state
+    oldest_unfinished_seconds: float  # 0.0: none is unfinished
+    depths: Mapping[int, int]  # by shard
+    most_depth: int
+    queued: int
+    running: int
+    given_up: int
+    tokens_per_second: float
+    groups: int
+    trained: int
+    tokens: int
+
+    @property
+    def busy_share(self) -> float:
+        return min(1.0, self.running / self.groups) if self.groups else 0.0
+
+    def samples(self) -> Iterator[Sample]:
+        """One or more of each gauge."""
+        for state, count in self.deletions.items():
+            yield Sample("s3t_deletions", count, {"state": state})
+        for shard, depth in self.depths.items():
+            yield Sample("s3t_shard_depth", depth, {"shard": str(shard)})
+        for name, value in (
+            ("s3t_oldest_unfinished_deletion_seconds", self.oldest_unfinished_seconds),
+            ("s3t_shard_depth_most", self.most_depth),
+            ("s3t_stages_queued", self.queued),
+            ("s3t_stages_running", self.running),
+            ("s3t_stages_given_up", self.given_up),
+            ("s3t_tokens_per_second", self.tokens_per_second),
+            ("s3t_worker_groups", self.groups),
+            ("s3t_worker_groups_busy_share", self.busy_share),
+        ):
+            yield Sample(name, value, {})
+
+
+def measure(
+    views: Mapping[int, ShardView],
+    running: Iterable[RunningStage],
+    unfinished: Iterable[DeletionRow],
+    now: datetime,
+    *,
+    restored: int,
+    given_up: int,
+    groups: int,
+    trained: int,
+    tokens: int,
+) -> Figures:
+    """The figures of this moment. Pure."""
+    stages, rows = tuple(running), tuple(unfinished)
+    shards = {shard: view for shard, view in views.items() if shard != HOLDOUT_SHARD}
+    missing = {name for view in shards.values() for name in view.plan.stages.keys() - view.live}
+    by_state = {str(state): sum(row.state is state for row in rows) for state in UNFINISHED}
+    ages = [(now - datetime.fromisoformat(row.times.accepted)).total_seconds() for row in rows]
+    return Figures(
+        deletions={**by_state, str(DeletionState.RESTORED): restored},
+        oldest_unfinished_seconds=max(ages, default=0.0),
+        depths={shard: max(view.depths, default=0) for shard, view in shards.items()},
+        most_depth=max((len(order) for view in shards.values() for order in view.plan.orders), default=0),
+        queued=len(missing - {stage.stage_id for stage in stages}),
+        running=len(stages),
+        given_up=given_up,
+        tokens_per_second=sum(stage.tokens_per_second or 0.0 for stage in stages),
+        groups=groups,
+        trained=trained,
+        tokens=tokens,
+    )
+
+
+def measure_ledger(run: Run, now: datetime) -> Figures:
+    """The figures as the ledger alone has them; what only a scheduler knows (not in FROM_LEDGER) is 0."""
+    return measure(
+        {shard: view_shard(run, shard) for shard in range(run.row.shards)},
+        noted(run.ledger.running(), now),
+        [row for state in UNFINISHED for row in run.ledger.deletions(state)],
+        now,
+        restored=run.ledger.certificate_head().sequence,  # a deletion is restored with its certificate
+        given_up=0,
+        groups=0,
+        trained=0,
+        tokens=0,
+    )

@@ -1,0 +1,43 @@
+"""Stages that were published and then not accepted, because who was to accept them died: not trained again."""
+
+from __future__ import annotations
+
+from s3t_ray.ledger.values import StageState
+from s3t_ray.plan.stages import Stage, compare
+from s3t_ray.run.damage import is_whole
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView
+from s3t_ray.scheduler.purge import purge_bytes
+from s3t_ray.store import layout
+from s3t_ray.train.manifest import read_manifest
+
+
+def adopt_published(run: Run, epoch: int, view: ShardView) -> frozenset[str]:
+    """Accept the shard's wanted stages that lie published in the store; the ids accepted."""
+    adopted: set[str] = set()
+    missing = compare(view.plan, view.live).missing
+    for stage in sorted((view.plan.stages[name] for name in missing), key=lambda stage: stage.depth):
+        if stage.parent is not None and stage.parent not in view.live | adopted:
+            continue  # its parent must be trained first; then this one is looked at again, at the next start
+        if adopt_stage(run, epoch, view, stage):
+            adopted.add(stage.id)
+    return frozenset(adopted)
+
+
+def adopt_stage(run: Run, epoch: int, view: ShardView, stage: Stage) -> bool:
+    """Accept one wanted stage if it lies published in the store; what is there and damaged is erased.
+
+    The manifest is written last, so what has one is whole; its bytes are checked all the same.
+    """
+    if not run.store.exists(f"{layout.stage_folder(stage.id)}/{layout.MANIFEST}"):
+        return False
+    digests = {state.slice: state.digest for state in view.slices}
+    inputs = {index: digests[index] for index in stage.slices}
+    # One that was out of service, and is wanted again before its bytes were purged, must be what it was.
+    known = {row.id: row.adapter_sha256 for row in run.ledger.stages(stage.shard, StageState.STALE)}
+    if is_whole(run, stage.id, known.get(stage.id)):
+        adapter = read_manifest(run.store, stage.id).adapter_sha256
+        if run.ledger.accept_stage(epoch, stage, adapter, inputs):
+            return True
+    purge_bytes(run, stage.id)
+    return False

@@ -1,0 +1,105 @@
+"""From a stage's items to the micro-batches of one rank: order, packing, stored states.
+
+In: items, and where the states that enter the stage come from. Out: per optimizer step, its records and this rank's
+micro-batches, one at a time. Decisions are those of `batches.py`; here they only become tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from s3t_ray.config.schema import Config
+from s3t_ray.train.base import Base, precision_dtype
+from s3t_ray.train.batches import epoch_order, pack, pad_groups, steps_in_epoch
+from s3t_ray.train.engine import Batch
+from s3t_ray.train.examples import Item
+from s3t_ray.train.forward import pack_items, pad_items
+from s3t_ray.train.incoming_states import Entering
+from s3t_ray.train.ranks import Group
+from s3t_ray.train.readahead import ReadAhead
+from s3t_ray.train.seeds import StagePlace
+
+
+@dataclass(frozen=True)
+class Step:
+    """The records of one optimizer step, of all ranks."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def labelled(self) -> int:
+        """Labelled tokens (classification: records): what the step's loss is the mean over."""
+        return sum(item.labelled for item in self.items)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(item.tokens) for item in self.items)
+
+
+class Feeder:
+    """Feeds one rank of one stage."""
+
+    def __init__(self, config: Config, base: Base, entering: Entering | None, group: Group) -> None:
+        """`entering`: where the states that enter the stage come from; None where it starts from the tokens."""
+        self._config = config
+        self._base = base
+        self._entering = entering
+        self._group = group
+        self._ahead: ReadAhead | None = None
+
+    def steps(self, items: Sequence[Item], place: StagePlace) -> Iterator[Step]:
+        """All optimizer steps of a stage, epoch after epoch."""
+        names = [item.id for item in items]
+        size = self._config.optimizer.batch_records
+        for epoch in range(self._config.optimizer.epochs):
+            order = epoch_order(names, place, epoch)
+            for step in range(steps_in_epoch(len(items), size)):
+                yield Step(tuple(items[index] for index in order[step * size : (step + 1) * size]))
+
+    @contextmanager
+    def reading(self, steps: Sequence[Step]) -> Iterator[None]:
+        """Inside, `batches` is called for exactly these steps in order, and what they need is read ahead of them."""
+        if self._entering is None or not self._entering.start:
+            yield
+            return
+        packs = (items for step in steps for items in self._groups(step))
+        self._ahead = ReadAhead(
+            packs,
+            self._entering.stored,
+            self._base.model.config.hidden_size,
+            precision_dtype(self._config),
+            self._group.device.type == "cuda",
+        )
+        try:
+            yield
+        finally:
+            self._ahead.close()
+            self._ahead = None
+
+    def batches(self, step: Step) -> Iterator[Batch]:
+        """This rank's micro-batches of a step; as many as every other rank has."""
+        classify = self._base.family.task == "classification"
+        for items in self._groups(step):
+            yield self._padded(items) if classify else self._packed(items)
+
+    def _groups(self, step: Step) -> list[list[Item]]:
+        """The records of each of this rank's micro-batches."""
+        lengths = [len(item.tokens) for item in step.items]
+        divide = pad_groups if self._base.family.task == "classification" else pack
+        groups = divide(lengths, self._config.engine.micro_batch_tokens, self._group.world)[self._group.rank]
+        return [[step.items[index] for index in group] for group in groups]
+
+    def _packed(self, items: Sequence[Item]) -> Batch:
+        if self._entering is None:
+            return pack_items(items, None, self._group.device)
+        states = self._ahead.take(items) if self._ahead is not None else None
+        if not items:  # nothing to lift, but the pass starts where every rank's does
+            states = torch.empty(0, self._base.model.config.hidden_size)
+        return pack_items(items, self._entering.lifted(items, states), self._group.device)
+
+    def _padded(self, items: Sequence[Item]) -> Batch:
+        return pad_items(items, self._base.model.config.pad_token_id or 0, self._group.device)
