@@ -27,6 +27,8 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.store.store import Store
 
 CONFIG_FILE = "config.yaml"
+SHORTEST_REQUEST = 6
+"""Characters of a deletion's id from which on it is looked for by its beginning."""
 
 
 def checked_base(config: Config) -> Path:
@@ -186,6 +188,15 @@ class Run:
             + "; ".join(changed),
             "undo the change, or give the new recipe a storage.uri of its own",
         )
+
+    def request_named(self, name: str) -> str:
+        """The id of the deletion that `name` begins: `s3t status` shows the first 12 of 16 characters.
+
+        `name` itself where no deletion, or several, begin with it.
+        """
+        named = [row.receipt.request_id for row in self.ledger.deletions()]
+        found = [request for request in named if request.startswith(name)]
+        return found[0] if len(found) == 1 and len(name) >= SHORTEST_REQUEST else name
 
     def orders(self, shard: int) -> tuple[tuple[int, ...], ...]:
         return () if shard == HOLDOUT_SHARD else orders(self.config, shard)

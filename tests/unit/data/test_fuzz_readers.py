@@ -24,7 +24,7 @@ from s3t_ray.errors import DataError
 
 MANY = settings(max_examples=150 * int(os.environ.get("S3T_FUZZ", "1")))
 TASKS = (Task(), Task(prompt="chat_template"), Task(kind="classification", labels=("a", "b")))
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"id": "a", "instruction": "Q", "input": "", "output": "A"},
     {"id": 2, "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]},
     {"id": "c", "text": "T", "label": "a"},
