@@ -22,6 +22,8 @@ from s3t_ray.errors import DataError, LedgerError, StoreError
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.run.duplicates import RunSketcher, sketching_of
+from s3t_ray.run.input_changes import tell_changes
+from s3t_ray.run.input_summary import summarise
 from s3t_ray.run.rejects import purge_rejects
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
@@ -43,6 +45,7 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
     """
     if run.ledger.run() is not None:
         _finish(run)
+        tell_changes(run, note, check)
         return
     row = run.describe()
     sketcher = RunSketcher(run)
@@ -70,6 +73,9 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
         if rejects.count:
             run.store.upload(rejects.path, f"{layout.REJECTS}/rejects.jsonl")
             note(f"{rejects.count} malformed rows set aside in {run.config.storage.uri}/{layout.REJECTS}/rejects.jsonl")
+        run.store.write_bytes(
+            layout.INPUT_SUMMARY, summarise(run.config.data, reading, taught).model_dump_json().encode()
+        )
         uploaded = _upload(run, files)
         try:
             _commit(run, row, folder / "entries")

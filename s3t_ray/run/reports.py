@@ -83,7 +83,14 @@ class Status(Report):
     settled: bool
     """Nothing is missing, stale or unfinished."""
     ids_derived: bool
-    """True when ids come from record contents because `data.id_field` is null."""
+    """True when ids come from record contents because the data has none or `data.id_field` is null."""
+    teaching_nothing: int = 0
+    """Training records, of those read in, without a response within task.max_tokens."""
+    smallest_slice: int = 0
+    """Records, as are the next two."""
+    largest_slice: int = 0
+    empty_slices: int = 0
+    """How many slices hold no record."""
 
 
 class ShardImpact(Report):

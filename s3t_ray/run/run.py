@@ -24,6 +24,7 @@ from s3t_ray.ledger.values import RunRow, SliceState, StageState
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
+from s3t_ray.run.input_summary import InputSummary, read_summary
 from s3t_ray.store.store import Store
 
 CONFIG_FILE = "config.yaml"
@@ -81,11 +82,12 @@ class Run:
         return cls(config, location, store, Ledger.open(location.ledger_url))
 
     @classmethod
-    def create(cls, config: Config) -> Run:
+    def create(cls, config: Config, *, drop_stages: bool = False) -> Run:
         """Open the run of `config`, or begin it: publish its config and create its ledger and keys.
 
         What does not decide weights (budget, workers, policy, ...) may differ from the last time
-        and is published anew; a recipe that differs is refused by `check_recipe`.
+        and is published anew; a recipe that differs is refused by `check_recipe`, and so is a smaller budget or
+        another order that would purge trained stages, unless `drop_stages` says that they may go.
         """
         location = locate(config)
         check_outlives_job(location.storage_uri)
@@ -96,6 +98,8 @@ class Run:
         if not store.exists(CONFIG_FILE) or store.read_bytes(CONFIG_FILE) != text:
             run = cls(config, location, store, ledger)
             run.check_recipe()
+            if not drop_stages:
+                run.check_keeps_stages()
             store.write_bytes(CONFIG_FILE, text)
         return cls(config, location, store, ledger)
 
@@ -134,6 +138,11 @@ class Run:
     def base_digest(self) -> str:
         """Digest of the base model as it is now: a second a gigabyte, once."""
         return digest_base(self.base_folder)
+
+    @cached_property
+    def input_summary(self) -> InputSummary | None:
+        """What the data looked like when it was read in; asked for once it was. None: an earlier version read it."""
+        return read_summary(self.store)
 
     @cached_property
     def keys(self) -> Keys:
@@ -188,6 +197,30 @@ class Run:
             + "; ".join(changed),
             "undo the change, or give the new recipe a storage.uri of its own",
         )
+
+    def wanted_stages(self) -> frozenset[str]:
+        """Ids of the live stages that this config's plan has a place for."""
+        if self.ledger.run() is None:
+            return frozenset()
+        return frozenset(
+            name
+            for shard in range(self.row.shards)
+            for name in self.live_stages(shard) & self.plan(shard).stages.keys()
+        )
+
+    def check_keeps_stages(self) -> None:
+        """Raise ConfigError when stages are trained that this config has no place for: they would be purged."""
+        have = self.ledger.run()
+        if have is None or (have.shards, have.slices) != (self.config.shards, self.config.slices):
+            return
+        live = sum(len(self.live_stages(shard)) for shard in range(have.shards))
+        lost = live - len(self.wanted_stages())
+        if lost:
+            raise ConfigError(
+                f"with budget {self.config.budget} and order.kind {self.config.order.kind}, {lost} of {live} trained "
+                f"stages of run {have.name!r} have no place any more and would be purged",
+                "undo the change to budget or order, or run `s3t train --drop-stages` to let them go",
+            )
 
     def request_named(self, name: str) -> str:
         """The id of the deletion that `name` begins: `s3t status` shows the first 12 of 16 characters.

@@ -9,6 +9,7 @@ CHECKPOINTS = "checkpoints"
 HIDDEN = "hidden"
 REJECTS = "rejects"
 REPLAY = "replay"
+INPUT_SUMMARY = "input.json"
 MANIFEST = "manifest.json"
 
 
