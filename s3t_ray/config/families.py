@@ -28,12 +28,25 @@ class Family:
     """Whether embedding and vocabulary head are one where config.json is silent."""
     gated_mlp: bool = True
     """Three MLP matrices a layer, or two."""
+    scales_embeddings: bool = False
+    """Whether the model multiplies what comes in by `embedding_multiplier`, stored hidden states too if it were let."""
+    logits_divisor: str | None = None
+    """Setting of config.json by which the logits are divided."""
+    mixes_attention: bool = False
+    """Whether its layers take turns in how far they look back, so that its states cannot be stored."""
 
 
 _TEXT = (
     Family("llama", "causal_lm", "model.layers"),
     Family("mistral", "causal_lm", "model.layers"),
     Family("qwen2", "causal_lm", "model.layers"),
+    Family("qwen3", "causal_lm", "model.layers"),
+    Family("olmo2", "causal_lm", "model.layers"),
+    Family("smollm3", "causal_lm", "model.layers", tied_unless_told=True),
+    Family("phi3", "causal_lm", "model.layers"),
+    Family("gemma", "causal_lm", "model.layers", tied_unless_told=True),
+    Family("gemma3_text", "causal_lm", "model.layers", tied_unless_told=True, mixes_attention=True),
+    Family("granite", "causal_lm", "model.layers", scales_embeddings=True, logits_divisor="logits_scaling"),
 )
 _ENCODERS = (
     Family(

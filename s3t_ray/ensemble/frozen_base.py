@@ -37,6 +37,7 @@ class FrozenBase:
         self.dtype = precision_dtype(config)
         self.max_tokens = read_shape(folder).positions
         loaded = load_model(config, folder, self.device, config.model.attention)
+        self._family = loaded.family
         self.model, self.head_shapes, path = loaded.model, loaded.fresh, loaded.family.layers_path
         self.eos = _eos(self.model)
         modules = {name for name, _ in self.model.named_modules()}
@@ -86,6 +87,8 @@ class FrozenBase:
         """
         mean = hidden.float().mean(dim=0).to(hidden.dtype)
         logits: Tensor = self.model.get_output_embeddings()(mean)
+        if self._family.logits_divisor is not None:
+            logits = logits / getattr(self.model.config, self._family.logits_divisor)
         return logits.float()
 
     def class_logits(self, hidden: Tensor, heads: Sequence[Mapping[str, Tensor]]) -> Tensor:

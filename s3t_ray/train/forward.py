@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,8 +126,22 @@ class Forward:
             arguments["inputs_embeds"] = batch.states_1_T_D
         else:
             arguments["input_ids"] = batch.tokens_1_T
-        states: Tensor = self._base.model.model(**arguments).last_hidden_state
+        with self._unscaled(batch.states_1_T_D is not None):
+            states: Tensor = self._base.model.model(**arguments).last_hidden_state
         return states[0]
+
+    @contextmanager
+    def _unscaled(self, stored: bool) -> Iterator[None]:
+        """Stored states went through the scaling of embeddings once already: here it multiplies by 1."""
+        body: Any = self._base.model.model
+        if not (stored and self._base.family.scales_embeddings):
+            yield
+            return
+        before, body.embedding_multiplier = body.embedding_multiplier, 1.0
+        try:
+            yield
+        finally:
+            body.embedding_multiplier = before
 
     def states_entering(self, layers: Sequence[int], batch: Packed, start: int = 0) -> dict[int, Tensor]:
         """Hidden states [T x D] that enter each of these layers, by index into the whole model.
@@ -159,7 +174,11 @@ class Forward:
             with whole(list(head.parameters())):  # also for an empty micro-batch: the other ranks gather too
                 if not len(batch.targets_S):
                     return states_T_D.float().sum() * 0.0
-                return summed_cross_entropy(states_T_D[batch.labelled_S], head, batch.targets_S)
+                labelled_S_D = states_T_D[batch.labelled_S]
+                if self._base.family.logits_divisor is not None:
+                    # The head is linear: dividing what enters it divides the logits.
+                    labelled_S_D = labelled_S_D / getattr(self._base.model.config, self._base.family.logits_divisor)
+                return summed_cross_entropy(labelled_S_D, head, batch.targets_S)
 
     def _class_loss(self, batch: Padded) -> Tensor:
         scores: Tensor = self._base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits.float()

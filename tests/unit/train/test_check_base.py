@@ -247,3 +247,16 @@ def test_an_encoder_lacks_its_head_and_nothing_else(family: str, tmp_path: Path)
     save_file({**whole, "classifier.weight": torch.zeros(2, 32), "classifier.bias": torch.zeros(2)}, folder / SINGLE)
     with pytest.raises(ConfigError):
         check(folder, **changes)
+
+
+@pytest.mark.parametrize(("kind", "refuses"), [("dynamic", True), ("longrope", True), ("llama3", False)])
+def test_positions_that_depend_on_the_longest_record_of_a_batch(base: Path, kind: str, refuses: bool) -> None:
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 256}
+    more = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4} if kind == "longrope" else {}
+    llama3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if kind == "llama3" else {}
+    settings(base, rope_parameters={**rope, **more, **llama3}, rope_theta=10000.0)
+    check(base, task={"max_tokens": 256})
+    if refuses:
+        refused(base, "depends on the longest record", "256 or less", task={"max_tokens": 257})
+    else:
+        check(base, task={"max_tokens": 257})
