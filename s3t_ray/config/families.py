@@ -8,9 +8,9 @@ logits (docs/bases.md says which models these are, and which are refused and why
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from s3t_ray.config.schema import Config
+from s3t_ray.config.tasks import TASKS, Architecture
 from s3t_ray.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ class Family:
     """One kind of base model, by its `model_type`."""
 
     name: str
-    task: Literal["causal_lm", "classification"]
+    architecture: Architecture
     layers_path: str
     """Module path of the list of layers in the model with its head."""
     head_parts: tuple[str, ...] = ()
@@ -37,21 +37,21 @@ class Family:
 
 
 _TEXT = (
-    Family("llama", "causal_lm", "model.layers"),
-    Family("mistral", "causal_lm", "model.layers"),
-    Family("qwen2", "causal_lm", "model.layers"),
-    Family("qwen3", "causal_lm", "model.layers"),
-    Family("olmo2", "causal_lm", "model.layers"),
-    Family("smollm3", "causal_lm", "model.layers", tied_unless_told=True),
-    Family("phi3", "causal_lm", "model.layers"),
-    Family("gemma", "causal_lm", "model.layers", tied_unless_told=True),
-    Family("gemma3_text", "causal_lm", "model.layers", tied_unless_told=True, mixes_attention=True),
-    Family("granite", "causal_lm", "model.layers", scales_embeddings=True, logits_divisor="logits_scaling"),
+    Family("llama", "decoder", "model.layers"),
+    Family("mistral", "decoder", "model.layers"),
+    Family("qwen2", "decoder", "model.layers"),
+    Family("qwen3", "decoder", "model.layers"),
+    Family("olmo2", "decoder", "model.layers"),
+    Family("smollm3", "decoder", "model.layers", tied_unless_told=True),
+    Family("phi3", "decoder", "model.layers"),
+    Family("gemma", "decoder", "model.layers", tied_unless_told=True),
+    Family("gemma3_text", "decoder", "model.layers", tied_unless_told=True, mixes_attention=True),
+    Family("granite", "decoder", "model.layers", scales_embeddings=True, logits_divisor="logits_scaling"),
 )
 _ENCODERS = (
     Family(
         "bert",
-        "classification",
+        "encoder",
         "bert.encoder.layer",
         head_parts=("bert.pooler", "classifier"),
         tied_unless_told=True,
@@ -59,7 +59,7 @@ _ENCODERS = (
     ),
     Family(
         "roberta",
-        "classification",
+        "encoder",
         "roberta.encoder.layer",
         head_parts=("classifier",),
         tied_unless_told=True,
@@ -82,13 +82,15 @@ def named_family(model_type: object, place: str) -> Family:
 
 def check_task_fits(family: Family, config: Config) -> None:
     """ConfigError when this config's task cannot be trained on this family."""
-    if family.task != config.task.kind:
-        fitting = sorted(name for name, other in FAMILIES.items() if other.task == config.task.kind)
+    needed = TASKS[config.task.kind].architecture
+    if family.architecture != needed:
+        fitting = sorted(name for name, other in FAMILIES.items() if other.architecture == needed)
+        kinds = " or ".join(name for name, task in TASKS.items() if task.architecture == family.architecture)
         raise ConfigError(
             f"task.kind {config.task.kind} does not fit the {family.name} model at {config.model.path}",
-            f"set task.kind: {family.task}, or use a base of one of the families {', '.join(fitting)}",
+            f"set task.kind: {kinds}, or use a base of one of the families {', '.join(fitting)}",
         )
-    if family.task == "classification" and config.engine.hidden_states == "store":
+    if family.architecture == "encoder" and config.engine.hidden_states == "store":
         raise ConfigError(
             f"engine.hidden_states is store, but {family.name} models train from padded batches, not stored states",
             "set engine.hidden_states: recompute",

@@ -49,12 +49,14 @@ RECIPE_FIELDS = (
     "engine.threads",
     "engine.micro_batch_tokens",
     "engine.hidden_states",
+    "engine.norms",
     "engine.gradient_checkpointing",
 )
 """The fields whose docstring in schema.py says `Recipe`; a test keeps the two equal."""
 
-_ABSENT_UNLESS_SET = frozenset({"task.date"})
-"""Fields that came later: where they are not set, recipes are those of earlier versions."""
+UNNAMED: dict[str, object] = {"engine.norms": "eager", "task.date": None}
+"""Values that a recipe does not name, because recipes were written before the field was there: the stages that they
+name keep their names."""
 
 
 def recipe(config: Config, base_digest: str) -> dict[str, object]:
@@ -65,6 +67,6 @@ def recipe(config: Config, base_digest: str) -> dict[str, object]:
         value: Any = plain
         for part in name.split("."):
             value = value[part]
-        if value is not None or name not in _ABSENT_UNLESS_SET:
+        if UNNAMED.get(name, ...) != value:
             settings[name] = value
     return settings

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from s3t_ray.config.schema import Data, Task
+from s3t_ray.config.tasks import TASKS
 
 OURS = ("instruction", "input", "output", "messages", "text", "label", "system", "tools", "history")
 MESSAGES = ("messages", "conversations", "conversation")
@@ -41,7 +42,25 @@ class Arranged:
 
 
 def arrange(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
-    """`row` with its columns under our names; the others as they are."""
+    """`row` with its columns and its roles under our names; the rest as it is."""
+    arranged = _arranged(row, data, task)
+    roles = {theirs: ours for ours, names in data.roles.model_dump().items() for theirs in names}
+    messages = arranged.row.get("messages")
+    if not roles or not isinstance(messages, list):
+        return arranged
+    return Arranged({**arranged.row, "messages": [_renamed(message, roles) for message in messages]}, arranged.shape)
+
+
+def _renamed(message: object, roles: Mapping[str, str]) -> object:
+    if not isinstance(message, Mapping):
+        return message
+    return {
+        name: roles.get(value, value) if name in ("role", "from") and isinstance(value, str) else value
+        for name, value in message.items()
+    }
+
+
+def _arranged(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
     named = {ours: theirs for ours, theirs in data.columns.model_dump().items() if theirs is not None}
     if named:
         taken = set(named.values())
@@ -50,7 +69,7 @@ def arrange(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
         found = {ours: row[theirs] for ours, theirs in named.items() if theirs in row}
         missing = {f"column {theirs!r}": None for theirs in taken if theirs not in row}
         return Arranged({**kept, **found, **missing}, ", ".join(f"{ours}: {theirs}" for ours, theirs in named.items()))
-    if task.kind == "classification":
+    if TASKS[task.kind].architecture == "encoder":
         return Arranged(row, None)
     conversation = _conversation(row)
     if conversation is not None and conversation != "messages" and row.get("messages") is None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import TextIO
 
-from s3t_ray.data.row_values import HugeNumber
+from s3t_ray.data.row_fields import HugeNumber
 
 WINDOW = 1 << 16  # characters read at a time
 LONGEST = 1 << 26  # characters of one element; a longer one is taken for a missing bracket or quote

@@ -1,6 +1,6 @@
 """A conversation in anybody's shape into messages of role and content, with all that changes what they mean.
 
-In: a list of messages (`role`/`content`, or ShareGPT's `from`/`value`), and the names of roles. Out: messages as chat
+In: a list of messages (`role`/`content`, or ShareGPT's `from`/`value`). Out: messages as chat
 templates take them. What cannot be kept (images, function calls of the old kind) is refused, never dropped. Reasons
 name fields and types, never a value.
 """
@@ -11,8 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s3t_ray.config.schema import Roles
-from s3t_ray.data.row_values import MalformedRow, encodable, text_of, type_name
+from s3t_ray.data.row_fields import MalformedRow, encodable, text_field, type_name
 
 ROLES = ("system", "user", "assistant", "tool")
 """Who may speak."""
@@ -32,7 +31,7 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _WEIGHTS = ("weight", "train", "loss")
 
 
-def messages_of(value: object, roles: Roles) -> list[dict[str, Any]]:
+def messages_of(value: object) -> list[dict[str, Any]]:
     """The messages that `value` holds. Raises MalformedRow."""
     value = _list(value, "messages")
     messages: list[dict[str, Any]] = []
@@ -40,7 +39,7 @@ def messages_of(value: object, roles: Roles) -> list[dict[str, Any]]:
         if not isinstance(message, Mapping):
             raise MalformedRow(f"message {number} is {type_name(message)}, not an object with role and content")
         try:
-            made = _message(message, roles)
+            made = _message(message)
         except MalformedRow as error:
             raise MalformedRow(f"message {number}: {error}", error.fix) from error
         if made is not None:
@@ -86,16 +85,16 @@ def history_of(value: object) -> list[dict[str, Any]]:
     for pair in _list(value, "history"):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
             raise MalformedRow("field 'history' is not a list of pairs (question, answer)")
-        asked, answered = (text_of({"history": text}, "history") for text in pair)
+        asked, answered = (text_field({"history": text}, "history") for text in pair)
         turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return turns
 
 
-def _message(message: Mapping[str, object], roles: Roles) -> dict[str, Any] | None:
+def _message(message: Mapping[str, object]) -> dict[str, Any] | None:
     """One message; None for a system message without text."""
     role_key = "role" if "role" in message or "from" not in message else "from"
     content_key = "content" if "content" in message or "value" not in message else "value"
-    role = _role(text_of(message, role_key), roles)
+    role = _role(text_field(message, role_key))
     for name in _REFUSED:
         if message.get(name):
             raise MalformedRow(f"field {name!r} cannot be trained on", f"remove the rows with {name}")
@@ -108,19 +107,16 @@ def _message(message: Mapping[str, object], roles: Roles) -> dict[str, Any] | No
         made["tool_calls"] = calls
     for name in ("name", "tool_call_id"):
         if role == "tool" and message.get(name):
-            made[name] = text_of(message, name)
+            made[name] = text_field(message, name)
     reasoning = next((name for name in _REASONING if message.get(name)), None)
     if reasoning is not None:
-        made["reasoning_content"] = text_of(message, reasoning)
+        made["reasoning_content"] = text_field(message, reasoning)
     if role == "assistant" and _weight(message) == 0:
         made["weight"] = 0
     return made
 
 
-def _role(told: str, roles: Roles) -> str:
-    for ours in ROLES:
-        if told in getattr(roles, ours):
-            return ours
+def _role(told: str) -> str:
     role = told if told in ROLES else _KNOWN_ROLES.get(told.strip().lower(), "")
     if not role:
         raise MalformedRow(
@@ -135,7 +131,7 @@ def _content(message: Mapping[str, object], key: str, may_be_empty: bool) -> str
         value = "".join(_part(part) for part in value)
     if may_be_empty and (value is None or (isinstance(value, str) and not value.strip())):
         return ""
-    return text_of({key: value} if key in message else {}, key)
+    return text_field({key: value} if key in message else {}, key)
 
 
 def _part(part: object) -> str:

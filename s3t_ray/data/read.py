@@ -17,9 +17,11 @@ from typing import TextIO
 
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.reading import Reading
-from s3t_ray.data.records import MalformedRow, Record, normalise
+from s3t_ray.data.records import Record, normalise
+from s3t_ray.data.row_fields import MalformedRow
 from s3t_ray.data.seen_texts import Seen
 from s3t_ray.data.sources import RawRow, raw_rows
+from s3t_ray.data.task_records import TaskRecords, task_records
 from s3t_ray.errors import DataError, StoreError
 
 Check = Callable[[str], tuple[str, bool]]
@@ -101,13 +103,14 @@ def read_records(
     records = malformed = 0
     reading = reading or Reading()
     auto = data.id_field == "auto"
+    of_task = task_records(task)
     with Seen() as seen:
         for raw in raw_rows(data, reading):
             if data.id_field == "auto" and raw.problem is None and isinstance(raw.value, Mapping):
                 data = data.model_copy(update={"id_field": "id" if "id" in raw.value else None})
                 reading.ids_derived = data.id_field is None
             try:
-                record = _record(raw, data, task)
+                record = _record(raw, data, of_task)
                 if check is not None:
                     content, teaches = check(record.content)
                     record = replace(record, content=content, teaches=teaches)
@@ -191,7 +194,7 @@ def _rejects_told(source: Path) -> Iterator[None]:
         raise StoreError(f"{source} cannot be read or copied: {error}", "restore it, or delete it by hand") from error
 
 
-def _record(raw: RawRow, data: Data, task: Task) -> Record:
+def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
     if raw.problem is not None:
         raise MalformedRow(raw.problem)
     if not isinstance(raw.value, Mapping):

@@ -10,9 +10,12 @@ import json
 from typing import Any
 
 from s3t_ray.config.schema import Task
+from s3t_ray.config.tasks import TASKS
 from s3t_ray.data.control_tokens import control_tokens
-from s3t_ray.data.inputs import ENCODING, Example, TeachesNothing, encode
-from s3t_ray.data.records import MalformedRow, canonical
+from s3t_ray.data.inputs import Example, TeachesNothing, encode
+from s3t_ray.data.records import canonical
+from s3t_ray.data.row_fields import MalformedRow
+from s3t_ray.data.text_records import ENCODING
 from s3t_ray.data.token_ids import Tokenizer
 from s3t_ray.errors import DataError
 
@@ -32,7 +35,7 @@ class RecordCheck:
         The content names its encoding where the first one would give other ids.
         """
         record = json.loads(content)
-        if self._task.kind == "classification":
+        if TASKS[self._task.kind].architecture == "encoder":
             return content, self._classified(content)
         if not self._needs_second(record):
             return content, self._example(content) is not None

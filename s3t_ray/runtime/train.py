@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.errors import TrainError
@@ -18,6 +19,7 @@ from s3t_ray.run.run import Run, checked_base
 from s3t_ray.run.status import status
 from s3t_ray.runtime.connect import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
+from s3t_ray.runtime.gpu_card import check_a_card
 from s3t_ray.train.check_base import check_base_model
 
 
@@ -43,6 +45,7 @@ def train(
     note("starting Ray")
     with connected(address) as grows:
         check_fits_cluster(config, grows)
+        check_a_card(config, read_shape(folder), note)
         with Run.create(config, drop_stages=drop_stages) as run:
             ingest(run, note, RecordCheck(tokenizer, config.task))
             run.check_recipe()

@@ -17,12 +17,13 @@ from s3t_ray.config.families import Family, check_task_fits, named_family
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.train.attention import choose_attention
-from s3t_ray.train.frozen_norm import replace_norms
+from s3t_ray.train.frozen_norm import FrozenRmsNorm, FusedRmsNorm, replace_norms
 from s3t_ray.train.layer_groups import layer_group
 from s3t_ray.train.load_model import load_model, precision_dtype, read_model_config
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.targets import lora_targets
+from s3t_ray.train.task_model import TaskModel, task_model
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
@@ -37,6 +38,8 @@ class Base:
     lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
     fresh: dict[str, torch.Size]  # parameters that the base folder does not hold, the task head, and their shapes
     packed_attention: bool  # attention takes `segments` instead of a mask
+    padded: bool  # a micro-batch is a padded rectangle instead of a packed row
+    task: TaskModel
 
 
 def load_base(config: Config, folder: Path, device: torch.device) -> Base:
@@ -46,18 +49,21 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     check_task_fits(family, config)
     layers = shape.num_hidden_layers
     layer_group(layers, config.lora.layers_per_group, config.slices)  # refuses more groups than layers
-    attention, packed = choose_attention(config, family, shape)
-    loaded = load_model(config, folder, device, attention)
+    attention, packed = choose_attention(config, family, shape, device)
+    loaded = load_model(config, folder, device, attention, splits=config.engine.zero_stage == 3)
     model = loaded.model
     if device.type == "cpu" and config.engine.precision == "float32":
-        replace_norms(model)
+        replace_norms(model, FrozenRmsNorm)
+    if config.engine.norms == "fused":
+        replace_norms(model, FusedRmsNorm)
     model.config.use_cache = False
     lora = _inject(model, family, layers, config)
     if config.engine.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    return Base(model, family, layers, lora, loaded.fresh, packed)
+    padded, task = family.architecture == "encoder", task_model(config.task)
+    return Base(model, family, layers, lora, loaded.fresh, packed, padded, task)
 
 
 def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> dict[str, LoraLayer]:

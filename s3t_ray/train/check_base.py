@@ -15,7 +15,7 @@ from s3t_ray.config.base_model import check_base
 from s3t_ray.config.families import named_family
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
-from s3t_ray.train.attention import choose_attention
+from s3t_ray.train.attention import attends_to_whole_records
 from s3t_ray.train.layer_groups import layer_group
 from s3t_ray.train.load_model import hollow_model, read_model_config
 from s3t_ray.train.targets import lora_targets
@@ -29,7 +29,7 @@ def check_base_model(config: Config, folder: Path) -> Any:
     shape = check_base(config, folder)
     settings = read_model_config(folder)
     family = named_family(settings.model_type, f"{folder}/config.json")
-    choose_attention(config, family, settings)
+    attends_to_whole_records(config, family, settings)
     _check_rotary(config, settings)
     model = hollow_model(config, folder, stored_weights(folder))
     lora_targets(model, family, layer_group(shape.layers, config.lora.layers_per_group, config.slices).start, config)

@@ -21,11 +21,12 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from s3t_ray.config.base_files import StoredWeight
+from s3t_ray.config.base_files import StoredWeight, stored_weights
 from s3t_ray.config.families import FAMILIES, Family, check_task_fits, named_family
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.zero3_load import split_while_loading
 
 _IGNORED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 """Buffers that older checkpoints hold and newer models compute; they are not parameters."""
@@ -58,9 +59,11 @@ def read_model_config(folder: Path) -> PretrainedConfig:
         raise ConfigError(f"{folder}/config.json is not valid: {error}", "restore the base model's folder") from error
 
 
-def load_model(config: Config, folder: Path, device: torch.device, attention: str) -> LoadedModel:
+def load_model(
+    config: Config, folder: Path, device: torch.device, attention: str, *, splits: bool = False
+) -> LoadedModel:
     """Load the base in `folder`, with `attention` as its kernel. ConfigError if it does not fit the config, or if its
-    weights are not exactly those of its family."""
+    weights are not exactly those of its family. `splits`: over the ranks of a joined worker group, for ZeRO 3."""
     _quiet()
     settings = read_model_config(folder)
     family = named_family(settings.model_type, f"{folder}/config.json")
@@ -68,8 +71,17 @@ def load_model(config: Config, folder: Path, device: torch.device, attention: st
     dtype = precision_dtype(config)
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     arguments |= quantisation(config, device, dtype)
-    model, report = _from_pretrained(config, settings, folder, arguments, folder)
-    fresh = check_weights(config, family, report, folder)
+    if device.type == "cuda" and not splits:
+        arguments["device_map"] = {"": device}  # from the file to the GPU, without a copy of the base in CPU memory
+    if splits and not config.task.head_rows:
+        # What one rank loads of a split model says nothing of the whole: the check comes first.
+        hollow_model(config, folder, stored_weights(folder))
+        with split_while_loading(dtype):
+            model, _ = _from_pretrained(config, settings, folder, arguments, folder)
+        fresh: list[str] = []
+    else:
+        model, report = _from_pretrained(config, settings, folder, arguments, folder)
+        fresh = check_weights(config, family, report, folder)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, dtype)
@@ -101,15 +113,15 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
     heads = tuple(f"{part}." for part in family.head_parts)
     missing, mismatched = set(report["missing_keys"]), {str(key[0]) for key in report["mismatched_keys"]}
     fresh = sorted(name for name in missing if heads and name.startswith(heads))
-    if family.task == "classification" and (
+    if family.architecture == "encoder" and (
         any(name.startswith(heads) for name in mismatched) or not any(name.startswith("classifier.") for name in fresh)
     ):
         raise ConfigError(
-            f"{config.model.path} already has a classification head, learned from data that no deletion reaches",
+            f"{config.model.path} already has a task head, learned from data that no deletion reaches",
             "use the encoder it was made from, without a head: each stage trains a head of its own",
         )
     lacking = sorted(missing - set(fresh))
-    allowed = _OTHER_HEADS if family.task == "classification" else ()
+    allowed = _OTHER_HEADS if family.architecture == "encoder" else ()
     strange = sorted(
         name for name in report["unexpected_keys"] if not (name.endswith(_IGNORED) or name.startswith(allowed))
     )
@@ -150,10 +162,10 @@ def _advice(lacking: list[str], strange: list[str]) -> str:
 def _from_pretrained(
     config: Config, settings: PretrainedConfig, folder: Path | None, arguments: dict[str, Any], shown: Path
 ) -> tuple[Any, Mapping[str, Any]]:
-    classify = FAMILIES[settings.model_type].task == "classification"
+    classify = FAMILIES[settings.model_type].architecture == "encoder"
     kinds: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if classify else MODEL_FOR_CAUSAL_LM_MAPPING
     if classify:
-        settings.num_labels = len(config.task.labels)
+        settings.num_labels = config.task.head_rows
     kind: Any = kinds[type(settings)]
     try:
         model, report = kind.from_pretrained(

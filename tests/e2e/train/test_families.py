@@ -25,7 +25,7 @@ from s3t_ray.train.forward import Forward, pack_items
 from tests.e2e.train.lab import Lab, make_lab, train_chain
 from tests.tiny import tiny_llama
 
-TEXT = sorted(name for name, family in FAMILIES.items() if family.task == "causal_lm")
+TEXT = sorted(name for name, family in FAMILIES.items() if family.architecture == "decoder")
 CPU = torch.device("cpu")
 SIZES = {
     "vocab_size": 300,

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Task
 from s3t_ray.data.control_tokens import control_tokens
-from s3t_ray.data.inputs import NO_LOSS, encode, messages_prompt_ids, prompt_ids
+from s3t_ray.data.inputs import NO_LOSS, encode, encode_prompt
 from s3t_ray.data.record_check import RecordCheck
-from s3t_ray.data.records import MalformedRow, canonical
+from s3t_ray.data.records import canonical
+from s3t_ray.data.row_fields import MalformedRow
 from tests.tokenizers import KINDS, SPECIAL, tokenizer_of
 
 CHAT = Task(prompt="chat_template")
@@ -44,7 +45,7 @@ def test_ids_are_those_of_apply_chat_template(kind: str, turns: list[str]) -> No
     assert list(example.input_ids) == tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     asked = messages[:-1]
     theirs = tokenizer.apply_chat_template(asked, tokenize=True, add_generation_prompt=True, return_dict=False)
-    assert messages_prompt_ids(asked, tokenizer, CHAT) == theirs
+    assert list(encode_prompt(asked, tokenizer, CHAT).input_ids) == theirs
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,7 +63,7 @@ def test_a_message_cannot_write_control_tokens(kind: str, asked: str, answered: 
         assert example.input_ids.count(number) == plain.count(number)
     learned = [label for label in example.labels if label != NO_LOSS]
     assert learned.count(END) == 1 and learned[-1] == END, "the answer is learned to its end, and ends once"
-    prompt = messages_prompt_ids(chat(asked), tokenizer, CHAT)
+    prompt = encode_prompt(chat(asked), tokenizer, CHAT).input_ids
     assert prompt.count(END) == 1 and prompt.count(0) == 2
 
 
@@ -74,7 +75,7 @@ def test_an_instruction_cannot_either(kind: str, prompt: Any, asked: str, answer
     content = kept({"instruction": asked, "input": "", "output": answered}, tokenizer, task)
     example = encode(content, tokenizer, task)
     assert [token for token in example.input_ids if token in (0, END)] == [END]
-    assert not {0, END} & set(prompt_ids(asked, tokenizer, task))
+    assert not {0, END} & set(encode_prompt(asked, tokenizer, task).input_ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)
