@@ -24,7 +24,9 @@ from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout
 from s3t_ray.store.published_stage import PublishedStage
 
-_OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
+_OWN_FILES = frozenset(
+    {CONFIG_FILE, layout.INPUT_SUMMARY, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))}
+)
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
 
 ACCEPTANCE_SECONDS = 2.0

@@ -17,6 +17,9 @@ from s3t_ray.run.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
+from s3t_ray.run.spellings import other_spellings
+
+_LISTED = 20  # spellings named in an error
 
 
 def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> Impact:
@@ -33,6 +36,7 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach 
         shards=_impacts(run, answer.hits, None),
         set_aside=aside.rows,
         likeness=likeness(answer, closure, answer.taken_along),
+        other_spellings=other_spellings(run, ids, subjects),
     )
 
 
@@ -51,13 +55,17 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
             raise UnknownRecords(
                 f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
             ) from error
+        if others := other_spellings(run, ids, subjects):
+            listed = ", ".join(f"{each.kind} {each.spelling!r} ({each.records} records)" for each in others[:_LISTED])
+            raise UnknownRecords(f"{error.problem}; other spellings: {listed}", error.fix) from error
         raise
     # The receipt is out of danger; what it means is for people to read.
     aside = erase_rejects(run, names.ids, names.subjects)
     receipt = _receipt(names, answer, aside)
     impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
     left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
-    return receipt.model_copy(update={"shards": impacts, "likeness": likeness(left, closure, answer.taken_along)})
+    found = {"likeness": likeness(left, closure, answer.taken_along), "shards": impacts}
+    return receipt.model_copy(update={**found, "other_spellings": other_spellings(run, ids, subjects)})
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:

@@ -16,6 +16,7 @@ def certificate_of(run: Run, request_id: str) -> str:
     Raises LedgerError when there is no such deletion or it is not restored yet, VerificationFailed when
     what the ledger holds is not a genuine certificate of it.
     """
+    request_id = run.request_named(request_id)
     deletion = run.ledger.deletion(request_id)
     for row in run.ledger.stored_certificates():
         if row.request_id == request_id:

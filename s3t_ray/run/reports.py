@@ -76,7 +76,14 @@ class Status(Report):
     settled: bool
     """Nothing is missing, stale or unfinished."""
     ids_derived: bool
-    """True when ids come from record contents because `data.id_field` is null."""
+    """True when ids come from record contents because the data has none or `data.id_field` is null."""
+    teaching_nothing: int = 0
+    """Training records, of those read in, without a response within task.max_tokens."""
+    smallest_slice: int = 0
+    """Records, as are the next two."""
+    largest_slice: int = 0
+    empty_slices: int = 0
+    """How many slices hold no record."""
 
 
 class ShardImpact(Report):
@@ -121,6 +128,17 @@ class Likeness(Report):
     """Records named that were purged before: nothing can be compared with them any more."""
 
 
+class OtherSpelling(Report):
+    """Records that are still there under another spelling of a name in a deletion."""
+
+    kind: Literal["id", "subject"]
+    named: str
+    """As the deletion names it."""
+    spelling: str
+    """As the run's data spells it."""
+    records: int
+
+
 class Impact(Report):
     """`s3t delete --dry-run`: what a deletion would hit."""
 
@@ -133,6 +151,8 @@ class Impact(Report):
     set_aside: int = 0
     """Rows that ingest had set aside as malformed, and that would be erased."""
     likeness: Likeness | None = None
+    other_spellings: tuple[OtherSpelling, ...] = ()
+    """Looked for among case, blanks and accents; not part of the deletion."""
 
 
 class DeletionReceipt(Report):
@@ -152,6 +172,8 @@ class DeletionReceipt(Report):
     """Rows that ingest had set aside as malformed, erased at once."""
     likeness: Likeness | None = None
     """Right after the deletion was accepted: what of the same content is still there."""
+    other_spellings: tuple[OtherSpelling, ...] = ()
+    """Records under other spellings of the names, which were not deleted."""
 
 
 class TrainReport(Report):

@@ -218,7 +218,7 @@ class Cluster:
     """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing."""
 
     def __init__(self, config: Config, **workers: object) -> None:
-        self.run = Run.create(config)
+        self.run = Run.create(config, drop_stages=True)
         ingest(self.run, lambda line: None)
         self.replicas = FakeReplicas()
         self.workers = FakeWorkers(self.run.store, **workers)  # type: ignore[arg-type]
