@@ -30,7 +30,12 @@ from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.train.fence import Fence, fence_file
 
 _OWN_FILES = frozenset(
-    {CONFIG_FILE, RUN_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))}
+    {
+        CONFIG_FILE,
+        RUN_FILE,
+        layout.INPUT_SUMMARY,
+        *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
+    }
 )
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
 

@@ -13,7 +13,6 @@ from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.audit.leftovers import left_behind, unfinished
 from s3t_ray.audit.replay import replay_stages
 from s3t_ray.audit.seals import checkpoint_problems, hidden_problems
-from s3t_ray.config.base_model import digest_base
 from s3t_ray.data.slice_file import Row, file_sha256, read_slice
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.lthash import LtHash16
@@ -46,8 +45,9 @@ def verify(
     """
     problems: list[str] = []
     watch("base model: every byte")
-    if digest_base(run.base) != run.row.base_digest:
-        problems.append(f"the base model at {run.base} is not the one that this run was trained on")
+    replaced = run.base_digest != run.row.base_digest
+    if replaced:
+        problems.append(f"the base model at {run.base_folder} is not the one that this run was trained on")
     records = 0
     for state in run.ledger.slices():
         watch(f"shard {layout.shard_folder(state.shard)} slice {state.slice}: {state.records} records")
@@ -63,7 +63,7 @@ def verify(
     problems += checkpoint_problems(run, views)
     watch("stored hidden states: every byte")
     problems += hidden_problems(run)
-    replayed = replay_stages(run, views, replay, address, watch) if replay else ()
+    replayed = replay_stages(run, views, replay, address, watch) if replay and not replaced else ()
     stages = sum(len(view.live) for view in views.values())
     return Verification(records=records, stages=stages, problems=tuple(problems), replayed=replayed, excused=excused)
 

@@ -39,6 +39,10 @@ def delete(
     subjects: Annotated[
         list[str] | None, typer.Option("--subject", help="Delete all records of this person; can be repeated.")
     ] = None,
+    subjects_files: Annotated[
+        list[str] | None,
+        typer.Option("--subjects-file", metavar="FILE", help="File with one person per line, verbatim; - is stdin."),
+    ] = None,
     with_duplicates: Annotated[
         bool, typer.Option("--with-duplicates", help="Also every record of exactly the same content.")
     ] = False,
@@ -82,16 +86,16 @@ def delete(
     the keyed hash of their person. Look with --dry-run first: once a record
     is purged, nothing can tell any more what was like it.
     """
-    from s3t_ray.cli.named_ids import named_ids, unique
+    from s3t_ray.cli.named_ids import named_ids
     from s3t_ray.cli.output import print_json, stdout_console
     from s3t_ray.cli.show_deletion import impact_view, receipt_view
     from s3t_ray.ledger.values import Reach
     from s3t_ray.run.deletion import accept, preview
     from s3t_ray.run.run import Run
 
-    if not (ids or ids_files or subjects):
-        raise typer.BadParameter("name what to delete: --id, --ids-file or --subject")
-    record_ids, people = named_ids(ids or (), ids_files or ()), unique(subjects or ())
+    if not (ids or ids_files or subjects or subjects_files):
+        raise typer.BadParameter("name what to delete: --id, --ids-file, --subject or --subjects-file")
+    record_ids, people = named_ids(ids or (), ids_files or ()), named_ids(subjects or (), subjects_files or ())
     reach = Reach.DUPLICATES if with_duplicates else Reach.NAMED
     reach = Reach.NEAR_DUPLICATES if with_near_duplicates else reach
 

@@ -87,7 +87,7 @@ def evaluate(
     if not tallies[current].losses:
         raise DataError(
             f"none of the {len(examples)} held-out records has anything to predict",
-            "set data.holdout or data.holdout_path in the config of a new run, or raise task.max_tokens",
+            "begin a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
         )
     scores = {team: tally.score(base.task.task.wanted_metrics) for team, tally in tallies.items()}
     by_depth = {depth: scores[team] for depth, team in teams.items()}
@@ -112,7 +112,7 @@ def _judge(
         return {}
     targets_S = torch.tensor(wanted, device=base.device)
     with applied(layout):
-        hidden = base.hidden(example.input_ids)[:, positions]
+        hidden = base.hidden_of(example)[:, positions]
     rows = max(1, _CHUNK_LOGITS // base.model.config.vocab_size)
     judged = {}
     for team in teams:

@@ -3,9 +3,7 @@
 In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of `values.py`. Each method
 is one transaction: when it returns, what it did survives a crash of the process and of the machine; when it raises, it
 did nothing. Any process may accept a deletion at any time; what a scheduler writes carries its epoch and is refused
-once a newer scheduler has taken the lease.
-
-Must never decide what to train or erase (plan, scheduler), nor hold personal data.
+once a newer scheduler has taken the lease. Must never decide what to train or erase, nor hold personal data.
 """
 
 from __future__ import annotations
@@ -40,11 +38,12 @@ from s3t_ray.ledger.values import (
     DuplicateSearch,
     Event,
     FailureRow,
+    NotedStage,
     Preview,
     Published,
     RecordEntry,
     RecordState,
-    RunningNote,
+    RunningStage,
     RunRow,
     SchedulerLease,
     Sketching,
@@ -312,13 +311,13 @@ class Ledger(LedgerLog):
         with self._database.write() as tx:
             tx.events(kind, lines)
 
-    def note_running(self, epoch: int, running: Iterable[RunningNote]) -> None:
+    def note_running(self, epoch: int, running: Iterable[RunningStage]) -> None:
         """What is in training now, in place of what was noted before."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
             running_rows.note(tx, running)
 
-    def running(self) -> tuple[RunningNote, ...]:
+    def running(self) -> tuple[NotedStage, ...]:
         """What was in training when a scheduler last noted it, which may be long ago."""
         with self._database.read() as connection:
             return running_rows.read(connection)

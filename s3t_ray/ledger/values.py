@@ -257,8 +257,8 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningNote:
-    """A stage in training, as the scheduler last noted it: for people to look at, no truth rests on it."""
+class RunningStage:
+    """A stage in training: for people to look at, no truth rests on it. The one value, from worker group to report."""
 
     stage_id: str
     shard: int
@@ -268,7 +268,14 @@ class RunningNote:
     steps: int  # 0: it loads its inputs
     loss: float | None
     tokens_per_second: float | None
-    at: str  # UTC; when it was noted
+
+
+@dataclass(frozen=True, slots=True)
+class NotedStage:
+    """A stage in training, as the scheduler last noted it."""
+
+    stage: RunningStage
+    at: str  # UTC
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
 from s3t_ray.run.run import Run
 from s3t_ray.run.run_identity import remember
 from s3t_ray.run.shard_view import view_shard
+from s3t_ray.run.spellings import other_spellings
+
+_LISTED = 20  # spellings named in an error
 
 
 def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> Impact:
@@ -36,6 +39,7 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach 
         shards=_impacts(run, answer.hits, None),
         set_aside=aside.rows,
         likeness=likeness(answer, closure, answer.taken_along),
+        other_spellings=other_spellings(run, ids, subjects),
     )
 
 
@@ -54,6 +58,9 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
             raise UnknownRecords(
                 f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
             ) from error
+        if others := other_spellings(run, ids, subjects):
+            listed = ", ".join(f"{each.kind} {each.spelling!r} ({each.records} records)" for each in others[:_LISTED])
+            raise UnknownRecords(f"{error.problem}; other spellings: {listed}", error.fix) from error
         raise
     # The deletion is a fact: what follows is for people to read, and must not keep the receipt from them.
     receipt = _receipt(names, answer, SetAside(0, frozenset()))
@@ -62,10 +69,10 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
         receipt = _receipt(names, answer, erase_rejects(run, names.ids, names.subjects))
         impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
         left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
-        alike = likeness(left, closure, answer.taken_along)
+        alike, spelled = likeness(left, closure, answer.taken_along), other_spellings(run, ids, subjects)
     except (S3TError, OSError) as error:
         return receipt.model_copy(update={"note": f"accepted; what it means could not be shown: {problem_of(error)}"})
-    return receipt.model_copy(update={"shards": impacts, "likeness": alike})
+    return receipt.model_copy(update={"shards": impacts, "likeness": alike, "other_spellings": spelled})
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:

@@ -17,6 +17,7 @@ def certificate_of(run: Run, request_id: str) -> str:
     Raises LedgerError when there is no such deletion or it is not purged yet, VerificationFailed when
     what the ledger holds is not a genuine certificate of it.
     """
+    request_id = run.request_named(request_id)
     deletion = run.ledger.deletion(request_id)
     kinds = (EntryKind.CERTIFICATE, EntryKind.INTERIM)
     for row in sorted(run.ledger.log(kinds), key=lambda row: kinds.index(EntryKind(row.kind))):

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from s3t_ray.ledger.log_rows import EntryKind
-from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.status import noted

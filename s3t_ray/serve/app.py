@@ -52,6 +52,7 @@ class HttpService:
     async def __init__(self, settings: ServiceSettings, *_with: object) -> None:  # type: ignore[misc]  # Serve awaits it
         self._tokens = Tokens.from_environment()
         self._run = Run.open(settings.run)
+        self._waking = threading.Lock()
         self._check_keys()
         self._replica = self._start_model(settings)
         await self._replica.ready.remote()
@@ -92,10 +93,20 @@ class HttpService:
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
         receipt = deletion.accept(self._run, request.ids, request.subjects)
-        scheduler = find_scheduler(self._run)
-        if scheduler is not None:
-            scheduler.wake.remote()  # nobody waits for it: the receipt is out of danger, and the scheduler looks anyway
+        # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
+        threading.Thread(target=self._wake_scheduler, daemon=True).start()
         return receipt
+
+    def _wake_scheduler(self) -> None:
+        """Tell the run's scheduler, if one is in this cluster, that there is something new; it looks by itself too."""
+        if not self._waking.acquire(blocking=False):
+            return  # another deletion is telling it
+        try:
+            scheduler = find_scheduler(self._run)
+            if scheduler is not None:
+                scheduler.wake.remote()
+        finally:
+            self._waking.release()
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))

@@ -19,9 +19,8 @@ from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
 from s3t_ray.errors import S3TError, TrainError
-from s3t_ray.ledger.values import Fenced
+from s3t_ray.ledger.values import Fenced, RunningStage
 from s3t_ray.run.ingest import ingest
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.interfaces import Finished
@@ -229,7 +228,7 @@ class Cluster:
     """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing."""
 
     def __init__(self, config: Config, **workers: object) -> None:
-        self.run = Run.create(config)
+        self.run = Run.create(config, drop_stages=True)
         ingest(self.run, lambda line: None)
         self.replicas = FakeReplicas()
         self.workers = FakeWorkers(self.run.store, **workers)  # type: ignore[arg-type]

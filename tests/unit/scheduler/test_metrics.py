@@ -6,9 +6,8 @@ import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from s3t_ray.ledger.values import DeletionState
+from s3t_ray.ledger.values import DeletionState, RunningStage
 from s3t_ray.run import deletion
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, UNFINISHED, Figures, measure
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
