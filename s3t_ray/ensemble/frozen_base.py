@@ -19,6 +19,7 @@ from transformers import Cache, DynamicCache
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import DataError
+from s3t_ray.train.attention import attends_to_whole_records
 from s3t_ray.train.load_model import load_model, precision_dtype
 from s3t_ray.train.task_model import Head, task_model
 
@@ -28,7 +29,8 @@ class FrozenBase:
 
     `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
     layer that is. `head_shapes` are the parameters of the task head that the base
-    folder does not hold: each stage brings its own. `eos` are the tokens that end a text.
+    folder does not hold: each stage brings its own. `eos` are the tokens that end a text. `batches` says whether
+    several texts can be read together.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -41,6 +43,10 @@ class FrozenBase:
         loaded = load_model(config, folder, self.device, attention)
         self.model, self.head_shapes, family = loaded.model, loaded.fresh, loaded.family
         path = family.layers_path
+        # Where attention needs a mask, it is made for the texts, and rows that branch off would not find theirs.
+        self.batches = attention == "sdpa" and (
+            family.architecture == "encoder" or attends_to_whole_records(config, family, self.model.config)
+        )
         self.eos = _eos(self.model)
         self._head_parts = family.head_parts
         self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
@@ -70,6 +76,17 @@ class FrozenBase:
         caching = {"past_key_values": cache, "use_cache": cache is not None} if self.task.generates else {}
         output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
         return output
+
+    def hidden_of(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """Last hidden states [R, N, T, D] of N texts of the same T tokens each: without padding, each as if alone.
+
+        Inside `row_lora.applied(layout, N)`. More than one text only where `batches` says so.
+        """
+        self.check_length(len(texts[0]))
+        ids = torch.tensor([list(text) for text in texts], dtype=torch.long, device=self.device)
+        caching = {"use_cache": False} if self.task.generates else {}
+        output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
+        return output.unflatten(0, (-1, len(texts)))
 
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
