@@ -20,6 +20,7 @@ from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import Example
 from s3t_ray.errors import DataError
+from s3t_ray.train.attention import attends_to_whole_records
 from s3t_ray.train.forward import has_token_types
 from s3t_ray.train.load_model import load_model, precision_dtype
 from s3t_ray.train.task_model import Head, task_model
@@ -30,7 +31,8 @@ class FrozenBase:
 
     `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
     layer that is. `head_shapes` are the parameters of the task head that the base
-    folder does not hold: each stage brings its own. `eos` are the tokens that end a text.
+    folder does not hold: each stage brings its own. `eos` are the tokens that end a text. `batches` says whether
+    several texts can be read together.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -43,6 +45,10 @@ class FrozenBase:
         loaded = load_model(config, folder, self.device, attention)
         self.model, self.head_shapes, family = loaded.model, loaded.fresh, loaded.family
         path = family.layers_path
+        # Where attention needs a mask, it is made for the texts, and rows that branch off would not find theirs.
+        self.batches = attention == "sdpa" and (
+            family.architecture == "encoder" or attends_to_whole_records(config, family, self.model.config)
+        )
         self.eos = _eos(self.model)
         self._head_parts = family.head_parts
         self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
@@ -75,9 +81,19 @@ class FrozenBase:
         output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
         return output
 
-    def hidden_of(self, example: Example) -> Tensor:
-        """`hidden` of one record."""
-        return self.hidden(example.input_ids, None, example.token_types)
+    def hidden_of(self, examples: Sequence[Example]) -> Tensor:
+        """Last hidden states [R, N, T, D] of N records of the same T tokens each: without padding, each as if alone.
+
+        Inside `row_lora.applied(layout, N)`. More than one record only where `batches` says so.
+        """
+        self.check_length(len(examples[0].input_ids))
+        ids = torch.tensor([list(each.input_ids) for each in examples], dtype=torch.long, device=self.device)
+        others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
+        if has_token_types(self.model) and any(each.token_types for each in examples):
+            kinds = [list(each.token_types or [0] * len(each.input_ids)) for each in examples]
+            others["token_type_ids"] = torch.tensor(kinds, dtype=torch.long, device=self.device)
+        output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
+        return output.unflatten(0, (-1, len(examples)))
 
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
