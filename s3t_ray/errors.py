@@ -69,6 +69,10 @@ class ClusterError(S3TError):
     exit_code = 9
 
 
+class Overloaded(ClusterError):
+    """More is asked than is in hand: the same request may be sent again later."""
+
+
 def problem_of(error: Exception) -> str:
     """What is wrong, in a line, whether the error is one of ours or not."""
     return error.problem if isinstance(error, S3TError) else repr(error)
