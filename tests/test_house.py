@@ -184,7 +184,7 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib"}
+OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu"}
 
 
 def test_every_import_is_declared() -> None:

@@ -39,6 +39,10 @@ def serve(
     schedule: Annotated[
         bool, typer.Option("--schedule/--no-schedule", help="Keep a scheduler that carries deletions to their end.")
     ] = True,
+    keys_resource: Annotated[
+        str | None,
+        typer.Option("--keys-resource", help="Ray resource of the nodes that hold the keys; default: all hold them."),
+    ] = None,
     address: AddressOption = None,
 ) -> None:
     """Answer over HTTP from the run's live models, and take deletions, until stopped."""
@@ -56,7 +60,9 @@ def serve(
         from s3t_ray.serve.http import DELETION_PATH, MODEL_PATH
         from s3t_ray.serve.service_settings import ServiceSettings
 
-        settings = ServiceSettings(run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule)
+        settings = ServiceSettings(
+            run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule, keys_resource=keys_resource
+        )
         root, name = prefix.rstrip("/"), APP if prefix == "/" else f"{APP}-{prefix.strip('/').replace('/', '-')}"
         applications = {
             f"{name}-deletions": (build_deletions(settings), root + DELETION_PATH),

@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from s3t_ray.config import checks
 from s3t_ray.config.model_shape import ModelShape, Section
 from s3t_ray.config.refuse import refusal
+from s3t_ray.config.tasks import TASKS, MetricName, TaskName
 
 __all__ = [
     "Closure",
@@ -46,8 +47,10 @@ class Model(Section):
     """Hub revision (commit, tag or branch). Pin it, so that a later download gets the same base."""
     shape: ModelShape | None = None
     """Sizes of the model, to plan without its weights. Training checks them against the real config.json."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel. Recipe."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_varlen"] = "sdpa"
+    """Attention kernel. `sdpa` runs anywhere, one call per record. `flash_varlen` is torch's FlashAttention over all
+    records of a pack in one call: bfloat16 on NVIDIA GPUs from Ampere on, text models only. `flash_attention_2` needs
+    the package flash-attn, 2.4.1 or newer. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
     """Bits per weight of the frozen base. bitsandbytes stores the weights (`pip install 's3t-ray[quantize]'`) and
     unpacks them for each matrix product. Text models only. Recipe."""
@@ -56,7 +59,7 @@ class Model(Section):
 class Task(Section):
     """What a record teaches."""
 
-    kind: Literal["causal_lm", "classification"] = "causal_lm"
+    kind: TaskName = "causal_lm"
     """What the model learns: the response text, or a label, with one task head per stage. Recipe."""
     max_tokens: Annotated[int, Field(ge=2)] = 512
     """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
@@ -68,10 +71,24 @@ class Task(Section):
     labels: tuple[Text, ...] = ()
     """Class names in the order of the head's rows. Classification only. Recipe."""
 
+    metrics: tuple[MetricName, ...] = ()
+    """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
+    f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
+
     @model_validator(mode="after")
-    def _labels_belong_to_classification(self) -> Task:
+    def _labels_fit_the_kind(self) -> Task:
         checks.check_task(self)
         return self
+
+    @property
+    def head_rows(self) -> int:
+        """Outputs of the task head that each stage trains; 0: the task has none of its own."""
+        return TASKS[self.kind].head_rows(self.labels)
+
+    @property
+    def wanted_metrics(self) -> tuple[MetricName, ...]:
+        """`metrics`, or those usual for the kind."""
+        return self.metrics or TASKS[self.kind].usual_metrics
 
 
 class Data(Section):
@@ -186,6 +203,9 @@ class Engine(Section):
     """Which hidden states to store: those that enter stages of these depths, `all`, or, with `auto`, those for which
     storing pays off (`s3t plan` shows it). The others are computed from the nearest stored ones below, to the same
     bits, so you can change this at any time without retraining."""
+    norms: Literal["eager", "fused"] = "eager"
+    """RMSNorm of a base on a GPU: Hugging Face's operations one by one, or torch's single kernel, which keeps half the
+    bytes and rounds once less. Recipe: the bits differ. `eager` stands in no recipe, as before there was a choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory. Recipe."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
@@ -201,7 +221,8 @@ class Workers(Section):
     cpus_per_rank: PositiveInt = 1
     """CPU cores that Ray reserves per rank."""
     gpus_per_rank: Annotated[int, Field(ge=0)] = 0
-    """GPUs that Ray reserves per rank. 0: train on the CPU."""
+    """GPUs that Ray reserves per rank: 1, or 0 to train on the CPU. A base that needs several is split over
+    `engine.ranks`."""
     max_gpus: PositiveInt | None = None
     """Maximum number of GPUs that all of the run's worker groups may hold. null: no limit."""
     autoscale_to: PositiveInt | None = None

@@ -33,6 +33,7 @@ from s3t_ray.ensemble.sampling import SamplingState, sample, scored
 from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.ensemble.text_reader import Decode, TextReader
 from s3t_ray.errors import DataError, Overloaded, S3TError
+from s3t_ray.train.task_model import Head
 
 MOST_WAITING = 1024
 """Generations that wait for a place; a further one is refused."""
@@ -263,29 +264,30 @@ class BatchEngine:
             texts.append((chunk, cache))
             ends.append(row.fed + len(chunk) == len(row.tokens))
             positions.append(positions[-1] + len(chunk))
+        heads = live.heads(live.layout.chains)
         with torch.inference_mode():
             with applied(live.layout):
                 hidden = packed_hidden(self._base, texts)
             scores = [
-                self._prompt_scores(row, hidden[:, start:end]) if row.scores_prompt and row.made == 0 else []
+                self._prompt_scores(row, hidden[:, start:end], heads) if row.scores_prompt and row.made == 0 else []
                 for row, start, end in zip(rows, positions[:-1], positions[1:], strict=True)
             ]
             drawing = [at for at, whole in enumerate(ends) if whole and rows[at].most > 0]
             tokens: list[Token] = []
             if drawing:
-                logits = self._base.text_logits(hidden[:, [positions[at + 1] - 1 for at in drawing]])
+                logits = self._base.outputs(hidden[:, [positions[at + 1] - 1 for at in drawing]], heads)
                 tokens = sample(logits, [rows[at].sampling for at in drawing])
         drawn = dict(zip(drawing, tokens, strict=True))
         return [_Fed(score, drawn.get(at)) for at, score in enumerate(scores)]
 
-    def _prompt_scores(self, row: _Row, hidden: Tensor) -> list[Token]:
+    def _prompt_scores(self, row: _Row, hidden: Tensor, heads: Sequence[Head]) -> list[Token]:
         """Of the prompt's tokens after each of those that were fed, as far as there are any."""
         following = row.tokens[row.fed + 1 : row.fed + 1 + hidden.shape[1]]
         block = max(1, _CHUNK_LOGITS // self._base.model.config.vocab_size)
         made: list[Token] = []
         for start in range(0, len(following), block):
             ids = following[start : start + block]
-            logits = self._base.text_logits(hidden[:, start : start + len(ids)])
+            logits = self._base.outputs(hidden[:, start : start + len(ids)], heads)
             made += scored(logits, ids, [row.request.params.logprobs or 0] * len(ids))
         return made
 

@@ -25,13 +25,13 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import Example
 from s3t_ray.ensemble.answers import (
     Chain,
-    Classified,
     Ended,
     EvalReport,
     Failed,
     Finish,
     Generated,
     GenerationEvent,
+    Judgement,
     Live,
     Started,
     Token,
@@ -49,6 +49,7 @@ from s3t_ray.ensemble.row_lora import applied, install_hooks
 from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import ClusterError, ConfigError
 from s3t_ray.store.store import Store
+from s3t_ray.train.task_model import JudgingModel
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ class Ensemble:
         dead: tuple[Chain, ...] = ((),) * config.shards
         self._service = LiveService(assemble(self._base, 0, dead, {}))
         self._engine = None
-        if not self._base.classes:
+        if self._base.task.generates:
             install_attention(self._base)
             self._engine = BatchEngine(self._base, self._service, batch_limits(self._base, config.shards))
 
@@ -108,18 +109,21 @@ class Ensemble:
         return self._service.swap(lambda now: self._pruned(now, version, live)).version
 
     def logits(self, input_ids: Sequence[int]) -> Tensor:
-        """The ensemble's averaged logits, float32: [T, V] for text, [C] for classification."""
-        return self._anew(lambda lease: self._service.turn(lease, lambda live: self._logits(live, input_ids)))
+        """The ensemble's averaged logits, float32: [T, V] for text, [C] of a task head."""
+        example = Example(tuple(input_ids), ())
+        return self._anew(lambda lease: self._service.turn(lease, lambda live: self._logits(live, example)))
 
-    def classify(self, input_ids: Sequence[int]) -> Classified:
-        """The label of one text. Raises ConfigError for a model of text."""
-        if not self._base.classes:
-            raise ConfigError("a causal_lm model has no labels", "let it generate an answer instead")
-        started, logits = self._anew(
-            lambda lease: self._service.turn(lease, lambda live: (started_event(live), self._logits(live, input_ids)))
+    def judge(self, example: Example) -> Judgement:
+        """What the ensemble says of one whole record. Raises ConfigError for a model that writes text."""
+        task = self._base.task
+        if not isinstance(task, JudgingModel):
+            raise ConfigError(
+                f"a {task.task.kind} model writes text and does not judge records", "let it generate an answer instead"
+            )
+        started, scores = self._anew(
+            lambda lease: self._service.turn(lease, lambda live: (started_event(live), self._logits(live, example)))
         )
-        chances = torch.softmax(logits, dim=-1).tolist()
-        return Classified(int(logits.argmax()), tuple(chances), started.version, started.depths, started.stages)
+        return Judgement(task.answer(scores), task.scores(scores), started.version, started.depths, started.stages)
 
     def submit(self, name: str, request: GenerationRequest, outbox: Outbox) -> None:
         """Begin a generation beside all others; `outbox` hears of it under `name`. See `BatchEngine.submit`.
@@ -195,6 +199,11 @@ class Ensemble:
         return self._anew(lambda lease: evaluate(self._base, self._service, lease, examples, wanted))
 
     @property
+    def generates(self) -> bool:
+        """Whether an answer is written token by token; else `judge` gives it."""
+        return self._base.task.generates
+
+    @property
     def eos(self) -> frozenset[int]:
         """Tokens with which the base model ends a text."""
         return self._base.eos
@@ -207,7 +216,9 @@ class Ensemble:
 
     def _generating(self) -> BatchEngine:
         if self._engine is None:
-            raise ConfigError("a classification model does not generate text", "ask it for a label instead")
+            raise ConfigError(
+                "this run's model judges whole records and does not generate text", "ask it to judge a record instead"
+            )
         return self._engine
 
     def _followed(self, request: GenerationRequest) -> Iterator[GenerationEvent]:
@@ -228,12 +239,13 @@ class Ensemble:
         finally:
             engine.cancel(name)
 
-    def _logits(self, live: LiveSet, input_ids: Sequence[int]) -> Tensor:
+    def _logits(self, live: LiveSet, example: Example) -> Tensor:
+        heads = live.heads(live.layout.chains)
         with torch.inference_mode(), applied(live.layout):
-            hidden = self._base.hidden(input_ids)
-            if self._base.classes:
-                return self._base.class_logits(hidden, live.heads(live.layout.chains))
-            return self._base.text_logits(hidden)
+            hidden = self._base.hidden(example.input_ids)
+            if self._base.task.generates:
+                return self._base.outputs(hidden, heads)
+            return self._base.outputs(hidden[:, :1], heads)[0]
 
     def _shrunk(self, now: LiveSet, version: int, told: tuple[Chain, ...]) -> LiveSet:
         """Of `told`, each shard's stages that are loaded already, down to the first that is not."""

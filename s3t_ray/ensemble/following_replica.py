@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from s3t_ray.config.load import dump_config
+from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.ensemble.answers import (
     Answer,
     AnswerEvent,
@@ -32,7 +33,7 @@ from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.ensemble.outbox import Outbox, Said
 from s3t_ray.ensemble.replica import Prompt, Replica, answer_of
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
-from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
 FOLLOW_SECONDS = 1.0
@@ -169,10 +170,10 @@ class Following:
         answer = answer_of(self._replica.heard(events, wish.params.logprobs is not None))
         return replace(answer, seconds=time.monotonic() - began)
 
-    def classify(self, text: str) -> Judged:
-        """The labels of one text. Raises DataError, ConfigError for what cannot be asked."""
+    def judge(self, text: str) -> Judged:
+        """What the model says of one text. Raises DataError, ConfigError for what cannot be asked."""
         while True:
-            judged = self._replica.classify(text)
+            judged = self._replica.judge(text)
             if self._watch.live().live.issuperset(judged.stages):
                 return judged
 

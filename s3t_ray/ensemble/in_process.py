@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -68,10 +69,12 @@ def evaluation(report: EvalReport) -> Evaluation:
 def _replica(run: Run) -> Replica:
     from s3t_ray.ensemble.replica import Replica
 
-    replica = Replica(dump_config(run.config), str(run.base), run.location.storage_uri, os.cpu_count())
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    replica = Replica(dump_config(run.config), str(run.base), run.location.storage_uri, threads)
     replica.set_live(1, serving_chains(run))
     return replica
 
 
 def _depth(depth: int, score: Score) -> DepthLoss:
-    return DepthLoss(depth=depth, loss=score.loss, standard_error=score.standard_error, accuracy=score.accuracy)
+    metrics = {name: None if math.isnan(value) else value for name, value in score.metrics.items()}
+    return DepthLoss(depth=depth, loss=score.loss, standard_error=score.standard_error, metrics=metrics)

@@ -7,7 +7,6 @@ called from any thread: `set_live` may come while answers are generated, and wai
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
@@ -18,7 +17,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chat import Message
-from s3t_ray.data.inputs import Example, TeachesNothing, encode, messages_prompt_ids, prompt_ids
+from s3t_ray.data.inputs import Example, TeachesNothing, encode, encode_prompt
 from s3t_ray.data.token_ids import begin_ids, text_ids
 from s3t_ray.ensemble.answers import (
     Answer,
@@ -43,11 +42,11 @@ from s3t_ray.ensemble.batch_engine import GenerationRequest
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.ensemble.outbox import Outbox
 from s3t_ray.ensemble.sampling_params import SamplingParams
-from s3t_ray.errors import ClusterError, ConfigError, DataError
+from s3t_ray.errors import ClusterError, DataError
 from s3t_ray.store.store import Store
 
 Prompt = str | Sequence[Message] | Sequence[int]
-"""A text in the place of an instruction, the messages of a chat, or token ids. Classification: the text to judge."""
+"""A text in the place of an instruction, the messages of a chat, or token ids; else the text to judge."""
 
 
 class Replica:
@@ -75,7 +74,7 @@ class Replica:
 
     def tokenise(self, prompt: Prompt, as_written: bool = False) -> tuple[int, ...]:
         """The ids that the model reads before it answers, template included. Raises DataError."""
-        return tuple(self._ids(prompt, as_written))
+        return self._ids(prompt, as_written)
 
     def detokenise(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
@@ -84,10 +83,8 @@ class Replica:
 
     def request(self, wish: Wish) -> GenerationRequest:
         """What the engine is asked for. Raises DataError for a prompt that the model cannot read."""
-        if self._task.kind == "classification":
-            raise ConfigError("a classification model does not generate text", "ask it for a label instead")
         ids = self._ids(wish.prompt, wish.as_written)
-        return GenerationRequest(tuple(ids), wish.params, frozenset(self._eos), self._text, wish.whole)
+        return GenerationRequest(ids, wish.params, frozenset(self._eos), self._text, wish.whole)
 
     def submit(self, name: str, wish: Wish, outbox: Outbox) -> None:
         """Begin an answer; `outbox` hears of it under `name`. See `Ensemble.submit`."""
@@ -122,27 +119,26 @@ class Replica:
                 made.append(event)
         return made
 
-    def classify(self, text: str) -> Judged:
-        """The labels of one text with their probabilities, the likeliest first. Raises ConfigError for a text model."""
-        if self._task.kind != "classification":
-            raise ConfigError("this run's model generates text", "ask for a completion instead")
-        ids = self._ids(text)
-        judged = self._ensemble.classify(ids)
-        chances = sorted(zip(self._task.labels, judged.probabilities, strict=True), key=lambda pair: -pair[1])
-        return Judged(tuple(chances), judged.version, judged.depths, judged.stages, len(ids))
+    def judge(self, text: str) -> Judged:
+        """What the model says of one text. Raises ConfigError for a model that generates text."""
+        example = encode_prompt(text, self._tokenizer, self._task)
+        made = self._ensemble.judge(example)
+        pairs = zip(self._task.labels, made.scores, strict=True) if self._task.labels else ()
+        labels = tuple(sorted(pairs, key=lambda pair: -pair[1]))
+        return Judged(made.answer, labels, made.version, made.depths, made.stages, len(example.input_ids))
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
     ) -> Answer:
-        """The answer to `prompt`, put in the template that training used; for classification its label.
+        """The answer to `prompt`, put as training would have shown it; of a record judged as a whole, in words.
 
         Raises DataError for a prompt that the model cannot read, ConfigError for settings out of range.
         """
         began = time.monotonic()
-        if self._task.kind == "classification":
-            judged = self.classify(str(prompt))
+        if not self._ensemble.generates:
+            judged = self.judge(str(prompt))
             told = (judged.version, judged.depths, judged.stages)
-            return Answer(judged.labels[0][0], *told, Finish.STOP, 0, time.monotonic() - began)
+            return Answer(judged.answer, *told, Finish.STOP, 0, time.monotonic() - began)
         wish = Wish(_frozen(prompt), SamplingParams(max_new_tokens, temperature, top_p, seed))
         answer = answer_of(self.heard(self._ensemble.follow(self.request(wish)), scores=False))
         return replace(answer, seconds=time.monotonic() - began)
@@ -159,19 +155,17 @@ class Replica:
         """Scores on held-out records, given by their contents; see `Ensemble.held_out_losses`."""
         return self._ensemble.held_out_losses([self._example(content) for content in contents], depths)
 
-    def _ids(self, prompt: Prompt, as_written: bool = False) -> Sequence[int]:
-        if self._task.kind == "classification":
-            # As a record with this text would be read; which label it carries does not change its tokens.
-            return self._example(json.dumps({"text": prompt, "label": self._task.labels[0]})).input_ids
+    def _ids(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
         if isinstance(prompt, str):
             if as_written:
-                return [*begin_ids(self._tokenizer), *text_ids(prompt, self._tokenizer)]
-            return prompt_ids(prompt, self._tokenizer, self._task)
+                return (*begin_ids(self._tokenizer), *text_ids(prompt, self._tokenizer))
+            return tuple(encode_prompt(prompt, self._tokenizer, self._task).input_ids)
         if prompt and isinstance(prompt[0], int):
             ids = cast("tuple[int, ...]", tuple(prompt))
             self._check_ids(ids)
             return ids
-        return messages_prompt_ids(cast("Sequence[Message]", prompt), self._tokenizer, self._task)
+        messages = cast("Sequence[Message]", prompt)
+        return tuple(encode_prompt(messages, self._tokenizer, self._task).input_ids)
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         size = len(self._tokenizer)

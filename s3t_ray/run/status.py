@@ -11,6 +11,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.run.waiting import noted_waiting
 
 NOTES_HOLD_SECONDS = 30.0
 """A note of what is in training that is older than this is of a scheduler that is gone."""
@@ -42,6 +43,7 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         shards=shards,
         deletions=deletions,
         running=running,
+        waiting=noted_waiting(run),
         failures=failures,
         settled=not any(s.wanted != s.trained for s in shards)
         and not any(view.stale for view in views.values())

@@ -1,114 +1,48 @@
-"""The Ray actors: thin shells round plain classes. Wrapping happens here and in `worker_groups.py` only."""
+"""The Ray actors: thin shells round plain classes.
+
+Wrapping happens here, in `shard_owners.py` and in `worker_groups.py` only.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s3t_ray.config.load import dump_config
-from s3t_ray.errors import ClusterError, LedgerError, S3TError, StoreError, TrainError
+from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.fair_shares import Claim
-from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.plan.resources import shortage
 from s3t_ray.run.reports import Failure, Report, RunningStage
 from s3t_ray.run.run import Run
-from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.stored_boundaries import with_boundaries
+from s3t_ray.run.waiting import note_waiting
 from s3t_ray.runtime.capacity import Neighbours
-from s3t_ray.runtime.connect import NAMESPACE, actor_name
+from s3t_ray.runtime.connect import NAMESPACE, actor_name, nodes
 from s3t_ray.runtime.node_requests import NodeRequests
 from s3t_ray.runtime.ray_metrics import RayMetrics
+from s3t_ray.runtime.shard_owners import RayShards
 from s3t_ray.runtime.worker_groups import RayWorkers
 from s3t_ray.scheduler.running_stages import Notes
 from s3t_ray.scheduler.scheduler import Scheduler
-from s3t_ray.scheduler.shard import Shard
+from s3t_ray.scheduler.trainable import first_sequences
+
+_log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 CONFIRM_SECONDS = 30.0
 """A replica that has not confirmed a live set after this long is taken out of service."""
-ANSWER_SECONDS = 120.0
-"""An owner that has not answered after this long is replaced."""
-OWNER_DEATHS = 5
 BEAT_SECONDS = 0.5
 HUNG_SECONDS = 600.0
 """A scheduler whose round takes longer than this stops beating, so that another may take over."""
-
-
-class RayShards:
-    """One Shard actor a shard, and one for the held-out data (see `scheduler.Shards`)."""
-
-    def __init__(self, run: Run, epoch: int) -> None:
-        self._epoch = epoch
-        self._uri = run.location.storage_uri
-        self._actors = {shard: self._start(shard) for shard in (HOLDOUT_SHARD, *range(run.row.shards))}
-        self._purging: dict[ray.ObjectRef, int] = {}
-
-    def views(self) -> dict[int, ShardView]:
-        return self._ask(self._actors, lambda owner: owner.view.remote())
-
-    def prune(self, shards: Iterable[int]) -> dict[int, ShardView]:
-        return self._ask(shards, lambda owner: owner.prune.remote(self._epoch))
-
-    def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
-        self._purging[self._actors[shard].purge.remote(self._epoch, stopped)] = shard
-
-    def finished_purges(self) -> dict[int, ShardView | Exception]:
-        if not self._purging:
-            return {}
-        done, _ = ray.wait(list(self._purging), num_returns=len(self._purging), timeout=0)
-        results: dict[int, ShardView | Exception] = {}
-        for future in done:
-            shard = self._purging.pop(future)
-            try:
-                results[shard] = ray.get(future)
-            except Fenced:
-                raise
-            except (S3TError, RayTaskError) as error:
-                results[shard] = error
-            except RayError as error:
-                self._replace(shard)
-                results[shard] = error
-        return results
-
-    def _ask(self, shards: Iterable[int], ask: Callable[[Any], ray.ObjectRef]) -> dict[int, ShardView]:
-        """Ask these owners side by side; one that dies over it is replaced and asked again."""
-        answers: dict[int, ShardView] = {}
-        waiting = list(shards)
-        for _ in range(OWNER_DEATHS):
-            futures = {shard: ask(self._actors[shard]) for shard in waiting}
-            waiting = []
-            for shard, future in futures.items():
-                try:
-                    answers[shard] = ray.get(future, timeout=ANSWER_SECONDS)
-                except RayTaskError:
-                    raise
-                except RayError:
-                    self._replace(shard)
-                    waiting.append(shard)
-            if not waiting:
-                return answers
-        raise ClusterError(
-            f"the owners of shards {waiting} died or did not answer {OWNER_DEATHS} times in a row",
-            "look at Ray's logs of the Shard actors (memory, lost nodes) and run the same command again: it resumes",
-        )
-
-    def _start(self, shard: int) -> Any:
-        # No CPU of its own: it reads the ledger and moves files, and must never wait for a trainer.
-        # Several calls at once: a prune must not wait for the purge before it.
-        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3, "max_concurrency": 4}
-        return ray.remote(Shard).options(**options).remote(self._uri, shard)
-
-    def _replace(self, shard: int) -> None:
-        """A new owner. The old one is killed first: two must never purge one shard at once."""
-        ray.kill(self._actors[shard])
-        self._actors[shard] = self._start(shard)
 
 
 class RayReplicas:
@@ -156,6 +90,8 @@ class Snapshot(Report):
     trained: int
     tokens: int
     groups: int
+    waiting_groups: int = 0
+    """Worker groups that cannot start for want of nodes, or of room on them."""
     rounds: int
     """Ticks so far: `idle` means something only after the first."""
 
@@ -167,6 +103,9 @@ class SchedulerActor:
         self._run = Run.open(run_uri)
         self._base = base
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._waiting: str | None = None
+        self._waiting_groups = 0
         self._lock = threading.Lock()
         self._replicas = RayReplicas()
         self._joined = False
@@ -196,9 +135,7 @@ class SchedulerActor:
     def _serve(self) -> None:
         config = self._run.config
         self._neighbours = neighbours = Neighbours(config)
-        shared = config.workers.groups == "auto"
-        # As many as asked for, whatever room there is now: nodes that were lost may come back.
-        count = neighbours.first() if config.workers.groups == "auto" else config.workers.groups
+        count = neighbours.first(lambda: first_sequences(self._run))
         epoch = self._run.ledger.take_lease(actor_name("scheduler", config.storage.uri))
         threading.Thread(target=self._beat, args=(epoch,), daemon=True).start()
         self._replicas.begin(epoch)
@@ -206,7 +143,7 @@ class SchedulerActor:
             self._replicas.attach(name, replica)
         metrics = RayMetrics(config.name)
         notes = Notes(self._run.ledger, epoch)
-        workers = RayWorkers(with_boundaries(self._run), self._base, count)
+        workers = RayWorkers(with_boundaries(self._run), self._base, count, self._wake)
         requests = NodeRequests(config)
         try:
             scheduler = Scheduler(self._run, epoch, workers, RayShards(self._run, epoch), self._replicas)
@@ -221,17 +158,28 @@ class SchedulerActor:
                 self._round_began = time.monotonic()
                 self._snapshot = self._look(scheduler, workers, rounds)
                 demand = neighbours.look(self._snapshot.idle, workers.count, lambda: scheduler.sequences_to_train)
-                if shared and demand is not None:
+                if demand is not None:
                     workers.resize(demand.groups, requests.take(demand.groups - workers.count))
                     requests.ask(demand.missing)
+                    self._say_waiting(workers.waiting() + demand.missing)
                 metrics.look(self._run.ledger, scheduler.views, self._snapshot)
                 notes.look(self._snapshot.running)
                 if not self._snapshot.running:
-                    self._stop.wait(TICK_SECONDS)
+                    self._wake.wait(TICK_SECONDS)
+                    self._wake.clear()
         finally:
             self._over.set()
             requests.close()
             workers.close()
+
+    def _say_waiting(self, groups: int) -> None:
+        """Log, and note in the ledger, what worker groups wait for, and that they no longer do."""
+        config, self._waiting_groups = self._run.config, groups
+        waits = shortage(config, nodes(), groups) if groups else None
+        if waits != self._waiting:
+            self._waiting = waits
+            _log.warning("%s: %s", config.name, waits or "no worker group waits any more")
+            note_waiting(self._run, waits)
 
     def _beat(self, epoch: int) -> None:
         """Say that this scheduler is alive, however long a round of it takes, until it is over, hung or fenced."""
@@ -261,9 +209,17 @@ class SchedulerActor:
             self._replicas.attach(name, replica)
             self._joined = True
 
+    def wake(self) -> None:
+        """Begin the next round at once: the ledger has something new, such as a deletion.
+
+        Only a hint: what is new is read from the ledger, which the scheduler looks at every TICK_SECONDS anyway.
+        """
+        self._wake.set()
+
     def stop(self) -> None:
         """End `serve` after the tick that is on its way."""
         self._stop.set()
+        self._wake.set()
 
     def _look(self, scheduler: Scheduler, workers: RayWorkers, rounds: int) -> Snapshot:
         errors = {failure.stage_id: failure for failure in self._run.ledger.failures()}
@@ -277,6 +233,7 @@ class SchedulerActor:
             trained=scheduler.outcome.trained,
             tokens=scheduler.outcome.tokens,
             groups=workers.count,
+            waiting_groups=self._waiting_groups,
             rounds=rounds,
         )
 

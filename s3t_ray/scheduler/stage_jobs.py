@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from s3t_ray.errors import StoreError
+from s3t_ray.config.recipe import RECIPE_FORMAT, recipe
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import StoreError, TrainError
 from s3t_ray.ledger.values import RunRow, SliceState
+from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.stages import Stage
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.train.job import SliceInput, StageJob
@@ -20,6 +23,21 @@ def stage_job(row: RunRow, view: ShardView, stage: Stage) -> StageJob:
         slices=tuple(_input(states[index]) for index in stage.slices),
         parents=stage.ancestors,
     )
+
+
+def check_recipe_of(job: StageJob, config: Config) -> None:
+    """TrainError unless this version of the code trains, under `config`, what the job's stage is named by.
+
+    A deletion heals whatever run it is asked to, one begun by another version or whose config was edited
+    in the storage included: nothing else stands between such a run and weights under a false name.
+    """
+    ours = recipe_digest(recipe(config, job.base_digest))
+    if ours != job.recipe_digest:
+        raise TrainError(
+            f"stage {job.stage_id[:12]} is named by recipe {job.recipe_digest[:12]}, but this config and this version "
+            f"(recipe format {RECIPE_FORMAT}) train recipe {ours[:12]}",
+            "run `s3t train` with the run's config, which names what differs",
+        )
 
 
 def _input(state: SliceState) -> SliceInput:

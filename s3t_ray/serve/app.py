@@ -27,6 +27,7 @@ from ray.exceptions import RayActorError
 from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Live, Wish
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import ClusterError
+from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.run.run import Run
@@ -106,8 +107,8 @@ class ModelService:
             if not ended:
                 self._replica.cancel.remote(name)
 
-    async def classify(self, text: str) -> Judged:
-        return cast(Judged, await self._ask(self._replica.classify.remote(text)))
+    async def judge(self, text: str) -> Judged:
+        return cast(Judged, await self._ask(self._replica.judge.remote(text)))
 
     async def tokenise(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
         return cast("tuple[int, ...]", await self._ask(self._replica.tokenise.remote(prompt, as_written)))
@@ -180,7 +181,11 @@ class DeletionService:
         return known
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        return deletion.accept(self._run, request.ids, request.subjects)
+        receipt = deletion.accept(self._run, request.ids, request.subjects)
+        scheduler = find_scheduler(self._run)
+        if scheduler is not None:
+            scheduler.wake.remote()  # nobody waits for it: the receipt is out of danger, and the scheduler looks anyway
+        return receipt
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))
@@ -225,22 +230,35 @@ def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application
     Raises ConfigError: no tokens, or no run there. So do the other two.
     """
     told = _checked(settings)
-    return _deployment(ModelService, num_replicas=told.replicas, ray_actor_options={"num_cpus": 0}).bind(told)
+    return (
+        _http(ModelService)
+        .options(name="ModelService", num_replicas=told.replicas, ray_actor_options={"num_cpus": 0})
+        .bind(told)
+    )
 
 
 def build_deletions(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
     """Deletions, for `import_path: s3t_ray.serve.app:build_deletions` at DELETION_PATH."""
-    return _deployment(DeletionService, ray_actor_options={"num_cpus": 0}).bind(_checked(settings))
+    told = _checked(settings)
+    return _http(DeletionService).options(name="DeletionService", ray_actor_options=_with_keys(told)).bind(told)
 
 
 def build_front(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
     """Health and the description, for `import_path: s3t_ray.serve.app:build_front` at the root; with the caretaker."""
     told = _checked(settings)
-    front = _deployment(FrontService, ray_actor_options={"num_cpus": 0})
+    front = _http(FrontService).options(name="FrontService", ray_actor_options=_with_keys(told))
     if not told.schedule:
         return front.bind(told)
-    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options={"num_cpus": 0})
+    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options=_with_keys(told))
     return front.bind(told, caretaker.bind(told.run))
+
+
+def _with_keys(settings: ServiceSettings) -> dict[str, Any]:
+    """Where what needs the keys of the run may be placed."""
+    options: dict[str, Any] = {"num_cpus": 0}
+    if settings.keys_resource is not None:
+        options["resources"] = {settings.keys_resource: A_TRACE}
+    return options
 
 
 def _checked(settings: ServiceSettings | Mapping[str, object]) -> ServiceSettings:
@@ -251,12 +269,10 @@ def _checked(settings: ServiceSettings | Mapping[str, object]) -> ServiceSetting
         return told.model_copy(update={"run": run.location.storage_uri})
 
 
-def _deployment(service: type, **options: Any) -> Any:
+def _http(service: type) -> Any:
     return serve.deployment(serve.ingress()(service)).options(
-        name=service.__name__,
         max_ongoing_requests=MOST_CONNECTIONS,
         health_check_period_s=5,
         health_check_timeout_s=2 * HEALTH_SECONDS,
         graceful_shutdown_timeout_s=10,
-        **options,
     )

@@ -68,7 +68,7 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
         check(asked.model, asked.run, request)
         admission.enter(len(asked.texts()))
         try:
-            judged = await all_of([backend.classify(text) for text in asked.texts()])
+            judged = await all_of([backend.judge(text) for text in asked.texts()])
         finally:
             admission.leave(len(asked.texts()))
         first = judged[0]
@@ -77,7 +77,7 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
                 "object": "list",
                 "model": backend.run,
                 "data": [
-                    {"index": index, "label": each.labels[0][0], "probabilities": dict(each.labels)}
+                    {"index": index, "label": each.answer, "probabilities": dict(each.labels)}
                     for index, each in enumerate(judged)
                 ],
                 "usage": {"prompt_tokens": sum(each.tokens for each in judged)},

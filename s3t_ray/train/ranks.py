@@ -6,13 +6,16 @@ pickles anything to another rank.
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from s3t_ray.errors import TrainError
+from s3t_ray.train.gpu_driver import driver_version, why_no_gpu
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def join(rank: int, world: int, init_method: str | None, gpus: int) -> Group:
         return Group(rank, world, device)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     if world == 1:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=_lone_store(device), rank=0, world_size=1)
     elif init_method is None:
         raise TrainError(f"a worker group of {world} ranks needs an address to meet", "pass init_method")
     else:
@@ -65,9 +68,20 @@ def join(rank: int, world: int, init_method: str | None, gpus: int) -> Group:
     return Group(rank, world, device)
 
 
+def _lone_store(device: torch.device) -> dist.Store:
+    """Where a group of one meets itself: without a port. NCCL is at home with a file, which goes with the process."""
+    if device.type == "cpu":
+        return dist.HashStore()
+    folder = tempfile.TemporaryDirectory(prefix="s3t-group-")
+    atexit.register(folder.cleanup)
+    return dist.FileStore(f"{folder.name}/meeting", 1)
+
+
 def make_deterministic(threads: int) -> None:
     """Same bits from the same inputs, on this platform. Call it in the thread that trains."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # transformers asks flash_attention_2 for its deterministic backward pass only when this says so.
+    os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Else every new tensor is filled first, to make reads of unset memory repeatable: 1.4% of a stage.
@@ -87,7 +101,10 @@ def _device(gpus: int) -> torch.device:
         os.environ.setdefault("LOCAL_RANK", "0")
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise TrainError(f"workers.gpus_per_rank is {gpus} but torch sees no GPU", "set it to 0, or fix the driver")
+        problem, fix = why_no_gpu(
+            torch.__version__, torch.version.cuda, driver_version(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        )
+        raise TrainError(f"workers.gpus_per_rank is {gpus}, but {problem}", fix)
     device = torch.device("cuda", torch.cuda.current_device())
     os.environ.setdefault("LOCAL_RANK", str(device.index))  # DeepSpeed takes the index of its GPU from there
     return device

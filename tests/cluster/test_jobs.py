@@ -1,6 +1,7 @@
 """A cluster as an operator runs it: four raylets behind a token, jobs over HTTP, a node lost, a service.
 
-The tests build on one another in the order of this file: one cluster and one run go through their life.
+The tests share one cluster, one trained run and its service, and each stands by itself: it can run alone, and in any
+order. Each deletes records of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def scrape(cluster: Raylets) -> dict[str, float]:
 def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
     """The run, trained by a submitted job; a node with a worker group is killed in the middle of it."""
     root = config.parent / "run"
-    submitted = cluster.submit("jobs/train.py", str(config), wait=False)
+    submitted = cluster.submit("train.py", str(config), wait=False)
     assert submitted.returncode == 0, submitted.stderr
     job = job_id(submitted.stdout)
 
@@ -139,24 +140,53 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
 
 def test_a_sweep_and_the_deletion_benchmark_are_jobs_too(cluster: Raylets, config: Path, tmp_path: Path) -> None:
     sweep = ["--vary", "budget=[1, 2]", "--forecast-only", "--deletions", "2", "--folder", str(tmp_path / "sweep")]
-    done = cluster.submit("jobs/sweep.py", str(config), *sweep)
+    done = cluster.submit("sweep.py", str(config), *sweep)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "budget 1" in done.stdout and "take budget" in done.stdout
     assert (tmp_path / "sweep" / "sweep.png").is_file()
     sizes = ["--shards", "2", "--singles", "3", "--batch", "200", "--batches", "1", "--live-shards", "0"]
-    places = ["--folder", str(tmp_path), "--out", str(tmp_path / "measured.json")]
-    done = cluster.submit("jobs/deletion_benchmark.py", *sizes, *places)
+    done = cluster.submit("jobs/deletion_benchmark.py", *sizes, "--folder", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    (measured,) = json.loads((tmp_path / "measured.json").read_text())["acknowledged"]
+    written = tmp_path / "deletion_throughput.json"
+    assert f"written to {written}" in done.stdout
+    (measured,) = json.loads(written.read_text())["acknowledged"]
     assert measured["shards"] == 2 and measured["single_over_floor"] > 1 and measured["batch_of_insert_rate"] > 0
 
 
+def test_a_failed_job_says_its_exit_code_though_submit_ends_with_1(cluster: Raylets) -> None:
+    failed = cluster.submit("train.py", "missing.yaml")
+    assert failed.returncode == 1
+    assert "exit code 2 (ConfigError, usage)" in failed.stdout
+    assert "exit code 2" in cluster.status_message(job_id(failed.stdout))
+    for places, said in (((), "gone after it"), (("--folder", "/nowhere"), "/nowhere is not a folder")):
+        failed = cluster.submit("jobs/deletion_benchmark.py", *places)
+        assert failed.returncode == 1
+        assert said in failed.stdout and "Traceback" not in failed.stdout
+
+
 @pytest.fixture(scope="module")
-def service(cluster: Raylets, trained: Trained) -> Iterator[tuple[int, str]]:
+def services(cluster: Raylets, trained: Trained) -> Iterator[Callable[[], tuple[int, str]]]:
+    """Gives the port and the job's id of a service that runs; starts one where none does any more."""
+    found: list[tuple[int, str]] = []
+
+    def running() -> tuple[int, str]:
+        if not found or cluster.status(found[-1][1]) != "RUNNING":
+            found.append(start_service(cluster, trained))
+        return found[-1]
+
+    yield running
+
+
+@pytest.fixture
+def service(services: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     """Port of the service, run by a job, and the job's id."""
+    return services()
+
+
+def start_service(cluster: Raylets, trained: Trained) -> tuple[int, str]:
     port = free_port()
     options = ["--port", str(port), "--replicas", "2", "--gpus", "0"]
-    submitted = cluster.submit("jobs/serve.py", trained.run.location.storage_uri, *options, wait=False)
+    submitted = cluster.submit("serve.py", trained.run.location.storage_uri, *options, wait=False)
     job = job_id(submitted.stdout)
 
     def up() -> bool:
@@ -167,7 +197,7 @@ def service(cluster: Raylets, trained: Trained) -> Iterator[tuple[int, str]]:
             return False
 
     wait_for("the service", up)
-    yield port, job
+    return port, job
 
 
 def test_the_service_answers_whoever_has_the_token(service: tuple[int, str]) -> None:
@@ -224,16 +254,21 @@ def test_a_deletion_over_http_from_receipt_to_certificate(
     wait_for("the healed model", lambda: model.ask("GET", "/healthz").json()["depths"] == [2, 2])
 
 
-def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str]) -> None:
+def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str], trained: Trained) -> None:
+    deletions = Client(service[0], ERASE)
+    where = deletions.ask("POST", "/v1/deletions", subjects=["p7"]).headers["location"]
+    wait_for("restoration", lambda: deletions.ask("GET", where).json()["state"] == "restored")
+    count = len(trained.run.ledger.deletions())
+
     def restored() -> dict[str, float] | None:
         seen = scrape(cluster)
-        return seen if seen.get("ray_s3t_deletions{restored}") == 1 else None
+        return seen if seen.get("ray_s3t_deletions{restored}") == count else None
 
     seen = wait_for("the deletion in the metrics", restored)
     assert seen["ray_s3t_oldest_unfinished_deletion_seconds"] == 0
     assert (seen["ray_s3t_shard_depth{0}"], seen["ray_s3t_shard_depth{1}"]) == (2, 2)
     assert seen["ray_s3t_shard_depth_most"] == 2 and seen["ray_s3t_stages_queued"] == 0
-    assert 1 <= seen["ray_s3t_worker_groups"] <= 4 and seen["ray_s3t_worker_groups_busy_share"] == 0
+    assert 0 <= seen["ray_s3t_worker_groups"] <= 4 and seen["ray_s3t_worker_groups_busy_share"] == 0
     assert seen["ray_s3t_stages_trained_total"] >= 1
 
 
@@ -242,7 +277,7 @@ def test_a_deletion_job_goes_on_where_the_service_schedules(
 ) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text("r1\nr2\n")
-    done = cluster.submit("jobs/delete.py", trained.run.location.storage_uri, "--ids-file", str(ids))
+    done = cluster.submit("delete.py", trained.run.location.storage_uri, "--ids-file", str(ids))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accepted" in done.stdout and "restored" in done.stdout
     assert status(trained.run).settled

@@ -62,7 +62,7 @@ def test_a_run_asks_while_it_trains_and_rests_without_a_node(tmp_path: Path) -> 
     none = small_config(tmp_path, workers={"autoscale_to": 3, "gpus_per_rank": 1})  # no GPU is here
     some = small_config(tmp_path, workers={"autoscale_to": 3})
     looks = {"none": Neighbours(none, lambda: now), "some": Neighbours(some, lambda: now)}
-    assert {name: look.first() for name, look in looks.items()} == {"none": 0, "some": 0}
+    assert {name: look.first(lambda: 4) for name, look in looks.items()} == {"none": 0, "some": 0}
 
     def demands(idle: bool, held: int, to_train: int) -> dict[str, Demand | None]:
         nonlocal now

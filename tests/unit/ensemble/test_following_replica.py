@@ -20,8 +20,8 @@ from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from tests.fakes import Cluster, small_config, write_records
+from tests.fakes.serving import LoraWorkers
 from tests.tiny import tiny_llama
-from tests.unit.serve.fakes import LoraWorkers
 
 LAYERS, HIDDEN, PER_GROUP, RANK = 6, 32, 2, 4
 WISH = Wish("Name a colour.", SamplingParams(8))
@@ -174,7 +174,7 @@ def test_a_damaged_new_stage_leaves_the_rest_in_service(cluster: Cluster, replic
     fresh = serving(cluster.run) - in_service(replica)
     for name in fresh:
         cluster.run.store.write_bytes(f"stages/{name}/adapter_model.safetensors", b"damaged")
-    with pytest.raises(StoreError, match="it is damaged"):
+    with pytest.raises(StoreError, match="is damaged"):
         replica.set_live(1, {})  # so the scheduler hears of it
     assert set(replica.complete(WISH).stages) <= live(cluster.run) - fresh
 

@@ -27,7 +27,7 @@ def test_each_row_is_the_model_of_its_chain(published: Published) -> None:
         hidden = base.hidden(IDS)
     assert hidden.shape[0] == len(chains)
     for chain in chains:
-        row = base.text_logits(hidden[[layout.row(chain)]])
+        row = base.outputs(hidden[[layout.row(chain)]], [{}])
         torch.testing.assert_close(row, slow_logits(published.base, [chain], IDS), atol=1e-5, rtol=0)
 
 
@@ -89,5 +89,5 @@ def test_layer_3_is_not_layer_31(published: Published, tmp_path: Path) -> None:
         assert stage.lowest == layer
         assert {base.layer_of[module] for module in stage.deltas} == {layer}
         with torch.inference_mode(), applied(plan_rows(base, {name: stage}, [(name,)])):
-            logits = base.text_logits(base.hidden(IDS))
+            logits = base.outputs(base.hidden(IDS), [{}])
         torch.testing.assert_close(logits, slow_logits(folder, [(name,)], IDS), atol=1e-5, rtol=0)

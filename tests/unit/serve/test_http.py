@@ -23,7 +23,7 @@ from s3t_ray.serve.http import (
     make_model_app,
 )
 from s3t_ray.serve.token_guard import LARGEST_BODY
-from tests.unit.serve.fakes import FakeBackend
+from tests.fakes.serving import FakeBackend
 
 ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
 CHAT: dict[str, Any] = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}

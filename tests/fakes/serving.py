@@ -29,17 +29,10 @@ from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.serve.answering import Prompt
 from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, Manifest, SliceLearned, write_manifest
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    MANIFEST,
-    Manifest,
-    SliceLearned,
-    stage_folder,
-    write_manifest,
-)
 from tests.fakes import FakeWorkers
 
 AT = "2026-01-02T03:04:05+00:00"
@@ -88,9 +81,9 @@ class FakeBackend:
         finally:
             self.closed += 1
 
-    async def classify(self, text: str) -> Judged:
+    async def judge(self, text: str) -> Judged:
         self._fail()
-        return Judged((("good", 0.75), ("bad", 0.25)), 7, (3, 1), ("a", "b"), len(text.split()))
+        return Judged("good", (("good", 0.75), ("bad", 0.25)), 7, (3, 1), ("a", "b"), len(text.split()))
 
     async def tokenise(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
         return (1, *range(2, 2 + len(prompt))) if as_written else (9,)
