@@ -36,10 +36,11 @@ from s3t_ray.ensemble.answers import (
     Started,
     Token,
 )
-from s3t_ray.ensemble.batch_engine import BatchEngine, GenerationRequest, started_event
+from s3t_ray.ensemble.batch_engine import BatchEngine, started_event
 from s3t_ray.ensemble.batch_memory import batch_limits
 from s3t_ray.ensemble.evaluate import evaluate
 from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.ensemble.generation_row import GenerationRequest
 from s3t_ray.ensemble.leases import Lease, LiveService, Revoked
 from s3t_ray.ensemble.live_set import LiveSet, assemble
 from s3t_ray.ensemble.loaded_stage import load_stage

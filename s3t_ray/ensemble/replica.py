@@ -38,8 +38,8 @@ from s3t_ray.ensemble.answers import (
     Token,
     Wish,
 )
-from s3t_ray.ensemble.batch_engine import GenerationRequest
 from s3t_ray.ensemble.ensemble import Ensemble
+from s3t_ray.ensemble.generation_row import GenerationRequest
 from s3t_ray.ensemble.outbox import Outbox
 from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import ClusterError, DataError

@@ -17,10 +17,10 @@ from s3t_ray.errors import ConfigError
 LOGITS = torch.log(torch.tensor([[0.15, 0.5, 0.05, 0.3]]))
 
 
-def drawn(count: int = 300, logits: torch.Tensor = LOGITS, **params: float) -> set[int]:
+def drawn(**params: float) -> set[int]:
     return {
-        sample(logits, [SamplingState(SamplingParams(1, temperature=1.0, seed=seed, **params))])[0].id  # type: ignore[arg-type]
-        for seed in range(count)
+        sample(LOGITS, [SamplingState(SamplingParams(1, temperature=1.0, seed=seed, **params))])[0].id  # type: ignore[arg-type]
+        for seed in range(300)
     }
 
 

@@ -165,13 +165,12 @@ def test_stop_and_penalties_and_log_probabilities(client: OpenAI, model: str) ->
 
 def test_loglikelihood_as_evaluation_tools_ask_for_it(client: OpenAI, model: str) -> None:
     ids = [5, 17, 100, 33, 60]
-    scored = client.completions.create(
-        model=model, prompt=[ids, ids[:3]], max_tokens=1, temperature=0, logprobs=1, echo=True, seed=1
-    )
-    first, second = (choice.logprobs for choice in scored.choices)
+    asked: dict[str, Any] = {"model": model, "temperature": 0, "logprobs": 1, "echo": True, "seed": 1}
+    both: Any = client.completions.create(prompt=[ids, ids[:3]], max_tokens=1, **asked)
+    first, second = (choice.logprobs for choice in both.choices)
     assert len(first.token_logprobs) == 6 and len(second.token_logprobs) == 4
     assert first.token_logprobs[1:3] == pytest.approx(second.token_logprobs[1:3], abs=1e-4)
-    alone = client.completions.create(model=model, prompt=ids, max_tokens=0, logprobs=1, echo=True)
+    alone: Any = client.completions.create(prompt=ids, max_tokens=0, **asked)
     assert alone.choices[0].logprobs.token_logprobs[1:] == pytest.approx(first.token_logprobs[1:-1], abs=1e-4)
     assert alone.usage.completion_tokens == 0
 
