@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
@@ -62,20 +61,15 @@ class FrozenBase:
                     self.linears[f"{path}.{index}.{inside}"] = module
                     self.layer_of[f"{path}.{index}.{inside}"] = index
 
-    def new_cache(self) -> Cache:
-        """An empty key-value cache; each layer keeps as many rows as run through it."""
-        return DynamicCache(config=self.model.config)
-
-    def hidden(self, input_ids: Sequence[int], cache: Cache | None = None, token_types: Sequence[int] = ()) -> Tensor:
+    def hidden(self, input_ids: Sequence[int], token_types: Sequence[int] = ()) -> Tensor:
         """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
 
-        R is 1, or what the adapters in force make of it (`row_lora.py`). With a `cache` the tokens follow
-        those that it has seen, and it grows by them. Raises DataError for a text that the model cannot read.
+        R is 1, or what the adapters in force make of it (`row_lora.py`). Raises DataError for a text that the model
+        cannot read. Texts that are continued go through `packed_pass.py`.
         """
-        seen = 0 if cache is None else int(cache.get_seq_length())
-        self.check_length(seen + len(input_ids))
+        self.check_length(len(input_ids))
         ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
-        others = {"past_key_values": cache, "use_cache": cache is not None} if self.task.generates else {}
+        others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
         if token_types and has_token_types(self.model):
             others["token_type_ids"] = torch.tensor([list(token_types)], dtype=torch.long, device=self.device)
         output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state

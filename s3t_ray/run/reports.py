@@ -223,8 +223,10 @@ class Generation(Report):
 
 
 class Export(Report):
-    shard: int
+    shard: int | None
+    """None: all live shards, merged."""
     depth: int
+    """Layer groups of the deepest shard in it."""
     folder: str
     stages: tuple[str, ...]
     adapter_sha256: str

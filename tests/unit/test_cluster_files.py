@@ -199,8 +199,8 @@ def test_a_run_that_names_its_kind_of_gpu_gets_a_node(name: str) -> None:
 def test_no_replica_lands_on_the_head_or_two_on_one_node(name: str) -> None:
     schema: Any = import_module("ray.serve.schema")
     deployed = schema.ServeDeploySchema.model_validate(yaml.safe_load(manifest(name)["spec"]["serveConfigV2"]))
-    (application,) = deployed.applications
-    found = {one.name: one for one in application.deployments}
+    found = {one.name: one for each in deployed.applications for one in each.deployments}
+    assert {each.route_prefix for each in deployed.applications} == {"/", "/v1", "/v1/deletions"}
     assert found.keys() == deployments()
     holders = autoscaler_groups(name)
     for deployment in found.values():
@@ -208,19 +208,15 @@ def test_no_replica_lands_on_the_head_or_two_on_one_node(name: str) -> None:
         needed = {"CPU": options.num_cpus, **options.resources}
         fits = {g for g, has in holders.items() if all(has.get(r, 0) >= amount > 0 for r, amount in needed.items())}
         assert fits == {"http"}
-    assert found["HttpService"].max_replicas_per_node == 1
+    assert found["ModelService"].max_replicas_per_node == 1
 
 
 def deployments() -> set[str]:
     """Names of the deployments of our application: Serve refuses a config that names another."""
     source = ast.parse((ROOT / "s3t_ray" / "serve" / "app.py").read_text())
-    options = [n for n in ast.walk(source) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "options"]
-    return {
-        str(keyword.value.value)
-        for call in options
-        for keyword in call.keywords
-        if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
-    }
+    calls = [n for n in ast.walk(source) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "options"]
+    names = [word.value for call in calls for word in call.keywords if word.arg == "name"]
+    return {str(name.value) for name in names if isinstance(name, ast.Constant)}
 
 
 def test_the_service_with_redis_is_the_other_one_and_redis() -> None:
@@ -293,11 +289,11 @@ def test_the_job_runs_a_script_of_ours() -> None:
 
 def test_the_service_deploys_an_application_of_ours() -> None:
     serving = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
-    (application,) = serving["applications"]
-    module, function = application["import_path"].split(":")
-    source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
-    assert function in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
-    assert ServiceSettings.model_validate(application["args"]).replicas == 2
+    for application in serving["applications"]:
+        module, function = application["import_path"].split(":")
+        source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        assert function in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
+        assert ServiceSettings.model_validate(application["args"]).replicas == 2
     head = pods(manifest("rayservice"))[0]["containers"][0]
     assert {"S3T_SERVE_TOKEN", "S3T_DELETE_TOKEN"} <= {variable["name"] for variable in head["env"]}
     assert serving["http_options"]["port"] in {port["containerPort"] for port in head["ports"]}
