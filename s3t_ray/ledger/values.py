@@ -264,16 +264,6 @@ class RunningNote:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureRow:
-    """A stage that failed to train since it was last accepted."""
-
-    stage_id: str
-    attempts: int
-    error: str  # of the last attempt
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
 class StoredCertificate:
     """A certificate as its row has it, unchecked."""
 

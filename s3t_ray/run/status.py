@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.failure_rows import retry_name
+from s3t_ray.ledger.failure_rows import FailureRow, FailureSubject, PurgeFailure, ServingFailure, StageFailure
 from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningNote
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
@@ -25,12 +25,9 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     current = {name for view in views.values() for name in view.missing}
     if running is None:
         running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
-    current |= {retry_name(shard) for shard in (HOLDOUT_SHARD, *views)}
-    failures = tuple(
-        Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts)
-        for f in run.ledger.failures()
-        if f.stage_id in current
-    )
+    subjects: set[FailureSubject] = {StageFailure(name) for name in current}
+    subjects |= {PurgeFailure(shard) for shard in (HOLDOUT_SHARD, *views)} | {ServingFailure()}
+    failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     return Status(
@@ -48,6 +45,17 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         and all(deletion.state == DeletionState.RESTORED.value for deletion in deletions),
         ids_derived=run.config.data.id_field is None,
     )
+
+
+def failure_of(row: FailureRow) -> Failure:
+    """The report of a row of the ledger."""
+    match row.subject:
+        case StageFailure(stage_id):
+            return Failure(kind="stage", stage_id=stage_id, error=row.error, attempts=row.attempts)
+        case PurgeFailure(shard):
+            return Failure(kind="purge", shard=shard, error=row.error, attempts=row.attempts)
+        case ServingFailure():
+            return Failure(kind="serving", error=row.error, attempts=row.attempts)
 
 
 def noted(notes: Iterable[RunningNote], now: datetime) -> tuple[RunningStage, ...]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.run.shard_view import ShardView
-from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, SECONDS_BETWEEN, UNFINISHED, Figures, measure
-
-if TYPE_CHECKING:
-    from s3t_ray.runtime.actors import Snapshot
+from s3t_ray.scheduler.loop import Snapshot
+from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, SECONDS_BETWEEN, Figures, measure
+from s3t_ray.scheduler.state import UNFINISHED
 
 
 class RayMetrics:

@@ -10,20 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import RunningStage
 from s3t_ray.run.shard_view import ShardView
-
-if TYPE_CHECKING:
-    pass
+from s3t_ray.scheduler.state import UNFINISHED
 
 SECONDS_BETWEEN = 2.0
 """Between two readings: the figures cost a few reads of the ledger, and Ray exports them every 10 s anyway."""
-
-UNFINISHED = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
 
 GAUGES = {
     "s3t_deletions": ("Deletions by state.", ("run", "state")),

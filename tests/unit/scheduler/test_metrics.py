@@ -27,7 +27,7 @@ def figures(cluster: Cluster, running: tuple[RunningStage, ...] = (), later: flo
         restored=ledger.certificate_head().sequence,
         given_up=0,
         groups=2,
-        trained=cluster.scheduler.outcome.trained,
+        trained=cluster.scheduler.totals.trained,
         tokens=0,
     )
 
