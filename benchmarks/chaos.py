@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             nodes=0 if local else 3,
             ranks=2 if number % TWO_RANKS_EVERY == TWO_RANKS_EVERY - 1 else 1,
             groups=1 if local else 2,
-            **({"kinds": (*ACTORS, "driver", "deleter")} if local else {}),
+            kinds=(*ACTORS, "driver", "deleter") if local else Plan.kinds,
         )
         with tempfile.TemporaryDirectory(prefix="s3t-chaos-") as folder:
             report = Chaos(Path(folder), plan, lambda line: console.print(line, highlight=False)).live()

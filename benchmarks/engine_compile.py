@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def measure(shape: ModelShape) -> list[Row]:
                 Row(
                     piece.name,
                     tokens,
-                    fastest(lambda i=inputs, p=piece: outcome(p.engine, i, p.weights), 12),
-                    fastest(lambda i=inputs, p=piece, c=compiled: outcome(c, i, p.weights), 12),
+                    fastest(partial(outcome, piece.engine, inputs, piece.weights), 12),
+                    fastest(partial(outcome, compiled, inputs, piece.weights), 12),
                     compiling,
                     all(torch.equal(one, two) for one, two in zip(found, ours, strict=True)),
                     max(float((one - two).abs().max()) for one, two in zip(found, ours, strict=True)),

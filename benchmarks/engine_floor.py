@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from s3t_ray.sweep.result_file import save
+from s3t_ray.train.job import StageJob
 
 RESULTS = Path(__file__).with_name("results")
 TARGET = 0.7
@@ -83,7 +84,7 @@ class Result:
     rows: tuple[Row, ...]
 
 
-def time_shares(bench: StageBench, job: object) -> dict[str, float]:
+def time_shares(bench: StageBench, job: StageJob) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
@@ -204,9 +205,13 @@ def main() -> int:
     )
     console = Console(width=150)
     table = Table(title="each stage against the floor", title_justify="left")
-    heads = ("depth", "tokens", "tokens / CPU s", "GFLOP/s of a layer's products", "of square ones", "of the head")
     heads = (
-        *heads,
+        "depth",
+        "tokens",
+        "tokens / CPU s",
+        "GFLOP/s of a layer's products",
+        "of square ones",
+        "of the head",
         "share of the floor",
         "with adapters",
         "at the square rate",

@@ -42,7 +42,7 @@ from s3t_ray.train.readahead import ReadAhead
 from s3t_ray.train.trainer import Trainer
 
 RESULTS = Path(__file__).with_name("results")
-CHOICES: tuple[object, ...] = ("all", (1,), (2,), ())
+CHOICES: tuple[str | tuple[int, ...], ...] = ("all", (1,), (2,), ())
 ORDERS, EPOCHS = ((0, 1), (1, 0)), 2
 
 
@@ -131,7 +131,7 @@ def course(base: Path, records: int, slices: int, layers: int, per_group: int, o
     )
 
 
-def run(now: Course, stored: object, folder: Path) -> Choice:
+def run(now: Course, stored: str | tuple[int, ...], folder: Path) -> Choice:
     config = now.config(folder / "run", {"stored_boundaries": stored})
     store = Store.open(config.storage.uri)
     (folder / "slices").mkdir(parents=True)
@@ -139,7 +139,7 @@ def run(now: Course, stored: object, folder: Path) -> Choice:
     every = list(jobs(now, put_slices(now, store, folder / "slices")))
     cpu, wall = time.process_time(), time.perf_counter()
     found = tuple(trainer.train(job, lambda progress: None, lambda: False).adapter_sha256[:16] for job in every)
-    name = stored if isinstance(stored, str) else "none" if not stored else f"depth {', '.join(map(str, stored))}"  # type: ignore[arg-type]
+    name = stored if isinstance(stored, str) else "none" if not stored else f"depth {', '.join(map(str, stored))}"
     return Choice(
         name,
         time.process_time() - cpu,

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -34,6 +35,7 @@ from rich.console import Console
 from s3t_ray.data.partition import place
 from s3t_ray.ledger.keys import KEY_BYTES
 from s3t_ray.ledger.values import RecordEntry
+from s3t_ray.plan.stages import ShardPlan
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.sweep.result_file import save
@@ -133,10 +135,9 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
         assert run.ledger.run() is not None
         opened = time.perf_counter() - began
         names = run.keys.id_hmacs([record_id(number) for number in numbers])
-        look_ups = [seconds(lambda name=name: run.ledger.record_states([name])) for name in names[:rounds]]
+        look_ups = [seconds(partial(run.ledger.record_states, [name])) for name in names[:rounds]]
         singles = [
-            seconds(lambda number=number: deletion.commit(run, [record_id(number)], []))
-            for number in numbers[rounds : 2 * rounds]
+            seconds(partial(deletion.commit, run, [record_id(number)], [])) for number in numbers[rounds : 2 * rounds]
         ]
         many = [record_id(number) for number in numbers[3 * rounds :]]
         batch_seconds = seconds(lambda: deletion.commit(run, many, []))
@@ -150,7 +151,7 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
             deletion.commit(run, [record_id(number)], [])
             shard = place(record_id(number), None, run.config).shard
             before = plans.pop(shard)
-            updates.append(seconds(lambda shard=shard: plans.__setitem__(shard, run.plan(shard))))
+            updates.append(seconds(partial(renew, plans, run, shard)))
             if plans[shard].stages.keys() == before.stages.keys():
                 raise RuntimeError(f"deleting {record_id(number)} changed nothing in shard {shard}")
     return Used(
@@ -211,6 +212,10 @@ def _disk(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def renew(plans: dict[int, ShardPlan], run: Run, shard: int) -> None:
+    plans[shard] = run.plan(shard)
 
 
 def _memory_gib() -> float:

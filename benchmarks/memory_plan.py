@@ -4,7 +4,7 @@
 
 Each setting trains one step of the deepest stage in a process of its own, whose peak resident memory, less what it
 held once everything was imported, stands beside the plan's figure for a CPU. Then the plan's proposals for Llama-13B
-on four machines: these are predictions; `benchmarks/gpu_engine.py` measures one where there is a GPU.
+on four machines: these are predictions; `benchmarks/gpu/run.py` measures some of them where there is a GPU.
 Writes benchmarks/results/memory_plan.json and .png; exit code 1 when a peak is 15% above its plan.
 """
 

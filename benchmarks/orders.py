@@ -10,7 +10,6 @@ shard is dead by Monte Carlo. Writes benchmarks/results/orders.json and orders.p
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from math import comb, factorial
 from pathlib import Path
@@ -221,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

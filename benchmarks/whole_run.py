@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -185,9 +186,10 @@ def show(result: Result, console: Console) -> None:
             f"{each.loss:.4f}",
         )
     console.print(table)
-    for each in result.prefixes:
+    for shared in result.prefixes:
         console.print(
-            f"prefix sharing, L = {each.slices}, B = {each.sequences}, {each.order}: {each.saved:.2f}x (by the plan)",
+            f"prefix sharing, L = {shared.slices}, B = {shared.sequences}, {shared.order}: "
+            f"{shared.saved:.2f}x (by the plan)",
             highlight=False,
         )
 
@@ -279,11 +281,11 @@ def main() -> int:
         without: list[Part] = []
         for seed in range(given.seeds):
             now = course(seed)
-            parts[OURS].append(measured(work, now, OURS, lambda at, c=now: run_ours(c, at, "nothing"), say))
+            parts[OURS].append(measured(work, now, OURS, partial(run_ours, now, without="nothing"), say))
             for system in (PLAIN, BEST) if seed < given.published_seeds else (BEST,):
-                parts[system].append(measured(work, now, system, lambda at, s=system, c=now: run_plain(c, at, s), say))
+                parts[system].append(measured(work, now, system, partial(run_plain, now, system=system), say))
             without = without or [
-                measured(work, now, name, lambda at, w=name, c=now: run_ours(c, at, w), say)
+                measured(work, now, name, partial(run_ours, now, without=name), say)
                 for name in (*ABLATIONS, ONE_PROCESS_A_STAGE)
             ]
     visits = first.record_visits

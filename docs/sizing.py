@@ -35,7 +35,7 @@ RATES = {
     "8 x A100 80 GB": Rate(312e12, 0.40),
     "4 x 24 GB": Rate(121e12, 0.15),  # L4; 8-bit products are unpacked at every step
 }
-PLANS = (
+PLANS: tuple[tuple[str, dict[str, object]], ...] = (
     ("as SISA", {"budget": 1}),
     ("paper", {"budget": 4}),
     ("chains", {"budget": 6, "order.kind": "chains"}),

@@ -1,6 +1,6 @@
 """Delete records, or all records of a person, as a Ray job: receipt first, then on until the run is restored.
 
-    ray job submit --working-dir . -- python jobs/delete.py s3://bucket/runs/alpaca --ids-file expired.txt
+    ray job submit --working-dir jobs -- python delete.py s3://bucket/runs/alpaca --ids-file expired.txt
 
 Once the receipt is printed the deletion cannot be lost, whatever happens to the job; submitting it
 again gives the same receipt and goes on. Ray keeps a job's command line where its users can read it:

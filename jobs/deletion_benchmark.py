@@ -2,16 +2,38 @@
 
     ray job submit --working-dir . -- python jobs/deletion_benchmark.py --live-shards 64 --folder /shared/bench
 
-`--folder` must be on a disk that all nodes share. The tables are in the job's log; `--out` names the
-JSON. Nothing is left behind in the folder.
+`--folder` must be on a disk that all nodes share. The tables are in the job's log; the JSON is written to the folder,
+or to `--out`, and its path is printed. Nothing else is left behind. Submit it from the project's folder: unlike the
+other jobs it needs `benchmarks/`, which is not part of the package (`.rayignore` keeps all else out).
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+from s3t_ray.errors import ConfigError
 
-from benchlib.deletion import main
+
+def deletion_benchmark() -> Callable[[Sequence[str]], int]:
+    """The benchmark's main. ConfigError: its library is not beside this file's folder."""
+    library = Path(__file__).resolve().parents[1] / "benchmarks"
+    if not library.is_dir():
+        raise ConfigError(
+            f"there is no {library}: this job was submitted without the benchmarks",
+            "submit it from the project's folder with `--working-dir . -- python jobs/deletion_benchmark.py`",
+        )
+    sys.path.insert(0, str(library))
+    from benchlib.deletion import main
+
+    return main
+
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from s3t_ray.cli.output import print_error
+
+    try:
+        code = deletion_benchmark()(sys.argv[1:])
+    except ConfigError as error:
+        print_error(error)
+        code = error.exit_code
+    sys.exit(code)

@@ -1,6 +1,6 @@
 """Serve a run over HTTP as a Ray job, until the job is stopped. See docs/cluster.md for the endpoints.
 
-    ray job submit --no-wait --working-dir . -- python jobs/serve.py s3://bucket/runs/alpaca --replicas 2
+    ray job submit --no-wait --working-dir jobs -- python serve.py s3://bucket/runs/alpaca --replicas 2
 
 The nodes' environment must hold S3T_SERVE_TOKEN and S3T_DELETE_TOKEN. Stopped or killed, nothing is
 lost: deletions that were accepted go on with the next service, training or `s3t delete`.

@@ -1,6 +1,6 @@
 """Compare configs by what they cost and how much deletion they bear, as a Ray job (Ray Tune inside).
 
-    ray job submit --working-dir . -- python jobs/sweep.py my.yaml --folder /shared/sweep \
+    ray job submit --working-dir jobs -- python sweep.py my.yaml --folder /shared/sweep \
         --vary 'budget=[1, 2, 4]' --vary 'lora.rank=[8, 32]' --deletions 50 --gpu-hours 100
     python jobs/sweep.py llama-2-13b --vary 'budget=[1, 4, 20]' --vary 'order.kind=[cyclic, chains]' \
         --forecast-only --records 52002 --tokens-per-record 182
@@ -50,6 +50,7 @@ def sweep(
     from s3t_ray.cli.output import note, stdout_console
     from s3t_ray.cli.plan_command import data_size, model_shape
     from s3t_ray.config.load import load_config
+    from s3t_ray.config.location import in_job_copy
     from s3t_ray.errors import ConfigError
     from s3t_ray.sweep.choose import Need
     from s3t_ray.sweep.objectives import Size
@@ -60,6 +61,11 @@ def sweep(
 
     if (points is None) == (not vary):
         raise ConfigError("a sweep takes --vary or --points", "give one of them")
+    if in_job_copy(Path.cwd()) and folder.absolute().is_relative_to(Path.cwd()):
+        raise ConfigError(
+            f"--folder {folder} lies in this job's own copy of its working folder, which is gone after it",
+            "name an absolute folder on a disk that all nodes share",
+        )
     base = load_config(config, overrides or ())
     data = data_size(base, records, tokens_per_record, labelled_share)
     size = Size(data.records, data.tokens_per_record, data.labelled_share, model_shape(base))

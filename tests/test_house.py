@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "s3t_ray"
-PURE_ROOMS = ("config", "data", "plan", "ledger", "store", "run")
+PURE_ROOMS = ("config", "data", "plan", "ledger", "store", "run", "tlog")
 HEAVY = {"torch", "ray", "transformers", "peft", "deepspeed", "accelerate", "datasets"}
 SOURCES = sorted(
     path for folder in ("s3t_ray", "tests", "benchmarks", "jobs") for path in (ROOT / folder).rglob("*.py")
@@ -161,7 +161,7 @@ def declared(section: str, option: str) -> list[Requirement]:
 
 
 def extras() -> dict[str, list[Requirement]]:
-    names = ("test", "demo", "quantize", "postgres")
+    names = ("test", "demo", "docs", "quantize", "postgres")
     return {name: declared("options.extras_require", name) for name in names}
 
 
@@ -184,7 +184,7 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib"}
+OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu"}
 
 
 def test_every_import_is_declared() -> None:
@@ -202,6 +202,7 @@ WITH_ANOTHER = {
     "tokenizers",  # the half of transformers that makes tiny tokenizers for tests
     "starlette",  # the half of fastapi, which ray[serve] brings
     "fastapi",
+    "uvicorn",  # the server of ray[serve]
 }
 
 

@@ -7,6 +7,7 @@ In: arguments. Out: tables on the console and one JSON. `benchmarks/deletion_thr
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,12 @@ from benchlib import acknowledge, service
 from benchlib.acknowledge import Acknowledgement
 from benchlib.measure import Latency
 from benchlib.service import InService
+from s3t_ray.config.location import in_job_copy
+from s3t_ray.errors import ConfigError
 from s3t_ray.runtime.connect import connected
 from s3t_ray.sweep.result_file import save
+
+RESULT = "deletion_throughput.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Result:
 def main(arguments: Sequence[str]) -> int:
     """Run it; the exit code."""
     options = _options(arguments)
+    out = _place_for(options.out, options.folder)
     console = Console(width=150)
     plan = acknowledge.Plan(
         shards=tuple(options.shards), singles=options.singles, large_batch=options.batch, large_batches=options.batches
@@ -48,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     console.print(_receipts(acknowledged))
     if in_service is not None:
         console.print(_in_service(in_service))
-    console.print(f"written to {save(options.out, Result(tuple(acknowledged), in_service))}", highlight=False)
+    console.print(f"written to {save(out, Result(tuple(acknowledged), in_service))}", highlight=False)
     return 0
 
 
@@ -63,10 +69,31 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--ledger", default=None, help="URL of an empty PostgreSQL database, with one --shards; else SQLite"
     )
-    parser.add_argument("--folder", default=None, help="where the runs are made, and erased again")
+    parser.add_argument("--folder", type=Path, default=None, help="where the runs are made, and erased again")
     parser.add_argument("--address", default=None, help="Ray cluster; default: a local one, or the job's")
-    parser.add_argument("--out", type=Path, default=Path("deletion_throughput.json"), help="the JSON to write")
+    parser.add_argument("--out", type=Path, default=None, help=f"the JSON to write; default: {RESULT} in --folder")
     return parser.parse_args(arguments)
+
+
+def _place_for(out: Path | None, folder: Path | None) -> Path:
+    """Absolute path of the JSON, checked before anything is measured.
+
+    ConfigError: the folder is missing, or the JSON would be gone with the job's own copy of its working folder.
+    """
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(
+            f"--folder {folder} is not a folder of this machine", "make it, on a disk that all nodes share"
+        )
+    place = Path(os.path.abspath(out or (folder or Path.cwd()) / RESULT))
+    if not place.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {place.parent}", "make it, or choose another")
+    here = Path.cwd()
+    if in_job_copy(here) and place.is_relative_to(here):
+        raise ConfigError(
+            f"{place} lies in this job's own copy of its working folder, which is gone after it",
+            "name an absolute path with --out, or a folder with --folder, on a disk that all nodes share",
+        )
+    return place
 
 
 def _receipts(rows: Sequence[Acknowledgement]) -> Table:

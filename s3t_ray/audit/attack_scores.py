@@ -50,9 +50,9 @@ class RecordLoss:
     """One record under each model, in the models' order."""
 
     nll: tuple[float, ...]
-    """Mean negative log-likelihood a labelled token (classification: of the label), in nats."""
+    """Mean negative log-likelihood a prediction: labelled tokens, or the label of the record, in nats."""
     min_k: tuple[float, ...] | None
-    """Mean of the lowest 20% of the labelled tokens' log-likelihoods; None for classification."""
+    """Mean of the lowest 20% of the labelled tokens' log-likelihoods; None where the record is judged as a whole."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def min_k(log_likelihoods: Sequence[float]) -> float:
 
 
 def score(loss: RecordLoss, attack: Attack, lens: Lens) -> float:
-    """What `attack` makes of one record. ValueError: Min-K% of a record without tokens (classification)."""
+    """What `attack` makes of one record. ValueError: Min-K% of a record that is judged as a whole."""
     if attack is Attack.REFERENCE_LOSS:
         return float(np.mean([loss.nll[model] for model in lens.references])) - loss.nll[lens.target]
     if loss.min_k is None:

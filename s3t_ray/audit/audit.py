@@ -27,6 +27,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 from s3t_ray.audit.verify import verify
+from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.certificate import FIRST, Certificate, raw_public_key, verify_certificate, verify_chain
@@ -34,7 +35,7 @@ from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.values import StoredCertificate
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.run.reports import AuditReport, Verification
-from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run import Run
 
 
 def audit(

@@ -13,13 +13,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from s3t_ray.config.location import LEDGER_FILE
+from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.exports import exported_folders
 from s3t_ray.run.rejects import undeleted_rejects
-from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout

@@ -54,7 +54,7 @@ class AttackResult(Report):
 class GroupResult(Report):
     records: int
     attacks: tuple[AttackResult, ...]
-    """The first decides the finding; classification has it alone."""
+    """The first decides the finding; records judged as a whole have it alone."""
 
     @property
     def auc(self) -> Interval:

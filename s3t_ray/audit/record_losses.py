@@ -4,7 +4,7 @@ In: the run's config, base and store, chains of stages, contents of records. Out
 where it has nothing to predict. One forward pass a record and 16 models: layers without adapters run once.
 Loads its own models and keeps none; never writes.
 
-Shapes: T labelled tokens, V vocabulary.
+Shapes: T predictions (labelled tokens, or the record), V outputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.audit.attack_scores import RecordLoss, min_k
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import NO_LOSS, Example, TeachesNothing, encode
+from s3t_ray.data.inputs import Example, TeachesNothing, encode
 from s3t_ray.ensemble.answers import Chain
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import LoadedStage, load_stage
@@ -64,36 +64,25 @@ class Judge:
         """The losses of one record that has something to predict."""
         judged: dict[Chain, tuple[float, ...]] = {}
         for part, layout in self._layouts:
-            judged |= self._labels(example, part, layout) if self._base.classes else self._tokens(example, part, layout)
+            judged |= self._losses(example, part, layout)
         ordered = [judged[chain] for chain in self._chains]
-        nll = tuple(-sum(values) / len(values) for values in ordered)
-        return RecordLoss(nll, None if self._base.classes else tuple(min_k(values) for values in ordered))
+        nll = tuple(sum(values) / len(values) for values in ordered)
+        by_token = self._base.task.generates
+        return RecordLoss(nll, tuple(min_k([-value for value in own]) for own in ordered) if by_token else None)
 
-    def _tokens(self, example: Example, part: Sequence[Chain], layout: Layout) -> Mapping[Chain, tuple[float, ...]]:
-        """Log-likelihood of every labelled token under each model."""
-        labelled = [position for position, label in enumerate(example.labels[1:]) if label != NO_LOSS]
-        targets_T = torch.tensor([example.labels[position + 1] for position in labelled], device=self._base.device)
+    def _losses(self, example: Example, part: Sequence[Chain], layout: Layout) -> Mapping[Chain, tuple[float, ...]]:
+        """Loss of every prediction under each model."""
+        positions, wanted = self._base.task.asked(example)
+        targets_T = torch.tensor(wanted, device=self._base.device)
         with applied(layout):
-            hidden = self._base.hidden(example.input_ids)[:, labelled]
-        return {chain: self._likelihoods(hidden[layout.row(chain)].unsqueeze(0), targets_T) for chain in part}
+            hidden = self._base.hidden(example.input_ids)[:, positions]
+        return {chain: self._one(chain, hidden[layout.row(chain)].unsqueeze(0), targets_T) for chain in part}
 
-    def _likelihoods(self, hidden: Tensor, targets_T: Tensor) -> tuple[float, ...]:
+    def _one(self, chain: Chain, hidden: Tensor, targets_T: Tensor) -> tuple[float, ...]:
+        head = self._stages[chain[-1]].head if chain else {}
         rows = max(1, _CHUNK_LOGITS // self._base.model.config.vocab_size)
         found: list[float] = []
         for start in range(0, len(targets_T), rows):
-            logits_TV = self._base.text_logits(hidden[:, start : start + rows])
-            loss_T = torch.nn.functional.cross_entropy(logits_TV, targets_T[start : start + rows], reduction="none")
-            found += (-loss_T).tolist()
+            outputs_TV = self._base.outputs(hidden[:, start : start + rows], [head])
+            found += self._base.task.losses(outputs_TV, targets_T[start : start + rows]).tolist()
         return tuple(found)
-
-    def _labels(self, example: Example, part: Sequence[Chain], layout: Layout) -> Mapping[Chain, tuple[float, ...]]:
-        """Log-likelihood of the label under each model."""
-        assert example.label is not None
-        with applied(layout):
-            hidden = self._base.hidden(example.input_ids)
-        judged = {}
-        for chain in part:
-            head = self._stages[chain[-1]].head if chain else {}
-            scores = self._base.class_logits(hidden[layout.row(chain)].unsqueeze(0), [head])
-            judged[chain] = (float(torch.log_softmax(scores, dim=-1)[example.label]),)
-        return judged

@@ -13,6 +13,9 @@ from s3t_ray import errors
 INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
 
+STOPPED = 143
+"""128 + SIGTERM: a Ray job that was stopped."""
+
 
 @dataclass(frozen=True)
 class ExitCode:
@@ -34,8 +37,14 @@ def exit_codes() -> tuple[ExitCode, ...]:
         ExitCode(1, "bug", "A fault of s3t_ray, with a traceback; or the reader of the output went away."),
         ExitCode(2, "usage", "The command line is wrong: a missing argument, an unknown option."),
         ExitCode(INTERRUPTED, "interrupted", "Stopped with Ctrl-C; the same command goes on where it stopped."),
+        ExitCode(STOPPED, "stopped", "A Ray job was stopped; the same job goes on where it stopped."),
     ]
     return tuple(sorted((*named, *rest), key=lambda row: (row.code, row.name)))
+
+
+def meaning_of(code: object) -> str:
+    """The names of what ends with `code`, as in "ConfigError, usage"; "unknown" for any other code."""
+    return ", ".join(row.name for row in exit_codes() if row.code == code) or "unknown"
 
 
 def exit_codes_markdown() -> str:

@@ -21,11 +21,15 @@ from s3t_ray.cli import (
     configs_command,
     delete_command,
     demo_command,
+    keys_command,
+    metrics_command,
     plan_command,
     read_commands,
     serve_command,
     train_command,
+    ui_command,
     verify_command,
+    witness_command,
 )
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.output import note, print_document, print_error
@@ -94,11 +98,15 @@ train_command.add_to(app)
 delete_command.add_to(app)
 read_commands.add_to(app)
 serve_command.add_to(app)
+metrics_command.add_to(app)
+ui_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)
+witness_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)
+keys_command.add_to(app)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def _sample(sample: list[str], seen: int, content: str, random: Random) -> None:
 
 
 def _count(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> tuple[int, int]:
-    """Tokens, and tokens with a loss, of the sampled records. Classification bears one loss a record."""
+    """Tokens, and tokens with a loss, of the sampled records. A record judged as a whole bears one."""
     tokens = labelled = 0
     for size, learned in _sizes(sample, tokenizer, task):
         tokens += size
@@ -106,7 +106,7 @@ def _count(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> tuple[int
 
 
 def _sizes(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> Iterator[tuple[int, int]]:
-    from s3t_ray.data.inputs import NO_LOSS, TeachesNothing, encode
+    from s3t_ray.data.inputs import TeachesNothing, encode
 
     for content in sample:
         try:
@@ -114,8 +114,7 @@ def _sizes(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> Iterator[
         except TeachesNothing:  # training passes it by
             yield task.max_tokens, 0
             continue
-        learned = sum(label != NO_LOSS for label in example.labels[1:])
-        yield len(example.input_ids), learned if example.label is None else 1
+        yield len(example.input_ids), example.learned
 
 
 def _local_tokenizer(path: str) -> Tokenizer | None:

@@ -1,8 +1,9 @@
 """A command as a Ray job: the same function, arguments and messages as on the command line.
 
-In: the command and the arguments of the script that `ray job submit` runs. A job's output is a file,
-so progress comes in plain lines. `ray job stop` sends SIGTERM and kills 3 s later: the job says at
-once what that means. Nothing is lost by it: what was published stays, and the next job goes on.
+In: the command and the arguments of the script that `ray job submit` runs. A job's output is a file, so progress
+comes in plain lines. `ray job submit` itself ends with 1 whatever went wrong, so the job's last line says its exit
+code; Ray keeps it in the job's message too (`ray job status`). `ray job stop` sends SIGTERM and kills 3 s later: the
+job says at once what that means. Nothing is lost by it: what was published stays, and the next job goes on.
 """
 
 from __future__ import annotations
@@ -11,26 +12,42 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 
 import typer
 
+from s3t_ray.cli.exit_codes import STOPPED, meaning_of
 from s3t_ray.cli.main import Commands
-
-STOPPED = 128 + signal.SIGTERM
-"""Exit code of a job that was stopped, as shells count it."""
+from s3t_ray.cli.output import note
+from s3t_ray.config.location import check_job_folder
 
 _MESSAGE = b"stopped; nothing published is lost: submit the same job again and it goes on where it stopped\n"
 
 
 def run_as_job(command: Callable[..., None]) -> None:
-    """Run `command` with the arguments of this process; ends the process with the exit codes of `s3t`."""
+    """Run `command` with the arguments of this process; ends the process with the exit codes of `s3t`.
+
+    Refuses to run in a working folder that was packed with keys or a run in it.
+    """
     signal.signal(signal.SIGTERM, _stop)
+
+    @wraps(command)  # its signature too, which the options are read from
+    def checked(*arguments: object, **options: object) -> None:
+        check_job_folder(Path.cwd())
+        command(*arguments, **options)
+
     app = typer.Typer(
         cls=Commands, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
     )
     app.callback()(_alone)
-    app.command()(command)
-    app(args=[command.__name__, *sys.argv[1:]], prog_name="jobs")
+    app.command()(checked)
+    try:
+        app(args=[command.__name__, *sys.argv[1:]], prog_name="jobs")
+    except SystemExit as end:
+        if end.code:
+            note(f"exit code {end.code} ({meaning_of(end.code)})")
+        raise
 
 
 def _alone() -> None:

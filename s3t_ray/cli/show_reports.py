@@ -24,11 +24,11 @@ def train_view(report: TrainReport, signs: Glyphs) -> RenderableType:
 
 def evaluation_view(evaluation: Evaluation) -> RenderableType:
     head = Text(
-        f"{units.plural(evaluation.records, 'held-out record')}, {units.count(evaluation.tokens)} labelled tokens; "
+        f"{units.plural(evaluation.records, 'held-out record')}, {units.count(evaluation.tokens)} predictions; "
         f"live depth of each shard: {', '.join(str(depth) for depth in evaluation.depths)}"
     )
-    accuracy = () if evaluation.live.accuracy is None else ("accuracy",)  # of a classification
-    table = plain_table("depth", "loss (nats a token)", "standard error", *accuracy)
+    metrics = evaluation.live.metrics
+    table = plain_table("depth", "loss" if metrics else "loss (nats per token)", "standard error", *metrics)
     for column in table.columns:
         column.justify = "right"
     for row in evaluation.by_depth:
@@ -38,8 +38,8 @@ def evaluation_view(evaluation: Evaluation) -> RenderableType:
 
 
 def _loss_cells(row: DepthLoss) -> tuple[str, ...]:
-    accuracy = () if row.accuracy is None else (f"{row.accuracy:.1%}",)
-    return f"{row.loss:.4f}", f"{row.standard_error:.4f}", *accuracy
+    metrics = ("-" if value is None else f"{value:.1%}" for value in row.metrics.values())
+    return f"{row.loss:.4f}", f"{row.standard_error:.4f}", *metrics
 
 
 def export_view(export: Export) -> RenderableType:

@@ -11,6 +11,7 @@ from math import comb, factorial
 from typing import TYPE_CHECKING
 
 from s3t_ray.config.refuse import refusal
+from s3t_ray.config.tasks import TASKS
 
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Data, Task
@@ -29,17 +30,8 @@ def is_remote(uri: str) -> bool:
 
 
 def check_task(task: Task) -> None:
-    if task.kind == "classification":
-        if len(task.labels) < 2:
-            raise refusal(
-                "task.labels", list(task.labels), "classification needs at least 2 classes", "name them in task.labels"
-            )
-        if len(set(task.labels)) < len(task.labels):
-            raise refusal("task.labels", list(task.labels), "a class is named twice", "name each class once")
-    elif task.labels:
-        raise refusal(
-            "task.labels", list(task.labels), f"kind is {task.kind}", "remove task.labels, or set kind: classification"
-        )
+    TASKS[task.kind].check_labels(task.labels)
+    TASKS[task.kind].check_metrics(task.metrics, len(task.labels))
 
 
 def check_data(data: Data) -> None:
@@ -154,6 +146,13 @@ def _check_probabilities(config: Config) -> None:
 
 def check_workers(config: Config) -> None:
     workers, ranks = config.workers, config.engine.ranks
+    if workers.gpus_per_rank > 1:
+        raise refusal(
+            "workers.gpus_per_rank",
+            workers.gpus_per_rank,
+            "a rank computes on one GPU and the others would be idle",
+            f"set it to 1 and engine.ranks to {ranks * workers.gpus_per_rank}, or to 1 alone for more worker groups",
+        )
     gpus = ranks * workers.gpus_per_rank
     if workers.autoscale_to is not None and workers.groups != "auto":
         raise refusal(
@@ -184,11 +183,11 @@ def check_workers(config: Config) -> None:
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
-    if config.model.quantize != "none" and config.task.kind == "classification":
+    if config.model.quantize != "none" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            "task.kind is classification, whose task head is trained whole and must not be quantised",
+            f"task.kind is {config.task.kind}, whose task head is trained whole and must not be quantised",
             "set model.quantize to none",
         )
     if config.model.quantize != "none" and config.engine.zero_stage == 3:
@@ -205,12 +204,20 @@ def check_engine(config: Config) -> None:
             "on CPU it is about 15 times slower than float32 and workers.gpus_per_rank is 0",
             "set engine.precision to float32, or workers.gpus_per_rank to 1",
         )
-    if config.model.attention == "flash_attention_2" and (on_cpu or config.engine.precision != "bfloat16"):
+    attention = config.model.attention
+    if attention.startswith("flash") and (on_cpu or config.engine.precision != "bfloat16"):
         raise refusal(
             "model.attention",
-            "flash_attention_2",
+            attention,
             "it runs only on GPU in bfloat16",
             "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
+        )
+    if attention == "flash_varlen" and config.task.kind == "classification":
+        raise refusal(
+            "model.attention",
+            attention,
+            "task.kind is classification, whose models read padded batches",
+            "set model.attention to sdpa",
         )
     shape = config.model.shape
     if shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:

@@ -22,6 +22,7 @@ from s3t_ray.config.checks import is_remote
 from s3t_ray.config.document import Document, apply_overrides, parse_document
 from s3t_ray.config.explain import explain
 from s3t_ray.config.location import check_keys_apart
+from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
@@ -31,10 +32,14 @@ _READY = files("s3t_ray") / "configs"
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config in the YAML file `source`, or the ready config of that name, with `a.b=value` overrides.
 
-    Local paths become absolute, relative to the current folder. Raises ConfigError.
+    Local paths become absolute, relative to the current folder. A run's own config means the run where the file is,
+    wherever it was begun. Raises ConfigError.
     """
     document = apply_overrides(parse_document(_read(source), str(source)), overrides)
     config = absolute_paths(_validate(document))
+    home = run_folder(Path(source).expanduser())
+    if home is not None and not any(override.startswith("storage.uri=") for override in overrides):
+        config = placed(config, str(home))
     check_keys_apart(config)
     return config
 

@@ -16,8 +16,14 @@ from s3t_ray.config.checks import is_remote
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
+CONFIG_FILE = "config.yaml"
+"""In a run's folder: the config that it was begun with."""
+
 LEDGER_FILE = "ledger.db"
 """The default ledger, in the run's folder."""
+
+MASTER_FILE = "master.key"
+"""The secret of a run, in its folder of keys."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -86,14 +92,54 @@ def _expand(url: str) -> str:
     return _VARIABLE.sub(value, url)
 
 
-def check_outlives_job(storage_uri: str) -> None:
-    """Raise ConfigError when a run would lie in a Ray job's own copy of the working folder, which goes with the job."""
+def check_outlives_job(location: RunLocation) -> None:
+    """Raise ConfigError when a run or its keys would lie in a Ray job's own copy of the working folder.
+
+    It is gone after the job.
+    """
     here = Path.cwd()
-    if "://" not in storage_uri and here.parent.name == _JOB_COPIES and Path(storage_uri).is_relative_to(here):
+    if not in_job_copy(here):
+        return
+    if "://" not in location.storage_uri and Path(location.storage_uri).is_relative_to(here):
         raise ConfigError(
-            f"storage.uri = {storage_uri} lies in this job's own copy of its working folder, which is gone after it",
+            f"storage.uri = {location.storage_uri} lies in this job's own copy of its working folder, which is gone "
+            "after it",
             "name an absolute folder on a disk that all nodes share, or an s3:// or gs:// URI",
         )
+    if location.keys_dir.is_relative_to(here):
+        raise ConfigError(
+            f"keys.dir = {location.keys_dir} lies in this job's own copy of its working folder, which is gone after it",
+            "name an absolute folder on the node where jobs run, which is the head",
+        )
+
+
+def check_job_folder(here: Path) -> None:
+    """Raise ConfigError when a Ray job was submitted with a folder that holds keys or a run.
+
+    Ray keeps what it packs on the head and on every node that runs a worker, for as long as the cluster lives, where
+    no deletion reaches it.
+    """
+    if not in_job_copy(here):
+        return
+    key = min(here.rglob(MASTER_FILE), default=None)
+    if key is not None:
+        raise ConfigError(
+            f"this job's working folder holds keys: {key.relative_to(here)}. Ray has copied them to its nodes",
+            "submit with `--working-dir jobs`, end the cluster, which holds the copies, and treat the ids of their run "
+            "as known to whoever can reach the cluster",
+        )
+    ledger = min(here.rglob(LEDGER_FILE), default=None)
+    if ledger is not None:
+        raise ConfigError(
+            f"this job's working folder holds a run: {ledger.parent.relative_to(here)}. Ray has copied its records to "
+            "its nodes, where no deletion reaches them",
+            "submit with `--working-dir jobs`, and end the cluster, which holds the copies",
+        )
+
+
+def in_job_copy(folder: Path) -> bool:
+    """Whether `folder` is a Ray job's own copy of the folder that it was submitted with."""
+    return folder.parent.name == _JOB_COPIES
 
 
 _JOB_COPIES = "working_dir_files"

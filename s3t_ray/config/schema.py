@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt, model_validator
 from s3t_ray.config import checks
 from s3t_ray.config.model_shape import ModelShape, Section
 from s3t_ray.config.refuse import refusal
+from s3t_ray.config.tasks import TASKS, MetricName, TaskName
 
 __all__ = [
     "Closure",
@@ -40,38 +41,54 @@ class Model(Section):
     """The base model, which never changes."""
 
     path: Text
-    """Local folder, or hub name, of the base model in Hugging Face format (safetensors). Its bytes decide
-    weights, through the base digest that stands in every recipe; where they lie does not."""
+    """Local folder or hub name of the base model, in Hugging Face format (safetensors). Its bytes decide the trained
+    weights, through the base digest in every recipe; its location does not."""
     revision: Text | None = None
-    """Hub revision (commit, tag or branch); pin it so that a new download is the same base."""
+    """Hub revision (commit, tag or branch). Pin it, so that a later download gets the same base."""
     shape: ModelShape | None = None
-    """Sizes, to plan without the weights; checked against the real config.json when training."""
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel. Recipe."""
+    """Sizes of the model, to plan without its weights. Training checks them against the real config.json."""
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_varlen"] = "sdpa"
+    """Attention kernel. `sdpa` runs anywhere, one call per record. `flash_varlen` is torch's FlashAttention over all
+    records of a pack in one call: bfloat16 on NVIDIA GPUs from Ampere on, text models only. `flash_attention_2` needs
+    the package flash-attn, 2.4.1 or newer. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
-    """Bits a weight of the frozen base, kept by bitsandbytes (`pip install 's3t-ray[quantize]'`) and unpacked for
-    each product; text models only. Recipe."""
+    """Bits per weight of the frozen base. bitsandbytes stores the weights (`pip install 's3t-ray[quantize]'`) and
+    unpacks them for each matrix product. Text models only. Recipe."""
 
 
 class Task(Section):
     """What a record teaches."""
 
-    kind: Literal["causal_lm", "classification"] = "causal_lm"
-    """What the model learns: the response text, or a label with a task head a stage. Recipe."""
+    kind: TaskName = "causal_lm"
+    """What the model learns: the response text, or a label, with one task head per stage. Recipe."""
     max_tokens: Annotated[int, Field(ge=2)] = 512
-    """Longest record in tokens; what is beyond is cut from the end. Recipe."""
+    """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
     prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
-    """How an instruction becomes text: Alpaca's headings, the tokenizer's chat template, or bare
+    """How an instruction becomes text: with Alpaca's headings, through the tokenizer's chat template, or as bare
     text. Chat messages need `chat_template`. Recipe."""
     train_on_prompt: Literal["never", "always"] = "never"
-    """Whether the loss also covers prompt tokens. Plain text is always learned whole. Recipe."""
+    """Whether the loss also covers the prompt's tokens. Plain text is always learned whole. Recipe."""
     labels: tuple[Text, ...] = ()
-    """Class names, for classification only, in the order of the head's rows. Recipe."""
+    """Class names in the order of the head's rows. Classification only. Recipe."""
+
+    metrics: tuple[MetricName, ...] = ()
+    """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
+    f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
 
     @model_validator(mode="after")
-    def _labels_belong_to_classification(self) -> Task:
+    def _labels_fit_the_kind(self) -> Task:
         checks.check_task(self)
         return self
+
+    @property
+    def head_rows(self) -> int:
+        """Outputs of the task head that each stage trains; 0: the task has none of its own."""
+        return TASKS[self.kind].head_rows(self.labels)
+
+    @property
+    def wanted_metrics(self) -> tuple[MetricName, ...]:
+        """`metrics`, or those usual for the kind."""
+        return self.metrics or TASKS[self.kind].usual_metrics
 
 
 class Data(Section):
@@ -80,24 +97,26 @@ class Data(Section):
     path: Text
     """File, folder or glob of JSONL / JSON / Parquet, or a Hugging Face dataset folder or hub name."""
     format: Literal["auto", "jsonl", "json", "parquet", "huggingface"] = "auto"
-    """`auto` goes by the file ending; a path that does not exist is taken as a hub name."""
+    """`auto` goes by the file extension. A path that does not exist is taken as a hub name."""
     split: Text = "train"
     """Split of a Hugging Face dataset."""
     subset: Text | None = None
-    """Configuration of a Hugging Face dataset that has several (`sst2` of `glue`)."""
+    """Configuration of a Hugging Face dataset that has several, such as `sst2` of `glue`."""
     id_field: Text | None = "id"
-    """Field with the stable record id. null: derive the id from the content (said in `status`); a row that
-    repeats another's content then counts as malformed."""
+    """Field that holds the stable record id. null: derive the id from the content (`s3t status` says so); a row that
+    repeats the content of another is then malformed."""
     subject_field: Text | None = None
-    """Field that names the person a record belongs to; null: no subjects."""
+    """Field that names the person whom a record belongs to. null: there are no subjects."""
     partition_by: Literal["record", "subject"] = "record"
-    """What the keyed hash sees: one person's records fall in one slice with `subject`. Recipe."""
+    """What the keyed hash of the partition covers. With `subject`, all records of a person fall in one slice.
+    Recipe."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of records (by keyed hash) kept from training, for `s3t eval`. Recipe."""
+    """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None
-    """Records for `s3t eval` from a file of their own, in the same format; excludes `holdout`."""
+    """Separate file of held-out records for `s3t eval`, in the same format. Excludes `holdout`."""
     on_malformed: Literal["refuse", "set_aside"] = "refuse"
-    """`refuse`: any malformed row refuses the whole input. `set_aside`: write it to rejects.jsonl."""
+    """`refuse`: one malformed row refuses the whole input. `set_aside`: write malformed rows to rejects.jsonl and go
+    on with the rest."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Data:
@@ -106,182 +125,187 @@ class Data(Section):
 
 
 class Order(Section):
-    """In which orders a shard's slices are learned."""
+    """The orders in which a shard's slices are learned."""
 
     kind: Literal["cyclic", "chains", "greedy", "bms", "random", "explicit"] = "cyclic"
-    """How the B orders of a shard's slices are chosen: rotations (the paper's), symmetric chains (deepest models
-    after uniform deletions), greedily for given probabilities, the paper's matching for them, drawn from the seed,
-    or those listed. Stages that orders share stay. docs/orders.md compares them."""
+    """How a shard's B orders are chosen. `cyclic`: rotations, as in the paper. `chains`: symmetric chains, which keep
+    the deepest models after uniform deletions. `greedy` and `bms` (the paper's matching): for given probabilities.
+    `random`: drawn from the seed. `explicit`: those listed. Changing the orders keeps the stages that they share.
+    docs/orders.md compares them."""
     sequences: tuple[tuple[Annotated[int, Field(ge=0)], ...], ...] = ()
-    """The orders themselves, for `explicit` only: each a permutation of 0..L-1."""
+    """The orders, for `explicit` only. Each is a permutation of 0..L-1."""
     probabilities: tuple[tuple[Annotated[float, Field(ge=0)], ...], ...] = ()
-    """How likely each slice is to lose a record, for `greedy` and `bms`: L numbers, in one row for all shards or
-    one row a shard. Only proportions count; empty: all alike."""
+    """How likely each slice is to lose a record, for `greedy` and `bms`: rows of L numbers, either one row for all
+    shards or one per shard. Only the proportions matter. Empty: all slices are equally likely."""
     depends_on_history: bool = False
-    """Say true when earlier deletions had a say in `probabilities` or `sequences`: every certificate then says so,
-    because exactness does not cover what such a choice tells of deleted records (docs/orders.md)."""
+    """Set it to true if earlier deletions influenced `probabilities` or `sequences`. Every certificate then says so,
+    because exactness does not cover what such a choice reveals about deleted records (docs/orders.md)."""
 
 
 class Lora(Section):
-    """The adapters."""
+    """The LoRA adapters."""
 
     rank: PositiveInt = 16
     """Rank of an adapter's two matrices. Recipe."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
-    """Strength of an adapter, before the scaling below. Recipe."""
+    """Strength of an adapter, before the scaling of `use_rslora`. Recipe."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of an adapter's inputs dropped while training. Recipe."""
+    """Share of an adapter's inputs that is dropped during training. Recipe."""
     use_rslora: bool = True
-    """Scale by alpha / sqrt(rank) (rsLoRA), as the paper does, not by alpha / rank. Recipe."""
+    """Scale adapters by alpha / sqrt(rank) (rsLoRA), as the paper does, instead of alpha / rank. Recipe."""
     layers_per_group: PositiveInt
-    """Layers of one layer group; stage i trains the i-th group from the top. Recipe."""
+    """Layers per layer group. Stage i trains the i-th group from the top. Recipe."""
     targets: Literal["all-linear"] | Annotated[tuple[Text, ...], Field(min_length=1)] = "all-linear"
-    """Linear modules of a layer that get an adapter, by name, or all of them. Recipe."""
+    """Names of the linear modules in a layer that get an adapter, or all of them. Recipe."""
 
 
 class Optimizer(Section):
-    """AdamW and its schedule, begun anew at each stage."""
+    """AdamW and its schedule. Each stage starts with a fresh optimizer."""
 
     lr: Annotated[float, Field(gt=0)] = 2e-4
     """Peak learning rate of AdamW. Recipe."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    """Decay of AdamW's two moments, a step. Recipe."""
+    """Decay rates of AdamW's two moments, per step. Recipe."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Keeps AdamW's division finite. Recipe."""
+    """Added to the denominator of AdamW's update. Recipe."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay, a step, times the learning rate. Recipe."""
+    """Decoupled weight decay per step, multiplied by the learning rate. Recipe."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a stage's steps spent rising linearly to `lr`. Recipe."""
+    """Share of a stage's steps in which the rate rises linearly to `lr`. Recipe."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What follows the warm-up, down to 0. Recipe."""
+    """Shape of the learning rate after the warm-up; `linear` and `cosine` fall to 0. Recipe."""
     epochs: PositiveInt = 3
     """Passes over a stage's slices. Recipe."""
     batch_records: PositiveInt = 8
-    """Records an optimizer step, over all ranks and micro-batches. Recipe."""
+    """Records per optimizer step, over all ranks and micro-batches. Recipe."""
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
-    """Norm to which gradients are clipped; 0: no clipping. Recipe."""
+    """Maximum gradient norm. 0: gradients are not clipped. Recipe."""
 
 
 class Engine(Section):
     """How a worker group computes a stage."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the base and the activations; LoRA master weights are always float32. Recipe."""
+    """Precision of the base and the activations. LoRA master weights are always float32. Recipe."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage. Recipe: the reduction order differs."""
+    """DeepSpeed ZeRO stage. Recipe, because it changes the order of reductions."""
     ranks: PositiveInt = 1
-    """Ranks (processes) of a worker group. Recipe."""
+    """Ranks (processes) per worker group. Recipe."""
     threads: PositiveInt = 1
-    """CPU threads of a rank. Recipe: sums are split by thread."""
+    """CPU threads per rank. Recipe, because sums are split by thread."""
     micro_batch_tokens: PositiveInt = 2048
-    """Most tokens a rank packs into one forward pass; a longer single record goes alone. Recipe."""
+    """Maximum number of tokens that a rank packs into one forward pass. A longer record gets a pass of its own.
+    Recipe."""
     hidden_states: Literal["store", "recompute"] = "store"
-    """Hidden states that enter a layer group: of each record alone, to be stored, or recomputed at each step
-    with the whole pack. Recipe: the bits differ."""
+    """How to get the hidden states that enter a layer group. `store`: compute them once per record and store them.
+    `recompute`: compute them at each step with the whole pack. Recipe, because the bits differ."""
     stored_boundaries: Literal["all", "auto"] | tuple[PositiveInt, ...] = "all"
-    """Which of them are stored: those of stages of these depths, all, or, with `auto`, those that pay by the plan
-    (`s3t plan` shows it). The others are computed anew from the nearest stored below, to the same bits: change it
-    at any time, nothing is trained again."""
+    """Which hidden states to store: those that enter stages of these depths, `all`, or, with `auto`, those for which
+    storing pays off (`s3t plan` shows it). The others are computed from the nearest stored ones below, to the same
+    bits, so you can change this at any time without retraining."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory. Recipe."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps between mid-stage checkpoints; 0: none (a stage that dies starts again)."""
+    """Steps between checkpoints within a stage. 0: no checkpoints; a stage that dies starts over."""
 
 
 class Workers(Section):
     """What Ray reserves."""
 
     groups: PositiveInt | Literal["auto"] = "auto"
-    """Worker groups; `auto`: as many as the cluster has room for, at most one a sequence. `auto` follows
+    """Number of worker groups. `auto`: as many as the cluster has room for, at most one per sequence. `auto` follows
     nodes that join and leave, and runs that train at the same time share the cluster equally."""
     cpus_per_rank: PositiveInt = 1
-    """CPU cores that Ray reserves for a rank."""
+    """CPU cores that Ray reserves per rank."""
     gpus_per_rank: Annotated[int, Field(ge=0)] = 0
-    """GPUs that Ray reserves for a rank; 0: CPU."""
+    """GPUs that Ray reserves per rank: 1, or 0 to train on the CPU. A base that needs several is split over
+    `engine.ranks`."""
     max_gpus: PositiveInt | None = None
-    """Most GPUs that the run's worker groups may hold together; null: no limit."""
+    """Maximum number of GPUs that all of the run's worker groups may hold. null: no limit."""
     autoscale_to: PositiveInt | None = None
-    """`auto`: ask the cluster's autoscaler for nodes until the run has this many worker groups, while there is so
-    much to train, and let them go when there is not. It never has more. null: the nodes that are there."""
+    """With `groups: auto`: ask the cluster's autoscaler for nodes until the run has this many worker groups, as long
+    as there is enough to train, and release them afterwards. The run never has more groups than this. null: use the
+    nodes that are there."""
     accelerator: Text | None = None
-    """Kind of GPU to train on, by Ray's name (A100, H100, L4, ...): for clusters of several kinds, since
+    """Kind of GPU to train on, by Ray's name for it (A100, H100, L4, ...). For clusters with several kinds, because
     adapters repeat to the bit on one kind only. null: any."""
     gigaflops_per_rank: Annotated[float, Field(gt=0)] | None = None
-    """Rate of a rank's matrix products, for `engine.stored_boundaries: auto`; null: an assumption, said by
-    `s3t plan`."""
+    """Rate of a rank's matrix products in GFLOP/s, for `engine.stored_boundaries: auto`. null: an assumption, which
+    `s3t plan` shows."""
     strategy: Literal["pack", "strict_pack", "spread"] = "pack"
-    """Placement of a group's ranks: `pack` uses one node where it fits."""
+    """Placement of a group's ranks. `pack`: on one node if they fit. `strict_pack`: on one node or not at all.
+    `spread`: over the nodes."""
 
 
 class Requeue(Section):
     """When pruned sequences are trained again."""
 
     policy: Literal["eager", "lazy", "batch"] = "eager"
-    """When pruned sequences heal: at once, below a depth, or once a window."""
+    """`eager`: heal at once. `lazy`: heal only shards whose live depth is below `floor`. `batch`: heal once per
+    window."""
     floor: Annotated[int, Field(ge=0)] = 1
-    """lazy: heal a shard only when its live depth (stages) is below this."""
+    """For `lazy`: heal a shard when its live depth, in stages, is below this."""
     window_seconds: Annotated[float, Field(ge=0)] = 60.0
-    """batch: heal this long after the first deletion of a window."""
+    """For `batch`: heal this many seconds after the first deletion of a window."""
 
 
 class Closure(Section):
-    """How records like a deleted one are found. Nothing unasked is ever deleted."""
+    """How to find records that resemble a deleted one. Nothing is ever deleted that was not asked for."""
 
     near_duplicates: bool = True
-    """Sketch every record when the data is read, so that a deletion can list records of nearly the same
-    content (exact duplicates are always listed). Costs about 0.3 ms and 400 bytes of the ledger a record."""
+    """Compute a MinHash signature of every record at ingest, so that a deletion can list records with nearly the same
+    content. Exact duplicates are always listed. Costs about 0.3 ms and 400 bytes of the ledger per record."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Likeness (Jaccard, over shingles) from which on two records are near-duplicates. The index is made for
-    its value when the data is read: a lower one set later misses some."""
+    """Jaccard similarity of shingles at or above which two records are near-duplicates. The index is built for this
+    value at ingest, so lowering it later misses some."""
     permutations: Annotated[int, Field(ge=16, le=256)] = 64
-    """Bytes of a record's sketch: the likeness is known to about 0.5 / sqrt(permutations). Fixed when the data
-    is read."""
+    """Bytes per MinHash signature. The similarity is known to about 0.5 / sqrt(permutations). Fixed at ingest."""
     shingle_words: PositiveInt = 5
-    """Words in a row that are compared as one. Fixed when the data is read."""
+    """Length of a shingle in words. Fixed at ingest."""
 
 
 class Storage(Section):
-    """Where the run lives."""
+    """Where the run is stored."""
 
     uri: Text
-    """Root of the run: a local path or s3:// or gs:// URI. Everything the run keeps is under it,
-    but the ledger, where `ledger.url` names a server, and the keys."""
+    """Root of the run: a local path, or an s3:// or gs:// URI. Everything that the run stores is under it, except the
+    keys, and the ledger if `ledger.url` names a server."""
     hidden_states_gib: Annotated[float, Field(ge=0)] | None = None
-    """Most GiB of stored hidden states that `engine.stored_boundaries: auto` plans for; null: no limit."""
+    """Maximum size of stored hidden states, in GiB, that `engine.stored_boundaries: auto` plans for. null: no limit."""
     megabytes_per_second: Annotated[float, Field(gt=0)] | None = None
-    """Rate at which a rank reads and writes hidden states, for `auto`; null: an assumption, said by `s3t plan`.
-    `benchmarks/hidden_states.py` measures it."""
+    """Rate at which a rank reads and writes hidden states, in MB/s, for `engine.stored_boundaries: auto`. null: an
+    assumption, which `s3t plan` shows. `benchmarks/hidden_states.py` measures it."""
 
 
 class LedgerSettings(Section):
-    """Where the durable truth lives."""
+    """Where the ledger is."""
 
     url: Text | None = None
-    """SQLAlchemy URL. null: SQLite in the run's folder; a cluster with remote storage needs
-    postgresql+psycopg://. Write ${NAME} to take a part from the environment; a password only so."""
+    """SQLAlchemy URL. null: SQLite in the run's folder. A cluster with remote storage needs postgresql+psycopg://.
+    ${NAME} is replaced by that environment variable; a password must be given that way."""
 
 
 class KeySettings(Section):
-    """Where the secrets live."""
+    """Where the keys are."""
 
     dir: Text | None = None
-    """Folder of the secret key that hides ids in the ledger and of the signing key; null:
-    the folder `<run>.keys` beside a local run. Never inside the run's storage."""
+    """Folder of the secret key that hides ids in the ledger, and of the signing key. null: the folder `<run>.keys`
+    beside a local run. It must not be inside the run's storage."""
 
 
 class Config(Section):
-    """A whole run. `s3t plan` shows what it means; docs/config.md is generated from here."""
+    """A whole run. `s3t plan` shows what it means. docs/config.md is generated from this class."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    """Name of the run: lower-case letters, digits, dot, dash, underscore; at most 63."""
+    """Name of the run: at most 63 lower-case letters, digits, dots, dashes and underscores."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Of everything random: partition, orders, initialisation, dropout. Recipe."""
+    """Seed of everything random: partition, orders, initialization, dropout. Recipe."""
     shards: Annotated[int, Field(ge=1, le=10_000)]
-    """m: shards, each with an ensemble member of its own. Recipe (through the partition)."""
+    """m, the number of shards. Each has its own member of the ensemble. Recipe (through the partition)."""
     slices: Annotated[int, Field(ge=1, le=1_000)]
-    """L, slices a shard. Recipe (through the partition)."""
+    """L, the number of slices per shard. Recipe (through the partition)."""
     budget: PositiveInt
-    """B, sequences a shard. Not recipe: a larger budget retrains nothing."""
+    """B, the number of sequences per shard. Not part of the recipe: a larger budget retrains nothing."""
     order: Order = Order()
     model: Model
     task: Task = Task()

@@ -16,9 +16,11 @@ from types import TracebackType
 from typing import TextIO
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.records import MalformedRow, Record, normalise
+from s3t_ray.data.records import Record, normalise
+from s3t_ray.data.row_fields import MalformedRow
 from s3t_ray.data.seen_texts import Seen
 from s3t_ray.data.sources import RawRow, raw_rows
+from s3t_ray.data.task_records import TaskRecords, task_records
 from s3t_ray.errors import DataError, StoreError
 
 _TOLD = 20  # malformed rows named in one refusal
@@ -85,10 +87,11 @@ def read_records(data: Data, task: Task, rejects: RejectFile | None = None) -> I
         raise DataError("data.on_malformed = set_aside has nowhere to put rows", "give a RejectFile, or use refuse")
     told: list[Reject] = []
     records = malformed = 0
+    of_task = task_records(task)
     with Seen() as seen:
         for raw in raw_rows(data):
             try:
-                record = _record(raw, data, task)
+                record = _record(raw, data, of_task)
             except MalformedRow as error:
                 reject, row = Reject(raw.source, raw.number, str(error)), raw.value
             else:
@@ -156,7 +159,7 @@ def _rejects_told(source: Path) -> Iterator[None]:
         raise StoreError(f"{source} cannot be read or copied: {error}", "restore it, or delete it by hand") from error
 
 
-def _record(raw: RawRow, data: Data, task: Task) -> Record:
+def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
     if raw.problem is not None:
         raise MalformedRow(raw.problem)
     if not isinstance(raw.value, Mapping):

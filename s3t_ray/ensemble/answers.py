@@ -78,12 +78,13 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class Classified:
-    """One text, judged by one live set."""
+class Judgement:
+    """One record, judged as a whole by one live set."""
 
-    label: int
-    """The likeliest class: its row in the head."""
-    probabilities: tuple[float, ...]
+    answer: str
+    """The name of the likeliest class, or the value."""
+    scores: tuple[float, ...]
+    """How likely each class is, or the value alone."""
     version: int
     depths: tuple[int, ...]
     stages: tuple[str, ...]
@@ -91,7 +92,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class Answer:
-    """`Replica.generate`: for classification `text` is the label."""
+    """`Replica.generate`: where a record is judged as a whole, `text` is the answer in words."""
 
     text: str
     version: int
@@ -107,14 +108,15 @@ class Score:
     """How well one ensemble does on held-out records."""
 
     loss: float
-    """Mean negative log-likelihood a labelled token (classification: a record), in nats."""
+    """Mean over predictions (labelled tokens, or records judged as a whole): negative log-likelihood in nats, or
+    squared error."""
     perplexity: float
     tokens: int
-    """Labelled tokens (classification: records)."""
+    """Predictions."""
     standard_error: float
     """Of `loss`, over records; 0.0 when there is only one record to judge by."""
-    accuracy: float | None
-    """Share of records whose label is right; None for text."""
+    metrics: Mapping[str, float]
+    """Of `task.metrics`, by name; empty for text. NaN: not defined on these records."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import Example
-from s3t_ray.ensemble.answers import Chain, Classified, Ended, EvalReport, Finish, Generated, Live, Started, Token
+from s3t_ray.ensemble.answers import Chain, Ended, EvalReport, Finish, Generated, Judgement, Live, Started, Token
 from s3t_ray.ensemble.evaluate import evaluate
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.generate import Choice, decode
@@ -32,6 +32,7 @@ from s3t_ray.ensemble.loaded_stage import load_stage
 from s3t_ray.ensemble.row_lora import applied, install_hooks
 from s3t_ray.errors import ClusterError, ConfigError
 from s3t_ray.store.store import Store
+from s3t_ray.train.task_model import JudgingModel
 
 T = TypeVar("T")
 
@@ -87,18 +88,21 @@ class Ensemble:
         return self._service.swap(lambda now: self._pruned(now, version, live)).version
 
     def logits(self, input_ids: Sequence[int]) -> Tensor:
-        """The ensemble's averaged logits, float32: [T, V] for text, [C] for classification."""
-        return self._anew(lambda lease: self._service.turn(lease, lambda live: self._logits(live, input_ids)))
+        """The ensemble's averaged logits, float32: [T, V] for text, [C] of a task head."""
+        example = Example(tuple(input_ids), ())
+        return self._anew(lambda lease: self._service.turn(lease, lambda live: self._logits(live, example)))
 
-    def classify(self, input_ids: Sequence[int]) -> Classified:
-        """The label of one text. Raises ConfigError for a model of text."""
-        if not self._base.classes:
-            raise ConfigError("a causal_lm model has no labels", "let it generate an answer instead")
-        started, logits = self._anew(
-            lambda lease: self._service.turn(lease, lambda live: (_started(live), self._logits(live, input_ids)))
+    def judge(self, example: Example) -> Judgement:
+        """What the ensemble says of one whole record. Raises ConfigError for a model that writes text."""
+        task = self._base.task
+        if not isinstance(task, JudgingModel):
+            raise ConfigError(
+                f"a {task.task.kind} model writes text and does not judge records", "let it generate an answer instead"
+            )
+        started, scores = self._anew(
+            lambda lease: self._service.turn(lease, lambda live: (_started(live), self._logits(live, example)))
         )
-        chances = torch.softmax(logits, dim=-1).tolist()
-        return Classified(int(logits.argmax()), tuple(chances), started.version, started.depths, started.stages)
+        return Judgement(task.answer(scores), task.scores(scores), started.version, started.depths, started.stages)
 
     def stream(
         self,
@@ -115,8 +119,9 @@ class Ensemble:
         so with another `Started`: what came before is void, and must not be shown as part of the answer. From
         the same seed the new answer is the one that the new live set gives to a fresh call.
         """
-        if self._base.classes:
-            raise ConfigError("a classification model does not generate text", "ask it for a label instead")
+        task = self._base.task
+        if not task.generates:
+            raise ConfigError(f"a {task.task.kind} model does not generate text", "ask it to judge a record instead")
         self._base.check_length(len(prompt_ids))  # before the first event: a caller may have promised success by then
         choice = Choice(max_new_tokens, temperature, top_p, seed, frozenset(eos))
         return self._stream(tuple(prompt_ids), choice)
@@ -158,6 +163,11 @@ class Ensemble:
         return self._anew(lambda lease: evaluate(self._base, self._service, lease, examples, wanted))
 
     @property
+    def generates(self) -> bool:
+        """Whether an answer is written token by token; else `judge` gives it."""
+        return self._base.task.generates
+
+    @property
     def eos(self) -> frozenset[int]:
         """Tokens with which the base model ends a text."""
         return self._base.eos
@@ -178,12 +188,13 @@ class Ensemble:
                     continue
                 return
 
-    def _logits(self, live: LiveSet, input_ids: Sequence[int]) -> Tensor:
+    def _logits(self, live: LiveSet, example: Example) -> Tensor:
+        heads = live.heads(live.layout.chains)
         with torch.inference_mode(), applied(live.layout):
-            hidden = self._base.hidden(input_ids)
-            if self._base.classes:
-                return self._base.class_logits(hidden, live.heads(live.layout.chains))
-            return self._base.text_logits(hidden)
+            hidden = self._base.hidden(example.input_ids)
+            if self._base.task.generates:
+                return self._base.outputs(hidden, heads)
+            return self._base.outputs(hidden[:, :1], heads)[0]
 
     def _shrunk(self, now: LiveSet, version: int, told: tuple[Chain, ...]) -> LiveSet:
         """Of `told`, each shard's stages that are loaded already, down to the first that is not."""

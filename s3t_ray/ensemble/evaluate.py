@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import torch
 
-from s3t_ray.data.inputs import NO_LOSS, Example
+from s3t_ray.data.inputs import Example
 from s3t_ray.ensemble.answers import Chain, EvalReport, Score
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.leases import Lease, LiveService
 from s3t_ray.ensemble.live_set import LiveSet, members
 from s3t_ray.ensemble.row_lora import Layout, applied, plan_rows
+from s3t_ray.ensemble.task_metrics import TASK_METRICS
 from s3t_ray.errors import DataError
+from s3t_ray.train.task_model import JudgingModel
 
 _CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32
 
@@ -29,27 +31,37 @@ Team = tuple[Chain, ...]
 
 
 class _Judged(NamedTuple):
-    loss: float  # summed over the labelled tokens, in nats
-    tokens: int
-    right: bool  # classification: whether the likeliest class is the label
+    loss: float  # summed over the predictions
+    predictions: int
+    said: float | None  # what the ensemble says of the whole record; None for text
 
 
 @dataclass
 class _Tally:
-    """Per record: summed loss in nats, labelled tokens, and (classification) whether the label was right."""
+    """Per record: summed loss, predictions, what the ensemble says of it and what is true."""
 
     losses: list[float] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    right: list[bool] = field(default_factory=list)
+    predictions: list[int] = field(default_factory=list)
+    said: list[float] = field(default_factory=list)
+    true: list[float] = field(default_factory=list)
 
-    def score(self, classifies: bool) -> Score:
-        tokens, records = sum(self.tokens), len(self.losses)
-        mean = math.fsum(self.losses) / tokens
+    def add(self, judged: _Judged, example: Example) -> None:
+        self.losses.append(judged.loss)
+        self.predictions.append(judged.predictions)
+        if judged.said is not None and example.label is not None:
+            self.said.append(judged.said)
+            self.true.append(example.label)
+
+    def score(self, metrics: Sequence[str]) -> Score:
+        predictions, records = sum(self.predictions), len(self.losses)
+        mean = math.fsum(self.losses) / predictions
         # The mean is a ratio of two sums over records: its error by linearisation.
-        spread = math.fsum((loss - mean * count) ** 2 for loss, count in zip(self.losses, self.tokens, strict=True))
-        error = math.sqrt(spread * records / (records - 1)) / tokens if records > 1 else 0.0
-        accuracy = sum(self.right) / records if classifies else None
-        return Score(mean, math.exp(min(mean, 700.0)), tokens, error, accuracy)
+        spread = math.fsum(
+            (loss - mean * count) ** 2 for loss, count in zip(self.losses, self.predictions, strict=True)
+        )
+        error = math.sqrt(spread * records / (records - 1)) / predictions if records > 1 else 0.0
+        found = {name: TASK_METRICS[name](self.said, self.true) for name in metrics}
+        return Score(mean, math.exp(min(mean, 700.0)), predictions, error, found)
 
 
 def evaluate(
@@ -64,23 +76,20 @@ def evaluate(
     teams: dict[int, Team] = {depth: members(tuple(chain[:depth] for chain in chains)) for depth in depths}
     current = members(chains)
     tallies: dict[Team, _Tally] = {team: _Tally() for team in (*teams.values(), current)}
-    judge = _judge_class if base.classes else _judge_text
     for example in examples:
 
         def judged(now: LiveSet, example: Example = example) -> dict[Team, _Judged]:
             with torch.inference_mode():
-                return judge(base, now, _layout(base, lease, now, tuple(tallies)), tuple(tallies), example)
+                return _judge(base, now, _layout(base, lease, now, tuple(tallies)), tuple(tallies), example)
 
-        for team, (loss, tokens, right) in service.turn(lease, judged).items():
-            tallies[team].losses.append(loss)
-            tallies[team].tokens.append(tokens)
-            tallies[team].right.append(right)
+        for team, found in service.turn(lease, judged).items():
+            tallies[team].add(found, example)
     if not tallies[current].losses:
         raise DataError(
             f"none of the {len(examples)} held-out records has anything to predict",
             "set data.holdout or data.holdout_path in the config of a new run, or raise task.max_tokens",
         )
-    scores = {team: tally.score(base.classes > 0) for team, tally in tallies.items()}
+    scores = {team: tally.score(base.task.task.wanted_metrics) for team, tally in tallies.items()}
     by_depth = {depth: scores[team] for depth, team in teams.items()}
     records = len(tallies[current].losses)
     return EvalReport(live, records, len(examples) - records, by_depth, scores[current])
@@ -94,39 +103,25 @@ def _layout(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequen
     return layout
 
 
-def _judge_text(
+def _judge(
     base: FrozenBase, now: LiveSet, layout: Layout, teams: Sequence[Team], example: Example
 ) -> dict[Team, _Judged]:
-    """Each team's summed loss over the labelled tokens; empty when there are none."""
-    labelled = [position for position, label in enumerate(example.labels[1:]) if label != NO_LOSS]
-    if not labelled:
+    """Each team's summed loss and what it says; empty when there is nothing to predict."""
+    positions, wanted = base.task.asked(example)
+    if not positions:
         return {}
-    targets = torch.tensor([example.labels[position + 1] for position in labelled], device=base.device)
+    targets_S = torch.tensor(wanted, device=base.device)
     with applied(layout):
-        hidden = base.hidden(example.input_ids)[:, labelled]
+        hidden = base.hidden(example.input_ids)[:, positions]
     rows = max(1, _CHUNK_LOGITS // base.model.config.vocab_size)
     judged = {}
     for team in teams:
-        own = hidden[[layout.row(chain) for chain in team]]
-        loss = 0.0
-        for start in range(0, len(labelled), rows):
-            logits = base.text_logits(own[:, start : start + rows])
-            loss += float(torch.nn.functional.cross_entropy(logits, targets[start : start + rows], reduction="sum"))
-        judged[team] = _Judged(loss, len(labelled), False)
-    return judged
-
-
-def _judge_class(
-    base: FrozenBase, now: LiveSet, layout: Layout, teams: Sequence[Team], example: Example
-) -> dict[Team, _Judged]:
-    """Each team's loss on the label, and whether its likeliest class is the label."""
-    if example.label is None:
-        return {}
-    with applied(layout):
-        hidden = base.hidden(example.input_ids)
-    judged = {}
-    for team in teams:
-        scores = base.class_logits(hidden[[layout.row(chain) for chain in team]], now.heads(team))
-        loss = -float(torch.log_softmax(scores, dim=-1)[example.label])
-        judged[team] = _Judged(loss, 1, int(scores.argmax()) == example.label)
+        own, heads = hidden[[layout.row(chain) for chain in team]], now.heads(team)
+        loss, said = 0.0, None
+        for start in range(0, len(positions), rows):
+            outputs_S_V = base.outputs(own[:, start : start + rows], heads)
+            loss += float(base.task.losses(outputs_S_V, targets_S[start : start + rows]).sum())
+            if isinstance(base.task, JudgingModel):
+                said = base.task.predicted(outputs_S_V[0])
+        judged[team] = _Judged(loss, len(positions), said)
     return judged

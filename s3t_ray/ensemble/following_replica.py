@@ -14,11 +14,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 from s3t_ray.config.load import dump_config
+from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.ensemble.answers import Chain, Completion, Ended, Live, Piece, Started, Wish
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
-from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
 FOLLOW_SECONDS = 1.0

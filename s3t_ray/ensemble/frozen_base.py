@@ -3,33 +3,26 @@
 In: the folder of a base model that the engine can train. Out: hidden states of one text, and logits.
 It never learns, never writes, and knows no adapter.
 
-Shapes: R rows (models that answer together), T tokens, D hidden size, V vocabulary, C classes.
+Shapes: R rows (models that answer together), T tokens, D hidden size, V outputs (vocabulary or head rows).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    Cache,
-    DynamicCache,
-)
+from transformers import AutoConfig, Cache, DynamicCache
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, DataError
-from s3t_ray.train.families import family_of
+from s3t_ray.train.families import Family, family_of
 from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.task_model import Head, task_model
 
-_HEAD_PARTS = ("bert.pooler", "classifier")  # what follows the body of a classifier, in order
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -37,21 +30,21 @@ class FrozenBase:
     """A loaded base model.
 
     `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
-    layer that is. `classes` is 0 for text. `head_shapes` are the parameters of the task head that the base
+    layer that is. `head_shapes` are the parameters of the task head that the base
     folder does not hold: each stage brings its own. `eos` are the tokens that end a text.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self.classes = len(config.task.labels)
+        self.task = task_model(config.task)
         self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
         self.dtype = _DTYPES[config.engine.precision]
         self.max_tokens = read_shape(folder).positions
-        path = family_of(AutoConfig.from_pretrained(folder).model_type, config).layers_path
-        self.model, fresh = _load(config, folder, self.device, self.dtype)
+        family = family_of(AutoConfig.from_pretrained(folder).model_type, config)
+        path = family.layers_path
+        self.model, fresh = _load(config, folder, self.device, self.dtype, family)
         self.head_shapes = {name: self.model.get_parameter(name).shape for name in fresh}
         self.eos = _eos(self.model)
-        modules = {name for name, _ in self.model.named_modules()}
-        self._head_parts = tuple(part for part in _HEAD_PARTS if part in modules)
+        self._head_parts = family.head_parts
         self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
         # Built from the modules, downward: no layer is ever found by a piece of a name, with which
         # `layers.3` would also find `layers.31`.
@@ -76,7 +69,7 @@ class FrozenBase:
         seen = 0 if cache is None else int(cache.get_seq_length())
         self.check_length(seen + len(input_ids))
         ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
-        caching = {} if self.classes else {"past_key_values": cache, "use_cache": cache is not None}
+        caching = {"past_key_values": cache, "use_cache": cache is not None} if self.task.generates else {}
         output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
         return output
 
@@ -89,51 +82,30 @@ class FrozenBase:
                 f"the text has {tokens} tokens, but the model reads at most {self.max_tokens}", "shorten the text"
             )
 
-    def text_logits(self, hidden: Tensor) -> Tensor:
-        """Mean over rows of the logits, float32 [T, V], from hidden states [R, T, D].
-
-        The head is linear, so the head of the mean is the mean of the heads: one product with the
-        vocabulary instead of R.
-        """
-        mean = hidden.float().mean(dim=0).to(hidden.dtype)
-        logits: Tensor = self.model.get_output_embeddings()(mean)
-        return logits.float()
-
-    def class_logits(self, hidden: Tensor, heads: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        """Mean over rows of the class scores, float32 [C], from hidden states [R, T, D] and each row's head.
-
-        Where the base folder holds no task head, a row without one (the base model) knows nothing of the
-        labels: every class scores 0.
-        """
-        rows = [
-            self._classify(row.unsqueeze(0), head) if head or not self.head_shapes else row.new_zeros(self.classes)
-            for row, head in zip(hidden, heads, strict=True)
-        ]
-        return torch.stack(rows).float().mean(dim=0)
-
-    def _classify(self, hidden: Tensor, head: Mapping[str, Tensor]) -> Tensor:
-        """Class scores [C] from hidden states [1, T, D]: the parts that follow the body, with `head`'s weights."""
-        for part in self._head_parts:
-            own = {name.removeprefix(f"{part}."): w for name, w in head.items() if name.startswith(f"{part}.")}
-            hidden = functional_call(self.model.get_submodule(part), own, (hidden,))
-        return hidden[0]
+    def outputs(self, hidden: Tensor, heads: Sequence[Head]) -> Tensor:
+        """What R models say together at S positions, float32 [S, V], from hidden states [R, S, D] and their heads."""
+        return self.task.outputs(self.model, self._head_parts, hidden, heads)
 
 
-def _load(config: Config, folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def _load(
+    config: Config, folder: Path, device: torch.device, dtype: torch.dtype, family: Family
+) -> tuple[Any, list[str]]:
     """The model with its head, frozen, and the names of the parameters that the folder does not hold."""
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": config.model.attention}
+    # flash_varlen is a way to train on packs of records; here texts come one by one.
+    attention = "sdpa" if config.model.attention == "flash_varlen" else config.model.attention
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     arguments |= quantisation(config, device, dtype)
-    classes = len(config.task.labels)
-    auto: Any = AutoModelForSequenceClassification if classes else AutoModelForCausalLM
-    if classes:
-        arguments["num_labels"] = classes
+    head_rows = config.task.head_rows
+    auto = task_model(config.task).model_class()
+    if head_rows:
+        arguments["num_labels"] = head_rows
     try:
         model, report = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True, **arguments)
     except (OSError, ValueError) as error:
         raise ConfigError(f"base model {folder} cannot be loaded: {error}", "restore or correct model.path") from error
     fresh = sorted(report["missing_keys"])
-    strange = [name for name in fresh if not name.startswith(tuple(f"{part}." for part in _HEAD_PARTS))]
-    if strange or (fresh and not classes):
+    strange = [name for name in fresh if not name.startswith(tuple(f"{part}." for part in family.head_parts))]
+    if strange or (fresh and not head_rows):
         raise ConfigError(
             f"base model {folder} lacks weights: {', '.join((strange or fresh)[:5])}", "restore the base model's folder"
         )

@@ -85,4 +85,4 @@ def _next_logits(base: FrozenBase, lease: Lease[LiveSet], live: LiveSet, ids: Se
     if cache is None:
         lease.memory = cache = base.new_cache()
     with torch.inference_mode(), applied(live.layout):
-        return base.text_logits(base.hidden(ids, cache)[:, -1:])[0]
+        return base.outputs(base.hidden(ids, cache)[:, -1:], live.heads(live.layout.chains))[0]

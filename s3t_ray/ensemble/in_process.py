@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -74,4 +75,5 @@ def _replica(run: Run) -> Replica:
 
 
 def _depth(depth: int, score: Score) -> DepthLoss:
-    return DepthLoss(depth=depth, loss=score.loss, standard_error=score.standard_error, accuracy=score.accuracy)
+    metrics = {name: None if math.isnan(value) else value for name, value in score.metrics.items()}
+    return DepthLoss(depth=depth, loss=score.loss, standard_error=score.standard_error, metrics=metrics)

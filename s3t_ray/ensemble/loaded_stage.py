@@ -44,7 +44,7 @@ class LoadedStage:
     id: str
     deltas: Mapping[str, LoraDelta]  # by name of the base's linear module
     lowest: int  # the lowest layer that it changes
-    head: Mapping[str, Tensor]  # classification: the stage's own task head; empty for text
+    head: Mapping[str, Tensor]  # the stage's own task head; empty where the task has none
 
 
 def load_stage(store: Store, chain: Chain, base: FrozenBase) -> LoadedStage:
@@ -109,8 +109,8 @@ def _head(store: Store, manifest: Manifest, base: FrozenBase) -> dict[str, Tenso
     head = _tensors(_verified(store, manifest, HEAD_FILE), manifest.stage_id, HEAD_FILE)
     if {name: tensor.shape for name, tensor in head.items()} != base.head_shapes:
         raise StoreError(
-            f"stage {manifest.stage_id}: {HEAD_FILE} holds {sorted(head)}, but the base model with {base.classes} "
-            f"classes lacks {sorted(base.head_shapes)} (names and shapes must agree)",
+            f"stage {manifest.stage_id}: {HEAD_FILE} holds {sorted(head)}, but a task head of "
+            f"{base.task.task.head_rows} rows has {sorted(base.head_shapes)} (names and shapes must agree)",
             "serve it with the base model and the labels that it was trained with",
         )
     return {name: tensor.to(base.device, base.dtype) for name, tensor in head.items()}

@@ -7,7 +7,6 @@ called from any thread: `set_live` may come while `generate` runs, and waits for
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -16,13 +15,13 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chat import Message
-from s3t_ray.data.inputs import Example, TeachesNothing, encode, messages_prompt_ids, prompt_ids
+from s3t_ray.data.inputs import Example, TeachesNothing, encode, encode_prompt
 from s3t_ray.ensemble.answers import Answer, Chain, Ended, EvalReport, Finish, Live, Piece, Started, Token
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.store.store import Store
 
 Prompt = str | Sequence[Message]
-"""A text in the place of an instruction, or the messages of a chat. Classification: the text to judge."""
+"""A text in the place of an instruction, or the messages of a chat; else the text to judge."""
 
 _UNFINISHED = "\ufffd"  # what a tokenizer makes of the first bytes of a character
 
@@ -52,23 +51,23 @@ class Replica:
 
     def prompt_tokens(self, prompt: Prompt) -> int:
         """How many tokens the model reads before it answers, template included."""
-        return len(self._ids(prompt))
+        return len(self._prompt(prompt).input_ids)
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
     ) -> Answer:
-        """The answer to `prompt`, put in the template that training used; for classification its label.
+        """The answer to `prompt`, put as training would have shown it; of a record judged as a whole, in words.
 
         Raises DataError for a prompt that the model cannot read, ConfigError for settings out of range.
         """
         began = time.monotonic()
-        ids = self._ids(prompt)
-        if self._task.kind == "classification":
-            judged = self._ensemble.classify(ids)
-            text, tokens, finish = self._task.labels[judged.label], 0, Finish.STOP
+        example = self._prompt(prompt)
+        if not self._ensemble.generates:
+            judged = self._ensemble.judge(example)
+            text, tokens, finish = judged.answer, 0, Finish.STOP
             version, depths, stages = judged.version, judged.depths, judged.stages
         else:
-            made = self._ensemble.generate(ids, max_new_tokens, temperature, top_p, seed, self._eos)
+            made = self._ensemble.generate(example.input_ids, max_new_tokens, temperature, top_p, seed, self._eos)
             text, tokens, finish = self._text(made.tokens), len(made.tokens), made.finish
             version, depths, stages = made.version, made.depths, made.stages
         return Answer(text, version, depths, stages, finish, tokens, time.monotonic() - began)
@@ -77,20 +76,17 @@ class Replica:
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
     ) -> Iterator[Started | Piece | Ended]:
         """The answer as it grows. A further `Started` voids the pieces before it; see `Ensemble.stream`."""
-        events = self._ensemble.stream(self._ids(prompt), max_new_tokens, temperature, top_p, seed, self._eos)
+        events = self._ensemble.stream(
+            self._prompt(prompt).input_ids, max_new_tokens, temperature, top_p, seed, self._eos
+        )
         return self._pieces(events)
 
     def evaluate(self, contents: Sequence[str], depths: Sequence[int] | None = None) -> EvalReport:
         """Scores on held-out records, given by their contents; see `Ensemble.held_out_losses`."""
         return self._ensemble.held_out_losses([self._example(content) for content in contents], depths)
 
-    def _ids(self, prompt: Prompt) -> Sequence[int]:
-        if self._task.kind == "classification":
-            # As a record with this text would be read; which label it carries does not change its tokens.
-            return self._example(json.dumps({"text": prompt, "label": self._task.labels[0]})).input_ids
-        if isinstance(prompt, str):
-            return prompt_ids(prompt, self._tokenizer, self._task)
-        return messages_prompt_ids(prompt, self._tokenizer, self._task)
+    def _prompt(self, prompt: Prompt) -> Example:
+        return encode_prompt(prompt, self._tokenizer, self._task)
 
     def _example(self, content: str) -> Example:
         try:

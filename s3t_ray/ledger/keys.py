@@ -26,11 +26,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError
 
 KEY_BYTES = 32
 _SHA256_BLOCK = 64
-MASTER_FILE = "master.key"
 PUBLIC_FILE = "public.pem"
 
 
@@ -51,13 +51,18 @@ class Keys:
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
 
+    @staticmethod
+    def exist(folder: Path) -> bool:
+        """Whether `folder` has keys; they may still be damaged."""
+        return (folder / MASTER_FILE).exists()
+
     @classmethod
     def load_or_create(cls, folder: Path) -> Keys:
         """The keys in `folder`; made there if it has none yet. Never overwrites a key."""
         master = folder / MASTER_FILE
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not master.exists():
+            if not cls.exist(folder):
                 _write_once(master, secrets.token_bytes(KEY_BYTES), 0o600)
             keys = cls.load(folder)
             public = folder / PUBLIC_FILE

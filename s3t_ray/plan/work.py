@@ -30,7 +30,7 @@ class Work:
     lora_parameters_per_layer: int
     lora_rank_sum: int  # of the adapted modules of a layer: rank x their number
     head_parameters: int  # multiplied with each labelled token: the vocabulary head or the task head
-    trained_head_parameters: int  # of the task head a stage trains and publishes; 0 for causal_lm
+    trained_head_parameters: int  # of the task head a stage trains and publishes; 0: none
     activation_bytes: int  # bytes of one number of a hidden state
     stored_depths: tuple[int, ...]  # of stages whose entering hidden states are stored
     gradient_checkpointing: bool
@@ -80,10 +80,9 @@ def describe_work(
             "give at least 1 record, more than 0 tokens, and a share from 0 to 1",
         )
     record_tokens = min(tokens_per_record, float(config.task.max_tokens))
-    classes = len(config.task.labels)
-    classify = config.task.kind == "classification"
-    # A task head has one dense layer of the hidden size before the classes (BERT, RoBERTa).
-    task_head = shape.hidden * (shape.hidden + classes) if classify else 0
+    head_rows = config.task.head_rows
+    # A task head has one dense layer of the hidden size before its outputs (BERT, RoBERTa).
+    task_head = shape.hidden * (shape.hidden + head_rows) if head_rows else 0
     return Work(
         shape=shape,
         shards=config.shards,
@@ -99,7 +98,7 @@ def describe_work(
         epochs=config.optimizer.epochs,
         slice_records=records * (1 - config.data.holdout) / (config.shards * config.slices),
         record_tokens=record_tokens,
-        labelled_share=1 / record_tokens if classify else labelled_share,
+        labelled_share=1 / record_tokens if head_rows else labelled_share,
     )
 
 

@@ -17,6 +17,7 @@ from s3t_ray.data.read import RejectFile, read_holdout, read_records
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, SliceFile, partition_rows, read_slice
 from s3t_ray.errors import DataError, LedgerError, StoreError
+from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.run.duplicates import RunSketcher, sketching_of
@@ -40,7 +41,13 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
     if run.ledger.run() is not None:
         _finish(run)
         return
+    made = not Keys.exist(run.location.keys_dir)
     row = run.describe()
+    if made:
+        note(
+            f"made the run's keys in {run.location.keys_dir}: back them up, apart from the run. "
+            "Without them no deletion can be matched to its records"
+        )
     sketcher = RunSketcher(run)
     with scratch_folder(run, "ingest") as folder:
         note(f"reading records from {run.config.data.path}")

@@ -196,10 +196,10 @@ class DepthLoss(Report):
     depth: int
     """Every shard cut at this depth; 0 is the base model."""
     loss: float
-    """Mean over labelled tokens of the ensemble's negative log-likelihood, in nats."""
+    """Mean over labelled tokens, or over records judged as a whole: nats, or squared error."""
     standard_error: float
-    accuracy: float | None = None
-    """Classification only."""
+    metrics: dict[str, float | None] = {}
+    """Of `task.metrics`, by name; empty for text. null: not defined on these records."""
 
 
 class Evaluation(Report):
@@ -264,3 +264,12 @@ class AuditReport(Verification):
     """Hash of the newest certificate; zeros: there is none."""
     public_key: str
     """Fingerprint (SHA-256) of the run's public key."""
+
+
+class KeysReport(Report):
+    """`s3t keys`."""
+
+    folder: str
+    made: bool
+    """False: keys were there already, and are these."""
+    public_key_sha256: str

@@ -14,9 +14,11 @@ from types import TracebackType
 
 from s3t_ray.config.base_model import check_base, digest_base, find_base
 from s3t_ray.config.load import dump_config, parse_config
-from s3t_ray.config.location import RunLocation, check_outlives_job, locate
+from s3t_ray.config.location import CONFIG_FILE, RunLocation, check_outlives_job, locate
+from s3t_ray.config.memory_folders import check_keys_last
+from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.recipe import recipe
-from s3t_ray.config.schema import Config, Storage
+from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
@@ -25,8 +27,6 @@ from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.store.store import Store
-
-CONFIG_FILE = "config.yaml"
 
 
 def checked_base(config: Config) -> Path:
@@ -53,7 +53,8 @@ class Run:
         """
         root = str(uri)
         if root.endswith((".yaml", ".yml")) and Path(root).is_file():
-            root = parse_config(Path(root).read_text(), root).storage.uri
+            home = run_folder(Path(root))
+            root = str(home) if home is not None else parse_config(Path(root).read_text(), root).storage.uri
         if "://" not in root:
             root = str(Path(root).absolute())
             if not Path(root, CONFIG_FILE).is_file():
@@ -69,9 +70,7 @@ class Run:
                 f"no run at {root}: {CONFIG_FILE} cannot be read ({error.problem})",
                 "give the storage folder or URI of a run that `s3t train` began",
             ) from error
-        config = parse_config(text, f"{root}/{CONFIG_FILE}")
-        if config.storage.uri != root:  # the folder was moved or is reached by another name
-            config = config.model_copy(update={"storage": Storage(uri=root)})
+        config = placed(parse_config(text, f"{root}/{CONFIG_FILE}"), root)
         location = locate(config)
         return cls(config, location, store, Ledger.open(location.ledger_url))
 
@@ -83,7 +82,7 @@ class Run:
         and is published anew; a recipe that differs is refused by `check_recipe`.
         """
         location = locate(config)
-        check_outlives_job(location.storage_uri)
+        check_outlives_job(location)
         checked_base(config)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
@@ -112,8 +111,13 @@ class Run:
 
     @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run; created with its first records, then only loaded."""
+        """Secret keys of the run; created with its first records, then only loaded.
+
+        ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
+        """
         if self.ledger.run() is None:
+            if not Keys.exist(self.location.keys_dir):
+                check_keys_last(self.location.keys_dir, self.location.storage_uri)
             return Keys.load_or_create(self.location.keys_dir)
         keys = Keys.load(self.location.keys_dir)
         self.ledger.check_key(keys.key_check)

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.errors import StoreError
 from s3t_ray.run.machine_scratch import machine_scratch
-from s3t_ray.run.run import CONFIG_FILE, Run
+from s3t_ray.run.run import Run
 
 
 @contextmanager

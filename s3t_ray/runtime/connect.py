@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from s3t_ray.config.schema import Config
@@ -44,6 +44,9 @@ def connected(address: str | None) -> Iterator[bool]:
         # A token of this process alone: nothing is written to the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
+    if address is None and (folder := ray_folder(os.environ)):
+        os.environ["RAY_TMPDIR"] = folder
+
     import ray
 
     if ray.is_initialized():
@@ -65,6 +68,27 @@ def connected(address: str | None) -> Iterator[bool]:
         yield address is not None
     finally:
         ray.shutdown()
+
+
+LONGEST_RAY_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.10")
+"""Bytes. The path of a Unix socket has at most 107 (unix(7), less the closing zero), and Ray puts its own in there."""
+
+
+def ray_folder(environment: Mapping[str, str]) -> str | None:
+    """Where a local Ray must keep its sockets and logs: /tmp if TMPDIR is too long for sockets; None: where it likes.
+
+    Raises ClusterError when RAY_TMPDIR, which Ray looks at first, is too long itself.
+    """
+    chosen = environment.get("RAY_TMPDIR")
+    if chosen is None:
+        return "/tmp" if len(os.fsencode(environment.get("TMPDIR", ""))) > LONGEST_RAY_FOLDER else None
+    if len(os.fsencode(chosen)) > LONGEST_RAY_FOLDER:
+        raise ClusterError(
+            f"RAY_TMPDIR = {chosen} has {len(os.fsencode(chosen))} bytes: the paths of Ray's sockets in it would be "
+            "longer than Linux allows",
+            f"set RAY_TMPDIR to a folder of at most {LONGEST_RAY_FOLDER} bytes, such as /tmp",
+        )
+    return None
 
 
 @contextlib.contextmanager

@@ -5,28 +5,49 @@ In: a ledger, the scheduler's views and its snapshot. Out: gauges and counters.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.loop import Snapshot
-from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, SECONDS_BETWEEN, Figures, measure
+from s3t_ray.scheduler.metrics import (
+    COUNTERS,
+    FROM_LEDGER,
+    GAUGES,
+    SECONDS_BETWEEN,
+    Figures,
+    measure,
+    measure_ledger,
+)
 from s3t_ray.scheduler.state import UNFINISHED
+
+LEDGER_SECONDS = 10.0
+"""Between two readings of the ledger alone: as often as Ray exports its metrics."""
+
+_log = logging.getLogger(__name__)
 
 
 class RayMetrics:
-    """The gauges and counters of one scheduler. Made and used in the scheduler's actor, by one thread."""
+    """Gauges and counters of one process, a scheduler's by default. Made and used by one thread."""
 
-    def __init__(self, run: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, run: str, clock: Callable[[], float] = time.monotonic, gauges: Collection[str] = GAUGES.keys()
+    ) -> None:
         from ray.util.metrics import Counter, Gauge
 
         self._run = run
         self._clock = clock
         self._next = clock()
-        self._gauges: dict[str, Any] = {name: Gauge(name, text, keys) for name, (text, keys) in GAUGES.items()}
+        self._gauges: dict[str, Any] = {
+            name: Gauge(name, text, keys) for name, (text, keys) in GAUGES.items() if name in gauges
+        }
         self._counters: dict[str, Any] = {name: Counter(name, text, keys) for name, (text, keys) in COUNTERS.items()}
         self._counted = dict.fromkeys(COUNTERS, 0)
 
@@ -49,27 +70,25 @@ class RayMetrics:
         self.show(figures)
 
     def show(self, figures: Figures) -> None:
-        """Set every gauge, and count on."""
-        for state, count in figures.deletions.items():
-            self._set("s3t_deletions", count, state=state)
-        for shard, depth in figures.depths.items():
-            self._set("s3t_shard_depth", depth, shard=str(shard))
-        self._set("s3t_oldest_unfinished_deletion_seconds", figures.oldest_unfinished_seconds)
-        self._set("s3t_shard_depth_most", figures.most_depth)
-        self._set("s3t_stages_queued", figures.queued)
-        self._set("s3t_stages_running", figures.running)
-        self._set("s3t_stages_given_up", figures.given_up)
-        self._set("s3t_tokens_per_second", figures.tokens_per_second)
-        self._set("s3t_worker_groups", figures.groups)
-        self._set("s3t_worker_groups_busy_share", figures.busy_share)
+        """Set every gauge that this reporter has, and count on."""
+        for sample in figures.samples():
+            if sample.name in self._gauges:
+                self._gauges[sample.name].set(sample.value, tags={"run": self._run, **sample.labels})
         self._count("s3t_stages_trained", figures.trained)
         self._count("s3t_tokens_trained", figures.tokens)
-
-    def _set(self, name: str, value: float, **tags: str) -> None:
-        self._gauges[name].set(value, tags={"run": self._run, **tags})
 
     def _count(self, name: str, total: int) -> None:
         more = total - self._counted[name]
         if more > 0:
             self._counters[name].inc(more, tags={"run": self._run})
             self._counted[name] = total
+
+
+def report_ledger(run: Run, stop: threading.Event) -> None:
+    """Report what the ledger says, until `stop`, whether or not a scheduler is at work. Call it in a thread."""
+    metrics = RayMetrics(run.row.name, gauges=FROM_LEDGER)
+    while not stop.wait(LEDGER_SECONDS):
+        try:
+            metrics.show(measure_ledger(run, datetime.now(UTC)))
+        except LedgerError as error:
+            _log.warning("the ledger cannot be read, so nothing is reported: %s", error)

@@ -7,14 +7,16 @@ Never an id of a record, a subject or a stage: counts, depths and seconds only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import RunningStage
-from s3t_ray.run.shard_view import ShardView
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.run.status import noted
 from s3t_ray.scheduler.state import UNFINISHED
 
 SECONDS_BETWEEN = 2.0
@@ -36,6 +38,25 @@ COUNTERS = {
     "s3t_stages_trained": ("Stages trained since the scheduler began.", ("run",)),
     "s3t_tokens_trained": ("Tokens trained since the scheduler began.", ("run",)),
 }
+FROM_LEDGER = (
+    "s3t_deletions",
+    "s3t_oldest_unfinished_deletion_seconds",
+    "s3t_shard_depth",
+    "s3t_shard_depth_most",
+    "s3t_stages_queued",
+    "s3t_stages_running",
+    "s3t_tokens_per_second",
+)
+"""The gauges that need no scheduler: whoever reads the ledger can report them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One value of one gauge; the name of the run is added to its labels."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,24 @@ class Figures:
     @property
     def busy_share(self) -> float:
         return min(1.0, self.running / self.groups) if self.groups else 0.0
+
+    def samples(self) -> Iterator[Sample]:
+        """One or more of each gauge."""
+        for state, count in self.deletions.items():
+            yield Sample("s3t_deletions", count, {"state": state})
+        for shard, depth in self.depths.items():
+            yield Sample("s3t_shard_depth", depth, {"shard": str(shard)})
+        for name, value in (
+            ("s3t_oldest_unfinished_deletion_seconds", self.oldest_unfinished_seconds),
+            ("s3t_shard_depth_most", self.most_depth),
+            ("s3t_stages_queued", self.queued),
+            ("s3t_stages_running", self.running),
+            ("s3t_stages_given_up", self.given_up),
+            ("s3t_tokens_per_second", self.tokens_per_second),
+            ("s3t_worker_groups", self.groups),
+            ("s3t_worker_groups_busy_share", self.busy_share),
+        ):
+            yield Sample(name, value, {})
 
 
 def measure(
@@ -89,4 +128,19 @@ def measure(
         groups=groups,
         trained=trained,
         tokens=tokens,
+    )
+
+
+def measure_ledger(run: Run, now: datetime) -> Figures:
+    """The figures as the ledger alone has them; what only a scheduler knows (not in FROM_LEDGER) is 0."""
+    return measure(
+        {shard: view_shard(run, shard) for shard in range(run.row.shards)},
+        noted(run.ledger.running(), now),
+        [row for state in UNFINISHED for row in run.ledger.deletions(state)],
+        now,
+        restored=run.ledger.certificate_head().sequence,  # a deletion is restored with its certificate
+        given_up=0,
+        groups=0,
+        trained=0,
+        tokens=0,
     )

@@ -27,6 +27,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
+from s3t_ray.runtime.ray_metrics import report_ledger
 from s3t_ray.serve.bearer_tokens import Tokens
 from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.http import make_app
@@ -127,18 +128,22 @@ class HttpService:
 
 
 class Caretaker:
-    """Keeps the run's scheduler (see `caretaker.py`); one a service."""
+    """Keeps the run's scheduler (see `caretaker.py`), and reports what the ledger says of deletions; one a service."""
 
     def __init__(self, run_uri: str) -> None:
         self._run = Run.open(run_uri)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=keep_scheduling, args=(self._run, self._stop), daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=target, args=(self._run, self._stop), daemon=True)
+            for target in (keep_scheduling, report_ledger)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def check_health(self) -> None:
-        """Raises when the thread has ended: Serve starts another caretaker then."""
-        if not self._thread.is_alive():
-            raise ClusterError("the caretaker's thread has ended", "see the log of its replica")
+        """Raises when a thread has ended: Serve starts another caretaker then."""
+        if not all(thread.is_alive() for thread in self._threads):
+            raise ClusterError("a thread of the caretaker has ended", "see the log of its replica")
 
     def __del__(self) -> None:
         self._stop.set()

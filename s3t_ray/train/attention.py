@@ -1,21 +1,39 @@
-"""Attention over packed records without a mask: each record's tokens are a call of their own.
+"""Attention over packed records without a mask: each record attends to itself alone.
 
 A packed row of T tokens holds several records. A [T x T] mask would keep them apart but compute every pair;
 attending record by record computes only the pairs there are (measured on SmolLM2-135M, 2,048 tokens of 180-token
 records: attention is 67% of a layer's other work with the mask, 6% without), and each record's result is that of
-the record alone. In: transformers' attention call. Never used where a model slides a window shorter than a record.
+the record alone. `packed_sdpa` makes one call per record and runs anywhere; `packed_varlen` makes one call of torch's
+variable-length FlashAttention per row and runs on NVIDIA GPUs from Ampere on. In: transformers' attention call. Never
+used where a model slides a window shorter than a record.
 """
 
 from __future__ import annotations
 
+import inspect
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from s3t_ray.errors import ConfigError
+
 PACKED_SDPA = "s3t_packed_sdpa"
+PACKED_VARLEN = "s3t_packed_varlen"
+
+DETERMINISTIC_FLASH_ATTENTION = "2.4.1"
+"""The first release of the package flash-attn whose backward pass can be told to give the same bits each time."""
+
+Segments = tuple[tuple[int, int], ...]
+
+# From torch 2.13 on it wants to be told that queries share keys; the kernel itself always could.
+_GROUPED_QUERIES = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def packed_sdpa(
@@ -24,7 +42,7 @@ def packed_sdpa(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    segments: tuple[tuple[int, int], ...] = (),
+    segments: Segments = (),
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
@@ -34,16 +52,75 @@ def packed_sdpa(
     """
     if len(segments) <= 1:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
-    parts = [
-        sdpa_attention_forward(
-            module, query[:, :, start:end], key[:, :, start:end], value[:, :, start:end], None, **kwargs
-        )[0]
-        for start, end in segments
-    ]
+    # `split` and not slices: the backward pass of each slice would fill a tensor of the whole row.
+    lengths = [end - start for start, end in segments]
+    rows = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
+    parts = [sdpa_attention_forward(module, *row, None, **kwargs)[0] for row in rows]
     return torch.cat(parts, dim=1), None
+
+
+def packed_varlen(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    segments: Segments = (),
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The same function as `packed_sdpa` in one kernel, bfloat16 on a GPU.
+
+    Its backward pass is deterministic under `torch.use_deterministic_algorithms`, which it obeys.
+    """
+    segments = segments or ((0, query.shape[2]),)
+    bounds = _bounds(segments, query.device)
+    longest = max(end - start for start, end in segments)
+    rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, head size]
+    grouped = _GROUPED_QUERIES if query.shape[1] != key.shape[1] else {}
+    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), **grouped)
+    return states.unsqueeze(0), None
+
+
+@lru_cache(maxsize=1)
+def _bounds(segments: Segments, device: torch.device) -> Tensor:
+    """Where the records begin, and the end of the last, int32 [records + 1]; copied to a GPU once per row."""
+    return torch.tensor([0, *(end for _, end in segments)], dtype=torch.int32, device=device)
 
 
 def register_packed_sdpa() -> str:
     """Make the function known to transformers and return its name. No mask function goes with it: it needs none."""
     ALL_ATTENTION_FUNCTIONS.register(PACKED_SDPA, packed_sdpa)
     return PACKED_SDPA
+
+
+def register_packed_varlen(device: torch.device) -> str:
+    """The same for `packed_varlen`. ConfigError where `device` cannot run it."""
+    missing = None
+    if device.type != "cuda":
+        missing = f"it needs a GPU, and this rank computes on {device.type}"
+    elif not torch.backends.cuda.is_flash_attention_available():
+        missing = f"torch {torch.__version__} was built without FlashAttention"
+    elif torch.cuda.get_device_capability(device) < (8, 0):
+        missing = f"{torch.cuda.get_device_name(device)} is older than NVIDIA's Ampere generation"
+    if missing:
+        raise ConfigError(f"model.attention is flash_varlen: {missing}", "set model.attention to sdpa")
+    ALL_ATTENTION_FUNCTIONS.register(PACKED_VARLEN, packed_varlen)
+    return PACKED_VARLEN
+
+
+def check_flash_attention() -> None:
+    """ConfigError unless the package behind flash_attention_2 is installed and can give the same bits each time."""
+    try:
+        found = version("flash-attn")
+    except PackageNotFoundError:
+        found = None
+    if found is None or Version(found) < Version(DETERMINISTIC_FLASH_ATTENTION):
+        raise ConfigError(
+            "model.attention is flash_attention_2 and "
+            + (
+                "the package flash-attn is not installed" if found is None else f"flash-attn {found} cannot repeat bits"
+            ),
+            f"install flash-attn>={DETERMINISTIC_FLASH_ATTENTION} on every node, or set model.attention to "
+            "flash_varlen or sdpa, which come with torch",
+        )

@@ -7,24 +7,27 @@ stage sets its own adapters (`grouped.py`).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, TrainError
-from s3t_ray.train.attention import register_packed_sdpa
+from s3t_ray.train.attention import check_flash_attention, register_packed_sdpa, register_packed_varlen
 from s3t_ray.train.families import Family, family_of
 from s3t_ray.train.frozen_norm import replace_norms
 from s3t_ray.train.layer_groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
 from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.train.task_model import TaskModel, task_model
+from s3t_ray.train.zero3_load import split_while_loading
 
 __all__ = ["ADAPTER", "Base", "load_base", "precision_dtype"]
 
@@ -39,6 +42,8 @@ class Base:
     lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
     fresh: dict[str, torch.Size]  # parameters that the base folder does not hold, the task head, and their shapes
     packed_attention: bool  # attention takes `segments` instead of a mask
+    padded: bool  # a micro-batch is a padded rectangle instead of a packed row
+    task: TaskModel
 
 
 def precision_dtype(config: Config) -> torch.dtype:
@@ -55,26 +60,31 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
     family = family_of(shape.model_type, config)
     layers = shape.num_hidden_layers
     layer_group(layers, config.lora.layers_per_group, config.slices)  # refuses more groups than layers
-    attention, packed = _attention(config, family, shape)
+    attention, packed = _attention(config, family, shape, device)
     arguments: dict[str, Any] = {"dtype": precision_dtype(config), "attn_implementation": attention}
     arguments |= quantisation(config, device, precision_dtype(config))
+    if device.type == "cuda" and config.engine.zero_stage < 3:
+        arguments["device_map"] = {"": device}  # from the file to the GPU, without a copy of the base in CPU memory
     fresh: dict[str, torch.Size] = {}
-    if family.task == "classification":
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+    task = task_model(config.task)
+    if config.task.head_rows:
+        model, report = task.model_class().from_pretrained(
             folder,
-            num_labels=len(config.task.labels),
+            num_labels=config.task.head_rows,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **arguments,
         )
         if report["mismatched_keys"] or not report["missing_keys"]:
             raise ConfigError(
-                f"{config.model.path} already has a classification head, learned from data that no deletion reaches",
+                f"{config.model.path} already has a task head, learned from data that no deletion reaches",
                 "use the encoder it was made from, without a head: each stage trains a head of its own",
             )
         fresh = {name: model.get_parameter(name).shape for name in sorted(report["missing_keys"])}
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+        splits = config.engine.zero_stage == 3
+        with split_while_loading(precision_dtype(config)) if splits else nullcontext():
+            model = task.model_class().from_pretrained(folder, **arguments)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, precision_dtype(config))
@@ -86,10 +96,11 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    return Base(model, family, layers, lora, fresh, packed)
+    return Base(model, family, layers, lora, fresh, packed, family.architecture == "encoder", task)
 
 
-def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
+def _attention(config: Config, family: Family, shape: Any, device: torch.device) -> tuple[str, bool]:
+    """transformers' name of the attention to load, and whether it takes `segments`."""
     window = getattr(shape, "sliding_window", None) if getattr(shape, "use_sliding_window", True) else None
     kinds = set(getattr(shape, "layer_types", None) or ())
     if config.engine.hidden_states == "store" and len(kinds) > 1:
@@ -98,10 +109,22 @@ def _attention(config: Config, family: Family, shape: Any) -> tuple[str, bool]:
             "states do not support",
             "set engine.hidden_states: recompute",
         )
+    wanted = config.model.attention
     slides = window is not None and config.task.max_tokens > window
-    if family.task == "causal_lm" and config.model.attention == "sdpa" and not slides and len(kinds) <= 1:
+    whole_records = family.architecture == "decoder" and not slides and len(kinds) <= 1
+    if wanted == "flash_varlen":
+        if not whole_records:
+            raise ConfigError(
+                f"model.attention is flash_varlen, but a layer of {config.model.path} does not attend to whole records "
+                f"of task.max_tokens {config.task.max_tokens}",
+                "set model.attention to sdpa",
+            )
+        return register_packed_varlen(device), True
+    if wanted == "flash_attention_2":
+        check_flash_attention()
+    if whole_records and wanted == "sdpa":
         return register_packed_sdpa(), True
-    return config.model.attention, False
+    return wanted, False
 
 
 def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> dict[str, LoraLayer]:

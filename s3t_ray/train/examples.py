@@ -22,9 +22,9 @@ from s3t_ray.data.slices import Row, read_slice
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import SliceInput
+from s3t_ray.train.task_model import TaskModel, task_model
 
 IGNORED = -100
-
 
 Tokens = NDArray[np.int32]  # four bytes a token: a stage holds the tokens of all its records
 
@@ -37,8 +37,8 @@ class Item:
     slice: int  # index of the slice it lies in
     row: int  # its row in the slice file
     tokens: Tokens  # what is fed: everything up to the last token that predicts something
-    targets: Tokens  # what each fed position must predict, IGNORED where nothing; classification: one class
-    labelled: int  # positions (classification: records) that the loss counts
+    targets: Tokens  # what each of the first fed positions must predict, IGNORED where nothing
+    labelled: int  # targets that the loss counts
 
 
 def make_item(record_id: str, slice_index: int, row: int, tokens: Sequence[int], targets: Sequence[int]) -> Item:
@@ -62,10 +62,11 @@ def read_items(store: Store, piece: SliceInput, tokenizer: Any, task: Task, cach
     """Check and read one slice. TrainError names the file if its bytes or its row count are not the expected."""
     local = store.fetch(piece.path, cache)
     check_sha256(local, piece.sha256, piece.path)
+    model = task_model(task)
     items: list[Item] = []
     digests: list[bytes] = []
     for row, record in enumerate(read_slice(local)):
-        items.append(_item(record, piece.slice, row, tokenizer, task))
+        items.append(_item(record, piece.slice, row, tokenizer, model))
         digests.append(record.digest)
     if len(items) != piece.records:
         raise TrainError(
@@ -91,14 +92,10 @@ def to_learn(slices: Sequence[SliceItems]) -> list[Item]:
     return [item for piece in slices for item in piece.items if item.labelled]
 
 
-def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: Task) -> Item:
+def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: TaskModel) -> Item:
     try:
-        example = encode(record.content, tokenizer, task)
+        example = encode(record.content, tokenizer, task.task)
     except TeachesNothing:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
         return make_item(record.id, slice_index, row, (), ())
-    if example.label is not None:
-        return make_item(record.id, slice_index, row, example.input_ids, (example.label,))
-    # Position t predicts the label at t+1; nothing after the last label is fed.
-    targets = example.labels[1:]
-    fed = max((index + 1 for index, target in enumerate(targets) if target != IGNORED), default=0)
-    return make_item(record.id, slice_index, row, example.input_ids[:fed], targets[:fed])
+    tokens, targets = task.targets(example)
+    return make_item(record.id, slice_index, row, tokens, targets)

@@ -32,7 +32,7 @@ class Step:
 
     @property
     def labelled(self) -> int:
-        """Labelled tokens (classification: records): what the step's loss is the mean over."""
+        """Predictions that the loss counts, tokens or records: what the step's loss is the mean over."""
         return sum(item.labelled for item in self.items)
 
     @property
@@ -82,14 +82,13 @@ class Feeder:
 
     def batches(self, step: Step) -> Iterator[Batch]:
         """This rank's micro-batches of a step; as many as every other rank has."""
-        classify = self._base.family.task == "classification"
         for items in self._groups(step):
-            yield self._padded(items) if classify else self._packed(items)
+            yield self._padded(items) if self._base.padded else self._packed(items)
 
     def _groups(self, step: Step) -> list[list[Item]]:
         """The records of each of this rank's micro-batches."""
         lengths = [len(item.tokens) for item in step.items]
-        divide = pad_groups if self._base.family.task == "classification" else pack
+        divide = pad_groups if self._base.padded else pack
         groups = divide(lengths, self._config.engine.micro_batch_tokens, self._group.world)[self._group.rank]
         return [[step.items[index] for index in group] for group in groups]
 

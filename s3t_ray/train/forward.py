@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from s3t_ray.train.base import Base
 from s3t_ray.train.examples import IGNORED, Item, Tokens
-from s3t_ray.train.loss import summed_cross_entropy
-from s3t_ray.train.zero3_gather import whole
+from s3t_ray.train.task_model import JudgingModel
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Padded:
 
     tokens_R_T: Tensor
     mask_R_T: Tensor
-    classes_R: Tensor  # empty for an empty micro-batch
+    targets_R: Tensor  # empty for an empty micro-batch
 
 
 def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.device) -> Packed:
@@ -69,12 +68,12 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
 
 
 def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padded:
-    """The rectangle of these items; an empty one has a single token and no class."""
+    """The rectangle of these items; an empty one has a single token and no target."""
     rows = [_joined([item.tokens], padding) for item in items] or [torch.tensor([padding])]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    classes = torch.tensor([int(item.targets[0]) for item in items], dtype=torch.long)
-    return Padded(tokens.to(device), mask.to(device), classes.to(device))
+    targets = torch.tensor([int(item.targets[0]) for item in items], dtype=torch.long)
+    return Padded(tokens.to(device), mask.to(device), targets.to(device))
 
 
 def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:
@@ -150,19 +149,12 @@ class Forward:
         return {layer: states.to(self._dtype) for layer, states in caught.items()}
 
     def loss(self, batch: Packed | Padded) -> Tensor:
-        """Summed cross-entropy of the micro-batch, float32."""
+        """Summed loss of the micro-batch, float32."""
+        base = self._base
         with self.autocast():
             if isinstance(batch, Padded):
-                return self._class_loss(batch)
+                assert isinstance(base.task, JudgingModel)
+                scores_R_C: Tensor = base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits
+                return base.task.summed(scores_R_C, batch.targets_R)
             states_T_D = self.last_states(batch)
-            head = self._base.model.lm_head
-            with whole(list(head.parameters())):  # also for an empty micro-batch: the other ranks gather too
-                if not len(batch.targets_S):
-                    return states_T_D.float().sum() * 0.0
-                return summed_cross_entropy(states_T_D[batch.labelled_S], head, batch.targets_S)
-
-    def _class_loss(self, batch: Padded) -> Tensor:
-        scores: Tensor = self._base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits.float()
-        if not len(batch.classes_R):
-            return scores.sum() * 0.0
-        return nn.functional.cross_entropy(scores, batch.classes_R, reduction="sum")
+            return base.task.loss(base.model, base.family.head_parts, states_T_D, batch.labelled_S, batch.targets_S)

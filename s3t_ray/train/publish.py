@@ -37,6 +37,7 @@ from s3t_ray.train.manifest import (
     write_manifest,
 )
 from s3t_ray.train.ranks import Group
+from s3t_ray.train.task_model import TaskModel
 
 _PACKAGES = ("torch", "transformers", "peft", "deepspeed", "safetensors", "numpy")
 
@@ -66,7 +67,7 @@ def publish_stage(
     check_tensors(job.stage_id, trained.tensors, [*names, *heads])
     files = {
         ADAPTER_FILE: _safetensors(trained.tensors, names),
-        ADAPTER_CONFIG: _json(peft_config(grouped.modules_at(job.depth), config)),
+        ADAPTER_CONFIG: _json(peft_config(grouped.modules_at(job.depth), config, grouped.base.task)),
     }
     if heads:
         files[HEAD_FILE] = _safetensors(trained.tensors, heads)
@@ -117,11 +118,11 @@ def check_tensors(stage_id: str, tensors: Mapping[str, Tensor], expected: Sequen
             )
 
 
-def peft_config(modules: Sequence[str], config: Config) -> dict[str, Any]:
+def peft_config(modules: Sequence[str], config: Config, task: TaskModel) -> dict[str, Any]:
     """adapter_config.json for exactly these modules (full paths), as PEFT itself would write it."""
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if config.task.kind == "classification" else "CAUSAL_LM",
+        "task_type": task.peft_task,
         "base_model_name_or_path": config.model.path,
         "revision": config.model.revision,
         "inference_mode": True,

@@ -68,6 +68,8 @@ def join(rank: int, world: int, init_method: str | None, gpus: int) -> Group:
 def make_deterministic(threads: int) -> None:
     """Same bits from the same inputs, on this platform. Call it in the thread that trains."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # transformers asks flash_attention_2 for its deterministic backward pass only when this says so.
+    os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Else every new tensor is filled first, to make reads of unset memory repeatable: 1.4% of a stage.

@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -80,17 +80,28 @@ class Raylets:
             self._wait_until_up(number)
 
     def submit(self, *entrypoint: str, wait: bool = True, token: str | None = None) -> subprocess.CompletedProcess[str]:
-        """`ray job submit` from the root of the project, with the cluster's token or another one ("" for none)."""
-        options = ["--address", self.jobs, "--working-dir", str(ROOT), *(() if wait else ("--no-wait",))]
+        """`ray job submit` with the cluster's token or another one ("" for none).
+
+        As the README says: the folder `jobs` is packed; the project's, for a script that is named from there.
+        """
+        folder = ROOT if entrypoint[0].startswith("jobs/") else ROOT / "jobs"
+        options = ["--address", self.jobs, "--working-dir", str(folder), *(() if wait else ("--no-wait",))]
         return self._ray("job", "submit", *options, "--", "python", *entrypoint, token=token)
 
     def status(self, job_id: str) -> str:
         """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED, as the job server answers over HTTP."""
+        return str(self._look(job_id)["status"])
+
+    def status_message(self, job_id: str) -> str:
+        """What the job server says of a job beside its status."""
+        return str(self._look(job_id)["message"])
+
+    def _look(self, job_id: str) -> Any:
         url = urllib.request.Request(
             f"{self.jobs}/api/jobs/{job_id}", headers={"Authorization": f"Bearer {self.token}"}
         )
         with urllib.request.urlopen(url, timeout=60) as answer:
-            return str(json.load(answer)["status"])
+            return json.load(answer)
 
     def job(self, verb: str, job_id: str) -> str:
         """Output of `ray job <verb> <job_id>`."""
@@ -117,7 +128,7 @@ class Raylets:
                     found.append(pid)
         return found
 
-    def __enter__(self) -> Raylets:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -100,7 +100,7 @@ def scrape(cluster: Raylets) -> dict[str, float]:
 def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
     """The run, trained by a submitted job; a node with a worker group is killed in the middle of it."""
     root = config.parent / "run"
-    submitted = cluster.submit("jobs/train.py", str(config), wait=False)
+    submitted = cluster.submit("train.py", str(config), wait=False)
     assert submitted.returncode == 0, submitted.stderr
     job = job_id(submitted.stdout)
 
@@ -139,16 +139,28 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
 
 def test_a_sweep_and_the_deletion_benchmark_are_jobs_too(cluster: Raylets, config: Path, tmp_path: Path) -> None:
     sweep = ["--vary", "budget=[1, 2]", "--forecast-only", "--deletions", "2", "--folder", str(tmp_path / "sweep")]
-    done = cluster.submit("jobs/sweep.py", str(config), *sweep)
+    done = cluster.submit("sweep.py", str(config), *sweep)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "budget 1" in done.stdout and "take budget" in done.stdout
     assert (tmp_path / "sweep" / "sweep.png").is_file()
     sizes = ["--shards", "2", "--singles", "3", "--batch", "200", "--batches", "1", "--live-shards", "0"]
-    places = ["--folder", str(tmp_path), "--out", str(tmp_path / "measured.json")]
-    done = cluster.submit("jobs/deletion_benchmark.py", *sizes, *places)
+    done = cluster.submit("jobs/deletion_benchmark.py", *sizes, "--folder", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    (measured,) = json.loads((tmp_path / "measured.json").read_text())["acknowledged"]
+    written = tmp_path / "deletion_throughput.json"
+    assert f"written to {written}" in done.stdout
+    (measured,) = json.loads(written.read_text())["acknowledged"]
     assert measured["shards"] == 2 and measured["single_over_floor"] > 1 and measured["batch_of_insert_rate"] > 0
+
+
+def test_a_failed_job_says_its_exit_code_though_submit_ends_with_1(cluster: Raylets) -> None:
+    failed = cluster.submit("train.py", "missing.yaml")
+    assert failed.returncode == 1
+    assert "exit code 2 (ConfigError, usage)" in failed.stdout
+    assert "exit code 2" in cluster.status_message(job_id(failed.stdout))
+    for places, said in (((), "gone after it"), (("--folder", "/nowhere"), "/nowhere is not a folder")):
+        failed = cluster.submit("jobs/deletion_benchmark.py", *places)
+        assert failed.returncode == 1
+        assert said in failed.stdout and "Traceback" not in failed.stdout
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +168,7 @@ def service(cluster: Raylets, trained: Trained) -> Iterator[tuple[int, str]]:
     """Port of the service, run by a job, and the job's id."""
     port = free_port()
     options = ["--port", str(port), "--replicas", "2", "--gpus", "0"]
-    submitted = cluster.submit("jobs/serve.py", trained.run.location.storage_uri, *options, wait=False)
+    submitted = cluster.submit("serve.py", trained.run.location.storage_uri, *options, wait=False)
     job = job_id(submitted.stdout)
 
     def up() -> bool:
@@ -242,7 +254,7 @@ def test_a_deletion_job_goes_on_where_the_service_schedules(
 ) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text("r1\nr2\n")
-    done = cluster.submit("jobs/delete.py", trained.run.location.storage_uri, "--ids-file", str(ids))
+    done = cluster.submit("delete.py", trained.run.location.storage_uri, "--ids-file", str(ids))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "accepted" in done.stdout and "restored" in done.stdout
     assert status(trained.run).settled

@@ -13,6 +13,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ import jsonschema
 import pytest
 import yaml
 
+from s3t_ray.config.load import load_config
+from s3t_ray.plan.resources import bundles, room
+from s3t_ray.scheduler.metrics import FROM_LEDGER, GAUGES
 from s3t_ray.serve.service_settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
-MANIFESTS = ("raycluster", "rayjob", "rayservice")
+MANIFESTS = ("raycluster", "rayjob", "rayservice", "rayservice-redis")
+SERVICES = ("rayservice", "rayservice-redis")
 LAUNCHERS = ("aws", "gcp")
 
 
@@ -62,7 +67,7 @@ def pods(document: Any) -> list[Any]:
 
 def containers(document: Any) -> Iterator[tuple[Any, Any]]:
     for pod in pods(document):
-        for container in (*pod["initContainers"], *pod["containers"]):
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
             yield pod, container
 
 
@@ -133,10 +138,93 @@ def test_a_manifest_mounts_what_it_declares_and_holds_no_secret(name: str) -> No
 def test_every_node_of_a_manifest_has_the_same_world(name: str) -> None:
     head, *workers = pods(manifest(name))
     for worker in workers:
-        for field in ("env", "envFrom", "volumeMounts"):
+        for field in ("env", "envFrom"):
             assert worker["containers"][0][field] == head["containers"][0][field]
-        for field in ("serviceAccountName", "securityContext", "initContainers", "volumes"):
+        for field in ("serviceAccountName", "securityContext"):
             assert worker[field] == head[field]
+    for mount in ({"name": "shared", "mountPath": "/shared"}, {"name": "scratch", "mountPath": "/scratch"}):
+        assert all(mount in pod["containers"][0]["volumeMounts"] for pod in (head, *workers))
+
+
+def groups(document: Any) -> dict[str, Any]:
+    """Each group by its name, the head's under "head"."""
+    cluster = ray_cluster(document)
+    return {"head": cluster["headGroupSpec"]} | {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "holder"),
+    [("raycluster", "head"), ("rayjob", "head"), ("rayservice", "http"), ("rayservice-redis", "http")],
+)
+def test_the_master_key_is_only_where_somebody_needs_it(name: str, holder: str) -> None:
+    """Training workers never do: who resolves ids or signs runs with the scheduler, or takes deletions by HTTP."""
+    mounted = {
+        group
+        for group, spec in groups(manifest(name)).items()
+        if "s3t-keys" in json.dumps(spec["template"]) or "/keys" in json.dumps(spec["template"])
+    }
+    assert mounted == {holder}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_scratch_has_a_volume_and_every_container_says_what_it_writes_beside_it(name: str) -> None:
+    for pod, container in containers(manifest(name)):
+        assert "ephemeral-storage" in container["resources"]["requests"]
+        if container in pod["containers"]:
+            environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+            mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            (volume,) = [v for v in pod["volumes"] if v["name"] == mounts[environment["TMPDIR"]]]
+            claim = volume["ephemeral"]["volumeClaimTemplate"]["spec"]
+            assert int(claim["resources"]["requests"]["storage"].removesuffix("Gi")) >= 10
+            assert environment["RAY_TMPDIR"] == "/tmp", "the operator's sidecar reads Ray's logs there"
+
+
+def autoscaler_groups(name: str) -> dict[str, Any]:
+    """What Ray's own autoscaler for KubeRay makes of a manifest: resources of a node of each group."""
+    producer: Any = import_module("ray.autoscaler._private.kuberay.autoscaling_config")
+    cluster = {"metadata": {"name": "s3t", "namespace": "default"}, "spec": ray_cluster(manifest(name))}
+    types = producer._derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+    return {group: kind["resources"] for group, kind in types.items()}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_run_that_names_its_kind_of_gpu_gets_a_node(name: str) -> None:
+    config = load_config("llama-2-13b", ("workers.accelerator=A100", "workers.gpus_per_rank=1", "workers.groups=1"))
+    assert "accelerator_type:A100" in bundles(config)[0]
+    found = autoscaler_groups(name)
+    assert room(config, [found["gpu"]]) == 1, "its autoscaler would not know that a node of this group helps"
+    assert room(config, [resources for group, resources in found.items() if group != "gpu"]) == 0
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_replica_lands_on_the_head_or_two_on_one_node(name: str) -> None:
+    schema: Any = import_module("ray.serve.schema")
+    deployed = schema.ServeDeploySchema.model_validate(yaml.safe_load(manifest(name)["spec"]["serveConfigV2"]))
+    (application,) = deployed.applications
+    found = {one.name: one for one in application.deployments}
+    assert found.keys() == DEPLOYMENTS
+    holders = autoscaler_groups(name)
+    for deployment in found.values():
+        options = deployment.ray_actor_options
+        needed = {"CPU": options.num_cpus, **options.resources}
+        fits = {g for g, has in holders.items() if all(has.get(r, 0) >= amount > 0 for r, amount in needed.items())}
+        assert fits == {"http"}
+    assert found["Service"].max_replicas_per_node == 1
+
+
+DEPLOYMENTS = {"Service", "Caretaker"}
+
+
+def test_the_service_with_redis_is_the_other_one_and_redis() -> None:
+    plain, redis = manifest("rayservice"), manifest("rayservice-redis")
+    options = redis["spec"]["rayClusterConfig"].pop("gcsFaultToleranceOptions")
+    assert options["redisAddress"] and "valueFrom" in options["redisPassword"]
+    for pod in pods(redis):
+        (container,) = pod["containers"]
+        added = [v for v in container["env"] if v["name"] == "RAY_gcs_rpc_server_reconnect_timeout_s"]
+        assert len(added) == 1
+        container["env"] = [v for v in container["env"] if v not in added]
+    assert redis == plain
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -159,6 +247,10 @@ def test_what_a_manifest_needs_is_explained(name: str) -> None:
         if "valueFrom" in v
     }
     assert len(named) >= 4
+    if "gcsFaultToleranceOptions" in ray_cluster(document):
+        named.add(
+            ray_cluster(document)["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]["name"]
+        )
     assert {name for name in named if name not in text} == set()
 
 
@@ -170,9 +262,9 @@ def test_the_versions_are_those_of_the_constraints() -> None:
 def test_who_asks_for_nodes_gets_them_up_to_a_bound() -> None:
     for name in MANIFESTS:
         spec = ray_cluster(manifest(name))
-        (group,) = spec["workerGroupSpecs"]
+        group = groups(manifest(name))["gpu"]
         assert 0 < group["maxReplicas"] <= 4
-        if name == "rayservice":
+        if name in SERVICES:
             assert "enableInTreeAutoscaling" not in spec, "healing does not wait for a node"
             assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
         else:
@@ -230,3 +322,26 @@ def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
     }
     assert copied == allowed
     assert all((ROOT / name).exists() for name in copied)
+
+
+def alerts() -> dict[str, Any]:
+    document = yaml.safe_load((CLUSTER / "prometheus-alerts.yaml").read_text())
+    return {rule["alert"]: rule for group in document["groups"] for rule in group["rules"]}
+
+
+def test_alerts_are_about_metrics_that_there_are() -> None:
+    exported = {f"ray_{name}" for name in GAUGES}
+    for name, rule in alerts().items():
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, name
+        named = set(re.findall(r"\bray_s3t_\w+", rule["expr"]))
+        assert named and named <= exported, name
+        assert rule["expr"].count("(") == rule["expr"].count(")"), name
+
+
+def test_the_alert_on_deletions_cannot_go_silent() -> None:
+    """Whoever reports the metric may end: both its absence everywhere and that of one run alert."""
+    metric = "ray_s3t_oldest_unfinished_deletion_seconds"
+    about = {name: rule["expr"] for name, rule in alerts().items() if metric in rule["expr"]}
+    assert f"absent({metric})" in about.values()
+    assert any("unless" in expr and "last_over_time" in expr for expr in about.values())
+    assert metric.removeprefix("ray_") in FROM_LEDGER, "else it would vanish with the scheduler"

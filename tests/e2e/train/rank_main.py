@@ -11,6 +11,7 @@ from pathlib import Path
 
 from s3t_ray.train.job import StageStopped
 from s3t_ray.train.manifest import read_manifest
+from s3t_ray.train.trainer import Trainer
 from tests.e2e.train.lab import Lab, load_lab, train, train_chain
 
 
@@ -18,6 +19,7 @@ def main(rank: int, world: int, init_method: str, folders: list[str]) -> None:
     for folder in folders:
         lab = load_lab(Path(folder))
         trainer = lab.trainer(rank, world, init_method)
+        held = held_share(trainer)
         names = train_chain(lab, trainer, f"of{world}-", (0, 1))
         again = train_chain(lab, trainer, f"again-of{world}-", (0, 1))
         stopped = False
@@ -26,16 +28,24 @@ def main(rank: int, world: int, init_method: str, folders: list[str]) -> None:
             train(trainer, lab.job("stopped", (2,)), should_stop=lambda: rank == world - 1)
         except StageStopped:
             stopped = True
-        print("RESULT", json.dumps(report(lab, names, again, stopped)), flush=True)
+        print("RESULT", json.dumps(report(lab, names, again, stopped, held)), flush=True)
 
 
-def report(lab: Lab, names: list[str], again: list[str], stopped: bool) -> dict[str, object]:
+def held_share(trainer: Trainer) -> float:
+    """Of the base's numbers, those that this rank holds before it has trained anything."""
+    parameters = list(trainer._base.model.parameters())
+    held = sum(parameter.numel() or getattr(parameter, "ds_tensor", parameter).numel() for parameter in parameters)
+    return held / sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)
+
+
+def report(lab: Lab, names: list[str], again: list[str], stopped: bool, held: float) -> dict[str, object]:
     return {
         "zero": lab.config.engine.zero_stage,
         "losses": [loss for name in names for loss in read_manifest(lab.store, name).losses],
         "adapters": [read_manifest(lab.store, name).adapter_sha256 for name in names],
         "again": [read_manifest(lab.store, name).adapter_sha256 for name in again],
         "stopped": stopped,
+        "held": held,
     }
 
 

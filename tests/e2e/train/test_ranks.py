@@ -59,6 +59,10 @@ def test_ranks_and_processes(tmp_path: Path) -> None:
     finally:
         for process in processes:
             process.kill()
+    for rank in (first, second):
+        shares = [result.pop("held") for result in rank]
+        assert shares[:2] == [1.0, 1.0]
+        assert shares[2] < 0.6, "ZeRO 3 splits the base as it is loaded"
     assert first == second, "two ranks of one group saw different results"
     assert [result["zero"] for result in first] == [0, 2, 3]
     for result in first:

@@ -48,8 +48,13 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 def hook_count(model: torch.nn.Module) -> int:
     """Hooks on all modules and parameters: flat over many stages, or something is left behind."""
     things = [*model.modules(), *model.parameters()]
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    kinds = (*kinds, "_post_accumulate_grad_hooks")
+    kinds = (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+        "_post_accumulate_grad_hooks",
+    )
     return sum(len(getattr(thing, kind, None) or ()) for thing in things for kind in kinds)
 
 

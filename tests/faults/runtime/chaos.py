@@ -59,7 +59,7 @@ class Chaos:
         with self._raylets():
             try:
                 self._tend()
-                _wait("the data is read", lambda: self._tend() or self._ingested(), self.plan.settle_seconds)
+                _wait("the data is read", lambda: self._tended(self._ingested), self.plan.settle_seconds)
                 last = time.monotonic() + self.plan.kill_seconds
                 while sum(self._killed.values()) < self.plan.kills and time.monotonic() < last:
                     if self._dice.random() >= AT_ONCE:
@@ -67,12 +67,16 @@ class Chaos:
                     self._tend()
                     self._strike(self._dice.sample(self.plan.kinds, len(self.plan.kinds)))
                     self._ask_for_certificates()
-                _wait("all deletions are sent", lambda: self._tend() or self._sent(), self.plan.settle_seconds)
+                _wait("all deletions are sent", lambda: self._tended(self._sent), self.plan.settle_seconds)
                 self._stop_file.touch()
-                _wait("the run is settled", lambda: self._tend() or self._done(), self.plan.settle_seconds)
+                _wait("the run is settled", lambda: self._tended(self._done), self.plan.settle_seconds)
             finally:
                 self._end()
         return self._judge(time.monotonic() - began)
+
+    def _tended(self, condition: Callable[[], bool]) -> bool:
+        self._tend()
+        return condition()
 
     def _prepare(self) -> None:
         plan, folder = self.plan, self.folder
@@ -81,7 +85,7 @@ class Chaos:
         write_records(folder / "data.jsonl", people)
         names = [name for name, _ in people]
         self._dice.shuffle(names)
-        requests = [([name], []) for name in names[: plan.deletions]]
+        requests: list[tuple[list[str], list[str]]] = [([name], []) for name in names[: plan.deletions]]
         for number in range(9, len(requests), 10):  # some name what was deleted before, too
             requests[number] = ([*requests[number][0], *requests[number - 5][0]], [])
         self._requests.write_text(json.dumps(requests))

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
@@ -99,7 +100,7 @@ class Crashes:
         self._keep("")
         for phase, (after, live) in life.PHASES.items():
             self._restore(after or "")
-            recorded = in_child(lambda tell, live=live: self._record(tell, live))
+            recorded = in_child(partial(self._record, live=live))
             for number, line in enumerate(recorded.whole):
                 operation, _, path = line.partition(" ")
                 self.points.append(Point(phase, number, operation, path))
@@ -107,7 +108,7 @@ class Crashes:
         for count in range(len(life.requests(self._life)) + 1):
             reference = self.folder / f"reference-{count}"
             life.write_data(reference, without=life.deleted_by(reference, count))
-            (line,) = in_child(lambda tell, reference=reference: tell(_reference(reference))).whole
+            (line,) = in_child(partial(_tell_reference, reference)).whole
             self._expected[count] = _read_reference(line)
 
     def judge(self, point: Point, again: int | None = None) -> Verdict:
@@ -328,10 +329,10 @@ def _run_and_exit(work: Callable[[Tell], None], writer: int) -> None:
         os._exit(code)
 
 
-def _reference(folder: Path) -> str:
+def _tell_reference(folder: Path, tell: Tell) -> None:
     lived = life.Life(life.config_of(folder))
     lived.settle()
-    return json.dumps([[shard, slices, data.hex()] for (shard, slices), data in adapters(lived.run).items()])
+    tell(json.dumps([[shard, slices, data.hex()] for (shard, slices), data in adapters(lived.run).items()]))
 
 
 def _read_reference(line: str) -> Adapters:

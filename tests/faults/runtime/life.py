@@ -82,16 +82,22 @@ def write_data(folder: Path, without: Iterable[str] = ()) -> None:
     owned = {found[Place(0, 1)][0], found[Place(1, 0)][0]}
     folder.mkdir(parents=True, exist_ok=True)
     fake_base(folder / "base")
-    rows = [
+    rows: list[dict[str, object]] = [
         {"id": name, "instruction": "say", "input": "", "output": secret(name), "subject": subject}
         for ids in found.values()
         for name in ids
         if name not in gone
         for subject in [PERSON if name in owned else None]
     ]
-    broken = {"id": SET_ASIDE, "output": secret(SET_ASIDE), "subject": PERSON}
+    broken: dict[str, object] = {"id": SET_ASIDE, "output": secret(SET_ASIDE), "subject": PERSON}
     _write(folder / "data.jsonl", [*rows, broken])
-    held = {"id": HELD_OUT, "instruction": "say", "input": "", "output": secret(HELD_OUT), "subject": None}
+    held: dict[str, object] = {
+        "id": HELD_OUT,
+        "instruction": "say",
+        "input": "",
+        "output": secret(HELD_OUT),
+        "subject": None,
+    }
     other = held | {"id": "held-other", "output": "kept"}
     _write(folder / "held.jsonl", [other] if HELD_OUT in gone else [held, other])
 

@@ -52,7 +52,7 @@ class Moments:
 
     def watch(self) -> None:
         """From now on, until the process ends."""
-        local.Disk = partial(Disk, self._disk)  # type: ignore[misc, assignment]
+        vars(local)["Disk"] = partial(Disk, self._disk)
         event.listen(Engine, "commit", self._commit)
         sys.addaudithook(self._audit)
 

@@ -46,7 +46,7 @@ def test_a_clock_that_jumps_back_changes_nothing_but_the_times_shown(folder: Pat
     deletions = run.ledger.deletions()
     assert [row.state for row in deletions] == [DeletionState.RESTORED] * 3
     steps = [(row.times.accepted, row.times.pruned, row.times.purged, row.times.restored) for row in deletions]
-    assert any(list(times) != sorted(times) for times in steps), "the clock never went back"
+    assert any(list(times) != sorted(times, key=str) for times in steps), "the clock never went back"
     chain = verify_chain([made.to_json() for made in run.ledger.certificates()], run.keys.public_key_pem)
     assert [made.facts.request_id for made in chain] == [receipt.request_id for receipt in receipts[:3]]
     assert all(deletion.age_seconds >= 0 for deletion in status(run).deletions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def some_record_of(cluster: Cluster, shard: int, index: int) -> str:
     return next(read_slice(root(cluster) / state.file)).id
 
 
-def without(folder: Path, gone: set[str]) -> dict:
+def without(folder: Path, gone: set[str]) -> dict[Any, Any]:
     """Adapters of a run that never had these records."""
     fresh = folder / "fresh"
     fake_base(fresh / "base")
@@ -72,7 +73,7 @@ def without(folder: Path, gone: set[str]) -> dict:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, damage: Callable) -> None:
+def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, damage: Callable[..., None]) -> None:
     cluster = trained(folder)
     parent = live(cluster, 0, 2)[0]
     last = ({0, 1, 2} - set(parent.slices)).pop()
@@ -90,7 +91,9 @@ def test_a_damaged_stage_is_trained_again_when_one_above_it_fails(folder: Path, 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_verify_names_a_damaged_stage_and_the_next_start_mends_what_was_removed(folder: Path, damage: Callable) -> None:
+def test_verify_names_a_damaged_stage_and_the_next_start_mends_what_was_removed(
+    folder: Path, damage: Callable[..., None]
+) -> None:
     cluster = trained(folder)
     before = adapters(cluster.run)
     stage = live(cluster, 1, 1)[0]
@@ -120,7 +123,9 @@ class CarefulReplica:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_replica_that_cannot_load_a_damaged_stage_has_it_trained_again(folder: Path, damage: Callable) -> None:
+def test_a_replica_that_cannot_load_a_damaged_stage_has_it_trained_again(
+    folder: Path, damage: Callable[..., None]
+) -> None:
     cluster = trained(folder)
     before = adapters(cluster.run)
     replica = CarefulReplica(cluster)
@@ -157,7 +162,9 @@ def test_a_replica_that_cannot_read_the_storage_is_told_again_later(folder: Path
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_lies_published_and_damaged_at_the_start_is_trained_again(folder: Path, damage: Callable) -> None:
+def test_what_lies_published_and_damaged_at_the_start_is_trained_again(
+    folder: Path, damage: Callable[..., None]
+) -> None:
     first = Cluster(small_config(folder))
     first.scheduler.tick(0)
     finished = first.workers.finished(0)  # published; the scheduler dies before it hears of it

@@ -74,7 +74,7 @@ def test_a_deletion_is_carried_to_its_end_whoever_schedules(
     play(monkeypatch, cluster, active, follow, drive)
     state = delete.settle(cluster.run, receipt.request_id)
     assert [deletion.state for deletion in state.deletions] == ["restored"]
-    assert active == follow == drive == []
+    assert not active and not follow and not drive
 
 
 def test_a_scheduler_beats_while_a_round_takes_long_and_no_more_once_it_hangs(cluster: Cluster) -> None:

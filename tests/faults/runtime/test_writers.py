@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def trained(folder: Path) -> Cluster:
     return cluster
 
 
-def without(folder: Path, gone: set[str]) -> dict:
+def without(folder: Path, gone: set[str]) -> dict[Any, Any]:
     """Adapters of a run that never had these records."""
     fresh = folder / "fresh"
     fake_base(fresh / "base")
@@ -96,9 +97,9 @@ def test_processes_that_delete_at_once_share_receipts_for_the_same_and_add_up_fo
     folder: Path, processes: ForkServerContext
 ) -> None:
     cluster = trained(folder)
-    same = [([name], []) for name in ("r0", "r1", "r2")]
+    same: list[Any] = [([name], []) for name in ("r0", "r1", "r2")]
     overlapping = [([], ["p3"]), (["r3", "r4"], [])]
-    own = [[([f"r{number}"], [])] for number in (8, 9, 10)]
+    own: list[list[Any]] = [[([f"r{number}"], [])] for number in (8, 9, 10)]
     requests = [[*same, *overlapping, *part] for part in own]
     lines = [line.split() for line in send(processes, folder, requests)]
     assert len(lines) == 3 * (len(same) + len(overlapping) + 1)

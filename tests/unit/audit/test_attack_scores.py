@@ -23,7 +23,8 @@ def one_lens(tested: list[float], never_seen: list[float]) -> tuple[np.ndarray, 
 @given(st.lists(st.floats(-20, 0), min_size=1, max_size=40))
 def test_min_k_is_the_mean_of_the_least_expected_fifth(log_likelihoods: list[float]) -> None:
     wanted = max(1, len(log_likelihoods) // 5)
-    left, lowest = list(log_likelihoods), []
+    left = list(log_likelihoods)
+    lowest: list[float] = []
     while len(lowest) < wanted:
         lowest.append(min(left))
         left.remove(min(left))

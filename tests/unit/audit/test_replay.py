@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from s3t_ray.audit.replay import choose_stages
@@ -10,7 +12,7 @@ from tests.fakes import Cluster, fake_base, small_config, write_records
 
 
 @pytest.fixture(scope="module")
-def views(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def views(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     folder = tmp_path_factory.mktemp("replay")
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(12)])
@@ -20,7 +22,7 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 12, 40])
-def test_whole_chains_of_as_many_stages_as_asked(views: dict, count: int) -> None:
+def test_whole_chains_of_as_many_stages_as_asked(views: dict[Any, Any], count: int) -> None:
     for seed in range(20):
         chosen = choose_stages(views, count, seed)
         names = [stage.id for stage in chosen]
@@ -29,6 +31,6 @@ def test_whole_chains_of_as_many_stages_as_asked(views: dict, count: int) -> Non
             assert all(parent in names[: names.index(stage.id)] for parent in stage.ancestors)
 
 
-def test_deep_stages_are_preferred_and_seeds_choose_differently(views: dict) -> None:
+def test_deep_stages_are_preferred_and_seeds_choose_differently(views: dict[Any, Any]) -> None:
     assert all(max(stage.depth for stage in choose_stages(views, 3, seed)) == 3 for seed in range(20))
     assert len({choose_stages(views, 3, seed) for seed in range(20)}) > 1

@@ -83,7 +83,7 @@ RECEIPT = DeletionReceipt(
 EVALUATION = Evaluation(
     records=100, tokens=15000,
     by_depth=(DepthLoss(depth=0, loss=2.5, standard_error=0.01), DepthLoss(depth=3, loss=1.5, standard_error=0.01)),
-    live=DepthLoss(depth=3, loss=1.6, standard_error=0.01, accuracy=0.875), depths=(3, 0),
+    live=DepthLoss(depth=3, loss=1.6, standard_error=0.01, metrics={"accuracy": 0.875}), depths=(3, 0),
 )  # fmt: skip
 
 TRAINED = TrainReport(trained=4, reused=2, seconds=185.0, tokens=2_500_000, status=status(settled=True))

@@ -17,7 +17,7 @@ from s3t_ray.cli.main import app
 HEAVY = ("torch", "ray", "transformers", "datasets", "pyarrow", "sqlalchemy", "peft", "deepspeed", "pandas")
 PLAN = ("plan", "llama-2-13b", "--records", "52002", "--tokens-per-record", "182")
 COMMANDS = tuple(get_command(app).commands)  # type: ignore[attr-defined]
-ANSWERS = tuple(name for name in COMMANDS if name != "serve")  # it answers over HTTP
+ANSWERS = tuple(name for name in COMMANDS if name not in ("serve", "ui", "witness", "metrics"))  # they answer over HTTP
 
 _THEN_TELL_MODULES = """
 import sys

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.inputs import NO_LOSS, encode, messages_prompt_ids
+from s3t_ray.data.inputs import NO_LOSS, encode, encode_prompt
 from s3t_ray.data.records import canonical
 from s3t_ray.errors import ConfigError, DataError
 from tests.unit.data.conftest import MakeTokenizer
@@ -72,7 +72,7 @@ def test_a_tokenizer_without_a_template_is_refused(make_tokenizer: MakeTokenizer
 
 
 def test_a_prompt_with_history_is_tokenised_as_in_training(tokenizer: Any) -> None:
-    ids = messages_prompt_ids(TURNS[:4], tokenizer, CHAT)
+    ids = list(encode_prompt(TURNS[:4], tokenizer, CHAT).input_ids)
     trained = encode(canonical({"messages": TURNS}), tokenizer, CHAT)
     assert list(trained.input_ids[: len(ids)]) == ids
     assert trained.labels[len(ids)] != NO_LOSS

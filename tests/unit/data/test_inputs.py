@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.inputs import NO_LOSS, Example, encode, messages_prompt_ids, prompt_ids
+from s3t_ray.data.inputs import NO_LOSS, Example, encode, encode_prompt
 from s3t_ray.data.records import canonical
 from s3t_ray.errors import ConfigError, DataError
 from tests.unit.data.conftest import MakeTokenizer
@@ -53,7 +53,7 @@ def test_a_prompt_to_generate_from_begins_the_sequence_trained_on(
     tokenizer = make_tokenizer(adds_begin=adds_begin)
     task = Task.model_validate({"prompt": prompt})
     example = encode(canonical(ASKED), tokenizer, task)
-    ids = prompt_ids(ASKED["instruction"], tokenizer, task)
+    ids = list(encode_prompt(ASKED["instruction"], tokenizer, task).input_ids)
     assert list(example.input_ids[: len(ids)]) == ids
     assert set(example.labels[: len(ids)]) == {NO_LOSS}
     assert example.labels[len(ids)] != NO_LOSS
@@ -79,7 +79,7 @@ def test_what_is_too_long_is_cut_from_the_end(tokenizer: Any) -> None:
 
 
 def test_a_record_that_teaches_nothing_is_refused(tokenizer: Any) -> None:
-    first = len(prompt_ids(ASKED["instruction"], tokenizer, Task()))
+    first = len(encode_prompt(ASKED["instruction"], tokenizer, Task()).input_ids)
     with pytest.raises(DataError, match=r"teaches nothing.*\n.*raise task\.max_tokens"):
         encode(canonical(ASKED), tokenizer, Task(max_tokens=first))
     assert encode(canonical(ASKED), tokenizer, Task(max_tokens=first + 1)).labels[-1] != NO_LOSS
@@ -118,8 +118,8 @@ def test_a_tokenizer_without_an_end_is_refused(make_tokenizer: MakeTokenizer) ->
 
 def test_messages_for_a_model_without_turns(tokenizer: Any) -> None:
     user = {"role": "user", "content": "name the colour"}
-    assert messages_prompt_ids([user], tokenizer, Task()) == prompt_ids("name the colour", tokenizer, Task())
+    assert encode_prompt([user], tokenizer, Task()) == encode_prompt("name the colour", tokenizer, Task())
     with pytest.raises(DataError, match="answers one user message"):
-        messages_prompt_ids([user, user], tokenizer, Task())
+        encode_prompt([user, user], tokenizer, Task())
     with pytest.raises(DataError, match="messages of nobody"):
-        messages_prompt_ids([], tokenizer, Task())
+        encode_prompt([], tokenizer, Task())

@@ -7,12 +7,14 @@ import json
 import pytest
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.records import MalformedRow, Record, derive_id, normalise
+from s3t_ray.data.records import Record, derive_id, normalise
+from s3t_ray.data.row_fields import MalformedRow
+from s3t_ray.data.task_records import TaskRecords, task_records
 
 DATA = Data(path="x")
-TEXT = Task()
-CHAT = Task(prompt="chat_template")
-CLASSES = Task(kind="classification", labels=("bad", "good"))
+TEXT = task_records(Task())
+CHAT = task_records(Task(prompt="chat_template"))
+CLASSES = task_records(Task(kind="classification", labels=("bad", "good")))
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}]
 
 
@@ -80,7 +82,7 @@ def test_derived_ids_follow_the_content_alone() -> None:
         ({"id": "a", "label": "good"}, CLASSES, "field 'text' is missing"),
     ],
 )
-def test_malformed(row: dict[str, object], task: Task, reason: str) -> None:
+def test_malformed(row: dict[str, object], task: TaskRecords, reason: str) -> None:
     with pytest.raises(MalformedRow, match=reason):
         normalise(row, DATA, task)
 

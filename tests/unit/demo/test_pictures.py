@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,8 +44,8 @@ def test_depths_are_steps_of_each_sequence_in_its_shards_panel(drawn: list[Figur
     assert len(panels) == 2
     lines = {line.get_label(): line for line in panels[0].get_lines()}
     assert {"sequence 0", "sequence 1"} <= set(lines)
-    assert [round(float(depth)) for depth in lines["sequence 0"].get_ydata()] == [0, 1, 2, 2]
-    assert list(lines["sequence 0"].get_xdata())[:3] == [0, 10, 20]
+    assert [round(depth) for depth in numbers(lines["sequence 0"].get_ydata())] == [0, 1, 2, 2]
+    assert numbers(lines["sequence 0"].get_xdata())[:3] == [0, 10, 20]
     assert lines["sequence 0"].get_drawstyle() == "steps-post"
 
 
@@ -64,11 +65,15 @@ def test_a_long_run_counts_in_minutes(drawn: list[Figure], tmp_path: Path) -> No
     draw_depths([DepthPoint(240, 0, 0, 1)], [], 1, tmp_path / "depths.png")
     panel = drawn[0].axes[0]
     assert panel.get_xlabel() == "minutes since the start"
-    assert list(panel.get_lines()[0].get_xdata())[1] == 4
+    assert numbers(panel.get_lines()[0].get_xdata())[1] == 4
+
+
+def numbers(data: object) -> list[float]:
+    return np.asarray(data, dtype=float).tolist()
 
 
 def curves(panel: Axes) -> dict[object, list[float]]:
-    return {line.get_label(): [float(y) for y in line.get_ydata()] for line in panel.get_lines()}
+    return {line.get_label(): numbers(line.get_ydata()) for line in panel.get_lines()}
 
 
 def test_losses_by_depth_and_by_moment(drawn: list[Figure], tmp_path: Path) -> None:

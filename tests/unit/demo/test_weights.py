@@ -21,6 +21,13 @@ def fake_conversion(source: Path, target: Path) -> None:
         (target / name).write_text(f"{name} of {source.name}")
 
 
+Convert = Callable[[Callable[[Path, Path], None]], None]
+
+
+def unheard(line: str) -> None:
+    """Progress that no one reads."""
+
+
 @pytest.fixture
 def convert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[[Path, Path], None]], None]:
     """Replaces the conversion, and the package that the weights come from."""
@@ -32,7 +39,7 @@ def convert(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callab
     return install
 
 
-def test_the_model_is_converted_once_and_then_reused(convert: Callable, tmp_path: Path) -> None:
+def test_the_model_is_converted_once_and_then_reused(convert: Convert, tmp_path: Path) -> None:
     calls: list[Path] = []
 
     def counted(source: Path, target: Path) -> None:
@@ -51,7 +58,7 @@ def test_the_model_is_converted_once_and_then_reused(convert: Callable, tmp_path
     assert "there already" in said[1]
 
 
-def test_a_conversion_that_dies_leaves_nothing(convert: Callable, tmp_path: Path) -> None:
+def test_a_conversion_that_dies_leaves_nothing(convert: Convert, tmp_path: Path) -> None:
     def dies(source: Path, target: Path) -> None:
         target.mkdir()
         (target / "config.json").write_text("{}")
@@ -59,11 +66,11 @@ def test_a_conversion_that_dies_leaves_nothing(convert: Callable, tmp_path: Path
 
     convert(dies)
     with pytest.raises(StoreError, match="No space left on device"):
-        ensure_demo_model(tmp_path / "demo-model", str)
+        ensure_demo_model(tmp_path / "demo-model", unheard)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_another_process_published_meanwhile_is_taken(convert: Callable, tmp_path: Path) -> None:
+def test_a_model_that_another_process_published_meanwhile_is_taken(convert: Convert, tmp_path: Path) -> None:
     folder = tmp_path / "demo-model"
 
     def overtaken(source: Path, target: Path) -> None:
@@ -71,29 +78,27 @@ def test_a_model_that_another_process_published_meanwhile_is_taken(convert: Call
         fake_conversion(Path("theirs.gguf"), folder)
 
     convert(overtaken)
-    ensure_demo_model(folder, str)
+    ensure_demo_model(folder, unheard)
     assert (folder / "config.json").read_text() == "config.json of theirs.gguf"
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_foreign_folder_is_not_touched(convert: Callable, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_not_touched(convert: Convert, tmp_path: Path) -> None:
     convert(fake_conversion)
     folder = tmp_path / "demo-model"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
     with pytest.raises(StoreError, match=r"is not the demo's base model \(config.json is missing\)"):
-        ensure_demo_model(folder, str)
+        ensure_demo_model(folder, unheard)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
-def test_a_full_disk_is_seen_before_the_work(
-    convert: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_seen_before_the_work(convert: Convert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert(fake_conversion)
     usage = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StoreError, match=r"takes 0\.55 GB .* has 0\.01 GB free"):
-        ensure_demo_model(tmp_path / "new" / "demo-model", str)
+        ensure_demo_model(tmp_path / "new" / "demo-model", unheard)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -94,8 +94,8 @@ def test_scores_are_the_mean_over_shards_each_with_its_own_head(encoder: Encoder
 
 
 def test_without_a_live_head_every_class_is_as_likely(encoder: Encoder) -> None:
-    judged = encoder.ensemble().classify(IDS)
-    assert judged.probabilities == pytest.approx([1 / 3] * 3)
+    judged = encoder.ensemble().judge(Example(tuple(IDS), ()))
+    assert judged.scores == pytest.approx([1 / 3] * 3)
     assert judged.depths == (0, 0)
 
 
@@ -110,7 +110,10 @@ def test_evaluation_by_depth(encoder: Encoder) -> None:
         pairs = [(score, each.label or 0) for score, each in zip(scores, examples, strict=True)]
         losses = [-float(torch.log_softmax(score, dim=-1)[label]) for score, label in pairs]
         assert report.by_depth[depth].loss == pytest.approx(sum(losses) / 6, abs=1e-4)
-        assert report.by_depth[depth].accuracy == sum(int(score.argmax()) == label for score, label in pairs) / 6
+        assert (
+            report.by_depth[depth].metrics["accuracy"]
+            == sum(int(score.argmax()) == label for score, label in pairs) / 6
+        )
         spread = torch.tensor(losses, dtype=torch.float64).std().item() / 6**0.5
         assert report.by_depth[depth].standard_error == pytest.approx(spread, rel=1e-3)
     assert report.by_depth[0].loss == pytest.approx(torch.tensor(3.0).log().item())
@@ -134,7 +137,7 @@ def test_a_replica_answers_with_the_label(encoder: Encoder) -> None:
     assert answer.text == LABELS[int(encoder.slow(chain, ids).argmax())]
     assert answer.depths == (2, 0)
     report = replica.evaluate([json.dumps({"text": "such a day", "label": answer.text})])
-    assert report.current.accuracy == 1.0
+    assert report.current.metrics["accuracy"] == 1.0
 
 
 def test_what_belongs_to_text_is_refused(encoder: Encoder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,8 @@ def test_from_the_receipt_on_no_answer_rests_on_a_stale_stage(cluster: Cluster, 
 def test_an_answer_that_was_complete_before_the_deletion_is_not_handed_out_after_it(
     cluster: Cluster, replica: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, receipts = replica._replica.generate, []
+    original = replica._replica.generate
+    receipts: list[Any] = []
 
     def delete_at_the_last_moment(*wish: object) -> object:
         answer = original(*wish)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -55,8 +56,10 @@ def test_a_prune_in_the_middle_begins_the_answer_anew(published: Published, temp
             ensemble.set_live(2, published.chains(1, 2))
     again = [index for index, event in enumerate(events) if isinstance(event, Started)]
     assert again == [0, 6]  # not one token more of the old set
-    assert events[6].version == 2
-    assert events[6].stages == (*published.chain(0, 1), *published.chain(1, 2))
+    second = events[6]
+    assert isinstance(second, Started)
+    assert second.version == 2
+    assert second.stages == (*published.chain(0, 1), *published.chain(1, 2))
     after = tuple(event.id for event in events[7:-1] if isinstance(event, Token))
     assert after == fresh.generate(PROMPT, 12, temperature=temperature, seed=3).tokens
     assert events[-1] == Ended(Finish.LENGTH)
@@ -68,7 +71,7 @@ def test_generate_reports_the_restart_and_returns_only_the_new_answer(published:
     calls = 0
     turn = ensemble._service.turn
 
-    def counting(lease, compute):
+    def counting(lease: Any, compute: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 5:
@@ -103,6 +106,7 @@ def test_a_paused_stream_keeps_nothing_of_a_pruned_stage(published: Published) -
     for _ in range(4):
         next(stream)
     (lease,) = ensemble._service._leases
+    assert lease.live is not None
     weak = [
         weakref.ref(lease.memory.layers[-1].keys),
         weakref.ref(next(iter(lease.live.stages["stage-0-3"].deltas.values())).up),

@@ -54,7 +54,7 @@ def test_what_is_live_and_a_prune_before_anybody_hears_of_it() -> None:
     assert watch.live() == LiveStages(1, frozenset({"a", "b"}))
     ledger.change({"a"})
     assert watch.live() == LiveStages(2, frozenset({"a"}))
-    assert pruned == [(1, {"a", "b"}), (2, {"a"})]
+    assert pruned == [(1, frozenset({"a", "b"})), (2, frozenset({"a"}))]
 
 
 def test_events_of_other_kinds_cost_no_read_of_the_stages() -> None:

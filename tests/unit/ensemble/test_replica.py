@@ -10,7 +10,7 @@ import pytest
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import encode, prompt_ids
+from s3t_ray.data.inputs import encode, encode_prompt
 from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError
@@ -36,7 +36,7 @@ def test_the_prompt_is_put_in_the_training_template(replica: Replica, published:
     replica.set_live(version, published.chains(3, 3))
     ensemble.set_live(version, published.chains(3, 3))
     answer = replica.generate("Name a colour.", 8)
-    ids = prompt_ids("Name a colour.", replica._tokenizer, published.config.task)
+    ids = list(encode_prompt("Name a colour.", replica._tokenizer, published.config.task).input_ids)
     made = ensemble.generate(ids, 8, eos=[replica._tokenizer.eos_token_id])
     assert answer.text == replica._tokenizer.decode(made.tokens, skip_special_tokens=True)
     assert (answer.version, answer.depths, answer.tokens) == (version, (3, 3), len(made.tokens))
@@ -78,7 +78,7 @@ def test_answers_stay_whole_while_the_live_set_changes(replica: Replica, publish
     when the question was asked."""
     start = replica.ready().version
     sets = [(3, 3), (1, 3), (1, 0), (2, 2), (0, 0), (3, 1)]
-    right = {}
+    right: dict[tuple[int, ...], str] = {}
     for version, depths in enumerate(sets, start=start + 1):
         replica.set_live(version, published.chains(*depths))
         right[depths] = replica.generate("Go.", 6).text

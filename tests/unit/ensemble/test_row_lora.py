@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from s3t_ray.ensemble.frozen_base import FrozenBase
@@ -25,7 +27,7 @@ def test_each_row_is_the_model_of_its_chain(published: Published) -> None:
         hidden = base.hidden(IDS)
     assert hidden.shape[0] == len(chains)
     for chain in chains:
-        row = base.text_logits(hidden[[layout.row(chain)]])
+        row = base.outputs(hidden[[layout.row(chain)]], [{}])
         torch.testing.assert_close(row, slow_logits(published.base, [chain], IDS), atol=1e-5, rtol=0)
 
 
@@ -74,7 +76,7 @@ def test_all_dead_means_the_base_answers_and_says_so(published: Published) -> No
     torch.testing.assert_close(ensemble.logits(IDS), slow_logits(published.base, [BASE], IDS), atol=1e-5, rtol=0)
 
 
-def test_layer_3_is_not_layer_31(published: Published, tmp_path) -> None:
+def test_layer_3_is_not_layer_31(published: Published, tmp_path: Path) -> None:
     """In a model of 40 layers an adapter of layer 3 leaves layers 30 to 39 alone."""
     folder = tiny_llama(tmp_path / "base", layers=40, hidden=16, seed=3)
     config = config_for(folder, shards=1, slices=2, per_group=20)
@@ -87,5 +89,5 @@ def test_layer_3_is_not_layer_31(published: Published, tmp_path) -> None:
         assert stage.lowest == layer
         assert {base.layer_of[module] for module in stage.deltas} == {layer}
         with torch.inference_mode(), applied(plan_rows(base, {name: stage}, [(name,)])):
-            logits = base.text_logits(base.hidden(IDS))
+            logits = base.outputs(base.hidden(IDS), [{}])
         torch.testing.assert_close(logits, slow_logits(folder, [(name,)], IDS), atol=1e-5, rtol=0)

@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -192,7 +193,7 @@ def test_no_look_up_reads_a_whole_table(empty: Ledger) -> None:
     explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
     with empty._database.read() as connection:
         for statement, values in queries:
-            one = values[0] if isinstance(values, list) else values
+            one: Any = values[0] if isinstance(values, list) else values
             lines = connection.exec_driver_sql(explain + statement, one).all()
             shown = " ".join(str(part) for line in lines for part in line)
             assert not re.search(r"SCAN (s3t_|[rt]\b)", shown), statement

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError
-from s3t_ray.ledger.keys import MASTER_FILE, PUBLIC_FILE, Keys
+from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
 
 
 def mode(path: Path) -> int:

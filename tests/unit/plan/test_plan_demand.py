@@ -94,7 +94,7 @@ def test_the_limits_of_a_run(tmp_path: Path) -> None:
         return most_groups(small_config(tmp_path, workers=workers))  # 2 shards x 2 sequences
 
     assert (most(), most(autoscale_to=3), most(autoscale_to=30)) == (4, 3, 4)
-    assert most(autoscale_to=3, gpus_per_rank=2, max_gpus=5) == 2
+    assert most(autoscale_to=3, gpus_per_rank=1, max_gpus=2) == 2
 
 
 def test_a_number_of_groups_asks_nobody(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Placement against a slow, obvious checker, and whole runs in which every stage is trained once."""
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from random import Random
 
@@ -36,7 +37,7 @@ def _situation(chance: Random) -> tuple[list[ShardState], frozenset[str], list[i
     return states, frozenset(running | stale), free, frozenset(blocked - running)
 
 
-def _deepest(plan: ShardPlan, have: set[str]) -> int:
+def _deepest(plan: ShardPlan, have: AbstractSet[str]) -> int:
     return max(next((i for i, stage in enumerate(chain) if stage not in have), len(chain)) for chain in plan.chains)
 
 
@@ -159,7 +160,9 @@ def _check_a_whole_run_trains_every_wanted_stage_exactly_once(chance: Random) ->
     states, _, free, _ = _situation(chance)
     have = {state.plan.shard: set(state.have) for state in states}
     plans = {state.plan.shard: state.plan for state in states}
-    idle, busy, trained = set(free) or {0}, {}, []
+    idle = set(free) or {0}
+    busy: dict[int, Stage] = {}
+    trained: list[str] = []
     while True:
         now = [ShardState(plan, frozenset(have[shard]), True) for shard, plan in plans.items()]
         running = frozenset(stage.id for stage in busy.values())

@@ -44,7 +44,7 @@ class Bucket:
 
     class store(Store):
         @staticmethod
-        def local_path(path: str) -> None:  # type: ignore[override]
+        def local_path(path: str) -> None:
             return None
 
 

@@ -10,6 +10,7 @@ import pytest
 from s3t_ray.config.schema import Config
 from s3t_ray.plan.demand import Demand
 from s3t_ray.plan.fair_shares import Claim, Standing
+from s3t_ray.plan.resources import Resources
 from s3t_ray.scheduler.capacity import (
     FIRST_ANSWERS_SECONDS,
     IDLE_AFTER_SECONDS,
@@ -35,7 +36,7 @@ class PlayedCluster:
         self.waited: list[float] = []
         self._asked: list[str] = []
 
-    def nodes(self) -> list[dict[str, float]]:
+    def nodes(self) -> list[Resources]:
         return [{"CPU": 1.0}] * self.cpus
 
     def names(self) -> set[str]:
@@ -59,13 +60,19 @@ def capacity(config: Config, cluster: PlayedCluster) -> Capacity:
     return Capacity(config, cluster, cluster.clock)
 
 
+def standing(found: Capacity) -> str:
+    return found.claim.standing.name
+
+
 def looks(found: Capacity, cluster: PlayedCluster, idle: bool = False, to_train: int = 0, held: int = 1) -> Demand:
     """After two looks: one asks, the next has heard."""
+    demand = None
     for _ in range(2):
         cluster.now += SECONDS_BETWEEN
         demand = found.look(idle, held, lambda: to_train)
         assert demand is not None
         assert found.look(idle, held, lambda: to_train) is None, "too soon after the last look"
+    assert demand is not None
     return demand
 
 
@@ -95,10 +102,10 @@ def test_shares_follow_runs_that_come_rest_fall_silent_and_go(tmp_path: Path) ->
     cluster.silent = set()
     cluster.now += IDLE_AFTER_SECONDS
     assert looks(found, cluster, idle=True) == Demand(1)
-    assert found.claim.standing is Standing.IDLE
+    assert standing(found) == "IDLE"
     cluster.others["scheduler-other"] = None  # it is over
     assert looks(found, cluster, idle=True) == Demand(4)
-    assert looks(found, cluster) == Demand(4) and found.claim.standing is Standing.TRAINING
+    assert looks(found, cluster) == Demand(4) and standing(found) == "TRAINING"
     cluster.others = {"scheduler-other": ALL}
     assert looks(found, cluster) == Demand(2)
     cluster.others = {}

@@ -91,7 +91,9 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def looping(run: Run, until: Callable[[Snapshot], bool] = lambda snapshot: snapshot.idle) -> tuple:
+def looping(
+    run: Run, until: Callable[[Snapshot], bool] = lambda snapshot: snapshot.idle
+) -> tuple[SchedulerLoop, PlayedHost]:
     """A loop that stops itself, and its host."""
 
     def every_round(snapshot: Snapshot) -> None:

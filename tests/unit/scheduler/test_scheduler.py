@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +32,7 @@ def trained(folder: Path, **changes: object) -> Cluster:
     return cluster
 
 
-def from_scratch_without(folder: Path, tmp: Path, gone: set[str], **changes: object) -> dict:
+def from_scratch_without(folder: Path, tmp: Path, gone: set[str], **changes: object) -> dict[Any, Any]:
     """Adapters of a run that never held the records `gone`."""
     tmp.mkdir()
     write_records(tmp / "data.jsonl", [(i, s) for i, s in PEOPLE if i not in gone])
@@ -69,7 +71,7 @@ def test_a_smaller_budget_takes_the_other_sequences_out_of_service_and_erases_th
 
 @pytest.mark.parametrize("order", [{"kind": "cyclic"}, {"kind": "random"}, {"kind": "chains"}])
 def test_after_a_deletion_live_adapters_are_those_of_a_training_without_it(
-    folder: Path, tmp_path: Path, order: dict
+    folder: Path, tmp_path: Path, order: dict[Any, Any]
 ) -> None:
     cluster = trained(folder, order=order)
     receipt = deletion.accept(cluster.run, ["r3", "r18"], ["p5"])
@@ -99,9 +101,9 @@ def test_replicas_hear_of_the_smaller_live_set_before_the_deletion_is_pruned(fol
     told: list[DeletionState] = []
     original = cluster.replicas.set_live
 
-    def look(chains: dict) -> None:
+    def look(chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         told.append(cluster.run.ledger.deletion(receipt.request_id).state)
-        original(chains)
+        return original(chains)
 
     cluster.replicas.set_live = look  # type: ignore[method-assign]
     cluster.settle()

@@ -55,10 +55,11 @@ class PlayedOwners:
         return self._call("purge", shard)
 
     def ended(self, calls: Collection[Hashable]) -> Collection[Hashable]:
-        return [call for call in calls if call[0] not in self.busy]  # type: ignore[index]
+        return [call for call in calls if isinstance(call, tuple) and call[0] not in self.busy]
 
     def answer(self, call: Hashable, wait_seconds: float) -> ShardView:
-        kind, shard, _ = call  # type: ignore[misc]
+        assert isinstance(call, tuple)
+        kind, shard, _ = call
         assert wait_seconds == (0.0 if kind == "purge" else ANSWER_SECONDS)
         error = self.answers(kind, shard)
         if error is not None:

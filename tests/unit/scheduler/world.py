@@ -150,7 +150,7 @@ class World:
             self._purge(self._of(request))
         for assignment in decision.train:
             self._train(assignment.group, assignment.stage, books)
-            books.started(assignment.stage, self.learned[assignment.stage.id])
+            books.started(assignment.stage, {})
         for request in decision.certify:
             if self.busy_ledger:
                 books.postponed(request)

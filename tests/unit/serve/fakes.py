@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Iterable
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
@@ -56,7 +57,11 @@ class FakeBackend:
         self.wishes.append(wish)
         try:
             self._fail()
-            pieces = [Started(7, (3, 1), ("a", "b")), *(Piece(text) for text in self.says), Ended(Finish.LENGTH)]
+            pieces: list[Any] = [
+                Started(7, (3, 1), ("a", "b")),
+                *(Piece(text) for text in self.says),
+                Ended(Finish.LENGTH),
+            ]
             for event in pieces if self.events is None else self.events:
                 if isinstance(event, S3TError):
                     raise event

@@ -16,7 +16,7 @@ from s3t_ray.serve.token_guard import LARGEST_BODY
 from tests.unit.serve.fakes import FakeBackend
 
 ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
-CHAT = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
+CHAT: dict[str, Any] = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_no_record_is_dropped_from_an_epoch(records: int, size: int, steps: int)
 
 @given(st.sampled_from(["constant", "linear", "cosine"]), st.integers(1, 60), st.floats(0, 0.99))
 def test_the_rate_rises_to_its_peak_and_never_again(schedule: str, steps: int, warmup: float) -> None:
-    optimizer = Optimizer(lr=0.5, schedule=schedule, warmup=warmup)  # type: ignore[arg-type]
+    optimizer = Optimizer(lr=0.5, schedule=schedule, warmup=warmup)
     rates = [learning_rate(step, steps, optimizer) for step in range(steps)]
     assert all(0 < rate <= 0.5 for rate in rates)
     top = rates.index(max(rates))

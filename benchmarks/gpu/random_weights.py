@@ -1,0 +1,71 @@
+"""A base model of any shape whose random weights are made where they are used: 26 GB are never written or read.
+
+In: a shape. Out: a folder with a config and a tokenizer, and a block inside which transformers makes the weights of
+such a folder on the device instead of loading them. Everything else of the engine is as its users have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from benchlib.tiny_base import tiny_base
+
+from s3t_ray.config.schema import ModelShape
+
+POSITIONS = 8192
+
+
+def shape_only(folder: Path, shape: ModelShape) -> Path:
+    """Write config.json and a byte-level tokenizer."""
+    from transformers import LlamaConfig
+
+    if shape.vocabulary < 300:
+        raise ValueError(f"the tokenizer has 300 tokens, the shape {shape.vocabulary}")
+    tiny_base(folder, 1)
+    (folder / "model.safetensors").unlink()
+    LlamaConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=POSITIONS,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+        architectures=["LlamaForCausalLM"],
+    ).save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def made_on(device: str) -> Iterator[None]:
+    """Inside, `AutoModelForCausalLM.from_pretrained` makes random weights on `device`, the same each time."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    def make(folder: Path, *, output_loading_info: bool = False, **arguments: Any) -> Any:
+        config = AutoConfig.from_pretrained(folder)
+        with torch.device(device):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=arguments["dtype"], attn_implementation=arguments["attn_implementation"]
+            )
+        if not hasattr(model, "activation_checkpointing_enable"):  # its name before transformers 5.23
+            model.activation_checkpointing_enable = model.gradient_checkpointing_enable
+        return (model, {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model
+
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(AutoModelForCausalLM, "from_pretrained", make))
+        yield
+
+
+def letters(tokens: int, number: int) -> str:
+    """A record of so many of the tokenizer's tokens, another for each number: capitals, which it never joins."""
+    return "".join(chr(65 + (number * 7 + place * place) % 26) for place in range(tokens))

@@ -1,0 +1,76 @@
+"""`s3t witness`: a process of somebody else's that watches that a run's log only ever grows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3t_ray.errors import ConfigError
+
+witness_app = typer.Typer(
+    name="witness",
+    no_args_is_help=True,
+    help="Watch logs for their users: cosign a checkpoint only if it continues all that was seen before.",
+    epilog="Examples:\n$ s3t witness init my-witness --name witness.example.com\n"
+    "$ s3t witness serve my-witness --log runs.example/alpaca+c74f20a3+ARpc...",
+)
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="The witness's folder: its key and its state.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(witness_app)
+
+
+@witness_app.command(epilog="Example:\n$ s3t witness init my-witness --name witness.example.com")
+def init(
+    folder: FolderArgument,
+    name: Annotated[str, typer.Option("--name", help="Name that stands in cosignatures, such as witness.example.com.")],
+) -> None:
+    """Make a witness in a new folder, and print the public key to give to those who trust it.
+
+    Run it on a machine that the log's operator does not control. Never restore the folder from an old copy:
+    a witness that forgets what it saw can be shown another history.
+    """
+    from s3t_ray.cli.output import print_document
+    from s3t_ray.tlog.witness_folder import create
+
+    print_document(str(create(folder, name)))
+
+
+@witness_app.command(epilog="Example:\n$ s3t witness serve my-witness --log-file logs.txt --port 8080")
+def serve(
+    folder: FolderArgument,
+    log: Annotated[
+        list[str] | None, typer.Option("--log", metavar="KEY", help="Public key of a log to watch; can be repeated.")
+    ] = None,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", metavar="FILE", help="File with one public key of a log per line.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8080,
+) -> None:
+    """Answer `add-checkpoint` requests (c2sp.org/tlog-witness) until stopped."""
+    import uvicorn
+
+    from s3t_ray.cli.output import note
+    from s3t_ray.serve.witness_http import witness_app as application
+    from s3t_ray.tlog.signed_note import VerifierKey
+    from s3t_ray.tlog.witness_folder import open_witness
+
+    texts = [*(log or ()), *(_lines(log_file) if log_file else ())]
+    if not texts:
+        raise ConfigError("the witness is told of no log", "name each log's public key with --log or --log-file")
+    witness = open_witness(folder, [VerifierKey.parse(text) for text in texts])
+    note(f"witness {witness.key} watches {len(texts)} logs at http://{host}:{port}")
+    uvicorn.run(application(witness), host=host, port=port, log_level="warning", timeout_keep_alive=30)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--log-file {path} cannot be read: {error}", "name a text file, one key per line") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -1,0 +1,48 @@
+"""A run whose folder was moved or copied: its own config.yaml still names the place where it was.
+
+In: the path of a config, or a config and the place where its run was found. Out: the place that counts, which is
+where the file is; a warning in the log says so. Changes nothing on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from s3t_ray.config.checks import is_remote
+from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE, MASTER_FILE
+from s3t_ray.config.schema import Config, KeySettings, Storage
+
+_OF_A_RUN = (LEDGER_FILE, "slices", "stages")
+_log = logging.getLogger(__name__)
+
+
+def run_folder(path: Path) -> Path | None:
+    """The folder of the run whose own config file this is; None: it is a config from elsewhere."""
+    folder = path.absolute().parent
+    return folder if path.name == CONFIG_FILE and any((folder / name).exists() for name in _OF_A_RUN) else None
+
+
+def placed(config: Config, root: str) -> Config:
+    """`config` with its storage at `root`, where the run was found. Keys that were left at the old place stay there."""
+    named = config.storage.uri
+    if named == root:
+        return config
+    moved = config.model_copy(update={"storage": Storage(uri=root)})
+    if not is_remote(named) and not is_remote(root):
+        old, new = Path(named.removeprefix("file://")), Path(root)
+        if old.exists() and old.samefile(new):
+            return moved  # another name of the same folder
+        left, beside = (place.with_name(f"{place.name}.keys") for place in (old, new))
+        if config.keys.dir is None and (left / MASTER_FILE).exists() and not (beside / MASTER_FILE).exists():
+            _log.warning("the run's keys are still in %s: move them to %s, or set keys.dir", left, beside)
+            moved = moved.model_copy(update={"keys": KeySettings(dir=str(left))})
+    _log.warning(
+        "the run is at %s; its %s still names %s, where it was. `s3t train %s/%s` writes it anew",
+        root,
+        CONFIG_FILE,
+        named,
+        root,
+        CONFIG_FILE,
+    )
+    return moved

@@ -1,0 +1,98 @@
+"""The tasks that a model can learn: what each needs of a config and a base, and where its code lies.
+
+In: nothing. Out: TASKS, by `task.kind`. To add a task, write its two halves, name them here, and test them. The halves
+are named and not imported, because this room stands below theirs: `records` in the data room turns a row into a
+record and a record into tokens and a label, without torch; `model` in the train room has the loss, the head, what the
+shards' outputs make together, and how they are judged. Must never import torch or anything above `config`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from s3t_ray.config.refuse import refusal
+
+TaskName = Literal["causal_lm", "classification"]
+
+MetricName = Literal["accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman"]
+
+Architecture = Literal["decoder", "encoder"]
+"""A decoder predicts each token from those before it; an encoder reads the whole record and judges it by a head."""
+
+HeadRows = Literal["none", "classes"]
+"""Rows of the task head that each stage trains: without one, the base's own vocabulary head is used."""
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """One task, by what everything outside its own code has to know."""
+
+    name: TaskName
+    architecture: Architecture
+    head: HeadRows
+    metrics: tuple[MetricName, ...]
+    """What `task.metrics` may name."""
+    usual_metrics: tuple[MetricName, ...]
+    """What is computed where it names none."""
+    records: str
+    """`module:Class` of its half without torch, a `data.task_records.TaskRecords`."""
+    model: str
+    """`module:Class` of its half with torch, a `train.task_model.TaskModel`."""
+
+    def check_labels(self, labels: tuple[str, ...]) -> None:
+        """Raise a refusal when `task.labels` does not fit the task."""
+        if self.head == "classes":
+            if len(labels) < 2:
+                raise refusal("task.labels", list(labels), f"{self.name} needs at least 2 classes", "name them all")
+            if len(set(labels)) < len(labels):
+                raise refusal("task.labels", list(labels), "a class is named twice", "name each class once")
+        elif labels:
+            raise refusal(
+                "task.labels", list(labels), f"kind is {self.name}", "remove task.labels, or set kind: classification"
+            )
+
+    def check_metrics(self, metrics: tuple[MetricName, ...], classes: int) -> None:
+        """Raise a refusal when `task.metrics` does not fit the task."""
+        strange = [name for name in metrics if name not in self.metrics]
+        if strange:
+            fix = f"choose from {', '.join(self.metrics)}" if self.metrics else "remove task.metrics"
+            raise refusal("task.metrics", strange, f"kind {self.name} has no such metric", fix)
+        if "f1" in metrics and classes != 2:
+            raise refusal("task.metrics", "f1", f"it is of the second of 2 classes, not of {classes}", "use f1_macro")
+
+    def head_rows(self, labels: tuple[str, ...]) -> int:
+        """Outputs of the task head; 0: the task has none of its own."""
+        return len(labels) if self.head == "classes" else 0
+
+
+TASKS: dict[str, TaskKind] = {
+    kind.name: kind
+    for kind in (
+        TaskKind(
+            name="causal_lm",
+            architecture="decoder",
+            head="none",
+            metrics=(),
+            usual_metrics=(),
+            records="s3t_ray.data.text_records:TextRecords",
+            model="s3t_ray.train.text_model:TextModel",
+        ),
+        TaskKind(
+            name="classification",
+            architecture="encoder",
+            head="classes",
+            metrics=("accuracy", "f1", "f1_macro", "matthews"),
+            usual_metrics=("accuracy",),
+            records="s3t_ray.data.labelled_records:LabelledRecords",
+            model="s3t_ray.train.class_model:ClassModel",
+        ),
+    )
+}
+
+
+def load_half(place: str) -> Any:
+    """The class at `module:Class`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,58 @@
+"""The fields of one row of anybody's data, each checked as it is taken.
+
+In: a mapping. Out: text that any file, hash and tokenizer takes, or MalformedRow with a reason that names fields and
+types and never a value, because reasons end in logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class MalformedRow(ValueError):
+    """A row that cannot become a record. Never leaves the data room."""
+
+
+def text_field(row: Mapping[str, object], field: str, default: str | None = None) -> str:
+    """The non-blank text of `field`; `default`, where given, for a field that is absent, null or blank."""
+    value = row.get(field)
+    if value is None:
+        if default is not None:
+            return default
+        raise MalformedRow(f"field {field!r} is missing" if field not in row else f"field {field!r} is null")
+    if not isinstance(value, str):
+        raise MalformedRow(f"field {field!r} is {type_name(value)}, not text")
+    if not value.strip():
+        if default is not None:
+            return default
+        raise MalformedRow(f"field {field!r} is empty")
+    return _encodable(value, field)
+
+
+def name_field(row: Mapping[str, object], field: str, what: str) -> str:
+    """An id or a subject: text, or a whole number in decimal."""
+    if field not in row:
+        raise MalformedRow(f"field {field!r} (data.{what}_field) is missing")
+    value = row[field]
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        raise MalformedRow(f"field {field!r} (data.{what}_field) is {type_name(value)}, not text or a whole number")
+    if not value.strip():
+        raise MalformedRow(f"field {field!r} (data.{what}_field) is empty")
+    return _encodable(value, field)
+
+
+def type_name(value: object) -> str:
+    """The type of a value, in words."""
+    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    return names.get(type(value), "an object" if isinstance(value, Mapping) else type(value).__name__)
+
+
+def _encodable(text: str, field: str) -> str:
+    # JSON can spell half of a surrogate pair, which no file, hash or tokenizer takes.
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise MalformedRow(f"field {field!r} holds half a surrogate pair at character {error.start}") from error
+    return text

@@ -1,0 +1,66 @@
+"""Checkpoints (c2sp.org/tlog-checkpoint): the head of a log, as the text of a signed note.
+
+In: origin, size and root of a tree. Out: the text, and back. Pure. The origin names one log for ever: a checkpoint of
+one run cannot pass for another's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.tlog.merkle import HASH_BYTES
+from s3t_ray.tlog.signed_note import SignedNote, VerifierKey
+
+MAX_SIZE = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class LogHead:
+    """Size and root of the tree of log `origin` at one moment."""
+
+    origin: str
+    size: int  # leaves
+    root: bytes  # 32 bytes
+
+    def text(self) -> str:
+        """The note's text."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> LogHead:
+        """From a note's text; extension lines are ignored. Raises VerificationFailed for any other text."""
+        lines = text.split("\n")
+        if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
+            raise _not_a_checkpoint("it needs an origin, a size and a root, one a line")
+        origin, size, root = lines[:3]
+        if not size.isascii() or not size.isdigit() or str(int(size)) != size or int(size) > MAX_SIZE:
+            raise _not_a_checkpoint(f"its size is {size[:40]!r}")
+        try:
+            decoded = base64.b64decode(root, validate=True)
+        except (binascii.Error, ValueError):
+            decoded = b""
+        if len(decoded) != HASH_BYTES:
+            raise _not_a_checkpoint(f"its root is not {HASH_BYTES} bytes in base64")
+        return cls(origin, int(size), decoded)
+
+
+def verified(note: SignedNote, key: VerifierKey) -> LogHead:
+    """The checkpoint in `note`, once `key`, the log's, is known to have signed it. Raises VerificationFailed."""
+    if not note.signed_by([key]):
+        raise VerificationFailed(
+            f"the checkpoint is not signed by {key.name} (key {key.id.hex()})",
+            "check that the key is this log's, and that the checkpoint is",
+        )
+    found = LogHead.parse(note.text)
+    if found.origin != key.name:
+        raise VerificationFailed(
+            f"the checkpoint is of log {found.origin!r}, and the key is of {key.name!r}", "give the key of that log"
+        )
+    return found
+
+
+def _not_a_checkpoint(why: str) -> VerificationFailed:
+    return VerificationFailed(f"not a checkpoint of a log: {why}", "give the file exactly as it was handed out")

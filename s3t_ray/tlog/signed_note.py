@@ -1,0 +1,166 @@
+"""Signed notes (c2sp.org/signed-note): a text, and Ed25519 signatures of it, each by a named key.
+
+In: texts and keys. Out: notes that anyone with the public keys can check offline. Pure. Signatures of unknown keys
+are ignored, as the format demands; a wrong signature of a known key refuses the note.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from s3t_ray.errors import VerificationFailed
+
+ED25519 = 0x01
+COSIGNATURE = 0x04
+"""Signature type of a timestamped cosignature (see `cosignature.py`)."""
+
+MAX_NOTE_BYTES = 1_000_000
+_NAME = re.compile(r"[^\s+]+")
+_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
+_DASH = "\u2014"
+
+
+@dataclass(frozen=True)
+class VerifierKey:
+    """A public key with its name: what others are given, as the text `name+id+key`."""
+
+    name: str
+    kind: int
+    public: bytes  # 32 bytes, RFC 8032
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"a key name has no spaces and no plus sign: {self.name!r}")
+
+    @property
+    def id(self) -> bytes:
+        """4 bytes that tell keys of one name apart."""
+        return hashlib.sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(bytes([self.kind]) + self.public).decode()}"
+
+    @classmethod
+    def parse(cls, text: str) -> VerifierKey:
+        """From `name+id+key`. Raises VerificationFailed for a text that is not a key, or whose id is of another."""
+        parts = text.strip().split("+", 2)
+        material = _decoded(parts[2]) if len(parts) == 3 else None
+        if material is None or len(material) != 33 or material[0] not in (ED25519, COSIGNATURE):
+            raise VerificationFailed(
+                f"not a verifier key: {text[:80]!r}",
+                "give it as `name+id+key`, as `s3t head --key` or `s3t witness` prints it",
+            )
+        try:
+            key = cls(parts[0], material[0], material[1:])
+        except ValueError as error:
+            raise VerificationFailed(f"not a verifier key: {error}", "copy the whole key again") from error
+        if key.id.hex() != parts[1].lower():
+            raise VerificationFailed(
+                f"verifier key {parts[0]!r} was changed: its id is {key.id.hex()}, not {parts[1]}", "copy it again"
+            )
+        return key
+
+
+@dataclass(frozen=True)
+class NoteSignature:
+    """One signature line."""
+
+    name: str
+    key_id: bytes  # 4 bytes
+    value: bytes
+
+    def line(self) -> str:
+        return f"{_DASH} {self.name} {base64.b64encode(self.key_id + self.value).decode()}\n"
+
+
+@dataclass(frozen=True)
+class SignedNote:
+    """A text that ends in a newline, and its signatures."""
+
+    text: str
+    signatures: tuple[NoteSignature, ...]
+
+    def __str__(self) -> str:
+        return f"{self.text}\n{''.join(signature.line() for signature in self.signatures)}"
+
+    @classmethod
+    def parse(cls, document: str) -> SignedNote:
+        """Raises VerificationFailed for a document that is not a signed note."""
+        text, separator, tail = document.rpartition("\n\n")
+        lines = tail.split("\n")
+        matches = [_LINE.fullmatch(line) for line in lines[:-1]]
+        plain = all(ord(letter) >= 0x20 or letter == "\n" for letter in document)
+        small = len(document.encode(errors="surrogatepass")) <= MAX_NOTE_BYTES
+        if not separator or not text or lines[-1] or not matches or not plain or not small:
+            raise _malformed("it is not a text, an empty line and signature lines")
+        signatures = []
+        for match in matches:
+            value = _decoded(match[2]) if match else None
+            if match is None or value is None or len(value) < 5:
+                raise _malformed("a line after the text is not a signature")
+            signatures.append(NoteSignature(match[1], value[:4], value[4:]))
+        return cls(text + "\n", tuple(signatures))
+
+    def with_signatures(self, more: Iterable[NoteSignature]) -> SignedNote:
+        """The note with further signatures; one that it has already is not repeated."""
+        return SignedNote(self.text, tuple(dict.fromkeys((*self.signatures, *more))))
+
+    def signed_by(self, keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
+        """Those of these keys (of type Ed25519) that signed it.
+
+        Raises VerificationFailed when a signature in the name of one of them is not genuine.
+        """
+        known: Mapping[tuple[str, bytes], VerifierKey] = {(key.name, key.id): key for key in keys}
+        found: dict[VerifierKey, None] = {}
+        for signature in self.signatures:
+            key = known.get((signature.name, signature.key_id))
+            if key is None or key.kind != ED25519:
+                continue
+            check_ed25519(key, signature.value, self.text.encode())
+            found[key] = None
+        return tuple(found)
+
+
+class NoteSigner:
+    """Signs notes with an Ed25519 key, under a name."""
+
+    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.key = VerifierKey(name, ED25519, private.public_key().public_bytes_raw())
+
+    def sign(self, text: str) -> SignedNote:
+        """`text` ends in a newline."""
+        if not text.endswith("\n"):
+            raise ValueError("the text of a note ends in a newline")
+        signature = NoteSignature(self.key.name, self.key.id, self._private.sign(text.encode()))
+        return SignedNote(text, (signature,))
+
+
+def check_ed25519(key: VerifierKey, signature: bytes, message: bytes) -> None:
+    """Raises VerificationFailed unless `key` signed `message`."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
+    except InvalidSignature as error:
+        raise VerificationFailed(
+            f"the signature in the name of {key.name} is not genuine",
+            "the note was changed after it was signed: ask whoever handed it out for the original",
+        ) from error
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _malformed(why: str) -> VerificationFailed:
+    return VerificationFailed(f"not a signed note: {why}", "give the file exactly as it was handed out")

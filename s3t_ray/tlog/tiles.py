@@ -1,0 +1,134 @@
+"""Tiles (c2sp.org/tlog-tiles): a log as static files of 256 hashes, from which anyone computes any proof.
+
+In: entries, and a way to read a file. Out: the files that a growing log adds; roots and proofs from those that are
+there. Pure but for the reader that it is given. A full tile never changes; a partial one is named by its width, so no
+file is ever written twice with other bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.tlog.merkle import HASH_BYTES, leaf_hash, node_hash
+
+HEIGHT = 8
+WIDTH = 1 << HEIGHT
+"""Hashes in a full tile."""
+MAX_ENTRY_BYTES = 2**16 - 1
+
+Read = Callable[[str], bytes]
+"""Relative path -> bytes of a file of the log."""
+
+
+def tile_path(level: int, index: int, width: int = WIDTH) -> str:
+    """Where a tile of hashes lies; `width` below 256: the partial tile at the right edge."""
+    return f"tile/{level}/{_number(index)}{_partial(width)}"
+
+
+def bundle_path(index: int, width: int = WIDTH) -> str:
+    """Where a bundle of entries lies."""
+    return f"tile/entries/{_number(index)}{_partial(width)}"
+
+
+def bundle(entries: Sequence[bytes]) -> bytes:
+    """Entries as the bytes of a bundle. ValueError: one is too long for the format."""
+    for entry in entries:
+        if len(entry) > MAX_ENTRY_BYTES:
+            raise ValueError(f"an entry has at most {MAX_ENTRY_BYTES} bytes, got {len(entry)}")
+    return b"".join(struct.pack(">H", len(entry)) + entry for entry in entries)
+
+
+def unbundled(data: bytes) -> list[bytes]:
+    """The entries in a bundle. Raises VerificationFailed when it is cut off."""
+    entries, at = [], 0
+    while at < len(data):
+        (length,) = struct.unpack_from(">H", data, at) if at + 2 <= len(data) else (MAX_ENTRY_BYTES,)
+        entry = data[at + 2 : at + 2 + length]
+        if len(entry) != length:
+            raise VerificationFailed("a bundle of log entries is cut off", "restore the log's files from a copy")
+        entries.append(entry)
+        at += 2 + length
+    return entries
+
+
+def new_files(old_size: int, entries: Sequence[bytes], read: Read) -> Iterator[tuple[str, bytes]]:
+    """The files that the log gains when `entries` follow its first `old_size`: bundles, then tiles from the leaves up.
+
+    `read` gives the partial files of the old size. Write them all before the checkpoint that needs them.
+    """
+    new_size = old_size + len(entries)
+    if new_size == old_size:
+        return
+    first = old_size // WIDTH
+    kept = unbundled(read(bundle_path(first, old_size % WIDTH))) if old_size % WIDTH else []
+    rows = [*kept, *entries]
+    for number, start in enumerate(range(0, len(rows), WIDTH), start=first):
+        part = rows[start : start + WIDTH]
+        yield bundle_path(number, len(part)), bundle(part)
+    hashes = [leaf_hash(entry) for entry in entries]
+    level, before = 0, old_size
+    while hashes:
+        old_tile = read(tile_path(level, before // WIDTH, before % WIDTH)) if before % WIDTH else b""
+        row = [*_hashes(old_tile), *hashes]
+        above = []
+        for number, start in enumerate(range(0, len(row), WIDTH), start=before // WIDTH):
+            part = row[start : start + WIDTH]
+            yield tile_path(level, number, len(part)), b"".join(part)
+            if len(part) == WIDTH:
+                above.append(_root_of_full(part))
+        level, before, hashes = level + 1, before // WIDTH, above
+
+
+class TiledLog:
+    """Roots and proofs of a log of `size` entries, read from its tiles."""
+
+    def __init__(self, size: int, read: Read) -> None:
+        self._size = size
+        self._tile = lru_cache(maxsize=256)(lambda level, index: self._read_tile(read, level, index))
+
+    def subtree(self, level: int, index: int) -> bytes:
+        """Root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`)."""
+        tile_level, inside = divmod(level, HEIGHT)
+        first = index << inside  # of the hashes at the tile's own level
+        hashes = self._tile(tile_level, first // WIDTH)[first % WIDTH : first % WIDTH + (1 << inside)]
+        while len(hashes) > 1:
+            hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
+        return hashes[0]
+
+    def _read_tile(self, read: Read, level: int, index: int) -> list[bytes]:
+        """A full tile where there is one, else the partial one of this size."""
+        at_level = self._size >> (HEIGHT * level)
+        width = min(WIDTH, at_level - index * WIDTH)
+        path = tile_path(level, index, width)
+        data = read(path)
+        if len(data) != width * HASH_BYTES:
+            raise VerificationFailed(
+                f"log file {path} has {len(data)} bytes, not {width * HASH_BYTES}",
+                "restore the log's files from a copy",
+            )
+        return _hashes(data)
+
+
+def _hashes(data: bytes) -> list[bytes]:
+    return [data[at : at + HASH_BYTES] for at in range(0, len(data), HASH_BYTES)]
+
+
+def _root_of_full(hashes: list[bytes]) -> bytes:
+    while len(hashes) > 1:
+        hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
+    return hashes[0]
+
+
+def _number(index: int) -> str:
+    """Zero-padded groups of three digits, all but the last with an x: 1234067 is x001/x234/067."""
+    groups = [f"{index % 1000:03d}"]
+    while index := index // 1000:
+        groups.append(f"x{index % 1000:03d}")
+    return "/".join(reversed(groups))
+
+
+def _partial(width: int) -> str:
+    return "" if width == WIDTH else f".p/{width}"
