@@ -197,19 +197,15 @@ def test_a_fenced_scheduler_ends(run: Run) -> None:
 
 
 def test_what_was_given_up_is_named(run: Run) -> None:
-    loop, host = looping(run, lambda snapshot: snapshot.idle)
-    original = host.workers
+    loop, host = looping(run)
 
     def workers(groups: int) -> ElasticWorkers:
-        made = original(groups)
-        made._fail = lambda job: "boom" if job.shard == 1 else None
-        return made
+        return ElasticWorkers(run.store, groups, fail=lambda job: "boom" if job.shard == 1 else None)
 
     host.workers = workers  # type: ignore[method-assign]
     loop.serve()
-    assert {(failure.kind, failure.error, failure.attempts) for failure in loop.snapshot.given_up} == {
-        ("stage", "boom", 3)
-    }
+    shown = {(failure.kind, failure.error, failure.attempts) for failure in loop.snapshot.given_up}
+    assert shown == {("stage", "boom", 3)}
     assert all(failure.title.startswith("stage ") for failure in loop.snapshot.given_up)
 
 
