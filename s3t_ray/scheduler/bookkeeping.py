@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.ledger.values import DeletionRow
+from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.run.shard_view import ShardView, Views
 from s3t_ray.scheduler.decide import ShardPurge
 from s3t_ray.scheduler.retries import Retries
-from s3t_ray.scheduler.state import State
+from s3t_ray.scheduler.state import UNFINISHED, State
 
 
 class Bookkeeping:
@@ -24,7 +24,7 @@ class Bookkeeping:
     def __init__(self, views: Mapping[int, ShardView], policy: Requeue, clock: Callable[[], float]) -> None:
         self.views = Views(views)
         self.retries = Retries(clock)
-        self.deletions: tuple[DeletionRow, ...] = ()
+        self._deletions: dict[DeletionState, tuple[DeletionRow, ...]] = dict.fromkeys(UNFINISHED, ())
         self._policy = policy
         self._clock = clock
         self._training: dict[str, Stage] = {}
@@ -48,7 +48,7 @@ class Bookkeeping:
             policy=self._policy,
             now=self._clock(),
             views=dict(self.views),
-            deletions=self.deletions,
+            deletions=tuple(row for state in UNFINISHED for row in self._deletions[state]),
             training=dict(self._training),
             stopping=frozenset(self._stopping),
             unaccounted={shard: frozenset(stages) for shard, stages in self._unaccounted.items() if stages},
@@ -115,10 +115,10 @@ class Bookkeeping:
         """Shards with a purge on its way."""
         return frozenset(self._purging)
 
-    def look(self, deletions: tuple[DeletionRow, ...]) -> None:
-        """The unfinished deletions, as the ledger has them now."""
-        self.deletions = deletions
-        known = {row.receipt.request_id for row in deletions}
+    def look(self, deletions: Mapping[DeletionState, tuple[DeletionRow, ...]]) -> None:
+        """The deletions in these states, as the ledger has them now."""
+        self._deletions.update(deletions)
+        known = {row.receipt.request_id for rows in self._deletions.values() for row in rows}
         self._viewed &= known
         for request in self._purged.keys() - known:
             del self._purged[request]

@@ -22,8 +22,6 @@ from dataclasses import dataclass, fields
 from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.schedule import Assignment
-from s3t_ray.plan.stages import Stage
-from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.requeue import healed
 from s3t_ray.scheduler.state import State, shards_hit, shards_to_purge
 
@@ -97,15 +95,13 @@ def _in_turn(deletions: Iterable[DeletionRow]) -> tuple[str, ...]:
 
 def _to_stop(state: State) -> tuple[str, ...]:
     """Stages that the ledger would refuse: nobody wants them any more, or what they build on is out of service."""
-    return tuple(
-        stage.id
-        for stage in state.training.values()
-        if stage.id not in state.stopping and not _counts(state.views[stage.shard], stage)
-    )
-
-
-def _counts(view: ShardView, stage: Stage) -> bool:
-    return stage.id in view.plan.stages and (stage.parent is None or stage.parent in view.live)
+    found = []
+    wanted = {shard: state.views[shard].plan.stages.keys() for shard in {s.shard for s in state.training.values()}}
+    for name, stage in state.training.items():
+        below = stage.ancestors[-1:]
+        if name not in wanted[stage.shard] or (below and below[0] not in state.views[stage.shard].live):
+            found.append(name)
+    return tuple(name for name in found if name not in state.stopping)
 
 
 def _to_serve(state: State) -> Mapping[int, tuple[str, ...]] | None:

@@ -48,9 +48,9 @@ class DeletionSteps:
         self._books = books
         self._serving_failed = any(row.subject == ServingFailure() for row in run.ledger.failures())
 
-    def look(self) -> None:
-        """The deletions that are on their way, as the ledger has them now."""
-        self._books.look(tuple(row for state in UNFINISHED for row in self._run.ledger.deletions(state)))
+    def look(self, states: Iterable[DeletionState] = UNFINISHED) -> None:
+        """The deletions that are on their way and in these states, as the ledger has them now."""
+        self._books.look({state: self._run.ledger.deletions(state) for state in states})
 
     def take(self, decision: Decision) -> None:
         """All steps of a decision."""
@@ -108,8 +108,8 @@ class DeletionSteps:
         """Say in the ledger that these deletions have come so far."""
         for request in requests:
             self._run.ledger.advance(self._epoch, request, state)
-        if requests:
-            self.look()
+        if requests:  # who waits for them stands where they stood
+            self.look((UNFINISHED[state.rank - 1], state))
 
     # Purge: erased from the storage
 

@@ -88,10 +88,8 @@ class World:
     def views(self) -> dict[int, ShardView]:
         return {shard: self.view(shard) for shard in self.orders}
 
-    def rows(self) -> tuple[DeletionRow, ...]:
-        order = list(NEXT)
-        unfinished = [each for each in self.deletions if each.state in NEXT]
-        return tuple(self._row(each) for each in sorted(unfinished, key=lambda each: order.index(each.state)))
+    def rows(self) -> dict[DeletionState, tuple[DeletionRow, ...]]:
+        return {state: tuple(self._row(each) for each in self.deletions if each.state is state) for state in NEXT}
 
     def _row(self, deletion: Deletion) -> DeletionRow:
         hits = tuple(Hit(shard, index, 1) for shard, index in sorted(deletion.versions))
