@@ -27,6 +27,7 @@ class Bookkeeping:
         self._deletions: dict[DeletionState, tuple[DeletionRow, ...]] = dict.fromkeys(UNFINISHED, ())
         self._policy = policy
         self._clock = clock
+        self._changed: set[int] = set()
         self._training: dict[str, Stage] = {}
         self._inputs: dict[str, Mapping[int, str]] = {}  # stage -> slice -> digest that it is being trained on
         self._stopping: set[str] = set()
@@ -48,6 +49,7 @@ class Bookkeeping:
             policy=self._policy,
             now=self._clock(),
             views=dict(self.views),
+            changed=frozenset(self._changed),
             deletions=tuple(row for state in UNFINISHED for row in self._deletions[state]),
             training=dict(self._training),
             stopping=frozenset(self._stopping),
@@ -69,12 +71,17 @@ class Bookkeeping:
     def _follow_views(self) -> None:
         for shard in self.views.take_changed("books"):
             view = self.views[shard]
+            self._changed.add(shard)
             if shard != HOLDOUT_SHARD:
                 self._serving[shard] = view.serving
             if view.stale:
                 self._stale.add(shard)
             else:
                 self._stale.discard(shard)
+
+    def decided(self) -> None:
+        """What was known at the last `state` has been considered."""
+        self._changed.clear()
 
     # Stages
 

@@ -22,6 +22,8 @@ from dataclasses import dataclass, fields
 from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.schedule import Assignment
+from s3t_ray.plan.stages import Stage
+from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.requeue import healed
 from s3t_ray.scheduler.state import State, shards_hit, shards_to_purge
 
@@ -70,10 +72,11 @@ Placement = Callable[[State], tuple[Assignment, ...]]
 
 def decide(state: State, place: Placement) -> Decision:
     """The next steps. `place` is asked last, when the views are those of today."""
+    stop = _to_stop(state)
     if hit := [row for row in state.in_state(DeletionState.ACCEPTED) if row.receipt.request_id not in state.viewed]:
         shards = frozenset(shard for row in hit for shard in shards_hit(row))
-        return Decision(prune=shards, viewed=tuple(row.receipt.request_id for row in hit))
-    stop, serve = _to_stop(state), _to_serve(state)
+        return Decision(prune=shards, viewed=tuple(row.receipt.request_id for row in hit), stop=stop)
+    serve = _to_serve(state)
     if stop or serve is not None:
         return Decision(stop=stop, serve=serve)
     if pruned := _in_turn(state.in_state(DeletionState.ACCEPTED)):
@@ -95,13 +98,16 @@ def _in_turn(deletions: Iterable[DeletionRow]) -> tuple[str, ...]:
 
 def _to_stop(state: State) -> tuple[str, ...]:
     """Stages that the ledger would refuse: nobody wants them any more, or what they build on is out of service."""
-    found = []
-    wanted = {shard: state.views[shard].plan.stages.keys() for shard in {s.shard for s in state.training.values()}}
-    for name, stage in state.training.items():
-        below = stage.ancestors[-1:]
-        if name not in wanted[stage.shard] or (below and below[0] not in state.views[stage.shard].live):
-            found.append(name)
-    return tuple(name for name in found if name not in state.stopping)
+    suspects = [stage for stage in state.training.values() if stage.shard in state.changed] if state.changed else []
+    return tuple(
+        stage.id
+        for stage in suspects
+        if stage.id not in state.stopping and not _counts(state.views[stage.shard], stage)
+    )
+
+
+def _counts(view: ShardView, stage: Stage) -> bool:
+    return stage.id in view.plan.stages and (stage.parent is None or stage.parent in view.live)
 
 
 def _to_serve(state: State) -> Mapping[int, tuple[str, ...]] | None:

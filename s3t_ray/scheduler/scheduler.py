@@ -67,7 +67,11 @@ class Scheduler:
 
     def _act(self, free: tuple[int, ...]) -> None:
         """Decide and act, until nothing is left to do at once."""
-        while decision := decide(self._books.state(free), self._offers.place):
+        while True:
+            decision = decide(self._books.state(free), self._offers.place)
+            self._books.decided()
+            if not decision:
+                return
             self._steps.take(decision)
             taken = {assignment.group for assignment in decision.train}
             free = tuple(group for group in free if group not in taken)

@@ -28,6 +28,8 @@ class State:
     now: float
     """Seconds of a clock that does not jump."""
     views: Mapping[int, ShardView]
+    changed: frozenset[int] = frozenset()
+    """Shards that were read again since the last decision: in others every stage in training still counts."""
     deletions: tuple[DeletionRow, ...] = ()
     """Those that are not restored; each comes after those that it waits for."""
     training: Mapping[str, Stage] = field(default_factory=dict)

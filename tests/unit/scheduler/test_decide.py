@@ -47,18 +47,19 @@ EVENTS = st.lists(
 def slow_decision(state: State) -> Decision:
     """The rules, each told by itself; the earliest step that is due is taken alone."""
     by = {name: [row for row in state.deletions if row.state is name] for name in DeletionState}
-    unseen = [row for row in by[DeletionState.ACCEPTED] if row.receipt.request_id not in state.viewed]
-    if unseen:
-        return Decision(
-            prune=frozenset(hit.shard for row in unseen for hit in row.receipt.hits),
-            viewed=tuple(row.receipt.request_id for row in unseen),
-        )
     stop = []
     for name, stage in state.training.items():
         view = state.views[stage.shard]
         builds_on = all(below in view.live for below in stage.ancestors)
         if not (name in view.plan.stages and builds_on) and name not in state.stopping:
             stop.append(name)
+    unseen = [row for row in by[DeletionState.ACCEPTED] if row.receipt.request_id not in state.viewed]
+    if unseen:
+        return Decision(
+            prune=frozenset(hit.shard for row in unseen for hit in row.receipt.hits),
+            viewed=tuple(row.receipt.request_id for row in unseen),
+            stop=tuple(stop),
+        )
     should = {shard: view.serving for shard, view in state.views.items() if shard != HOLDOUT_SHARD}
     tell = should != state.confirmed or (state.confirmed_in_part and ServingFailure() not in state.waiting)
     if stop or tell:
@@ -132,6 +133,7 @@ class Life:
             state = self.books.state(free)
             expected = slow_decision(state)
             decision = decide(state, self.offers.place)
+            self.books.decided()
             assert decision == expected
             if not decision:
                 return
