@@ -53,7 +53,7 @@ setup: $(READY) ## only make the environment
 
 clean: ## remove the environment, caches and what the demo made
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage \
-	    demo-run demo-run.keys demo-model
+	    demo-run demo-run.keys demo-run.input demo-run.pictures demo-model
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@PYTHON='$(PYTHON)' sh tools/setup $(VENV)

@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM
 
 from s3t_ray.sweep.result_file import save
 from s3t_ray.train.attention import register_packed_sdpa
-from s3t_ray.train.frozen_norm import replace_norms
+from s3t_ray.train.frozen_norm import FrozenRmsNorm, replace_norms
 from s3t_ray.train.lora_linear import _LoraLinear
 
 RESULTS = Path(__file__).with_name("results")
@@ -111,7 +111,7 @@ def top_layers(base: Path) -> nn.Module:
     """The top layers of the base, frozen."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation=register_packed_sdpa())
     model.requires_grad_(False)
-    replace_norms(model)
+    replace_norms(model, FrozenRmsNorm)
     body: nn.Module = model.model
     body.layers = body.layers[-LAYERS:]
     return body

@@ -51,6 +51,10 @@ class StoreError(S3TError):
     exit_code = 6
 
 
+class StageDamaged(StoreError):
+    """The bytes of a published stage are missing, or are not those that were published."""
+
+
 class TrainError(S3TError):
     """A stage could not be trained."""
 
@@ -67,6 +71,12 @@ class ClusterError(S3TError):
     """Ray cannot give what the run needs, or cannot be reached."""
 
     exit_code = 9
+
+
+class NotProved(S3TError):
+    """A replay gave other bytes on other hardware or library versions: nothing is proved."""
+
+    exit_code = 10
 
 
 def problem_of(error: Exception) -> str:

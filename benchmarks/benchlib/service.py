@@ -113,12 +113,12 @@ def _delete_while_asking(run: Run, asker: _Asker, shards: int, deletions: int) -
     return InService(
         shards=shards,
         deletions=len(done),
-        to_pruned=latency(_after(row, row.times.pruned) for row in done),
-        to_purged=latency(_after(row, row.times.purged) for row in done),
-        to_restored=latency(_after(row, row.times.restored) for row in done),
+        to_pruned=latency(after(row, row.times.pruned) for row in done),
+        to_purged=latency(after(row, row.times.purged) for row in done),
+        to_restored=latency(after(row, row.times.restored) for row in done),
         batch_records=batch.receipt.records,
-        batch_to_pruned_seconds=_after(batch, batch.times.pruned),
-        batch_to_purged_seconds=_after(batch, batch.times.purged),
+        batch_to_pruned_seconds=after(batch, batch.times.pruned),
+        batch_to_purged_seconds=after(batch, batch.times.purged),
         answers_before=latency(each.got - each.sent for each in before),
         answers_during=latency(each.got - each.sent for each in answered),
         asked=len(during),
@@ -197,7 +197,7 @@ def _check_answers(run: Run, asked: Sequence[_Asked]) -> None:
                 )
 
 
-def _after(row: DeletionRow, moment: str | None) -> float:
+def after(row: DeletionRow, moment: str | None) -> float:
     """Seconds from the receipt to this moment."""
     end = datetime.fromisoformat(moment or "")
     return (end - datetime.fromisoformat(row.times.accepted)).total_seconds()

@@ -46,6 +46,11 @@ class Device:
     def precision(self) -> str:
         return "bfloat16" if self.on_gpu else "float32"
 
+    @property
+    def fastest_norms(self) -> str:
+        """A value of `engine.norms`."""
+        return "fused" if self.on_gpu else "eager"
+
     def describe(self) -> dict[str, Any]:
         """What figures of two calls must have in common to stand side by side."""
         import torch

@@ -47,6 +47,7 @@ class Setup:
     max_tokens: int = 4096
     epochs: int = 1
     attention: str = "sdpa"
+    norms: str = "eager"
     quantize: str = "none"
     zero_stage: int = 0
     micro_batch_tokens: int = 8192
@@ -73,6 +74,7 @@ class Setup:
                 "engine": {
                     "precision": device.precision,
                     "zero_stage": self.zero_stage,
+                    "norms": self.norms,
                     "micro_batch_tokens": self.micro_batch_tokens,
                     "hidden_states": self.hidden_states,
                     "gradient_checkpointing": self.gradient_checkpointing,

@@ -17,13 +17,12 @@ from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.exports import exported_folders
 from s3t_ray.run.rejects import undeleted_rejects
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout
-from s3t_ray.train.manifest import read_manifest
+from s3t_ray.store.published_stage import PublishedStage
 
 _OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
@@ -52,9 +51,9 @@ def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
 def _of_no_kind(run: Run) -> Iterator[str]:
     """What no purge would ever erase: data of a kind that is not on the list, or somebody else's."""
     roots = {kind.root for kind in KINDS}
-    exported = {Path(export.folder, name) for export in exported_folders(run) for name in export.files}
+    exported = {Path(export.folder, name) for export in run.ledger.exports.all() for name in export.files}
     for path in run.store.files():
-        known = path.split("/")[0] in roots or path in _OWN_FILES
+        known = layout.kind_root(path) in roots or path in _OWN_FILES
         if not known and run.store.local_path(path) not in exported:
             yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
 
@@ -91,14 +90,12 @@ def _stages(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
 
 def _foreign(run: Run, name: str) -> Iterator[str]:
     """Files in a stage's folder that its manifest does not name."""
-    folder = layout.stage_folder(name)
-    found = {path.removeprefix(f"{folder}/") for path in run.store.files(folder)}
     try:
-        published = read_manifest(run.store, name).files.keys() | {layout.MANIFEST}
+        published = PublishedStage.open(run.store, name)
     except S3TError:
         return  # being purged; of a live stage `verify` says it
-    for file in sorted(found - published):
-        yield f"{folder}/{file} was not published with its stage"
+    for file in published.strange_files():
+        yield f"{published.folder}/{file} was not published with its stage"
 
 
 def _checkpoints(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
@@ -118,28 +115,27 @@ def _slices(run: Run) -> Iterator[str]:
 
 def _hidden(run: Run) -> Iterator[str]:
     """Hidden states lie under the place and the digest of the data that they were computed from."""
-    found = {"/".join(path.split("/")[:5]) for path in run.store.files(layout.HIDDEN)}
-    base = run.row.base_digest[:16]
+    found = {place for path in run.store.files(layout.HIDDEN) if (place := layout.hidden_of(path))}
     kept = {
-        f"{layout.HIDDEN}/{base}/{state.shard}/{state.slice}/{state.digest}"
+        layout.hidden_place(run.row.base_digest, state.shard, state.slice, state.digest)
         for state in run.ledger.slices()
         if state.shard != HOLDOUT_SHARD
     }
-    for folder in sorted(found - kept):
-        if run.store.files(folder):
-            yield f"{folder} holds hidden states of data that is not retained"
+    for place in sorted(found - kept):
+        if run.store.files(place.folder):
+            yield f"{place.folder} holds hidden states of data that is not retained"
 
 
 def _exports(run: Run) -> Iterator[str]:
     purged = {row.id for row in run.ledger.stages(state=StageState.PURGED)}
-    for export in exported_folders(run):
+    for export in run.ledger.exports.all():
         gone = purged.intersection(export.stages)
         if gone and any(Path(export.folder, name).exists() for name in export.files):
             yield f"the export at {export.folder} holds weights of {len(gone)} purged stages"
 
 
 def _folders(run: Run, root: str) -> frozenset[str]:
-    return frozenset(path.split("/")[1] for path in run.store.files(root) if path.count("/") > 1)
+    return frozenset(name for path in run.store.files(root) if (name := layout.stage_of(path)))
 
 
 def _known(run: Run) -> frozenset[str]:

@@ -11,7 +11,7 @@ Reads only; contents stay in memory and never reach the report. It measures, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from s3t_ray.audit.membership_report import (
 from s3t_ray.ensemble.answers import Chain
 from s3t_ray.errors import ConfigError, DataError
 from s3t_ray.run.run import Run
+from s3t_ray.runtime.model_host import InThisProcess, ModelHost
 
 SAMPLE = 256
 _TOLD_EVERY = 50
@@ -54,20 +55,22 @@ def audit_membership(
     sample: int = SAMPLE,
     seed: int = 0,
     watch: Callable[[str], None] = lambda line: None,
+    host: ModelHost | None = None,
 ) -> MembershipAudit:
     """Attack the run's live models with loss and Min-K% and say how well membership shows.
 
     `records`: a file in the format of the run's data (ids, subjects), to be tested beside the run's own.
-    `sample`: most retained, and most held-out, records to use. The same seed on the same run gives the same
-    report on one machine. Raises DataError when there is nothing to compare with or the file does not fit,
-    ConfigError when no shard has a live model, StoreError for a damaged stage.
+    `sample`: most retained, and most held-out, records to use. `host`: where the models are loaded; None: in this
+    process. The same seed on the same run gives the same report on one machine. Raises DataError when there is
+    nothing to compare with or the file does not fit, ConfigError when no shard has a live model, StoreError for a
+    damaged stage.
     """
     if sample < 2:
         raise ConfigError(f"the sample must be 2 records or more, got {sample}", "leave it out for 256")
     named = read_named(run, records) if records is not None else ()
     models = live_models(run, named, seed)
     chosen = choose(run, models, named, sample, seed)
-    losses = _judge(run, models, chosen, watch)
+    losses = _judge(host or InThisProcess(run), models, chosen, watch)
     at = {model.shard: index for index, model in enumerate(models)}
     never_seen = [loss for loss in losses.never_seen if loss is not None]
     if not never_seen:
@@ -111,19 +114,23 @@ class _Losses:
     named: Sequence[tuple[int, RecordLoss | None]]
 
 
-def _judge(run: Run, models: Sequence[LiveModel], chosen: Chosen, watch: Callable[[str], None]) -> _Losses:
+def judged(run: Run, chains: Sequence[Chain], contents: Sequence[str]) -> Iterator[RecordLoss | None]:
+    """What each of these contents gives under these models, which are loaded here."""
     from s3t_ray.audit.record_losses import Judge
 
+    yield from Judge(run.config, run.base, run.store, chains).losses(contents)
+
+
+def _judge(host: ModelHost, models: Sequence[LiveModel], chosen: Chosen, watch: Callable[[str], None]) -> _Losses:
     watch(f"membership: loading {len(models)} models")
     chains: list[Chain] = [model.chain for model in models]
     if len(models) <= 2:
         chains.append(())  # the reference where no other shard can be one
-    judge = Judge(run.config, run.base, run.store, chains)
     live = {model.shard for model in models}
     named = [asked for asked in chosen.named if asked.shard in live]
     contents = [*chosen.never_seen, *(asked.content for asked in (*chosen.retained, *named))]
     losses = []
-    for loss in judge.losses(contents):
+    for loss in host.stream(judged, chains, contents):
         losses.append(loss)
         if len(losses) % _TOLD_EVERY == 0:
             watch(f"membership: {len(losses)} of {len(contents)} records")

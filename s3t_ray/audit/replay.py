@@ -12,6 +12,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.config.schema import Storage
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.plan.stages import Stage
@@ -23,9 +24,10 @@ from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import connected
 from s3t_ray.scheduler.requeue import stage_job
 from s3t_ray.store import layout
+from s3t_ray.store.manifest import ADAPTER_FILE
+from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import ADAPTER_FILE, Manifest, read_manifest
 
 
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
@@ -105,21 +107,22 @@ def _train(workers: object, job: StageJob) -> None:
 
 
 def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
-    published, again = read_manifest(run.store, stage.id), read_manifest(store, stage.id)
-    path = f"{layout.stage_folder(stage.id)}/{ADAPTER_FILE}"
-    first, second = run.store.read_bytes(path), store.read_bytes(path)
+    stages = PublishedStage.open(run.store, stage.id), PublishedStage.open(store, stage.id)
+    published, again = (each.manifest for each in stages)
+    first, second = _files(run.store, stages[0]), _files(store, stages[1])
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        equal=first == second and published.files == again.files,
-        largest_difference=_largest_difference([first, second]),
-        same_machine=_place(published) == _place(again),
+        verdict=judge(same_files(first, second), published, again),
+        largest_difference=_largest_difference([first[ADAPTER_FILE], second[ADAPTER_FILE]]),
+        mismatches=mismatches(published, again),
     )
 
 
-def _place(manifest: Manifest) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    return manifest.versions, manifest.machine
+def _files(store: Store, stage: PublishedStage) -> dict[str, bytes]:
+    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict."""
+    return {name: store.read_bytes(f"{stage.folder}/{name}") for name in stage.files}
 
 
 def _largest_difference(files: Sequence[bytes]) -> float:

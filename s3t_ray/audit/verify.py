@@ -5,7 +5,6 @@ Reads only; a replay trains in a folder of its own, which is gone afterwards. Fi
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -23,7 +22,8 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.store import layout
-from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest
+from s3t_ray.store.manifest import ADAPTER_FILE
+from s3t_ray.store.published_stage import PublishedStage
 
 _ROWS_AT_ONCE = 2048
 
@@ -142,15 +142,15 @@ def _check_stage(run: Run, view: ShardView, stage: Stage, adapter_sha256: str) -
     name = _name(stage)
     digests = {state.slice: state.digest for state in view.slices}
     try:
-        manifest = read_manifest(run.store, stage.id)
+        published = PublishedStage.open(run.store, stage.id)
         problems = [
             f"{name}: {file} is not what was published; "
-            f"remove {layout.stage_folder(stage.id)} and run `s3t train`, which trains it again"
-            for file, sha256 in {**manifest.files, ADAPTER_FILE: adapter_sha256}.items()
-            if hashlib.sha256(run.store.read_bytes(f"{layout.stage_folder(stage.id)}/{file}")).hexdigest() != sha256
+            f"remove {published.folder} and run `s3t train`, which trains it again"
+            for file in published.broken_files(adapter_sha256)
         ]
     except S3TError as error:
         return [f"{name}: {error.problem}"]
+    manifest = published.manifest
     learned = tuple((part.index, part.digest) for part in manifest.slices)
     if learned != tuple((index, digests[index]) for index in stage.slices) or manifest.shard != stage.shard:
         problems.append(f"{name}: its manifest names other data than what is retained")

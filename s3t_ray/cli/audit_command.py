@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.errors import DataError, S3TError, VerificationFailed
+from s3t_ray.errors import DataError, S3TError
 
 FULL_REPLAY = 2
 
@@ -55,7 +55,8 @@ def audit(
 ) -> None:
     """Look for every trace of tampering: in certificates, ledger, records, stages and storage.
 
-    Exit code 8 when there is a problem. Certificates that were handed out
+    Exit code 8 when there is a problem, 10 when there is none but a replay
+    on other hardware or library versions proves nothing. Certificates that were handed out
     earlier, given by --certificate, also find a run that was taken back as
     a whole to an earlier moment; the public key, given by --public-key, one
     whose config names other keys and another ledger. Membership is measured, and proves nothing.
@@ -64,9 +65,8 @@ def audit(
     from s3t_ray.cli.live_progress import progress
     from s3t_ray.cli.output import note, print_json, stderr_console, stdout_console
     from s3t_ray.cli.show_membership import membership_view
-    from s3t_ray.cli.show_proof import FullAudit, audit_view
+    from s3t_ray.cli.show_proof import FullAudit, audit_view, raise_unless_verified
     from s3t_ray.cli.show_status import glyphs
-    from s3t_ray.cli.units import plural
     from s3t_ray.run.run import Run
 
     count = replay if replay is not None else FULL_REPLAY if full else 0
@@ -77,9 +77,11 @@ def audit(
         report = audit_run(opened, replay=count, known=known, trusted_key=trusted, address=address, watch=display.note)
         if full or records is not None:
             from s3t_ray.audit.membership import audit_membership
+            from s3t_ray.runtime.model_host import model_host
 
             try:
-                membership = audit_membership(opened, records=records, watch=display.note)
+                with model_host(opened, address, display.note) as host:
+                    membership = audit_membership(opened, records=records, watch=display.note, host=host)
             except S3TError as error:  # no held-out records, no live model: the audit stands without it
                 unmeasured = error
                 note(f"membership was not measured: {error.problem}")
@@ -90,12 +92,7 @@ def audit(
             console.print(membership_view(membership))
     else:
         print_json(report if membership is None else FullAudit(**dict(report), membership=membership))
-    if not report.ok:
-        raise VerificationFailed(
-            f"{plural(len(report.problems), 'problem')} found, {report.differing} of "
-            f"{len(report.replayed)} replayed stages differ",
-            "keep this report and the run as it is; each problem names what to look at",
-        )
+    raise_unless_verified(report, "keep this report and the run as it is; each problem names what to look at")
     if unmeasured is not None and records is not None:
         raise unmeasured  # it was asked for by name
 

@@ -120,6 +120,8 @@ def changes(before: Status | None, after: Status) -> list[str]:
         unheard = before is None and deletion.state == "restored"
         if not unheard and states.get(deletion.request_id) != deletion.state:
             lines.append(_deletion_line(deletion))
+    if after.waiting != (before.waiting if before else None):
+        lines.append(units.printable(after.waiting) if after.waiting else "no worker group waits any more")
     if after.settled and not (before and before.settled):
         lines.append("settled")
     return lines

@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "$ s3t plan my.yaml\n"
         "$ s3t plan llama-2-13b --records 52002 --tokens-per-record 182\n"
+        "$ s3t plan my.yaml --gpu 8xH100\n"
         "$ s3t plan my.yaml --set budget=20 --set order.kind=chains --json"
     )(plan)
 
@@ -34,6 +35,14 @@ def plan(
     labelled_share: Annotated[
         float | None, typer.Option("--labelled-share", min=0, max=1, help="Share of tokens that bear loss.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="GPUS",
+            help="GPUs to plan for, such as 8xH100 or 4x24GiB: whether the config fits them, and what to set.",
+        ),
+    ] = None,
     overrides: SetOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -48,13 +57,17 @@ def plan(
     from s3t_ray.cli.show_plan import plan_view
     from s3t_ray.cli.show_status import glyphs
     from s3t_ray.config.load import load_config
+    from s3t_ray.plan.gpu_fit import gpu_fit
+    from s3t_ray.plan.gpu_kinds import parse_gpus
     from s3t_ray.plan.overview import plan_overview
 
+    gpus = None if gpu is None else parse_gpus(gpu)
     resolved = load_config(config, overrides or ())
     shape = model_shape(resolved)
     data = data_size(resolved, records, tokens_per_record, labelled_share)
     overview = plan_overview(resolved, data.records, data.tokens_per_record, data.labelled_share, shape)
-    report = plan_report(overview, data)
+    fit = None if gpus is None else gpu_fit(resolved, overview.work, gpus, overview.cost.flops)
+    report = plan_report(overview, data, fit)
     if json:
         print_json(report)
     else:

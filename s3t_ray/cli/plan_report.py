@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from s3t_ray.run.reports import Report
 
 if TYPE_CHECKING:
+    from s3t_ray.plan.gpu_fit import GpuFit
     from s3t_ray.plan.overview import PlanOverview
 
 
@@ -32,6 +33,47 @@ class PlanData(Report):
     """`assumed`: the upper bound."""
     sampled_records: int
     """Records whose tokens were counted; 0 where none was."""
+
+
+class GpuReport(Report):
+    """The config on the GPUs of --gpu."""
+
+    gpus: str
+    count: int
+    memory_bytes: int
+    """Of one GPU."""
+    bfloat16_teraflops: float | None
+    """Of one GPU, at best; null: not known."""
+    fits: bool
+    """Whether the config runs there as it is."""
+    obstacles: tuple[str, ...]
+    """Why it does not."""
+    rank_bytes: int
+    """What a rank of the config needs of a GPU."""
+    proposed: tuple[str, ...] | None
+    """Settings to change, as --set takes them; empty: none; null: nothing fits these GPUs."""
+    proposed_groups: int | None
+    """Worker groups that train side by side then."""
+    proposed_rank_bytes: int | None
+    least_seconds: float | None
+    """The whole training at the GPUs' best rate, which no training reaches; null: the rate is not known."""
+
+
+def gpu_report(fit: GpuFit) -> GpuReport:
+    gpus, proposal = fit.gpus, fit.proposal
+    return GpuReport(
+        gpus=gpus.name,
+        count=gpus.count,
+        memory_bytes=gpus.memory_bytes,
+        bfloat16_teraflops=None if gpus.flops_per_second is None else gpus.flops_per_second / 1e12,
+        fits=fit.fits,
+        obstacles=fit.obstacles,
+        rank_bytes=fit.present_bytes,
+        proposed=None if proposal is None else fit.settings,
+        proposed_groups=None if proposal is None else proposal.groups,
+        proposed_rank_bytes=None if proposal is None else proposal.memory.total,
+        least_seconds=fit.least_seconds,
+    )
 
 
 class LayerGroupReport(Report):
@@ -146,10 +188,12 @@ class PlanReport(Report):
     hidden_states: HiddenStates
     forecast: ForecastReport
     retention: tuple[RetentionReport, ...]
+    gpus: GpuReport | None
+    """With --gpu only."""
 
 
-def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
-    """The report of `overview`, which was made for `data`."""
+def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = None) -> PlanReport:
+    """The report of `overview`, which was made for `data`; `fit`: how the config fits given GPUs."""
     cost, memory, storage, forecast = overview.cost, overview.rank_memory, overview.storage, overview.forecast
     return PlanReport(
         name=overview.name,
@@ -222,4 +266,5 @@ def plan_report(overview: PlanOverview, data: PlanData) -> PlanReport:
             RetentionReport(deletions=row.deletions, depth=row.depth.mean, most_depth=row.most)
             for row in overview.retention
         ),
+        gpus=None if fit is None else gpu_report(fit),
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from s3t_ray.cli.options import JsonOption, RunArgument
+from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
 
 if TYPE_CHECKING:
     from s3t_ray.run.reports import Status
@@ -69,16 +69,21 @@ def _watch_until_settled(run: Run) -> Status:
 def evaluate(
     run: RunArgument,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use the first N held-out records.")] = None,
+    address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Loss of the ensemble on the held-out records, live and at each depth."""
-    from s3t_ray.cli.output import print_json, stdout_console, working
+    """Loss of the ensemble on the held-out records, live and at each depth.
+
+    On a cluster (`--address`, or in a Ray job) the model is loaded by an actor with the resources of a rank.
+    """
+    from s3t_ray.cli.output import note, print_json, stdout_console, working
     from s3t_ray.cli.show_reports import evaluation_view
     from s3t_ray.ensemble.in_process import evaluate as evaluate_run
     from s3t_ray.run.run import Run
+    from s3t_ray.runtime.model_host import model_host
 
-    with Run.open(run) as opened, working("evaluating"):
-        evaluation = evaluate_run(opened, limit=limit)
+    with Run.open(run) as opened, working("evaluating"), model_host(opened, address, note) as host:
+        evaluation = host.call(evaluate_run, limit=limit)
     if json:
         print_json(evaluation)
     else:
@@ -91,6 +96,7 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0: the likeliest token each time.")] = 0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampling, for a temperature above 0.")] = 0,
+    address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Answer a prompt with the live ensemble. Prints the text alone on stdout."""
@@ -98,10 +104,11 @@ def generate(
     from s3t_ray.cli.units import duration
     from s3t_ray.ensemble.in_process import generate as generate_text
     from s3t_ray.run.run import Run
+    from s3t_ray.runtime.model_host import model_host
 
     text = sys.stdin.read() if prompt == "-" else prompt
-    with Run.open(run) as opened, working("generating"):
-        generation = generate_text(opened, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    with Run.open(run) as opened, working("generating"), model_host(opened, address, note) as host:
+        generation = host.call(generate_text, text, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     if json:
         print_json(generation)
         return

@@ -38,6 +38,10 @@ def serve(
     schedule: Annotated[
         bool, typer.Option("--schedule/--no-schedule", help="Keep a scheduler that carries deletions to their end.")
     ] = True,
+    keys_resource: Annotated[
+        str | None,
+        typer.Option("--keys-resource", help="Ray resource of the nodes that hold the keys; default: all hold them."),
+    ] = None,
     address: AddressOption = None,
 ) -> None:
     """Answer over HTTP from the run's live models, and take deletions, until stopped."""
@@ -54,7 +58,11 @@ def serve(
         from s3t_ray.serve.app import build
         from s3t_ray.serve.service_settings import ServiceSettings
 
-        application = build(ServiceSettings(run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule))
+        application = build(
+            ServiceSettings(
+                run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule, keys_resource=keys_resource
+            )
+        )
         tls = {} if tls_key is None else {"ssl_keyfile": tls_key, "ssl_certfile": tls_cert}
         others = _applications()
         if others:

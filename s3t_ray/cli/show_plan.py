@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3t_ray.cli import units
-from s3t_ray.cli.plan_report import PlanData, PlanReport
+from s3t_ray.cli.plan_report import GpuReport, PlanData, PlanReport
 from s3t_ray.cli.show_status import Glyphs, plain_table
 
 ORDERS_SHOWN = 6
@@ -61,7 +61,35 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
         f"{forecast.simulated_deletions:,.1f} simulated, standard error {forecast.simulated_standard_error:.1f}; "
         f"{forecast.one_sequence_deletions:,.1f} with one sequence a shard",
     )
+    if report.gpus is not None:
+        table.add_row("GPUs", _gpus(report.gpus))
     return table
+
+
+def _gpus(report: GpuReport) -> str:
+    """Whether the config fits, and what to set."""
+    rate = (
+        "" if report.bfloat16_teraflops is None else f", {report.bfloat16_teraflops:,.0f} TFLOP/s in bfloat16 at best"
+    )
+    lines = [f"{report.gpus}, {units.size(report.memory_bytes)} each{rate}"]
+    if report.fits:
+        lines.append(f"the config fits: {units.size(report.rank_bytes)} a rank")
+    else:
+        lines.append(f"the config does not run there as it is: {'; '.join(report.obstacles)}")
+    if report.proposed is None or report.proposed_rank_bytes is None:
+        lines.append("no setting fits: use more or larger GPUs, or a smaller base")
+    elif report.proposed:
+        lines.append(
+            f"proposed: {units.plural(report.proposed_groups or 0, 'worker group')}, "
+            f"{units.size(report.proposed_rank_bytes)} a rank, with"
+        )
+        lines += [f"  --set {setting}" for setting in report.proposed]
+        lines.append("all but workers.* is recipe: set it before the run begins")
+    else:
+        lines.append(f"proposed: no change, {units.plural(report.proposed_groups or 0, 'worker group')}")
+    if report.least_seconds is not None:
+        lines.append(f"the whole training takes at least {report.least_seconds / 3600:,.2f} h, at that best rate")
+    return "\n".join(lines)
 
 
 def _data(data: PlanData) -> str:

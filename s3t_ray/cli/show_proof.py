@@ -13,8 +13,9 @@ from rich.text import Text
 from s3t_ray.audit.membership_report import MembershipAudit
 from s3t_ray.cli import units
 from s3t_ray.cli.show_status import Glyphs, plain_table
+from s3t_ray.errors import NotProved, VerificationFailed
 from s3t_ray.ledger.certificate import Certificate
-from s3t_ray.run.reports import AuditReport, ReplayedStage, Report, Verification
+from s3t_ray.run.reports import AuditReport, ReplayedStage, Report, Verdict, Verification
 
 
 class CertificatesChecked(Report):
@@ -105,6 +106,21 @@ def verification_view(verification: Verification, signs: Glyphs) -> RenderableTy
     return Group(head, *_findings(verification, signs, "verified", "not verified"))
 
 
+def raise_unless_verified(report: Verification, advice: str) -> None:
+    """Give a report its exit code. VerificationFailed: a problem, or a stage that differs; else NotProved, if so."""
+    replayed = units.plural(len(report.replayed), "replayed stage")
+    if report.result == "failed":
+        problems = units.plural(len(report.problems), "problem")
+        raise VerificationFailed(f"{problems} found; {report.differing} of {replayed} differ", advice)
+    if report.result == "not_proved":
+        unlike = sorted({name for stage in report.replayed for name in stage.mismatches})
+        raise NotProved(
+            f"{report.unproved} of {replayed} gave other bytes, on other hardware or library versions: "
+            + units.printable("; ".join(unlike)),
+            "replay on the hardware and with the versions that the stages were trained with",
+        )
+
+
 def audit_view(report: AuditReport, signs: Glyphs) -> RenderableType:
     head = Text(
         f"{units.plural(report.certificates, 'certificate')}, {units.plural(report.records, 'record')} and "
@@ -125,13 +141,19 @@ def _findings(report: Verification, signs: Glyphs, good: str, bad: str) -> list[
             table.add_row(name, str(stage.shard), slices, _result(stage), f"{stage.largest_difference:.3g}")
         parts += ["", table]
     parts += [Text(f"problem: {units.printable(problem)}", style="red") for problem in report.problems]
-    parts.append(Text(good, style="bold green") if report.ok else Text(bad, style="bold red"))
+    parts.append(
+        {
+            "verified": Text(good, style="bold green"),
+            "not_proved": Text("not proved: the replay says nothing for or against these stages", style="bold yellow"),
+            "failed": Text(bad, style="bold red"),
+        }[report.result]
+    )
     return parts
 
 
 def _result(stage: ReplayedStage) -> Text:
-    if stage.equal:
-        return Text("equal to the bit", style="green")
-    if stage.same_machine:
-        return Text("differs", style="bold red")
-    return Text("another machine: a distance, no proof", style="yellow")
+    return {
+        Verdict.EQUAL: Text("equal to the bit", style="green"),
+        Verdict.DIFFERS: Text("differs", style="bold red"),
+        Verdict.NOT_PROVED: Text("not proved", style="yellow"),
+    }[stage.verdict]

@@ -45,7 +45,7 @@ def glyphs(console: Console) -> Glyphs:
 
 def status_view(status: Status, signs: Glyphs) -> RenderableType:
     """All that `s3t status` shows."""
-    parts: list[RenderableType] = [headline(status), "", shards_table(status, signs)]
+    parts: list[RenderableType] = [headline(status), *_waiting(status), "", shards_table(status, signs)]
     if status.running:
         parts += ["", running_table(status.running, signs)]
     if status.deletions:
@@ -57,9 +57,14 @@ def status_view(status: Status, signs: Glyphs) -> RenderableType:
     return Group(*parts)
 
 
+def _waiting(status: Status) -> list[Text]:
+    """What worker groups wait for; nothing where nothing is to be trained."""
+    return [Text(units.printable(status.waiting), style="yellow")] if status.waiting and not status.settled else []
+
+
 def live_view(status: Status, signs: Glyphs) -> RenderableType:
     """What moves while stages train, short enough for one screen: stages first."""
-    parts: list[RenderableType] = [headline(status)]
+    parts: list[RenderableType] = [headline(status), *_waiting(status)]
     if status.running:
         parts.append(running_table(status.running, signs))
     unfinished = tuple(deletion for deletion in status.deletions if deletion.state != "restored")

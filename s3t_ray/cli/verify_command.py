@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.errors import VerificationFailed
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,13 +21,17 @@ def verify(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check that the live stages follow from the retained records; exit code 8 when a proof does not hold."""
+    """Check that the live stages follow from the retained records.
+
+    Exit code 8 when a proof does not hold. A replay on other hardware or
+    library versions than a stage was trained with can give other bytes:
+    then nothing is proved about that stage, and the exit code is 10.
+    """
     from s3t_ray.audit.verify import verify as verify_run
     from s3t_ray.cli.live_progress import progress
     from s3t_ray.cli.output import print_json, stderr_console, stdout_console
-    from s3t_ray.cli.show_proof import verification_view
+    from s3t_ray.cli.show_proof import raise_unless_verified, verification_view
     from s3t_ray.cli.show_status import glyphs
-    from s3t_ray.cli.units import plural
     from s3t_ray.run.run import Run
 
     with Run.open(run) as opened, progress(stderr_console()) as display:
@@ -38,9 +41,4 @@ def verify(
     else:
         console = stdout_console()
         console.print(verification_view(verification, glyphs(console)))
-    if not verification.ok:
-        raise VerificationFailed(
-            f"{plural(len(verification.problems), 'problem')} found, "
-            f"{verification.differing} of {len(verification.replayed)} replayed stages differ",
-            "keep this report; each problem names the stage or slice to look at",
-        )
+    raise_unless_verified(verification, "keep this report; each problem names the stage or slice to look at")

@@ -212,12 +212,19 @@ def check_engine(config: Config) -> None:
             "it runs only on GPU in bfloat16",
             "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
         )
-    if attention == "flash_varlen" and config.task.kind == "classification":
+    if attention == "flash_varlen" and config.task.kind != "causal_lm":
         raise refusal(
             "model.attention",
             attention,
-            "task.kind is classification, whose models read padded batches",
+            f"task.kind is {config.task.kind}, whose models read padded batches",
             "set model.attention to sdpa",
+        )
+    if config.engine.norms == "fused" and (on_cpu or config.task.kind != "causal_lm"):
+        raise refusal(
+            "engine.norms",
+            "fused",
+            "on a CPU each norm is one operation already" if on_cpu else "only models of text have RMSNorms",
+            "set engine.norms to eager",
         )
     shape = config.model.shape
     if shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:

@@ -203,6 +203,9 @@ class Engine(Section):
     """Which hidden states to store: those that enter stages of these depths, `all`, or, with `auto`, those for which
     storing pays off (`s3t plan` shows it). The others are computed from the nearest stored ones below, to the same
     bits, so you can change this at any time without retraining."""
+    norms: Literal["eager", "fused"] = "eager"
+    """RMSNorm of a base on a GPU: Hugging Face's operations one by one, or torch's single kernel, which keeps half the
+    bytes and rounds once less. Recipe: the bits differ. `eager` stands in no recipe, as before there was a choice."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory. Recipe."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0

@@ -6,6 +6,7 @@ special path. The run that it leaves is an ordinary one.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -92,14 +93,14 @@ def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
             _compare(moments, console)
         _prove(run, console)
         _draw(run, folder, moments, console)
-    _tell_what_is_next(folder, console, time.monotonic() - began)
+    other = next(name for name in data.people if name != person)
+    _tell_what_is_next(folder, other, console, time.monotonic() - began)
 
 
 def _prepare(folder: Path, console: Console) -> tuple[Config, DemoData]:
     _title(console, 1, "A real model and real text with people in it")
-    place = folder.absolute().parent
-    model = ensure_demo_model(place / "demo-model", lambda line: console.print(line, highlight=False))
-    data = write_demo_data(place / f"{folder.absolute().name}.input")  # outside the run: it is not the run's copy
+    model = ensure_demo_model(folder.absolute().parent / "demo-model", lambda line: _say(console, escape(line)))
+    data = write_demo_data(_beside(folder, "input"))  # outside the run: it is not the run's copy
     _say(
         console,
         f"{len(data.records)} docstrings of Python's standard library, by {len(data.people)} people who wrote its "
@@ -107,6 +108,7 @@ def _prepare(folder: Path, console: Console) -> tuple[Config, DemoData]:
     )
     settings = {
         "model.path": model,
+        "model.shape": "null",  # the folder tells it
         "data.path": data.path,
         "data.holdout_path": data.holdout_path,
         "storage.uri": folder.absolute(),
@@ -183,9 +185,9 @@ def _prove(run: Run, console: Console) -> None:
         _say(
             console,
             f"  shard {stage.shard}, slices {_list(stage.slices)}: "
-            + ("every byte equal" if stage.equal else f"differs by up to {stage.largest_difference:.2e}"),
+            + ("every byte equal" if stage.verdict == "equal" else f"differs by up to {stage.largest_difference:.2e}"),
         )
-    if not report.ok:
+    if report.result != "verified":
         raise VerificationFailed("; ".join(report.problems) or "a replayed stage differs", "report this")
     _say(
         console,
@@ -198,21 +200,28 @@ def _draw(run: Run, folder: Path, moments: list[_Moment], console: Console) -> N
     events = run.ledger.events()
     served = [ServedLoss(moment.name, moment.report.live.loss, moment.forgotten) for moment in moments]
     by_depth = [entry.loss for entry in moments[0].report.by_depth]
+    place = _beside(folder, "pictures")  # in the run they would be files of no kind that a purge erases
+    place.mkdir(exist_ok=True)
     pictures = (
-        draw_depths(depth_points(events), marks(events), run.row.slices, folder / "depths.png"),
-        draw_losses(by_depth, served, folder / "losses.png"),
+        draw_depths(depth_points(events), marks(events), run.row.slices, place / "depths.png"),
+        draw_losses(by_depth, served, place / "losses.png"),
     )
-    _say(console, "Drawn: " + " and ".join(str(path) for path in pictures))
+    _say(console, "Drawn: " + " and ".join(escape(str(path)) for path in pictures))
 
 
-def _tell_what_is_next(folder: Path, console: Console, seconds: float) -> None:
+def _tell_what_is_next(folder: Path, other: str, console: Console, seconds: float) -> None:
+    """Commands to try, as they can be typed; a test runs each of them."""
     _title(console, 7, "Yours now")
-    _say(
-        console,
-        f"The run is in {folder}. Look at it: [b]s3t status {folder}[/b], [b]s3t eval {folder}[/b], "
-        f'[b]s3t generate {folder} "..."[/b], [b]s3t verify {folder} --replay 1[/b]; or forget somebody else: '
-        f'[b]s3t delete {folder} --subject "..." --dry-run[/b].',
-    )
+    _say(console, f"The run is in {escape(str(folder))}. Look at it, ask it, check it, or forget somebody else:")
+    for arguments in (
+        ("status", str(folder)),
+        ("eval", str(folder)),
+        ("generate", str(folder), "Explain json.dumps."),
+        ("verify", str(folder), "--replay", "1"),
+        ("delete", str(folder), "--subject", other, "--dry-run"),
+    ):
+        line = f"  $ s3t {shlex.join(arguments)}"
+        console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
     _say(console, f"The demo took {seconds / 60:.1f} minutes.")
 
 
@@ -302,6 +311,11 @@ def _ask(stage: _Stage, console: Console) -> None:
     answer = ray.get(stage.replica.generate.remote(QUESTION, ANSWER_TOKENS))
     _say(console, f"Q: {QUESTION}", style="dim")
     _say(console, f"A: {escape(answer.text.strip())}…  (depths {_list(answer.depths)})", style="dim")
+
+
+def _beside(folder: Path, what: str) -> Path:
+    """A folder of the demo that is not a part of the run's storage."""
+    return folder.absolute().with_name(f"{folder.absolute().name}.{what}")
 
 
 def _orders(config: Config) -> tuple[tuple[int, ...], ...]:

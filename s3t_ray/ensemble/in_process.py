@@ -69,7 +69,8 @@ def evaluation(report: EvalReport) -> Evaluation:
 def _replica(run: Run) -> Replica:
     from s3t_ray.ensemble.replica import Replica
 
-    replica = Replica(dump_config(run.config), str(run.base), run.location.storage_uri, os.cpu_count())
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    replica = Replica(dump_config(run.config), str(run.base), run.location.storage_uri, threads)
     replica.set_live(1, serving_chains(run))
     return replica
 

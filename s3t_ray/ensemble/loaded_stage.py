@@ -8,7 +8,6 @@ model answering in silence. Never writes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -21,8 +20,9 @@ from torch import Tensor
 from s3t_ray.ensemble.answers import Chain
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.errors import StoreError
+from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE
+from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
-from s3t_ray.train.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE, Manifest, read_manifest, stage_folder
 
 _PREFIX = "base_model.model."  # PEFT's, before the module's own name
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
@@ -50,34 +50,22 @@ class LoadedStage:
 def load_stage(store: Store, chain: Chain, base: FrozenBase) -> LoadedStage:
     """The last stage of `chain`; the others must be the ancestors that it was trained on.
 
-    Raises StoreError, or TrainError when its manifest cannot be read.
+    Raises StoreError (StageDamaged: its bytes are not those published).
     """
     stage_id = chain[-1]
-    manifest = read_manifest(store, stage_id)
+    stage = PublishedStage.open(store, stage_id)
+    manifest = stage.manifest
     if manifest.parents != chain[:-1]:
         raise StoreError(
             f"stage {stage_id} is to be served under {list(chain[:-1])}, but it was trained under "
             f"{list(manifest.parents)}",
             "give the stages of one chain, depth 1 first",
         )
-    scaling = _scaling(_verified(store, manifest, ADAPTER_CONFIG), stage_id)
-    weights = _tensors(_verified(store, manifest, ADAPTER_FILE), stage_id, ADAPTER_FILE)
+    scaling = _scaling(stage.read(ADAPTER_CONFIG), stage_id)
+    weights = _tensors(stage.read(ADAPTER_FILE), stage_id, ADAPTER_FILE)
     deltas = _deltas(weights, scaling, base, stage_id)
-    head = _head(store, manifest, base) if base.head_shapes else {}
+    head = _head(stage, base) if base.head_shapes else {}
     return LoadedStage(stage_id, deltas, min(base.layer_of[name] for name in deltas), head)
-
-
-def _verified(store: Store, manifest: Manifest, name: str) -> bytes:
-    """The bytes of one file of the stage: those that its manifest vouches for, and no others."""
-    data = store.read_bytes(f"{stage_folder(manifest.stage_id)}/{name}")
-    expected = manifest.adapter_sha256 if name == ADAPTER_FILE else manifest.files.get(name)
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != expected:
-        raise StoreError(
-            f"stage {manifest.stage_id}: {name} has SHA-256 {actual}, its manifest says {expected}: it is damaged",
-            _REPAIR,
-        )
-    return data
 
 
 def _tensors(data: bytes, stage_id: str, name: str) -> dict[str, Tensor]:
@@ -104,12 +92,12 @@ def _scaling(settings: bytes, stage_id: str) -> float:
     return scaling
 
 
-def _head(store: Store, manifest: Manifest, base: FrozenBase) -> dict[str, Tensor]:
+def _head(stage: PublishedStage, base: FrozenBase) -> dict[str, Tensor]:
     """The stage's task head, in the precision of the base: as autocast had it in training."""
-    head = _tensors(_verified(store, manifest, HEAD_FILE), manifest.stage_id, HEAD_FILE)
+    head = _tensors(stage.read(HEAD_FILE), stage.manifest.stage_id, HEAD_FILE)
     if {name: tensor.shape for name, tensor in head.items()} != base.head_shapes:
         raise StoreError(
-            f"stage {manifest.stage_id}: {HEAD_FILE} holds {sorted(head)}, but a task head of "
+            f"stage {stage.manifest.stage_id}: {HEAD_FILE} holds {sorted(head)}, but a task head of "
             f"{base.task.task.head_rows} rows has {sorted(base.head_shapes)} (names and shapes must agree)",
             "serve it with the base model and the labels that it was trained with",
         )

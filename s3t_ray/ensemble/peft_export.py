@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from s3t_ray.errors import ConfigError
-from s3t_ray.run.exports import ExportedFolder, forget_export, remember_export
+from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run.reports import Export
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
@@ -33,13 +33,13 @@ def export(run: Run, shard: int, out: Path) -> Export:
             f"shard {shard} has no live stage: there is nothing to export",
             "wait until it is trained again (`s3t status` tells)",
         )
-    remember_export(run, shard, ExportedFolder(str(folder), stages, ADAPTER_FILES))
+    run.ledger.exports.note(shard, ExportedFolder(str(folder), stages, ADAPTER_FILES))
     export_adapter(run.store, stages, folder)
     sha256 = hashlib.sha256((folder / ADAPTER_FILES[0]).read_bytes()).hexdigest()
     # A deletion may have struck between the reading of the live stages and here.
     if view_shard(run, shard).serving[: len(stages)] != stages:
         for name in ADAPTER_FILES:
             (folder / name).unlink(missing_ok=True)
-        forget_export(run, str(folder))
+        run.ledger.exports.forget(str(folder))
         raise ConfigError(f"shard {shard} lost stages to a deletion during the export", "export again")
     return Export(shard=shard, depth=len(stages), folder=str(folder), stages=stages, adapter_sha256=sha256)

@@ -22,7 +22,7 @@ _SERVING = "serving"
 
 
 @dataclass(frozen=True, slots=True)
-class StageFailure:
+class FailedStage:
     """A stage did not train."""
 
     stage_id: str
@@ -32,7 +32,7 @@ class StageFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class PurgeFailure:
+class FailedPurge:
     """The purge of a shard did not go through; -1 is the shard of the held-out records."""
 
     shard: int
@@ -42,14 +42,14 @@ class PurgeFailure:
 
 
 @dataclass(frozen=True, slots=True)
-class ServingFailure:
+class FailedServing:
     """Serving replicas could not load a stage of the live set."""
 
     def __str__(self) -> str:
         return _SERVING
 
 
-FailureSubject = StageFailure | PurgeFailure | ServingFailure
+FailureSubject = FailedStage | FailedPurge | FailedServing
 """What failed. `str` gives its stable text, `parse_subject` reads it."""
 
 
@@ -66,13 +66,13 @@ class FailureRow:
 def parse_subject(text: str) -> FailureSubject:
     """The subject of this text. LedgerError: it is not one that this version knows."""
     if text == _SERVING:
-        return ServingFailure()
+        return FailedServing()
     if text.startswith(_PURGE):
         shard = text.removeprefix(_PURGE)
         if shard.removeprefix("-").isdecimal():
-            return PurgeFailure(int(shard))
+            return FailedPurge(int(shard))
     elif " " not in text and text:
-        return StageFailure(text)
+        return FailedStage(text)
     raise LedgerError(
         f"the ledger counts failures of {text!r}, which is neither a stage, a purge nor serving",
         "open the run with the version of s3t_ray that wrote it, or a newer one",

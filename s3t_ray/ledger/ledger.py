@@ -1,11 +1,11 @@
 """The ledger: the only durable truth of a run, as one object that any process may open.
 
-In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of
-`values.py`. Each method is one transaction: when it returns, what it did survives a crash of the
-process and of the machine; when it raises, it did nothing. Any process may accept a deletion at any time;
-what a scheduler writes carries its epoch and is refused once a newer scheduler has taken the lease.
+In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of `values.py`. Each method
+is one transaction: when it returns, what it did survives a crash of the process and of the machine; when it raises, it
+did nothing. Any process may accept a deletion at any time; what a scheduler writes carries its epoch and is refused
+once a newer scheduler has taken the lease.
 
-The ledger must never decide what to train or erase (plan, runtime), nor hold personal data.
+Must never decide what to train or erase (plan, scheduler), nor hold personal data.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from s3t_ray.ledger import (
 from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
-from s3t_ray.ledger.events import read_events
+from s3t_ray.ledger.export_rows import Exports
 from s3t_ray.ledger.failure_rows import FailureRow, FailureSubject
-from s3t_ray.ledger.transaction import utc_now
+from s3t_ray.ledger.transaction import read_events, utc_now
 from s3t_ray.ledger.values import (
     NAMED_ALONE,
     Acceptance,
@@ -62,14 +62,14 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.exports = Exports(database)
         self._receipts: deletion_progress.Receipts = {}
 
     @classmethod
     def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
         """Open the ledger at `url` (`sqlite:///...` or `postgresql://...`), upgrading an older schema.
 
-        `create` makes an empty ledger where there is none. LedgerError: nothing there, not a ledger,
-        a newer schema, or a database that cannot be reached.
+        `create`: an empty one where there is none. LedgerError: none, a newer schema, or it cannot be reached.
         """
         return cls(Database.open(url, create, clock))
 

@@ -217,7 +217,40 @@ _TOMBSTONES = (
     "DROP INDEX s3t_records_tombstone",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_BASE, _CERTIFICATES_AND_FAILURES, _LIKENESS, _PROGRESS, _TOMBSTONES)
+# Exports were told by events with free JSON: of each folder the newest says whether its files may still be there.
+_EXPORTS = (
+    """
+    CREATE TABLE s3t_exports (
+        folder TEXT NOT NULL PRIMARY KEY,
+        shard {integer} NOT NULL,
+        stages TEXT NOT NULL,
+        files TEXT NOT NULL,
+        at TEXT NOT NULL
+    ){strict}
+    """,
+    """
+    INSERT INTO s3t_exports (folder, shard, stages, files, at)
+    SELECT told.folder, told.shard, told.stages, told.files, told.at
+    FROM (
+        SELECT sequence, at, shard, kind, {detail_folder} AS folder, {detail_stages} AS stages, {detail_files} AS files
+        FROM s3t_events WHERE kind IN ('exported', 'export_erased')
+    ) AS told
+    JOIN (
+        SELECT max(sequence) AS sequence FROM s3t_events WHERE kind IN ('exported', 'export_erased')
+        GROUP BY {detail_folder}
+    ) AS newest ON newest.sequence = told.sequence
+    WHERE told.kind = 'exported'
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    _BASE,
+    _CERTIFICATES_AND_FAILURES,
+    _LIKENESS,
+    _PROGRESS,
+    _TOMBSTONES,
+    _EXPORTS,
+)
 LATEST = len(MIGRATIONS)
 
 _TYPES = {
@@ -227,6 +260,9 @@ _TYPES = {
         "real": "REAL",
         "strict": " STRICT",
         "strict_by_key": " STRICT, WITHOUT ROWID",
+        "detail_folder": "json_extract(detail, '$.folder')",
+        "detail_stages": "json_extract(detail, '$.stages')",
+        "detail_files": "json_extract(detail, '$.files')",
     },
     "postgresql": {
         "integer": "BIGINT",
@@ -234,6 +270,9 @@ _TYPES = {
         "real": "DOUBLE PRECISION",
         "strict": "",
         "strict_by_key": "",
+        "detail_folder": "(CAST(detail AS json) ->> 'folder')",
+        "detail_stages": "(CAST(detail AS json) ->> 'stages')",
+        "detail_files": "(CAST(detail AS json) ->> 'files')",
     },
 }
 

@@ -194,3 +194,13 @@ RUNNING = Table(
     Column("tokens_per_second", Double),
     Column("at", Text),
 )
+
+EXPORTS = Table(
+    "s3t_exports",  # folders outside the storage that may hold weights of the run
+    METADATA,
+    Column("folder", Text, primary_key=True),
+    Column("shard", BigInteger),
+    Column("stages", Text),  # JSON list of stage ids
+    Column("files", Text),  # JSON list of names
+    Column("at", Text),
+)

@@ -7,11 +7,11 @@ numbers given out here follow the order of commits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.ledger.tables import EVENTS, HEAD
 from s3t_ray.ledger.values import Event
@@ -66,6 +66,15 @@ class Transaction:
         """Last statement of the transaction."""
         if self.head != self._stored:
             self.connection.execute(_STORE, vars(self.head))
+
+
+def read_events(connection: Connection, after: int, kinds: Collection[str] | None) -> tuple[Event, ...]:
+    """Events with a sequence number above `after`, of these kinds (None: of all), in order."""
+    query = select(EVENTS).where(EVENTS.c.sequence > after).order_by(EVENTS.c.sequence)
+    if kinds is not None:
+        query = query.where(EVENTS.c.kind.in_(sorted(kinds)))
+    rows = connection.execute(query)
+    return tuple(Event(row.sequence, row.at, row.kind, row.shard, row.detail) for row in rows)
 
 
 # Built once: building a statement takes longer than running it.

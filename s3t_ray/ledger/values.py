@@ -52,6 +52,8 @@ class EventKind(StrEnum):
     DELETION_PRUNED = "deletion_pruned"
     DELETION_PURGED = "deletion_purged"
     DELETION_RESTORED = "deletion_restored"
+    EXPORTED = "exported"
+    EXPORT_ERASED = "export_erased"
 
 
 class Reach(StrEnum):
@@ -261,6 +263,15 @@ class RunningNote:
     loss: float | None
     tokens_per_second: float | None
     at: str  # UTC; when it was noted
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFolder:
+    """A folder that the run wrote outside its storage, the stages whose weights are in it, and its files."""
+
+    folder: str
+    stages: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

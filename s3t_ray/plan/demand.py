@@ -32,3 +32,10 @@ def demand(most: int, share: int, to_train: int, held: int, resting: bool) -> De
     wanted = min(most, to_train)
     groups = min(share, wanted)
     return Demand(groups, wanted - groups)
+
+
+def on_fixed_nodes(share: int, to_train: int, held: int, resting: bool) -> int:
+    """Worker groups to have where no node is ever asked for: they start when there is something to train, stay for
+    what comes next, and end when there has been nothing for long. Arguments as in `demand`.
+    """
+    return 0 if resting else min(share, max(to_train, held))

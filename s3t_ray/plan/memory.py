@@ -36,6 +36,7 @@ class EngineSetting:
     micro_batch_tokens: int
     gradient_checkpointing: bool
     eager_attention: bool = False
+    fused_norms: bool = False
     on_gpu: bool = True  # a CPU has no context to pay for
 
 
@@ -64,6 +65,7 @@ def engine_setting(config: Config) -> EngineSetting:
         micro_batch_tokens=config.engine.micro_batch_tokens,
         gradient_checkpointing=config.engine.gradient_checkpointing,
         eager_attention=config.model.attention == "eager",
+        fused_norms=config.engine.norms == "fused",
         on_gpu=config.workers.gpus_per_rank > 0,
     )
 
@@ -137,9 +139,9 @@ def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> 
     With D hidden size, I intermediate size, K width of the keys, R sum of the adapted modules' ranks,
     H heads: float32 28 D + 16 I + 8 K + 4 R trained, 16 D + 12 I + 8 K passed; bfloat16 (autocast)
     18 D + 8 I + 4 K + 2 R and 12 D + 6 I + 4 K, and 2 D + 4 K more where the adapter is computed
-    apart from its linear layer (ZeRO 3); always 4 H + 8 for what attention and norms
-    keep a token. Eager attention keeps its scores besides, heads x tokens of a row, twice; the other
-    kernels keep none.
+    apart from its linear layer (ZeRO 3), and 4 D less with fused norms (reckoned, not counted);
+    always 4 H + 8 for what attention and norms keep a token. Eager attention keeps its scores
+    besides, heads x tokens of a row, twice; the other kernels keep none.
     """
     shape, unit = work.shape, setting.precision_bytes
     keys = shape.kv_heads * shape.head_dim
@@ -147,6 +149,8 @@ def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> 
         hidden_rate, inner_rate, rank_rate = (28 if unit == 4 else 18), 4 * unit, unit
     else:
         hidden_rate, inner_rate, rank_rate = (16 if unit == 4 else 12), 3 * unit, 0
+    if setting.fused_norms and unit == 2:
+        hidden_rate -= 4  # two norms keep their input as it is, in place of a float32 copy of it
     apart = unit == 2 and setting.zero_stage == 3
     scores = 2 * unit * shape.heads * setting.micro_batch_tokens if setting.eager_attention else 0
     return (

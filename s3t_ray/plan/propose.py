@@ -28,6 +28,7 @@ class Gpus:
     count: int
     memory_bytes: int  # of one
     fast_links: bool  # NVLink or alike between them; PCIe alone is slow
+    flops_per_second: float | None = None  # of one, at best, in bfloat16; None: not known
 
 
 H200_1 = Gpus("1 x H200", 1, 139 * GIB, True)
@@ -62,8 +63,17 @@ def propose(shape: ModelShape, gpus: Gpus, lora_rank: int = 32) -> Proposal:
     Sized for four layer groups over the whole model, at the deepest stage. Smaller groups need less.
     ConfigError when nothing fits.
     """
-    work = _any_work(shape, lora_rank)
+    return propose_for(_any_work(shape, lora_rank), gpus)
+
+
+def propose_for(work: Work, gpus: Gpus) -> Proposal:
+    """The first setting in bfloat16 under which the deepest stage of `work` fits. ConfigError when none does.
+
+    A classifier's base is not quantised: that is for text models only.
+    """
     for setting in _by_preference(gpus):
+        if work.trained_head_parameters and setting.quantize != "none":
+            continue
         memory = rank_memory(work, setting)
         if memory.total <= gpus.memory_bytes:
             return Proposal(
@@ -77,7 +87,7 @@ def propose(shape: ModelShape, gpus: Gpus, lora_rank: int = 32) -> Proposal:
                 memory=memory,
             )
     raise ConfigError(
-        f"a base of {shape.parameters:,} parameters does not fit {gpus.name}, quantised or split",
+        f"a base of {work.shape.parameters:,} parameters does not fit {gpus.name}, quantised or split",
         "use more or larger GPUs, or a smaller base",
     )
 

@@ -68,6 +68,20 @@ def check_room(config: Config, nodes: Sequence[Resources], groups: int | None = 
         )
 
 
+def shortage(config: Config, nodes: Sequence[Resources], groups: int) -> str:
+    """What `groups` worker groups that do not start wait for, in one line: a kind of node, or room on those there."""
+    bundle, ranks = bundles(config)[0], config.engine.ranks
+    needs = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items() if amount != A_TRACE)
+    kind = [name for name, amount in bundle.items() if amount == A_TRACE]
+    rank = f"{ranks} ranks of {needs}" if ranks > 1 else needs
+    group = f"{groups} worker group{'s wait' if groups > 1 else ' waits'} for {rank}{''.join(f' on {n}' for n in kind)}"
+    able = sum(_fits(node, bundle) > 0 for node in nodes)
+    if able:
+        return f"{group}: the {able} of {len(nodes)} nodes that could hold it are in use"
+    lacking = [name for name, amount in bundle.items() if all(node.get(name, 0) < amount for node in nodes)]
+    return f"{group}: none of the {len(nodes)} nodes has {' or '.join(lacking) if lacking else 'all of that'}"
+
+
 def _fits(node: Resources, bundle: Resources) -> int:
     """Bundles like this one that fit the node."""
     return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items())

@@ -6,15 +6,13 @@ service, has them purged, and trains them again; they follow from the data still
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 
-from s3t_ray.errors import StoreError, TrainError
+from s3t_ray.errors import StageDamaged, StoreError
 from s3t_ray.ledger.values import StageRow, StageState
 from s3t_ray.run.run import Run
-from s3t_ray.store import layout
-from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest
+from s3t_ray.store.published_stage import PublishedStage, looks_whole
 
 DAMAGED = "its published bytes were damaged in the storage: it is trained again"
 """What the ledger keeps as the failure of such a stage until it is accepted anew."""
@@ -26,21 +24,11 @@ def is_whole(run: Run, stage_id: str, adapter_sha256: str | None) -> bool:
     Reads all of it. `adapter_sha256` None: what the manifest says. Raises StoreError when a file that
     is there cannot be read: that is no proof of damage.
     """
-    folder = layout.stage_folder(stage_id)
-    if not run.store.exists(f"{folder}/{layout.MANIFEST}"):
-        return False
     try:
-        manifest = read_manifest(run.store, stage_id)
-    except TrainError:
+        stage = PublishedStage.open(run.store, stage_id)
+    except StageDamaged:
         return False
-    files = {**manifest.files, ADAPTER_FILE: manifest.adapter_sha256}
-    if adapter_sha256 not in (None, manifest.adapter_sha256):
-        return False
-    return all(
-        run.store.exists(f"{folder}/{name}")
-        and hashlib.sha256(run.store.read_bytes(f"{folder}/{name}")).hexdigest() == sha256
-        for name, sha256 in files.items()
-    )
+    return adapter_sha256 in (None, stage.manifest.adapter_sha256) and not stage.broken_files()
 
 
 def damaged(run: Run, shard: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
@@ -59,11 +47,7 @@ def incomplete(run: Run, shard: int, files: frozenset[str]) -> tuple[str, ...]:
     Reads no bytes, so a scheduler can look at every stage when it starts: whoever finds a damaged
     stage removes its folder, and the next start trains it again.
     """
-    return tuple(
-        row.id
-        for row in _live(run, shard, None)
-        if not files.issuperset(f"{layout.stage_folder(row.id)}/{name}" for name in (layout.MANIFEST, ADAPTER_FILE))
-    )
+    return tuple(row.id for row in _live(run, shard, None) if not looks_whole(row.id, files))
 
 
 def _live(run: Run, shard: int, only: frozenset[str] | None) -> list[StageRow]:

@@ -5,9 +5,10 @@ Never personal data: ids of records appear only where the caller gave them in th
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 
 class Report(BaseModel):
@@ -98,6 +99,8 @@ class Status(Report):
     deletions: tuple[DeletionStatus, ...]
     running: tuple[RunningStage, ...] = ()
     """In training now, or, seen from another process, a few seconds ago."""
+    waiting: str | None = None
+    """What worker groups that cannot start wait for, as the last scheduler noted it."""
     failures: tuple[Failure, ...] = ()
     settled: bool
     """Nothing is missing, stale or unfinished."""
@@ -228,14 +231,25 @@ class Export(Report):
     adapter_sha256: str
 
 
+class Verdict(StrEnum):
+    """What a replay says of a stage."""
+
+    EQUAL = "equal"
+    DIFFERS = "differs"
+    NOT_PROVED = "not_proved"
+
+
 class ReplayedStage(Report):
     stage_id: str
     shard: int
     slices: tuple[int, ...]
-    equal: bool
+    verdict: Verdict
+    """`equal`: every byte; `differs`: other bytes on the same hardware and library versions, which is a failure;
+    `not_proved`: other bytes on others, from which nothing follows."""
     largest_difference: float
-    same_machine: bool
-    """Whether versions and hardware match those of the manifest: only then is equality promised."""
+    """Over all numbers of the adapter."""
+    mismatches: tuple[str, ...]
+    """Hardware and library versions that are not those of the stage's training."""
 
 
 class Verification(Report):
@@ -248,12 +262,21 @@ class Verification(Report):
 
     @property
     def differing(self) -> int:
-        """Replayed stages whose bytes differ although the machine is the same."""
-        return sum(not stage.equal and stage.same_machine for stage in self.replayed)
+        """Replayed stages whose bytes differ although hardware and library versions are the same."""
+        return sum(stage.verdict is Verdict.DIFFERS for stage in self.replayed)
 
     @property
-    def ok(self) -> bool:
-        return not self.problems and not self.differing
+    def unproved(self) -> int:
+        """Replayed stages of which nothing is proved."""
+        return sum(stage.verdict is Verdict.NOT_PROVED for stage in self.replayed)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def result(self) -> Literal["verified", "not_proved", "failed"]:
+        """`failed`: a problem, or a stage that differs; `not_proved`: no failure, but a replay that proves nothing."""
+        if self.problems or self.differing:
+            return "failed"
+        return "not_proved" if self.unproved else "verified"
 
 
 class AuditReport(Verification):

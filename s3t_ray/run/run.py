@@ -162,10 +162,13 @@ class Run:
             for field in sorted(before.keys() | settings.keys())
             if json.dumps(before.get(field), sort_keys=True) != json.dumps(settings.get(field), sort_keys=True)
         ]
+        undo = "undo the change"
+        if before.get("format") != settings["format"]:  # docs/releasing.md
+            undo = "use the version of s3t_ray that trains its format"
         raise ConfigError(
             f"run {have.name!r} at {self.location.storage_uri} was begun with another recipe; changed: "
             + "; ".join(changed),
-            "undo the change, or give the new recipe a storage.uri of its own",
+            f"{undo}, or give the new recipe a storage.uri of its own",
         )
 
     def orders(self, shard: int) -> tuple[tuple[int, ...], ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.failure_rows import FailureRow, FailureSubject, PurgeFailure, ServingFailure, StageFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
 from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningNote
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
+from s3t_ray.run.waiting import noted_waiting
 
 NOTES_HOLD_SECONDS = 30.0
 """A note of what is in training that is older than this is of a scheduler that is gone."""
@@ -25,8 +26,8 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     current = {name for view in views.values() for name in view.missing}
     if running is None:
         running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
-    subjects: set[FailureSubject] = {StageFailure(name) for name in current}
-    subjects |= {PurgeFailure(shard) for shard in (HOLDOUT_SHARD, *views)} | {ServingFailure()}
+    subjects: set[FailureSubject] = {FailedStage(name) for name in current}
+    subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing()}
     failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
@@ -39,6 +40,7 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         shards=shards,
         deletions=deletions,
         running=running,
+        waiting=noted_waiting(run),
         failures=failures,
         settled=not any(s.wanted != s.trained for s in shards)
         and not any(view.stale for view in views.values())
@@ -50,11 +52,11 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
 def failure_of(row: FailureRow) -> Failure:
     """The report of a row of the ledger."""
     match row.subject:
-        case StageFailure(stage_id):
+        case FailedStage(stage_id):
             return Failure(kind="stage", stage_id=stage_id, error=row.error, attempts=row.attempts)
-        case PurgeFailure(shard):
+        case FailedPurge(shard):
             return Failure(kind="purge", shard=shard, error=row.error, attempts=row.attempts)
-        case ServingFailure():
+        case FailedServing():
             return Failure(kind="serving", error=row.error, attempts=row.attempts)
 
 

@@ -42,6 +42,13 @@ class SchedulerActor:
         """Have a serving replica follow the live set; it has it after the next round."""
         self._loop.attach(name, RayServingReplica(replica))
 
+    def wake(self) -> None:
+        """Begin the next round at once: the ledger has something new, such as a deletion.
+
+        Only a hint: what is new is read from the ledger, which the scheduler looks at every TICK_SECONDS anyway.
+        """
+        self._loop.wake()
+
     def stop(self) -> None:
         """End `serve` after the round that is on its way."""
         self._loop.stop()

@@ -13,6 +13,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from s3t_ray.config.schema import Config
@@ -98,6 +99,14 @@ def _own_sigterm_handler() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread() and callable(before):
         signal.signal(signal.SIGTERM, before)
+
+
+def ray_logs() -> Path:
+    """The folder of this node's logs of the connected cluster: what is in it, `ray logs` and the dashboard show."""
+    import ray
+
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir(), context.get_session_name(), "logs")
 
 
 def check_fits_cluster(config: Config, grows: bool) -> None:

@@ -10,9 +10,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.load import parse_config
 from s3t_ray.errors import TrainError
 from s3t_ray.run.machine_scratch import machine_scratch
+from s3t_ray.runtime.gpu_card import check_own_card
+from s3t_ray.scheduler.requeue import check_recipe_of
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import Progress, StageJob, StageResult, StageStopped
 
@@ -43,7 +46,8 @@ class Rank:
         return f"tcp://{host}:{port}"
 
     def start(self, init_method: str) -> None:
-        """Join the group and load the base model. Returns when the rank can train."""
+        """Join the group and load the base model. Returns when the rank can train. ConfigError: it does not fit."""
+        check_own_card(self._config, read_shape(self._base))
         from s3t_ray.train.trainer import Trainer  # torch, deepspeed: here only, never where the actor is made
 
         self._trainer = Trainer(
@@ -58,6 +62,7 @@ class Rank:
 
     def train(self, job: StageJob) -> StageResult | None:
         """Train one stage; None when `stop` ended it. Raises TrainError, StoreError."""
+        check_recipe_of(job, self._config)
         if self._trainer is None:
             raise TrainError(f"rank {self._rank} was asked to train before it started", "call start first")
         self._progress = None

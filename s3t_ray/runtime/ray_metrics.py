@@ -64,6 +64,7 @@ class RayMetrics:
             restored=ledger.certificate_head().sequence,  # a deletion is restored with its certificate
             given_up=len(snapshot.given_up),
             groups=snapshot.groups,
+            waiting=snapshot.waiting_groups,
             trained=snapshot.trained,
             tokens=snapshot.tokens,
         )

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.ledger.values import StageState
@@ -18,6 +19,7 @@ from s3t_ray.run.run import Run, checked_base
 from s3t_ray.run.status import status
 from s3t_ray.runtime.connect import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
+from s3t_ray.runtime.gpu_card import check_a_card
 
 
 def train(
@@ -34,10 +36,12 @@ def train(
     ConfigError, DataError, ClusterError before anything starts; TrainError when stages were given up.
     """
     began = time.monotonic()
-    note(f"base model: {checked_base(config)}")
+    base = checked_base(config)
+    note(f"base model: {base}")
     note("starting Ray")
     with connected(address) as grows:
         check_fits_cluster(config, grows)
+        check_a_card(config, read_shape(base), note)
         with Run.create(config) as run:
             ingest(run, note)
             run.check_recipe()

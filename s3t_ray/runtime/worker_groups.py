@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +23,11 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, S3TError
 from s3t_ray.plan.resources import bundles
 from s3t_ray.run.reports import RunningStage
-from s3t_ray.runtime.connect import actor_name
-from s3t_ray.runtime.placement_groups import end_orphans
+from s3t_ray.runtime.connect import NAMESPACE, actor_name, ray_logs
+from s3t_ray.runtime.placement_groups import end_orphans, states
 from s3t_ray.runtime.rank import Rank
 from s3t_ray.runtime.rank_progress import ProgressReports, running_stage
+from s3t_ray.runtime.stage_failures import explain, keep, original
 from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.train.job import StageJob
 
@@ -50,10 +52,14 @@ class _Group:
 
 
 class RayWorkers:
-    """The real worker groups (see `workers.Workers`)."""
+    """The real worker groups (see `scheduler.interfaces.WorkerGroups`).
 
-    def __init__(self, config: Config, base: str, count: int) -> None:
+    `wake` ends a wait for stages: set when one has ended, and by whoever has something new for the scheduler.
+    """
+
+    def __init__(self, config: Config, base: str, count: int, wake: threading.Event | None = None) -> None:
         self._config = config
+        self._wake = wake or threading.Event()
         self._yaml = dump_config(config)
         self._base = base
         self._failed_starts: dict[int, int] = {}
@@ -69,6 +75,12 @@ class RayWorkers:
     def count(self) -> int:
         """Groups that there are, those that still start included."""
         return len(self._groups)
+
+    def waiting(self) -> int:
+        """Groups that have no room yet: their nodes are not there, or others are on them."""
+        starting = [group.placement for group in self._groups.values() if group.starting]
+        now = states() if starting else {}
+        return sum(now.get(placement.id.hex()) == "PENDING" for placement in starting)
 
     def resize(self, count: int, rooms: Iterable[PlacementGroup] = ()) -> None:
         """Have so many groups from now on: more at once, fewer as stages end. None in training is stopped.
@@ -100,13 +112,15 @@ class RayWorkers:
     def submit(self, group: int, job: StageJob) -> None:
         target = self._groups[group]
         target.job = job
-        target.futures = [rank.train.remote(job) for rank in target.ranks]
+        target.futures = [self._watched(rank.train.remote(job)) for rank in target.ranks]
 
     def finished(self, wait_seconds: float) -> tuple[Finished, ...]:
         pending = [future for g in self._groups.values() for future in (g.futures or g.starting)]
         if not pending:
             return ()
-        ray.wait(pending, num_returns=1, timeout=wait_seconds)
+        # Not in `ray.wait`, which a deletion could not end.
+        self._wake.wait(wait_seconds)
+        self._wake.clear()
         # One question for all groups: a question a group takes long with hundreds of them.
         ended = set(ray.wait(pending, num_returns=len(pending), timeout=0)[0])
         done = []
@@ -144,6 +158,9 @@ class RayWorkers:
         actor = ray.remote(concurrency_groups={"control": 4})(Rank)
         ranks = [
             actor.options(
+                # For people, who see it in `ray list actors`; unique, because one that dies has a successor.
+                name=f"rank-{config.name}-group-{index}-{number}-{self._token}-{self._started}",
+                namespace=NAMESPACE,
                 num_cpus=config.workers.cpus_per_rank,
                 num_gpus=config.workers.gpus_per_rank,
                 max_concurrency=1,
@@ -154,8 +171,16 @@ class RayWorkers:
         ]
         meeting = ranks[0].rendezvous.options(concurrency_group="control").remote()
         return _Group(
-            index, placement, [_Handle(rank) for rank in ranks], [rank.start.remote(meeting) for rank in ranks]
+            index,
+            placement,
+            [_Handle(rank) for rank in ranks],
+            [self._watched(rank.start.remote(meeting)) for rank in ranks],
         )
+
+    def _watched(self, future: ray.ObjectRef) -> ray.ObjectRef:
+        """The same; its end, good or bad, ends a wait."""
+        future.future().add_done_callback(lambda _: self._wake.set())
+        return future
 
     def _ready(self, group: _Group) -> bool:
         """True once every rank has loaded the base. One that cannot start is an error, one that dies starts again."""
@@ -165,7 +190,7 @@ class RayWorkers:
         try:
             ray.get(done)
         except RayError as error:
-            cause = _cause(error)
+            cause = original(error)
             if isinstance(cause, S3TError):
                 raise cause from error
             failed = self._failed_starts[group.index] = self._failed_starts.get(group.index, 0) + 1
@@ -200,15 +225,16 @@ class RayWorkers:
         return Finished(group.index, job.stage_id, result=result)
 
     def _failure(self, group: _Group, job: StageJob, error: RayError) -> Finished:
-        cause = _cause(error)
+        cause = original(error)
         # A rank whose partner died sees a broken connection, not a fault of the stage.
         lost = not isinstance(error, RayTaskError) or (len(group.ranks) > 1 and not isinstance(cause, S3TError))
         if lost or len(group.ranks) > 1:
             self._restart(group)  # other ranks may wait in a collective for ever
         else:
             group.job, group.futures = None, []
-        message = f"worker group lost: {cause}" if lost else str(cause)
-        return Finished(group.index, job.stage_id, error=message, lost=lost)
+        failure = explain(error, lost)
+        told = failure.told(keep(failure, ray_logs(), job.stage_id))
+        return Finished(group.index, job.stage_id, error=told, lost=lost)
 
     def _restart(self, group: _Group) -> None:
         self._end(group)
@@ -241,9 +267,6 @@ def _rank_environment(config: Config) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        # The plan counts on little fragmentation, and packs differ in length.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }
-
-
-def _cause(error: RayError) -> BaseException:
-    """What was raised in the actor, or what became of it."""
-    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from s3t_ray.config.schema import Config
-from s3t_ray.plan.demand import Demand, demand
+from s3t_ray.plan.demand import Demand, demand, on_fixed_nodes
 from s3t_ray.plan.fair_shares import Claim, Standing, fair_shares, groups_of
 from s3t_ray.plan.resources import most_groups, room
 from s3t_ray.scheduler.interfaces import Peers
@@ -22,6 +22,8 @@ SECONDS_BETWEEN = 5.0
 FIRST_ANSWERS_SECONDS = 2.0
 IDLE_AFTER_SECONDS = 30.0
 """A run that has had nothing to train for so long leaves room to those that have."""
+REST_AFTER_SECONDS = 600.0
+"""After so long with nothing to train its last groups end too, on nodes that stay: to load a base takes minutes."""
 
 
 class Capacity:
@@ -34,21 +36,23 @@ class Capacity:
         self._claims: dict[str, Claim] = {}
         self._asked: set[str] = set()
         self._next = clock()
+        self._idle = False
         self._busy_at = clock()
         self.claim = self._claim(room(config, peers.nodes()))
 
-    def first(self) -> int:
-        """Groups to start with; waits a moment for what the other runs claim.
+    def first(self, to_train: Callable[[], int]) -> int:
+        """Groups to start with: none where there is nothing to train; waits a moment for what the other runs claim.
 
-        With an autoscaler none: the first look, which is due at once, knows whether there is something to train.
+        With an autoscaler none: the first look, which is due at once, knows what to ask for.
         """
-        if self._config.workers.groups != "auto":
-            return self._config.workers.groups  # whatever room there is now: nodes that were lost may come back
+        asked = self._config.workers.groups
         if self._config.workers.autoscale_to is not None:
             return 0
         self._ask()
-        self._hear(FIRST_ANSWERS_SECONDS)
-        return self._groups(room(self._config, self._peers.nodes()))
+        if asked == "auto":
+            self._hear(FIRST_ANSWERS_SECONDS)
+        share = self._groups(room(self._config, self._peers.nodes()))
+        return min(share if asked == "auto" else asked, to_train())
 
     def look(self, idle: bool, held: int, to_train: Callable[[], int]) -> Demand | None:
         """Groups from now on; None: nothing was looked at, since the last look was a moment ago.
@@ -56,19 +60,21 @@ class Capacity:
         `held`: groups that there are; `to_train`: sequences of which something is to be trained.
         """
         now = self._clock()
+        begins, self._idle = self._idle and not idle and not held, idle
         if not idle:
             self._busy_at = now
-        if now < self._next:
+        if now < self._next and not begins:  # what a deletion struck does not wait for its first group
             return None
         fits = room(self._config, self._peers.nodes())
         share = self._groups(fits)
-        if self._config.workers.autoscale_to is None:
-            return Demand(share)
-        return demand(most_groups(self._config), min(share, fits), to_train(), held, self._resting)
-
-    @property
-    def _resting(self) -> bool:
-        return self._clock() - self._busy_at >= IDLE_AFTER_SECONDS
+        idle_for = now - self._busy_at
+        if self._config.workers.autoscale_to is not None:
+            most = most_groups(self._config)
+            return demand(most, min(share, fits), to_train(), held, idle_for >= IDLE_AFTER_SECONDS)
+        if self._config.workers.groups != "auto":
+            # As many as asked for, whatever room there is now: nodes that were lost may come back.
+            share = self._config.workers.groups
+        return Demand(on_fixed_nodes(share, to_train(), held, idle_for >= REST_AFTER_SECONDS))
 
     def _groups(self, fits: int) -> int:
         self._next = self._clock() + SECONDS_BETWEEN
@@ -83,7 +89,8 @@ class Capacity:
         if asked != "auto":
             return Claim(min(1.0, asked / max(1, fits)), Standing.FIXED)
         wanted = min(1.0, most_groups(self._config) / max(1, fits))
-        return Claim(wanted, Standing.IDLE if self._resting else Standing.TRAINING)
+        idle = self._clock() - self._busy_at >= IDLE_AFTER_SECONDS
+        return Claim(wanted, Standing.IDLE if idle else Standing.TRAINING)
 
     def _ask(self) -> None:
         """Ask the other schedulers of this cluster, and forget those that are gone."""
@@ -116,6 +123,10 @@ class ElasticGroups(Protocol):
         """Groups that there are, those that still start included."""
         ...
 
+    def waiting(self) -> int:
+        """Groups that have no room yet."""
+        ...
+
     def resize(self, count: int, rooms: Iterable[Room] = ()) -> None:
         """Have so many from now on; `rooms` for the first of those that begin."""
         ...
@@ -141,10 +152,11 @@ class Autoscaling:
         self._groups = groups
         self._requests = requests
 
-    def adjust(self, idle: bool, to_train: Callable[[], int]) -> None:
-        """See `Capacity.look`; called in every round."""
+    def adjust(self, idle: bool, to_train: Callable[[], int]) -> int | None:
+        """See `Capacity.look`; called in every round. Groups that wait for nodes, or for room; None: not looked at."""
         found = self._capacity.look(idle, self._groups.count, to_train)
-        if found is None or self._capacity.claim.standing is Standing.FIXED:
-            return
+        if found is None:
+            return None
         self._groups.resize(found.groups, self._requests.take(found.groups - self._groups.count))
         self._requests.ask(found.missing)
+        return self._groups.waiting() + found.missing

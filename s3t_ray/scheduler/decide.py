@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.schedule import Assignment
 from s3t_ray.plan.stages import Stage
@@ -111,7 +111,7 @@ def _counts(view: ShardView, stage: Stage) -> bool:
 
 
 def _to_serve(state: State) -> Mapping[int, tuple[str, ...]] | None:
-    again = state.confirmed_in_part and ServingFailure() not in state.waiting
+    again = state.confirmed_in_part and FailedServing() not in state.waiting
     return state.serving if again or state.serving != state.confirmed else None
 
 
@@ -127,7 +127,7 @@ def _to_purge(state: State) -> tuple[ShardPurge, ...]:
     return tuple(
         ShardPurge(shard, tuple(requests), _to_erase(state, shard))
         for shard, requests in sorted(waiting.items())
-        if shard not in state.purging and shard not in held and PurgeFailure(shard) not in state.waiting
+        if shard not in state.purging and shard not in held and FailedPurge(shard) not in state.waiting
     )
 
 

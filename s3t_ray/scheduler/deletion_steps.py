@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from s3t_ray.errors import problem_of
-from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.plan.schedule import Assignment
 from s3t_ray.run.damage import damaged
@@ -46,7 +46,7 @@ class DeletionSteps:
         self._shards = surroundings.shards
         self._replicas = surroundings.replicas
         self._books = books
-        self._serving_failed = any(row.subject == ServingFailure() for row in run.ledger.failures())
+        self._serving_failed = any(row.subject == FailedServing() for row in run.ledger.failures())
 
     def look(self, states: Iterable[DeletionState] = UNFINISHED) -> None:
         """The deletions that are on their way and in these states, as the ledger has them now."""
@@ -85,12 +85,12 @@ class DeletionSteps:
         behind = self._replicas.set_live(live_set)
         self._books.confirmed(live_set, in_part=bool(behind))
         if not behind:
-            self._books.retries.succeeded(ServingFailure())
+            self._books.retries.succeeded(FailedServing())
             if self._serving_failed:
-                self._run.ledger.forget_failure(self._epoch, ServingFailure())
+                self._run.ledger.forget_failure(self._epoch, FailedServing())
                 self._serving_failed = False
             return
-        self._books.retries.failed(ServingFailure(), lost=True)
+        self._books.retries.failed(FailedServing(), lost=True)
         found = {shard: damaged(self._run, shard, chain) for shard, chain in live_set.items()}
         for shard, broken in found.items():
             if broken:
@@ -99,7 +99,7 @@ class DeletionSteps:
             self._serving_failed = True
             self._run.ledger.record_failure(
                 self._epoch,
-                ServingFailure(),
+                FailedServing(),
                 f"{len(behind)} replicas serve less than the live set: they cannot load a stage whose bytes are "
                 "whole; see their logs",
             )
@@ -121,7 +121,7 @@ class DeletionSteps:
     def collect_purges(self) -> None:
         """Purges that ended since the last round."""
         for shard, result in self._shards.finished_purges().items():
-            subject = PurgeFailure(shard)
+            subject = FailedPurge(shard)
             if isinstance(result, Exception):
                 self._books.purge_failed(shard)
                 self._books.retries.failed(subject, lost=True)

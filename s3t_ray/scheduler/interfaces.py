@@ -118,28 +118,31 @@ class OwnerFailed(Exception):
 
 
 class OwnerCalls(Protocol):
-    """The processes that own the shards, by shard. A call is answered later: it is a value that names the answer."""
+    """The processes that own the shards, by the number of their block of shards.
 
-    def start(self, shard: int) -> None:
-        """Begin an owner of the shard, which has none."""
+    A call is answered later: it is a value that names the answer.
+    """
+
+    def start(self, block: int, shards: tuple[int, ...]) -> None:
+        """Begin the owner of these shards, which have none."""
         ...
 
-    def end(self, shard: int) -> None:
-        """End the owner of the shard, whatever it does."""
+    def end(self, block: int) -> None:
+        """End the owner of the block, whatever it does."""
         ...
 
-    def view(self, shard: int) -> Hashable: ...
+    def views(self, block: int, shards: tuple[int, ...]) -> Hashable: ...
 
-    def prune(self, shard: int, epoch: int) -> Hashable: ...
+    def prune(self, block: int, epoch: int, shards: tuple[int, ...]) -> Hashable: ...
 
-    def purge(self, shard: int, epoch: int, stages: tuple[str, ...]) -> Hashable: ...
+    def purge(self, block: int, epoch: int, shard: int, stages: tuple[str, ...]) -> Hashable: ...
 
     def ended(self, calls: Collection[Hashable]) -> Collection[Hashable]:
         """Those of the calls that have been answered, in whatever way."""
         ...
 
-    def answer(self, call: Hashable, wait_seconds: float) -> ShardView:
-        """The answer to a call. Raises OwnerLost, OwnerFailed, or the error of ours that the owner raised."""
+    def answer(self, call: Hashable, wait_seconds: float) -> Mapping[int, ShardView]:
+        """The answer to a call, by shard. Raises OwnerLost, OwnerFailed, or the error of ours that the owner raised."""
         ...
 
 

@@ -7,24 +7,30 @@ actor and answers calls from others; the tests run it in theirs. No Ray.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from s3t_ray.errors import LedgerError, S3TError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.fair_shares import Claim
+from s3t_ray.plan.resources import Resources, shortage
 from s3t_ray.run.reports import Failure, Report, RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.status import failure_of
+from s3t_ray.run.waiting import note_waiting
 from s3t_ray.scheduler.capacity import Autoscaling, Capacity, ElasticGroups, RoomRequests
 from s3t_ray.scheduler.confirmations import Confirmations
 from s3t_ray.scheduler.interfaces import Peers, ServingReplica, Shards, WorkerGroups
+from s3t_ray.scheduler.requeue import first_sequences
 from s3t_ray.scheduler.running_stages import Notes
 from s3t_ray.scheduler.scheduler import Scheduler
+
+_log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 BEAT_SECONDS = 0.5
@@ -41,6 +47,8 @@ class Snapshot(Report):
     trained: int = 0
     tokens: int = 0
     groups: int = 0
+    waiting_groups: int = 0
+    """Worker groups that cannot start for want of nodes, or of room on them."""
     rounds: int = 0
     """Rounds so far: `idle` means something only after the first."""
 
@@ -71,7 +79,9 @@ class Host(Protocol):
 
     def peers(self) -> Peers: ...
 
-    def workers(self, groups: int) -> ResizableWorkers: ...
+    def workers(self, groups: int, wake: threading.Event) -> ResizableWorkers:
+        """So many. `wake` ends their wait for stages: they set it when one ends, and so does who has something new."""
+        ...
 
     def shards(self, epoch: int) -> Shards: ...
 
@@ -122,6 +132,9 @@ class SchedulerLoop:
         self._stop = threading.Event()
         self._over = threading.Event()
         self._joined = threading.Event()
+        self._wake = threading.Event()
+        self._waiting: str | None = None
+        self._waiting_groups = 0
         self._replicas = Confirmations()
         self._capacity: Capacity | None = None
         self._begun = False
@@ -149,8 +162,9 @@ class SchedulerLoop:
 
     def _serve(self) -> None:
         run, host = self._run, self._host
-        self._capacity = capacity = Capacity(run.config, host.peers())
-        count = capacity.first()
+        peers = host.peers()
+        self._capacity = capacity = Capacity(run.config, peers)
+        count = capacity.first(lambda: first_sequences(run))
         epoch = run.ledger.take_lease(host.name)
         heartbeat = Heartbeat(run.ledger, epoch)
         threading.Thread(target=heartbeat.run, daemon=True).start()
@@ -158,7 +172,7 @@ class SchedulerLoop:
         for name, replica in host.replicas().items():  # they followed a predecessor
             self._replicas.attach(name, replica)
         metrics, notes, requests = host.metrics(), Notes(run.ledger, epoch), host.requests()
-        workers = host.workers(count)
+        workers = host.workers(count, self._wake)
         autoscaling = Autoscaling(capacity, workers, requests)
         try:
             scheduler = Scheduler(run, epoch, workers, host.shards(epoch), self._replicas)
@@ -169,15 +183,27 @@ class SchedulerLoop:
                     scheduler.refresh_replicas()
                 scheduler.tick(TICK_SECONDS)
                 self.snapshot = self._look(scheduler, workers)
-                autoscaling.adjust(self.snapshot.idle, lambda: scheduler.sequences_to_train)
+                waiting = autoscaling.adjust(self.snapshot.idle, lambda: scheduler.sequences_to_train)
+                if waiting is not None:
+                    self._say_waiting(waiting, peers.nodes())
                 metrics.look(run.ledger, scheduler.views, self.snapshot)
                 notes.look(self.snapshot.running)
                 if not self.snapshot.running:
-                    self._stop.wait(TICK_SECONDS)
+                    self._wake.wait(TICK_SECONDS)
+                    self._wake.clear()
         finally:
             heartbeat.stop()
             requests.close()
             workers.close()
+
+    def _say_waiting(self, groups: int, nodes: Sequence[Resources]) -> None:
+        """Log, and note in the ledger, what worker groups wait for, and that they no longer do."""
+        config, self._waiting_groups = self._run.config, groups
+        waits = shortage(config, nodes, groups) if groups else None
+        if waits != self._waiting:
+            self._waiting = waits
+            _log.warning("%s: %s", config.name, waits or "no worker group waits any more")
+            note_waiting(self._run, waits)
 
     def _look(self, scheduler: Scheduler, workers: ResizableWorkers) -> Snapshot:
         given_up = scheduler.retries.given_up
@@ -188,6 +214,7 @@ class SchedulerLoop:
             trained=scheduler.totals.trained,
             tokens=scheduler.totals.tokens,
             groups=workers.count,
+            waiting_groups=self._waiting_groups,
             rounds=self.snapshot.rounds + 1,
         )
 
@@ -196,9 +223,17 @@ class SchedulerLoop:
         self._replicas.attach(name, replica)
         self._joined.set()
 
+    def wake(self) -> None:
+        """Begin the next round at once: the ledger has something new, such as a deletion.
+
+        Only a hint: what is new is read from the ledger, which the scheduler looks at every TICK_SECONDS anyway.
+        """
+        self._wake.set()
+
     def stop(self) -> None:
         """End `serve` after the round that is on its way."""
         self._stop.set()
+        self._wake.set()
 
     @property
     def claim(self) -> Claim | None:

@@ -32,6 +32,7 @@ GAUGES = {
     "s3t_stages_given_up": ("Stages that failed too often: somebody must look.", ("run",)),
     "s3t_tokens_per_second": ("Tokens trained a second, over all worker groups.", ("run",)),
     "s3t_worker_groups": ("Worker groups.", ("run",)),
+    "s3t_worker_groups_waiting": ("Worker groups that wait for nodes or for room on them.", ("run",)),
     "s3t_worker_groups_busy_share": ("Share of the worker groups that train, 0 to 1.", ("run",)),
 }
 COUNTERS = {
@@ -72,6 +73,7 @@ class Figures:
     given_up: int
     tokens_per_second: float
     groups: int
+    waiting: int
     trained: int
     tokens: int
 
@@ -93,6 +95,7 @@ class Figures:
             ("s3t_stages_given_up", self.given_up),
             ("s3t_tokens_per_second", self.tokens_per_second),
             ("s3t_worker_groups", self.groups),
+            ("s3t_worker_groups_waiting", self.waiting),
             ("s3t_worker_groups_busy_share", self.busy_share),
         ):
             yield Sample(name, value, {})
@@ -107,6 +110,7 @@ def measure(
     restored: int,
     given_up: int,
     groups: int,
+    waiting: int,
     trained: int,
     tokens: int,
 ) -> Figures:
@@ -126,6 +130,7 @@ def measure(
         given_up=given_up,
         tokens_per_second=sum(stage.tokens_per_second or 0.0 for stage in stages),
         groups=groups,
+        waiting=waiting,
         trained=trained,
         tokens=tokens,
     )
@@ -141,6 +146,7 @@ def measure_ledger(run: Run, now: datetime) -> Figures:
         restored=run.ledger.certificate_head().sequence,  # a deletion is restored with its certificate
         given_up=0,
         groups=0,
+        waiting=0,
         trained=0,
         tokens=0,
     )

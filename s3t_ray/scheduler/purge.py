@@ -126,7 +126,7 @@ def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
             "run `s3t train` with the run's config to finish reading its data",
         )
     drop = run.ledger.tombstones(state.shard, state.slice)
-    with scratch_folder(run, "purge", _slice_folder(state.shard, state.slice)) as folder:
+    with scratch_folder(run, "purge", layout.slice_folder(state.shard, state.slice)) as folder:
         source = run.store.fetch(state.file, folder)
         if file_sha256(source) != state.file_sha256:
             raise StoreError(
@@ -143,7 +143,7 @@ def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
 
 def purge_files(run: Run, epoch: int, shard: int, slice_index: int) -> None:
     """Erase every file of the slice but the one that the ledger names, and what a killed purge left half-made."""
-    folder = _slice_folder(shard, slice_index)
+    folder = layout.slice_folder(shard, slice_index)
     run.store.sweep(folder)
     files = run.store.files(folder)
     (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
@@ -162,11 +162,11 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
     Whole folders, with the temporaries of killed writers in them. The folder of today's digest may be
     in the making: it stays as it is.
     """
-    root = f"{layout.HIDDEN}/{run.row.base_digest[:16]}/{layout.shard_folder(shard)}/{slice_index}"
-    digests = {path.split("/")[4] for path in run.store.files(root)}
-    place = run.store.local_path(root)
-    if place is not None and place.is_dir():  # `files` does not show a folder that holds temporaries only
-        digests |= {child.name for child in place.iterdir()}
+    root = layout.hidden_slice_folder(run.row.base_digest, shard, slice_index)
+    digests = {place.digest for path in run.store.files(root) if (place := layout.hidden_of(path))}
+    here = run.store.local_path(root)
+    if here is not None and here.is_dir():  # `files` does not show a folder that holds temporaries only
+        digests |= {child.name for child in here.iterdir()}
     (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
     for digest in sorted(digests - {state.digest}):
         run.store.delete(f"{root}/{digest}")
@@ -188,16 +188,17 @@ def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
     ids erased.
     """
     # Listed before the ledger is read: what appears meanwhile is not judged by older rows.
-    found = {path.split("/")[1] for root in (layout.STAGES, layout.CHECKPOINTS) for path in run.store.files(root)}
-    states = {"/".join(path.split("/")[:5]) for path in run.store.files(layout.HIDDEN)}
+    listed = [path for root in (layout.STAGES, layout.CHECKPOINTS) for path in run.store.files(root)]
+    found = {name for path in listed if (name := layout.stage_of(path))}
+    states = {place for path in run.store.files(layout.HIDDEN) if (place := layout.hidden_of(path))}
     known = {stage.id for stage in run.ledger.stages() if stage.state is not StageState.PURGED}
     abandoned = tuple(sorted(found - known - wanted))
     for stage_id in abandoned:
         purge_bytes(run, stage_id)
     digests = {state.digest for state in run.ledger.slices()}
-    for folder in sorted(states):
-        if folder.rsplit("/", 1)[-1] not in digests:
-            run.store.delete(folder)
+    for place in sorted(states):
+        if place.digest not in digests:
+            run.store.delete(place.folder)
     return abandoned
 
 
@@ -227,7 +228,3 @@ KINDS: tuple[Kind, ...] = (
     Kind("copies of a replay", layout.REPLAY, _erase_replays),
     Kind("rows that ingest set aside", layout.REJECTS, _erase_rejects),
 )
-
-
-def _slice_folder(shard: int, slice_index: int) -> str:
-    return layout.slice_file(shard, slice_index, "").rsplit("/", 1)[0]

@@ -9,7 +9,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import purge_bytes
 from s3t_ray.store import layout
-from s3t_ray.train.manifest import read_manifest
+from s3t_ray.store.published_stage import read_manifest
 
 
 def adopt_published(run: Run, epoch: int, view: ShardView) -> frozenset[str]:

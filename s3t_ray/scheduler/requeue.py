@@ -1,7 +1,7 @@
 """Re-queue: which shards may train, what of them can be trained, and which stages start on the free groups.
 
-Pure, but for `Offers`, which remembers what it said of each shard so that a round of a thousand shards looks at
-those that changed only. The order among stages is `plan/schedule.py`'s.
+Pure, but for `first_sequences`, which reads the ledger, and for `Offers`, which remembers what it said of each shard
+so that a round of a thousand shards looks at those that changed only. The order among stages is `plan/schedule.py`'s.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
 
-from s3t_ray.errors import StoreError
+from s3t_ray.config.recipe import RECIPE_FORMAT, recipe
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import StoreError, TrainError
 from s3t_ray.ledger.failure_rows import FailureSubject
 from s3t_ray.ledger.values import DeletionState, RunRow, SliceState
 from s3t_ray.plan import schedule
+from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.schedule import Assignment, Placer, ShardState, healing_due
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
-from s3t_ray.run.shard_view import ShardView, Views
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import ShardView, Views, view_shard
 from s3t_ray.scheduler.state import State, shards_hit, shards_to_purge
 from s3t_ray.train.job import SliceInput, StageJob
 
@@ -133,6 +137,17 @@ def sequences_to_train(view: ShardView, hopeless: Set[str]) -> int:
     )
 
 
+def first_sequences(run: Run) -> int:
+    """Sequences that a scheduler of `run` which begins now has something to train of, by its healing policy."""
+    views = (view_shard(run, shard) for shard in range(run.row.shards))
+    policy = run.config.requeue
+    return sum(
+        sequences_to_train(view, frozenset())
+        for view in views
+        if healing_due(policy, view.depth, view.ever_complete, None)
+    )
+
+
 def _hopeless(state: State, view: ShardView) -> frozenset[str]:
     """Stages of the shard that nothing can rest on: given up, or waiting for a purge that was."""
     given_up = state.given_up_stages
@@ -174,6 +189,21 @@ def stage_job(row: RunRow, view: ShardView, stage: Stage) -> StageJob:
         slices=tuple(_input(states[index]) for index in stage.slices),
         parents=stage.ancestors,
     )
+
+
+def check_recipe_of(job: StageJob, config: Config) -> None:
+    """TrainError unless this version of the code trains, under `config`, what the job's stage is named by.
+
+    A deletion heals whatever run it is asked to, one begun by another version or whose config was edited
+    in the storage included: nothing else stands between such a run and weights under a false name.
+    """
+    ours = recipe_digest(recipe(config, job.base_digest))
+    if ours != job.recipe_digest:
+        raise TrainError(
+            f"stage {job.stage_id[:12]} is named by recipe {job.recipe_digest[:12]}, but this config and this version "
+            f"(recipe format {RECIPE_FORMAT}) train recipe {ours[:12]}",
+            "run `s3t train` with the run's config, which names what differs",
+        )
 
 
 def _input(state: SliceState) -> SliceInput:

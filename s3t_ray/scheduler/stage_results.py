@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.ledger.failure_rows import StageFailure
+from s3t_ray.ledger.failure_rows import FailedStage
 from s3t_ray.ledger.values import Published
 from s3t_ray.plan.stages import Stage
 from s3t_ray.run.damage import DAMAGED, damaged
@@ -66,7 +66,7 @@ class StageResults:
     def _learned(self, stages: Sequence[tuple[Stage, int]]) -> None:
         self._books.accepted(stage for stage, _ in stages)
         for stage, tokens in stages:
-            self._books.retries.succeeded(StageFailure(stage.id))
+            self._books.retries.succeeded(FailedStage(stage.id))
             self.totals = TrainingTotals(self.totals.trained + 1, self.totals.tokens + tokens)
 
     def _failed(self, stage: Stage, error: str, lost: bool) -> None:
@@ -78,13 +78,13 @@ class StageResults:
         elif not lost and (broken := damaged(self._run, stage.shard, stage.ancestors)):
             take_out(self._run, self._epoch, self._books, stage.shard, broken)
         else:
-            self._books.retries.failed(StageFailure(stage.id), lost)
-            self._run.ledger.record_failure(self._epoch, StageFailure(stage.id), error)
+            self._books.retries.failed(FailedStage(stage.id), lost)
+            self._run.ledger.record_failure(self._epoch, FailedStage(stage.id), error)
 
 
 def take_out(run: Run, epoch: int, books: Bookkeeping, shard: int, broken: Sequence[str]) -> None:
     """Damaged stages and those built on them leave service, are purged, and, wanted as ever, trained again."""
     run.ledger.mark_stale(epoch, broken)
     for name in broken:
-        run.ledger.record_failure(epoch, StageFailure(name), DAMAGED)
+        run.ledger.record_failure(epoch, FailedStage(name), DAMAGED)
     books.views[shard] = view_shard(run, shard)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.ledger.failure_rows import FailureSubject, PurgeFailure, StageFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedStage, FailureSubject
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.run.shard_view import ShardView
@@ -64,11 +64,11 @@ class State:
     @cached_property
     def waiting_stages(self) -> frozenset[str]:
         """Stages that must not be trained now."""
-        return frozenset(each.stage_id for each in self.waiting if isinstance(each, StageFailure))
+        return frozenset(each.stage_id for each in self.waiting if isinstance(each, FailedStage))
 
     @cached_property
     def given_up_stages(self) -> frozenset[str]:
-        return frozenset(each.stage_id for each in self.given_up if isinstance(each, StageFailure))
+        return frozenset(each.stage_id for each in self.given_up if isinstance(each, FailedStage))
 
     def in_state(self, state: DeletionState) -> tuple[DeletionRow, ...]:
         """The deletions in this state."""
@@ -76,7 +76,7 @@ class State:
 
     def purge_given_up(self, shard: int) -> bool:
         """Whether the purge of this shard failed too often."""
-        return PurgeFailure(shard) in self.given_up
+        return FailedPurge(shard) in self.given_up
 
 
 def shards_hit(deletion: DeletionRow) -> frozenset[int]:

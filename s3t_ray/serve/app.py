@@ -21,6 +21,7 @@ from ray.exceptions import RayActorError
 
 from s3t_ray.ensemble.answers import Completion, Ended, Live, Piece, Started, Wish
 from s3t_ray.errors import ClusterError
+from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.run.run import Run
@@ -90,7 +91,11 @@ class HttpService:
                 self._replica.cancel.remote(request)
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        return deletion.accept(self._run, request.ids, request.subjects)
+        receipt = deletion.accept(self._run, request.ids, request.subjects)
+        scheduler = find_scheduler(self._run)
+        if scheduler is not None:
+            scheduler.wake.remote()  # nobody waits for it: the receipt is out of danger, and the scheduler looks anyway
+        return receipt
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))
@@ -156,17 +161,20 @@ def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application
     with Run.open(told.run) as run:
         told = told.model_copy(update={"run": run.location.storage_uri})
         _ = run.row  # its data must have been read
+    light: dict[str, Any] = {"num_cpus": 0}
+    if told.keys_resource is not None:
+        light["resources"] = {told.keys_resource: A_TRACE}
     service = serve.deployment(serve.ingress()(HttpService)).options(
         name="HttpService",
         num_replicas=told.replicas,
         max_ongoing_requests=AT_ONCE,
         max_queued_requests=QUEUED,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=light,
         health_check_period_s=5,
         health_check_timeout_s=2 * HEALTH_SECONDS,
         graceful_shutdown_timeout_s=10,
     )
     if not told.schedule:
         return service.bind(told)
-    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options={"num_cpus": 0})
+    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options=light)
     return service.bind(told, caretaker.bind(told.run))

@@ -20,3 +20,6 @@ class ServiceSettings(BaseModel):
     """GPUs of a copy; None: one if the run trains on GPUs, else none."""
     schedule: bool = True
     """Keep a scheduler for the run, which carries deletions to their end. False: another one does."""
+    keys_resource: str | None = None
+    """A custom resource of Ray that the nodes with the run's keys declare: the HTTP side and the scheduler run there.
+    None: every node has the keys."""

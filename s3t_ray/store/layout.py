@@ -1,6 +1,12 @@
-"""Where things lie under a run's storage root: every path in one place, relative and posix."""
+"""Where things lie under a run's storage root: every path is made here, and every path is read here.
+
+Paths are relative and posix. What a path is of (a stage, a slice's hidden states) is told by the functions that take
+one, as values; nobody else takes a path apart.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 SLICES = "slices"
 SLICE_INDEX = "slices/index.json"
@@ -11,15 +17,28 @@ REJECTS = "rejects"
 REPLAY = "replay"
 MANIFEST = "manifest.json"
 
+_BASE_DIGITS = 16
+"""Of the base digest, in the paths of hidden states."""
+
+
+def kind_root(path: str) -> str:
+    """The first folder of a path, which says what kind of data it holds."""
+    return path.partition("/")[0]
+
 
 def shard_folder(shard: int) -> str:
     """Folder name of a shard; the held-out data (`plan.stages.HOLDOUT_SHARD`, -1) has a name of its own."""
     return "holdout" if shard < 0 else str(shard)
 
 
+def slice_folder(shard: int, slice_index: int) -> str:
+    """Files of a slice's rows, as they are now and as they were."""
+    return f"{SLICES}/{shard_folder(shard)}/{slice_index}"
+
+
 def slice_file(shard: int, slice_index: int, sha256: str) -> str:
     """File of a slice's rows, named by its own bytes: a rewritten slice is another file."""
-    return f"{SLICES}/{shard_folder(shard)}/{slice_index}/{sha256}.parquet"
+    return f"{slice_folder(shard, slice_index)}/{sha256}.parquet"
 
 
 def stage_folder(stage_id: str) -> str:
@@ -27,4 +46,59 @@ def stage_folder(stage_id: str) -> str:
 
 
 def checkpoint_folder(stage_id: str) -> str:
+    """All checkpoints of a stage."""
     return f"{CHECKPOINTS}/{stage_id}"
+
+
+def checkpoint_step_folder(stage_id: str, steps: int) -> str:
+    """The checkpoint after so many optimizer steps; names sort by steps."""
+    return f"{checkpoint_folder(stage_id)}/{steps:09d}"
+
+
+def checkpoint_step_of(path: str) -> str:
+    """The folder of the checkpoint that a file under `checkpoint_folder` is part of."""
+    return "/".join(path.split("/")[:3])
+
+
+def stage_of(path: str) -> str | None:
+    """Id of the stage that a path under STAGES or CHECKPOINTS belongs to; None: of no stage."""
+    root, _, rest = path.partition("/")
+    return rest.partition("/")[0] or None if root in (STAGES, CHECKPOINTS) else None
+
+
+@dataclass(frozen=True, order=True)
+class HiddenPlace:
+    """The stored hidden states of one slice, in one state of its data; below it, a folder a boundary."""
+
+    base: str
+    """The first digits of the base digest."""
+    shard: str
+    slice: str
+    digest: str
+    """Of the slice's records."""
+
+    @property
+    def folder(self) -> str:
+        return f"{HIDDEN}/{self.base}/{self.shard}/{self.slice}/{self.digest}"
+
+    def boundary(self, layer: int) -> str:
+        """Folder of the states that enter `layer`."""
+        return f"{self.folder}/layer-{layer}"
+
+
+def hidden_place(base_digest: str, shard: int, slice_index: int, slice_digest: str) -> HiddenPlace:
+    """Where the states of a slice lie."""
+    return HiddenPlace(base_digest[:_BASE_DIGITS], shard_folder(shard), str(slice_index), slice_digest)
+
+
+def hidden_slice_folder(base_digest: str, shard: int, slice_index: int) -> str:
+    """The states of a slice in all states of its data: a folder a digest."""
+    return hidden_place(base_digest, shard, slice_index, "").folder.removesuffix("/")
+
+
+def hidden_of(path: str) -> HiddenPlace | None:
+    """Whose states a path under HIDDEN holds; None: nobody's."""
+    match path.split("/"):
+        case [root, base, shard, index, digest, *_] if root == HIDDEN:
+            return HiddenPlace(base, shard, index, digest)
+    return None

@@ -1,10 +1,10 @@
-"""The trials through Ray Tune: one after another, each by the same calls as `s3t train` and `s3t eval`.
+"""The trials through Ray Tune, each by the same calls as `s3t train` and `s3t eval`.
 
-In: trials. Out: what each measured. A trial holds no CPU and no GPU of its own: its worker groups take
-what the cluster has, and there is one trial at a time, so that a cluster is never shared by halves and
-trials of one run follow each other. A trial that fails is told of; the others go on. What a trial measured
-is kept in the sweep's folder: begun again, a sweep makes only the trials that had not ended, and the runs
-of those train only what is missing.
+In: trials. Out: what each measured. Trials of one run follow each other, in one process; those of different runs go
+side by side where the cluster holds the worker groups of both (`side_by_side`). Such a process holds no CPU and no
+GPU of its own and never loads the base: worker groups train, and an actor with a rank's resources evaluates. A trial
+that fails is told of; the others go on. What a trial measured is kept in the sweep's folder: begun again, a sweep
+makes only the trials that had not ended, and the runs of those train only what is missing.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from s3t_ray.config.load import dump_config
-from s3t_ray.errors import DataError
-from s3t_ray.runtime.connect import connected
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import DataError, S3TError
+from s3t_ray.plan.resources import Resources, room
+from s3t_ray.runtime.connect import connected, nodes
 from s3t_ray.sweep.objectives import Measured
 from s3t_ray.sweep.trials import Trial
 
@@ -47,7 +49,10 @@ def run_trials(
     }
     if found:
         note(f"{len(found)} of {len(trials)} trials were measured before")
-    ahead = [number for number in range(len(trials)) if number not in found]
+    ahead: dict[str, list[int]] = {}  # by run, in the order to make them
+    for number, trial in enumerate(trials):
+        if number not in found:
+            ahead.setdefault(trial.root, []).append(number)
     if not ahead:
         return found
     # Tune would also write TensorBoard and CSV files of each trial.
@@ -56,49 +61,83 @@ def run_trials(
         from ray import tune
         from ray.tune.logger import JsonLoggerCallback
 
-        callbacks = [JsonLoggerCallback(), _teller(trials, note)]  # without the first, Tune warns of every trial
+        at_once = side_by_side([trials[numbers[0]].config for numbers in ahead.values()], nodes())
+        if at_once > 1:
+            note(f"{at_once} of {len(ahead)} runs side by side")
+        told: dict[int, str] = {}
+        callbacks = [JsonLoggerCallback(), _teller(trials, note, told)]  # without the first, Tune warns of every trial
         trainable = tune.with_parameters(_train_and_measure, trials=tuple(trials), files=tuple(files), limit=limit)
         tuner = tune.Tuner(
             tune.with_resources(trainable, HEAD_NODE),
-            param_space={"trial": tune.grid_search(ahead)},
-            # One process for all trials: it imports torch once.
-            tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+            param_space={"trials": tune.grid_search([tuple(numbers) for numbers in ahead.values()])},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="trials", storage_path=str(folder / TUNE_FOLDER), verbose=0, callbacks=callbacks
             ),
         )
         results = tuner.fit()
-    for result in results:
-        number = int(result.config["trial"]) if result.config else int(result.metrics["trial"])
-        found[number] = str(result.error) if result.error else _measured(result.metrics)
+    died = {number: str(result.error) for result in results if result.error for number in result.config["trials"]}
+    for number in (number for numbers in ahead.values() for number in numbers):
+        if files[number].is_file():
+            found[number] = _measured(json.loads(files[number].read_text()))
+        else:
+            found[number] = told.get(number) or died.get(number) or "the trial ended without a result"
     return found
 
 
+def side_by_side(configs: Sequence[Config], each: Sequence[Resources]) -> int:
+    """How many runs of these configs go at once: whichever they are, all their worker groups have room on these nodes.
+
+    Pure. `each`: what each node has. 1 where nodes are asked for as they are needed.
+    """
+    shares = []
+    for config in configs:
+        groups = 1 if config.workers.groups == "auto" else config.workers.groups
+        fits = room(config, each)
+        shares.append(groups / fits if fits and config.workers.autoscale_to is None else 1.0)
+    shares.sort(reverse=True)
+    count = 0
+    while count < len(shares) and sum(shares[: count + 1]) <= 1.0 + 1e-9:
+        count += 1
+    return max(1, count)
+
+
 def _train_and_measure(
-    params: Mapping[str, int], trials: Sequence[Trial], files: Sequence[Path], limit: int | None
+    params: Mapping[str, Sequence[int]], trials: Sequence[Trial], files: Sequence[Path], limit: int | None
 ) -> None:
-    """One trial, in a process of Tune's."""
+    """The trials of one run, one after another, in a process of Tune's."""
     from ray import tune
 
+    for number in params["trials"]:
+        tune.report({"trial": number, "begun": True})
+        try:
+            metrics = _measure(trials[number].config, limit)
+        except S3TError as error:
+            tune.report({"trial": number, "error": str(error)})
+            continue
+        _keep(files[number], metrics)
+        tune.report({"trial": number, **metrics})
+
+
+def _measure(config: Config, limit: int | None) -> dict[str, Any]:
+    """Train the run of `config`, and measure its losses where a rank would be."""
     from s3t_ray.ensemble.in_process import evaluate
     from s3t_ray.run.run import Run
+    from s3t_ray.runtime.model_host import OnCluster
     from s3t_ray.runtime.train import train
 
-    trial = trials[params["trial"]]
-    report = train(trial.config)
+    report = train(config)
     losses: tuple[float, ...] = ()
-    with Run.open(trial.config.storage.uri) as run:
+    with Run.open(config.storage.uri) as run, closing(OnCluster(run, lambda line: None)) as host:
         with suppress(DataError):  # nothing is held out, so there is nothing to measure on
-            losses = tuple(entry.loss for entry in evaluate(run, limit=limit).by_depth)
-    metrics = {
+            losses = tuple(entry.loss for entry in host.call(evaluate, limit=limit).by_depth)
+    return {
         "losses": losses,
         "trained": report.trained,
         "reused": report.reused,
         "seconds": report.seconds,
         "tokens": report.tokens,
     }
-    _keep(files[params["trial"]], metrics)
-    tune.report(metrics)
 
 
 def _name(trial: Trial, limit: int | None) -> str:
@@ -124,20 +163,28 @@ def _measured(metrics: Mapping[str, Any]) -> Measured:
     )
 
 
-def _teller(trials: Sequence[Trial], note: Callable[[str], None]) -> Any:
-    """A callback of Tune's that says in one line how each trial goes."""
+def _teller(trials: Sequence[Trial], note: Callable[[str], None], told: dict[int, str]) -> Any:
+    """A callback of Tune's that says in one line how each trial goes, and keeps in `told` why those failed that did."""
     from ray import tune
 
     class Teller(tune.Callback):
-        def on_trial_start(self, **happened: Any) -> None:
-            number = happened["trial"].config["trial"]
-            note(f"trial {number + 1} of {len(trials)}: {trials[number].point.label}")
-
         def on_trial_result(self, **happened: Any) -> None:
-            found = _measured(happened["result"])
-            note(f"  trained {found.trained_stages} stages, shared {found.reused_stages}, in {found.seconds:.0f} s")
+            result = happened["result"]
+            number = result["trial"]
+            name = f"trial {number + 1} of {len(trials)}, {trials[number].point.label}"
+            if result.get("begun"):
+                note(name)
+            elif "error" in result:
+                told[number] = result["error"]
+                note(f"{name}: failed; the other trials go on")
+            else:
+                found = _measured(result)
+                note(
+                    f"{name}: trained {found.trained_stages} stages, shared {found.reused_stages}, "
+                    f"in {found.seconds:.0f} s"
+                )
 
         def on_trial_error(self, **_: Any) -> None:
-            note("  failed; the other trials go on")
+            note("a run's trials failed; those of the other runs go on")
 
     return Teller()

@@ -6,7 +6,6 @@ whose bytes are not those published is never returned.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +16,10 @@ import safetensors.torch
 from torch import Tensor
 
 from s3t_ray.errors import TrainError
+from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE, Manifest
+from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    HEAD_FILE,
-    Manifest,
-    read_manifest,
-    stage_folder,
-)
 
 
 @dataclass(frozen=True)
@@ -40,25 +33,26 @@ class Chain:
 
 
 def load_chain(store: Store, stage_ids: Sequence[str]) -> Chain:
-    """Read and check the stages of one chain. TrainError names the stage or file that does not fit."""
+    """Read and check the stages of one chain. TrainError: a stage does not fit; StageDamaged: its bytes do not."""
     manifests: list[Manifest] = []
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     targets: list[str] = []
     head: dict[str, Tensor] = {}
     for stage_id in stage_ids:
-        manifest = read_manifest(store, stage_id)
+        stage = PublishedStage.open(store, stage_id)
+        manifest = stage.manifest
         _check_follows(manifest, manifests)
         manifests.append(manifest)
-        own = safetensors.torch.load(_checked(store, manifest, ADAPTER_FILE))
+        own = safetensors.torch.load(stage.read(ADAPTER_FILE))
         twice = sorted(own.keys() & tensors.keys())
         if twice:
             raise TrainError(f"stage {stage_id} holds {twice[0]}, as a parent does", "purge the chain and train again")
         tensors |= own
-        config = json.loads(_checked(store, manifest, ADAPTER_CONFIG))
+        config = json.loads(stage.read(ADAPTER_CONFIG))
         targets += config["target_modules"]
         if HEAD_FILE in manifest.files:
-            head = safetensors.torch.load(_checked(store, manifest, HEAD_FILE))
+            head = safetensors.torch.load(stage.read(HEAD_FILE))
     return Chain(tuple(manifests), tensors, config | {"target_modules": sorted(targets)}, head)
 
 
@@ -108,19 +102,6 @@ def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:
     (out / ADAPTER_FILE).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
     (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return out
-
-
-def _checked(store: Store, manifest: Manifest, name: str) -> bytes:
-    path = f"{stage_folder(manifest.stage_id)}/{name}"
-    data = store.read_bytes(path)
-    found = hashlib.sha256(data).hexdigest()
-    expected = manifest.adapter_sha256 if name == ADAPTER_FILE else manifest.files.get(name)
-    if found != expected:
-        raise TrainError(
-            f"{path} has sha256 {found[:16]}..., its manifest says {str(expected)[:16]}...",
-            f"the file is damaged: purge stage {manifest.stage_id} and train it again",
-        )
-    return data
 
 
 def _check_follows(manifest: Manifest, above: Sequence[Manifest]) -> None:

@@ -85,7 +85,8 @@ def packed_varlen(
 @lru_cache(maxsize=1)
 def _bounds(segments: Segments, device: torch.device) -> Tensor:
     """Where the records begin, and the end of the last, int32 [records + 1]; copied to a GPU once per row."""
-    return torch.tensor([0, *(end for _, end in segments)], dtype=torch.int32, device=device)
+    bounds = torch.tensor([0, *(end for _, end in segments)], dtype=torch.int32)
+    return bounds.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else bounds.to(device)
 
 
 def register_packed_sdpa() -> str:

@@ -21,7 +21,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.train.attention import check_flash_attention, register_packed_sdpa, register_packed_varlen
 from s3t_ray.train.families import Family, family_of
-from s3t_ray.train.frozen_norm import replace_norms
+from s3t_ray.train.frozen_norm import FrozenRmsNorm, FusedRmsNorm, replace_norms
 from s3t_ray.train.layer_groups import layer_group, layer_index
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
@@ -89,7 +89,9 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.to(device)
     compute_unpacked(model, precision_dtype(config))
     if device.type == "cpu" and config.engine.precision == "float32":
-        replace_norms(model)
+        replace_norms(model, FrozenRmsNorm)
+    if config.engine.norms == "fused":
+        replace_norms(model, FusedRmsNorm)
     model.config.use_cache = False
     lora = _inject(model, family, layers, config)
     if config.engine.gradient_checkpointing:

@@ -15,9 +15,9 @@ import safetensors.torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from s3t_ray.store.layout import MANIFEST, checkpoint_folder, checkpoint_step_folder, checkpoint_step_of
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import MANIFEST
 from s3t_ray.train.ranks import Group
 
 
@@ -42,16 +42,11 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def checkpoint_folder(stage_id: str) -> str:
-    """All checkpoints of a stage."""
-    return f"checkpoints/{stage_id}"
-
-
 def save_checkpoint(
     store: Store, job: StageJob, losses: Sequence[float], tensors: Mapping[str, Tensor], group: Group
 ) -> None:
     """Write the checkpoint after len(losses) steps (every rank calls), and then erase the one before."""
-    folder = f"{checkpoint_folder(job.stage_id)}/{len(losses):09d}"
+    folder = checkpoint_step_folder(job.stage_id, len(losses))
     data = safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)})
     store.write_bytes(f"{folder}/{_rank_file(group.rank)}", data)
     digests = group.gather(hashlib.sha256(data).digest())  # also the barrier: every rank's file is there
@@ -106,8 +101,7 @@ def _read(store: Store, job: StageJob, folder: str, rank: int) -> Checkpoint | N
 
 def _folders(store: Store, stage_id: str) -> list[str]:
     """Folders of this stage's checkpoints, oldest first."""
-    root = checkpoint_folder(stage_id)
-    return sorted({"/".join(path.split("/")[:3]) for path in store.files(root)})
+    return sorted({checkpoint_step_of(path) for path in store.files(checkpoint_folder(stage_id))})
 
 
 def _rank_file(rank: int) -> str:

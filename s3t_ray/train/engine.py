@@ -174,6 +174,8 @@ def _deepspeed_config(config: Config, model: nn.Module, trainable_elements: int)
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "steps_per_print": None,
+        # It would wait for the GPU at every micro-batch.
+        "timers": {"throughput": {"enabled": False}},
         "gradient_clipping": optimizer.grad_clip,
         "zero_optimization": _zero_config(config, model, trainable_elements),
         "optimizer": {

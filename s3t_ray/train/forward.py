@@ -52,7 +52,7 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
     labelled = (targets != IGNORED).nonzero().squeeze(1)
     tokens_1_T = states_1_T_D = None
     if states_T_D is None:
-        tokens_1_T = _joined([item.tokens for item in items], 0).unsqueeze(0).to(device)
+        tokens_1_T = _sent(_joined([item.tokens for item in items], 0).unsqueeze(0), device)
     elif items:
         states_1_T_D = states_T_D.unsqueeze(0).to(device, non_blocking=True)
     else:
@@ -60,10 +60,10 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
     return Packed(
         tokens_1_T,
         states_1_T_D,
-        torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0).to(device),
+        _sent(torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0), device),
         segments,
-        labelled.to(device),
-        targets[labelled].to(device),
+        _sent(labelled, device),
+        _sent(targets[labelled], device),
     )
 
 
@@ -73,7 +73,12 @@ def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padd
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     targets = torch.tensor([int(item.targets[0]) for item in items], dtype=torch.long)
-    return Padded(tokens.to(device), mask.to(device), targets.to(device))
+    return Padded(_sent(tokens, device), _sent(mask, device), _sent(targets, device))
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """The same on `device`. A plain copy to a GPU would wait until it has done all that it was asked before."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:

@@ -21,11 +21,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from s3t_ray.errors import TrainError
+from s3t_ray.store.layout import MANIFEST, hidden_place
 from s3t_ray.store.store import Store
 from s3t_ray.train.examples import Item, SliceItems, make_item
 from s3t_ray.train.hidden_file import DIGEST_BYTES, PartReader, PartWriter
 from s3t_ray.train.job import StageJob
-from s3t_ray.train.manifest import MANIFEST
 from s3t_ray.train.ranks import Group
 
 
@@ -71,11 +71,6 @@ class SliceStates:
     def close(self) -> None:
         for part in self._parts:
             part.close()
-
-
-def hidden_folder(base_digest: str, shard: int, slice_index: int, slice_digest: str) -> str:
-    """Where the states of a slice, in one state of its data, lie in the store: a folder a boundary."""
-    return f"hidden/{base_digest[:16]}/{shard}/{slice_index}/{slice_digest}"
 
 
 class HiddenStore:
@@ -189,8 +184,7 @@ class HiddenStore:
 
     @staticmethod
     def _folder(job: StageJob, piece: SliceItems, boundary: int) -> str:
-        folder = hidden_folder(job.base_digest, job.shard, piece.input.slice, piece.input.digest)
-        return f"{folder}/layer-{boundary}"
+        return hidden_place(job.base_digest, job.shard, piece.input.slice, piece.input.digest).boundary(boundary)
 
     def _part_name(self) -> str:
         return _part_name(self._group.rank)

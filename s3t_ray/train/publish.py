@@ -11,7 +11,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,22 @@ from torch import Tensor
 from s3t_ray import __version__
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
-from s3t_ray.store.store import Store
-from s3t_ray.train.grouped import GroupedModel
-from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import (
+from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.manifest import (
     ADAPTER_CONFIG,
     ADAPTER_FILE,
     HEAD_FILE,
-    MANIFEST,
     Manifest,
     SliceLearned,
-    stage_folder,
     write_manifest,
 )
+from s3t_ray.store.store import Store
+from s3t_ray.train.grouped import GroupedModel
+from s3t_ray.train.job import StageJob, StageResult
 from s3t_ray.train.ranks import Group
 from s3t_ray.train.task_model import TaskModel
 
-_PACKAGES = ("torch", "transformers", "peft", "deepspeed", "safetensors", "numpy")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "deepspeed", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
@@ -136,30 +134,22 @@ def peft_config(modules: Sequence[str], config: Config, task: TaskModel) -> dict
 
 
 def versions(quantised: bool) -> dict[str, str]:
-    """What the bits of a stage may depend on, in software."""
+    """What the bits of a stage may depend on in software, and our own version."""
     found = {name: version(name) for name in (*_PACKAGES, *(("bitsandbytes",) if quantised else ()))}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
-    return found | {"python": platform.python_version(), "s3t_ray": __version__, "engine": _engine_digest()}
-
-
-@cache
-def _engine_digest() -> str:
-    """Digest of our own sources that stand between records and weights: a replay by other code may differ."""
-    package = Path(__file__).parent.parent
-    hasher = hashlib.sha256()
-    for source in sorted([*package.glob("train/*.py"), *package.glob("data/*.py")]):
-        hasher.update(source.read_bytes())
-    return hasher.hexdigest()[:16]
+    return found | {"python": platform.python_version(), "s3t_ray": __version__}
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the bits of a stage may depend on, in hardware: a replay elsewhere reports a distance, not equality."""
+    """What the bits of a stage may depend on in hardware, and the kernel."""
     found = {
         "device": device.type,
         "cpu": _cpu_model(),
+        "cpu_id": _cpu_id(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
+        "libc": "".join(platform.libc_ver()),
         "system": platform.platform(),
     }
     if device.type == "cuda":
@@ -173,6 +163,13 @@ def machine(device: torch.device) -> dict[str, str]:
 def _cpu_model() -> str:
     names = _lines_after(Path("/proc/cpuinfo"), "model name")
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpu_id() -> str:
+    """Family, model and stepping: a virtual machine's model name can stand for several kinds, with other kernels."""
+    fields = ("vendor_id", "cpu family", "model\t", "stepping", "CPU implementer", "CPU part", "CPU revision")
+    found = {field.strip(): lines[0] for field in fields if (lines := _lines_after(Path("/proc/cpuinfo"), field))}
+    return " ".join(f"{name} {value}" for name, value in found.items()) or platform.machine()
 
 
 def _lines_after(file: Path, key: str) -> list[str]:

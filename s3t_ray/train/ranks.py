@@ -6,13 +6,16 @@ pickles anything to another rank.
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from s3t_ray.errors import TrainError
+from s3t_ray.train.gpu_driver import driver_version, why_no_gpu
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,21 @@ def join(rank: int, world: int, init_method: str | None, gpus: int) -> Group:
         return Group(rank, world, device)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     if world == 1:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=_lone_store(device), rank=0, world_size=1)
     elif init_method is None:
         raise TrainError(f"a worker group of {world} ranks needs an address to meet", "pass init_method")
     else:
         dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world)
     return Group(rank, world, device)
+
+
+def _lone_store(device: torch.device) -> dist.Store:
+    """Where a group of one meets itself: without a port. NCCL is at home with a file, which goes with the process."""
+    if device.type == "cpu":
+        return dist.HashStore()
+    folder = tempfile.TemporaryDirectory(prefix="s3t-group-")
+    atexit.register(folder.cleanup)
+    return dist.FileStore(f"{folder.name}/meeting", 1)
 
 
 def make_deterministic(threads: int) -> None:
@@ -89,7 +101,10 @@ def _device(gpus: int) -> torch.device:
         os.environ.setdefault("LOCAL_RANK", "0")
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise TrainError(f"workers.gpus_per_rank is {gpus} but torch sees no GPU", "set it to 0, or fix the driver")
+        problem, fix = why_no_gpu(
+            torch.__version__, torch.version.cuda, driver_version(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        )
+        raise TrainError(f"workers.gpus_per_rank is {gpus}, but {problem}", fix)
     device = torch.device("cuda", torch.cuda.current_device())
     os.environ.setdefault("LOCAL_RANK", str(device.index))  # DeepSpeed takes the index of its GPU from there
     return device

@@ -66,7 +66,7 @@ def test_a_run_asks_while_it_trains_and_rests_without_a_node(tmp_path: Path) -> 
         name: Capacity(config, RayPeers(config.storage.uri), lambda: now)
         for name, config in (("none", none), ("some", some))
     }
-    assert {name: look.first() for name, look in looks.items()} == {"none": 0, "some": 0}
+    assert {name: look.first(lambda: 4) for name, look in looks.items()} == {"none": 0, "some": 0}
 
     def demands(idle: bool, held: int, to_train: int) -> dict[str, Demand | None]:
         nonlocal now

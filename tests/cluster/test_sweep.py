@@ -60,3 +60,29 @@ def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> N
     )
     assert again.outcomes == found.outcomes and "2 of 2 trials were measured before" in told
     assert accepted == {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/stages/*/manifest.json")}
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_two_runs_are_trained_and_measured_side_by_side(tmp_path: Path) -> None:
+    tiny_llama(tmp_path / "base", layers=4)
+    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(12)])
+    write_records(tmp_path / "held.jsonl", [(f"h{number}", None) for number in range(3)])
+    base = small_config(
+        tmp_path,
+        shards=1,
+        slices=2,
+        budget=1,
+        data={"path": str(tmp_path / "data.jsonl"), "holdout_path": str(tmp_path / "held.jsonl")},
+        optimizer={"epochs": 1},
+        workers={"groups": 1},
+    )
+    size = Size(12, 30.0, 0.5, read_shape(tmp_path / "base"))
+    told: list[str] = []
+    points = grid(["lora.rank=[2, 4]"])
+    found = sweep(base, points, tmp_path / "sweep", Need(1, None, 1.0), size, Mode.TRAIN, note=told.append)
+    assert found.failures == {} and len({outcome.root for outcome in found.outcomes}) == 2
+    assert "2 of 2 runs side by side" in told
+    begun = [line for line in told if line.startswith("trial ") and "stages" not in line]
+    ended = [line for line in told if "trained 2 stages, shared 0" in line]
+    assert len(begun) == len(ended) == 2
+    assert told.index(begun[1]) < told.index(ended[0]), "the second begins before the first has ended"

@@ -1,7 +1,9 @@
 """Llama-2-13B's shape, bfloat16, rank 32, four layer groups: every depth, and what equal bits cost.
 
 Records of mixed lengths like Alpaca's, packs of 4,096 tokens, stored hidden states: the engine as its ready
-configuration has it. The share is of the rate of the layer's own matrix products, measured in the same process.
+configuration has it, with one kernel for a pack's attention and one for a norm where the card runs them, and beside
+them the plain kernels that run anywhere. The share is of the rate of the layer's own matrix products, measured in the
+same process.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from functools import partial
 from benchlib.matmul import measure
 from benchlib.random_base import SHAPES
 
+from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
@@ -28,7 +31,8 @@ def run(points: Points, scene: Scene) -> None:
         slices=2 if dry else 4,
         batch_records=4 if dry else 32,
         micro_batch_tokens=512 if dry else 4096,
-        attention="flash_varlen" if device.on_gpu else "sdpa",
+        attention=best_attention(device),
+        norms=device.fastest_norms,
     )
     points.measure("rate", lambda: _rate(setup, device, dry))
     if not points.has("rate"):
@@ -51,14 +55,15 @@ def run(points: Points, scene: Scene) -> None:
             with without_determinism():
                 points.measure(f"no determinism, depth {job.depth}", partial(_share, lab, lab.again(job, "free"), rate))
         lab.close()
-    if not device.on_gpu:
-        points.skip("sdpa, depth 1", "a CPU has no other kernel to compare with")
+    plain = replace(setup, attention="sdpa", norms="eager")
+    if setup == plain:
+        points.skip("plain kernels, depth 1", "there are no others here to compare with")
         return
-    if not points.has("sdpa, depth 1", f"sdpa, depth {deepest}"):
-        lab = StageLab(replace(setup, attention="sdpa"), device, work / "sdpa")
+    if not points.has("plain kernels, depth 1", f"plain kernels, depth {deepest}"):
+        lab = StageLab(plain, device, work / "plain")
         for job in lab.jobs("chain", contents):
             if job.depth in (1, deepest):
-                points.measure(f"sdpa, depth {job.depth}", partial(_share, lab, job, rate))
+                points.measure(f"plain kernels, depth {job.depth}", partial(_share, lab, job, rate))
             else:
                 lab.train(job)
         lab.close()

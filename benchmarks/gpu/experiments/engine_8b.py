@@ -15,6 +15,7 @@ from typing import Any
 from benchlib.random_base import SHAPES
 
 from gpu import hf_trainer
+from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
@@ -33,7 +34,8 @@ def run(points: Points, scene: Scene) -> None:
         batch_records=4,
         max_tokens=long,
         micro_batch_tokens=long,
-        attention="flash_varlen" if device.on_gpu else "sdpa",
+        attention=best_attention(device),
+        norms=device.fastest_norms,
     )
     # The last token of a record is predicted and never fed, so a record fills a pack to one token.
     full, mixed = texts([long - 2] * 4 * STEPS), like_alpaca((4 if dry else 32) * STEPS)

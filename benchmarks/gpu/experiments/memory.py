@@ -12,6 +12,7 @@ from typing import Any
 
 from benchlib.random_base import SHAPES
 
+from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
@@ -27,7 +28,8 @@ def run(points: Points, scene: Scene) -> None:
         batch_records=8,
         max_tokens=tokens,
         micro_batch_tokens=tokens,
-        attention="flash_varlen" if device.on_gpu else "sdpa",
+        attention=best_attention(device),
+        norms=device.fastest_norms,
         hidden_states="recompute",
     )
     settings = {

@@ -15,6 +15,7 @@ from unittest import mock
 
 from benchlib.random_base import SHAPES
 
+from gpu.attention_choice import best_attention
 from gpu.card import drop_from_page_cache
 from gpu.points import Points
 from gpu.scene import Scene
@@ -29,7 +30,8 @@ def run(points: Points, scene: Scene) -> None:
         slices=2,
         batch_records=4 if dry else 32,
         micro_batch_tokens=512 if dry else 8192,
-        attention="flash_varlen" if device.on_gpu else "sdpa",
+        attention=best_attention(device),
+        norms=device.fastest_norms,
     )
     if points.has("from disk", "from the page cache"):
         return

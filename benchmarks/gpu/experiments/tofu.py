@@ -14,6 +14,7 @@ from time import perf_counter
 
 from benchlib.tiny_base import tiny_base
 
+from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
@@ -58,7 +59,16 @@ def _given(scene: Scene) -> tuple[Path | None, list[str]]:
 
 
 def _run(base: Path, contents: list[str], device: Device, work: Path) -> Run:
-    setup = Setup(read_shape(base), slices=SLICES, rank=16, alpha=32, batch_records=32, epochs=EPOCHS, max_tokens=512)
+    setup = Setup(
+        read_shape(base),
+        slices=SLICES,
+        rank=16,
+        alpha=32,
+        batch_records=32,
+        epochs=EPOCHS,
+        max_tokens=512,
+        attention=best_attention(device),
+    )
     lab = StageLab(setup, device, work, base)
     first: list[float] = []
     last: list[float] = []

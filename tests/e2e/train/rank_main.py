@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.job import StageStopped
-from s3t_ray.train.manifest import read_manifest
 from s3t_ray.train.trainer import Trainer
 from tests.e2e.train.lab import Lab, load_lab, train, train_chain
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from s3t_ray.train.manifest import read_manifest
+from s3t_ray.store.published_stage import read_manifest
 from tests.e2e.train.lab import Lab, make_lab, save_lab, train_chain
 from tests.tiny import tiny_llama
 

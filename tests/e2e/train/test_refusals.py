@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from s3t_ray.errors import ConfigError, TrainError
+from s3t_ray.errors import ConfigError, StageDamaged, TrainError
 from s3t_ray.train.job import Progress, StageStopped
 from tests.e2e.train.lab import Lab, make_lab, train, train_chain
 from tests.tiny import tiny_bert, tiny_llama
@@ -127,7 +127,7 @@ def test_parents_must_be_the_published_ones_of_this_chain(tmp_path: Path, base: 
     adapter = bytearray(lab.adapter(first))
     adapter[-1] ^= 1
     lab.store.write_bytes(f"stages/{first}/adapter_model.safetensors", bytes(adapter))
-    with pytest.raises(TrainError, match=f"stages/{first}/adapter_model.safetensors has sha256"):
+    with pytest.raises(StageDamaged, match=f"stages/{first}/adapter_model.safetensors has sha256"):
         train(trainer, lab.job("bad", (0, 1), (first,)))
     assert not lab.store.exists("stages/bad/manifest.json")
 

@@ -16,9 +16,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from s3t_ray.data.inputs import encode
+from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.adapters import export_adapter, load_chain
 from s3t_ray.train.job import Progress
-from s3t_ray.train.manifest import read_manifest
 from tests.e2e.train.lab import Lab, content, make_lab, put_slice, rows, train, train_chain
 from tests.tiny import tiny_bert, tiny_llama
 

@@ -25,7 +25,7 @@ import yaml
 
 from s3t_ray.ledger.values import StageState
 from s3t_ray.run.run import Run
-from s3t_ray.train.manifest import read_manifest
+from s3t_ray.store.published_stage import read_manifest
 from tests.cluster.raylets import descendants
 from tests.fakes import write_records
 from tests.faults.runtime.chaos_plan import ACTORS, AT_ONCE, LOOK_SECONDS, LOOKS, Plan, Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::Shard", "rank": "ray::Rank"}
+ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::ShardOwner", "rank": "ray::Rank"}
 """What the title of an actor's process begins with."""
 
 LOOKS, LOOK_SECONDS = 8, 0.5

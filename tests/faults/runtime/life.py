@@ -15,8 +15,8 @@ from pathlib import Path
 from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import Place, place
 from s3t_ray.data.slices import read_slice
+from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
-from s3t_ray.run.exports import ExportedFolder, remember_export
 from s3t_ray.run.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
@@ -212,7 +212,7 @@ def phase_export(folder: Path, say: Say) -> None:
     with Run.open(folder / "run") as run:
         serving = view_shard(run, 0).serving
         out = folder / "exported"
-        remember_export(run, 0, ExportedFolder(str(out), serving, ("adapter_model.safetensors",)))
+        run.ledger.exports.note(0, ExportedFolder(str(out), serving, ("adapter_model.safetensors",)))
         out.mkdir(exist_ok=True)
         (out / "adapter_model.safetensors").write_text(" ".join(secret(name) for name in sorted(deleted_by(folder, 1))))
     say("exported")

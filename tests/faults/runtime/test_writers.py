@@ -71,8 +71,8 @@ def test_a_fenced_purge_erases_nothing_that_its_successor_is_about_to_name(folde
         purge_files(run, old, 0, 0)
     assert run.store.exists(layout.slice_file(0, 0, "ab" * 32))
     with pytest.raises(Fenced):
-        Shard(run.location.storage_uri, 0).purge(old, ())
-    Shard(run.location.storage_uri, 0).purge(new, ())
+        Shard(run, 0).purge(old, ())
+    Shard(run, 0).purge(new, ())
     assert len(run.store.files("slices/0/0")) == 1
 
 

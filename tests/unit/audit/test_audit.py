@@ -23,7 +23,7 @@ from tests.unit.audit.tampering import found, problems, root, sql
 
 def test_an_untouched_run_passes(lived: Run) -> None:
     report = audit(lived)
-    assert report.problems == () and report.ok
+    assert report.problems == () and report.result == "verified"
     assert (report.certificates, report.records, report.stages) == (2, 28, 12)
     assert report.head == lived.ledger.certificate_head().hash
     assert report.public_key == lived.ledger.certificates()[0].fingerprint

@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from s3t_ray.audit.audit import audit
-from s3t_ray.ledger.values import StageRow, StageState
-from s3t_ray.run.exports import ExportedFolder, remember_export
+from s3t_ray.ledger.values import ExportedFolder, StageRow, StageState
 from s3t_ray.run.run import Run
-from s3t_ray.train.manifest import ADAPTER_FILE, read_manifest, write_manifest
+from s3t_ray.store.manifest import ADAPTER_FILE, write_manifest
+from s3t_ray.store.published_stage import read_manifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.audit.tampering import found, live, problems, root, sql
 
@@ -120,7 +120,7 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ADAPTER_FILE).write_bytes(b"weights")
     gone = lived.ledger.stages(state=StageState.PURGED)[0].id
-    remember_export(lived, 0, ExportedFolder(str(tmp_path / "out"), (gone,), (ADAPTER_FILE,)))
+    lived.ledger.exports.note(0, ExportedFolder(str(tmp_path / "out"), (gone,), (ADAPTER_FILE,)))
     told = problems(lived)
     assert len(told) == 5
     for part in (
@@ -168,7 +168,7 @@ def statements(folder: Path, **changes: object) -> tuple[int, int]:
         report = audit(cluster.run)
     finally:
         event.remove(Engine, "before_cursor_execute", note)
-    assert report.ok
+    assert report.result == "verified"
     return report.stages, len(asked)
 
 

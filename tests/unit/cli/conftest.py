@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .fakes import FakeRuntime
+from tests.fakes.command_line import FakeRuntime
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from typing import Any
 from s3t_ray.errors import ClusterError, DataError, UnknownRecords
 from s3t_ray.ledger.values import Reach
 from s3t_ray.run.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
-
-from .fakes import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
+from tests.fakes.command_line import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
 
 class FakeDeletion:

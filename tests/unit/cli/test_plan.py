@@ -129,3 +129,21 @@ def test_each_boundary_is_shown_with_its_choice() -> None:
     none = ("llama-2-13b", *SIZE, "--set", "engine.hidden_states=recompute")
     assert document(*none)["hidden_states"]["boundaries"] == []
     assert "hidden states entering" not in s3t_plan(*none).stdout
+
+
+def test_given_gpus_are_planned_for() -> None:
+    report = document("llama-2-13b", *SIZE, "--gpu", "4x24GiB")["gpus"]
+    text = s3t_plan("llama-2-13b", *SIZE, "--gpu", "4x24GiB").stdout
+    assert (report["count"], report["memory_bytes"], report["bfloat16_teraflops"]) == (4, 24 * 2**30, None)
+    assert not report["fits"] and all(obstacle in text for obstacle in report["obstacles"])
+    assert report["proposed"] and all(f"--set {setting}" in text for setting in report["proposed"])
+    changed = [part for setting in report["proposed"] for part in ("--set", setting)]
+    after = document("llama-2-13b", *SIZE, "--gpu", "4x24GiB", *changed)["gpus"]
+    assert after["fits"] and after["proposed"] == []
+    assert "h, at that best rate" in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
+    assert document("llama-2-13b", *SIZE)["gpus"] is None
+
+
+def test_unknown_gpus_are_refused() -> None:
+    result = s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xabacus")
+    assert result.exit_code == 2 and "8xH100" in result.stderr

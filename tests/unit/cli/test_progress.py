@@ -7,8 +7,7 @@ import io
 from rich.console import Console
 
 from s3t_ray.cli.live_progress import SECONDS_BETWEEN_TENTHS, LineProgress, changes, progress
-
-from .fakes import FAILURE, deletion, running, shard, status
+from tests.fakes.command_line import FAILURE, deletion, running, shard, status
 
 
 class FakeClock:
@@ -32,6 +31,13 @@ def test_the_first_status_is_an_overview_and_what_runs() -> None:
 def test_an_equal_status_adds_no_line() -> None:
     same = status(running=(running(),), deletions=(deletion(),), failures=(FAILURE,))
     assert changes(same, same) == []
+
+
+def test_what_a_run_waits_for_is_said_once_and_that_it_no_longer_waits() -> None:
+    waits = status().model_copy(update={"waiting": "1 worker group waits for 1 GPU"})
+    assert changes(status(), waits) == ["1 worker group waits for 1 GPU"]
+    assert changes(waits, waits) == []
+    assert changes(waits, status()) == ["no worker group waits any more"]
 
 
 def test_a_stage_that_ends_is_done_when_its_slices_are_live() -> None:

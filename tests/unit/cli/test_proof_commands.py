@@ -14,8 +14,7 @@ from s3t_ray.ledger.keys import Keys
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
-
-from .fakes import s3t
+from tests.fakes.command_line import s3t
 
 
 @pytest.fixture(scope="module")

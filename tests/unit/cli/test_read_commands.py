@@ -14,9 +14,19 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from s3t_ray.run.reports import Evaluation, Export, Generation, ReplayedStage, Status, Verification
-
-from .fakes import EVALUATION, TRAINED, FakeRun, FakeRuntime, deletion, raises, returns, running, s3t, status
+from s3t_ray.run.reports import Evaluation, Export, Generation, ReplayedStage, Status, Verdict, Verification
+from tests.fakes.command_line import (
+    EVALUATION,
+    TRAINED,
+    FakeRun,
+    FakeRuntime,
+    deletion,
+    raises,
+    returns,
+    running,
+    s3t,
+    status,
+)
 
 # status
 
@@ -116,19 +126,25 @@ def test_export_needs_to_know_the_shard(runtime: FakeRuntime) -> None:
 
 
 @pytest.mark.parametrize(
-    ("problems", "equal", "same_machine", "exit_code", "words"),
+    ("problems", "verdict", "exit_code", "result", "words"),
     [
-        ((), True, True, 0, "verified"),
-        ((), False, False, 0, "a distance, no proof"),
-        ((), False, True, 8, "differs"),
-        (("slice 2 of shard 0: digest differs",), True, True, 8, "problem: slice 2 of shard 0"),
+        ((), Verdict.EQUAL, 0, "verified", "verified"),
+        ((), Verdict.NOT_PROVED, 10, "not_proved", "not proved"),
+        ((), Verdict.DIFFERS, 8, "failed", "differs"),
+        (("slice 2 of shard 0: digest differs",), Verdict.EQUAL, 8, "failed", "problem: slice 2 of shard 0"),
+        (("slice 2 of shard 0: digest differs",), Verdict.NOT_PROVED, 8, "failed", "not verified"),
     ],
 )
 def test_verify_fails_when_a_proof_does_not_hold(
-    runtime: FakeRuntime, problems: tuple[str, ...], equal: bool, same_machine: bool, exit_code: int, words: str
+    runtime: FakeRuntime, problems: tuple[str, ...], verdict: Verdict, exit_code: int, result: str, words: str
 ) -> None:
     replayed = ReplayedStage(
-        stage_id="a" * 64, shard=0, slices=(0, 1), equal=equal, largest_difference=0.0, same_machine=same_machine
+        stage_id="a" * 64,
+        shard=0,
+        slices=(0, 1),
+        verdict=verdict,
+        largest_difference=0.5,
+        mismatches=("torch 2.13.0, here 2.14.0",) if verdict is Verdict.NOT_PROVED else (),
     )
 
     def verify(run: FakeRun, *, replay: int, address: str | None, watch: Callable[[str], None]) -> Verification:
@@ -136,13 +152,21 @@ def test_verify_fails_when_a_proof_does_not_hold(
         return Verification(records=10, stages=4, problems=problems, replayed=(replayed,) * replay)
 
     runtime.answer("audit.verify", verify=verify)
-    result = s3t("verify", "runs/a", "--replay", "1")
-    assert result.exit_code == exit_code
-    assert words in result.stdout
-    assert "replaying stage 1 of 1" in result.stderr
-    assert ("error: " in result.stderr) == (exit_code == 8)
+    shown = s3t("verify", "runs/a", "--replay", "1")
+    assert shown.exit_code == exit_code
+    assert words in shown.stdout
+    assert ("verified" in shown.stdout.replace("not verified", "")) == (result == "verified")
+    assert "replaying stage 1 of 1" in shown.stderr
+    assert ("error: " in shown.stderr) == (exit_code != 0)
+    assert ("torch 2.13.0, here 2.14.0" in shown.stderr) == (exit_code == 10)
     document = s3t("verify", "runs/a", "--replay", "1", "--json")
-    assert (document.exit_code, json.loads(document.stdout)["problems"]) == (exit_code, list(problems))
+    assert document.exit_code == exit_code
+    report = json.loads(document.stdout)
+    assert (report["problems"], report["result"], report["replayed"][0]["verdict"]) == (
+        list(problems),
+        result,
+        verdict.value,
+    )
 
 
 # demo

@@ -18,8 +18,7 @@ from s3t_ray.audit.membership_report import (
 from s3t_ray.cli.show_membership import membership_view
 from s3t_ray.errors import DataError
 from tests.fakes import Cluster, fake_base, small_config, write_records
-
-from .fakes import s3t
+from tests.fakes.command_line import s3t
 
 
 def group(value: float, records: int, *attacks: str) -> GroupResult:

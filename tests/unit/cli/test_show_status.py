@@ -20,8 +20,7 @@ from s3t_ray.cli.show_status import (
     status_view,
 )
 from s3t_ray.run.reports import ShardStatus
-
-from .fakes import FAILURE, deletion, running, shard, status
+from tests.fakes.command_line import FAILURE, deletion, running, shard, status
 
 
 def drawn(view: RenderableType, width: int = 120) -> str:

@@ -14,8 +14,7 @@ import pytest
 
 from s3t_ray.errors import ClusterError, ConfigError, DataError, LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.run.reports import Status
-
-from .fakes import TRAINED, FakeRuntime, raises, returns, running, s3t, status
+from tests.fakes.command_line import TRAINED, FakeRuntime, raises, returns, running, s3t, status
 
 
 def test_train_reports_on_stdout_and_progress_on_stderr(runtime: FakeRuntime) -> None:

@@ -44,6 +44,8 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
             "at most 9 tokens",
         ),
         ([*ON_GPU, "model.attention=flash_varlen", "task.kind=classification", "task.labels=[a, b]"], "padded batches"),
+        (["engine.norms=fused"], "one operation already"),
+        ([*ON_GPU, "engine.norms=fused", "task.kind=classification", "task.labels=[a, b]"], "models of text"),
         (["workers.gpus_per_rank=2", "engine.ranks=3"], "engine.ranks to 6"),
         (["engine.stored_boundaries=[1, 4]"], "different depths from 1 to 3"),
         (["engine.stored_boundaries=[1, 1]"], "list each depth once"),

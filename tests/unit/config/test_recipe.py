@@ -9,7 +9,7 @@ import pytest
 
 from s3t_ray.config.fields import FieldDoc, fields
 from s3t_ray.config.load import load_config
-from s3t_ray.config.recipe import RECIPE_FIELDS, recipe
+from s3t_ray.config.recipe import RECIPE_FIELDS, UNNAMED, recipe
 from s3t_ray.config.schema import Config
 
 
@@ -63,6 +63,15 @@ def test_the_list_is_the_marked_fields(config: Config) -> None:
     assert list(RECIPE_FIELDS) == [name for name in RECIPE_FIELDS if name in {f.path for f in fields()}]
     assert set(RECIPE_FIELDS) == {field.path for field in fields() if field.decides_weights}
     assert recipe(config, "one base") != recipe(config, "another base")
+
+
+def test_a_field_that_came_later_leaves_the_names_of_stages_alone(config: Config) -> None:
+    """The recipe of a configuration that does not use it is, to the letter, the one from before the field."""
+    found = recipe(config, "base")
+    assert UNNAMED and set(UNNAMED) <= set(RECIPE_FIELDS)
+    assert set(found) == {"format", "base_digest", *RECIPE_FIELDS} - set(UNNAMED)
+    used = recipe(put(config, "engine.norms", "fused"), "base")
+    assert used == found | {"engine.norms": "fused"}
 
 
 def test_it_is_plain_json_without_a_path(config: Config) -> None:

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from s3t_ray.config.schema import Config
+from s3t_ray.store.manifest import Manifest, SliceLearned, write_manifest
 from s3t_ray.store.store import Store
-from s3t_ray.train.manifest import Manifest, SliceLearned, write_manifest
 
 RANK, ALPHA = 4, 8.0
 MODULES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")

@@ -19,8 +19,8 @@ from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from tests.fakes import Cluster, small_config, write_records
+from tests.fakes.serving import LoraWorkers
 from tests.tiny import tiny_llama
-from tests.unit.serve.fakes import LoraWorkers
 
 LAYERS, HIDDEN, PER_GROUP, RANK = 6, 32, 2, 4
 WISH = Wish("Name a colour.", 8, 0.0, 1.0, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s3t_ray.errors import ClusterError, ConfigError, S3TError, StoreError, TrainError
+from s3t_ray.errors import ClusterError, ConfigError, S3TError, StageDamaged, StoreError
 from s3t_ray.store.store import Store
 from tests.unit.ensemble.conftest import Published
 from tests.unit.ensemble.published import RANK, publish_files, slow_logits, tensors_file
@@ -101,6 +101,9 @@ def test_a_newer_version_that_comes_while_stages_load_wins(published: Published)
             ensemble.set_live(3, published.chains(1, 1))
             return published.store.read_bytes(path)
 
+        def exists(self, path: str) -> bool:
+            return published.store.exists(path)
+
     ensemble._store = Slow()  # type: ignore[assignment]
     assert ensemble.set_live(2, published.chains(3, 1)) == 3
     assert ensemble.live().depths == (1, 1)
@@ -125,13 +128,13 @@ def test_a_corrupted_file_is_refused(copied: Published, file: str) -> None:
     data = bytearray(copied.store.read_bytes(path))
     data[-3] ^= 1
     copied.store.write_bytes(path, bytes(data))
-    with pytest.raises(StoreError, match=f"stage-0-2: {file} has SHA-256"):
+    with pytest.raises(StoreError, match=f"stage-0-2 is damaged: stages/stage-0-2/{file} has sha256"):
         copied.ensemble().set_live(1, copied.chains(2, 0))
 
 
 def test_an_unreadable_manifest_is_refused(copied: Published) -> None:
     copied.store.write_bytes("stages/stage-0-1/manifest.json", b"{}")
-    with pytest.raises(TrainError, match="not a manifest"):
+    with pytest.raises(StageDamaged, match="not a manifest"):
         copied.ensemble().set_live(1, copied.chains(1, 0))
 
 

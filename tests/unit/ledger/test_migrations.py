@@ -9,7 +9,7 @@ from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import migrations
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.tables import METADATA
-from s3t_ray.ledger.values import DeletionState
+from s3t_ray.ledger.values import DeletionState, ExportedFolder
 from tests.unit.ledger.world import name as hmac_of
 
 V1_ROWS = (
@@ -107,4 +107,38 @@ def test_tables_are_those_of_the_queries(empty: Ledger, engine: Engine) -> None:
         assert columns == {column.name: type(column.type) for column in table.columns}, name
         key = found.get_pk_constraint(name)["constrained_columns"]
         assert key == [column.name for column in table.primary_key], name
+    engine.dispose()
+
+
+def test_version_5_keeps_its_exports(url: str, engine: Engine) -> None:
+    """They were told by events: of each folder the newest counts."""
+    told = [
+        ("exported", 0, '{"files":["a","b"],"folder":"/out","stages":["s1"]}'),
+        ("exported", 1, '{"files":["a"],"folder":"/gone","stages":["s1"]}'),
+        ("export_erased", None, '{"folder":"/gone"}'),
+        ("exported", 2, '{"files":["a"],"folder":"/again","stages":["s1"]}'),
+        ("export_erased", None, '{"folder":"/again"}'),
+        ("exported", 3, '{"files":["ä"],"folder":"/again","stages":["s2","s3"]}'),
+        ("exported", 0, '{"files":["c"],"folder":"/out","stages":["s1","s4"]}'),
+        ("depths", 0, '{"depths":[1]}'),
+    ]
+    with engine.begin() as connection:
+        migrations.migrate(connection, "then", target=5)
+        connection.execute(text(V1_ROWS[0]))
+        for number, (kind, shard, detail) in enumerate(told, start=9):
+            connection.execute(
+                text("INSERT INTO s3t_events VALUES (:n, 'then', :kind, :shard, :detail)"),
+                {"n": number, "kind": kind, "shard": shard, "detail": detail},
+            )
+        connection.execute(text("UPDATE s3t_head SET sequence = 20"))
+    with Ledger.open(url) as ledger:
+        assert ledger.exports.all() == (
+            ExportedFolder("/again", ("s2", "s3"), ("ä",)),
+            ExportedFolder("/out", ("s1", "s4"), ("c",)),
+        )
+        ledger.exports.forget("/out")
+        ledger.exports.forget("/out")
+        ledger.exports.note(1, ExportedFolder("/again", ("s9",), ("a",)))
+        assert ledger.exports.all() == (ExportedFolder("/again", ("s9",), ("a",)),)
+        assert [event.kind for event in ledger.events(after=20)] == ["export_erased", "exported"]
     engine.dispose()

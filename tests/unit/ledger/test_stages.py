@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger.failure_rows import FailureRow, PurgeFailure, ServingFailure, StageFailure, parse_subject
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, parse_subject
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import Published, StageState
 from s3t_ray.plan.stages import Stage, plan_shard
@@ -191,7 +191,7 @@ def test_malformed_stages_are_refused(ledger: Ledger, epoch: int) -> None:
 
 def test_failures_count_until_the_stage_is_accepted(ledger: Ledger, epoch: int, clock: Clock) -> None:
     first, second, _ = chain(ledger)
-    one, other = StageFailure(first.id), StageFailure(second.id)
+    one, other = FailedStage(first.id), FailedStage(second.id)
     ledger.record_failure(epoch, one, "out of memory")
     ledger.record_failure(epoch, other, "a \0 and a \ud800")
     ledger.record_failure(epoch, one, "again " * 1000)
@@ -206,13 +206,13 @@ def test_failures_count_until_the_stage_is_accepted(ledger: Ledger, epoch: int, 
 
 def test_what_failed_has_a_text_that_older_ledgers_hold_too(ledger: Ledger, epoch: int) -> None:
     """These texts are keys of rows: another text would lose the failures of every ledger that is there."""
-    texts = {StageFailure("ab" * 32): "ab" * 32, PurgeFailure(3): "purge 3", PurgeFailure(-1): "purge -1"}
-    for subject, text in {**texts, ServingFailure(): "serving"}.items():
+    texts = {FailedStage("ab" * 32): "ab" * 32, FailedPurge(3): "purge 3", FailedPurge(-1): "purge -1"}
+    for subject, text in {**texts, FailedServing(): "serving"}.items():
         assert str(subject) == text and parse_subject(text) == subject
         ledger.record_failure(epoch, subject, "no answer")
-    assert {row.subject for row in ledger.failures()} == {*texts, ServingFailure()}
-    ledger.forget_failure(epoch, PurgeFailure(3))
-    assert PurgeFailure(3) not in {row.subject for row in ledger.failures()}
+    assert {row.subject for row in ledger.failures()} == {*texts, FailedServing()}
+    ledger.forget_failure(epoch, FailedPurge(3))
+    assert FailedPurge(3) not in {row.subject for row in ledger.failures()}
     for unknown in ("", "purge ", "purge three", "a b"):
         with pytest.raises(LedgerError, match="neither a stage"):
             parse_subject(unknown)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.plan.demand import Demand, demand
+from s3t_ray.plan.demand import Demand, demand, on_fixed_nodes
 from s3t_ray.plan.fair_shares import Claim, Standing, fair_shares, groups_of
 from s3t_ray.plan.resources import most_groups
 from s3t_ray.runtime.connect import check_can_heal, check_fits_cluster
@@ -32,6 +32,20 @@ def test_limits(most: int, share: int, to_train: int, held: int, resting: bool) 
         assert found.groups <= held, "and no group is begun"
     if resting:
         assert found.groups == 0, "its nodes may go"
+
+
+@given(COUNTS, COUNTS, COUNTS, st.booleans())
+def test_on_nodes_that_stay_groups_start_on_demand_and_rest(
+    share: int, to_train: int, held: int, resting: bool
+) -> None:
+    found = on_fixed_nodes(share, to_train, held, resting)
+    assert 0 <= found <= share
+    if resting:
+        assert found == 0
+    else:
+        assert found >= min(share, to_train), "there is work for them"
+        assert found >= min(share, held), "a base that is loaded stays for what comes next"
+        assert found <= max(to_train, held), "and none begins with nothing to train"
 
 
 def test_in_words() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, ConfigError
-from s3t_ray.plan.resources import bundles, check_room, most_groups, room
+from s3t_ray.plan.resources import bundles, check_room, most_groups, room, shortage
 from tests.fakes import small_config
 
 
@@ -108,3 +108,26 @@ def test_what_fits_can_be_placed(folder: Path, cpus: list[int], ranks: int, cpus
             left[node] -= cpus_a_rank
         placed += 1
     assert room(config, [{"CPU": float(count)} for count in cpus]) == placed
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ([], "none of the 0 nodes has CPU or GPU or accelerator_type:A100"),
+        ([{"CPU": 8.0}], "none of the 1 nodes has GPU or accelerator_type:A100"),
+        ([{"CPU": 8.0, "GPU": 8.0, "accelerator_type:H100": 1.0}], "none of the 1 nodes has accelerator_type:A100"),
+        (
+            [{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0, "GPU": 8.0, "accelerator_type:A100": 1.0}],
+            "none of the 2 nodes has all of that",
+        ),
+        (
+            [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 8.0, "accelerator_type:A100": 1.0}],
+            "the 1 of 2 nodes that could hold it are in use",
+        ),
+    ],
+)
+def test_what_waits_says_what_it_waits_for(folder: Path, nodes: list[dict[str, float]], said: str) -> None:
+    config = of(folder, ranks=2, gpus_per_rank=1, cpus_per_rank=4, accelerator="A100")
+    assert shortage(config, nodes, 3) == (
+        f"3 worker groups wait for 2 ranks of 4 CPU, 1 GPU on accelerator_type:A100: {said}"
+    )

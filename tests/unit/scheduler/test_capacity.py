@@ -14,6 +14,7 @@ from s3t_ray.plan.resources import Resources
 from s3t_ray.scheduler.capacity import (
     FIRST_ANSWERS_SECONDS,
     IDLE_AFTER_SECONDS,
+    REST_AFTER_SECONDS,
     SECONDS_BETWEEN,
     Autoscaling,
     Capacity,
@@ -64,7 +65,7 @@ def standing(found: Capacity) -> str:
     return found.claim.standing.name
 
 
-def looks(found: Capacity, cluster: PlayedCluster, idle: bool = False, to_train: int = 0, held: int = 1) -> Demand:
+def looks(found: Capacity, cluster: PlayedCluster, idle: bool = False, to_train: int = 8, held: int = 4) -> Demand:
     """After two looks: one asks, the next has heard."""
     demand = None
     for _ in range(2):
@@ -80,21 +81,21 @@ def test_a_fixed_number_of_groups_is_what_was_asked_for_and_claimed(tmp_path: Pa
     cluster = PlayedCluster(4)
     cluster.others["scheduler-other"] = ALL
     found = capacity(small_config(tmp_path, workers={"groups": 3}), cluster)
-    assert found.first() == 3 and found.claim == Claim(0.75, Standing.FIXED)
-    assert cluster.waited == [], "it waits for nobody"
+    assert found.first(lambda: 8) == 3 and found.claim == Claim(0.75, Standing.FIXED)
+    assert not any(cluster.waited), "it waits for nobody"
 
 
 def test_a_run_that_starts_hears_the_others_before_it_takes_anything(tmp_path: Path) -> None:
     cluster = PlayedCluster(4)
     cluster.others["scheduler-other"] = ALL
     found = capacity(small_config(tmp_path, shards=4), cluster)
-    assert found.first() == 2 and cluster.waited[0] == FIRST_ANSWERS_SECONDS
+    assert found.first(lambda: 8) == 2 and cluster.waited[0] == FIRST_ANSWERS_SECONDS
 
 
 def test_shares_follow_runs_that_come_rest_fall_silent_and_go(tmp_path: Path) -> None:
     cluster = PlayedCluster(4)
     found = capacity(small_config(tmp_path, shards=4), cluster)
-    assert found.first() == 4
+    assert found.first(lambda: 8) == 4
     cluster.others = {"scheduler-other": ALL, "scheduler-begins": None}
     assert looks(found, cluster) == Demand(2)
     cluster.silent = {"scheduler-other"}
@@ -115,20 +116,23 @@ def test_shares_follow_runs_that_come_rest_fall_silent_and_go(tmp_path: Path) ->
 def test_under_an_autoscaler_it_begins_with_nothing_and_asks_for_what_it_can_use(tmp_path: Path) -> None:
     cluster = PlayedCluster(1)
     found = capacity(small_config(tmp_path, shards=4, workers={"autoscale_to": 3}), cluster)
-    assert found.first() == 0
+    assert found.first(lambda: 8) == 0
     assert found.look(False, 0, lambda: 8) == Demand(1, 2), "the first look is due at once"
-    assert looks(found, cluster, to_train=1) == Demand(1)
+    assert looks(found, cluster, to_train=1, held=1) == Demand(1)
     cluster.cpus = 2
     assert looks(found, cluster, to_train=8) == Demand(2, 1)
-    assert looks(found, cluster, idle=True, held=2) == Demand(2), "the base model stays loaded for a while"
+    assert looks(found, cluster, idle=True, to_train=0, held=2) == Demand(2), "the base model stays loaded for a while"
     cluster.now += IDLE_AFTER_SECONDS
-    assert looks(found, cluster, idle=True, held=2) == Demand(0)
+    assert looks(found, cluster, idle=True, to_train=0, held=2) == Demand(0)
 
 
 class PlayedGroups:
     def __init__(self, count: int) -> None:
         self.count = count
         self.rooms: list[str] = []
+
+    def waiting(self) -> int:
+        return 1
 
     def resize(self, count: int, rooms: Iterable[str] = ()) -> None:
         self.count = count
@@ -152,18 +156,34 @@ def test_a_group_that_gets_room_takes_over_what_waited_for_it(tmp_path: Path) ->
     groups, requests = PlayedGroups(0), PlayedRequests()
     found = capacity(small_config(tmp_path, shards=4, workers={"autoscale_to": 3}), cluster)
     autoscaling = Autoscaling(found, groups, requests)
-    autoscaling.adjust(idle=False, to_train=lambda: 8)
+    assert autoscaling.adjust(idle=False, to_train=lambda: 8) == 3 + groups.waiting()
     assert (groups.count, len(requests.open)) == (0, 3)
     cluster.cpus, cluster.now = 2, SECONDS_BETWEEN
     autoscaling.adjust(idle=False, to_train=lambda: 8)
     assert (groups.count, groups.rooms, len(requests.open)) == (2, ["room 0", "room 1"], 1)
-    autoscaling.adjust(idle=False, to_train=lambda: pytest.fail("it was looked at a moment ago"))
+    assert autoscaling.adjust(idle=False, to_train=lambda: pytest.fail("it was looked at a moment ago")) is None
     cluster.now += IDLE_AFTER_SECONDS + SECONDS_BETWEEN
     autoscaling.adjust(idle=True, to_train=lambda: 0)
     assert (groups.count, requests.open) == (0, [])
 
 
-def test_a_fixed_number_of_groups_is_never_changed(tmp_path: Path) -> None:
+def test_a_run_that_rests_has_no_group_and_begins_at_once_when_there_is_work(tmp_path: Path) -> None:
+    cluster = PlayedCluster(4)
+    found = capacity(small_config(tmp_path, workers={"groups": 2}), cluster)
+    assert found.first(lambda: 0) == 0, "nothing to train: no base is loaded"
+    cluster.now += SECONDS_BETWEEN
+    assert found.look(True, 0, lambda: 0) == Demand(0)
+    cluster.now += 0.1
+    assert found.look(True, 0, lambda: 0) is None
+    assert found.look(False, 0, lambda: 3) == Demand(2), "a deletion struck something"
+    assert found.look(False, 2, lambda: 3) is None
+    cluster.now += REST_AFTER_SECONDS - 1
+    assert found.look(True, 2, lambda: 0) == Demand(2), "the base stays loaded for what comes next"
+    cluster.now += SECONDS_BETWEEN
+    assert found.look(True, 2, lambda: 0) == Demand(0)
+
+
+def test_a_fixed_number_of_groups_is_never_more(tmp_path: Path) -> None:
     cluster, groups = PlayedCluster(8), PlayedGroups(2)
     autoscaling = Autoscaling(
         capacity(small_config(tmp_path, workers={"groups": 2}), cluster), groups, PlayedRequests()

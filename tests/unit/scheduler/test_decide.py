@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.scheduler.bookkeeping import Bookkeeping
@@ -61,7 +61,7 @@ def slow_decision(state: State) -> Decision:
             stop=tuple(stop),
         )
     should = {shard: view.serving for shard, view in state.views.items() if shard != HOLDOUT_SHARD}
-    tell = should != state.confirmed or (state.confirmed_in_part and ServingFailure() not in state.waiting)
+    tell = should != state.confirmed or (state.confirmed_in_part and FailedServing() not in state.waiting)
     if stop or tell:
         return Decision(stop=tuple(stop), serve=should if tell else None)
     if pruned := movable(by[DeletionState.ACCEPTED]):
@@ -79,7 +79,7 @@ def slow_decision(state: State) -> Decision:
             if shard not in state.purged.get(row.receipt.request_id, frozenset())
         )
         trains = any(state.training[name].shard == shard for name in state.stopping if name in state.training)
-        held = trains or shard in state.purging or PurgeFailure(shard) in state.waiting
+        held = trains or shard in state.purging or FailedPurge(shard) in state.waiting
         if (waits or view.stale) and not held:
             left = state.unaccounted.get(shard, frozenset())
             erase = [name for name in left if name not in view.plan.stages and name not in state.training]
@@ -201,7 +201,7 @@ def test_every_life_keeps_its_promises_and_comes_to_an_end(
     life.world.behind = life.world.busy_ledger = False
     life.settle()
     world, given_up = life.world, life.books.retries.given_up
-    if not given_up - {ServingFailure()}:
+    if not given_up - {FailedServing()}:
         assert {each.state for each in world.deletions} <= {DeletionState.RESTORED}
         assert world.stale == set() and world.stored == world.live
         assert world.confirmed == {shard: view.serving for shard, view in world.views().items() if shard >= 0}

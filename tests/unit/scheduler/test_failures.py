@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import StoreError
-from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure, StageFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
@@ -103,7 +103,7 @@ def test_a_stage_that_keeps_killing_its_group_is_given_up_in_the_end(folder: Pat
     cluster.settle()
     failures = status(cluster.run).failures
     assert {failure.attempts for failure in failures} == {LOSSES}
-    assert {StageFailure(failure.stage_id or "") for failure in failures} == cluster.scheduler.retries.given_up
+    assert {FailedStage(failure.stage_id or "") for failure in failures} == cluster.scheduler.retries.given_up
 
 
 class HeldWorkers(FakeWorkers):
@@ -135,7 +135,7 @@ def test_a_stage_that_fails_once_a_deletion_has_renamed_it_leaves_nothing_and_co
     workers[0].held = False
     cluster.scheduler.tick(0)
     assert cluster.run.store.files(f"checkpoints/{job.stage_id}") == []
-    assert StageFailure(job.stage_id) not in subjects(cluster) | cluster.scheduler.retries.waiting
+    assert FailedStage(job.stage_id) not in subjects(cluster) | cluster.scheduler.retries.waiting
 
 
 def test_a_damaged_stage_below_is_the_reason_and_not_the_fault_of_the_one_above(folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_damaged_stage_below_is_the_reason_and_not_the_fault_of_the_one_above(
 def test_a_back_off_doubles_up_to_a_minute_and_a_success_forgets_it() -> None:
     now = 0.0
     retries = Retries(lambda: now)
-    subject = PurgeFailure(3)
+    subject = FailedPurge(3)
     waits = []
     for _ in range(LOSSES - 1):
         retries.failed(subject, lost=True)
@@ -171,5 +171,5 @@ def test_a_back_off_doubles_up_to_a_minute_and_a_success_forgets_it() -> None:
     retries.succeeded(subject)
     assert retries.waiting == frozenset()
     for _ in range(OWN_FAULTS):
-        retries.failed(ServingFailure(), lost=False)
-    assert retries.given_up == {ServingFailure()}
+        retries.failed(FailedServing(), lost=False)
+    assert retries.given_up == {FailedServing()}

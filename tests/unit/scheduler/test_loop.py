@@ -32,6 +32,9 @@ class ElasticWorkers(FakeWorkers):
     def count(self) -> int:
         return self.groups
 
+    def waiting(self) -> int:
+        return 0
+
     def resize(self, count: int, rooms: Iterable[object] = ()) -> None:
         self.groups = count
 
@@ -62,7 +65,7 @@ class PlayedHost:
     def peers(self) -> PlayedCluster:
         return self.cluster
 
-    def workers(self, groups: int) -> ElasticWorkers:
+    def workers(self, groups: int, wake: threading.Event) -> ElasticWorkers:
         self.groups.append(ElasticWorkers(self._run.store, groups))
         return self.groups[-1]
 
@@ -153,7 +156,7 @@ def test_a_second_call_ends_as_the_first_did(run: Run) -> None:
     def free() -> tuple[int, ...]:
         raise error
 
-    def workers(groups: int) -> ElasticWorkers:
+    def workers(groups: int, wake: threading.Event) -> ElasticWorkers:
         host.groups[0].free = free  # type: ignore[method-assign]
         return host.groups[0]
 
@@ -178,7 +181,7 @@ def test_worker_groups_that_cannot_start_keep_no_record_from_being_erased(run: R
                 raise ClusterError("worker group 0 failed to start", "look at the logs")
             return ()
 
-    host.workers = lambda groups: Starting(run.store, groups)  # type: ignore[method-assign]
+    host.workers = lambda groups, wake: Starting(run.store, groups)  # type: ignore[method-assign]
     with pytest.raises(ClusterError):
         loop.serve()
     assert rounds == ["pruned", "purged", "purged"]
@@ -199,7 +202,7 @@ def test_a_fenced_scheduler_ends(run: Run) -> None:
 def test_what_was_given_up_is_named(run: Run) -> None:
     loop, host = looping(run)
 
-    def workers(groups: int) -> ElasticWorkers:
+    def workers(groups: int, wake: threading.Event) -> ElasticWorkers:
         return ElasticWorkers(run.store, groups, fail=lambda job: "boom" if job.shard == 1 else None)
 
     host.workers = workers  # type: ignore[method-assign]

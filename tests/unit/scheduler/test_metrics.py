@@ -28,6 +28,7 @@ def figures(cluster: Cluster, running: tuple[RunningStage, ...] = (), later: flo
         restored=ledger.certificate_head().sequence,
         given_up=0,
         groups=2,
+        waiting=0,
         trained=cluster.scheduler.totals.trained,
         tokens=0,
     )

@@ -20,9 +20,8 @@ from s3t_ray.data.minhash import Sketcher
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ensemble.peft_export import export
 from s3t_ray.errors import ConfigError, LedgerError, UnknownRecords
-from s3t_ray.ledger.values import DeletionState
+from s3t_ray.ledger.values import DeletionState, ExportedFolder
 from s3t_ray.run import deletion
-from s3t_ray.run.exports import ExportedFolder, remember_export
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler import purge
@@ -106,7 +105,7 @@ def leave_everywhere(run: Run, exported: Path) -> dict[str, list[Path]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"made of " + MARKER.encode())
     (exported / "mine.txt").write_text("not the run's")
-    remember_export(run, shard.shard, ExportedFolder(str(exported), (stage.id,), ("adapter_model.safetensors",)))
+    run.ledger.exports.note(shard.shard, ExportedFolder(str(exported), (stage.id,), ("adapter_model.safetensors",)))
     return left
 
 
@@ -182,7 +181,7 @@ def test_data_of_a_kind_that_is_not_on_the_list_is_named(folder: Path) -> None:
     cluster = Cluster(config_of(folder))
     cluster.settle()
     out = folder / "run" / "out"
-    remember_export(cluster.run, 0, ExportedFolder(str(out), ("a" * 64,), ("adapter_model.safetensors",)))
+    cluster.run.ledger.exports.note(0, ExportedFolder(str(out), ("a" * 64,), ("adapter_model.safetensors",)))
     cluster.run.store.write_bytes("out/adapter_model.safetensors", b"an export into the run's own folder")
     assert verify(cluster.run).problems == ()
     cluster.run.store.write_bytes("embeddings/0/r3.npy", b"derived")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.ledger.failure_rows import PurgeFailure, ServingFailure, StageFailure
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage
 from s3t_ray.ledger.values import DeletionRow, DeletionState, DeletionTimes, Hit, Receipt, SliceState
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage, plan_shard
 from s3t_ray.run.shard_view import ShardView
@@ -136,9 +136,9 @@ class World:
             self.confirmed = dict(decision.serve)
             books.confirmed(decision.serve, in_part=self.behind)
             if self.behind:
-                books.retries.failed(ServingFailure(), lost=True)
+                books.retries.failed(FailedServing(), lost=True)
             else:
-                books.retries.succeeded(ServingFailure())
+                books.retries.succeeded(FailedServing())
         for request in decision.pruned:
             self._prune(self._of(request))
         for purge in decision.purge:
@@ -181,7 +181,7 @@ class World:
         stages = self.purging.pop(shard)
         if not works:
             books.purge_failed(shard)
-            books.retries.failed(PurgeFailure(shard), lost=True)
+            books.retries.failed(FailedPurge(shard), lost=True)
             return
         gone = {name for name in self.stale if self.stages[name].shard == shard}
         self.stale -= gone
@@ -190,7 +190,7 @@ class World:
             if place[0] == shard:
                 self.files[place] = self.versions[place]
         books.purge_ended(shard, self.view(shard))
-        books.retries.succeeded(PurgeFailure(shard))
+        books.retries.succeeded(FailedPurge(shard))
 
     def _purge(self, deletion: Deletion) -> None:
         assert deletion.state is DeletionState.PRUNED
@@ -206,7 +206,7 @@ class World:
         assert stage.parent is None or stage.parent in self.live
         assert stage.id not in self.stale, "its old bytes are being purged"
         assert all(self.files[stage.shard, index] == self.versions[stage.shard, index] for index in stage.slices)
-        assert StageFailure(stage.id) not in books.retries.waiting
+        assert FailedStage(stage.id) not in books.retries.waiting
         self.training[group] = stage.id
         self.stages[stage.id] = stage
         self.learned[stage.id] = {index: self.versions[stage.shard, index] for index in stage.slices}
@@ -223,11 +223,11 @@ class World:
             self.live.add(name)
             self.view(stage.shard)  # which notes that the shard is complete
             books.accepted([stage])
-            books.retries.succeeded(StageFailure(name))
+            books.retries.succeeded(FailedStage(name))
         elif how == "done" or name not in books.views[stage.shard].plan.stages:
             self.stored.discard(name)
         else:
-            books.retries.failed(StageFailure(name), lost=how == "lost")
+            books.retries.failed(FailedStage(name), lost=how == "lost")
 
     def _certify(self, deletion: Deletion) -> None:
         assert deletion.state is DeletionState.PURGED

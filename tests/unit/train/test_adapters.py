@@ -11,10 +11,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from s3t_ray.errors import TrainError
+from s3t_ray.errors import StageDamaged, TrainError
+from s3t_ray.store.manifest import Manifest, SliceLearned, write_manifest
+from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.store.store import Store
 from s3t_ray.train.adapters import export_adapter, load_chain
-from s3t_ray.train.manifest import Manifest, SliceLearned, read_manifest, write_manifest
 
 
 def put_stage(store: Store, name: str, slices: tuple[int, ...], parents: tuple[str, ...], **changes: Any) -> None:
@@ -99,18 +100,18 @@ def test_a_stage_that_does_not_follow_is_refused(store: Store, changes: dict[str
     store.delete("stages/two")
     settings: dict[str, Any] = {"slices": (4, 2), "parents": ("one",)} | changes
     put_stage(store, "two", **settings)
-    with pytest.raises(TrainError, match=message):
+    with pytest.raises((TrainError, StageDamaged), match=message):
         load_chain(store, ("one", "two"))
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "head.safetensors", "adapter_model.safetensors"])
 def test_a_damaged_file_is_refused(store: Store, name: str) -> None:
     store.write_bytes(f"stages/one/{name}", store.read_bytes(f"stages/one/{name}") + b" ")
-    with pytest.raises(TrainError, match=f"stages/one/{name}"):
+    with pytest.raises(StageDamaged, match=f"stages/one/{name}"):
         load_chain(store, ("one",))
 
 
 def test_a_manifest_that_is_none_is_refused(store: Store) -> None:
     store.write_bytes("stages/one/manifest.json", b'{"stage_id": "one"}')
-    with pytest.raises(TrainError, match="is not a manifest"):
+    with pytest.raises(StageDamaged, match="is not a manifest"):
         load_chain(store, ("one",))

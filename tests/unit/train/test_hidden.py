@@ -10,16 +10,17 @@ import safetensors.torch
 import torch
 
 from s3t_ray.errors import TrainError
+from s3t_ray.store.layout import hidden_place
 from s3t_ray.store.store import Store
 from s3t_ray.train.examples import Item, SliceItems, make_item
-from s3t_ray.train.hidden import HiddenStore, hidden_folder
+from s3t_ray.train.hidden import HiddenStore
 from s3t_ray.train.job import SliceInput, StageJob
 from s3t_ray.train.ranks import Group
 
 ALONE = Group(0, 1, torch.device("cpu"))
 PIECE = SliceInput(slice=4, path="p", sha256="s" * 64, digest="d" * 64, records=3)
 JOB = StageJob("stage", "recipe", "b" * 64, 7, (PIECE,), ())
-FOLDER = hidden_folder("b" * 64, 7, 4, "d" * 64)
+FOLDER = hidden_place("b" * 64, 7, 4, "d" * 64).folder
 
 
 def items(*lengths: int) -> SliceItems:

@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from s3t_ray.train.frozen_norm import FrozenRmsNorm, replace_norms
+from s3t_ray.train.frozen_norm import FrozenRmsNorm, FusedRmsNorm, replace_norms
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
 
 
@@ -81,14 +81,15 @@ def test_under_autocast_a_bfloat16_base_has_float32_gradients() -> None:
         assert torch.allclose(one.float(), two.float(), atol=0.1)
 
 
+@pytest.mark.parametrize("by", [FrozenRmsNorm, FusedRmsNorm])
 @pytest.mark.parametrize("kind", [LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm])
-def test_a_norm_is_that_of_hugging_face(kind: type[nn.Module]) -> None:
+def test_a_norm_is_that_of_hugging_face(kind: type[nn.Module], by: type[FrozenRmsNorm] | type[FusedRmsNorm]) -> None:
     theirs = kind(24, eps=1e-4)
     nn.init.uniform_(theirs.weight)
     model = nn.ModuleDict({"inside": nn.ModuleDict({"norm": copy.deepcopy(theirs)})}).requires_grad_(False)
-    replace_norms(model)
+    replace_norms(model, by)
     ours = model["inside"]["norm"]
-    assert isinstance(ours, FrozenRmsNorm) and list(dict(model.named_parameters())) == ["inside.norm.weight"]
+    assert isinstance(ours, by) and list(dict(model.named_parameters())) == ["inside.norm.weight"]
     found = []
     for norm in (ours, theirs):
         x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -97,3 +98,20 @@ def test_a_norm_is_that_of_hugging_face(kind: type[nn.Module]) -> None:
         found.append((out.detach(), x.grad))
     for mine, other in zip(*found, strict=True):
         assert torch.allclose(mine, other, atol=1e-6)
+
+
+def test_a_fused_norm_keeps_bfloat16_under_autocast() -> None:
+    theirs = LlamaRMSNorm(64).to(torch.bfloat16)
+    nn.init.uniform_(theirs.weight)
+    ours = FusedRmsNorm(theirs.weight, theirs.variance_epsilon).requires_grad_(False)
+    found = []
+    for norm in (ours, theirs):
+        x = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = norm(x)
+        assert out.dtype == torch.bfloat16
+        out.float().sum().backward()
+        assert x.grad is not None
+        found.append((out.detach().float(), x.grad.float()))
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0.02, atol=0.02)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from s3t_ray.errors import TrainError
-from s3t_ray.store.store import Store
+from s3t_ray.errors import StageDamaged
+from s3t_ray.store.layout import MANIFEST, stage_folder
 
-MANIFEST = "manifest.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 HEAD_FILE = "head.safetensors"
@@ -54,25 +53,27 @@ class Manifest(BaseModel):
         return len(self.slices)
 
 
-def stage_folder(stage_id: str) -> str:
-    """Where a stage lies in the store."""
-    return f"stages/{stage_id}"
-
-
 def write_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON."""
     return (manifest.model_dump_json(indent=1) + "\n").encode()
 
 
-def read_manifest(store: Store, stage_id: str) -> Manifest:
-    """The manifest of a published stage. TrainError if it cannot be understood or names another stage."""
+def parse_manifest(data: bytes, stage_id: str) -> Manifest:
+    """The manifest of this stage. StageDamaged if it cannot be understood or is another stage's."""
     path = f"{stage_folder(stage_id)}/{MANIFEST}"
     try:
-        manifest = Manifest.model_validate_json(store.read_bytes(path))
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise TrainError(
-            f"{path} is not a manifest: {error.errors()[0]['msg']}", "purge the stage and train it again"
-        ) from error
+        raise damaged(stage_id, f"{path} is not a manifest: {error.errors()[0]['msg']}") from error
     if manifest.stage_id != stage_id:
-        raise TrainError(f"{path} describes stage {manifest.stage_id}", "purge the stage and train it again")
+        raise damaged(stage_id, f"{path} describes stage {manifest.stage_id}")
     return manifest
+
+
+def damaged(stage_id: str, what: str) -> StageDamaged:
+    """The error that says what is wrong with a published stage, with the one way to mend it."""
+    folder = stage_folder(stage_id)
+    return StageDamaged(
+        f"stage {stage_id} is damaged: {what}",
+        f"remove {folder} from the run's storage and run `s3t train`, which trains it again",
+    )

@@ -1,4 +1,4 @@
-"""Fakes, all in one file and named so: an in-process stand-in for the worker groups and the actors.
+"""Fakes: in-process stand-ins for the worker groups and the actors; those of the CLI and of serving lie beside.
 
 `FakeWorkers` trains nothing: a stage's adapter is the hash of everything that a real one depends on
 (recipe, place, the rows it reads, its parents' bytes). So "unlearned equals retrained" becomes a
@@ -28,17 +28,11 @@ from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.scheduler.scheduler import Scheduler
 from s3t_ray.scheduler.shard import Shard
 from s3t_ray.store import layout
+from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, SliceLearned, write_manifest
+from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import (
-    ADAPTER_FILE,
-    MANIFEST,
-    Manifest,
-    SliceLearned,
-    read_manifest,
-    stage_folder,
-    write_manifest,
-)
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
@@ -188,7 +182,7 @@ class FakeShards:
     def __init__(self, run: Run, epoch: int) -> None:
         self._run = run
         self._epoch = epoch
-        self._shards = {shard: Shard(run.location.storage_uri, shard) for shard in (-1, *range(run.row.shards))}
+        self._shards = {shard: Shard(run, shard) for shard in (-1, *range(run.row.shards))}
         self._done: dict[int, ShardView | Exception] = {}
 
     def views(self) -> dict[int, ShardView]:

@@ -15,17 +15,10 @@ from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, Manifest, SliceLearned, write_manifest
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.manifest import (
-    ADAPTER_CONFIG,
-    ADAPTER_FILE,
-    MANIFEST,
-    Manifest,
-    SliceLearned,
-    stage_folder,
-    write_manifest,
-)
 from tests.fakes import FakeWorkers
 
 AT = "2026-01-02T03:04:05+00:00"

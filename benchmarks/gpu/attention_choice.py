@@ -1,0 +1,35 @@
+"""The fastest attention that this device runs: one failing kernel must not cost the card's whole time.
+
+In: the device. Out: a value of `model.attention`, tried forward and backward on a small pack.
+"""
+
+from __future__ import annotations
+
+import traceback
+from types import SimpleNamespace
+from typing import Any
+
+from gpu.card import Device
+
+
+def best_attention(device: Device) -> str:
+    """flash_varlen where it works, else sdpa; what failed is printed."""
+    if not device.on_gpu:
+        return "sdpa"
+    import torch
+
+    from s3t_ray.errors import S3TError
+    from s3t_ray.train.attention import packed_varlen, register_packed_varlen
+
+    try:
+        register_packed_varlen(torch.device("cuda", 0))
+        rows = [torch.randn(1, 96, 4, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+        module: Any = SimpleNamespace()
+        query, key, value = (each.transpose(1, 2) for each in rows)
+        states, _ = packed_varlen(module, query, key, value, None, ((0, 64), (64, 96)), scaling=0.125)
+        states.float().sum().backward()
+        torch.cuda.synchronize()
+    except (RuntimeError, TypeError, S3TError):
+        traceback.print_exc()
+        return "sdpa"
+    return "flash_varlen"

@@ -1,0 +1,75 @@
+"""The verdict on a stage that was trained again: equal, differs, or not proved. Pure.
+
+In: whether the bytes are equal, and the two manifests. Out: a Verdict, and what was unlike. Equal bytes are equal
+wherever they were made. Other bytes are a failure when hardware and library versions are the same, since training
+repeats to the bit there. Anything else proves nothing, and must never pass for verified: the manifest of a stage lies
+in the storage, so whoever swaps an adapter can also write that it was trained elsewhere.
+
+The version of our own code has no part in this. Whether our code gives the same bits is what the recipe format says,
+which is in every stage's id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from s3t_ray.run.reports import Verdict
+from s3t_ray.store.manifest import ADAPTER_CONFIG, Manifest
+
+_PLACE = frozenset({"base_model_name_or_path", "revision"})
+_NOT_COMPARED = frozenset({"engine", "s3t_ray", "system"})
+"""Provenance that decides no bits: our version, the digest of our sources that manifests up to 0.1 hold, the kernel."""
+
+
+def same_files(published: Mapping[str, bytes], again: Mapping[str, bytes]) -> bool:
+    """Whether the files of a stage say the same: byte for byte, but for where the base model lies in the PEFT config.
+
+    A run that was moved, or is replayed from a copy, has its base in another folder; the base's digest is
+    in the recipe.
+    """
+    if published.keys() != again.keys():
+        return False
+    return all(
+        data == again[name] or (name == ADAPTER_CONFIG and _without_place(data) == _without_place(again[name]))
+        for name, data in published.items()
+    )
+
+
+def _without_place(data: bytes) -> object:
+    try:
+        settings = json.loads(data)
+    except ValueError:
+        return data
+    if not isinstance(settings, dict):
+        return data
+    return {name: value for name, value in settings.items() if name not in _PLACE}
+
+
+def judge(equal: bool, published: Manifest, again: Manifest) -> Verdict:
+    """`equal`: whether the files of the stage are the `same_files` as when it was trained again."""
+    if equal:
+        return Verdict.EQUAL
+    return Verdict.NOT_PROVED if mismatches(published, again) else Verdict.DIFFERS
+
+
+def mismatches(published: Manifest, again: Manifest) -> tuple[str, ...]:
+    """Hardware and library versions that are not the same, such as `torch 2.13.0, here 2.14.0`.
+
+    Only what both manifests name is compared: what one leaves out excuses no difference.
+    """
+    before, now = conditions(published), conditions(again)
+    return tuple(
+        f"{name} {before[name]}, here {now[name]}"
+        for name in sorted(before.keys() & now.keys())
+        if before[name] != now[name]
+    )
+
+
+def conditions(manifest: Manifest) -> Mapping[str, str]:
+    """All that the bits may depend on beside the recipe."""
+    found = {**manifest.versions, **manifest.machine}
+    _, _, libc = found.get("system", "").partition("-with-")
+    if libc:  # manifests up to 0.1 name the C library, whose mathematics count, only here
+        found.setdefault("libc", libc)
+    return {name: value for name, value in found.items() if name not in _NOT_COMPARED}

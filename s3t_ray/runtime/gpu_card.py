@@ -1,0 +1,68 @@
+"""Which GPU a run trains on, and whether its stages fit it.
+
+In: the config; a node of the cluster, or this process. Out: the plan's word on it. Reads the card with nvidia-smi,
+which needs no torch. Where there is none, GPUs may be logical ones: nothing is compared.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from shutil import which
+
+from s3t_ray.config.schema import Config, ModelShape
+from s3t_ray.plan.card_memory import Card, check_card
+from s3t_ray.plan.resources import bundles
+from s3t_ray.runtime.connect import nodes
+
+PATIENCE_SECONDS = 30
+"""A cluster whose GPUs are all at work is not waited for longer: each rank looks again when it starts."""
+
+
+def read_card() -> Card | None:
+    """The GPU that this process sees first; None where nvidia-smi is missing or shows none."""
+    if which("nvidia-smi") is None or os.environ.get("DS_ACCELERATOR") == "cpu":
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    shown = subprocess.run([*command, *(["-i", visible] if visible else [])], capture_output=True, text=True)
+    name, _, mebibytes = shown.stdout.partition("\n")[0].rpartition(",")
+    if shown.returncode or not mebibytes.strip().isdigit():
+        return None
+    return Card(name.strip(), int(mebibytes) * 2**20)
+
+
+def check_own_card(config: Config, shape: ModelShape) -> None:
+    """ConfigError when the stages of `config` do not fit the GPU of this process."""
+    card = read_card() if config.workers.gpus_per_rank else None
+    if card is not None:
+        check_card(config, shape, card)
+
+
+def check_a_card(config: Config, shape: ModelShape, note: Callable[[str], None]) -> None:
+    """The same for a GPU of the connected cluster, before data is read; a tight fit is noted."""
+    card = _of_cluster(config)
+    if card is None:
+        return
+    warning = check_card(config, shape, card)
+    if warning is not None:
+        note(warning)
+
+
+def _of_cluster(config: Config) -> Card | None:
+    """A GPU of the kind that a rank would get; None: there is none, or none is free soon."""
+    if not config.workers.gpus_per_rank or not any(node.get("GPU") for node in nodes()):
+        return None
+    import ray
+
+    wanted = dict(bundles(config)[0])
+    wanted.pop("CPU")
+    task = ray.remote(num_cpus=0, num_gpus=wanted.pop("GPU"), resources=wanted or None, max_retries=0)(read_card)
+    asked = task.remote()
+    ready, _ = ray.wait([asked], timeout=PATIENCE_SECONDS)
+    if not ready:
+        ray.cancel(asked)
+        return None
+    card: Card | None = ray.get(asked)
+    return card

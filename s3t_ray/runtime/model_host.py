@@ -1,0 +1,169 @@
+"""Where a run's model is loaded to be asked: in this process, or, on a cluster, in an actor with a rank's resources.
+
+`s3t eval`, `s3t generate`, `s3t audit --full` and the trials of a sweep all use this. On a cluster their own process
+is often on the head, which has neither a GPU nor memory for the base model.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from s3t_ray.config.schema import Config
+from s3t_ray.errors import ClusterError, S3TError
+from s3t_ray.plan.resources import bundles, check_room, shortage
+from s3t_ray.run.run import Run
+from s3t_ray.runtime.connect import connected, nodes
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+READY_SECONDS = 15.0
+"""An actor that is not up by then waits for something, which is told."""
+
+
+class ModelHost(Protocol):
+    """Calls a function of a run where its model may be loaded."""
+
+    def call(self, function: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`function(run, ...)`. Raises what it raises; ClusterError when the host died over it."""
+        ...
+
+    def stream(
+        self, function: Callable[Concatenate[Run, P], Iterator[T]], *args: P.args, **kw: P.kwargs
+    ) -> Iterator[T]:
+        """The same for a generator: values arrive as they are made."""
+        ...
+
+
+@contextmanager
+def model_host(run: Run, address: str | None, note: Callable[[str], None]) -> Iterator[ModelHost]:
+    """The place for this run's model: on the cluster at `address`, or that of this Ray job; None: this process.
+
+    Raises ClusterError when no node of the cluster could ever hold a rank.
+    """
+    if address is None and not _in_cluster():
+        yield InThisProcess(run)
+        return
+    with connected(address):
+        host = OnCluster(run, note)
+        try:
+            yield host
+        finally:
+            host.close()
+
+
+class InThisProcess:
+    """See `ModelHost`."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def call(self, function: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(self._run, *args, **kwargs)
+
+    def stream(
+        self, function: Callable[Concatenate[Run, P], Iterator[T]], *args: P.args, **kw: P.kwargs
+    ) -> Iterator[T]:
+        return function(self._run, *args, **kw)
+
+
+class OnCluster:
+    """See `ModelHost`; Ray must be connected. Its actor is there from the first call to `close`."""
+
+    def __init__(self, run: Run, note: Callable[[str], None]) -> None:
+        self._run = run
+        self._note = note
+        self._actor: Any = None
+
+    def call(self, function: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return _got(self._started().call.remote(function, args, kwargs))
+
+    def stream(
+        self, function: Callable[Concatenate[Run, P], Iterator[T]], *args: P.args, **kw: P.kwargs
+    ) -> Iterator[T]:
+        call = self._started().stream.options(num_returns="streaming")
+        for value in call.remote(function, args, kw):
+            yield _got(value)
+
+    def close(self) -> None:
+        """End the actor: its memory and its GPU are free again."""
+        import ray
+
+        if self._actor is not None:
+            ray.kill(self._actor)
+            self._actor = None
+
+    def _started(self) -> Any:
+        import ray
+
+        if self._actor is None:
+            config = self._run.config
+            check_room(config, nodes(), 1)
+            self._actor = ray.remote(ModelActor).options(**_options(config)).remote(self._run.location.storage_uri)
+            if not ray.wait([self._actor.ready.remote()], timeout=READY_SECONDS)[0]:
+                self._note(shortage(config, nodes(), 1).replace("worker group", "evaluation"))
+        return self._actor
+
+
+class ModelActor:
+    """Calls functions of the run at `run_uri`, one at a time."""
+
+    def __init__(self, run_uri: str) -> None:
+        self._run = Run.open(run_uri)
+
+    def ready(self) -> None:
+        """Returns once the actor is up."""
+
+    def call(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        return function(self._run, *args, **kwargs)
+
+    def stream(
+        self, function: Callable[..., Iterator[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[T]:
+        yield from function(self._run, *args, **kwargs)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """What a rank of this run asks of Ray, which is what the model needs."""
+    resources = dict(bundles(config)[0])
+    cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
+    environment = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    return {
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "resources": resources,
+        "runtime_env": {"env_vars": environment},
+    }
+
+
+def _got(value: Any) -> Any:
+    """The value, or what was raised where it was made."""
+    import ray
+    from ray.exceptions import RayError
+
+    from s3t_ray.runtime.stage_failures import original
+
+    try:
+        return ray.get(value)
+    except RayError as error:
+        cause = original(error)
+        if isinstance(cause, S3TError):
+            raise cause from error
+        if cause is error:
+            raise ClusterError(
+                f"the process that held the model ended: {str(error).splitlines()[0]}",
+                "see its log (`ray logs`): memory, or a lost node; then run the same command again",
+            ) from error
+        raise
+
+
+def _in_cluster() -> bool:
+    """Whether this process belongs to a Ray cluster: a job of it, or a process that Ray started."""
+    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
+        return True
+    ray: Any = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

@@ -1,0 +1,86 @@
+"""A published stage: the one way to its manifest and to the bytes of its files.
+
+In: the store and a stage id. Out: the manifest, and bytes that are those published, or StageDamaged. A StoreError of
+another class says that the storage did not answer, which proves nothing about the stage. Never writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from s3t_ray.errors import StageDamaged
+from s3t_ray.store import layout
+from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, damaged, parse_manifest
+from s3t_ray.store.store import Store
+
+
+class PublishedStage:
+    """One stage's folder, opened by its manifest."""
+
+    def __init__(self, store: Store, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.folder = layout.stage_folder(manifest.stage_id)
+        self._store = store
+
+    @classmethod
+    def open(cls, store: Store, stage_id: str) -> PublishedStage:
+        """Read the stage's manifest. StageDamaged: there is none, or it is not one, or of another stage."""
+        path = f"{layout.stage_folder(stage_id)}/{layout.MANIFEST}"
+        if not store.exists(path):
+            raise damaged(stage_id, f"{path} is missing")
+        return cls(store, parse_manifest(store.read_bytes(path), stage_id))
+
+    @property
+    def files(self) -> dict[str, str]:
+        """sha256 of every file but the manifest, by name."""
+        return {**self.manifest.files, ADAPTER_FILE: self.manifest.adapter_sha256}
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file of the stage, which are those published. StageDamaged."""
+        expected = self.files.get(name)
+        if expected is None:
+            raise damaged(self.manifest.stage_id, f"its manifest names no {name}")
+        return self._read(name, expected)
+
+    def broken_files(self, adapter_sha256: str | None = None) -> tuple[str, ...]:
+        """Names of the files whose bytes are missing or not those published. Reads all of them.
+
+        `adapter_sha256`: the adapter's by another witness than the manifest, which could have been changed with it.
+        """
+        expected = self.files if adapter_sha256 is None else {**self.files, ADAPTER_FILE: adapter_sha256}
+        return tuple(name for name, sha256 in sorted(expected.items()) if not self._is_whole(name, sha256))
+
+    def strange_files(self) -> tuple[str, ...]:
+        """Names of files in the folder that were not published with the stage."""
+        found = {path.removeprefix(f"{self.folder}/") for path in self._store.files(self.folder)}
+        return tuple(sorted(found - self.files.keys() - {layout.MANIFEST}))
+
+    def _read(self, name: str, expected: str) -> bytes:
+        path = f"{self.folder}/{name}"
+        if not self._store.exists(path):
+            raise damaged(self.manifest.stage_id, f"{path} is missing")
+        data = self._store.read_bytes(path)
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise damaged(
+                self.manifest.stage_id, f"{path} has sha256 {found[:16]}..., its manifest says {expected[:16]}..."
+            )
+        return data
+
+    def _is_whole(self, name: str, expected: str) -> bool:
+        try:
+            self._read(name, expected)
+        except StageDamaged:
+            return False
+        return True
+
+
+def read_manifest(store: Store, stage_id: str) -> Manifest:
+    """The manifest of a published stage. StageDamaged."""
+    return PublishedStage.open(store, stage_id).manifest
+
+
+def looks_whole(stage_id: str, files: frozenset[str]) -> bool:
+    """Whether a listing of the storage has the stage's manifest and adapter. Reads no byte of them."""
+    folder = layout.stage_folder(stage_id)
+    return files.issuperset({f"{folder}/{layout.MANIFEST}", f"{folder}/{ADAPTER_FILE}"})

@@ -1,0 +1,46 @@
+"""Freeze what small trainings give today, in tests/data/recipe.json (docs/releasing.md).
+
+    python -m tools.freeze_recipe
+
+Under a recipe format that is frozen already, it only adds this machine's digests, and refuses when the trainings give
+something else than what is frozen: then the change at hand alters weights, and RECIPE_FORMAT must be raised first.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from s3t_ray.config.recipe import RECIPE_FORMAT
+from tests.e2e.train.recipe_cases import CASES, FROZEN, WITH_DROPOUT, Frozen, Outcome, dropout_mask, run_case
+
+
+def main() -> str | None:
+    """None, or why it is refused."""
+    outcomes: dict[str, Outcome] = {}
+    here: dict[str, str] = {}
+    for name in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            outcomes[name], where = run_case(name, Path(folder))
+            here |= where
+    digests = {name: outcome.digest for name, outcome in outcomes.items()}
+    frozen = Frozen.load() if FROZEN.is_file() else None
+    if frozen is None or frozen.recipe_format != RECIPE_FORMAT:
+        frozen = Frozen(RECIPE_FORMAT, dropout_mask(), outcomes, [])
+    for name, outcome in outcomes.items():
+        comparable = name not in WITH_DROPOUT or frozen.dropout_mask == dropout_mask()
+        if comparable and not frozen.agrees(name, outcome):
+            return f"case {name} trains other weights than those frozen under recipe format {RECIPE_FORMAT}"
+    known = frozen.digests_under(here)
+    if known is None:
+        frozen.machines.append((here, digests))
+    elif known != digests:
+        changed = [name for name in CASES if known[name] != digests[name]]
+        return f"cases {changed} give other bytes here than those frozen under recipe format {RECIPE_FORMAT}"
+    FROZEN.write_text(frozen.dump())
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
