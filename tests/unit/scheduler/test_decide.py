@@ -279,3 +279,35 @@ def test_nothing_is_due_in_a_run_at_rest(policy: Requeue) -> None:
     life = trained(policy)
     state = life.books.state(life.world.free())
     assert not decide(state, life.offers.place) and idle(state)
+
+
+def purged(life: Life) -> None:
+    """Carry the deletions through their purges."""
+    life.round()
+    for shard in list(life.world.purging):
+        life.world.end_purge(shard, life.books, works=True)
+    life.round()
+
+
+def test_batch_heals_when_its_window_ends_and_certifies_no_sooner() -> None:
+    life = trained(POLICIES[3])
+    life.world.delete([(1, 0)], [])
+    purged(life)
+    assert states(life) == [DeletionState.PURGED] and not life.world.training
+    life.world.now += POLICIES[3].window_seconds - 1
+    life.round()
+    assert states(life) == [DeletionState.PURGED] and not life.world.training
+    life.world.now += 1
+    life.round()
+    assert life.world.training, "nothing but the time has changed"
+    life.settle()
+    assert states(life) == [DeletionState.RESTORED]
+
+
+def test_lazy_waits_a_moment_for_the_purge_since_the_best_stage_may_have_to() -> None:
+    life = trained(POLICIES[2])
+    life.world.delete([(0, 0), (0, 1)], [])
+    life.round()
+    assert 0 in life.world.purging and not life.world.training
+    purged(life)
+    assert {life.world.stages[name].shard for name in life.world.training.values()} == {0}
