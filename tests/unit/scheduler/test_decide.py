@@ -305,9 +305,12 @@ def test_batch_heals_when_its_window_ends_and_certifies_no_sooner() -> None:
 
 
 def test_lazy_waits_a_moment_for_the_purge_since_the_best_stage_may_have_to() -> None:
-    life = trained(POLICIES[2])
-    life.world.delete([(0, 0), (0, 1)], [])
-    life.round()
-    assert 0 in life.world.purging and not life.world.training
+    life = trained(POLICIES[1])
+    life.world.delete([(1, 0)], [])
     purged(life)
-    assert {life.world.stages[name].shard for name in life.world.training.values()} == {0}
+    assert not life.world.training, "deep enough"
+    life.world.delete([(1, 2)], [])
+    life.round()
+    assert 1 in life.world.purging and not life.world.training, "though a stage is missing whose data is clean"
+    purged(life)
+    assert {life.world.stages[name].shard for name in life.world.training.values()} == {1}
