@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs format unit cluster faults e2e clean
+.PHONY: help setup demo test check docs format coverage unit cluster faults e2e clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,10 @@ check: $(READY) ## style, types, the arrows between the rooms, and that the docs
 format: $(READY) ## put the code into shape
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
 
+coverage: $(READY) ## lines and branches of the decisions that tests without Ray run: 95% at least
+	@OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest -q tests/unit/scheduler tests/unit/plan
+	@$(VENV)/bin/coverage report
+
 unit cluster faults e2e: $(READY)
 	@$(TEST) tests/$@
 
@@ -48,7 +52,7 @@ e2e: ## whole runs, training for real
 setup: $(READY) ## only make the environment
 
 clean: ## remove the environment, caches and what the demo made
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache \
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage \
 	    demo-run demo-run.keys demo-run.input demo-run.pictures demo-model
 
 $(READY): setup.cfg pyproject.toml constraints.txt

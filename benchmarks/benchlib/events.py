@@ -92,13 +92,13 @@ def measure_events(folder: Path, shards: int, singles: int, batches: int) -> Eve
 
 def measure_owners(folder: Path, shards: int) -> Owners:
     """Memory of the owners of a run of so many shards (records, no stage yet), and how long all of them take."""
-    from s3t_ray.runtime.shard_owners import RayShards
+    from s3t_ray.runtime.shard_owners import ray_owners
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
         config = _config(Path(work), shards)
         with Run.create(config) as run:
             ingest(run, lambda line: None)
-            owners = RayShards(run, run.ledger.take_lease("benchmark"))
+            owners = ray_owners(run, run.ledger.take_lease("benchmark"))
             owners.views()  # once, so that they are all up
             began = time.perf_counter()
             views = owners.views()

@@ -22,7 +22,7 @@ from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import connected
-from s3t_ray.scheduler.stage_jobs import stage_job
+from s3t_ray.scheduler.requeue import stage_job
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE
 from s3t_ray.store.published_stage import PublishedStage

@@ -110,11 +110,11 @@ def changes(before: Status | None, after: Status) -> list[str]:
             lines.append(_shard_line(shard, after.slices))
     lines += [f"{_stage_name(s)}: training" for s in after.running if s.stage_id not in was_running]
 
-    told = {(failure.stage_id, failure.attempts) for failure in before.failures} if before else set()
+    told = {(failure.title, failure.attempts) for failure in before.failures} if before else set()
     lines += [
-        f"stage {units.short_id(failure.stage_id)}: attempt {failure.attempts} failed: {units.printable(failure.error)}"
+        f"{failure.title}: attempt {failure.attempts} failed: {units.printable(failure.error)}"
         for failure in after.failures
-        if (failure.stage_id, failure.attempts) not in told
+        if (failure.title, failure.attempts) not in told
     ]
     states = {deletion.request_id: deletion.state for deletion in before.deletions} if before else {}
     for deletion in after.deletions:

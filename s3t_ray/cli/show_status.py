@@ -245,11 +245,11 @@ def hits_text(hits: Sequence[tuple[int, int, int]], most: int = 4) -> str:
 
 
 def failures_table(failures: Sequence[Failure]) -> Table:
-    table = plain_table("failed stage", "attempts", "error")
+    table = plain_table("failed", "attempts", "error")
     table.columns[1].justify = "right"
     for failure in failures:
         table.add_row(
-            units.short_id(failure.stage_id),
+            failure.title,
             str(failure.attempts),
             Text(units.printable(failure.error), style="red"),
         )

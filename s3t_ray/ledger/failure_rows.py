@@ -1,44 +1,105 @@
-"""Failed attempts at stages, counted until the stage is accepted, so that a restart remembers them."""
+"""Failed attempts, counted until what failed goes through, so that a restart still shows them.
+
+What failed is a stage, the purge of a shard, or the loading of a live set by the serving replicas. Each has a
+stable text, the key of its row: old ledgers hold the same texts.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import Connection, delete, insert, select, update
 
+from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.tables import FAILURES
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import EventKind, FailureRow
+from s3t_ray.ledger.values import EventKind
 
 MAX_ERROR_CHARACTERS = 2000
 
-PURGE = "purge "
-"""How the names of purges begin, among what failed."""
+_PURGE = "purge "
+_SERVING = "serving"
 
 
-def retry_name(shard: int) -> str:
-    """The name under which a failed purge of `shard` is counted."""
-    return f"{PURGE}{shard}"
+@dataclass(frozen=True, slots=True)
+class FailedStage:
+    """A stage did not train."""
+
+    stage_id: str
+
+    def __str__(self) -> str:
+        return self.stage_id
 
 
-def record(tx: Transaction, stage_id: str, error: str) -> None:
+@dataclass(frozen=True, slots=True)
+class FailedPurge:
+    """The purge of a shard did not go through; -1 is the shard of the held-out records."""
+
+    shard: int
+
+    def __str__(self) -> str:
+        return f"{_PURGE}{self.shard}"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedServing:
+    """Serving replicas could not load a stage of the live set."""
+
+    def __str__(self) -> str:
+        return _SERVING
+
+
+FailureSubject = FailedStage | FailedPurge | FailedServing
+"""What failed. `str` gives its stable text, `parse_subject` reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """What failed since it last went through."""
+
+    subject: FailureSubject
+    attempts: int
+    error: str  # of the last attempt
+    at: str
+
+
+def parse_subject(text: str) -> FailureSubject:
+    """The subject of this text. LedgerError: it is not one that this version knows."""
+    if text == _SERVING:
+        return FailedServing()
+    if text.startswith(_PURGE):
+        shard = text.removeprefix(_PURGE)
+        if shard.removeprefix("-").isdecimal():
+            return FailedPurge(int(shard))
+    elif " " not in text and text:
+        return FailedStage(text)
+    raise LedgerError(
+        f"the ledger counts failures of {text!r}, which is neither a stage, a purge nor serving",
+        "open the run with the version of s3t_ray that wrote it, or a newer one",
+    )
+
+
+def record(tx: Transaction, subject: FailureSubject, error: str) -> None:
     """One more failed attempt."""
     # Messages of other programs can hold what a database's text cannot: NUL, half a surrogate pair.
     shown = error[:MAX_ERROR_CHARACTERS].replace("\0", " ").encode(errors="replace").decode()
-    known = tx.connection.execute(select(FAILURES.c.attempts).where(FAILURES.c.stage == stage_id)).scalar()
+    key = str(subject)
+    known = tx.connection.execute(select(FAILURES.c.attempts).where(FAILURES.c.stage == key)).scalar()
     if known is None:
-        tx.connection.execute(insert(FAILURES).values(stage=stage_id, attempts=1, error=shown, at=tx.now))
+        tx.connection.execute(insert(FAILURES).values(stage=key, attempts=1, error=shown, at=tx.now))
     else:
         tx.connection.execute(
-            update(FAILURES).where(FAILURES.c.stage == stage_id).values(attempts=known + 1, error=shown, at=tx.now)
+            update(FAILURES).where(FAILURES.c.stage == key).values(attempts=known + 1, error=shown, at=tx.now)
         )
-    tx.event(EventKind.STAGE_FAILED, None, {"stage": stage_id, "attempt": (known or 0) + 1})
+    tx.event(EventKind.STAGE_FAILED, None, {"stage": key, "attempt": (known or 0) + 1})
 
 
-def forget(tx: Transaction, stage_id: str) -> None:
+def forget(tx: Transaction, subject: FailureSubject) -> None:
     """What failed has gone through."""
-    tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == stage_id))
+    tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == str(subject)))
 
 
 def read(connection: Connection) -> tuple[FailureRow, ...]:
-    """By stage id."""
+    """In the order of their texts."""
     rows = connection.execute(select(FAILURES).order_by(FAILURES.c.stage))
-    return tuple(FailureRow(row.stage, row.attempts, row.error, row.at) for row in rows)
+    return tuple(FailureRow(parse_subject(row.stage), row.attempts, row.error, row.at) for row in rows)

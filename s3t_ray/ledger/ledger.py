@@ -28,6 +28,7 @@ from s3t_ray.ledger import (
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.export_rows import Exports
+from s3t_ray.ledger.failure_rows import FailureRow, FailureSubject
 from s3t_ray.ledger.ledger_log import LedgerLog
 from s3t_ray.ledger.transaction import read_events, utc_now
 from s3t_ray.ledger.values import (
@@ -37,7 +38,6 @@ from s3t_ray.ledger.values import (
     DeletionState,
     DuplicateSearch,
     Event,
-    FailureRow,
     NotedStage,
     Preview,
     Published,
@@ -258,20 +258,20 @@ class Ledger(LedgerLog):
             lease.require(tx, epoch)
             stage_rows.mark_purged(tx, stage_ids)
 
-    def record_failure(self, epoch: int, stage_id: str, error: str) -> None:
-        """Count a failed attempt at a stage; `error` must not quote a record."""
+    def record_failure(self, epoch: int, subject: FailureSubject, error: str) -> None:
+        """Count a failed attempt; `error` must not quote a record."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            failure_rows.record(tx, stage_id, error)
+            failure_rows.record(tx, subject, error)
 
-    def forget_failure(self, epoch: int, stage_id: str) -> None:
-        """What failed under this name has gone through. A stage that is accepted is forgotten by itself."""
+    def forget_failure(self, epoch: int, subject: FailureSubject) -> None:
+        """What failed has gone through. An accepted stage needs no such call: `accept_stages` forgets its failures."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            failure_rows.forget(tx, stage_id)
+            failure_rows.forget(tx, subject)
 
     def failures(self) -> tuple[FailureRow, ...]:
-        """Stages that failed since they were last accepted, by id."""
+        """What failed since it last went through."""
         with self._database.read() as connection:
             return failure_rows.read(connection)
 

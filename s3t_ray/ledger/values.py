@@ -279,16 +279,6 @@ class NotedStage:
 
 
 @dataclass(frozen=True, slots=True)
-class FailureRow:
-    """A stage that failed to train since it was last accepted."""
-
-    stage_id: str
-    attempts: int
-    error: str  # of the last attempt
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
 class ExportedFolder:
     """A folder that the run wrote outside its storage, the stages whose weights are in it, and its files."""
 

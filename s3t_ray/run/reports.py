@@ -40,9 +40,28 @@ class ShardStatus(Report):
 
 
 class Failure(Report):
-    stage_id: str
+    """What failed, and has not gone through since."""
+
+    kind: Literal["stage", "purge", "serving"]
+    """The training of a stage, the purge of a shard, or the loading of a live set by the serving replicas."""
+    stage_id: str | None = None
+    """Of a stage."""
+    shard: int | None = None
+    """Of a purge; -1: the shard of the held-out records."""
     error: str
+    """Of the last attempt."""
     attempts: int
+
+    @property
+    def title(self) -> str:
+        """What failed, in words."""
+        match self.kind:
+            case "stage":
+                return f"stage {(self.stage_id or '')[:12]}"
+            case "purge":
+                return "purge of the held-out records" if self.shard == -1 else f"purge of shard {self.shard}"
+            case "serving":
+                return "serving"
 
 
 class DeletionStatus(Report):

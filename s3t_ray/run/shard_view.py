@@ -5,8 +5,8 @@ In: an open run. Out: frozen views over pure plans. Reads only; never Ray or tor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from s3t_ray.ledger.values import SliceState
@@ -28,6 +28,10 @@ class ShardView:
     slices: tuple[SliceState, ...]
     ever_complete: bool
     """Whether every sequence was once trained whole, under the orders of today."""
+
+    def with_live(self, stage_ids: Iterable[str]) -> ShardView:
+        """The view once the ledger has accepted these stages too."""
+        return replace(self, live=self.live.union(stage_ids))
 
     @cached_property
     def unclean(self) -> frozenset[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.failure_rows import retry_name
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
 from s3t_ray.ledger.values import DeletionRow, DeletionState, NotedStage, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
@@ -26,12 +26,9 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     current = {name for view in views.values() for name in view.missing}
     if running is None:
         running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
-    current |= {retry_name(shard) for shard in (HOLDOUT_SHARD, *views)}
-    failures = tuple(
-        Failure(stage_id=f.stage_id, error=f.error, attempts=f.attempts)
-        for f in run.ledger.failures()
-        if f.stage_id in current
-    )
+    subjects: set[FailureSubject] = {FailedStage(name) for name in current}
+    subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing()}
+    failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     summary = run.input_summary
@@ -56,6 +53,17 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         largest_slice=max(sizes),
         empty_slices=sizes.count(0),
     )
+
+
+def failure_of(row: FailureRow) -> Failure:
+    """The report of a row of the ledger."""
+    match row.subject:
+        case FailedStage(stage_id):
+            return Failure(kind="stage", stage_id=stage_id, error=row.error, attempts=row.attempts)
+        case FailedPurge(shard):
+            return Failure(kind="purge", shard=shard, error=row.error, attempts=row.attempts)
+        case FailedServing():
+            return Failure(kind="serving", error=row.error, attempts=row.attempts)
 
 
 def noted(notes: Iterable[NotedStage], now: datetime) -> tuple[RunningStage, ...]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from s3t_ray.errors import TrainError
-from s3t_ray.ledger.failure_rows import PURGE
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.run.reports import Status
 from s3t_ray.run.run import Run
@@ -65,10 +64,10 @@ def _settle_here(
         snapshot = drive(run, detached=address is not None, watch=look, until=ended)
     if not restored(last[-1]) and snapshot.given_up:
         worst = snapshot.given_up[0]
-        erased = not any(failure.stage_id.startswith(PURGE) for failure in snapshot.given_up)
+        erased = not any(failure.kind == "purge" for failure in snapshot.given_up)
         raise TrainError(
             f"{'the records are erased, but healing stopped' if erased else 'not all of it could be erased'}: "
-            f"{worst.stage_id[:12]} failed {worst.attempts} times: {worst.error}",
+            f"{worst.title} failed {worst.attempts} times: {worst.error}",
             "mend the cause and run `s3t train` with the run's config",
         )
     return last[-1]

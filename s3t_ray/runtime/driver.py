@@ -28,7 +28,7 @@ def drive(
     until: Callable[[Any, Status], bool],
     with_scheduler: Callable[[Any], None] = lambda actor: None,
 ) -> Any:
-    """Run a scheduler until `until(snapshot, status)`; the last snapshot (`actors.Snapshot`).
+    """Run a scheduler until `until(snapshot, status)`; the last snapshot (`scheduler.loop.Snapshot`).
 
     Ray must be connected. `detached`: in a cluster, so that the scheduler outlives this process. A
     scheduler that is there already, for the same config, is followed; it goes on afterwards.

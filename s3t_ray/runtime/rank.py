@@ -15,7 +15,7 @@ from s3t_ray.config.load import parse_config
 from s3t_ray.errors import TrainError
 from s3t_ray.run.machine_scratch import machine_scratch
 from s3t_ray.runtime.gpu_card import check_own_card
-from s3t_ray.scheduler.stage_jobs import check_recipe_of
+from s3t_ray.scheduler.requeue import check_recipe_of
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import Progress, StageJob, StageResult, StageStopped
 

@@ -10,26 +10,24 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.log_rows import EntryKind
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
+from s3t_ray.scheduler.loop import Snapshot
 from s3t_ray.scheduler.metrics import (
     COUNTERS,
     FROM_LEDGER,
     GAUGES,
     SECONDS_BETWEEN,
-    UNFINISHED,
     Figures,
     measure,
     measure_ledger,
 )
-
-if TYPE_CHECKING:
-    from s3t_ray.runtime.actors import Snapshot
+from s3t_ray.scheduler.state import UNFINISHED
 
 LEDGER_SECONDS = 10.0
 """Between two readings of the ledger alone: as often as Ray exports its metrics."""

@@ -60,10 +60,10 @@ def train(
             final = status(run)
     watch(final)
     if last.given_up:
-        worst = last.given_up[0]
+        worst, more = last.given_up[0], len(last.given_up) - 1
         raise TrainError(
-            f"{len(last.given_up)} stages were given up; "
-            f"{worst.stage_id[:12]} after {worst.attempts} attempts: {worst.error}",
+            f"given up after {worst.attempts} failed attempts: {worst.title}: {worst.error}"
+            + (f" (and {more} more)" if more else ""),
             "mend the cause and run the same command again: it trains only what is missing",
         )
     return TrainReport(

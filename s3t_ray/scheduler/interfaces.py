@@ -1,15 +1,18 @@
-"""What the scheduler needs of worker groups, shard owners and serving replicas, as interfaces and value types.
+"""What the scheduler needs of worker groups, shard owners, serving replicas and other runs: interfaces and values.
 
 `runtime/` has the real ones, on Ray; the tests' ones run in the same process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import RunningStage
+from s3t_ray.plan.fair_shares import Claim
+from s3t_ray.plan.resources import Resources
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.train.job import StageJob, StageResult
 
@@ -80,4 +83,89 @@ class Replicas(Protocol):
 
         Returns the replicas that serve less than this set, because they could not load a stage of it.
         """
+        ...
+
+
+class Confirmation(Protocol):
+    """The answer to a live set, which may be on its way."""
+
+    def version(self, wait_seconds: float) -> int | None:
+        """The version that the replica serves; None: it died, or did not answer in time.
+
+        Raises StoreError or TrainError when it cannot load a stage of the live set.
+        """
+        ...
+
+
+class ServingReplica(Protocol):
+    """One serving replica."""
+
+    def ask(self, version: int, chains: Mapping[int, tuple[str, ...]]) -> Confirmation:
+        """Have it serve this live set; returns at once."""
+        ...
+
+    def end(self) -> None:
+        """It must not answer any more."""
+        ...
+
+
+class OwnerLost(ClusterError):
+    """A shard's owner died, or did not answer in time."""
+
+
+class OwnerFailed(Exception):
+    """A shard's owner raised what is not one of our errors: a bug, or an error of a library."""
+
+
+class OwnerCalls(Protocol):
+    """The processes that own the shards, by the number of their block of shards.
+
+    A call is answered later: it is a value that names the answer.
+    """
+
+    def start(self, block: int, shards: tuple[int, ...]) -> None:
+        """Begin the owner of these shards, which have none."""
+        ...
+
+    def end(self, block: int) -> None:
+        """End the owner of the block, whatever it does."""
+        ...
+
+    def views(self, block: int, shards: tuple[int, ...]) -> Hashable: ...
+
+    def prune(self, block: int, epoch: int, shards: tuple[int, ...]) -> Hashable: ...
+
+    def purge(self, block: int, epoch: int, shard: int, stages: tuple[str, ...]) -> Hashable: ...
+
+    def ended(self, calls: Collection[Hashable]) -> Collection[Hashable]:
+        """Those of the calls that have been answered, in whatever way."""
+        ...
+
+    def answer(self, call: Hashable, wait_seconds: float) -> Mapping[int, ShardView]:
+        """The answer to a call, by shard. Raises OwnerLost, OwnerFailed, or the error of ours that the owner raised."""
+        ...
+
+
+class Peers(Protocol):
+    """The cluster and the schedulers of other runs in it, as far as worker groups are concerned."""
+
+    @property
+    def own(self) -> str:
+        """Name of this run's scheduler."""
+        ...
+
+    def nodes(self) -> list[Resources]:
+        """What each node has, of those that are alive."""
+        ...
+
+    def names(self) -> set[str]:
+        """The schedulers of the other runs."""
+        ...
+
+    def ask(self, name: str) -> None:
+        """Ask one of them what it claims; returns at once."""
+        ...
+
+    def answers(self, wait_seconds: float) -> Mapping[str, Claim | None]:
+        """Answers since the last call; waits up to `wait_seconds` for all. None: it claims nothing, or it is gone."""
         ...

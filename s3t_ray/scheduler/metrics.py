@@ -17,11 +17,10 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.status import noted
+from s3t_ray.scheduler.state import UNFINISHED
 
 SECONDS_BETWEEN = 2.0
 """Between two readings: the figures cost a few reads of the ledger, and Ray exports them every 10 s anyway."""
-
-UNFINISHED = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
 
 GAUGES = {
     "s3t_deletions": ("Deletions by state.", ("run", "state")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from s3t_ray.ledger.failure_rows import FailureSubject
+
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
 OWN_FAULTS = 3
@@ -19,17 +21,21 @@ class _Record:
     losses: int = 0
     not_before: float = 0.0
 
+    @property
+    def given_up(self) -> bool:
+        return self.faults >= OWN_FAULTS or self.losses >= LOSSES
+
 
 class Retries:
-    """Failures by name. A success forgets; so does a restart, which is a person's way to try again."""
+    """Failures by what failed. A success forgets; so does a restart, which is a person's way to try again."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._records: dict[str, _Record] = {}
+        self._records: dict[FailureSubject, _Record] = {}
 
-    def failed(self, name: str, lost: bool) -> None:
+    def failed(self, subject: FailureSubject, lost: bool) -> None:
         """Count a failure: `lost` when what ran it died, else its own fault. Each doubles the wait."""
-        record = self._records.setdefault(name, _Record())
+        record = self._records.setdefault(subject, _Record())
         if lost:
             record.losses += 1
         else:
@@ -38,27 +44,19 @@ class Retries:
         wait = min(FIRST_WAIT_SECONDS * 2 ** (attempts - 1), LONGEST_WAIT_SECONDS)
         record.not_before = self._clock() + wait
 
-    def succeeded(self, name: str) -> None:
-        """Forget the failures of `name`."""
-        self._records.pop(name, None)
-
-    def due(self, name: str) -> bool:
-        """Whether `name` may be tried now."""
-        record = self._records.get(name)
-        return record is None or (name not in self.given_up and record.not_before <= self._clock())
-
-    def blocked(self) -> frozenset[str]:
-        """Names that must wait, or are given up."""
-        return frozenset(name for name in self._records if not self.due(name))
+    def succeeded(self, subject: FailureSubject) -> None:
+        """Forget its failures."""
+        self._records.pop(subject, None)
 
     @property
-    def given_up(self) -> frozenset[str]:
-        """Names that failed too often."""
+    def waiting(self) -> frozenset[FailureSubject]:
+        """What must not be tried now: it failed a moment ago, or it is given up."""
+        now = self._clock()
         return frozenset(
-            name for name, record in self._records.items() if record.faults >= OWN_FAULTS or record.losses >= LOSSES
+            subject for subject, record in self._records.items() if record.given_up or record.not_before > now
         )
 
-    def attempts(self, name: str) -> int:
-        """Failures counted so far."""
-        record = self._records.get(name)
-        return 0 if record is None else record.faults + record.losses
+    @property
+    def given_up(self) -> frozenset[FailureSubject]:
+        """What failed too often."""
+        return frozenset(subject for subject, record in self._records.items() if record.given_up)

@@ -11,15 +11,10 @@ import ray
 
 from s3t_ray.plan.demand import Demand
 from s3t_ray.plan.fair_shares import Claim, Standing
-from s3t_ray.runtime.capacity import (
-    IDLE_AFTER_SECONDS,
-    PREFIX,
-    REST_AFTER_SECONDS,
-    SECONDS_BETWEEN,
-    Neighbours,
-)
 from s3t_ray.runtime.connect import NAMESPACE, ray_logs
+from s3t_ray.runtime.peers import PREFIX, RayPeers
 from s3t_ray.runtime.worker_groups import RayWorkers
+from s3t_ray.scheduler.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Capacity
 from s3t_ray.train.job import SliceInput, StageJob
 from tests.cluster.raylets import wait_for
 from tests.fakes import small_config
@@ -69,7 +64,7 @@ def test_groups_are_added_and_taken_away(tmp_path: Path) -> None:
 
 
 class Claimant:
-    """A scheduler of another run, as far as its neighbours ask it."""
+    """A scheduler of another run, as far as its peers ask it."""
 
     def __init__(self, claim: Claim | None) -> None:
         self._claim = claim
@@ -87,8 +82,10 @@ def start(name: str, claim: Claim | None) -> Any:
 
 def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> None:
     now = 0.0
-    neighbours = Neighbours(small_config(tmp_path, shards=4), lambda: now)  # 4 shards x 2 sequences, room for 4
-    assert neighbours.first(lambda: 8) == 4
+    config = small_config(tmp_path, shards=4)  # 4 shards x 2 sequences, room for 4
+    peers = RayPeers(config.storage.uri)
+    capacity = Capacity(config, peers, lambda: now)
+    assert capacity.first(lambda: 8) == 4
 
     def shares(idle: bool = False) -> int:
         """After two looks: one asks, the next has heard."""
@@ -96,21 +93,21 @@ def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> Non
         found = 0
         for _ in range(2):
             now += SECONDS_BETWEEN
-            demand = look(neighbours, idle)
+            demand = look(capacity, idle)
             assert demand is not None and demand.missing == 0, "nodes are asked for under autoscale_to alone"
             found = demand.groups
-            assert look(neighbours, idle) is None, "too soon after the last look"
-            wait_for("the answers", lambda: not neighbours._asked or all(map(_is_done, neighbours._asked)))
+            assert look(capacity, idle) is None, "too soon after the last look"
+            wait_for("the answers", lambda: all(map(_is_done, peers._asked)))
         return found
 
     other = start("other", Claim(1.0, Standing.TRAINING))
     begins = start("begins", None)
     assert shares() == 2
-    newcomer = Neighbours(small_config(tmp_path, shards=4), lambda: now)
+    newcomer = Capacity(config, RayPeers(config.storage.uri), lambda: now)
     assert newcomer.first(lambda: 8) == 2, "a scheduler that starts asks before it takes anything"
     now += IDLE_AFTER_SECONDS
     assert shares(idle=True) == 1
-    assert neighbours.claim.standing is Standing.IDLE
+    assert capacity.claim.standing is Standing.IDLE
     ray.kill(other)
     ray.kill(begins)
     wait_for("its end", lambda: shares(idle=True) == 4)
@@ -118,23 +115,12 @@ def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> Non
 
 
 def test_a_run_that_rests_has_no_group_and_begins_at_once_when_there_is_work(tmp_path: Path) -> None:
-    now = 0.0
-    neighbours = Neighbours(small_config(tmp_path, workers={"groups": 2}), lambda: now)
-    assert neighbours.first(lambda: 0) == 0, "nothing to train: no base is loaded"
-    now += SECONDS_BETWEEN
-    assert neighbours.look(True, 0, lambda: 0) == Demand(0)
-    now += 0.1
-    assert neighbours.look(True, 0, lambda: 0) is None
-    assert neighbours.look(False, 0, lambda: 3) == Demand(2), "a deletion struck something"
-    assert neighbours.look(False, 2, lambda: 3) is None
-    now += REST_AFTER_SECONDS - 1
-    assert neighbours.look(True, 2, lambda: 0) == Demand(2), "the base stays loaded for what comes next"
-    now += SECONDS_BETWEEN
-    assert neighbours.look(True, 2, lambda: 0) == Demand(0)
+    config = small_config(tmp_path, workers={"groups": 2})
+    assert Capacity(config, RayPeers(config.storage.uri)).first(lambda: 0) == 0, "nothing to train: no base is loaded"
 
 
-def look(neighbours: Neighbours, idle: bool) -> Demand | None:
-    return neighbours.look(idle, 4, lambda: 8)
+def look(capacity: Capacity, idle: bool) -> Demand | None:
+    return capacity.look(idle, 4, lambda: 8)
 
 
 def _is_done(future: ray.ObjectRef) -> bool:

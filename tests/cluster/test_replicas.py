@@ -11,8 +11,10 @@ import ray
 from ray.exceptions import RayActorError
 
 from s3t_ray.run.run import Run
-from s3t_ray.runtime.actors import RayReplicas, find_replicas, find_scheduler
+from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
+from s3t_ray.runtime.ray_host import RayServingReplica, find_replicas
+from s3t_ray.scheduler.confirmations import Confirmations
 from tests.cluster.raylets import wait_for
 from tests.fakes import fake_base, small_config, write_records
 
@@ -63,7 +65,7 @@ def test_a_new_scheduler_finds_the_replicas_that_followed_another(ray_local: Non
     ray.get([ours.told.remote(), other.told.remote()])
     found = find_replicas(run)
     assert [name.rsplit("-", 1)[1] for name in found] == ["1"]
-    replicas = RayReplicas()
+    replicas = Confirmations()
     replicas.begin(7)
     for name, replica in found.items():
         replicas.attach(name, replica)
@@ -76,10 +78,10 @@ def test_a_new_scheduler_finds_the_replicas_that_followed_another(ray_local: Non
 
 def test_a_replica_that_does_not_confirm_is_killed_and_the_others_go_on(ray_local: None, run: Run) -> None:
     good, bad = start(run, "good"), start(run, "bad", confirms=3)
-    replicas = RayReplicas()
+    replicas = Confirmations()
     replicas.begin(1)
-    replicas.attach("good", good)
-    replicas.attach("bad", bad)
+    replicas.attach("good", RayServingReplica(good))
+    replicas.attach("bad", RayServingReplica(bad))
     replicas.set_live(CHAINS)
     wait_for("its end", lambda: is_dead(bad))  # a kill is on its way to the actor, calls may overtake it
     replicas.set_live({0: ("a",), 1: ()})

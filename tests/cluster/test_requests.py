@@ -9,10 +9,11 @@ import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from s3t_ray.plan.demand import Demand
-from s3t_ray.runtime.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Neighbours
 from s3t_ray.runtime.connect import actor_name
 from s3t_ray.runtime.node_requests import NodeRequests
+from s3t_ray.runtime.peers import RayPeers
 from s3t_ray.runtime.worker_groups import RayWorkers
+from s3t_ray.scheduler.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Capacity
 from tests.cluster.raylets import wait_for
 from tests.fakes import small_config
 from tests.tiny import tiny_llama
@@ -61,7 +62,10 @@ def test_a_run_asks_while_it_trains_and_rests_without_a_node(tmp_path: Path) -> 
     now = 0.0
     none = small_config(tmp_path, workers={"autoscale_to": 3, "gpus_per_rank": 1})  # no GPU is here
     some = small_config(tmp_path, workers={"autoscale_to": 3})
-    looks = {"none": Neighbours(none, lambda: now), "some": Neighbours(some, lambda: now)}
+    looks = {
+        name: Capacity(config, RayPeers(config.storage.uri), lambda: now)
+        for name, config in (("none", none), ("some", some))
+    }
     assert {name: look.first(lambda: 4) for name, look in looks.items()} == {"none": 0, "some": 0}
 
     def demands(idle: bool, held: int, to_train: int) -> dict[str, Demand | None]:

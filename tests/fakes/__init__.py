@@ -94,7 +94,7 @@ class FakeWorkers:
         self, store: Store, groups: int = 2, fail: Callable[[StageJob], str | None] = lambda job: None
     ) -> None:
         self._store = store
-        self._groups = groups
+        self.groups = groups
         self._fail = fail
         self._jobs: dict[int, StageJob] = {}
         self._stopped: set[str] = set()
@@ -102,7 +102,7 @@ class FakeWorkers:
         self.before_publish: Callable[[StageJob], None] = lambda job: None
 
     def free(self) -> tuple[int, ...]:
-        return tuple(group for group in range(self._groups) if group not in self._jobs)
+        return tuple(group for group in range(self.groups) if group not in self._jobs)
 
     def submit(self, group: int, job: StageJob) -> None:
         assert group not in self._jobs
@@ -214,24 +214,37 @@ class FakeShards:
 
 
 class FakeReplicas:
-    """Remembers the live sets that it was told."""
+    """Remembers the live sets that it was told, and returns `answer` of each: the replicas that serve less."""
 
     def __init__(self) -> None:
         self.live: list[dict[int, tuple[str, ...]]] = []
+        self.answer: Callable[[Mapping[int, tuple[str, ...]]], tuple[str, ...]] = lambda chains: ()
 
     def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         self.live.append(dict(chains))
-        return ()
+        return self.answer(chains)
 
 
 class Cluster:
-    """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing."""
+    """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing.
 
-    def __init__(self, config: Config, **workers: object) -> None:
-        self.run = Run.create(config, drop_stages=True)
-        ingest(self.run, lambda line: None)
+    `run`: one whose data is read; None: it is made. `workers`: other ones than `FakeWorkers` of so many groups.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        groups: int = 2,
+        fail: Callable[[StageJob], str | None] = lambda job: None,
+        workers: Callable[[Run], FakeWorkers] | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self.run = run or Run.create(config, drop_stages=True)
+        if run is None:
+            ingest(self.run, lambda line: None)
         self.replicas = FakeReplicas()
-        self.workers = FakeWorkers(self.run.store, **workers)  # type: ignore[arg-type]
+        self.workers = workers(self.run) if workers else FakeWorkers(self.run.store, groups, fail)
         self.now = 0.0
         epoch = self.run.ledger.take_lease("test")
         self.scheduler = Scheduler(

@@ -88,7 +88,7 @@ EVALUATION = Evaluation(
 
 TRAINED = TrainReport(trained=4, reused=2, seconds=185.0, tokens=2_500_000, status=status(settled=True))
 
-FAILURE = Failure(stage_id="f" * 64, error="loss is not finite at step 3", attempts=2)
+FAILURE = Failure(kind="stage", stage_id="f" * 64, error="loss is not finite at step 3", attempts=2)
 
 
 class FakeRun:

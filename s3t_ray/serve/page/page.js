@@ -132,6 +132,11 @@ function download(path, name, text) {
   return link;
 }
 
+function failedThing(failure) {
+  if (failure.kind === "purge") return failure.shard < 0 ? "the purge of the held-out records" : `the purge of shard ${failure.shard}`;
+  return failure.kind === "serving" ? "serving" : `stage ${failure.stage_id.slice(0, 16)}`;
+}
+
 function showWork() {
   const lines = status.running.map((stage) =>
     el("tr", {},
@@ -141,7 +146,7 @@ function showWork() {
       el("td", {}, stage.loss === null ? "" : `loss ${stage.loss.toFixed(3)}`),
       el("td", {}, stage.tokens_per_second === null ? "" : `${Math.round(stage.tokens_per_second)} tokens per second`)));
   const failed = status.failures.map((failure) =>
-    el("p", { class: "problem" }, `${failure.stage_id.slice(0, 16)} failed ${failure.attempts} times: ${failure.error}`));
+    el("p", { class: "problem" }, `${failedThing(failure)} failed ${failure.attempts} times: ${failure.error}`));
   const queued = status.shards.reduce((sum, each) => sum + each.queued, 0);
   const idle = queued ? `${count(queued, "stage")} waiting for a scheduler: run s3t train with the run's config.` : "Nothing is in training.";
   $("work").replaceChildren(lines.length ? el("table", {}, el("tbody", {}, ...lines)) : el("p", { class: "hint" }, idle), ...failed);

@@ -74,10 +74,8 @@ def train_afresh(config: Path, out: Path) -> None:
     if loaded.engine.ranks > 1:
         train(loaded, address=None)
     else:
-        cluster = Cluster(loaded)
         with tempfile.TemporaryDirectory() as scratch:
-            cluster.scheduler._workers = TrainingWorkers(cluster.run, Path(scratch))
-            cluster.settle(5000)
+            Cluster(loaded, workers=lambda run: TrainingWorkers(run, Path(scratch))).settle(5000)
     with Run.open(loaded.storage.uri) as run:
         found = [[shard, slices, data.hex()] for (shard, slices), data in adapters(run).items()]
     out.write_text(json.dumps(found))

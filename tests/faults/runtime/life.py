@@ -166,14 +166,16 @@ class SlowShards(FakeShards):
 class Life:
     """A run with a scheduler and its fakes, in this process."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, workers: Callable[[Run], FakeWorkers] = lambda run: LeakyWorkers(run.store)
+    ) -> None:
         self.run = Run.create(config)
         ingest(self.run, lambda line: None)
-        self.workers = LeakyWorkers(self.run.store)
+        self.workers = workers(self.run)
         self.now = 0.0
         epoch = self.run.ledger.take_lease("test")
-        shards = SlowShards(self.run, epoch)
-        self.scheduler = Scheduler(self.run, epoch, self.workers, shards, FakeReplicas(), lambda: self.now)
+        self.shards = SlowShards(self.run, epoch)
+        self.scheduler = Scheduler(self.run, epoch, self.workers, self.shards, FakeReplicas(), lambda: self.now)
 
     def tick(self, rounds: int = 1) -> None:
         for _ in range(rounds):

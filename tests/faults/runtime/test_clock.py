@@ -34,11 +34,10 @@ def jumping() -> Callable[[], datetime]:
 
 def test_a_clock_that_jumps_back_changes_nothing_but_the_times_shown(folder: Path) -> None:
     config = small_config(folder)
-    cluster = Cluster(config)
+    Cluster(config).run.close()  # the data is read
     location = locate(config)
     run = Run(config, location, Store.open(location.storage_uri), Ledger.open(location.ledger_url, clock=jumping()))
-    cluster.scheduler._run = run
-    cluster.scheduler._ledger = run.ledger
+    cluster = Cluster(config, run=run)
     receipts = []
     for name in ("r3", "r7", "r11", "r3"):
         receipts.append(deletion.accept(run, [name], []))

@@ -12,7 +12,8 @@ from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState, StageRow, StageState
 from s3t_ray.run import deletion
 from s3t_ray.run.damage import damaged
-from tests.fakes import Cluster, FakeReplicas, adapters, fake_base, small_config, write_records
+from s3t_ray.run.status import status
+from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 from tests.faults.runtime.conftest import PEOPLE
 
 ADAPTER = "adapter_model.safetensors"
@@ -108,16 +109,14 @@ def test_verify_names_a_damaged_stage_and_the_next_start_mends_what_was_removed(
     assert verify(again.run).problems == ()
 
 
-class CarefulReplicas(FakeReplicas):
+class CarefulReplica:
     """One replica that reads what it is to serve."""
 
     def __init__(self, cluster: Cluster) -> None:
-        super().__init__()
         self._run = cluster.run
         self.holds: dict[int, tuple[str, ...]] = {}
 
-    def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-        super().set_live(chains)
+    def answer(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         broken = {name for shard, chain in chains.items() for name in damaged(self._run, shard, chain)}
         self.holds = {shard: tuple(n for n in chain if n not in broken) for shard, chain in chains.items()}
         return ("replica",) if broken else ()
@@ -129,15 +128,16 @@ def test_a_replica_that_cannot_load_a_damaged_stage_has_it_trained_again(
 ) -> None:
     cluster = trained(folder)
     before = adapters(cluster.run)
-    replicas = CarefulReplicas(cluster)
-    cluster.scheduler._replicas = replicas
+    replica = CarefulReplica(cluster)
+    cluster.replicas.answer = replica.answer
     served = cluster.scheduler.views[0].serving
     damage(root(cluster) / "stages" / served[1])
     cluster.scheduler.refresh_replicas()
-    assert served[1] not in replicas.holds[0]
+    cluster.scheduler.tick(0)
+    assert served[1] not in replica.holds[0]
     cluster.settle()
     assert adapters(cluster.run) == before
-    assert replicas.holds == {shard: view.serving for shard, view in cluster.scheduler.views.items() if shard >= 0}
+    assert replica.holds == {shard: view.serving for shard, view in cluster.scheduler.views.items() if shard >= 0}
     assert verify(cluster.run).problems == ()
 
 
@@ -146,16 +146,19 @@ def test_a_replica_that_cannot_read_the_storage_is_told_again_later(folder: Path
     answers = [("replica",), ("replica",), ()]
     told: list[float] = []
 
-    def set_live(chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+    def answer(chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
         told.append(cluster.now)
         return answers.pop(0)
 
-    cluster.replicas.set_live = set_live  # type: ignore[method-assign]
+    cluster.replicas.answer = answer
     cluster.scheduler.refresh_replicas()
+    shown = []
     for _ in range(20):
         cluster.now += 0.5
         cluster.scheduler.tick(0)
+        shown.append([(failure.kind, failure.attempts) for failure in status(cluster.run).failures])
     assert len(told) == 3 and told[1] - told[0] >= 1 and told[2] - told[1] >= 2
+    assert shown[0] == [("serving", 1)] and shown[-1] == [], "told while it lasts, and not after"
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -163,7 +166,7 @@ def test_what_lies_published_and_damaged_at_the_start_is_trained_again(
     folder: Path, damage: Callable[..., None]
 ) -> None:
     first = Cluster(small_config(folder))
-    first.scheduler.place()
+    first.scheduler.tick(0)
     finished = first.workers.finished(0)  # published; the scheduler dies before it hears of it
     damage(root(first) / "stages" / finished[0].stage_id)
     second = trained(folder)

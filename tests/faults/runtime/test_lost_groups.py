@@ -11,6 +11,7 @@ from s3t_ray.run import deletion
 from s3t_ray.run.status import status
 from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.scheduler.retries import LOSSES, OWN_FAULTS
+from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
 from tests.faults.runtime import life
 from tests.faults.runtime.life import LeakyWorkers, Life, config_of, write_data
@@ -20,8 +21,9 @@ from tests.faults.runtime.promises import found_in
 class DyingWorkers(LeakyWorkers):
     """Its groups die over the stages that `dies` names: before they publish, or right after."""
 
-    def __init__(self, started: Life) -> None:
-        super().__init__(started.run.store)
+    def __init__(self, store: Store, folder: Path) -> None:
+        super().__init__(store)
+        self._folder = folder
         self.dies_before: Callable[[StageJob], bool] = lambda job: False
         self.dies_after: Callable[[StageJob], bool] = lambda job: False
 
@@ -36,8 +38,6 @@ class DyingWorkers(LeakyWorkers):
         done = super()._end(group, job)
         return Finished(group, job.stage_id, error="worker group lost", lost=True) if after else done
 
-    _folder: Path
-
 
 def secrets_of(folder: Path) -> list[str]:
     return [life.secret(name) for name in sorted(life.deleted_by(folder, 1))]
@@ -45,11 +45,9 @@ def secrets_of(folder: Path) -> list[str]:
 
 def begun(folder: Path) -> tuple[Life, DyingWorkers]:
     write_data(folder)
-    started = Life(config_of(folder))
-    workers = DyingWorkers(started)
-    workers._folder = folder
-    started.workers = started.scheduler._workers = workers
-    return started, workers
+    started = Life(config_of(folder), lambda run: DyingWorkers(run.store, folder))
+    assert isinstance(started.workers, DyingWorkers)
+    return started, started.workers
 
 
 def test_what_a_dead_group_left_of_a_stage_that_a_deletion_renames_is_erased(quick: Path) -> None:
@@ -73,7 +71,7 @@ def test_a_stage_that_was_published_before_its_group_died_counts(quick: Path) ->
     started.settle()
     names = [job.stage_id for job in workers.trained]
     assert len(names) == len(set(names)) == 8
-    assert started.scheduler.outcome.trained == 8 and not started.run.ledger.failures()
+    assert started.scheduler.totals.trained == 8 and not started.run.ledger.failures()
     assert status(started.run).settled and verify(started.run).problems == ()
 
 

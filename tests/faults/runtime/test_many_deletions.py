@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.run import deletion
+from s3t_ray.run.run import Run
 from s3t_ray.scheduler.interfaces import Finished
+from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
 from tests.fakes import FakeWorkers, adapters, fake_base, write_records
-from tests.faults.runtime.life import Life, SlowShards, config_of
+from tests.faults.runtime.life import LeakyWorkers, Life, config_of
 
 STREAM = [(f"r{number}", f"p{number % 20}") for number in range(120)]
 
 
-def begun(folder: Path, without: frozenset[str] = frozenset(), **changes: object) -> Life:
+def leaky(run: Run) -> FakeWorkers:
+    return LeakyWorkers(run.store)
+
+
+def begun(
+    folder: Path,
+    without: frozenset[str] = frozenset(),
+    workers: Callable[[Run], FakeWorkers] = leaky,
+    **changes: object,
+) -> Life:
     folder.mkdir(exist_ok=True)
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", [row for row in STREAM if row[0] not in without])
     data = {"path": str(folder / "data.jsonl"), "subject_field": "subject"}
-    return Life(config_of(folder, data=data, slices=3, **changes))
+    return Life(config_of(folder, data=data, slices=3, **changes), workers)
 
 
 class SteppedWorkers(FakeWorkers):
@@ -28,8 +40,8 @@ class SteppedWorkers(FakeWorkers):
 
     steps = 3
 
-    def __init__(self, life: Life) -> None:
-        super().__init__(life.run.store)
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
         self._looks: dict[str, int] = {}
         self.stopped: list[str] = []
 
@@ -50,15 +62,14 @@ class SteppedWorkers(FakeWorkers):
         return list(self._jobs.values())
 
 
-def with_stepped_workers(life: Life) -> SteppedWorkers:
-    workers = SteppedWorkers(life)
-    life.workers = life.scheduler._workers = workers  # type: ignore[assignment]
-    return workers
+def with_stepped_workers(folder: Path) -> tuple[Life, SteppedWorkers]:
+    life = begun(folder, workers=lambda run: SteppedWorkers(run.store))
+    assert isinstance(life.workers, SteppedWorkers)
+    return life, life.workers
 
 
 def test_a_stage_in_training_on_a_deleted_record_is_stopped_at_its_next_step(quick: Path) -> None:
-    life = begun(quick)
-    workers = with_stepped_workers(life)
+    life, workers = with_stepped_workers(quick)
     life.tick()
     first = workers.in_training[0]
     spot = (first.shard, first.slices[0].slice)
@@ -83,11 +94,9 @@ def settled(life: Life) -> Life:
 
 
 def test_deletions_that_come_faster_than_they_are_handled_are_purged_together_and_all_restored(quick: Path) -> None:
-    life = begun(quick)
-    workers = with_stepped_workers(life)
+    life, workers = with_stepped_workers(quick)
     purges: list[int] = []
-    shards = life.scheduler._shards
-    assert isinstance(shards, SlowShards)
+    shards = life.shards
     original = shards.start_purge
 
     def count(shard: int, stopped: tuple[str, ...]) -> None:
@@ -123,8 +132,7 @@ def test_deletions_that_name_the_records_of_earlier_ones_wait_for_them(quick: Pa
     """The earlier one hits two shards, and the purge of one of them keeps failing for a while."""
     life = begun(quick)
     life.settle()
-    shards = life.scheduler._shards
-    assert isinstance(shards, SlowShards)
+    shards = life.shards
     first = deletion.accept(life.run, [], ["p1"])  # in several shards
     assert len(first.shards) == 2
     (again, *_) = [name for name, person in STREAM if person == "p1"]

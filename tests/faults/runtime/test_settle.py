@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from s3t_ray.ledger.values import Fenced
 from s3t_ray.run import deletion
 from s3t_ray.run.reports import Status
 from s3t_ray.run.status import status
-from s3t_ray.runtime import actors, delete
-from s3t_ray.runtime.actors import SchedulerActor
+from s3t_ray.runtime import delete
 from s3t_ray.runtime.driver import scheduler_is_active
+from s3t_ray.scheduler.loop import HUNG_SECONDS, Heartbeat, Snapshot
 from tests.fakes import Cluster, small_config
 
 
@@ -50,7 +49,7 @@ def play(
             raise Fenced("a newer scheduler has taken over", "stop")
         cluster.settle()
         watch(status(cluster.run))
-        return actors.Snapshot(running=(), idle=True, given_up=(), trained=0, tokens=0, groups=1, rounds=1)
+        return Snapshot(idle=True, groups=1, rounds=1)
 
     monkeypatch.setattr(delete, "connected", connected)
     monkeypatch.setattr(delete, "scheduler_is_active", lambda run: active.pop(0))
@@ -79,24 +78,23 @@ def test_a_deletion_is_carried_to_its_end_whoever_schedules(
 
 
 def test_a_scheduler_beats_while_a_round_takes_long_and_no_more_once_it_hangs(cluster: Cluster) -> None:
-    actor = SchedulerActor(str(cluster.run.location.storage_uri), str(cluster.run.base))
-    epoch = cluster.run.ledger.take_lease("slow")
-    heart = threading.Thread(target=actor._beat, args=(epoch,))
-    heart.start()
+    ledger = cluster.run.ledger
+    epoch = ledger.take_lease("slow")
+    heartbeat = Heartbeat(ledger, epoch)
+    thread = threading.Thread(target=heartbeat.run)
+    thread.start()
     assert scheduler_is_active(cluster.run)  # no round has ended, nor begun
-    actor._over.set()
-    heart.join()
+    heartbeat.stop()
+    thread.join()
     assert not scheduler_is_active(cluster.run)
-    actor._over.clear()
-    actor._round_began = time.monotonic() - actors.HUNG_SECONDS - 1
-    before = cluster.run.ledger.lease()
-    actor._beat(epoch)
-    assert cluster.run.ledger.lease() == before
+    now = iter([0.0, HUNG_SECONDS - 1, HUNG_SECONDS])
+    before = ledger.lease()
+    Heartbeat(ledger, epoch, lambda: next(now)).run()  # returns
+    assert ledger.lease().beats == before.beats + 1
 
 
 def test_a_fenced_scheduler_stops_beating(cluster: Cluster) -> None:
-    actor = SchedulerActor(str(cluster.run.location.storage_uri), str(cluster.run.base))
     epoch = cluster.run.ledger.take_lease("old")
     cluster.run.ledger.take_lease("new")
-    actor._beat(epoch)  # returns
+    Heartbeat(cluster.run.ledger, epoch).run()  # returns
     assert cluster.run.ledger.lease().beats == 0

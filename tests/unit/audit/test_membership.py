@@ -22,7 +22,7 @@ from s3t_ray.errors import ConfigError
 from s3t_ray.run.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
-from s3t_ray.scheduler.stage_jobs import stage_job
+from s3t_ray.scheduler.requeue import stage_job
 from s3t_ray.train.trainer import Trainer
 from tests.fakes import FakeShards
 from tests.tiny import tiny_llama

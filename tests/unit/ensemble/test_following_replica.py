@@ -38,9 +38,7 @@ def cluster(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clus
     write_records(tmp_path / "data.jsonl", [(f"r{number}", f"p{number % 9}") for number in range(40)])
     config = small_config(tmp_path, model={"path": str(base)})
     monkeypatch.setattr(following_replica, "FOLLOW_SECONDS", 3600.0)  # only what is asked for happens
-    cluster = Cluster(config)
-    cluster.workers = LoraWorkers(cluster.run.store, LAYERS, HIDDEN, PER_GROUP, RANK)
-    cluster.scheduler._workers = cluster.workers
+    cluster = Cluster(config, workers=lambda run: LoraWorkers(run.store, LAYERS, HIDDEN, PER_GROUP, RANK))
     cluster.settle()
     return cluster
 

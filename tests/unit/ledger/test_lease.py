@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from s3t_ray.ledger.failure_rows import FailedStage
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DeletionState, Fenced, SchedulerLease
 from tests.unit.ledger.certify import CIRCUMSTANCES, opened
@@ -43,7 +44,7 @@ def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:
         lambda epoch: ledger.mark_stale(epoch, [live]),
         lambda epoch: ledger.mark_purged(epoch, []),
         lambda epoch: ledger.set_slice_file(epoch, 0, 2, "file", "c" * 64, slice_2.digest),
-        lambda epoch: ledger.record_failure(epoch, stage.id, "error"),
+        lambda epoch: ledger.record_failure(epoch, FailedStage(stage.id), "error"),
         lambda epoch: ledger.certify(epoch, purged.request_id, CIRCUMSTANCES, final=True),
         ledger.beat,
     ]

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, parse_subject
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import FailureRow, Published, StageState
+from s3t_ray.ledger.values import Published, StageState
 from s3t_ray.plan.stages import Stage, plan_shard
 from tests.unit.ledger.world import Clock, adapter, digests, plan, purge, record, train, train_all
 
@@ -190,16 +191,31 @@ def test_malformed_stages_are_refused(ledger: Ledger, epoch: int) -> None:
 
 def test_failures_count_until_the_stage_is_accepted(ledger: Ledger, epoch: int, clock: Clock) -> None:
     first, second, _ = chain(ledger)
-    ledger.record_failure(epoch, first.id, "out of memory")
-    ledger.record_failure(epoch, second.id, "a \0 and a \ud800")
-    ledger.record_failure(epoch, first.id, "again " * 1000)
-    failures = {failure.stage_id: failure for failure in ledger.failures()}
+    one, other = FailedStage(first.id), FailedStage(second.id)
+    ledger.record_failure(epoch, one, "out of memory")
+    ledger.record_failure(epoch, other, "a \0 and a \ud800")
+    ledger.record_failure(epoch, one, "again " * 1000)
+    failures = {failure.subject: failure for failure in ledger.failures()}
     assert len(failures) == 2
-    assert failures[first.id] == FailureRow(first.id, 2, ("again " * 1000)[:2000], failures[first.id].at)
-    assert failures[first.id].at > failures[second.id].at
+    assert failures[one] == FailureRow(one, 2, ("again " * 1000)[:2000], failures[one].at)
+    assert failures[one].at > failures[other].at
     train(ledger, epoch, [first])
-    assert [failure.stage_id for failure in ledger.failures()] == [second.id]
+    assert [failure.subject for failure in ledger.failures()] == [other]
     assert ledger.failures()[0].error == "a   and a ?"
+
+
+def test_what_failed_has_a_text_that_older_ledgers_hold_too(ledger: Ledger, epoch: int) -> None:
+    """These texts are keys of rows: another text would lose the failures of every ledger that is there."""
+    texts = {FailedStage("ab" * 32): "ab" * 32, FailedPurge(3): "purge 3", FailedPurge(-1): "purge -1"}
+    for subject, text in {**texts, FailedServing(): "serving"}.items():
+        assert str(subject) == text and parse_subject(text) == subject
+        ledger.record_failure(epoch, subject, "no answer")
+    assert {row.subject for row in ledger.failures()} == {*texts, FailedServing()}
+    ledger.forget_failure(epoch, FailedPurge(3))
+    assert FailedPurge(3) not in {row.subject for row in ledger.failures()}
+    for unknown in ("", "purge ", "purge three", "a b"):
+        with pytest.raises(LedgerError, match="neither a stage"):
+            parse_subject(unknown)
 
 
 def test_many_are_decided_in_one_transaction_or_none_is(ledger: Ledger, epoch: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.runtime.shard_owners import deal
+from s3t_ray.scheduler.shard import deal
 
 
 @given(st.integers(1, 400), st.integers(1, 20))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from s3t_ray.ledger.values import DeletionState, RunningStage
 from s3t_ray.run import deletion
-from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, UNFINISHED, Figures, measure
+from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, Figures, measure
+from s3t_ray.scheduler.state import UNFINISHED
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 DASHBOARD = Path(__file__).parents[3] / "cluster" / "grafana-dashboard.json"
@@ -27,7 +28,7 @@ def figures(cluster: Cluster, running: tuple[RunningStage, ...] = (), later: flo
         given_up=0,
         groups=2,
         waiting=0,
-        trained=cluster.scheduler.outcome.trained,
+        trained=cluster.scheduler.totals.trained,
         tokens=0,
     )
 

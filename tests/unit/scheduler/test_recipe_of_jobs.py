@@ -13,7 +13,7 @@ from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.runtime.rank import Rank
-from s3t_ray.scheduler.stage_jobs import check_recipe_of, stage_job
+from s3t_ray.scheduler.requeue import check_recipe_of, stage_job
 from s3t_ray.train.job import StageJob
 from tests.fakes import Cluster, fake_base, small_config, write_records
 

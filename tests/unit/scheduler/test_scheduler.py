@@ -230,7 +230,7 @@ def test_a_scheduler_with_an_old_epoch_is_refused(folder: Path) -> None:
 
 def test_what_was_published_and_not_accepted_is_accepted_not_trained_again(folder: Path) -> None:
     first = Cluster(small_config(folder))
-    first.scheduler.place()
+    first.scheduler.tick(0)
     finished = first.workers.finished(0)  # published; the scheduler dies before it hears of it
     second = trained(folder)
     assert {f.stage_id for f in finished}.isdisjoint(job.stage_id for job in second.workers.trained)

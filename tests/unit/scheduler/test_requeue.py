@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from s3t_ray.run.shard_view import ShardView
-from s3t_ray.scheduler.trainable import sequences_to_train, trainable
+from s3t_ray.scheduler.requeue import sequences_to_train, trainable
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 
