@@ -158,7 +158,7 @@ def test_a_damaged_new_stage_leaves_the_rest_in_service(cluster: Cluster, replic
     fresh = serving(cluster.run) - in_service(replica)
     for name in fresh:
         cluster.run.store.write_bytes(f"stages/{name}/adapter_model.safetensors", b"damaged")
-    with pytest.raises(StoreError, match="it is damaged"):
+    with pytest.raises(StoreError, match="is damaged: stages"):
         replica.set_live(1, {})  # so the scheduler hears of it
     assert set(replica.complete(WISH).answer.stages) <= live(cluster.run) - fresh
 
