@@ -28,6 +28,9 @@ from s3t_ray.store.store import Store
 from s3t_ray.train.job import SliceInput, StageJob
 from s3t_ray.train.trainer import Trainer
 
+NO_SECRET = "00" * 32
+"""Key of the seals: what is trained here proves nothing to anybody."""
+
 
 def main() -> None:
     arguments = _arguments()
@@ -94,7 +97,7 @@ def _train(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[in
         slices = tuple(_put(store, folder, shard, index, parts[shard, index]) for index in range(config.slices))
         chain: tuple[str, ...] = ()
         for depth in range(1, config.slices + 1):
-            job = StageJob(f"stage-{shard}-{depth}", "recipe", "b" * 64, shard, slices[:depth], chain)
+            job = StageJob(f"stage-{shard}-{depth}", "recipe", "b" * 64, shard, slices[:depth], chain, NO_SECRET)
             chain = (*chain, trainer.train(job, lambda progress: None, lambda: False).stage_id)
         chains[shard] = chain
     return chains, time.process_time() - began, records
@@ -104,7 +107,7 @@ def _put(store: Store, folder: Path, shard: int, index: int, rows: list[Row]) ->
     file = write_slice(folder / "slice.parquet", rows)
     path = slice_file(shard, index, file.sha256)
     store.upload(file.path, path)
-    return SliceInput(index, path, file.sha256, file.sha256, file.rows)
+    return SliceInput(index, path, file.sha256, file.sha256, file.rows, NO_SECRET)
 
 
 def _judge(config: Config, base: Path, dev: Path, chains: Mapping[int, tuple[str, ...]]) -> EvalReport:

@@ -13,8 +13,22 @@ from s3t_ray.plan.overview import LayerGroup
 from s3t_ray.run.reports import Report
 
 if TYPE_CHECKING:
+    from s3t_ray.data.balance import Balance
     from s3t_ray.plan.gpu_fit import GpuFit
     from s3t_ray.plan.overview import PlanOverview
+
+
+class BalanceReport(Report):
+    """Records by slice and by shard, held-out ones left out."""
+
+    smallest_slice: int
+    largest_slice: int
+    empty_slices: int
+    smallest_shard: int
+    largest_shard: int
+    empty_shards: int
+    unevenness: float
+    """The largest shard over the mean."""
 
 
 class PlanData(Report):
@@ -35,6 +49,12 @@ class PlanData(Report):
     """`assumed`: the upper bound."""
     sampled_records: int
     """Records whose tokens were counted; 0 where none was."""
+    teaching_nothing: int
+    """Records without a response within task.max_tokens; 0 where that was not looked at."""
+    balance: BalanceReport | None
+    """How the records fall; null where the data was not read."""
+    notes: tuple[str, ...]
+    """What was read and skipped, how columns were taken, and what is uneven."""
 
 
 class GpuReport(Report):
@@ -172,6 +192,19 @@ class PlanReport(Report):
     retention: tuple[RetentionReport, ...]
     gpus: GpuReport | None
     """With --gpu only."""
+
+
+def balance_report(found: Balance) -> BalanceReport:
+    """The report of a balance."""
+    return BalanceReport(
+        smallest_slice=found.smallest_slice,
+        largest_slice=found.largest_slice,
+        empty_slices=found.empty_slices,
+        smallest_shard=found.smallest_shard,
+        largest_shard=found.largest_shard,
+        empty_shards=found.empty_shards,
+        unevenness=found.unevenness,
+    )
 
 
 def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = None) -> PlanReport:

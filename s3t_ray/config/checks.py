@@ -45,7 +45,7 @@ def check_data(data: Data) -> None:
             f"data.{told[1]} is given too",
             "keep one of holdout, holdout_path and holdout_split",
         )
-    if data.id_field is not None and data.id_field == data.subject_field:
+    if data.subject_field is not None and data.subject_field == ("id" if data.id_field == "auto" else data.id_field):
         raise refusal(
             "data.subject_field",
             data.subject_field,

@@ -7,17 +7,21 @@ same run. What several fields must agree on is in `checks.py`.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from s3t_ray.config import checks
+from s3t_ray.config.closure import Closure
+from s3t_ray.config.column_names import Columns, Roles
 from s3t_ray.config.model_shape import ModelShape, Section
 from s3t_ray.config.refuse import refusal
 from s3t_ray.config.task_section import Task
 
 __all__ = [
     "Closure",
+    "Columns",
     "Config",
     "Data",
     "Engine",
@@ -29,12 +33,14 @@ __all__ = [
     "Optimizer",
     "Order",
     "Requeue",
+    "Roles",
     "Storage",
     "Task",
     "Workers",
 ]
 
 Text = Annotated[str, Field(min_length=1)]
+Day = date
 
 
 class Model(Section):
@@ -60,16 +66,20 @@ class Data(Section):
     """Where records come from and what their fields mean."""
 
     path: Text
-    """File, folder or glob of JSONL / JSON / Parquet, or a Hugging Face dataset folder or hub name."""
-    format: Literal["auto", "jsonl", "json", "parquet", "huggingface"] = "auto"
+    """File, folder or glob of JSONL, JSON, CSV, TSV or Parquet (also .gz and .zst), the same at s3://, gs://, hf:// or
+    https://, or a Hugging Face dataset folder or hub name."""
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "huggingface"] = "auto"
     """`auto` goes by the file extension. A path that does not exist is taken as a hub name."""
     split: Text = "train"
-    """Split of a Hugging Face dataset."""
+    """Split of a Hugging Face dataset, and of a folder whose files are named by split."""
+    columns: Columns = Columns()
+    roles: Roles = Roles()
     subset: Text | None = None
     """Configuration of a Hugging Face dataset that has several, such as `sst2` of `glue`."""
-    id_field: Text | None = "id"
-    """Field that holds the stable record id. null: derive the id from the content (`s3t status` says so); a row that
-    repeats the content of another is then malformed."""
+    id_field: Text | None = "auto"
+    """Field that holds the stable record id. null: derive the id from the content; a row that repeats the content of
+    another is then malformed. `auto`: the field `id`; if the first row has none, ids are derived, and rows that repeat
+    another's content are left out. `s3t train` and `s3t plan` say which it was."""
     subject_field: Text | None = None
     """Field that names the person whom a record belongs to. null: there are no subjects."""
     partition_by: Literal["record", "subject"] = "record"
@@ -218,21 +228,6 @@ class Requeue(Section):
     """For `lazy`: heal a shard when its live depth, in stages, is below this."""
     window_seconds: Annotated[float, Field(ge=0)] = 60.0
     """For `batch`: heal this many seconds after the first deletion of a window."""
-
-
-class Closure(Section):
-    """How to find records that resemble a deleted one. Nothing is ever deleted that was not asked for."""
-
-    near_duplicates: bool = True
-    """Compute a MinHash signature of every record at ingest, so that a deletion can list records with nearly the same
-    content. Exact duplicates are always listed. Costs about 0.3 ms and 400 bytes of the ledger per record."""
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Jaccard similarity of shingles at or above which two records are near-duplicates. The index is built for this
-    value at ingest, so lowering it later misses some."""
-    permutations: Annotated[int, Field(ge=16, le=256)] = 64
-    """Bytes per MinHash signature. The similarity is known to about 0.5 / sqrt(permutations). Fixed at ingest."""
-    shingle_words: PositiveInt = 5
-    """Length of a shingle in words. Fixed at ingest."""
 
 
 class Storage(Section):

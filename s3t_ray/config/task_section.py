@@ -5,6 +5,7 @@ In: values as they were written. Out: a frozen, checked Task. Must never import 
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -13,6 +14,7 @@ from s3t_ray.config.benchmarks import BenchmarkName, check_benchmark
 from s3t_ray.config.model_shape import Section
 from s3t_ray.config.tasks import TASKS, WHOLE_TEXT, MetricName, TaskName
 
+Day = date
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -26,6 +28,9 @@ class Task(Section):
     prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
     """How an instruction becomes text: with Alpaca's headings, through the tokenizer's chat template, or as bare
     text. Chat messages need `chat_template`. Recipe."""
+    date: Day | None = None
+    """The day that a chat template which asks for today's date is told, in training and in serving (2026-11-27):
+    without it such a template is refused, since a stage would depend on the day it is trained. Recipe, where set."""
     train_on_prompt: Literal["never", "always"] = "never"
     """Whether the loss also covers the prompt's tokens. Plain text is always learned whole. Recipe."""
     labels: tuple[Text, ...] = ()

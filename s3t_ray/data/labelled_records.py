@@ -30,10 +30,14 @@ class LabelledRecords(TaskRecords):
     def _label(self, row: Mapping[str, object]) -> str:
         labels = self.task.labels
         label = row.get("label")
+        if isinstance(label, str) and label not in labels and label.isascii() and label.isdigit() and len(label) < 6:
+            label = int(label)  # a CSV file has only text
         if type(label) is int:
             if not 0 <= label < len(labels):
                 raise MalformedRow(f"label is a number outside 0..{len(labels) - 1}, the rows of task.labels")
             return labels[label]
         if text_field(row, "label") not in labels:
-            raise MalformedRow(f"label is none of task.labels ({', '.join(labels)})")
+            raise MalformedRow(
+                f"label is none of task.labels ({', '.join(labels)})", "name the classes as the data does"
+            )
         return str(label)

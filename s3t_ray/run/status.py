@@ -34,6 +34,8 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     )
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
+    summary = run.input_summary
+    sizes = [state.records for view in views.values() for state in view.slices]
     return Status(
         name=row.name,
         storage=run.location.storage_uri,
@@ -48,7 +50,11 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         settled=not any(s.wanted != s.trained for s in shards)
         and not any(view.stale for view in views.values())
         and all(deletion.state == DeletionState.RESTORED.value for deletion in deletions),
-        ids_derived=run.config.data.id_field is None,
+        ids_derived=run.config.data.id_field is None or (summary is not None and summary.ids_derived),
+        teaching_nothing=0 if summary is None else summary.teaching_nothing,
+        smallest_slice=min(sizes),
+        largest_slice=max(sizes),
+        empty_slices=sizes.count(0),
     )
 
 

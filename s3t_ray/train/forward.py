@@ -163,7 +163,8 @@ class Forward:
             arguments["inputs_embeds"] = batch.states_1_T_D
         else:
             arguments["input_ids"] = batch.tokens_1_T
-        states: Tensor = self._base.model.model(**arguments).last_hidden_state
+        with self._unscaled(batch.states_1_T_D is not None):
+            states: Tensor = self._base.model.model(**arguments).last_hidden_state
         return states[0]
 
     def _encoded(self, batch: Packed) -> Tensor:
@@ -181,6 +182,19 @@ class Forward:
             states = body.embeddings(input_ids=batch.tokens_1_T, position_ids=positions, token_type_ids=types)
         encoded: Tensor = body.encoder(states, segments=batch.segments).last_hidden_state
         return encoded[0]
+
+    @contextmanager
+    def _unscaled(self, stored: bool) -> Iterator[None]:
+        """Stored states went through the scaling of embeddings once already: here it multiplies by 1."""
+        body: Any = self._base.model.model
+        if not (stored and self._base.family.scales_embeddings):
+            yield
+            return
+        before, body.embedding_multiplier = body.embedding_multiplier, 1.0
+        try:
+            yield
+        finally:
+            body.embedding_multiplier = before
 
     def states_entering(self, layers: Sequence[int], batch: Packed, start: int = 0) -> dict[int, Tensor]:
         """Hidden states [T x D] that enter each of these layers, by index into the whole model.

@@ -111,7 +111,7 @@ class JudgingModel(TaskModel):
     ) -> Tensor:
         """A model without a head (the base) knows nothing of the labels: each of its scores is 0."""
         rows = [
-            run_head(model, head_parts, row_S_D, head) if head else row_S_D.new_zeros(1, self.task.head_rows)
+            run_head(model, head_parts, row_S_D, head) if head else row_S_D.new_zeros(len(row_S_D), self.task.head_rows)
             for row_S_D, head in zip(states_R_S_D, heads, strict=True)
         ]
         return torch.stack(rows).float().mean(dim=0)

@@ -98,7 +98,7 @@ class FakeRun:
         self.uri = uri
 
     @classmethod
-    def open(cls, uri: str) -> FakeRun:
+    def open(cls, uri: str, read_only: bool = False) -> FakeRun:
         return cls(uri)
 
     def __enter__(self) -> FakeRun:

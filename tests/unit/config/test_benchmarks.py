@@ -39,7 +39,7 @@ def test_the_published_recipe() -> None:
 def test_a_copy_of_ones_own_is_read_as_it_says(config_file: Path) -> None:
     config = load_config(config_file, ["task.benchmark=mrpc", "task.metrics=[accuracy]"])
     assert (config.data.path, config.data.subset, config.data.holdout_split) == ("records.jsonl", None, None)
-    assert (config.data.id_field, config.data.on_malformed) == ("id", "refuse")
+    assert (config.data.id_field, config.data.on_malformed) == ("auto", "refuse")
     assert (config.task.labels, config.task.metrics) == (("not_equivalent", "equivalent"), ("accuracy",))
 
 

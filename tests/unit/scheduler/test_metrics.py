@@ -23,7 +23,7 @@ def figures(cluster: Cluster, running: tuple[RunningStage, ...] = (), later: flo
         running,
         rows,
         datetime.fromisoformat(start) + timedelta(seconds=later),
-        restored=ledger.certificate_head().sequence,
+        restored=len(ledger.certificates()),
         given_up=0,
         groups=2,
         waiting=0,
