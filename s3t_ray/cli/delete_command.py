@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.errors import UnknownRecords
+from s3t_ray.errors import DataError, UnknownRecords
 
 if TYPE_CHECKING:
     from s3t_ray.run.reports import DeletionReceipt
@@ -19,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n"
         "$ s3t delete runs/alpaca --id 17 --id 4711 --dry-run\n"
+        "$ s3t delete runs/alpaca --subject ann --receipt-out ann.receipt.json\n"
         "$ s3t delete runs/alpaca --subject ann --with-duplicates\n"
         "$ s3t delete runs/alpaca --ids-file expired.txt --no-wait\n"
         "$ cat expired.txt | s3t delete runs/alpaca --ids-file - --json"
@@ -59,6 +61,12 @@ def delete(
             "after the receipt: the next `s3t train` or scheduler does the rest.",
         ),
     ] = True,
+    receipt_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--receipt-out", metavar="FILE", help="New file for the signed receipt, to hand to whoever asked."
+        ),
+    ] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -69,6 +77,10 @@ def delete(
 
     Ids that the run does not hold are listed; the others are deleted all
     the same, and the exit code is 4. Repeating a request changes nothing.
+
+    The signed receipt (--receipt-out, or `proof` in the JSON) cannot be
+    taken back: `s3t audit --receipt` finds a run that no longer has the
+    deletion.
 
     Records of the same or nearly the same content that stay are listed, by
     the keyed hash of their person. Look with --dry-run first: once a record
@@ -96,7 +108,11 @@ def delete(
                 stdout_console().print(impact_view(impact))
             _refuse_unknown(impact.unknown_ids, impact.unknown_subjects, "the known ones would go on")
             return
+        if receipt_out is not None and receipt_out.exists():
+            raise DataError(f"{receipt_out} is there already", "name a new file: nothing is overwritten")
         receipt = accept(opened, record_ids, people, reach)
+        if receipt_out is not None:
+            _write_receipt(receipt_out, receipt)
         if json:
             print_json(receipt)
         else:
@@ -104,6 +120,23 @@ def delete(
         if wait:
             _settle(opened, receipt, address, json)
     _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects, "the known ones went on")
+
+
+def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
+    """The deletion is a fact already: what goes wrong here is told, and it goes on."""
+    from s3t_ray.cli.output import note
+
+    if receipt.proof is None:
+        note("this deletion was accepted by an older version, which signed no receipt: no file was written")
+        return
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(f"{receipt.proof.to_json()}\n")
+    except OSError as error:
+        note(
+            f"the deletion is accepted, and its receipt could not be written to {path}: {error.strerror}; "
+            "the same command with another file writes it"
+        )
 
 
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:

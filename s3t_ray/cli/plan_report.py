@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from s3t_ray.plan.boundaries import Boundary
+from s3t_ray.plan.overview import LayerGroup
 from s3t_ray.run.reports import Report
 
 if TYPE_CHECKING:
@@ -96,12 +98,6 @@ def gpu_report(fit: GpuFit) -> GpuReport:
     )
 
 
-class LayerGroupReport(Report):
-    depth: int
-    first_layer: int
-    last_layer: int
-
-
 class Compute(Report):
     """Floating point operations that a first training cannot avoid, a multiply and an add being 2."""
 
@@ -134,27 +130,13 @@ class RankMemoryReport(Report):
     total_bytes: int
 
 
-class BoundaryReport(Report):
-    """The hidden states that enter the stages of one depth."""
-
-    depth: int
-    layer: int
-    stored: bool
-    start_layer: int
-    """At which they are read, or from which they are computed at each visit; 0: from the tokens."""
-    bytes: int
-    """Of the states, whether they are stored or not."""
-    saved_seconds: float
-    """Of one rank over a first training, by storing them; negative: lost."""
-
-
 class HiddenStates(Report):
     """Which boundaries are stored, and for which rates that was weighed."""
 
     gigaflops_per_rank: float
     megabytes_per_second: float
     chosen_by: Literal["config", "plan"]
-    boundaries: tuple[BoundaryReport, ...]
+    boundaries: tuple[Boundary, ...]
     """The highest first; none where states are recomputed with each pack."""
 
 
@@ -197,7 +179,7 @@ class PlanReport(Report):
     stages_unshared: int
     orders: tuple[tuple[int, ...], ...]
     """Of shard 0."""
-    layer_groups: tuple[LayerGroupReport, ...]
+    layer_groups: tuple[LayerGroup, ...]
     data: PlanData
     training_tokens: float
     """Over all stages and epochs."""
@@ -238,10 +220,7 @@ def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = Non
         stages=overview.stages,
         stages_unshared=overview.stages_unshared,
         orders=overview.orders_by_shard[0],
-        layer_groups=tuple(
-            LayerGroupReport(depth=group.depth, first_layer=group.first, last_layer=group.last)
-            for group in overview.layer_groups
-        ),
+        layer_groups=overview.layer_groups,
         # As the costs take them: cut to task.max_tokens, and one loss a record for classification.
         data=data.model_copy(
             update={
@@ -277,17 +256,7 @@ def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = Non
             gigaflops_per_rank=overview.rates.flops_per_second / 1e9,
             megabytes_per_second=overview.rates.bytes_per_second / 1e6,
             chosen_by="plan" if overview.boundaries_by_plan else "config",
-            boundaries=tuple(
-                BoundaryReport(
-                    depth=line.depth,
-                    layer=line.layer,
-                    stored=line.stored,
-                    start_layer=line.start,
-                    bytes=line.bytes,
-                    saved_seconds=line.saved_seconds,
-                )
-                for line in overview.boundaries
-            ),
+            boundaries=overview.boundaries,
         ),
         forecast=ForecastReport(
             closed_form_deletions=forecast.closed_form,

@@ -43,8 +43,12 @@ def receipt_view(receipt: DeletionReceipt) -> RenderableType:
         f"{units.plural(receipt.records, 'record')} deleted{_already(receipt.already_deleted)}; "
         f"{units.plural(len(receipt.stages_pruned), 'stage')} taken out of service",
     )
+    signed = () if receipt.proof is None else (Text(f"receipt {receipt.proof.receipt.hash}", style="dim"),)
+    noted = () if receipt.note is None else (Text(f"note: {units.printable(receipt.note)}", style="yellow"),)
     return Group(
         head,
+        *signed,
+        *noted,
         *_set_aside(receipt.set_aside, "erased"),
         *_named_unknown(receipt.unknown_ids, receipt.unknown_subjects),
         *_spelled(receipt.other_spellings),

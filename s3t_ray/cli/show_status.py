@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from s3t_ray.cli import units
-from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.ledger.values import RunningStage
+from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
 
 SEQUENCES_IN_FULL = 8
 """A shard with more sequences than this shows one block a sequence instead of one line."""

@@ -32,6 +32,8 @@ class Family:
     """Whether the model multiplies what comes in by `embedding_multiplier`, stored hidden states too if it were let."""
     logits_divisor: str | None = None
     """Setting of config.json by which the logits are divided."""
+    positions_after_padding: bool = False
+    """Whether a record's first position is the one after the padding token's."""
     mixes_attention: bool = False
     """Whether its layers take turns in how far they look back, so that its states cannot be stored."""
 
@@ -64,6 +66,7 @@ _ENCODERS = (
         head_parts=("classifier",),
         tied_unless_told=True,
         gated_mlp=False,
+        positions_after_padding=True,
     ),
 )
 FAMILIES = {family.name: family for family in (*_TEXT, *_ENCODERS)}
@@ -89,9 +92,4 @@ def check_task_fits(family: Family, config: Config) -> None:
         raise ConfigError(
             f"task.kind {config.task.kind} does not fit the {family.name} model at {config.model.path}",
             f"set task.kind: {kinds}, or use a base of one of the families {', '.join(fitting)}",
-        )
-    if family.architecture == "encoder" and config.engine.hidden_states == "store":
-        raise ConfigError(
-            f"engine.hidden_states is store, but {family.name} models train from padded batches, not stored states",
-            "set engine.hidden_states: recompute",
         )

@@ -17,7 +17,7 @@ from s3t_ray.config.closure import Closure
 from s3t_ray.config.column_names import Columns, Roles
 from s3t_ray.config.model_shape import ModelShape, Section
 from s3t_ray.config.refuse import refusal
-from s3t_ray.config.tasks import TASKS, MetricName, TaskName
+from s3t_ray.config.task_section import Task
 
 __all__ = [
     "Closure",
@@ -62,44 +62,6 @@ class Model(Section):
     unpacks them for each matrix product. Text models only. Recipe."""
 
 
-class Task(Section):
-    """What a record teaches."""
-
-    kind: TaskName = "causal_lm"
-    """What the model learns: the response text, or a label, with one task head per stage. Recipe."""
-    max_tokens: Annotated[int, Field(ge=2)] = 512
-    """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
-    prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
-    """How an instruction becomes text: with Alpaca's headings, through the tokenizer's chat template, or as bare
-    text. Chat messages need `chat_template`. Recipe."""
-    date: Day | None = None
-    """The day that a chat template which asks for today's date is told, in training and in serving (2026-11-27):
-    without it such a template is refused, since a stage would depend on the day it is trained. Recipe, where set."""
-    train_on_prompt: Literal["never", "always"] = "never"
-    """Whether the loss also covers the prompt's tokens. Plain text is always learned whole. Recipe."""
-    labels: tuple[Text, ...] = ()
-    """Class names in the order of the head's rows. Classification only. Recipe."""
-
-    metrics: tuple[MetricName, ...] = ()
-    """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
-    f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
-
-    @model_validator(mode="after")
-    def _labels_fit_the_kind(self) -> Task:
-        checks.check_task(self)
-        return self
-
-    @property
-    def head_rows(self) -> int:
-        """Outputs of the task head that each stage trains; 0: the task has none of its own."""
-        return TASKS[self.kind].head_rows(self.labels)
-
-    @property
-    def wanted_metrics(self) -> tuple[MetricName, ...]:
-        """`metrics`, or those usual for the kind."""
-        return self.metrics or TASKS[self.kind].usual_metrics
-
-
 class Data(Section):
     """Where records come from and what their fields mean."""
 
@@ -127,6 +89,9 @@ class Data(Section):
     """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None
     """Separate file of held-out records for `s3t eval`, in the same format. Excludes `holdout`."""
+    holdout_split: Text | None = None
+    """Split of a Hugging Face dataset with the records for `s3t eval` (`validation`); excludes the two above. Their
+    ids get its name in front (validation:17), because splits number their rows alike."""
     on_malformed: Literal["refuse", "set_aside"] = "refuse"
     """`refuse`: one malformed row refuses the whole input. `set_aside`: write malformed rows to rejects.jsonl and go
     on with the rest."""

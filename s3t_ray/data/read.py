@@ -20,7 +20,7 @@ from s3t_ray.data.reading import Reading
 from s3t_ray.data.records import Record, normalise
 from s3t_ray.data.row_fields import MalformedRow
 from s3t_ray.data.seen_texts import Seen
-from s3t_ray.data.sources import RawRow, raw_rows
+from s3t_ray.data.sources import RawRow, has_splits, raw_rows
 from s3t_ray.data.task_records import TaskRecords, task_records
 from s3t_ray.errors import DataError, StoreError
 
@@ -151,7 +151,16 @@ def read_holdout(
     check: Check | None = None,
     reading: Reading | None = None,
 ) -> Iterator[Record]:
-    """The records of `data.holdout_path`, as `read_records` reads; none when it is not set."""
+    """The records of `data.holdout_path` or `data.holdout_split`, as `read_records` reads; none when neither is set."""
+    if data.holdout_split is not None:
+        if not has_splits(data):
+            raise DataError(
+                f"data.holdout_split = {data.holdout_split}: {data.path} has no splits",
+                "name a Hugging Face dataset with splits, or use data.holdout or data.holdout_path",
+            )
+        apart = data.model_copy(update={"split": data.holdout_split, "holdout_split": None})
+        for record in read_records(apart, task, rejects, check, reading):
+            yield replace(record, id=f"{data.holdout_split}:{record.id}")
     if data.holdout_path is not None:
         apart = data.model_copy(update={"path": data.holdout_path, "holdout_path": None})
         yield from read_records(apart, task, rejects, check, reading)
@@ -160,37 +169,48 @@ def read_holdout(
 def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | None, str | None], bool]) -> int:
     """Copy a reject file without the rows whose (id, subject), each as text or None, `drop` tells.
 
-    Returns how many were left out. A row so broken that neither can be read is left out as well:
-    nobody could tell whose it is.
+    Returns how many were left out. A row so broken that neither can be read is left out as well, and so is a
+    line that ingest never wrote: nobody could tell whose it is.
     """
     dropped = 0
-    with _rejects_told(source), source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as kept:
+    with _rejects_told(source), source.open("rb") as lines, target.open("wb") as kept:
         for line in lines:
-            identity, subject = _reject_names(line, data)
-            if (identity is None and subject is None) or drop(identity, subject):
+            names = _reject_names(line, data)
+            if names is None or names == (None, None) or drop(*names):
                 dropped += 1
             else:
                 kept.write(line)
     return dropped
 
 
-def reject_names(source: Path, data: Data) -> Iterator[tuple[str | None, str | None]]:
-    """(id, subject) of every row of a reject file, each as text, or None where it cannot be read."""
-    with _rejects_told(source), source.open(encoding="utf-8") as lines:
+def reject_names(source: Path, data: Data) -> Iterator[tuple[str | None, str | None] | None]:
+    """(id, subject) of every row of a reject file, each as text, or None where it has none.
+
+    None instead of the pair: a line that ingest never wrote.
+    """
+    with _rejects_told(source), source.open("rb") as lines:
         for line in lines:
             yield _reject_names(line, data)
 
 
-def _reject_names(line: str, data: Data) -> tuple[str | None, str | None]:
-    row = json.loads(line)["row"]
-    return _field(row, data.id_field), _field(row, data.subject_field)
+def _reject_names(line: bytes, data: Data) -> tuple[str | None, str | None] | None:
+    try:
+        row = json.loads(line)["row"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    names = _field(row, data.id_field), _field(row, data.subject_field)
+    return names if all(name is None or _is_unicode(name) for name in names) else None
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 @contextmanager
 def _rejects_told(source: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
         raise StoreError(f"{source} cannot be read or copied: {error}", "restore it, or delete it by hand") from error
 
 

@@ -70,6 +70,13 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
         yield from file_rows(path, str(path), data)
 
 
+def has_splits(data: Data) -> bool:
+    """Whether `data.split` chooses among rows: of a hub dataset or a saved one with splits, not of files."""
+    if _is_saved_dataset(data.path):
+        return (Path(data.path).expanduser() / "dataset_dict.json").is_file()
+    return data.format == "huggingface" or find_files(data.path, data.split) is None
+
+
 def find_files(path: str, split: str = "train", reading: Reading | None = None) -> tuple[Path, ...] | None:
     """The files that `path` names, sorted; None when it looks like the name of a hub dataset.
 

@@ -92,7 +92,7 @@ def evaluate(
     if not tallies[current].losses:
         raise DataError(
             f"none of the {len(examples)} held-out records has anything to predict",
-            "set data.holdout or data.holdout_path in the config of a new run, or raise task.max_tokens",
+            "begin a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
         )
     scores = {team: tally.score(base.task.task.wanted_metrics) for team, tally in tallies.items()}
     by_depth = {depth: scores[team] for depth, team in teams.items()}
@@ -128,7 +128,7 @@ def _judge(
     texts = [text for text, (positions, _) in enumerate(asked) for _ in positions]
     places = [position for positions, _ in asked for position in positions]
     with applied(layout, len(batch)):
-        hidden_R_S_D = base.hidden_of([example.input_ids for example in batch])[:, texts, places]
+        hidden_R_S_D = base.hidden_of(batch)[:, texts, places]
     rows = max(1, _CHUNK_LOGITS // base.model.config.vocab_size)
     judged: list[dict[Team, _Judged]] = [{} for _ in batch]
     for team in teams:

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
+from s3t_ray.data.inputs import Example
 from s3t_ray.errors import DataError
 from s3t_ray.train.attention import attends_to_whole_records
+from s3t_ray.train.forward import has_token_types
 from s3t_ray.train.load_model import load_model, precision_dtype
 from s3t_ray.train.task_model import Head, task_model
 
@@ -60,33 +61,33 @@ class FrozenBase:
                     self.linears[f"{path}.{index}.{inside}"] = module
                     self.layer_of[f"{path}.{index}.{inside}"] = index
 
-    def new_cache(self) -> Cache:
-        """An empty key-value cache; each layer keeps as many rows as run through it."""
-        return DynamicCache(config=self.model.config)
-
-    def hidden(self, input_ids: Sequence[int], cache: Cache | None = None) -> Tensor:
+    def hidden(self, input_ids: Sequence[int], token_types: Sequence[int] = ()) -> Tensor:
         """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
 
-        R is 1, or what the adapters in force make of it (`row_lora.py`). With a `cache` the tokens follow
-        those that it has seen, and it grows by them. Raises DataError for a text that the model cannot read.
+        R is 1, or what the adapters in force make of it (`row_lora.py`). Raises DataError for a text that the model
+        cannot read. Texts that are continued go through `packed_pass.py`.
         """
-        seen = 0 if cache is None else int(cache.get_seq_length())
-        self.check_length(seen + len(input_ids))
+        self.check_length(len(input_ids))
         ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
-        caching = {"past_key_values": cache, "use_cache": cache is not None} if self.task.generates else {}
-        output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
+        others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
+        if token_types and has_token_types(self.model):
+            others["token_type_ids"] = torch.tensor([list(token_types)], dtype=torch.long, device=self.device)
+        output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
         return output
 
-    def hidden_of(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """Last hidden states [R, N, T, D] of N texts of the same T tokens each: without padding, each as if alone.
+    def hidden_of(self, examples: Sequence[Example]) -> Tensor:
+        """Last hidden states [R, N, T, D] of N records of the same T tokens each: without padding, each as if alone.
 
-        Inside `row_lora.applied(layout, N)`. More than one text only where `batches` says so.
+        Inside `row_lora.applied(layout, N)`. More than one record only where `batches` says so.
         """
-        self.check_length(len(texts[0]))
-        ids = torch.tensor([list(text) for text in texts], dtype=torch.long, device=self.device)
-        caching = {"use_cache": False} if self.task.generates else {}
-        output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
-        return output.unflatten(0, (-1, len(texts)))
+        self.check_length(len(examples[0].input_ids))
+        ids = torch.tensor([list(each.input_ids) for each in examples], dtype=torch.long, device=self.device)
+        others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
+        if has_token_types(self.model) and any(each.token_types for each in examples):
+            kinds = [list(each.token_types or [0] * len(each.input_ids)) for each in examples]
+            others["token_type_ids"] = torch.tensor(kinds, dtype=torch.long, device=self.device)
+        output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
+        return output.unflatten(0, (-1, len(examples)))
 
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""

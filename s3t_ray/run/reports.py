@@ -10,23 +10,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from s3t_ray.ledger.values import RunningStage
+from s3t_ray.proof.receipt import HandedReceipt
+
 
 class Report(BaseModel):
     """Base of all reports: frozen, strict, `model_dump_json()` is the `--json` output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class RunningStage(Report):
-    stage_id: str
-    shard: int
-    slices: tuple[int, ...]
-    group: int
-    step: int
-    steps: int
-    """0 while the group loads its inputs."""
-    loss: float | None
-    tokens_per_second: float | None
 
 
 class ShardStatus(Report):
@@ -182,6 +173,11 @@ class DeletionReceipt(Report):
     """Rows that ingest had set aside as malformed, erased at once."""
     likeness: Likeness | None = None
     """Right after the deletion was accepted: what of the same content is still there."""
+    note: str | None = None
+    """What went wrong after the deletion was accepted. It stands all the same, and its purge goes on."""
+    proof: HandedReceipt | None = None
+    """The signed receipt, an entry of the run's log, with the nonce that tells whose it is; None: accepted by an
+    older version."""
     other_spellings: tuple[OtherSpelling, ...] = ()
     """Records under other spellings of the names, which were not deleted."""
 
@@ -227,8 +223,10 @@ class Generation(Report):
 
 
 class Export(Report):
-    shard: int
+    shard: int | None
+    """None: all live shards, merged."""
     depth: int
+    """Layer groups of the deepest shard in it."""
     folder: str
     stages: tuple[str, ...]
     adapter_sha256: str
@@ -262,6 +260,8 @@ class Verification(Report):
     stages: int
     problems: tuple[str, ...]
     replayed: tuple[ReplayedStage, ...] = ()
+    excused: tuple[str, ...] = ()
+    """Deletions that are not purged yet: what is still there of them, and of nobody else, is no problem."""
 
     @property
     def differing(self) -> int:

@@ -19,7 +19,7 @@ from s3t_ray.config.memory_folders import check_keys_last
 from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, StoreError
+from s3t_ray.errors import ConfigError, S3TError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RunRow, SliceState, StageState
@@ -27,6 +27,7 @@ from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.run.input_summary import InputSummary, read_summary
+from s3t_ray.run.run_identity import begin, check_together, remember, require_whole
 from s3t_ray.store.store import Store
 
 SHORTEST_REQUEST = 6
@@ -46,17 +47,21 @@ def checked_base(config: Config) -> Path:
 class Run:
     """Config, store and ledger of one run. Close it, or use it as a context manager."""
 
-    def __init__(self, config: Config, location: RunLocation, store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Config, location: RunLocation, store: Store, ledger: Ledger, read_only: bool = False
+    ) -> None:
         self.config = config
+        self.read_only = read_only
         self.location = location
         self.store = store
         self.ledger = ledger
 
     @classmethod
-    def open(cls, uri: str | Path) -> Run:
+    def open(cls, uri: str | Path, read_only: bool = False) -> Run:
         """The existing run at `uri` (its storage root, or a config file that names it).
 
-        Raises ConfigError when no run is there.
+        `read_only`: for whoever only looks, at a run that may have been taken back or exchanged.
+        Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run.
         """
         root = str(uri)
         if root.endswith((".yaml", ".yml")) and Path(root).is_file():
@@ -79,7 +84,15 @@ class Run:
             ) from error
         config = placed(parse_config(text, f"{root}/{CONFIG_FILE}"), root)
         location = locate(config)
-        return cls(config, location, store, Ledger.open(location.ledger_url))
+        ledger = Ledger.open(location.ledger_url, read_only=read_only)
+        try:
+            check_together(store, ledger, config.name)
+            if not read_only:
+                require_whole(location.keys_dir, ledger, location.storage_uri)
+        except S3TError:
+            ledger.close()
+            raise
+        return cls(config, location, store, ledger, read_only)
 
     @classmethod
     def create(cls, config: Config, *, drop_stages: bool = False) -> Run:
@@ -94,6 +107,13 @@ class Run:
         checked_base(config)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
+        try:
+            check_together(store, ledger, config.name)
+            require_whole(location.keys_dir, ledger, location.storage_uri)
+            begin(store, ledger, config.name)
+        except S3TError:
+            ledger.close()
+            raise
         text = dump_config(config).encode()
         if not store.exists(CONFIG_FILE) or store.read_bytes(CONFIG_FILE) != text:
             run = cls(config, location, store, ledger)
@@ -101,7 +121,19 @@ class Run:
             if not drop_stages:
                 run.check_keeps_stages()
             store.write_bytes(CONFIG_FILE, text)
-        return cls(config, location, store, ledger)
+        run = cls(config, location, store, ledger)
+        run.seal()
+        return run
+
+    def seal(self) -> None:
+        """Seal the rows of a run that an older version began; its log says from when on they are."""
+        if self.ledger.run() is not None and not self.ledger.is_sealed():
+            self.keys  # noqa: B018  # bound to the ledger
+            self.ledger.seal()
+
+    def remember(self) -> None:
+        """Note beside the keys how far the run's log has come."""
+        remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
 
     def close(self) -> None:
         self.ledger.close()
@@ -146,16 +178,18 @@ class Run:
 
     @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run; created with its first records, then only loaded.
+        """Secret keys of the run, bound to its ledger; created with its first records, then only loaded.
 
         ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
         """
         if self.ledger.run() is None:
             if not Keys.exist(self.location.keys_dir):
                 check_keys_last(self.location.keys_dir, self.location.storage_uri)
-            return Keys.load_or_create(self.location.keys_dir)
-        keys = Keys.load(self.location.keys_dir)
-        self.ledger.check_key(keys.key_check)
+            keys = Keys.load_or_create(self.location.keys_dir)
+        else:
+            keys = Keys.load(self.location.keys_dir)
+            self.ledger.check_key(keys.key_check)
+        self.ledger.bind(keys)
         return keys
 
     @cached_property

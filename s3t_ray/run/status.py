@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from s3t_ray.ledger.failure_rows import retry_name
-from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningNote
+from s3t_ray.ledger.values import DeletionRow, DeletionState, NotedStage, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.waiting import noted_waiting
@@ -58,19 +58,10 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     )
 
 
-def noted(notes: Iterable[RunningNote], now: datetime) -> tuple[RunningStage, ...]:
+def noted(notes: Iterable[NotedStage], now: datetime) -> tuple[RunningStage, ...]:
     """The stages that were in training a moment ago, whatever process trains them."""
     return tuple(
-        RunningStage(
-            stage_id=note.stage_id,
-            shard=note.shard,
-            slices=note.slices,
-            group=note.group,
-            step=note.step,
-            steps=note.steps,
-            loss=note.loss,
-            tokens_per_second=note.tokens_per_second,
-        )
+        note.stage
         for note in notes
         if abs((now - datetime.fromisoformat(note.at)).total_seconds()) <= NOTES_HOLD_SECONDS
     )

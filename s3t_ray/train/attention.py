@@ -47,10 +47,10 @@ def packed_sdpa(
     segments: Segments = (),
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
+    """Attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
 
     query, key, value: [1, heads, T, head size]. Returns [1, T, heads, head size]. Without segments the row is
-    one record.
+    one record. In a decoder a token attends to those before it, in an encoder (`module.is_causal` False) to all.
     """
     if len(segments) <= 1:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
@@ -79,8 +79,9 @@ def packed_varlen(
     bounds = _bounds(segments, query.device)
     longest = max(end - start for start, end in segments)
     rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, head size]
+    window = (-1, 0) if getattr(module, "is_causal", True) else (-1, -1)
     grouped = _GROUPED_QUERIES if query.shape[1] != key.shape[1] else {}
-    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), **grouped)
+    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=window, **grouped)
     return states.unsqueeze(0), None
 
 
@@ -129,6 +130,14 @@ def check_flash_attention() -> None:
         )
 
 
+def is_padded(config: Config, family: Family) -> bool:
+    """Whether micro-batches are padded rectangles: of an encoder that recomputes its hidden states.
+
+    What is stored is fed packed.
+    """
+    return family.architecture == "encoder" and config.engine.hidden_states == "recompute"
+
+
 def attends_to_whole_records(config: Config, family: Family, shape: Any) -> bool:
     """Whether every layer attends to whole records, so that attention can take them by `segments`.
 
@@ -143,7 +152,13 @@ def attends_to_whole_records(config: Config, family: Family, shape: Any) -> bool
             "set engine.hidden_states: recompute",
         )
     slides = window is not None and config.task.max_tokens > window
-    whole_records = family.architecture == "decoder" and not slides and len(kinds) <= 1
+    whole_records = not is_padded(config, family) and not slides and len(kinds) <= 1
+    if family.architecture == "encoder" and whole_records and config.model.attention not in ("sdpa", "flash_varlen"):
+        raise ConfigError(
+            f"model.attention is {config.model.attention}, with which records of a {family.name} model cannot be "
+            "packed for stored hidden states",
+            "set model.attention to sdpa, or engine.hidden_states to recompute",
+        )
     if config.model.attention == "flash_varlen" and not whole_records:
         raise ConfigError(
             f"model.attention is flash_varlen, but a layer of {config.model.path} does not attend to whole records "

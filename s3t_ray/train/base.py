@@ -16,7 +16,7 @@ from torch import nn
 from s3t_ray.config.families import Family, check_task_fits, named_family
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
-from s3t_ray.train.attention import choose_attention
+from s3t_ray.train.attention import choose_attention, is_padded
 from s3t_ray.train.frozen_norm import FrozenRmsNorm, FusedRmsNorm, replace_norms
 from s3t_ray.train.layer_groups import layer_group
 from s3t_ray.train.load_model import load_model, precision_dtype, read_model_config
@@ -62,7 +62,7 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.requires_grad_(False)
     model.eval()
-    padded, task = family.architecture == "encoder", task_model(config.task)
+    padded, task = is_padded(config, family), task_model(config.task)
     return Base(model, family, layers, lora, loaded.fresh, packed, padded, task)
 
 

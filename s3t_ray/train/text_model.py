@@ -28,7 +28,7 @@ class TextModel(TaskModel):
 
         return AutoModelForCausalLM
 
-    def targets(self, example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    def targets(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         """Position t predicts the label at t+1; nothing after the last label is fed."""
         targets = example.labels[1:]
         fed = max((index + 1 for index, target in enumerate(targets) if target != NO_LOSS), default=0)
@@ -46,7 +46,7 @@ class TextModel(TaskModel):
             # The head is linear: dividing what enters it divides the logits.
             return summed_cross_entropy(labelled_S_D if divisor is None else labelled_S_D / divisor, head, targets_S)
 
-    def asked(self, example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    def asked(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         following = example.labels[1:]
         positions = [position for position, label in enumerate(following) if label != NO_LOSS]
         return positions, [following[position] for position in positions]
