@@ -50,7 +50,7 @@ def test_the_base_of_a_run_is_its_own_or_refused(folder: Path) -> None:
 def test_a_rank_refuses_a_job_of_another_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same path can hold another model on another node."""
     with Run.open(folder / "run") as run:
-        job = StageJob("s", run.row.recipe_digest, run.row.base_digest, 0, (), ())
+        job = StageJob("s", run.row.recipe_digest, run.row.base_digest, 0, (), (), "00")
         rank = Rank("".join(run.store.read_bytes("config.yaml").decode()), str(folder / "base"), str(folder), 0, 1)
     monkeypatch.setattr(rank, "_trainer", object())
     monkeypatch.setattr(rank, "_base_digest", "0" * 64)
