@@ -172,6 +172,8 @@ def test_deleted_people_leave_the_reject_file(lines: Lines, tmp_path: Path) -> N
     assert dropped == 5
     assert [json.loads(line)["row"] for line in kept.read_text().splitlines()] == [{"who": "Bob"}]
     rejects.write_text("{")
+    assert drop_rejects(rejects, kept, data, lambda identity, subject: False) == 1, "ingest never wrote such a line"
+    rejects.unlink()
     with pytest.raises(StoreError, match="cannot be read or copied"):
         drop_rejects(rejects, kept, data, lambda identity, subject: False)
 
