@@ -73,6 +73,10 @@ class ClusterError(S3TError):
     exit_code = 9
 
 
+class Overloaded(ClusterError):
+    """More is asked than is in hand: the same request may be sent again later."""
+
+
 class NotProved(S3TError):
     """A replay gave other bytes on other hardware or library versions: nothing is proved."""
 

@@ -157,12 +157,13 @@ class _Asker:
         import ray
 
         from s3t_ray.ensemble.answers import Wish
+        from s3t_ray.ensemble.sampling_params import SamplingParams
 
-        wish = Wish("Say which record this is.", 4, 0.0, 1.0, 0)
+        wish = Wish("Say which record this is.", SamplingParams(4))
         while not self._end.is_set():
             sent = time.time()
             try:
-                answer = ray.get(self._replica.complete.remote(wish), timeout=30).answer
+                answer = ray.get(self._replica.complete.remote(wish), timeout=30)
                 self.asked.append(_Asked(sent, time.time(), frozenset(answer.stages), sum(answer.depths)))
             except ray.exceptions.RayError:
                 self.asked.append(_Asked(sent, time.time(), None, 0))

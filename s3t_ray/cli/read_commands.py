@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
+from s3t_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from s3t_ray.run.reports import Status
@@ -120,15 +121,20 @@ def generate(
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the adapter, in PEFT's format.")],
-    shard: Annotated[int, typer.Option("--shard", min=0, help="Shard whose deepest live adapter is exported.")],
+    shard: Annotated[
+        int | None, typer.Option("--shard", min=0, help="Shard whose deepest live adapter is exported.")
+    ] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="The mean of all live shards as one adapter.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a shard's live adapter as a standard PEFT folder, known to the run so that a deletion erases it."""
+    """Write a live adapter as a standard PEFT folder, known to the run so that a deletion erases it."""
     from s3t_ray.cli.output import print_json, stdout_console, working
     from s3t_ray.cli.show_reports import export_view
     from s3t_ray.ensemble.peft_export import export as export_shard
     from s3t_ray.run.run import Run
 
+    if (shard is None) != merged:
+        raise ConfigError("an export is of one shard or of all merged", "give --shard or --merged, one of them")
     with Run.open(run) as opened, working("exporting"):
         exported = export_shard(opened, shard, out)
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from typing import Annotated
 
@@ -55,14 +56,19 @@ def serve(
     with connected(address):
         from ray import serve as ray_serve
 
-        from s3t_ray.serve.app import build
+        from s3t_ray.serve.app import build, build_deletions, build_front
+        from s3t_ray.serve.http import DELETION_PATH, MODEL_PATH
         from s3t_ray.serve.service_settings import ServiceSettings
 
-        application = build(
-            ServiceSettings(
-                run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule, keys_resource=keys_resource
-            )
+        settings = ServiceSettings(
+            run=run, replicas=replicas, cpus=cpus, gpus=gpus, schedule=schedule, keys_resource=keys_resource
         )
+        root, name = prefix.rstrip("/"), APP if prefix == "/" else f"{APP}-{prefix.strip('/').replace('/', '-')}"
+        applications = {
+            f"{name}-deletions": (build_deletions(settings), root + DELETION_PATH),
+            f"{name}-front": (build_front(settings), root or "/"),
+            name: (build(settings), root + MODEL_PATH),
+        }
         tls = {} if tls_key is None else {"ssl_keyfile": tls_key, "ssl_certfile": tls_cert}
         others = _applications()
         if others:
@@ -72,16 +78,53 @@ def serve(
                     "end that first, or leave --tls-key and --tls-cert out if it has TLS",
                 )
             note("Ray Serve is at work here already: this service answers at its address, not at --host and --port")
-        elif ray_serve.status().proxies:
-            ray_serve.shutdown()  # left by a service that was stopped; it would keep its address
+        else:
+            if ray_serve.status().proxies:
+                ray_serve.shutdown()  # left by a service that was stopped; it would keep its address
+            check_port(host, port)
+        _say_what_is_missing(replicas * cpus)
         ray_serve.start(http_options={"host": host, "port": port, **tls})
-        name = APP if prefix == "/" else f"{APP}-{prefix.strip('/').replace('/', '-')}"
         try:
-            ray_serve.run(application, name=name, route_prefix=prefix, blocking=False)
-            note(f"serving {run} at {'https' if tls else 'http'}://{host}:{port}{prefix.rstrip('/')}/v1")
-            _watch(name)
+            for each, (application, path) in applications.items():
+                ray_serve.run(application, name=each, route_prefix=path, blocking=False)
+            note(f"serving {run} at {'https' if tls else 'http'}://{host}:{port}{root}{MODEL_PATH}")
+            _watch(tuple(applications))
         finally:
-            ray_serve.delete(name, _blocking=False)
+            for each in applications:
+                ray_serve.delete(each, _blocking=False)
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ClusterError when something listens there.
+
+    Ray Serve would start all the same, for its sockets may share a port: each request, and each deletion, would go to
+    one of the two at random.
+    """
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that are ending do not count
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ClusterError(
+                f"cannot listen on {host}:{port}: {error.strerror}",
+                "end what listens there, or give another --port",
+            ) from error
+
+
+def _say_what_is_missing(cpus: int) -> None:
+    import ray
+
+    from s3t_ray.cli.output import note
+
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if cpus > there:
+        note(
+            f"the replicas need {cpus} CPUs, and this cluster has {there}: some wait until it grows. "
+            "Give fewer --replicas or --cpus if it does not"
+        )
 
 
 def _applications() -> list[str]:
@@ -96,21 +139,23 @@ def _applications() -> list[str]:
         pause.wait(1.0)
 
 
-def _watch(name: str) -> None:
-    """Until the process is stopped. Raises ClusterError when the application stays broken."""
+def _watch(names: tuple[str, ...]) -> None:
+    """Until the process is stopped. Raises ClusterError when one of the applications stays broken."""
     from ray import serve as ray_serve
 
     from s3t_ray.cli.output import note
 
-    pause, bad, before = threading.Event(), 0, ""
+    pause, bad, before = threading.Event(), dict.fromkeys(names, 0), dict.fromkeys(names, "")
     while not pause.wait(LOOK_SECONDS):
-        app = ray_serve.status().applications.get(name)
-        state = "gone" if app is None else str(app.status.value)
-        if state != before:
-            note(f"service: {state.lower()}")
-            before = state
-        bad = 0 if state in ("RUNNING", "DEPLOYING") else bad + 1
-        if app is None or bad > BAD_LOOKS:
-            raise ClusterError(
-                f"the service is {state.lower()}: {'' if app is None else app.message}", "see the logs of its replicas"
-            )
+        found = ray_serve.status().applications
+        for name in names:
+            app = found.get(name)
+            state = "gone" if app is None else str(app.status.value)
+            if state != before[name]:
+                note(f"{name}: {state.lower()}")
+                before[name] = state
+            bad[name] = 0 if state in ("RUNNING", "DEPLOYING") else bad[name] + 1
+            if app is None or bad[name] > BAD_LOOKS:
+                raise ClusterError(
+                    f"{name} is {state.lower()}: {'' if app is None else app.message}", "see the logs of its replicas"
+                )

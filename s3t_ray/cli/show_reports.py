@@ -43,8 +43,9 @@ def _loss_cells(row: DepthLoss) -> tuple[str, ...]:
 
 
 def export_view(export: Export) -> RenderableType:
+    what = "all shards merged" if export.shard is None else f"shard {export.shard}"
     return Text(
-        f"shard {export.shard} at depth {export.depth} ({units.plural(len(export.stages), 'stage')}) "
+        f"{what} at depth {export.depth} ({units.plural(len(export.stages), 'stage')}) "
         f"written to {units.printable(export.folder)}\nadapter sha256 {export.adapter_sha256}\n"
         "a deletion that touches it erases this copy; copies of the copy are yours to erase"
     )

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from s3t_ray.ensemble.sampling_params import SamplingParams
+from s3t_ray.errors import S3TError
+
 Chain = tuple[str, ...]
 """Stage ids of depth 1..d of one model, the top layer group first. Empty: the base model."""
 
@@ -20,6 +23,8 @@ class Live:
 
     version: int
     depths: tuple[int, ...]
+    stages: tuple[str, ...] = ()
+    """Every stage in service, shard by shard and each shard's from depth 1 down."""
 
 
 class Finish(StrEnum):
@@ -41,6 +46,9 @@ class Started:
     depths: tuple[int, ...]
     stages: tuple[str, ...]
     """Every stage that takes part, shard by shard; empty when the base model answers alone."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the prompt, those that an earlier prompt began with too: they were not read again."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +56,45 @@ class Token:
     """The next token of the answer."""
 
     id: int
+    text: str = ""
+    """What it adds to the text that may be shown; the end of a character or of a stop text may be awaited."""
+    logprob: float | None = None
+    """Its log-probability under the model, if it was asked for. None for the first token of a prompt."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place, the likeliest first, with their log-probabilities."""
+
+
+@dataclass(frozen=True)
+class PromptRead:
+    """The tokens of the prompt with their log-probabilities, if `prompt_logprobs` asked for them."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True)
+class ScoredToken:
+    """A token as a caller sees it, with log-probabilities in nats."""
+
+    id: int
+    text: str
+    logprob: float | None
+    """None for the first token of a prompt, which nothing predicts."""
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class PromptScored:
+    """The prompt's tokens, if their log-probabilities were asked for."""
+
+    tokens: tuple[ScoredToken, ...]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next piece of the answer's text (`Replica.stream`)."""
+    """The next piece of the answer: text that never changes again, and its tokens if they were to be scored."""
 
     text: str
+    tokens: tuple[ScoredToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +102,24 @@ class Ended:
     """The generation is complete; nothing follows."""
 
     finish: Finish
+    text: str = ""
+    """The rest of the text, which was held back until now."""
+    tokens: int = 0
+    """Tokens of the answer, those of a stop text included."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The generation cannot go on; nothing follows."""
+
+    error: S3TError
+
+
+GenerationEvent = Started | PromptRead | Token | Ended | Failed
+"""What the engine says of a generation. `Started` again voids all that came before it."""
+
+AnswerEvent = Started | PromptScored | Piece | Ended | Failed
+"""What a caller hears of an answer, in this order. `Started` again voids all that came before it."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +149,21 @@ class Judgement:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """One text, judged by one live set, in words."""
+
+    answer: str
+    """The likeliest label, or the value."""
+    labels: tuple[tuple[str, float], ...]
+    """Every label with its probability, the likeliest first; empty for a task without labels."""
+    version: int
+    depths: tuple[int, ...]
+    stages: tuple[str, ...]
+    tokens: int
+    """Of the text."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """`Replica.generate`: where a record is judged as a whole, `text` is the answer in words."""
 
@@ -101,6 +174,12 @@ class Answer:
     finish: Finish
     tokens: int
     seconds: float
+    scored: tuple[ScoredToken, ...] = ()
+    """The answer's tokens, if their log-probabilities were asked for."""
+    prompt: tuple[ScoredToken, ...] = ()
+    """Those of the prompt, if they were asked for."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,17 +215,10 @@ class EvalReport:
 class Wish:
     """What is asked of a replica (`Following`)."""
 
-    prompt: str | tuple[dict[str, str], ...]
-    """A text in the place of an instruction, or chat messages ({"role", "content"})."""
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A whole answer, released: every stage that it rests on was live when it was complete."""
-
-    answer: Answer
-    prompt_tokens: int
+    prompt: str | tuple[dict[str, str], ...] | tuple[int, ...]
+    """A text in the place of an instruction, chat messages ({"role", "content"}), or token ids as they are."""
+    params: SamplingParams
+    as_written: bool = False
+    """A text is read as it is, without the template of the training."""
+    whole: bool = True
+    """Nobody listens before the answer is complete."""

@@ -11,6 +11,7 @@ live, never writes. Every method may be called from any thread.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -22,14 +23,31 @@ from torch import Tensor
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import Example
-from s3t_ray.ensemble.answers import Chain, Ended, EvalReport, Finish, Generated, Judgement, Live, Started, Token
+from s3t_ray.ensemble.answers import (
+    Chain,
+    Ended,
+    EvalReport,
+    Failed,
+    Finish,
+    Generated,
+    GenerationEvent,
+    Judgement,
+    Live,
+    Started,
+    Token,
+)
+from s3t_ray.ensemble.batch_engine import BatchEngine, started_event
+from s3t_ray.ensemble.batch_memory import batch_limits
 from s3t_ray.ensemble.evaluate import evaluate
 from s3t_ray.ensemble.frozen_base import FrozenBase
-from s3t_ray.ensemble.generate import Choice, decode
+from s3t_ray.ensemble.generation_row import GenerationRequest
 from s3t_ray.ensemble.leases import Lease, LiveService, Revoked
 from s3t_ray.ensemble.live_set import LiveSet, assemble
 from s3t_ray.ensemble.loaded_stage import load_stage
+from s3t_ray.ensemble.outbox import Outbox
+from s3t_ray.ensemble.packed_pass import install_attention
 from s3t_ray.ensemble.row_lora import applied, install_hooks
+from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import ClusterError, ConfigError
 from s3t_ray.store.store import Store
 from s3t_ray.train.task_model import JudgingModel
@@ -49,6 +67,10 @@ class Ensemble:
         install_hooks(self._base)
         dead: tuple[Chain, ...] = ((),) * config.shards
         self._service = LiveService(assemble(self._base, 0, dead, {}))
+        self._engine = None
+        if self._base.task.generates:
+            install_attention(self._base)
+            self._engine = BatchEngine(self._base, self._service, batch_limits(self._base, config.shards))
 
     def live(self) -> Live:
         """What is in service."""
@@ -100,9 +122,27 @@ class Ensemble:
                 f"a {task.task.kind} model writes text and does not judge records", "let it generate an answer instead"
             )
         started, scores = self._anew(
-            lambda lease: self._service.turn(lease, lambda live: (_started(live), self._logits(live, example)))
+            lambda lease: self._service.turn(lease, lambda live: (started_event(live), self._logits(live, example)))
         )
         return Judgement(task.answer(scores), task.scores(scores), started.version, started.depths, started.stages)
+
+    def submit(self, name: str, request: GenerationRequest, outbox: Outbox) -> None:
+        """Begin a generation beside all others; `outbox` hears of it under `name`. See `BatchEngine.submit`.
+
+        When a stage that it uses is pruned it begins anew from the prompt with what is live then, and says
+        so with another `Started`: what came before is void, and must not be shown as part of the answer. From
+        the same seed the new answer is the one that the new live set gives to a fresh call.
+        """
+        self._generating().submit(name, request, outbox)
+
+    def cancel(self, name: str) -> None:
+        """End a generation whose listener has gone; one that has ended already is no error."""
+        self._generating().cancel(name)
+
+    @property
+    def load(self) -> int:
+        """Generations that run or wait."""
+        return 0 if self._engine is None else self._engine.load
 
     def stream(
         self,
@@ -112,19 +152,16 @@ class Ensemble:
         top_p: float = 1.0,
         seed: int = 0,
         eos: Sequence[int] = (),
-    ) -> Iterator[Started | Token | Ended]:
-        """A generation as it happens: `Started`, tokens, `Ended`.
+    ) -> Iterator[GenerationEvent]:
+        """A generation as it happens: `Started`, tokens, `Ended`. See `submit`."""
+        params = SamplingParams(max_new_tokens, temperature, top_p, seed)
+        return self.follow(GenerationRequest(tuple(prompt_ids), params, frozenset(eos)))
 
-        When a stage that it uses is pruned it begins anew from the prompt with what is live then, and says
-        so with another `Started`: what came before is void, and must not be shown as part of the answer. From
-        the same seed the new answer is the one that the new live set gives to a fresh call.
-        """
-        task = self._base.task
-        if not task.generates:
-            raise ConfigError(f"a {task.task.kind} model does not generate text", "ask it to judge a record instead")
-        self._base.check_length(len(prompt_ids))  # before the first event: a caller may have promised success by then
-        choice = Choice(max_new_tokens, temperature, top_p, seed, frozenset(eos))
-        return self._stream(tuple(prompt_ids), choice)
+    def follow(self, request: GenerationRequest) -> Iterator[GenerationEvent]:
+        """The events of one generation. Each was live when it is handed out. Raises what ends the generation."""
+        self._generating()
+        self._base.check_length(len(request.prompt))  # before the first event: a caller may have promised by then
+        return self._followed(request)
 
     def generate(
         self,
@@ -135,7 +172,7 @@ class Ensemble:
         seed: int = 0,
         eos: Sequence[int] = (),
     ) -> Generated:
-        """The whole answer, from one live set. See `stream`."""
+        """The whole answer, from one live set. See `submit`."""
         started: list[Started] = []
         tokens: list[int] = []
         finish = Finish.LENGTH
@@ -178,20 +215,35 @@ class Ensemble:
             with self._service.lease() as lease, suppress(Revoked):
                 return compute(lease)
 
-    def _stream(self, prompt: Sequence[int], choice: Choice) -> Iterator[Started | Token | Ended]:
-        while True:
-            with self._service.lease() as lease:
-                try:
-                    yield self._service.turn(lease, _started)
-                    yield from decode(self._base, self._service, lease, prompt, choice)
-                except Revoked:
-                    continue
-                return
+    def _generating(self) -> BatchEngine:
+        if self._engine is None:
+            raise ConfigError(
+                "this run's model judges whole records and does not generate text", "ask it to judge a record instead"
+            )
+        return self._engine
+
+    def _followed(self, request: GenerationRequest) -> Iterator[GenerationEvent]:
+        engine, outbox = self._generating(), Outbox()
+        name = secrets.token_hex(8)
+        engine.submit(name, request, outbox)
+        try:
+            while True:
+                taken = outbox.take(lambda: self._service.live.stage_ids, most=1)
+                if taken.withheld:
+                    engine.submit(name, request, outbox)
+                for said in taken.released:
+                    if isinstance(said.event, Failed):
+                        raise said.event.error
+                    yield said.event
+                    if isinstance(said.event, Ended):
+                        return
+        finally:
+            engine.cancel(name)
 
     def _logits(self, live: LiveSet, example: Example) -> Tensor:
         heads = live.heads(live.layout.chains)
         with torch.inference_mode(), applied(live.layout):
-            hidden = self._base.hidden(example.input_ids)
+            hidden = self._base.hidden_of([example])[:, 0]
             if self._base.task.generates:
                 return self._base.outputs(hidden, heads)
             return self._base.outputs(hidden[:, :1], heads)[0]
@@ -218,11 +270,6 @@ class Ensemble:
         if strange:
             raise ConfigError(f"the run has shards 0..{shards - 1}, but a chain is for {strange}", "correct the shards")
         return tuple(tuple(chains.get(shard, ())) for shard in range(shards))
-
-
-def _started(live: LiveSet) -> Started:
-    told = live.live
-    return Started(told.version, told.depths, tuple(name for chain in live.chains for name in chain))
 
 
 def _live_part(chain: Chain, live: Container[str]) -> Chain:

@@ -10,20 +10,37 @@ is loaded in the background. A plain class; `app.py` makes it a Ray actor.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.location import CONFIG_FILE
-from s3t_ray.ensemble.answers import Chain, Completion, Ended, Live, Piece, Started, Wish
+from s3t_ray.ensemble.answers import (
+    Answer,
+    AnswerEvent,
+    Chain,
+    Ended,
+    Failed,
+    GenerationEvent,
+    Judged,
+    Live,
+    Wish,
+)
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
-from s3t_ray.ensemble.replica import Replica
+from s3t_ray.ensemble.outbox import Outbox, Said
+from s3t_ray.ensemble.replica import Prompt, Replica, answer_of
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
 FOLLOW_SECONDS = 1.0
 """Between two looks at the ledger when nobody asks for an answer."""
+
+TAKE_SECONDS = 1.0
+"""How long a batch of `heard` waits for something to say: so long the listener may take to see that we closed."""
 
 LOAD_PATIENCE_SECONDS = 10.0
 """How long the scheduler's word waits for new stages to load; a third of what the scheduler waits."""
@@ -48,7 +65,9 @@ class Following:
         self._rounds_begun = self._rounds_ended = 0  # of loading
         self._problem: S3TError | None = None  # of the last round
         self._closed = threading.Event()
-        self._streams: dict[str, threading.Event] = {}  # by request: set when its listener has gone
+        self._outbox = Outbox()
+        self._asked: dict[str, Wish] = {}  # what `heard` may tell of
+        self._asked_lock = threading.Lock()
         self.load()
         self._follower = threading.Thread(target=self._follow, name="s3t-follow", daemon=True)
         self._follower.start()
@@ -82,31 +101,89 @@ class Following:
                 raise self._problem
         return version
 
-    def complete(self, wish: Wish) -> Completion:
-        """The whole answer. Raises DataError, ConfigError for what cannot be asked, LedgerError: no answer."""
-        while True:
-            answer = self._replica.generate(wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed)
-            if self._released(answer.stages):
-                return Completion(answer, self._replica.prompt_tokens(wish.prompt))
+    def submit(self, name: str, wish: Wish) -> None:
+        """Begin an answer; `heard` tells of it under `name`, which nobody else may use.
 
-    def stream(self, request: str, wish: Wish) -> Iterator[Started | Piece | Ended]:
-        """The answer as it grows, until it ends or `cancel(request)`. A further `Started` voids what came before."""
-        gone = self._streams[request] = threading.Event()
+        Raises DataError, ConfigError for what cannot be asked, Overloaded when too many wait.
+        """
+        with self._asked_lock:
+            self._asked[name] = wish
         try:
-            while True:
-                for event in self._checked(wish):
-                    if gone.is_set():
-                        return
-                    yield event
-                    if isinstance(event, Ended):
-                        return
-        finally:
-            del self._streams[request]
+            self._replica.submit(name, wish, self._outbox)
+        except S3TError:
+            self._forget(name)
+            raise
 
-    def cancel(self, request: str) -> None:
-        """End a stream whose listener has gone; one that has ended already is no error."""
-        if (gone := self._streams.get(request)) is not None:
-            gone.set()
+    def cancel(self, name: str) -> None:
+        """End an answer whose listener has gone; one that has ended already is no error."""
+        self._forget(name)
+        self._replica.cancel(name)
+        self._outbox.forget(name)
+
+    def heard(self) -> Iterator[tuple[tuple[str, AnswerEvent], ...]]:
+        """What is said of the answers that were submitted, in batches, until `close`. For one listener.
+
+        Each batch costs one look at the ledger, which begins when all of the batch is complete; what rests on a
+        stage that is not live then is not in it. When the ledger cannot be read, all that were about to say
+        something end with the error.
+        """
+        while not self._closed.is_set():
+            yield self.take(TAKE_SECONDS)
+
+    def take(self, timeout: float) -> tuple[tuple[str, AnswerEvent], ...]:
+        """One batch of `heard`, empty when nothing was said for `timeout` seconds."""
+        try:
+            taken = self._outbox.take(lambda: self._watch.live().live, timeout)
+        except LedgerError as error:
+            return tuple(self._give_up(self._outbox.drop(), error))
+        for name in taken.withheld:
+            self._ask_again(name)
+        batch: list[tuple[str, AnswerEvent]] = []
+        by_name: dict[str, list[GenerationEvent]] = {}
+        for said in taken.released:
+            by_name.setdefault(said.generation, []).append(said.event)
+        for name, events in by_name.items():
+            with self._asked_lock:
+                wish = self._asked.get(name)
+            if wish is None:
+                continue  # cancelled meanwhile
+            if isinstance(events[-1], Ended | Failed):
+                self._forget(name)
+            batch += [(name, heard) for heard in self._replica.heard(events, wish.params.logprobs is not None)]
+        return tuple(batch)
+
+    def complete(self, wish: Wish) -> Answer:
+        """The whole answer, for one caller of this process or of a Ray call; see `submit` for what it raises."""
+        began = time.monotonic()
+        name, outbox, events = secrets.token_hex(8), Outbox(), list[GenerationEvent]()
+        whole = replace(wish, whole=True)
+        self._replica.submit(name, whole, outbox)
+        while not (events and isinstance(events[-1], Ended | Failed)):
+            try:
+                taken = outbox.take(lambda: self._watch.live().live)
+            except LedgerError:
+                self._replica.cancel(name)
+                raise
+            events += [said.event for said in taken.released]
+            if taken.withheld:
+                self._replica.submit(name, whole, outbox)
+        answer = answer_of(self._replica.heard(events, wish.params.logprobs is not None))
+        return replace(answer, seconds=time.monotonic() - began)
+
+    def judge(self, text: str) -> Judged:
+        """What the model says of one text. Raises DataError, ConfigError for what cannot be asked."""
+        while True:
+            judged = self._replica.judge(text)
+            if self._watch.live().live.issuperset(judged.stages):
+                return judged
+
+    def tokenise(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
+        """The ids that the model reads of `prompt`, template included."""
+        return self._replica.tokenise(prompt, as_written)
+
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """The text of `ids`."""
+        return self._replica.detokenise(ids)
 
     def load(self) -> bool:
         """Put in service what the ledger says is live and the plan serves; whether that is done.
@@ -130,21 +207,25 @@ class Following:
         self._follower.join()
         self._run.close()
 
-    def _released(self, stages: Sequence[str]) -> bool:
-        """Whether an answer that is complete may go out: every stage is live in a read that begins now."""
-        return self._watch.live().live.issuperset(stages)
+    def _forget(self, name: str) -> None:
+        with self._asked_lock:
+            self._asked.pop(name, None)
 
-    def _checked(self, wish: Wish) -> Iterator[Started | Piece | Ended]:
-        """One stream of the ensemble without what rests on stale stages; it begins anew by itself then.
+    def _ask_again(self, name: str) -> None:
+        """An answer that was complete, on a stage that was struck before it went out."""
+        with self._asked_lock:
+            wish = self._asked.get(name)
+        if wish is None:
+            return
+        try:
+            self._replica.submit(name, wish, self._outbox)
+        except S3TError as error:
+            self._outbox.put([Said(name, Failed(error))])
 
-        After an end that was withheld the caller asks again.
-        """
-        stages: tuple[str, ...] = ()
-        for event in self._replica.stream(wish.prompt, wish.max_new_tokens, wish.temperature, wish.top_p, wish.seed):
-            if isinstance(event, Started):
-                stages = event.stages
-            if self._released(stages):
-                yield event
+    def _give_up(self, names: Sequence[str], error: S3TError) -> Iterator[tuple[str, AnswerEvent]]:
+        for name in names:
+            self.cancel(name)
+            yield name, Failed(error)
 
     def _read_config(self) -> None:
         """Follow a config that a later `s3t train` gave the run: other orders, another budget."""

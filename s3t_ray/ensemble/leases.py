@@ -11,7 +11,7 @@ whole answer. No torch, no disk.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -59,43 +59,61 @@ class LiveService(Generic[S]):
         with self._changed:
             return self._live
 
-    @contextmanager
-    def lease(self) -> Iterator[Lease[S]]:
-        """A lease on what is in service now; it ends with the block."""
+    def begin(self) -> Lease[S]:
+        """A lease on what is in service now; `end` it."""
         with self._changed:
             lease = Lease(self._live)
             self._leases.add(lease)
+            return lease
+
+    def end(self, lease: Lease[S]) -> None:
+        """The lease is over; what it remembers goes."""
+        with self._changed:
+            self._leases.discard(lease)
+            lease._revoke()
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease[S]]:
+        """A lease on what is in service now; it ends with the block."""
+        lease = self.begin()
         try:
             yield lease
         finally:
-            with self._changed:
-                self._leases.discard(lease)
-                lease._revoke()
+            self.end(lease)
 
     def turn(self, lease: Lease[S], compute: Callable[[S], T]) -> T:
-        """`compute(live set of the lease)`, if the lease held until the end. Raises Revoked.
+        """`compute(live set of the lease)`, if the lease held until the end. Raises Revoked."""
+        results = self.turns([lease], lambda held: [compute(live) for _, live in held])
+        if lease not in results:
+            raise Revoked
+        return results[lease]
 
-        The last look at the lease is under the lock that `swap` takes: a result that gets out was
-        complete before the swap.
+    def turns(
+        self, leases: Sequence[Lease[S]], compute: Callable[[Sequence[tuple[Lease[S], S]]], Sequence[T]]
+    ) -> dict[Lease[S], T]:
+        """One turn of several leases at once: `compute` gets those that hold, and gives a result for each.
+
+        Returns the results of those that held until the end. The last look at a lease is under the lock that
+        `swap` takes: a result that gets out was complete before the swap.
         """
         with self._changed:
-            live = lease.live
-            if live is None:
-                raise Revoked
-            lease.busy = True
+            held = [(lease, lease.live) for lease in leases if lease.live is not None]
+            for lease, _ in held:
+                lease.busy = True
+        owners = [lease for lease, _ in held]
         try:
-            result = compute(live)
+            results = compute(held) if held else []
         finally:
-            del live  # a swap that waits for this turn promises that nothing holds the set
+            held.clear()  # a swap that waits for this turn promises that nothing holds the set
             with self._changed:
-                lease.busy = False
-                revoked = lease.live is None
-                if revoked:
-                    lease._revoke()  # what this turn has just put in its memory
+                for lease in owners:
+                    lease.busy = False
+                kept = [lease.live is not None for lease in owners]
+                for lease, holds in zip(owners, kept, strict=True):
+                    if not holds:
+                        lease._revoke()  # what this turn has just put in its memory
                 self._changed.notify_all()
-        if revoked:
-            raise Revoked
-        return result
+        return {lease: result for lease, result, holds in zip(owners, results, kept, strict=True) if holds}
 
     def swap(self, choose: Callable[[S], S]) -> S:
         """Put `choose(live set in service)` in service and return it, once no turn runs on a stage that left.

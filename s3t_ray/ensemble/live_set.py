@@ -31,7 +31,8 @@ class LiveSet:
 
     @property
     def live(self) -> Live:
-        return Live(self.version, tuple(len(chain) for chain in self.chains))
+        depths = tuple(len(chain) for chain in self.chains)
+        return Live(self.version, depths, tuple(name for chain in self.chains for name in chain))
 
     @property
     def members(self) -> tuple[Chain, ...]:

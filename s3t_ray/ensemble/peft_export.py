@@ -1,45 +1,55 @@
-"""`s3t export`: the live model of one shard as a standard PEFT adapter folder."""
+"""`s3t export`: the live model of one shard, or of all merged, as a standard PEFT adapter folder."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from s3t_ray.ensemble.model_card import MODEL_CARD, model_card
 from s3t_ray.errors import ConfigError
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run.reports import Export
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json", "head.safetensors")
+EXPORTED_FILES = ("adapter_model.safetensors", "adapter_config.json", MODEL_CARD)
 
 
-def export(run: Run, shard: int, out: Path) -> Export:
-    """Write the deepest live model of `shard` to `out`; `PeftModel.from_pretrained` loads it.
+def export(run: Run, shard: int | None, out: Path) -> Export:
+    """Write the deepest live model of `shard` to `out`; None: the mean of all live shards as one adapter.
 
-    Raises ConfigError for a shard that the run has not or that is dead, and for a folder that is
-    not empty: nothing is overwritten.
+    `PeftModel.from_pretrained` loads it. Raises ConfigError for a shard that the run has not or that is dead, and for a
+    folder that is not empty: nothing is overwritten.
     """
-    from s3t_ray.train.adapters import export_adapter  # torch: only when it is needed
+    from s3t_ray.train.adapters import export_adapter, export_merged_adapter  # torch: only when it is needed
 
-    if not 0 <= shard < run.row.shards:
+    shards = tuple(range(run.row.shards)) if shard is None else (shard,)
+    if not set(shards) <= set(range(run.row.shards)):
         raise ConfigError(f"shard {shard} is not in this run", f"give one of 0..{run.row.shards - 1}")
     folder = out.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder", "give a new folder")
-    stages = view_shard(run, shard).serving
-    if not stages:
+    chains = {each: view_shard(run, each).serving for each in shards}
+    chains = {each: chain for each, chain in chains.items() if chain}
+    if not chains:
         raise ConfigError(
-            f"shard {shard} has no live stage: there is nothing to export",
+            f"{'the run' if shard is None else f'shard {shard}'} has no live stage: there is nothing to export",
             "wait until it is trained again (`s3t status` tells)",
         )
-    run.ledger.exports.note(shard, ExportedFolder(str(folder), stages, ADAPTER_FILES))
-    export_adapter(run.store, stages, folder)
-    sha256 = hashlib.sha256((folder / ADAPTER_FILES[0]).read_bytes()).hexdigest()
+    stages = tuple(name for chain in chains.values() for name in chain)
+    run.ledger.exports.note(min(chains), ExportedFolder(str(folder), stages, EXPORTED_FILES))
+    if shard is None:
+        export_merged_adapter(run.store, tuple(chains.values()), folder)
+    else:
+        export_adapter(run.store, stages, folder)
+    (folder / MODEL_CARD).write_text(model_card(run, chains, merged=shard is None))
+    sha256 = hashlib.sha256((folder / EXPORTED_FILES[0]).read_bytes()).hexdigest()
     # A deletion may have struck between the reading of the live stages and here.
-    if view_shard(run, shard).serving[: len(stages)] != stages:
-        for name in ADAPTER_FILES:
+    if any(view_shard(run, each).serving[: len(chain)] != chain for each, chain in chains.items()):
+        for name in EXPORTED_FILES:
             (folder / name).unlink(missing_ok=True)
         run.ledger.exports.forget(str(folder))
-        raise ConfigError(f"shard {shard} lost stages to a deletion during the export", "export again")
-    return Export(shard=shard, depth=len(stages), folder=str(folder), stages=stages, adapter_sha256=sha256)
+        who = "a shard" if shard is None else f"shard {shard}"
+        raise ConfigError(f"{who} lost stages to a deletion during the export", "export again")
+    depth = max(len(chain) for chain in chains.values())
+    return Export(shard=shard, depth=depth, folder=str(folder), stages=stages, adapter_sha256=sha256)

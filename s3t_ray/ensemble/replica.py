@@ -2,28 +2,51 @@
 
 In: config as YAML, the folder of the base model, the URI of the run's storage; prompts and record contents. Out:
 answers and evaluation reports. A plain class: whoever runs it in a cluster wraps it there. Every method may be
-called from any thread: `set_live` may come while `generate` runs, and waits for at most one token of it.
+called from any thread: `set_live` may come while answers are generated, and waits for at most one step of them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from transformers import AutoTokenizer
 
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chat import Message
 from s3t_ray.data.inputs import Example, TeachesNothing, encode, encode_prompt
-from s3t_ray.ensemble.answers import Answer, Chain, Ended, EvalReport, Finish, Live, Piece, Started, Token
+from s3t_ray.data.token_ids import begin_ids, text_ids
+from s3t_ray.ensemble.answers import (
+    Answer,
+    AnswerEvent,
+    Chain,
+    Ended,
+    EvalReport,
+    Failed,
+    Finish,
+    GenerationEvent,
+    Judged,
+    Live,
+    Piece,
+    PromptRead,
+    PromptScored,
+    ScoredToken,
+    Started,
+    Token,
+    Wish,
+)
 from s3t_ray.ensemble.ensemble import Ensemble
+from s3t_ray.ensemble.generation_row import GenerationRequest
+from s3t_ray.ensemble.outbox import Outbox
+from s3t_ray.ensemble.sampling_params import SamplingParams
+from s3t_ray.errors import ClusterError, DataError
 from s3t_ray.store.store import Store
 
-Prompt = str | Sequence[Message]
-"""A text in the place of an instruction, or the messages of a chat; else the text to judge."""
-
-_UNFINISHED = "\ufffd"  # what a tokenizer makes of the first bytes of a character
+Prompt = str | Sequence[Message] | Sequence[int]
+"""A text in the place of an instruction, the messages of a chat, or token ids; else the text to judge."""
 
 
 class Replica:
@@ -49,9 +72,60 @@ class Replica:
         """Take every stage out of service that is not in `live`; see `Ensemble.prune`."""
         return self._ensemble.prune(version, live)
 
-    def prompt_tokens(self, prompt: Prompt) -> int:
-        """How many tokens the model reads before it answers, template included."""
-        return len(self._prompt(prompt).input_ids)
+    def tokenise(self, prompt: Prompt, as_written: bool = False) -> tuple[int, ...]:
+        """The ids that the model reads before it answers, template included. Raises DataError."""
+        return self._ids(prompt, as_written)
+
+    def detokenise(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included."""
+        self._check_ids(ids)
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def request(self, wish: Wish) -> GenerationRequest:
+        """What the engine is asked for. Raises DataError for a prompt that the model cannot read."""
+        ids = self._ids(wish.prompt, wish.as_written)
+        return GenerationRequest(ids, wish.params, frozenset(self._eos), self._text, wish.whole)
+
+    def submit(self, name: str, wish: Wish, outbox: Outbox) -> None:
+        """Begin an answer; `outbox` hears of it under `name`. See `Ensemble.submit`."""
+        self._ensemble.submit(name, self.request(wish), outbox)
+
+    def cancel(self, name: str) -> None:
+        """End an answer whose listener has gone; one that has ended already is no error."""
+        self._ensemble.cancel(name)
+
+    @property
+    def load(self) -> int:
+        """Answers that are being generated, or wait."""
+        return self._ensemble.load
+
+    def heard(self, events: Iterable[GenerationEvent], scores: bool) -> list[AnswerEvent]:
+        """What a caller hears of these events of one generation: tokens between two others make one piece.
+
+        `scores`: whether the caller asked for log-probabilities.
+        """
+        made: list[AnswerEvent] = []
+        for event in events:
+            if isinstance(event, PromptRead):
+                made.append(PromptScored(tuple(self._scored(token) for token in event.tokens)))
+            elif isinstance(event, Token):
+                tokens = (self._scored(event),) if scores else ()
+                last = made[-1] if made else None
+                if isinstance(last, Piece):
+                    made[-1] = Piece(last.text + event.text, last.tokens + tokens)
+                elif event.text or tokens:
+                    made.append(Piece(event.text, tokens))
+            else:
+                made.append(event)
+        return made
+
+    def judge(self, text: str) -> Judged:
+        """What the model says of one text. Raises ConfigError for a model that generates text."""
+        example = encode_prompt(text, self._tokenizer, self._task)
+        made = self._ensemble.judge(example)
+        pairs = zip(self._task.labels, made.scores, strict=True) if self._task.labels else ()
+        labels = tuple(sorted(pairs, key=lambda pair: -pair[1]))
+        return Judged(made.answer, labels, made.version, made.depths, made.stages, len(example.input_ids))
 
     def generate(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
@@ -61,32 +135,51 @@ class Replica:
         Raises DataError for a prompt that the model cannot read, ConfigError for settings out of range.
         """
         began = time.monotonic()
-        example = self._prompt(prompt)
         if not self._ensemble.generates:
-            judged = self._ensemble.judge(example)
-            text, tokens, finish = judged.answer, 0, Finish.STOP
-            version, depths, stages = judged.version, judged.depths, judged.stages
-        else:
-            made = self._ensemble.generate(example.input_ids, max_new_tokens, temperature, top_p, seed, self._eos)
-            text, tokens, finish = self._text(made.tokens), len(made.tokens), made.finish
-            version, depths, stages = made.version, made.depths, made.stages
-        return Answer(text, version, depths, stages, finish, tokens, time.monotonic() - began)
+            judged = self.judge(str(prompt))
+            told = (judged.version, judged.depths, judged.stages)
+            return Answer(judged.answer, *told, Finish.STOP, 0, time.monotonic() - began)
+        wish = Wish(_frozen(prompt), SamplingParams(max_new_tokens, temperature, top_p, seed))
+        answer = answer_of(self.heard(self._ensemble.follow(self.request(wish)), scores=False))
+        return replace(answer, seconds=time.monotonic() - began)
 
     def stream(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
-    ) -> Iterator[Started | Piece | Ended]:
-        """The answer as it grows. A further `Started` voids the pieces before it; see `Ensemble.stream`."""
-        events = self._ensemble.stream(
-            self._prompt(prompt).input_ids, max_new_tokens, temperature, top_p, seed, self._eos
-        )
-        return self._pieces(events)
+    ) -> Iterator[AnswerEvent]:
+        """The answer as it grows. A further `Started` voids the pieces before it; see `Ensemble.submit`."""
+        wish = Wish(_frozen(prompt), SamplingParams(max_new_tokens, temperature, top_p, seed))
+        events = self._ensemble.follow(self.request(wish))
+        return (heard for event in events for heard in self.heard([event], scores=False))
 
     def evaluate(self, contents: Sequence[str], depths: Sequence[int] | None = None) -> EvalReport:
         """Scores on held-out records, given by their contents; see `Ensemble.held_out_losses`."""
         return self._ensemble.held_out_losses([self._example(content) for content in contents], depths)
 
-    def _prompt(self, prompt: Prompt) -> Example:
-        return encode_prompt(prompt, self._tokenizer, self._task)
+    def _ids(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            if as_written:
+                return (*begin_ids(self._tokenizer), *text_ids(prompt, self._tokenizer))
+            return tuple(encode_prompt(prompt, self._tokenizer, self._task).input_ids)
+        if prompt and isinstance(prompt[0], int):
+            ids = cast("tuple[int, ...]", tuple(prompt))
+            self._check_ids(ids)
+            return ids
+        messages = cast("Sequence[Message]", prompt)
+        return tuple(encode_prompt(messages, self._tokenizer, self._task).input_ids)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        size = len(self._tokenizer)
+        strange = [token for token in ids if not 0 <= token < size]
+        if strange:
+            raise DataError(f"{strange[0]} is not a token id of this model", f"give ids from 0 to {size - 1}")
+
+    def _scored(self, token: Token) -> ScoredToken:
+        top = tuple((self._piece(other), logprob) for other, logprob in token.top)
+        return ScoredToken(token.id, self._piece(token.id), token.logprob, top)
+
+    def _piece(self, token: int) -> str:
+        """One token by itself. Bytes that are not a whole character yet show as the replacement character."""
+        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def _example(self, content: str) -> Example:
         try:
@@ -94,23 +187,42 @@ class Replica:
         except TeachesNothing:  # nothing to learn in it, so nothing to predict: the report counts it as skipped
             return Example((), ())
 
-    def _pieces(self, events: Iterator[Started | Token | Ended]) -> Iterator[Started | Piece | Ended]:
-        tokens: list[int] = []
-        shown = 0  # characters
-        for event in events:
-            if isinstance(event, Started):
-                tokens, shown = [], 0
-                yield event
-                continue
-            if isinstance(event, Token):
-                tokens.append(event.id)
-            text = self._text(tokens)
-            complete = isinstance(event, Ended) or not text.endswith(_UNFINISHED)
-            if complete and len(text) > shown:
-                yield Piece(text[shown:])
-                shown = len(text)
-            if isinstance(event, Ended):
-                yield event
-
     def _text(self, tokens: Sequence[int]) -> str:
+        # Called for each token: see `TextReader`.
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _frozen(prompt: Prompt) -> str | tuple[Message, ...] | tuple[int, ...]:
+    return prompt if isinstance(prompt, str) else cast("tuple[Message, ...] | tuple[int, ...]", tuple(prompt))
+
+
+def answer_of(events: Iterable[AnswerEvent]) -> Answer:
+    """One whole answer from all that was heard of it; `seconds` is 0. Raises what ended it."""
+    started: Started | None = None
+    pieces: list[Piece] = []
+    prompt: tuple[ScoredToken, ...] = ()
+    for event in events:
+        match event:
+            case Started():
+                started, pieces, prompt = event, [], ()
+            case PromptScored(tokens=prompt):
+                pass
+            case Piece():
+                pieces.append(event)
+            case Failed(error=error):
+                raise error
+            case Ended() if started is not None:
+                return Answer(
+                    text="".join(piece.text for piece in pieces) + event.text,
+                    version=started.version,
+                    depths=started.depths,
+                    stages=started.stages,
+                    finish=event.finish,
+                    tokens=event.tokens,
+                    seconds=0.0,
+                    scored=tuple(token for piece in pieces for token in piece.tokens),
+                    prompt=prompt,
+                    prompt_tokens=started.prompt_tokens,
+                    cached_tokens=started.cached_tokens,
+                )
+    raise ClusterError("the model's answer ended before it was complete", "ask again")

@@ -1,9 +1,14 @@
-"""The HTTP service on Ray Serve: `build` is what `jobs/serve.py` and a RayService manifest deploy.
+"""The HTTP service on Ray Serve: three applications that share nothing but the run.
 
-In: which run, how many replicas. Out: a Serve application. A Serve replica is the HTTP side; the model
-lives in an actor of its own beside it, because the scheduler must reach each copy of the model by itself:
-a deletion is pruned only when each has confirmed, and one that cannot is killed. Serve then finds its
-replica unhealthy and starts another.
+| application | path | what it is |
+|---|---|---|
+| `build` | /v1 | the model: one HTTP side and one model actor per replica |
+| `build_deletions` | /v1/deletions | deletions alone: no busy or broken model stands in their way |
+| `build_front` | / | health and the description of the endpoints; its caretaker keeps the run's scheduler |
+
+`jobs/serve.py` deploys all of them, and so does a RayService manifest. A model lives in an actor of its own beside the
+HTTP side, because the scheduler must reach each copy of the model by itself: a deletion is pruned only when each has
+confirmed, and one that cannot is killed. Serve then finds its replica unhealthy and starts another.
 """
 
 from __future__ import annotations
@@ -12,49 +17,54 @@ import asyncio
 import logging
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, cast
 
 import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
-from s3t_ray.ensemble.answers import Completion, Ended, Live, Piece, Started, Wish
+from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Live, Wish
+from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import ClusterError
 from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
 from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from s3t_ray.runtime.ray_metrics import report_ledger
+from s3t_ray.serve.answering import Prompt
 from s3t_ray.serve.bearer_tokens import Tokens
 from s3t_ray.serve.caretaker import keep_scheduling
-from s3t_ray.serve.http import make_app
+from s3t_ray.serve.http import make_deletion_app, make_front_app, make_model_app
 from s3t_ray.serve.requests import DeletionRequest
 from s3t_ray.serve.service_settings import ServiceSettings
 from s3t_ray.serve.token_guard import Guard
 
 HEALTH_SECONDS = 20.0
-AT_ONCE = 16
-"""Answers that one replica works on at a time; QUEUED more wait, further ones get 503."""
-QUEUED = 64
-CONTROL_THREADS = 8
-"""Of the model's actor, beyond those for answers: a prune must not queue behind them."""
+MOST_CONNECTIONS = 4096
+"""Requests that one HTTP process of Serve holds, half-sent ones among them. They wait without a thread; how many of
+them the model works on is decided behind (`Admission`, `BatchEngine`), with an answer that says so."""
+CONTROL_THREADS = 24
+"""Of the model's actor: prunes, submissions and the one that hands out what is said must not queue for each other."""
+GONE = ClusterError("the model's process has ended", "ask again: another one is started")
 
 _log = logging.getLogger(__name__)
 
 
-class HttpService:
-    """One Serve replica: HTTP on this side, a model of its own on the other (see `http.Backend`)."""
+class ModelService:
+    """One Serve replica: HTTP on this side, a model of its own on the other (see `answering.ModelBackend`)."""
 
-    async def __init__(self, settings: ServiceSettings, *_with: object) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, settings: ServiceSettings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._tokens = Tokens.from_environment()
         self._run = Run.open(settings.run)
-        self._check_keys()
+        self._heard: dict[str, asyncio.Queue[AnswerEvent]] = {}
         self._replica = self._start_model(settings)
         await self._replica.ready.remote()
+        self._listening = asyncio.create_task(self._listen())
         scheduler = find_scheduler(self._run)
         if scheduler is not None:
             try:
@@ -63,56 +73,67 @@ class HttpService:
                 _log.info("the scheduler ended meanwhile; the next one finds this replica by its name")
 
     def __serve_build_asgi_app__(self) -> Guard:
-        return make_app(self, self._tokens)
+        return make_model_app(self, self._tokens)
 
     async def check_health(self) -> None:
         """Raises when the model's actor is gone or cannot answer: Serve replaces the replica then."""
+        if self._listening.done():
+            raise GONE
         await asyncio.wait_for(self._replica.is_up.remote(), HEALTH_SECONDS)
 
     @property
-    def model(self) -> str:
+    def run(self) -> str:
         return self._run.row.name
 
-    async def live(self) -> Live:
-        return cast(Live, await self._ask(self._replica.ready.remote()))
+    async def complete(self, wish: Wish) -> Answer:
+        from s3t_ray.ensemble.replica import answer_of
 
-    async def complete(self, wish: Wish) -> Completion:
-        return cast(Completion, await self._ask(self._replica.complete.remote(wish)))
+        return answer_of([said async for said in self.stream(wish)])
 
-    async def stream(self, wish: Wish) -> AsyncGenerator[Started | Piece | Ended, None]:
-        request, ended = secrets.token_hex(8), False
-        events = self._replica.stream.options(num_returns="streaming").remote(request, wish)
+    async def stream(self, wish: Wish) -> AsyncGenerator[AnswerEvent, None]:
+        name = secrets.token_hex(8)
+        heard = self._heard[name] = asyncio.Queue()
+        ended = False
         try:
-            async for event in events:
-                yield cast("Started | Piece | Ended", await self._ask(event))
-            ended = True
+            await self._ask(self._replica.submit.remote(name, wish))
+            while not ended:
+                said = await heard.get()
+                ended = isinstance(said, Ended | Failed)
+                if isinstance(said, Failed):
+                    raise said.error
+                yield said
         finally:
+            del self._heard[name]
             if not ended:
-                self._replica.cancel.remote(request)
+                self._replica.cancel.remote(name)
 
-    def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        receipt = deletion.accept(self._run, request.ids, request.subjects)
-        scheduler = find_scheduler(self._run)
-        if scheduler is not None:
-            scheduler.wake.remote()  # nobody waits for it: the receipt is out of danger, and the scheduler looks anyway
-        return receipt
+    async def judge(self, text: str) -> Judged:
+        return cast(Judged, await self._ask(self._replica.judge.remote(text)))
 
-    def deletion(self, request_id: str) -> DeletionStatus:
-        return deletion_status(self._run.ledger.deletion(request_id))
+    async def tokenise(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
+        return cast("tuple[int, ...]", await self._ask(self._replica.tokenise.remote(prompt, as_written)))
 
-    def certificate(self, request_id: str) -> str | None:
-        certificate = self._run.ledger.certificate(request_id)
-        return None if certificate is None else certificate.to_json()
+    async def detokenise(self, ids: Sequence[int]) -> str:
+        return cast(str, await self._ask(self._replica.detokenise.remote(tuple(ids))))
+
+    async def _listen(self) -> None:
+        """Hand what the model says to those who asked, one batch for all streams at a time."""
+        try:
+            async for batch in self._replica.heard.options(num_returns="streaming").remote():
+                for name, said in await batch:
+                    if (queue := self._heard.get(name)) is not None:
+                        queue.put_nowait(said)
+        finally:
+            for queue in self._heard.values():  # nobody waits for what will not come
+                queue.put_nowait(Failed(GONE))
 
     async def _ask(self, answer: Any) -> Any:
+        if self._listening.done():
+            raise GONE
         try:
             return await answer
         except RayActorError as error:
-            raise ClusterError("the model's process has ended", "ask again: another one is started") from error
-
-    def _check_keys(self) -> None:
-        """Ids in a deletion are looked up by their keyed digest: without the keys there is no service."""
-        self._run.ledger.check_key(self._run.keys.key_check)
+            raise GONE from error
 
     def _start_model(self, settings: ServiceSettings) -> Any:
         from s3t_ray.ensemble.following_replica import Following
@@ -126,10 +147,70 @@ class HttpService:
             "namespace": NAMESPACE,
             "num_cpus": settings.cpus,
             "num_gpus": settings.gpus if settings.gpus is not None else float(trains_on_gpu),
-            "max_concurrency": AT_ONCE + CONTROL_THREADS,
+            "max_concurrency": CONTROL_THREADS,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(settings.cpus), "TOKENIZERS_PARALLELISM": "false"}},
         }
         return ray.remote(Following).options(**options).remote(uri, settings.cpus)
+
+
+class DeletionService:
+    """Deletions, and health: what the ledger says (see `deletion_routes.DeletionBackend`). Holds no model."""
+
+    def __init__(self, settings: ServiceSettings, *_with: object) -> None:
+        self._tokens = Tokens.from_environment()
+        self._run = Run.open(settings.run)
+        self._waking = threading.Lock()
+        # Ids in a deletion are looked up by their keyed digest: without the keys there is no service.
+        self._run.ledger.check_key(self._run.keys.key_check)
+        self._watch = LedgerWatch(self._run.ledger, lambda position, live: None)
+        self._live = Live(-1, ())
+
+    def __serve_build_asgi_app__(self) -> Guard:
+        return make_deletion_app(self, self._tokens)
+
+    @property
+    def run(self) -> str:
+        return self._run.row.name
+
+    def live(self) -> Live:
+        position = self._watch.live().position
+        known = self._live
+        if known.version != position:
+            chains = [view_shard(self._run, shard).serving for shard in range(self._run.row.shards)]
+            stages = tuple(name for chain in chains for name in chain)
+            known = self._live = Live(position, tuple(len(chain) for chain in chains), stages)
+        return known
+
+    def delete(self, request: DeletionRequest) -> DeletionReceipt:
+        receipt = deletion.accept(self._run, request.ids, request.subjects)
+        # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
+        threading.Thread(target=self._wake_scheduler, daemon=True).start()
+        return receipt
+
+    def _wake_scheduler(self) -> None:
+        """Tell the run's scheduler, if one is in this cluster, that there is something new; it looks by itself too."""
+        if not self._waking.acquire(blocking=False):
+            return  # another deletion is telling it
+        try:
+            scheduler = find_scheduler(self._run)
+            if scheduler is not None:
+                scheduler.wake.remote()
+        finally:
+            self._waking.release()
+
+    def deletion(self, request_id: str) -> DeletionStatus:
+        return deletion_status(self._run.ledger.deletion(request_id))
+
+    def certificate(self, request_id: str) -> str | None:
+        certificate = self._run.ledger.certificate(request_id)
+        return None if certificate is None else certificate.to_json()
+
+
+class FrontService(DeletionService):
+    """Health and the description of the endpoints."""
+
+    def __serve_build_asgi_app__(self) -> Guard:
+        return make_front_app(self, self._tokens)
 
 
 class Caretaker:
@@ -155,26 +236,54 @@ class Caretaker:
 
 
 def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
-    """The application, for `import_path: s3t_ray.serve.app:build`. Raises ConfigError: no tokens, or no run there."""
+    """The model, for `import_path: s3t_ray.serve.app:build` at MODEL_PATH.
+
+    Raises ConfigError: no tokens, or no run there. So do the other two.
+    """
+    told = _checked(settings)
+    return (
+        _http(ModelService)
+        .options(name="ModelService", num_replicas=told.replicas, ray_actor_options={"num_cpus": 0})
+        .bind(told)
+    )
+
+
+def build_deletions(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
+    """Deletions, for `import_path: s3t_ray.serve.app:build_deletions` at DELETION_PATH."""
+    told = _checked(settings)
+    return _http(DeletionService).options(name="DeletionService", ray_actor_options=_with_keys(told)).bind(told)
+
+
+def build_front(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
+    """Health and the description, for `import_path: s3t_ray.serve.app:build_front` at the root; with the caretaker."""
+    told = _checked(settings)
+    front = _http(FrontService).options(name="FrontService", ray_actor_options=_with_keys(told))
+    if not told.schedule:
+        return front.bind(told)
+    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options=_with_keys(told))
+    return front.bind(told, caretaker.bind(told.run))
+
+
+def _with_keys(settings: ServiceSettings) -> dict[str, Any]:
+    """Where what needs the keys of the run may be placed."""
+    options: dict[str, Any] = {"num_cpus": 0}
+    if settings.keys_resource is not None:
+        options["resources"] = {settings.keys_resource: A_TRACE}
+    return options
+
+
+def _checked(settings: ServiceSettings | Mapping[str, object]) -> ServiceSettings:
     told = ServiceSettings.model_validate(settings)
     Tokens.from_environment()
     with Run.open(told.run) as run:
-        told = told.model_copy(update={"run": run.location.storage_uri})
         _ = run.row  # its data must have been read
-    light: dict[str, Any] = {"num_cpus": 0}
-    if told.keys_resource is not None:
-        light["resources"] = {told.keys_resource: A_TRACE}
-    service = serve.deployment(serve.ingress()(HttpService)).options(
-        name="HttpService",
-        num_replicas=told.replicas,
-        max_ongoing_requests=AT_ONCE,
-        max_queued_requests=QUEUED,
-        ray_actor_options=light,
+        return told.model_copy(update={"run": run.location.storage_uri})
+
+
+def _http(service: type) -> Any:
+    return serve.deployment(serve.ingress()(service)).options(
+        max_ongoing_requests=MOST_CONNECTIONS,
         health_check_period_s=5,
         health_check_timeout_s=2 * HEALTH_SECONDS,
         graceful_shutdown_timeout_s=10,
     )
-    if not told.schedule:
-        return service.bind(told)
-    caretaker = serve.deployment(Caretaker).options(name="Caretaker", ray_actor_options=light)
-    return service.bind(told, caretaker.bind(told.run))

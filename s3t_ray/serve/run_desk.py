@@ -127,11 +127,12 @@ class RunDesk:
         The live answer is given only after a ledger read that shows every stage it rests on live.
         """
         from s3t_ray.ensemble.answers import Wish
+        from s3t_ray.ensemble.sampling_params import SamplingParams
 
         with self._loading:
             base, live = self._loaded()
             of_base = base.generate(prompt, ANSWER_TOKENS)
-            answer = live.complete(Wish(prompt, ANSWER_TOKENS, 0.0, 1.0, 0)).answer
+            answer = live.complete(Wish(prompt, SamplingParams(ANSWER_TOKENS)))
         return Comparison(base=of_base.text, live=answer.text, depths=answer.depths, seconds=answer.seconds)
 
     def close(self) -> None:

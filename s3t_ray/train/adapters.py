@@ -7,12 +7,14 @@ whose bytes are not those published is never returned.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from s3t_ray.errors import TrainError
@@ -20,6 +22,8 @@ from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE, Mani
 from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
+
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True)
@@ -88,18 +92,60 @@ def load_parents(store: Store, job: StageJob, names: Sequence[str]) -> Chain:
 def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:
     """Write the chain to folder `out` as one PEFT adapter that PeftModel.from_pretrained loads; returns `out`.
 
-    A task head goes along as PEFT's `modules_to_save`.
+    A task head goes along as PEFT's `modules_to_save`. The scale is folded into `lora_alpha`, and no rsLoRA flag is
+    set: some servers do not know that flag and would apply the adapter sqrt(rank) times too weakly.
     """
     if not stage_ids:
         raise TrainError("an export needs at least one stage", "name a sequence with live depth 1 or more")
     chain = load_chain(store, stage_ids)
     tensors = dict(chain.tensors)
-    config = dict(chain.config)
+    config = _plain_scale(chain.config)
     if chain.head:
         config["modules_to_save"] = sorted({name.split(".")[0] for name in chain.head})
         tensors |= {f"base_model.model.{name}": value for name, value in chain.head.items()}
+    return _write(out, tensors, config)
+
+
+def export_merged_adapter(store: Store, chains: Sequence[Sequence[str]], out: Path) -> Path:
+    """Write the mean of several chains to folder `out` as one PEFT adapter; returns `out`.
+
+    Its rank is the sum of theirs: the matrices stand side by side, so what they add is exactly the mean of what each
+    adds. That is not what the ensemble does, which averages what whole models say. Raises TrainError for chains with a
+    task head: heads cannot be averaged side by side.
+    """
+    loaded = [load_chain(store, chain) for chain in chains]
+    if any(chain.head for chain in loaded):
+        raise TrainError("a model with a task head cannot be merged", "export its shards one by one")
+    modules = sorted({name.partition(".lora_")[0] for chain in loaded for name in chain.tensors})
+    tensors: dict[str, Tensor] = {}
+    for module in modules:
+        shape = next(chain for chain in loaded if f"{module}{_DOWN}" in chain.tensors).tensors
+        downs, ups = [], []
+        for chain in loaded:
+            config = _plain_scale(chain.config)
+            down = chain.tensors.get(f"{module}{_DOWN}", torch.zeros_like(shape[f"{module}{_DOWN}"]))
+            up = chain.tensors.get(f"{module}{_UP}", torch.zeros_like(shape[f"{module}{_UP}"]))
+            downs.append(down)
+            ups.append(up * (config["lora_alpha"] / config["r"] / len(loaded)))
+        tensors[f"{module}{_DOWN}"], tensors[f"{module}{_UP}"] = torch.cat(downs, 0), torch.cat(ups, 1)
+    rank = sum(chain.config["r"] for chain in loaded)
+    targets = sorted({target for chain in loaded for target in chain.config["target_modules"]})
+    config = _plain_scale(loaded[0].config) | {"r": rank, "lora_alpha": rank, "target_modules": targets}
+    return _write(out, tensors, config)
+
+
+def _plain_scale(config: dict[str, Any]) -> dict[str, Any]:
+    """The same factor by alpha / r alone."""
+    if not config.get("use_rslora"):
+        return dict(config)
+    alpha = config["lora_alpha"] * math.sqrt(config["r"])
+    return config | {"use_rslora": False, "lora_alpha": int(alpha) if alpha == int(alpha) else alpha}
+
+
+def _write(out: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    (out / ADAPTER_FILE).write_bytes(safetensors.torch.save(tensors, {"format": "pt"}))
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    (out / ADAPTER_FILE).write_bytes(safetensors.torch.save(contiguous, {"format": "pt"}))
     (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     return out
 

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,7 +21,9 @@ import pytest
 import yaml
 
 from s3t_ray.audit.verify import verify
-from s3t_ray.ledger.certificate import verify_certificate
+from s3t_ray.cli.serve_command import check_port
+from s3t_ray.errors import ClusterError
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from tests.cluster.http import Client
@@ -192,7 +195,7 @@ def start_service(cluster: Raylets, trained: Trained) -> tuple[int, str]:
     def up() -> bool:
         assert cluster.status(job) != "FAILED", cluster.job("logs", job)
         try:
-            return Client(port, ASK).ask("GET", "/healthz").status == 200
+            return {Client(port, ASK).ask("GET", path).status for path in ("/healthz", "/v1/models")} == {200}
         except OSError:
             return False
 
@@ -223,7 +226,9 @@ def test_a_lost_copy_of_the_model_is_replaced(cluster: Raylets, service: tuple[i
     before = wait_for("both copies", lambda: pair if len(pair := cluster.actors("Following")) == 2 else None)
     os.kill(before[0], signal.SIGKILL)
     wait_for("the new copy", lambda: len(set(cluster.actors("Following")) - set(before)) == 1)
-    wait_for("its service", lambda: all(client.ask("GET", "/healthz").status == 200 for _ in range(4)))
+    wait_for(
+        "its service", lambda: all(client.ask("POST", "/v1/chat/completions", **CHAT).status == 200 for _ in range(4))
+    )
 
 
 def test_a_deletion_over_http_from_receipt_to_certificate(
@@ -251,7 +256,41 @@ def test_a_deletion_over_http_from_receipt_to_certificate(
     wait_for("restoration", lambda: deletions.ask("GET", where).json()["state"] == "restored")
     certificate = verify_certificate(deletions.ask("GET", f"{where}/certificate").text, trained.run.keys.public_key_pem)
     assert certificate.facts.records == 5
-    wait_for("the healed model", lambda: model.ask("GET", "/healthz").json()["depths"] == [2, 2])
+    wait_for("the healed model", lambda: answered_depths(model) == {"2,2"})
+    assert model.ask("GET", "/healthz").json()["depths"] == [2, 2]
+
+
+def answered_depths(client: Client) -> set[str]:
+    """Of several answers, so that each copy of the model gives some."""
+    return {client.ask("POST", "/v1/chat/completions", **CHAT).headers["x-s3t-depths"] for _ in range(4)}
+
+
+def test_health_and_receipts_do_not_wait_for_the_model(service: tuple[int, str], trained: Trained) -> None:
+    """While more is asked of the model than it can have in hand, and bodies that never end lie in front of it."""
+    port, _ = service
+    stuck = []
+    for _ in range(100):
+        half = socket.create_connection(("127.0.0.1", port))
+        half.sendall(
+            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ASK}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{".encode()
+        )
+        stuck.append(half)
+    try:
+        assert Client(port, ERASE).ask("GET", "/healthz").status == 200
+        assert Client(port, ERASE).ask("POST", "/v1/deletions", subjects=["p8"], run="another").status == 409
+        accepted = Client(port, ERASE).ask("POST", "/v1/deletions", subjects=["p8"])
+        assert accepted.status == 202 and accepted.json()["run"] == trained.run.row.name
+        assert Client(port, ASK).ask("POST", "/v1/chat/completions", **CHAT).status == 200
+    finally:
+        for half in stuck:
+            half.close()
+
+
+def test_a_port_that_is_taken_is_refused(service: tuple[int, str]) -> None:
+    with pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{service[0]}"):
+        check_port("127.0.0.1", service[0])
+    check_port("127.0.0.1", free_port())
 
 
 def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str], trained: Trained) -> None:

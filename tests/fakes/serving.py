@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterable
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import numpy as np
 from safetensors.numpy import save
 
-from s3t_ray.ensemble.answers import Answer, Completion, Ended, Finish, Live, Piece, Started, Wish
+from s3t_ray.ensemble.answers import (
+    Answer,
+    AnswerEvent,
+    Ended,
+    Finish,
+    Judged,
+    Live,
+    Piece,
+    PromptScored,
+    ScoredToken,
+    Started,
+    Wish,
+)
+from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.serve.answering import Prompt
 from s3t_ray.serve.requests import DeletionRequest
 from s3t_ray.store.layout import MANIFEST, stage_folder
 from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, Manifest, SliceLearned, write_manifest
@@ -28,39 +42,54 @@ class FakeBackend:
     """Answers `says`; raises `fails` instead where it is set."""
 
     def __init__(self, says: Iterable[str] = ("Hel", "lo")) -> None:
-        self.model = "alpaca"
+        self.run = "alpaca"
         self.says = tuple(says)
-        self.events: list[Started | Piece | Ended | S3TError] | None = None
+        self.events: list[AnswerEvent | S3TError] | None = None
         self.fails: S3TError | None = None
         self.wishes: list[Wish] = []
         self.deleted: list[DeletionRequest] = []
         self.closed = 0
         self.certified: str | None = None
 
-    async def live(self) -> Live:
+    def live(self) -> Live:
         self._fail()
-        return Live(7, (3, 1))
+        return Live(7, (3, 1), ("a", "b"))
 
-    async def complete(self, wish: Wish) -> Completion:
-        self.wishes.append(wish)
-        self._fail()
-        return Completion(Answer("".join(self.says), 7, (3, 1), ("a", "b"), Finish.STOP, 2, 0.1), 5)
+    async def complete(self, wish: Wish) -> Answer:
+        return answer_of([said async for said in self.stream(wish)])
 
-    async def stream(self, wish: Wish) -> AsyncGenerator[Started | Piece | Ended, None]:
+    async def stream(self, wish: Wish) -> AsyncGenerator[AnswerEvent, None]:
         self.wishes.append(wish)
+        scored = wish.params.logprobs is not None
+        prompt = tuple(ScoredToken(at, f"p{at}", None if at == 0 else -1.0 * at, ()) for at in range(3))
         try:
             self._fail()
-            pieces: list[Any] = [
-                Started(7, (3, 1), ("a", "b")),
-                *(Piece(text) for text in self.says),
-                Ended(Finish.LENGTH),
+            pieces: list[AnswerEvent | S3TError] = [
+                Started(7, (3, 1), ("a", "b"), prompt_tokens=5, cached_tokens=3),
+                *((PromptScored(prompt),) if wish.params.prompt_logprobs else ()),
+                *(
+                    Piece(text, (ScoredToken(at, text, -0.5, ((text, -0.5), ("x", -2.0))),) if scored else ())
+                    for at, text in enumerate(self.says)
+                ),
+                Ended(Finish.LENGTH, tokens=2),
             ]
             for event in pieces if self.events is None else self.events:
                 if isinstance(event, S3TError):
                     raise event
+                await asyncio.sleep(0)
                 yield event
         finally:
             self.closed += 1
+
+    async def judge(self, text: str) -> Judged:
+        self._fail()
+        return Judged("good", (("good", 0.75), ("bad", 0.25)), 7, (3, 1), ("a", "b"), len(text.split()))
+
+    async def tokenise(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
+        return (1, *range(2, 2 + len(prompt))) if as_written else (9,)
+
+    async def detokenise(self, ids: Sequence[int]) -> str:
+        return " ".join(str(token) for token in ids)
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
         self._fail()

@@ -24,7 +24,6 @@ import yaml
 
 from s3t_ray.config.load import load_config
 from s3t_ray.plan.resources import bundles, room
-from s3t_ray.scheduler.metrics import FROM_LEDGER, GAUGES
 from s3t_ray.serve.service_settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -200,8 +199,8 @@ def test_a_run_that_names_its_kind_of_gpu_gets_a_node(name: str) -> None:
 def test_no_replica_lands_on_the_head_or_two_on_one_node(name: str) -> None:
     schema: Any = import_module("ray.serve.schema")
     deployed = schema.ServeDeploySchema.model_validate(yaml.safe_load(manifest(name)["spec"]["serveConfigV2"]))
-    (application,) = deployed.applications
-    found = {one.name: one for one in application.deployments}
+    found = {one.name: one for each in deployed.applications for one in each.deployments}
+    assert {each.route_prefix for each in deployed.applications} == {"/", "/v1", "/v1/deletions"}
     assert found.keys() == deployments()
     holders = autoscaler_groups(name)
     for deployment in found.values():
@@ -209,19 +208,15 @@ def test_no_replica_lands_on_the_head_or_two_on_one_node(name: str) -> None:
         needed = {"CPU": options.num_cpus, **options.resources}
         fits = {g for g, has in holders.items() if all(has.get(r, 0) >= amount > 0 for r, amount in needed.items())}
         assert fits == {"http"}
-    assert found["HttpService"].max_replicas_per_node == 1
+    assert found["ModelService"].max_replicas_per_node == 1
 
 
 def deployments() -> set[str]:
     """Names of the deployments of our application: Serve refuses a config that names another."""
     source = ast.parse((ROOT / "s3t_ray" / "serve" / "app.py").read_text())
-    options = [n for n in ast.walk(source) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "options"]
-    return {
-        str(keyword.value.value)
-        for call in options
-        for keyword in call.keywords
-        if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
-    }
+    calls = [n for n in ast.walk(source) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "options"]
+    names = [word.value for call in calls for word in call.keywords if word.arg == "name"]
+    return {str(name.value) for name in names if isinstance(name, ast.Constant)}
 
 
 def test_the_service_with_redis_is_the_other_one_and_redis() -> None:
@@ -294,11 +289,11 @@ def test_the_job_runs_a_script_of_ours() -> None:
 
 def test_the_service_deploys_an_application_of_ours() -> None:
     serving = yaml.safe_load(manifest("rayservice")["spec"]["serveConfigV2"])
-    (application,) = serving["applications"]
-    module, function = application["import_path"].split(":")
-    source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
-    assert function in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
-    assert ServiceSettings.model_validate(application["args"]).replicas == 2
+    for application in serving["applications"]:
+        module, function = application["import_path"].split(":")
+        source = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        assert function in {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
+        assert ServiceSettings.model_validate(application["args"]).replicas == 2
     head = pods(manifest("rayservice"))[0]["containers"][0]
     assert {"S3T_SERVE_TOKEN", "S3T_DELETE_TOKEN"} <= {variable["name"] for variable in head["env"]}
     assert serving["http_options"]["port"] in {port["containerPort"] for port in head["ports"]}
@@ -311,6 +306,8 @@ def test_a_launcher_file_fits_rays_own_schema(name: str) -> None:
     assert document["head_node_type"] in document["available_node_types"]
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert "RAY_AUTH_MODE=token" in " ".join(document[commands])
+    assert not [path for path in document["file_mounts"] if "keys" in path], "file_mounts reach every node"
+    assert "*.keys/**" in document["rsync_exclude"], "nor do keys that lie in the project's folder"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "head_node": "head"}, launcher_schema())
 
@@ -331,26 +328,3 @@ def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
     }
     assert copied == allowed
     assert all((ROOT / name).exists() for name in copied)
-
-
-def alerts() -> dict[str, Any]:
-    document = yaml.safe_load((CLUSTER / "prometheus-alerts.yaml").read_text())
-    return {rule["alert"]: rule for group in document["groups"] for rule in group["rules"]}
-
-
-def test_alerts_are_about_metrics_that_there_are() -> None:
-    exported = {f"ray_{name}" for name in GAUGES}
-    for name, rule in alerts().items():
-        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, name
-        named = set(re.findall(r"\bray_s3t_\w+", rule["expr"]))
-        assert named and named <= exported, name
-        assert rule["expr"].count("(") == rule["expr"].count(")"), name
-
-
-def test_the_alert_on_deletions_cannot_go_silent() -> None:
-    """Whoever reports the metric may end: both its absence everywhere and that of one run alert."""
-    metric = "ray_s3t_oldest_unfinished_deletion_seconds"
-    about = {name: rule["expr"] for name, rule in alerts().items() if metric in rule["expr"]}
-    assert f"absent({metric})" in about.values()
-    assert any("unless" in expr and "last_over_time" in expr for expr in about.values())
-    assert metric.removeprefix("ray_") in FROM_LEDGER, "else it would vanish with the scheduler"

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from s3t_ray.ensemble import following_replica
-from s3t_ray.ensemble.answers import Ended, Piece, Started, Wish
+from s3t_ray.ensemble.answers import AnswerEvent, Ended, Failed, Piece, Started, Wish
 from s3t_ray.ensemble.following_replica import Following
+from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.values import StageState
 from s3t_ray.run import deletion
@@ -23,7 +24,7 @@ from tests.fakes.serving import LoraWorkers
 from tests.tiny import tiny_llama
 
 LAYERS, HIDDEN, PER_GROUP, RANK = 6, 32, 2, 4
-WISH = Wish("Name a colour.", 8, 0.0, 1.0, 0)
+WISH = Wish("Name a colour.", SamplingParams(8))
 
 
 @pytest.fixture(scope="module")
@@ -65,63 +66,77 @@ def in_service(replica: Following) -> set[str]:
 
 def test_it_serves_what_the_ledger_says(cluster: Cluster, replica: Following) -> None:
     assert replica.ready().depths == (3, 3)
-    completion = replica.complete(WISH)
-    assert set(completion.answer.stages) == serving(cluster.run)
-    assert completion.prompt_tokens > 8
+    answer = replica.complete(WISH)
+    assert set(answer.stages) == serving(cluster.run)
+    assert answer.prompt_tokens > 8 and answer.tokens == 8
 
 
 def test_from_the_receipt_on_no_answer_rests_on_a_stale_stage(cluster: Cluster, replica: Following) -> None:
-    before = replica.complete(WISH).answer
+    before = replica.complete(WISH)
     receipt = deletion.accept(cluster.run, ["r3"], [])
     assert set(receipt.stages_pruned) & set(before.stages)
-    after = replica.complete(WISH).answer  # nobody told it
+    after = replica.complete(WISH)  # nobody told it
     assert set(after.stages) <= live(cluster.run)
     assert after.version > before.version
 
 
+class Said:
+    """What a replica says of the answers submitted to it, one batch after the other."""
+
+    def __init__(self, replica: Following) -> None:
+        self.replica = replica
+        self.stages: dict[str, tuple[str, ...]] = {}
+        self.text: dict[str, str] = {}
+        self.ended: dict[str, AnswerEvent] = {}
+        self.restarts: dict[str, int] = {}
+
+    def take(self) -> tuple[tuple[str, AnswerEvent], ...]:
+        batch = self.replica.take(60)
+        for name, event in batch:
+            if isinstance(event, Started):
+                self.stages[name], self.text[name] = event.stages, ""
+                self.restarts[name] = self.restarts.get(name, -1) + 1
+            if isinstance(event, Piece | Ended):
+                self.text[name] += event.text
+            if isinstance(event, Ended | Failed):
+                self.ended[name] = event
+        return batch
+
+
+@pytest.mark.parametrize("whole", [True, False])
 def test_an_answer_that_was_complete_before_the_deletion_is_not_handed_out_after_it(
-    cluster: Cluster, replica: Following, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, replica: Following, whole: bool
 ) -> None:
-    original = replica._replica.generate
-    receipts: list[Any] = []
-
-    def delete_at_the_last_moment(*wish: object) -> object:
-        answer = original(*wish)  # type: ignore[arg-type]
-        if not receipts:
-            receipts.append(deletion.accept(cluster.run, ["r3"], []))
-        return answer
-
-    monkeypatch.setattr(replica._replica, "generate", delete_at_the_last_moment)
-    answer = replica.complete(WISH).answer
-    assert set(answer.stages) <= live(cluster.run)
-    assert set(receipts[0].stages_pruned).isdisjoint(answer.stages)
+    replica.submit("q", Wish("Name a colour.", SamplingParams(8), whole=whole))
+    pause = threading.Event()
+    while replica._replica.load:
+        pause.wait(0.01)  # it is complete, and lies in the outbox
+    receipt = deletion.accept(cluster.run, ["r3"], [])
+    said = Said(replica)
+    while "q" not in said.ended:
+        for name, event in said.take():
+            assert set(said.stages[name]) <= live(cluster.run), event
+    assert set(receipt.stages_pruned).isdisjoint(said.stages["q"])
+    assert said.text["q"] == replica.complete(WISH).text
 
 
-def test_a_stream_begins_anew_when_a_deletion_strikes_it(cluster: Cluster, replica: Following) -> None:
-    stream = replica.stream("q", WISH)
-    first = next(stream)
-    assert isinstance(first, Started) and first.depths == (3, 3)
-    assert isinstance(next(stream), Piece)
-    deletion.accept(cluster.run, ["r3"], [])
-    rest = list(stream)
-    assert isinstance(rest[0], Started), "not one more piece of the old answer"
-    assert set(rest[0].stages) <= live(cluster.run)
-    assert isinstance(rest[-1], Ended)
-    assert "".join(e.text for e in rest if isinstance(e, Piece)) == replica.complete(WISH).answer.text
-
-
-@pytest.mark.parametrize("strike", [1, 2, 5, 9])
-def test_wherever_a_deletion_strikes_a_stream_it_ends_on_live_stages(
+@pytest.mark.parametrize("strike", [1, 2, 3, 5])
+def test_wherever_a_deletion_strikes_streams_they_end_on_live_stages(
     cluster: Cluster, replica: Following, strike: int
 ) -> None:
-    stages: tuple[str, ...] = ()
-    for number, event in enumerate(replica.stream("q", WISH), start=1):
-        if isinstance(event, Started):
-            stages = event.stages
-        assert set(stages) <= live(cluster.run)
-        if number == strike:
+    for number in range(3):
+        replica.submit(f"q{number}", Wish("Name a colour.", SamplingParams(40, seed=number), whole=False))
+    said = Said(replica)
+    batches = 0
+    while len(said.ended) < 3:
+        if batches == strike:
             deletion.accept(cluster.run, ["r3"], [])
-    assert isinstance(event, Ended)
+        batches += 1
+        for name, _ in said.take():
+            assert set(said.stages[name]) <= live(cluster.run), "not one more piece of the old answer"
+    assert all(isinstance(event, Ended) and event.tokens for event in said.ended.values())
+    whole = replica.complete(Wish("Name a colour.", SamplingParams(40)))
+    assert all(said.text[name] == whole.text for name, stages in said.stages.items() if stages == whole.stages)
 
 
 def test_when_the_ledger_cannot_be_read_nothing_is_answered(
@@ -133,8 +148,9 @@ def test_when_the_ledger_cannot_be_read_nothing_is_answered(
     monkeypatch.setattr(replica._run.ledger, "events", refuse)
     with pytest.raises(LedgerError):
         replica.complete(WISH)
-    with pytest.raises(LedgerError):
-        next(replica.stream("q", WISH))
+    replica.submit("q", WISH)
+    ((name, event),) = replica.take(60)
+    assert name == "q" and isinstance(event, Failed) and isinstance(event.error, LedgerError)
     with pytest.raises(LedgerError):
         replica.ready()
     assert replica.set_live(5, {}) == 5, "it answers nothing, so it has nothing to take back"
@@ -148,7 +164,7 @@ def test_the_schedulers_word_prunes_at_once_and_what_heals_is_loaded(cluster: Cl
     cluster.settle()
     assert replica.load()
     assert replica.ready().depths == (3, 3)
-    assert set(replica.complete(WISH).answer.stages) == serving(cluster.run)
+    assert set(replica.complete(WISH).stages) == serving(cluster.run)
 
 
 def test_a_damaged_new_stage_leaves_the_rest_in_service(cluster: Cluster, replica: Following) -> None:
@@ -158,9 +174,9 @@ def test_a_damaged_new_stage_leaves_the_rest_in_service(cluster: Cluster, replic
     fresh = serving(cluster.run) - in_service(replica)
     for name in fresh:
         cluster.run.store.write_bytes(f"stages/{name}/adapter_model.safetensors", b"damaged")
-    with pytest.raises(StoreError, match="it is damaged"):
+    with pytest.raises(StoreError, match="is damaged"):
         replica.set_live(1, {})  # so the scheduler hears of it
-    assert set(replica.complete(WISH).answer.stages) <= live(cluster.run) - fresh
+    assert set(replica.complete(WISH).stages) <= live(cluster.run) - fresh
 
 
 def test_a_larger_budget_is_followed(cluster: Cluster, replica: Following, tmp_path: Path) -> None:
@@ -176,9 +192,33 @@ def test_a_larger_budget_is_followed(cluster: Cluster, replica: Following, tmp_p
     assert replica.load()
 
 
-def test_a_cancelled_stream_ends(replica: Following) -> None:
-    stream = replica.stream("q", WISH)
-    next(stream)
+def test_a_cancelled_answer_is_heard_of_no_more(replica: Following) -> None:
+    replica.submit("q", Wish("Name a colour.", SamplingParams(200), whole=False))
+    assert {name for name, _ in replica.take(60)} == {"q"}
     replica.cancel("q")
     replica.cancel("never asked")
-    assert list(stream) == []
+    replica.submit("next", WISH)
+    said = Said(replica)
+    while "next" not in said.ended:
+        assert {name for name, _ in said.take()} <= {"next"}
+
+
+def test_one_look_at_the_ledger_serves_all_streams(
+    cluster: Cluster, replica: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    events = replica._run.ledger.events
+
+    def counted(*args: Any, **named: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return events(*args, **named)
+
+    monkeypatch.setattr(replica._run.ledger, "events", counted)
+    for number in range(8):
+        replica.submit(f"q{number}", Wish("Name a colour.", SamplingParams(20, seed=number), whole=False))
+    said, batches = Said(replica), 0
+    while len(said.ended) < 8:
+        said.take()
+        batches += 1
+    assert looks == batches, "not one per stream, nor per token"

@@ -7,10 +7,8 @@ import weakref
 from typing import Any
 
 import pytest
-import torch
 
 from s3t_ray.ensemble.answers import Ended, Finish, Started, Token
-from s3t_ray.ensemble.generate import Choice, pick
 from s3t_ray.errors import ConfigError, DataError
 from tests.unit.ensemble.conftest import Published
 from tests.unit.ensemble.published import slow_logits
@@ -62,23 +60,23 @@ def test_a_prune_in_the_middle_begins_the_answer_anew(published: Published, temp
     assert second.stages == (*published.chain(0, 1), *published.chain(1, 2))
     after = tuple(event.id for event in events[7:-1] if isinstance(event, Token))
     assert after == fresh.generate(PROMPT, 12, temperature=temperature, seed=3).tokens
-    assert events[-1] == Ended(Finish.LENGTH)
+    assert events[-1] == Ended(Finish.LENGTH, tokens=12)
 
 
 def test_generate_reports_the_restart_and_returns_only_the_new_answer(published: Published) -> None:
     ensemble = published.ensemble()
     ensemble.set_live(1, published.chains(3, 2))
     calls = 0
-    turn = ensemble._service.turn
+    turns = ensemble._service.turns
 
-    def counting(lease: Any, compute: Any) -> Any:
+    def counting(leases: Any, compute: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 5:
             ensemble.set_live(2, published.chains(0, 1))
-        return turn(lease, compute)
+        return turns(leases, compute)
 
-    ensemble._service.turn = counting  # type: ignore[method-assign]
+    ensemble._service.turns = counting  # type: ignore[method-assign]
     made = ensemble.generate(PROMPT, 12)
     assert made.restarts == 1
     assert (made.version, made.depths) == (2, (0, 1))
@@ -108,7 +106,7 @@ def test_a_paused_stream_keeps_nothing_of_a_pruned_stage(published: Published) -
     (lease,) = ensemble._service._leases
     assert lease.live is not None
     weak = [
-        weakref.ref(lease.memory.layers[-1].keys),
+        weakref.ref(lease.memory),
         weakref.ref(next(iter(lease.live.stages["stage-0-3"].deltas.values())).up),
     ]
     ensemble.set_live(2, published.chains(2, 2))
@@ -132,20 +130,6 @@ def test_the_seed_decides_what_is_drawn(published: Published) -> None:
     ensemble.set_live(1, published.chains(1, 1))
     drawn = [ensemble.generate(PROMPT, 12, temperature=1.0, seed=seed).tokens for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
-
-
-def test_top_p_draws_only_from_the_likeliest() -> None:
-    logits = torch.log(torch.tensor([0.15, 0.5, 0.05, 0.3]))
-
-    def drawn(top_p: float) -> set[int]:
-        generator = torch.Generator().manual_seed(0)
-        return {pick(logits, Choice(1, temperature=1.0, top_p=top_p), generator) for _ in range(200)}
-
-    assert drawn(0.01) == {1}
-    assert drawn(0.5) == {1}
-    assert drawn(0.79) == {1, 3}
-    assert drawn(0.85) == {0, 1, 3}
-    assert drawn(1.0) == {0, 1, 2, 3}
 
 
 def test_an_answer_stops_where_the_context_ends(published: Published) -> None:

@@ -11,7 +11,7 @@ import pytest
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.inputs import encode, encode_prompt
-from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
+from s3t_ray.ensemble.answers import Ended, Piece, Started
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError
 from tests.unit.ensemble.conftest import Published
@@ -52,8 +52,8 @@ def test_pieces_of_a_stream_make_the_answer(replica: Replica, published: Publish
         answer = replica.generate("Say it.", 24, temperature=2.0, seed=seed)
         events = list(replica.stream("Say it.", 24, temperature=2.0, seed=seed))
         assert isinstance(events[0], Started)
-        assert events[-1] in (Ended(Finish.LENGTH), Ended(Finish.STOP))
-        assert "".join(event.text for event in events if isinstance(event, Piece)) == answer.text
+        assert isinstance(events[-1], Ended) and events[-1].finish is answer.finish
+        assert "".join(event.text for event in events if isinstance(event, Piece | Ended)) == answer.text
 
 
 def test_the_tokenizers_end_of_sequence_ends_an_answer(replica: Replica) -> None:

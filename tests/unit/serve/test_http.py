@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -12,44 +10,26 @@ from starlette.testclient import TestClient
 from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
 from s3t_ray.errors import ConfigError, DataError, LedgerError
 from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
-from s3t_ray.serve.http import make_app
-from s3t_ray.serve.token_guard import LARGEST_BODY, Guard
+from s3t_ray.serve.fingerprint import fingerprint
+from s3t_ray.serve.http import (
+    DELETION_PATH,
+    MODEL_PATH,
+    make_deletion_app,
+    make_front_app,
+    make_model_app,
+)
+from s3t_ray.serve.token_guard import LARGEST_BODY
 from tests.fakes.serving import FakeBackend
-
-ASK, ERASE = "model-token-0123456789", "erase-token-0123456789"
-CHAT: dict[str, Any] = {"model": "alpaca", "messages": [{"role": "user", "content": "Hi"}]}
-
-
-@pytest.fixture
-def backend() -> FakeBackend:
-    return FakeBackend()
-
-
-@pytest.fixture
-def client(backend: FakeBackend) -> TestClient:
-    tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
-    return TestClient(make_app(backend, tokens), raise_server_exceptions=False)
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
-
-
-def ask(client: TestClient, path: str = "/v1/chat/completions", **body: Any) -> Any:
-    return client.post(path, json=body, headers=bearer(ASK))
-
-
-def events(text: str) -> list[Any]:
-    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
-
+from tests.unit.serve.asking import ASK, CHAT, ERASE, ask, bearer, events
 
 ROUTES = [
-    ("GET", "/healthz", ASK),
     ("GET", "/v1/models", ASK),
+    ("GET", "/v1/models/alpaca", ASK),
     ("POST", "/v1/chat/completions", ASK),
     ("POST", "/v1/completions", ASK),
+    ("POST", "/v1/classifications", ASK),
+    ("POST", "/v1/tokenize", ASK),
+    ("POST", "/v1/detokenize", ASK),
     ("POST", "/v1/deletions", ERASE),
     ("GET", "/v1/deletions/req-1", ERASE),
     ("GET", "/v1/deletions/req-1/certificate", ERASE),
@@ -67,28 +47,40 @@ def test_each_route_opens_to_its_own_token_only(client: TestClient, method: str,
     assert client.request(method, path, headers=bearer(token)).status_code not in (401, 403)
 
 
-def test_unknown_paths_and_the_documentation_are_closed_too(client: TestClient) -> None:
-    for path in ("/", "/docs", "/openapi.json", "/v1/nothing"):
+@pytest.mark.parametrize("path", ["/healthz", "/openapi.json", "/docs"])
+def test_health_and_the_description_open_to_any_token(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 401
+    for token in (ASK, ERASE):
+        assert client.get(path, headers=bearer(token)).status_code == 200
+
+
+def test_unknown_paths_are_closed_too(client: TestClient) -> None:
+    for path in ("/", "/v1/nothing"):
         assert client.get(path).status_code == 401
-        assert client.get(path, headers=bearer(ASK)).status_code == 404
+        answer = client.get(path, headers=bearer(ASK))
+        assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
 
 
-def test_every_route_is_in_the_table_above(client: TestClient) -> None:
-    """So a route that is added without a check of its token fails there, or here."""
-    guard = client.app
-    assert isinstance(guard, Guard)
-    listed = sorted((method, path.replace("req-1", "{request_id}")) for method, path, _ in ROUTES)
-    assert sorted(walk(guard._app.routes)) == listed  # type: ignore[attr-defined]
+def test_every_endpoint_is_described_and_in_the_table_above(client: TestClient) -> None:
+    document = client.get("/openapi.json", headers=bearer(ASK)).json()
+    described = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    templates = {"/v1/models/alpaca": "/v1/models/{model}"}
+    tested = {(m, templates.get(path, path.replace("req-1", "{request_id}"))) for m, path, _ in ROUTES}
+    assert described == tested | {("GET", "/healthz")}
+    page = client.get("/docs", headers=bearer(ASK)).text
+    assert all(path in page for _, path in described) and "presence_penalty" in page and "src=" not in page
 
 
-def walk(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    """Method and path of everything that is served; what is no plain route (a mount, say) is of any method."""
-    for route in routes:
-        if (included := getattr(route, "original_router", None)) is not None:
-            yield from walk(included.routes)
-        else:
-            for method in getattr(route, "methods", None) or ("ANY",):
-                yield method, getattr(route, "path", repr(route))
+def test_each_application_answers_where_it_is_mounted(backend: FakeBackend) -> None:
+    tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
+    for app, mounted, path, token in (
+        (make_model_app(backend, tokens), MODEL_PATH, "/v1/models", ASK),
+        (make_deletion_app(backend, tokens), DELETION_PATH, "/v1/deletions/req-1", ERASE),
+        (make_front_app(backend, tokens), "", "/healthz", ASK),
+    ):
+        for prefix in ("", "/under"):
+            client = TestClient(app, root_path=prefix + mounted)
+            assert client.get(prefix + path, headers=bearer(token)).status_code == 200, (prefix, path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +88,7 @@ def walk(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
     [
         ("", ERASE, "S3T_SERVE_TOKEN is not set"),
         (ASK, "", "S3T_DELETE_TOKEN is not set"),
-        ("short", ERASE, "16 or more"),
+        ("short", ERASE, "S3T_SERVE_TOKEN must be ASCII text of 16 or more"),
         (ASK, "a token with spaces in it", "without spaces"),
         (ASK, ASK, "are the same"),
     ],
@@ -118,13 +110,25 @@ def test_a_chat_answer_has_openais_shape_and_names_the_live_set(client: TestClie
     assert answer.status_code == 200
     assert (answer.headers["x-s3t-version"], answer.headers["x-s3t-depths"]) == ("7", "3,1")
     assert document["object"] == "chat.completion" and document["model"] == "alpaca"
-    assert document["s3t"] == {"version": 7, "depths": [3, 1]}
-    assert document["choices"][0]["message"] == {"role": "assistant", "content": "Hello"}
-    assert document["choices"][0]["finish_reason"] == "stop"
-    assert document["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert document["s3t"] == {"run": "alpaca", "version": 7, "depths": [3, 1], "stages": ["a", "b"]}
+    assert document["system_fingerprint"] == answer.headers["x-s3t-fingerprint"] == fingerprint(["a", "b"])
+    assert document["choices"][0]["message"] == {"role": "assistant", "content": "Hello", "refusal": None}
+    assert document["choices"][0]["finish_reason"] == "length"
+    assert document["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
     (wish,) = backend.wishes
     assert wish.prompt == ({"role": "user", "content": "Hi"},)
-    assert (wish.max_new_tokens, wish.temperature, wish.seed) == (9, 0.0, 4)
+    assert (wish.params.max_new_tokens, wish.params.temperature, wish.params.seed) == (9, 0.0, 4)
+
+
+def test_a_fingerprint_tells_live_sets_apart() -> None:
+    sets = [[], ["a"], ["a", "b"], ["b", "a"], ["ab"]]
+    assert len({fingerprint(stages) for stages in sets}) == len(sets)
+    assert fingerprint(["a", "b"]) == fingerprint(("a", "b"))
 
 
 def test_text_parts_and_a_list_of_one_prompt_are_taken(client: TestClient, backend: FakeBackend) -> None:
@@ -133,27 +137,10 @@ def test_text_parts_and_a_list_of_one_prompt_are_taken(client: TestClient, backe
     document = ask(client, "/v1/completions", model="alpaca", prompt=["Say it."]).json()
     assert document["choices"][0]["text"] == "Hello" and document["object"] == "text_completion"
     assert [wish.prompt for wish in backend.wishes] == [({"role": "user", "content": "ab"},), "Say it."]
-    assert backend.wishes[0].temperature == 1.0
-    assert len({ask(client, **CHAT) and backend.wishes[-1].seed for _ in range(4)}) > 1, "no seed: not always the same"
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"stop": ["x"]}, "stop"),
-        ({"tools": []}, "tools"),
-        ({"n": 2}, "n"),
-        ({"temperature": 3}, "temperature"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"messages": []}, "messages"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
-    ],
-)
-def test_what_is_not_served_is_refused_by_name(client: TestClient, change: dict[str, Any], field: str) -> None:
-    answer = ask(client, **{**CHAT, **change})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == field
-    assert field in answer.json()["error"]["message"]
+    assert backend.wishes[0].params.temperature == 1.0
+    assert len({ask(client, **CHAT) and backend.wishes[-1].params.seed for _ in range(4)}) > 1, (
+        "no seed: not always the same"
+    )
 
 
 def test_another_model_is_not_found(client: TestClient) -> None:
@@ -182,7 +169,8 @@ def test_a_stream_that_begins_anew_before_its_first_piece_is_one_answer(
 ) -> None:
     backend.events = [Started(7, (3,), ("a",)), Started(8, (1,), ("b",)), Piece("x"), Ended(Finish.STOP)]
     chunks = events(ask(client, **CHAT, stream=True).text)
-    assert chunks[-1]["s3t"] == {"version": 8, "depths": [1]} and "error" not in chunks[-1]
+    assert chunks[-1]["s3t"] == {"run": "alpaca", "version": 8, "depths": [1], "stages": ["b"]}
+    assert "error" not in chunks[-1]
 
 
 def test_a_stream_that_begins_anew_after_a_piece_ends_with_an_error(client: TestClient, backend: FakeBackend) -> None:
@@ -218,7 +206,7 @@ def test_refusals_before_a_stream_are_status_codes_and_later_ones_events(
 
 def test_a_deletion_from_request_to_certificate(client: TestClient, backend: FakeBackend) -> None:
     answer = client.post("/v1/deletions", json={"ids": ["r1"], "subjects": ["p"]}, headers=bearer(ERASE))
-    assert answer.status_code == 202 and answer.json()["request_id"] == "req-1"
+    assert answer.status_code == 202 and answer.json()["request_id"] == "req-1" and answer.json()["run"] == "alpaca"
     assert backend.deleted[0].ids == ("r1",) and backend.deleted[0].subjects == ("p",)
     where = answer.headers["location"]
     assert client.get(where, headers=bearer(ERASE)).json()["state"] == "purged"

@@ -1,0 +1,55 @@
+"""Our errors as HTTP status codes, and what a caller may read of them.
+
+In: an S3TError. Out: status, code and message. What went wrong inside is for the operator's log, where it was raised.
+"""
+
+from __future__ import annotations
+
+from s3t_ray.errors import ConfigError, DataError, Overloaded, S3TError, UnknownRecords
+from s3t_ray.ledger.values import NoSuchDeletion
+
+
+class WrongRun(ConfigError):
+    """A request that names another run than the one that is served here."""
+
+
+class NoSuchModel(ConfigError):
+    """A request that names another model than the one that is served here."""
+
+
+def check_run(asked: str | None, served: str) -> None:
+    """Raise WrongRun when `asked` names another run."""
+    if asked is not None and asked != served:
+        raise WrongRun(f"this service serves the run {served!r}, not {asked!r}", "ask where that run is served")
+
+
+def status_of(error: S3TError) -> int:
+    """The status code."""
+    match error:
+        case WrongRun():
+            return 409
+        case UnknownRecords() | NoSuchDeletion() | NoSuchModel():
+            return 404
+        case ConfigError() | DataError():
+            return 400
+        case Overloaded():
+            return 429
+        case _:
+            return 503
+
+
+def code_of(error: S3TError) -> str:
+    """What a program goes by."""
+    match error:
+        case WrongRun():
+            return "wrong_run"
+        case NoSuchModel():
+            return "model_not_found"
+        case Overloaded():
+            return "overloaded"
+    return {404: "not_found", 400: "invalid_request"}.get(status_of(error), "unavailable")
+
+
+def message_of(error: S3TError) -> str:
+    """What a person reads."""
+    return f"{error.problem}; {error.fix}" if status_of(error) < 500 else "the service cannot answer now"
