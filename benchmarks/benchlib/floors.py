@@ -19,14 +19,14 @@ from s3t_ray.errors import ConfigError
 
 MIGRATED = (
     "CREATE TABLE s3t_bench_rows (id {blob} NOT NULL PRIMARY KEY CHECK (length(id) = 32), subject {blob}, "
-    "content {blob}, digest {blob}, shard INTEGER NOT NULL, slice INTEGER NOT NULL, deletion INTEGER, "
+    "content {blob}, digest {blob}, seal {blob}, shard INTEGER NOT NULL, slice INTEGER NOT NULL, deletion INTEGER, "
     "CHECK (deletion IS NOT NULL OR digest IS NOT NULL))",
     "CREATE INDEX s3t_bench_subject ON s3t_bench_rows (subject) WHERE subject IS NOT NULL",
     "CREATE INDEX s3t_bench_content ON s3t_bench_rows (content) WHERE content IS NOT NULL",
 )
 """Shape and indexes of `s3t_records` (`ledger/migrations.py`)."""
 
-COLUMNS = ("id", "subject", "content", "digest", "shard", "slice", "deletion")
+COLUMNS = ("id", "subject", "content", "digest", "seal", "shard", "slice", "deletion")
 """Of a record in the ledger: what the bare bulk insert inserts."""
 
 
@@ -49,8 +49,8 @@ class BareDatabase:
 
     def insert_seconds(self, rows: int) -> float:
         """Insert so many rows like the ledger's records, by a random 32-byte key, in one durable transaction."""
-        binary = ", ".join(f"{name} {self._binary}" for name in COLUMNS[1:4])
-        numbers = ", ".join(f"{name} INTEGER" for name in COLUMNS[4:])
+        binary = ", ".join(f"{name} {self._binary}" for name in COLUMNS[1:5])
+        numbers = ", ".join(f"{name} INTEGER" for name in COLUMNS[5:])
         self._execute(f"CREATE TABLE s3t_bench_rows (id {self._binary} NOT NULL PRIMARY KEY, {binary}, {numbers})")
         return self._timed_insert(rows)
 
@@ -61,7 +61,7 @@ class BareDatabase:
         return self._timed_insert(rows)
 
     def _timed_insert(self, rows: int) -> float:
-        values = [(os.urandom(32), os.urandom(32), os.urandom(32), os.urandom(32), 1, 1, None) for _ in range(rows)]
+        values = [(*(os.urandom(32) for _ in range(4)), os.urandom(16), 1, 1, None) for _ in range(rows)]
         statement = f"INSERT INTO s3t_bench_rows VALUES ({', '.join([self._mark] * len(COLUMNS))})"
 
         def insert() -> None:

@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import UnknownRecords, VerificationFailed
-from s3t_ray.ledger import deletion_progress, log_rows, row_seals, stage_rows, tombstones
+from s3t_ray.ledger import deletion_progress, log_rows, stage_rows, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
 from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.record_rows import require_run
 from s3t_ray.ledger.resolve import NamedRows, Place, Resolved, resolve
-from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, SLICES
+from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
 from s3t_ray.proof.certificate import SliceChange, StageProof
@@ -66,13 +66,13 @@ def accept(
     request = NamedRows.of(ids, subjects, closure)
     digest = request.digest
     request_id = digest[:REQUEST_ID_CHARACTERS]
-    known = tx.connection.scalar(_KNOWN, {"digest": digest})
+    known, is_sealed = tx.connection.execute(_KNOWN, {"digest": digest}).one()
     if known is not None:
         found = resolve(tx.connection, request)
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         signed = read_receipt(tx.connection, known)
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
-    seal_of = tx.keys.row_seal if row_seals.is_sealed(tx.connection) else None
+    seal_of = tx.keys.row_seal if is_sealed else None
     found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)
     taken_along = likeness.take_along(tx.connection, found, closure, seal_of)
@@ -202,7 +202,10 @@ def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequen
 
 
 # Built once: a single deletion is a dozen small statements, and building them costs more than running them.
-_KNOWN = select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == bindparam("digest"))
+_KNOWN = select(
+    select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == bindparam("digest")).scalar_subquery(),
+    select(RUN.c.seal.is_not(None)).scalar_subquery(),
+)
 _ADD = insert(DELETIONS).values(
     sequence=bindparam("sequence"),
     request_id=bindparam("request_id"),

@@ -67,6 +67,7 @@ class Keys:
         self._record = _derive(master, "record")
         self._shingle = _derive(master, "shingle")
         self._row = _derive(master, "row")
+        self._row_state = hashlib.blake2b(key=self._row, digest_size=ROW_SEAL_BYTES)
         self._seal = _derive(master, "seal")
         self._nonce = _derive(master, "nonce")
         self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
@@ -164,7 +165,9 @@ class Keys:
     def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes:
         """16 bytes that fix, of a record with this id HMAC, its subject HMAC (None: nobody's) and its place."""
         said = identity + (b"\0" if subject is None else b"\1" + subject) + _PLACE.pack(shard, index)
-        return hashlib.blake2b(said, key=self._row, digest_size=ROW_SEAL_BYTES).digest()
+        state = self._row_state.copy()  # half the time of a keyed state made anew
+        state.update(said)
+        return state.digest()
 
     def run_seal(self, said: str) -> bytes:
         """32 bytes that fix what the ledger says of its run."""

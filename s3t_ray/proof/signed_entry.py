@@ -71,7 +71,7 @@ class SignedEntry(Value):
     @property
     def hash(self) -> str:
         """What the next entry of the log names as its `previous`."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return hash_of(self.to_json())
 
     def to_json(self) -> str:
         """The one canonical form: sorted keys, no spaces."""
@@ -119,6 +119,11 @@ def check_signature(entry: SignedEntry, name: str, public_key: bytes | None) -> 
         raise VerificationFailed(
             f"{name} does not carry a valid signature: it was changed or forged", "get it again from the run's ledger"
         ) from error
+
+
+def hash_of(text: str) -> str:
+    """The hash of an entry, by its canonical text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def canonical(value: object) -> str:

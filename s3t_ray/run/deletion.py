@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from s3t_ray.errors import S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.values import Acceptance, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to, named
+from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to_text, named
 from s3t_ray.proof.signed_entry import ChainHead
 from s3t_ray.run.duplicates import asked, likeness
 from s3t_ray.run.rejects import SetAside, erase_rejects, find_rejects
@@ -98,17 +98,17 @@ class _Names:
     subjects: Mapping[bytes, str]
     nonce: str
     """Opens the commitment on the receipt; derived from the names, so a repeat gets the same."""
-
-    @property
-    def commitment(self) -> str:
-        return commitment_to(self.nonce, tuple(self.ids.values()), tuple(self.subjects.values()))
+    commitment: str
 
     @classmethod
     def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
+        text = named(ids, subjects)
+        nonce = run.keys.nonce(text)
         return cls(
             dict(zip(run.keys.id_hmacs(ids), ids, strict=True)),
             {run.keys.subject_hmac(name): name for name in subjects},
-            run.keys.nonce(named(ids, subjects)),
+            nonce,
+            commitment_to_text(nonce, text),
         )
 
     def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
 RUN_FILE = "run.json"
+_MEMORY_BYTES = 4096  # of the file beside the keys, padded
 
 
 class RunMark(BaseModel):
@@ -109,14 +109,14 @@ def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
     It makes a proof stronger and is never needed for one: a folder that is mounted read-only stays as it is.
     """
     memory = LogMemory(storage=storage, sequence=head.sequence, hash=head.hash)
-    path = _memory_file(folder, run_id)
-    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    # In place, in one write of one length: a rename would cost a deletion a tenth of its time.
+    text = memory.model_dump_json().encode().ljust(_MEMORY_BYTES)
     with suppress(OSError):
+        file = os.open(_memory_file(folder, run_id), os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            temporary.write_text(memory.model_dump_json())
-            os.replace(temporary, path)
+            os.pwrite(file, text, 0)
         finally:
-            temporary.unlink(missing_ok=True)
+            os.close(file)
 
 
 def lost_entries(folder: Path, ledger: Ledger, storage: str) -> str | None:
