@@ -193,8 +193,8 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
 
 def disk_rates(folder: Path, megabytes: int = 128) -> tuple[float, float]:
     """Megabytes a second read (not cached, through the engine's reader, digests checked) and written to the disk."""
-    from s3t_ray.train.hidden import HiddenManifest
     from s3t_ray.train.hidden_file import PartReader, PartWriter
+    from s3t_ray.train.hidden_manifest import HiddenManifest
 
     rows, tokens, hidden = megabytes, 256, 1024  # rows of one MiB
     one = torch.randn(tokens, hidden)

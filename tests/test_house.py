@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "s3t_ray"
-PURE_ROOMS = ("config", "data", "plan", "ledger", "store", "run", "tlog")
+PURE_ROOMS = ("config", "data", "plan", "proof", "ledger", "store", "run", "tlog")
 HEAVY = {"torch", "ray", "transformers", "peft", "deepspeed", "accelerate", "datasets"}
 SOURCES = sorted(
     path for folder in ("s3t_ray", "tests", "benchmarks", "jobs") for path in (ROOT / folder).rglob("*.py")

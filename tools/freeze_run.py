@@ -23,8 +23,8 @@ import yaml
 
 from s3t_ray import __version__
 from s3t_ray.config.recipe import RECIPE_FORMAT
-from s3t_ray.ledger.certificate import verify_certificate
 from s3t_ray.ledger.values import StageState
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from tests.fakes import write_records
 from tests.frozen import CERTIFICATE, CONFIG, DATA, RECORDS, RUN, Facts, move_paths

@@ -70,7 +70,7 @@ def _put_slice(store: Store, folder: Path, shard: int, index: int, contents: tup
     file = write_slice(folder / f"{shard}-{index}.parquet", rows)
     path = f"slices/{shard}/{index}/{file.sha256}.parquet"
     store.upload(file.path, path)
-    return SliceInput(index, path, file.sha256, file.sha256, file.rows)
+    return SliceInput(index, path, file.sha256, file.sha256, file.rows, "5e" * 32)
 
 
 def jobs(course: Course, inputs: dict[tuple[int, int], SliceInput]) -> Iterator[StageJob]:
@@ -78,7 +78,7 @@ def jobs(course: Course, inputs: dict[tuple[int, int], SliceInput]) -> Iterator[
     for shard, slices in prefixes(course):
         parents = tuple(stage_name(shard, slices[:depth]) for depth in range(1, len(slices)))
         pieces = tuple(inputs[shard, index] for index in slices)
-        yield StageJob(stage_name(shard, slices), "course", "b" * 64, shard, pieces, parents)
+        yield StageJob(stage_name(shard, slices), "course", "b" * 64, shard, pieces, parents, "5e" * 32)
 
 
 def train(course: Course, run: EngineRun) -> None:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 
 from benchlib.synthetic import ADAPTER
+from s3t_ray.ledger.values import RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.scheduler.interfaces import Finished

@@ -46,6 +46,11 @@ class Points:
         """A point that was measured before, as JSON has it."""
         return self._points[key]
 
+    def beside(self, experiment: str, key: str) -> Any | None:
+        """A point of another experiment of the same folder, if it was measured there."""
+        path = self._path.with_name(f"{experiment}.json")
+        return json.loads(path.read_text())["points"].get(key) if path.exists() else None
+
     def measure(self, key: str, call: Callable[[], Any]) -> None:
         """Measure one point, unless it is there. `call` returns a frozen dataclass or JSON.
 

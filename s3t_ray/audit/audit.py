@@ -30,12 +30,16 @@ from s3t_ray.audit.verify import verify
 from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import FIRST, Certificate, raw_public_key, verify_certificate, verify_chain
 from s3t_ray.ledger.keys import PUBLIC_FILE
-from s3t_ray.ledger.values import StoredCertificate
+from s3t_ray.ledger.log_rows import CERTIFYING, EntryKind
+from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.plan.identity import recipe_digest
+from s3t_ray.proof.receipt import read_handed
+from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
+from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
+from s3t_ray.run.run_identity import RUN_FILE, lost_entries, read_mark
 
 
 def audit(
@@ -43,11 +47,14 @@ def audit(
     *,
     replay: int = 0,
     known: Sequence[str] = (),
+    receipts: Sequence[str] = (),
     trusted_key: bytes | None = None,
     address: str | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> AuditReport:
-    """Check the whole run. `known`: texts of certificates got earlier, which must stand in the chain.
+    """Check the whole run. `known`: texts of certificates or receipts got earlier, which must stand in the log.
+
+    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`).
 
     `trusted_key`: the public key (PEM) that the auditor had from elsewhere. The run's own config says where
     its ledger and keys lie, and whoever can write to the storage can let it name others, which all agree.
@@ -55,8 +62,15 @@ def audit(
     replay raises; every other problem is a line of the report.
     """
     watch("certificates")
-    stored = run.ledger.stored_certificates()
-    problems = [*_public_key(run, trusted_key), *_recipe(run), *_chain(run, stored), *_known(run, stored, known)]
+    stored = run.ledger.log()
+    known = (*known, *(read_handed(text).receipt.to_json() for text in receipts))
+    problems = [
+        *_memory(run),
+        *_public_key(run, trusted_key),
+        *_recipe(run),
+        *_chain(run, stored),
+        *_known(run, stored, known),
+    ]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())
     try:
@@ -70,7 +84,8 @@ def audit(
         stages=checked.stages,
         problems=(*problems, *checked.problems),
         replayed=checked.replayed,
-        certificates=len(stored),
+        excused=checked.excused,
+        certificates=sum(row.kind == EntryKind.CERTIFICATE for row in stored),
         head=stored[-1].hash if stored else FIRST,
         public_key=run.keys.fingerprint,
     )
@@ -90,28 +105,46 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
         yield f"{path} is not the run's public key"
 
 
+def _memory(run: Run) -> Iterator[str]:
+    """What the keys remember of the log is in it."""
+    run.keys  # noqa: B018  # lost or wrong keys are an error of their own
+    lost = lost_entries(run.location.keys_dir, run.ledger, run.location.storage_uri)
+    if lost is not None:
+        yield lost
+
+
 def _recipe(run: Run) -> Iterator[str]:
     """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
-    if recipe_digest(json.loads(run.row.recipe_json)) != run.row.recipe_digest:
+    if run.config.name != run.row.name:
+        yield f"{CONFIG_FILE} names the run {run.config.name!r}, the ledger {run.row.name!r}"
+    if run.ledger.is_sealed() and read_mark(run.store) is None:
+        yield f"{RUN_FILE} is gone: the storage no longer says whose it is (`s3t train` writes it again)"
+    try:
+        settings = json.loads(run.row.recipe_json)
+    except ValueError:
+        settings = None
+    if recipe_digest(settings) != run.row.recipe_digest:
         yield "the ledger's recipe is not the one that its stages are named by"
     if recipe_digest(recipe(run.config, run.row.base_digest)) != run.row.recipe_digest:
         yield f"{CONFIG_FILE} asks for another recipe than the one that the run was begun with"
 
 
-def _chain(run: Run, stored: Sequence[StoredCertificate]) -> Iterator[str]:
-    """Each certificate by itself; then the chain, if each is genuine."""
+def _chain(run: Run, stored: Sequence[StoredEntry]) -> Iterator[str]:
+    """Each entry by itself; then the log, if each is genuine."""
     pem = run.keys.public_key_pem
-    genuine: list[Certificate] = []
+    genuine: list[SignedEntry] = []
     for row in stored:
+        name = f"certificate {row.sequence}" if row.kind in CERTIFYING else f"{row.kind} {row.sequence}"
         try:
-            certificate = verify_certificate(row.text, pem)
+            entry = verify_entry(row.text, pem)
         except VerificationFailed as error:
-            yield f"certificate {row.sequence}: {error.problem}"
+            yield f"{name}: {error.problem}"
             continue
-        genuine.append(certificate)
-        facts = certificate.facts
-        if (facts.sequence, certificate.hash, facts.request_id) != (row.sequence, row.hash, row.request_id):
-            yield f"certificate {row.sequence} stands in the place of another: it is number {facts.sequence}"
+        genuine.append(entry)
+        facts = entry.facts
+        of = getattr(facts, "request_id", None)
+        if (facts.sequence, entry.hash, of) != (row.sequence, row.hash, row.request_id):
+            yield f"{name} stands in the place of another: it is number {facts.sequence}"
     if len(genuine) == len(stored):
         try:
             verify_chain([row.text for row in stored], pem)
@@ -119,16 +152,14 @@ def _chain(run: Run, stored: Sequence[StoredCertificate]) -> Iterator[str]:
             yield error.problem
 
 
-def _known(run: Run, stored: Sequence[StoredCertificate], known: Sequence[str]) -> Iterator[str]:
-    """Certificates got earlier stand in the chain, letter by letter."""
+def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Iterator[str]:
+    """What was handed out earlier stands in the log, letter by letter."""
     texts = {row.text.strip() for row in stored}
     for text in known:
         try:
-            facts = verify_certificate(text, run.keys.public_key_pem).facts
+            entry = verify_entry(text, run.keys.public_key_pem)
         except VerificationFailed as error:
-            yield f"a certificate got earlier: {error.problem}"
+            yield f"a certificate or receipt got earlier: {error.problem}"
             continue
         if text.strip() not in texts:
-            yield (
-                f"certificate {facts.sequence}, of deletion {facts.request_id}, was handed out and is not in the chain"
-            )
+            yield f"{name_of(entry)} (entry {entry.facts.sequence} of the log) was handed out and is not in the chain"

@@ -10,52 +10,92 @@ lies in the storage and is of no kind is named too. What somebody copied elsewhe
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE
 from s3t_ray.errors import S3TError
-from s3t_ray.ledger.values import DeletionState, StageState
+from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.rejects import undeleted_rejects
 from s3t_ray.run.run import Run
+from s3t_ray.run.run_identity import RUN_FILE
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout
 from s3t_ray.store.published_stage import PublishedStage
+from s3t_ray.train.fence import Fence, fence_file
 
-_OWN_FILES = frozenset({CONFIG_FILE, *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))})
+_OWN_FILES = frozenset(
+    {
+        CONFIG_FILE,
+        RUN_FILE,
+        layout.INPUT_SUMMARY,
+        *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
+    }
+)
 """Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
 
 ACCEPTANCE_SECONDS = 2.0
 """A stage that is published now is accepted, or its bytes are gone, after this long; a scheduler beats by then."""
 
 
+def unfinished(run: Run) -> tuple[DeletionRow, ...]:
+    """Deletions whose bytes may still be there, and nobody else's."""
+    states = (DeletionState.ACCEPTED, DeletionState.PRUNED)
+    return tuple(deletion for deletion in run.ledger.deletions() if deletion.state in states)
+
+
 def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
-    """Every problem found."""
-    unfinished = any(
-        deletion.state in (DeletionState.ACCEPTED, DeletionState.PRUNED) for deletion in run.ledger.deletions()
-    )
+    """Every problem found. What an unfinished deletion may still have there is none; of all others it is."""
+    pending = unfinished(run)
     yield from _of_no_kind(run)
+    yield from _fences(run, pending)
     yield from _temporaries(run)
     yield from _stages(run, views)
     yield from _checkpoints(run, views)
     yield from _slices(run)
-    if not unfinished:
-        yield from _hidden(run)
-        yield from _exports(run)
-        if rows := undeleted_rejects(run):
-            yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
+    yield from _hidden(run, pending)
+    yield from _exports(run, pending)
+    rows, junk = undeleted_rejects(run, frozenset(deletion.number for deletion in pending))
+    if rows:
+        yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
+    if junk:
+        yield f"{layout.REJECTS}: {junk} lines are not rows that ingest set aside: the next purge erases them"
 
 
 def _of_no_kind(run: Run) -> Iterator[str]:
     """What no purge would ever erase: data of a kind that is not on the list, or somebody else's."""
     roots = {kind.root for kind in KINDS}
+    fences = {fence_file(shard) for shard in range(run.row.shards)}
     exported = {Path(export.folder, name) for export in run.ledger.exports.all() for name in export.files}
     for path in run.store.files():
-        known = layout.kind_root(path) in roots or path in _OWN_FILES
+        known = layout.kind_root(path) in roots or path in _OWN_FILES or path in fences
         if not known and run.store.local_path(path) not in exported:
             yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
+
+
+def _fences(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
+    """A fence names the data of the last purge: another would stop workers, or let one through that was overtaken."""
+    since = sealed_since(run)
+    purged = {hit.shard for row in run.ledger.deletions() if row.number > since for hit in row.receipt.hits}
+    moving = {hit.shard for row in pending for hit in row.receipt.hits}
+    for shard in sorted(set(range(run.row.shards)) - moving):
+        path = fence_file(shard)
+        if not run.store.exists(path):
+            if shard in purged:
+                yield f"{path} is gone: a worker that was asleep since before the last purge would not be stopped"
+            continue
+        try:
+            fence = Fence.model_validate_json(run.store.read_bytes(path))
+        except ValidationError:
+            yield f"{path} is not a fence that a purge wrote"
+            continue
+        if fence.slices != {str(state.slice): state.digest for state in run.ledger.slices(shard)}:
+            yield f"{path} names other data than what is retained"
 
 
 def _temporaries(run: Run) -> Iterator[str]:
@@ -113,8 +153,9 @@ def _slices(run: Run) -> Iterator[str]:
             yield f"{path} should be gone"
 
 
-def _hidden(run: Run) -> Iterator[str]:
+def _hidden(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
     """Hidden states lie under the place and the digest of the data that they were computed from."""
+    excused = {(layout.shard_folder(hit.shard), str(hit.slice)) for row in pending for hit in row.receipt.hits}
     found = {place for path in run.store.files(layout.HIDDEN) if (place := layout.hidden_of(path))}
     kept = {
         layout.hidden_place(run.row.base_digest, state.shard, state.slice, state.digest)
@@ -122,12 +163,13 @@ def _hidden(run: Run) -> Iterator[str]:
         if state.shard != HOLDOUT_SHARD
     }
     for place in sorted(found - kept):
-        if run.store.files(place.folder):
+        if (place.shard, place.slice) not in excused and run.store.files(place.folder):
             yield f"{place.folder} holds hidden states of data that is not retained"
 
 
-def _exports(run: Run) -> Iterator[str]:
-    purged = {row.id for row in run.ledger.stages(state=StageState.PURGED)}
+def _exports(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
+    excused = {name for row in pending for name in row.receipt.stages}
+    purged = {row.id for row in run.ledger.stages(state=StageState.PURGED)} - excused
     for export in run.ledger.exports.all():
         gone = purged.intersection(export.stages)
         if gone and any(Path(export.folder, name).exists() for name in export.files):

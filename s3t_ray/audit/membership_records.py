@@ -78,7 +78,13 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
     """
     if not path.is_file():  # a name that is no file would be looked for on a hub
         raise DataError(f"{path}: no such file", "give a file of records in the format of the run's data")
-    changes = {"path": str(path), "format": "auto", "holdout_path": None, "on_malformed": "refuse"}
+    changes = {
+        "path": str(path),
+        "format": "auto",
+        "holdout_path": None,
+        "holdout_split": None,
+        "on_malformed": "refuse",
+    }
     named = tuple(read_records(run.config.data.model_copy(update=changes), run.config.task))
     repeated = [name for name, times in Counter(record.id for record in named).items() if times > 1]
     if repeated:
@@ -138,7 +144,7 @@ def choose(run: Run, models: Sequence[LiveModel], named: Sequence[Record], sampl
     if not never_seen.kept:
         raise DataError(
             f"run {run.row.name!r} has no held-out records: nothing shows what a never-seen record looks like",
-            "set data.holdout or data.holdout_path and begin a new run",
+            "set data.holdout, data.holdout_path or data.holdout_split and begin a new run",
         )
     if not retained.kept:
         raise DataError(f"run {run.row.name!r} retains no record that a live model learned", "train the run first")
@@ -191,7 +197,7 @@ def _check_places(run: Run, places: Mapping[str, Place], found: Mapping[str, Pla
     """
     lost = {Place(hit.shard, hit.slice) for deletion in run.ledger.deletions() for hit in deletion.receipt.hits}
     # Records of a held-out file of their own are held out wherever their ids would fall.
-    anywhere = run.config.data.holdout_path is not None
+    anywhere = run.config.data.holdout_path is not None or run.config.data.holdout_split is not None
     wrong = 0
     for name, spot in places.items():
         possible = {found[name]} if name in found else lost

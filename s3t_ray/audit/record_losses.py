@@ -75,7 +75,7 @@ class Judge:
         positions, wanted = self._base.task.asked(example)
         targets_T = torch.tensor(wanted, device=self._base.device)
         with applied(layout):
-            hidden = self._base.hidden(example.input_ids)[:, positions]
+            hidden = self._base.hidden_of([example])[:, 0, positions]
         return {chain: self._one(chain, hidden[layout.row(chain)].unsqueeze(0), targets_T) for chain in part}
 
     def _one(self, chain: Chain, hidden: Tensor, targets_T: Tensor) -> tuple[float, ...]:

@@ -72,7 +72,7 @@ def replay_stages(
             workers = RayWorkers(config, str(run.base), 1)
             try:
                 for stage in stages:
-                    job = stage_job(run.row, views[stage.shard], stage)
+                    job = stage_job(run, views[stage.shard], stage)
                     watch(f"replaying shard {stage.shard}, slices {list(stage.slices)}: {stage.id[:12]}")
                     _copy_slices(run, store, job)
                     _train(workers, job)

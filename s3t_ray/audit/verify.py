@@ -9,17 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from s3t_ray.audit.leftovers import left_behind
+from s3t_ray.audit.coverage import sealed_since
+from s3t_ray.audit.leftovers import left_behind, unfinished
 from s3t_ray.audit.replay import replay_stages
-from s3t_ray.config.base_model import digest_base
+from s3t_ray.audit.seals import checkpoint_problems, hidden_problems
 from s3t_ray.data.slice_file import Row, file_sha256, read_slice
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.values import SliceState, StageState
+from s3t_ray.ledger.values import SliceState, StageRow, StageState
 from s3t_ray.plan.stages import Stage
 from s3t_ray.run.reports import Verification
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
+from s3t_ray.run.seal_keys import is_announced
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE
@@ -43,21 +45,27 @@ def verify(
     """
     problems: list[str] = []
     watch("base model: every byte")
-    if digest_base(run.base) != run.row.base_digest:
-        problems.append(f"the base model at {run.base} is not the one that this run was trained on")
+    replaced = run.base_digest != run.row.base_digest
+    if replaced:
+        problems.append(f"the base model at {run.base_folder} is not the one that this run was trained on")
     records = 0
     for state in run.ledger.slices():
         watch(f"shard {layout.shard_folder(state.shard)} slice {state.slice}: {state.records} records")
         problems += _check_slice(run, state)
         records += state.records
     views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
+    since = sealed_since(run)
     for view in views.values():
-        problems += _check_stages(run, view, watch)
+        problems += _check_stages(run, view, since, watch)
     watch("the storage: what should be gone")
+    excused = tuple(deletion.receipt.request_id for deletion in unfinished(run))
     problems += left_behind(run, views)
-    replayed = replay_stages(run, views, replay, address, watch) if replay else ()
+    problems += checkpoint_problems(run, views)
+    watch("stored hidden states: every byte")
+    problems += hidden_problems(run)
+    replayed = replay_stages(run, views, replay, address, watch) if replay and not replaced else ()
     stages = sum(len(view.live) for view in views.values())
-    return Verification(records=records, stages=stages, problems=tuple(problems), replayed=replayed)
+    return Verification(records=records, stages=stages, problems=tuple(problems), replayed=replayed, excused=excused)
 
 
 def _live(view: ShardView) -> Iterator[Stage]:
@@ -85,6 +93,8 @@ def _check_slice(run: Run, state: SliceState) -> list[str]:
         problems.append(f"{where}: {found.false} rows whose content is not what their digest says")
     if found.strangers:
         problems.append(f"{where}: {found.strangers} rows are of records that the ledger does not have there")
+    if found.unlike:
+        problems.append(f"{where}: {found.unlike} rows whose content is not the one by which duplicates are found")
     if (found.total.digest(), found.retained) != (state.digest, state.records):
         problems.append(
             f"{where}: its {found.retained} retained rows are not the {state.records} records of the ledger"
@@ -103,6 +113,7 @@ class _Rows:
         self.retained = 0
         self.false = 0  # rows that are not what their digest says
         self.strangers = 0  # rows of no record that the ledger has in this slice
+        self.unlike = 0  # rows of whose content the ledger has another HMAC: duplicates of others would be theirs
 
     def take(self, rows: list[Row]) -> None:
         keys, place = self._run.keys, (self._state.shard, self._state.slice)
@@ -113,13 +124,14 @@ class _Rows:
             record = known.get(name)
             self.false += digest != row.digest
             self.strangers += record is None or (record.shard, record.slice, record.digest) != (*place, digest)
+            self.unlike += record is not None and record.content_hmac not in (None, keys.content_hmac(row.content))
         kept = [digest for digest in digests if digest not in self._tombstones]
         self.total.add(kept)
         self.retained += len(kept)
 
 
-def _check_stages(run: Run, view: ShardView, watch: Callable[[str], None]) -> Iterator[str]:
-    """Every live stage of a shard: its row, its manifest, its bytes."""
+def _check_stages(run: Run, view: ShardView, since: int, watch: Callable[[str], None]) -> Iterator[str]:
+    """Every live stage of a shard: its row, its manifest, its bytes. `since`: see `sealed_since`."""
     rows = {row.id: row for row in run.ledger.stages(view.plan.shard, StageState.LIVE)}
     for stage in _live(view):
         watch(f"stage {stage.id[:12]}: shard {stage.shard}, slices {list(stage.slices)}")
@@ -129,7 +141,7 @@ def _check_stages(run: Run, view: ShardView, watch: Callable[[str], None]) -> It
             continue
         if (row.slices, row.ancestors) != (stage.slices, stage.ancestors) or not rows.keys() >= set(row.ancestors):
             yield f"{_name(stage)}: its row in the ledger names other slices or parents"
-        yield from _check_stage(run, view, stage, row.adapter_sha256)
+        yield from _check_stage(run, view, stage, row, since)
     for name in sorted(view.live - frozenset(view.plan.stages)):
         yield f"stage {name[:12]} of shard {view.plan.shard} serves, but does not follow from the retained data"
     adapters = Counter(row.adapter_sha256 for row in rows.values())
@@ -138,8 +150,8 @@ def _check_stages(run: Run, view: ShardView, watch: Callable[[str], None]) -> It
             yield f"stage {row.id[:12]} of shard {row.shard} has the very adapter of another stage"
 
 
-def _check_stage(run: Run, view: ShardView, stage: Stage, adapter_sha256: str) -> list[str]:
-    name = _name(stage)
+def _check_stage(run: Run, view: ShardView, stage: Stage, row: StageRow, since: int) -> list[str]:
+    name, adapter_sha256 = _name(stage), row.adapter_sha256
     digests = {state.slice: state.digest for state in view.slices}
     try:
         published = PublishedStage.open(run.store, stage.id)
@@ -159,6 +171,8 @@ def _check_stage(run: Run, view: ShardView, stage: Stage, adapter_sha256: str) -
         problems.append(f"{name}: its manifest names other parents, or another recipe or base")
     if {manifest.adapter_sha256, manifest.files.get(ADAPTER_FILE)} != {adapter_sha256}:
         problems.append(f"{name}: its manifest names another adapter than the ledger")
+    if not is_announced(run, manifest) and (manifest.seal is not None or row.number > since):
+        problems.append(f"{name}: its manifest is not what a worker of this run sealed: it was changed, or put there")
     return problems
 
 

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
         "$ s3t audit runs/alpaca\n"
         "$ s3t audit runs/alpaca --full\n"
         "$ s3t audit runs/alpaca --records handed-in.jsonl\n"
-        "$ s3t audit runs/alpaca --certificate deletion.json --json"
+        "$ s3t audit runs/alpaca --certificate deletion.json --receipt ann.receipt.json --json"
     )(audit)
 
 
@@ -44,6 +44,12 @@ def audit(
         list[Path] | None,
         typer.Option("--certificate", metavar="FILE", help="Certificates got earlier, which must stand in the chain."),
     ] = None,
+    receipts: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--receipt", metavar="FILE", help="Receipts got earlier (`s3t delete --receipt-out`), which must stand too."
+        ),
+    ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -57,8 +63,8 @@ def audit(
 
     Exit code 8 when there is a problem, 10 when there is none but a replay
     on other hardware or library versions proves nothing. Certificates that were handed out
-    earlier, given by --certificate, also find a run that was taken back as
-    a whole to an earlier moment; the public key, given by --public-key, one
+    earlier, given by --certificate, and receipts, given by --receipt, also
+    find a run that was taken back as a whole to an earlier moment; the public key, given by --public-key, one
     whose config names other keys and another ledger. Membership is measured, and proves nothing.
     """
     from s3t_ray.audit.audit import audit as audit_run
@@ -71,10 +77,19 @@ def audit(
 
     count = replay if replay is not None else FULL_REPLAY if full else 0
     known = [line for path in certificates or () for line in _read(path, "certificates").splitlines() if line.strip()]
+    handed = [_read(path, "receipt").strip() for path in receipts or ()]
     trusted = None if public_key is None else _read(public_key, "public key").encode()
     membership = unmeasured = None
-    with Run.open(run) as opened, progress(stderr_console()) as display:
-        report = audit_run(opened, replay=count, known=known, trusted_key=trusted, address=address, watch=display.note)
+    with Run.open(run, read_only=True) as opened, progress(stderr_console()) as display:
+        report = audit_run(
+            opened,
+            replay=count,
+            known=known,
+            receipts=handed,
+            trusted_key=trusted,
+            address=address,
+            watch=display.note,
+        )
         if full or records is not None:
             from s3t_ray.audit.membership import audit_membership
             from s3t_ray.runtime.model_host import model_host

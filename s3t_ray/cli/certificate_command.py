@@ -1,7 +1,8 @@
 """`s3t certificate` hands certificates out; `s3t check-certificate` checks them with the public key alone.
 
-A file holds certificates exactly as they were signed, one a line. The check needs neither the run nor
-its machine: only these files and the public key, and it imports nothing heavier than cryptography.
+A file holds entries of the run's log exactly as they were signed, one per line: certificates, and
+receipts. The check needs neither the run nor its machine, only these files and the public key, and it
+imports nothing heavier than cryptography.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from s3t_ray.cli.options import JsonOption, RunArgument
 from s3t_ray.errors import DataError
 
 if TYPE_CHECKING:
-    from s3t_ray.ledger.certificate import Certificate
+    from s3t_ray.proof.signed_entry import SignedEntry
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,46 +30,51 @@ def add_to(app: typer.Typer) -> None:
         "check-certificate",
         epilog="Examples:\n"
         "$ s3t check-certificate deletion.json --public-key public.pem\n"
-        "$ s3t check-certificate chain.jsonl --public-key public.pem",
+        "$ s3t check-certificate chain.jsonl --public-key public.pem\n"
+        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann",
     )(check_certificate)
 
 
 def certificate(
     run: RunArgument,
     request: Annotated[
-        str | None, typer.Argument(metavar="REQUEST", help="Id of the deletion, from its receipt; left out: all.")
+        str | None,
+        typer.Argument(metavar="REQUEST", help="Id of the deletion, from its receipt; left out: the whole log."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="New file to write, one certificate a line, as it was signed.")
+        Path | None, typer.Option("--out", help="New file to write, one entry per line, as it was signed.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
 
-    Without REQUEST: the whole chain of the run, oldest first. With --json
-    the text is exactly what was signed: one certificate a line.
+    Without REQUEST: the whole log of the run, receipts included, oldest
+    first. Until a deletion is restored its certificate is the interim one,
+    which says that every byte is gone. With --json the text is exactly
+    what was signed: one entry per line.
     """
     from rich.console import Group
 
     from s3t_ray.cli.output import note, print_document, stdout_console
-    from s3t_ray.cli.show_proof import certificate_view
+    from s3t_ray.cli.show_proof import entry_view
     from s3t_ray.cli.units import plural
-    from s3t_ray.ledger.certificate import verify_certificate
+    from s3t_ray.proof.run_log import verify_entry
     from s3t_ray.run.issued_certificates import certificate_of, chain_of
     from s3t_ray.run.run import Run
 
-    with Run.open(run) as opened:
+    with Run.open(run, read_only=True) as opened:
         texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
         public_key = opened.location.keys_dir / "public.pem"
     if out is not None:
         _write_new(out, texts)
-        note(f"{plural(len(texts), 'certificate')} written to {out}; to check: s3t check-certificate {out} "
+        what = "certificate" if request is not None else "entry"
+        note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
     elif json:
         for text in texts:
             print_document(text)
     else:
-        stdout_console().print(Group(*(certificate_view(verify_certificate(text)) for text in texts)))
+        stdout_console().print(Group(*(entry_view(verify_entry(text)) for text in texts)))
 
 
 def check_certificate(
@@ -76,39 +82,57 @@ def check_certificate(
     public_key: Annotated[
         Path, typer.Option("--public-key", metavar="PEM", help="The run's public.pem, from a source that you trust.")
     ],
+    receipt: Annotated[
+        Path | None,
+        typer.Option("--receipt", metavar="FILE", help="The receipt (`s3t delete --receipt-out`) they must belong to."),
+    ] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="An id that the receipt must be of.")] = None,
+    subjects: Annotated[
+        list[str] | None, typer.Option("--subject", help="A person that the receipt must be of.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check certificates offline: that the run's key signed them, unchanged, and that together they are one chain.
+    """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
 
-    Needs no run. Exit code 8 when a certificate is edited, forged or of
-    another key, or when one between the others is missing.
+    Needs no run. Exit code 8 when an entry is edited, forged or of another
+    key, when two of them claim one place in the log, or when a live adapter
+    is one that was erased. With --receipt: also that the certificates are
+    of that deletion, and, with --id and --subject, of exactly these names.
     """
     from s3t_ray.cli.output import print_json, stdout_console
     from s3t_ray.cli.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.ledger.certificate import ChainHead, verify_certificate, verify_chain
+    from s3t_ray.proof.handed_out import check_handed_out, check_receipt
 
     pem = _read(public_key, "the public key")
     texts = [line for file in files for line in _read(file, "the certificate").decode(errors="replace").splitlines()]
     texts = [text for text in dict.fromkeys(texts) if text.strip()]
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
-    genuine: dict[str, Certificate] = {text: verify_certificate(text, pem) for text in texts}
-    texts.sort(key=lambda text: genuine[text].facts.sequence)
-    first, last = genuine[texts[0]], genuine[texts[-1]]
-    verify_chain(texts, pem, after=ChainHead(sequence=first.facts.sequence - 1, hash=first.facts.previous))
+    entries, missing = check_handed_out(texts, pem)
+    if receipt is not None:
+        text = _read(receipt, "the receipt").decode(errors="replace")
+        check_receipt(text, pem, entries, tuple(ids or ()), tuple(subjects or ()))
+    elif ids or subjects:
+        raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
+    last = entries[-1]
     checked = CertificatesChecked(
-        certificates=len(texts),
-        first=first.facts.sequence,
+        certificates=len(entries),
+        first=entries[0].facts.sequence,
         last=last.facts.sequence,
+        missing=missing,
         head=last.hash,
         run=last.facts.run,
         public_key=last.fingerprint,
-        requests=tuple(genuine[text].facts.request_id for text in texts),
+        requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
     )
     if json:
         print_json(checked)
     else:
-        stdout_console().print(checked_view(checked, [genuine[text] for text in texts]))
+        stdout_console().print(checked_view(checked, entries))
+
+
+def _request(entry: SignedEntry) -> str:
+    return str(getattr(entry.facts, "request_id", ""))
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.errors import UnknownRecords
+from s3t_ray.errors import DataError, UnknownRecords
 
 if TYPE_CHECKING:
     from s3t_ray.run.reports import DeletionReceipt
@@ -19,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n"
         "$ s3t delete runs/alpaca --id 17 --id 4711 --dry-run\n"
+        "$ s3t delete runs/alpaca --subject ann --receipt-out ann.receipt.json\n"
         "$ s3t delete runs/alpaca --subject ann --with-duplicates\n"
         "$ s3t delete runs/alpaca --ids-file expired.txt --no-wait\n"
         "$ cat expired.txt | s3t delete runs/alpaca --ids-file - --json"
@@ -36,6 +38,10 @@ def delete(
     ] = None,
     subjects: Annotated[
         list[str] | None, typer.Option("--subject", help="Delete all records of this person; can be repeated.")
+    ] = None,
+    subjects_files: Annotated[
+        list[str] | None,
+        typer.Option("--subjects-file", metavar="FILE", help="File with one person per line, verbatim; - is stdin."),
     ] = None,
     with_duplicates: Annotated[
         bool, typer.Option("--with-duplicates", help="Also every record of exactly the same content.")
@@ -55,6 +61,12 @@ def delete(
             "after the receipt: the next `s3t train` or scheduler does the rest.",
         ),
     ] = True,
+    receipt_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--receipt-out", metavar="FILE", help="New file for the signed receipt, to hand to whoever asked."
+        ),
+    ] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -66,20 +78,24 @@ def delete(
     Ids that the run does not hold are listed; the others are deleted all
     the same, and the exit code is 4. Repeating a request changes nothing.
 
+    The signed receipt (--receipt-out, or `proof` in the JSON) cannot be
+    taken back: `s3t audit --receipt` finds a run that no longer has the
+    deletion.
+
     Records of the same or nearly the same content that stay are listed, by
     the keyed hash of their person. Look with --dry-run first: once a record
     is purged, nothing can tell any more what was like it.
     """
-    from s3t_ray.cli.named_ids import named_ids, unique
+    from s3t_ray.cli.named_ids import named_ids
     from s3t_ray.cli.output import print_json, stdout_console
     from s3t_ray.cli.show_deletion import impact_view, receipt_view
     from s3t_ray.ledger.values import Reach
     from s3t_ray.run.deletion import accept, preview
     from s3t_ray.run.run import Run
 
-    if not (ids or ids_files or subjects):
-        raise typer.BadParameter("name what to delete: --id, --ids-file or --subject")
-    record_ids, people = named_ids(ids or (), ids_files or ()), unique(subjects or ())
+    if not (ids or ids_files or subjects or subjects_files):
+        raise typer.BadParameter("name what to delete: --id, --ids-file, --subject or --subjects-file")
+    record_ids, people = named_ids(ids or (), ids_files or ()), named_ids(subjects or (), subjects_files or ())
     reach = Reach.DUPLICATES if with_duplicates else Reach.NAMED
     reach = Reach.NEAR_DUPLICATES if with_near_duplicates else reach
 
@@ -92,7 +108,11 @@ def delete(
                 stdout_console().print(impact_view(impact))
             _refuse_unknown(impact.unknown_ids, impact.unknown_subjects, "the known ones would go on")
             return
+        if receipt_out is not None and receipt_out.exists():
+            raise DataError(f"{receipt_out} is there already", "name a new file: nothing is overwritten")
         receipt = accept(opened, record_ids, people, reach)
+        if receipt_out is not None:
+            _write_receipt(receipt_out, receipt)
         if json:
             print_json(receipt)
         else:
@@ -100,6 +120,23 @@ def delete(
         if wait:
             _settle(opened, receipt, address, json)
     _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects, "the known ones went on")
+
+
+def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
+    """The deletion is a fact already: what goes wrong here is told, and it goes on."""
+    from s3t_ray.cli.output import note
+
+    if receipt.proof is None:
+        note("this deletion was accepted by an older version, which signed no receipt: no file was written")
+        return
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(f"{receipt.proof.to_json()}\n")
+    except OSError as error:
+        note(
+            f"the deletion is accepted, and its receipt could not be written to {path}: {error.strerror}; "
+            "the same command with another file writes it"
+        )
 
 
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:

@@ -20,7 +20,8 @@ from rich.text import Text
 
 from s3t_ray.cli import units
 from s3t_ray.cli.show_status import glyphs, live_view
-from s3t_ray.run.reports import DeletionStatus, RunningStage, ShardStatus, Status
+from s3t_ray.ledger.values import RunningStage
+from s3t_ray.run.reports import DeletionStatus, ShardStatus, Status
 
 SECONDS_BETWEEN_TENTHS = 10.0
 

@@ -8,6 +8,7 @@ characters. Downloads no model, and keeps no record.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Task
+    from s3t_ray.data.balance import Balance
     from s3t_ray.data.token_ids import Tokenizer
 
 SAMPLE_RECORDS = 1000
@@ -39,24 +41,40 @@ class DataSize:
     sampled: int
     """Records whose tokens were counted."""
     counted_by: Literal["tokenizer", "characters"]
+    teaching_nothing: int
+    """Training records without a response within task.max_tokens; 0 where no tokenizer was there to tell."""
+    balance: Balance
+    notes: tuple[str, ...]
+    """What was read and skipped, how columns were taken, and what is uneven."""
 
 
-def measure(config: Config) -> DataSize:
-    """Read the data of `config` once. Raises DataError as training would."""
+def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
+    """Read the data of `config` once. Raises DataError as training would, and for what it would refuse to encode
+    where `tokenizer` is given."""
+    from s3t_ray.data.balance import UNEVEN
     from s3t_ray.data.partition import HOLDOUT, place
     from s3t_ray.data.read import RejectFile, read_records
+    from s3t_ray.data.reading import Reading
+    from s3t_ray.data.record_check import RecordCheck
+    from s3t_ray.data.taught import Taught
 
     sample: list[str] = []
     random = Random(config.seed)
     records = held_out = 0
     with RejectFile(Path(os.devnull)) as rejects:
-        for record in read_records(config.data, config.task, rejects):
-            if place(record.id, record.subject, config) == HOLDOUT:
+        check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
+        taught, reading = Taught(config), Reading()
+        found = read_records(config.data, config.task, rejects, check, reading)
+        for spot, record in taught.count((place(each.id, each.subject, config), each) for each in found):
+            if spot == HOLDOUT:
                 held_out += 1
                 continue
             _sample(sample, records, record.content, random)
             records += 1
-    tokenizer = _local_tokenizer(config.model.path)
+    notes = reading.notes()
+    taught.tell(notes.append)
+    if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
+        notes += _seed_to_try(config)
     counted_by: Literal["tokenizer", "characters"] = "characters" if tokenizer is None else "tokenizer"
     tokens, labelled = _count(sample, tokenizer or EstimatingTokenizer(), config.task)
     return DataSize(
@@ -67,7 +85,24 @@ def measure(config: Config) -> DataSize:
         labelled_share=labelled / max(tokens, 1),
         sampled=len(sample),
         counted_by=counted_by,
+        teaching_nothing=taught.nothing,
+        balance=taught.balance,
+        notes=tuple(notes),
     )
+
+
+def _seed_to_try(config: Config) -> list[str]:
+    """A seed under which the shards would be more even, in words; reads the data once more."""
+    from s3t_ray.data.balance import better_seed
+    from s3t_ray.data.read import RejectFile, read_records
+
+    names: Counter[str] = Counter()
+    with RejectFile(Path(os.devnull)) as rejects:
+        for record in read_records(config.data, config.task, rejects):
+            by_subject = config.data.partition_by == "subject" and record.subject is not None
+            names[str(record.subject) if by_subject else record.id] += 1
+    found = better_seed(names, config)
+    return [] if found is None else [f"seed: {found[0]} would make the largest shard {found[1]:.2f} times the mean"]
 
 
 class EstimatingTokenizer:
@@ -75,6 +110,7 @@ class EstimatingTokenizer:
 
     bos_token_id: int | None = 1
     eos_token_id: int | None = 2
+    unk_token_id: int | None = None
     chat_template: Any = "<role>content</>, a line a message"
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, list[int]]:
@@ -115,14 +151,3 @@ def _sizes(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> Iterator[
             yield task.max_tokens, 0
             continue
         yield len(example.input_ids), example.learned
-
-
-def _local_tokenizer(path: str) -> Tokenizer | None:
-    """The tokenizer in the folder `path`; None when there is none on this machine."""
-    folder = Path(path)
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
-        return None
-    from transformers import AutoTokenizer
-
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer

@@ -12,6 +12,7 @@ from s3t_ray.errors import ConfigError
 if TYPE_CHECKING:
     from s3t_ray.cli.plan_report import PlanData
     from s3t_ray.config.schema import Config, ModelShape
+    from s3t_ray.data.token_ids import Tokenizer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +49,8 @@ def plan(
 ) -> None:
     """Show what a config means: sequences, stages, compute, memory, storage, and how much deletion it bears.
 
-    Trains nothing and downloads no model. Without --records and
+    Trains nothing and downloads no model. A base model on this machine is
+    checked as `s3t train` checks it. Without --records and
     --tokens-per-record it reads the data; tokens are counted by the base
     model's tokenizer when that is on this machine, and else estimated.
     """
@@ -63,8 +65,9 @@ def plan(
 
     gpus = None if gpu is None else parse_gpus(gpu)
     resolved = load_config(config, overrides or ())
+    tokenizer = checked_tokenizer(resolved)
     shape = model_shape(resolved)
-    data = data_size(resolved, records, tokens_per_record, labelled_share)
+    data = data_size(resolved, records, tokens_per_record, labelled_share, tokenizer)
     overview = plan_overview(resolved, data.records, data.tokens_per_record, data.labelled_share, shape)
     fit = None if gpus is None else gpu_fit(resolved, overview.work, gpus, overview.cost.flops)
     report = plan_report(overview, data, fit)
@@ -75,6 +78,22 @@ def plan(
         console.print(plan_view(report, glyphs(console)))
 
 
+def checked_tokenizer(config: Config) -> Tokenizer | None:
+    """The tokenizer of the base model, checked as `s3t train` checks it; None: its weights are not on this machine."""
+    from pathlib import Path
+
+    from s3t_ray.config.base_model import find_base
+
+    folder = Path(config.model.path).expanduser()
+    if not any(next(folder.glob(kind), None) for kind in ("*.safetensors*", "*.bin", "adapter_config.json")):
+        return None  # nothing but sizes, or not even those
+    found = find_base(config.model)
+    from s3t_ray.train.check_base import check_base_model
+
+    tokenizer: Tokenizer = check_base_model(config, found)
+    return tokenizer
+
+
 def model_shape(config: Config) -> ModelShape:
     """Sizes of the base, from the config or the model's folder. Raises ConfigError: neither has them."""
     from pathlib import Path
@@ -83,7 +102,7 @@ def model_shape(config: Config) -> ModelShape:
 
     if config.model.shape is not None:
         return config.model.shape
-    folder = Path(config.model.path)
+    folder = Path(config.model.path).expanduser()
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model.shape is not set, and model.path = {config.model.path} is no model folder on this machine",
@@ -93,10 +112,14 @@ def model_shape(config: Config) -> ModelShape:
 
 
 def data_size(
-    config: Config, records: int | None, tokens_per_record: float | None, labelled_share: float | None
+    config: Config,
+    records: int | None,
+    tokens_per_record: float | None,
+    labelled_share: float | None,
+    tokenizer: Tokenizer | None = None,
 ) -> PlanData:
     """The size of the data: from the options, and what they leave open from the data itself."""
-    from s3t_ray.cli.plan_report import PlanData
+    from s3t_ray.cli.plan_report import PlanData, balance_report
 
     if records is not None and tokens_per_record is not None:
         return PlanData(
@@ -109,12 +132,15 @@ def data_size(
             tokens_from="option",
             labelled_share_from="assumed" if labelled_share is None else "option",
             sampled_records=0,
+            teaching_nothing=0,
+            balance=None,
+            notes=(),
         )
     from s3t_ray.cli.measure_data import measure
     from s3t_ray.cli.output import working
 
     with working(f"reading {config.data.path}"):
-        size = measure(config)
+        size = measure(config, tokenizer)
     return PlanData(
         records=size.records + size.held_out if records is None else records,
         held_out_records=size.held_out if records is None else round(records * config.data.holdout),
@@ -125,4 +151,7 @@ def data_size(
         tokens_from=size.counted_by if tokens_per_record is None else "option",
         labelled_share_from=size.counted_by if labelled_share is None else "option",
         sampled_records=size.sampled,
+        teaching_nothing=size.teaching_nothing,
+        balance=None if records is not None else balance_report(size.balance),
+        notes=size.notes,
     )

@@ -8,11 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from s3t_ray.plan.boundaries import Boundary
+from s3t_ray.plan.overview import LayerGroup
 from s3t_ray.run.reports import Report
 
 if TYPE_CHECKING:
+    from s3t_ray.data.balance import Balance
     from s3t_ray.plan.gpu_fit import GpuFit
     from s3t_ray.plan.overview import PlanOverview
+
+
+class BalanceReport(Report):
+    """Records by slice and by shard, held-out ones left out."""
+
+    smallest_slice: int
+    largest_slice: int
+    empty_slices: int
+    smallest_shard: int
+    largest_shard: int
+    empty_shards: int
+    unevenness: float
+    """The largest shard over the mean."""
 
 
 class PlanData(Report):
@@ -33,6 +49,12 @@ class PlanData(Report):
     """`assumed`: the upper bound."""
     sampled_records: int
     """Records whose tokens were counted; 0 where none was."""
+    teaching_nothing: int
+    """Records without a response within task.max_tokens; 0 where that was not looked at."""
+    balance: BalanceReport | None
+    """How the records fall; null where the data was not read."""
+    notes: tuple[str, ...]
+    """What was read and skipped, how columns were taken, and what is uneven."""
 
 
 class GpuReport(Report):
@@ -76,12 +98,6 @@ def gpu_report(fit: GpuFit) -> GpuReport:
     )
 
 
-class LayerGroupReport(Report):
-    depth: int
-    first_layer: int
-    last_layer: int
-
-
 class Compute(Report):
     """Floating point operations that a first training cannot avoid, a multiply and an add being 2."""
 
@@ -114,27 +130,13 @@ class RankMemoryReport(Report):
     total_bytes: int
 
 
-class BoundaryReport(Report):
-    """The hidden states that enter the stages of one depth."""
-
-    depth: int
-    layer: int
-    stored: bool
-    start_layer: int
-    """At which they are read, or from which they are computed at each visit; 0: from the tokens."""
-    bytes: int
-    """Of the states, whether they are stored or not."""
-    saved_seconds: float
-    """Of one rank over a first training, by storing them; negative: lost."""
-
-
 class HiddenStates(Report):
     """Which boundaries are stored, and for which rates that was weighed."""
 
     gigaflops_per_rank: float
     megabytes_per_second: float
     chosen_by: Literal["config", "plan"]
-    boundaries: tuple[BoundaryReport, ...]
+    boundaries: tuple[Boundary, ...]
     """The highest first; none where states are recomputed with each pack."""
 
 
@@ -177,7 +179,7 @@ class PlanReport(Report):
     stages_unshared: int
     orders: tuple[tuple[int, ...], ...]
     """Of shard 0."""
-    layer_groups: tuple[LayerGroupReport, ...]
+    layer_groups: tuple[LayerGroup, ...]
     data: PlanData
     training_tokens: float
     """Over all stages and epochs."""
@@ -190,6 +192,19 @@ class PlanReport(Report):
     retention: tuple[RetentionReport, ...]
     gpus: GpuReport | None
     """With --gpu only."""
+
+
+def balance_report(found: Balance) -> BalanceReport:
+    """The report of a balance."""
+    return BalanceReport(
+        smallest_slice=found.smallest_slice,
+        largest_slice=found.largest_slice,
+        empty_slices=found.empty_slices,
+        smallest_shard=found.smallest_shard,
+        largest_shard=found.largest_shard,
+        empty_shards=found.empty_shards,
+        unevenness=found.unevenness,
+    )
 
 
 def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = None) -> PlanReport:
@@ -205,10 +220,7 @@ def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = Non
         stages=overview.stages,
         stages_unshared=overview.stages_unshared,
         orders=overview.orders_by_shard[0],
-        layer_groups=tuple(
-            LayerGroupReport(depth=group.depth, first_layer=group.first, last_layer=group.last)
-            for group in overview.layer_groups
-        ),
+        layer_groups=overview.layer_groups,
         # As the costs take them: cut to task.max_tokens, and one loss a record for classification.
         data=data.model_copy(
             update={
@@ -244,17 +256,7 @@ def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = Non
             gigaflops_per_rank=overview.rates.flops_per_second / 1e9,
             megabytes_per_second=overview.rates.bytes_per_second / 1e6,
             chosen_by="plan" if overview.boundaries_by_plan else "config",
-            boundaries=tuple(
-                BoundaryReport(
-                    depth=line.depth,
-                    layer=line.layer,
-                    stored=line.stored,
-                    start_layer=line.start,
-                    bytes=line.bytes,
-                    saved_seconds=line.saved_seconds,
-                )
-                for line in overview.boundaries
-            ),
+            boundaries=overview.boundaries,
         ),
         forecast=ForecastReport(
             closed_form_deletions=forecast.closed_form,

@@ -12,7 +12,15 @@ from rich.text import Text
 
 from s3t_ray.cli import units
 from s3t_ray.cli.show_status import Glyphs, plain_table, state_text
-from s3t_ray.run.reports import DeletionReceipt, DeletionStatus, Duplicates, Impact, Likeness, ShardImpact
+from s3t_ray.run.reports import (
+    DeletionReceipt,
+    DeletionStatus,
+    Duplicates,
+    Impact,
+    Likeness,
+    OtherSpelling,
+    ShardImpact,
+)
 
 
 def impact_view(impact: Impact) -> RenderableType:
@@ -21,6 +29,7 @@ def impact_view(impact: Impact) -> RenderableType:
         head,
         *_set_aside(impact.set_aside, "would be erased at once"),
         *_named_unknown(impact.unknown_ids, impact.unknown_subjects),
+        *_spelled(impact.other_spellings),
         *_alike(impact.likeness),
         *_shards(impact.shards),
     )
@@ -34,10 +43,15 @@ def receipt_view(receipt: DeletionReceipt) -> RenderableType:
         f"{units.plural(receipt.records, 'record')} deleted{_already(receipt.already_deleted)}; "
         f"{units.plural(len(receipt.stages_pruned), 'stage')} taken out of service",
     )
+    signed = () if receipt.proof is None else (Text(f"receipt {receipt.proof.receipt.hash}", style="dim"),)
+    noted = () if receipt.note is None else (Text(f"note: {units.printable(receipt.note)}", style="yellow"),)
     return Group(
         head,
+        *signed,
+        *noted,
         *_set_aside(receipt.set_aside, "erased"),
         *_named_unknown(receipt.unknown_ids, receipt.unknown_subjects),
+        *_spelled(receipt.other_spellings),
         *_alike(receipt.likeness),
         *_shards(receipt.shards),
     )
@@ -64,6 +78,18 @@ def _named_unknown(ids: Sequence[str], subjects: Sequence[str]) -> list[Text]:
         if names:
             lines.append(Text(f"unknown {units.plural(len(names), noun)}: {units.listed(names)}", style="yellow"))
     return lines
+
+
+def _spelled(others: Sequence[OtherSpelling]) -> list[Text]:
+    """Names that differ by case, blanks or accents alone. Quoted, since a blank may be all that differs."""
+    return [
+        Text(
+            f"not included: {units.plural(each.records, 'record')} of {each.kind} {each.spelling!r}, "
+            f"another spelling of {each.named!r}",
+            style="yellow",
+        )
+        for each in others
+    ]
 
 
 def _set_aside(rows: int, what: str) -> list[Text]:

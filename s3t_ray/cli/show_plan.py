@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3t_ray.cli import units
-from s3t_ray.cli.plan_report import GpuReport, PlanData, PlanReport
+from s3t_ray.cli.plan_report import BalanceReport, GpuReport, PlanData, PlanReport
 from s3t_ray.cli.show_status import Glyphs, plain_table
 
 ORDERS_SHOWN = 6
@@ -33,6 +33,10 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     table.add_column(overflow="fold")
     healing, memory, storage, forecast = report.healing, report.rank_memory, report.storage, report.forecast
     table.add_row("data", _data(report.data))
+    if report.data.balance is not None:
+        table.add_row("partition", _partition(report.data.balance))
+    for note in report.data.notes:
+        table.add_row("note", units.printable(note))
     table.add_row("sequences", _sequences(report, signs))
     table.add_row("stages", _stages(report))
     table.add_row("layers", _layer_groups(report))
@@ -107,6 +111,14 @@ def _data(data: PlanData) -> str:
     else:
         described = f"{tokens} ({origins[data.tokens_from]}), {share} ({origins[data.labelled_share_from]})"
     return f"{units.count(data.records)} records{held_out}{set_aside}\n{described}"
+
+
+def _partition(found: BalanceReport) -> str:
+    empty = f", {units.plural(found.empty_slices, 'empty slice')}" if found.empty_slices else ""
+    return (
+        f"shards of {units.count(found.smallest_shard)} to {units.count(found.largest_shard)} records, "
+        f"slices of {units.count(found.smallest_slice)} to {units.count(found.largest_slice)}{empty}"
+    )
 
 
 def _sequences(report: PlanReport, signs: Glyphs) -> str:

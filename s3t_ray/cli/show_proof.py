@@ -14,7 +14,10 @@ from s3t_ray.audit.membership_report import MembershipAudit
 from s3t_ray.cli import units
 from s3t_ray.cli.show_status import Glyphs, plain_table
 from s3t_ray.errors import NotProved, VerificationFailed
-from s3t_ray.ledger.certificate import Certificate
+from s3t_ray.proof.certificate import AnyCertificate, Certificate, CertificateV1
+from s3t_ray.proof.receipt import SignedReceipt
+from s3t_ray.proof.run_log import name_of
+from s3t_ray.proof.signed_entry import SignedEntry
 from s3t_ray.run.reports import AuditReport, ReplayedStage, Report, Verdict, Verification
 
 
@@ -22,9 +25,12 @@ class CertificatesChecked(Report):
     """`s3t check-certificate`: all of them are genuine and follow one another."""
 
     certificates: int
+    """Entries of the log, receipts too."""
     first: int
-    """Number of the first in the run's chain, from 1."""
+    """Number of the first in the run's log, from 1."""
     last: int
+    missing: int
+    """Entries between them that were not given."""
     head: str
     """Hash of the last: what the certificate after it names."""
     run: str
@@ -39,7 +45,19 @@ class FullAudit(AuditReport):
     membership: MembershipAudit
 
 
-def certificate_view(certificate: Certificate) -> RenderableType:
+def entry_view(entry: SignedEntry) -> RenderableType:
+    """All that an entry says, in full for a certificate."""
+    if isinstance(entry, (Certificate, CertificateV1)):
+        return certificate_view(entry)
+    lines = [Text(f"entry {entry.facts.sequence} of run {units.printable(entry.facts.run)}: "
+                  f"{units.printable(name_of(entry))}", style="bold")]  # fmt: skip
+    for field, value in entry.facts.model_dump().items():
+        if field not in ("sequence", "run"):
+            lines.append(Text(f"{field:<16}{units.printable(str(value))}"))
+    return Group(*lines, Text(f"{'hash':<16}{entry.hash}"), "")
+
+
+def certificate_view(certificate: AnyCertificate) -> RenderableType:
     """All that a certificate says."""
     facts = certificate.facts
     lines = [
@@ -50,7 +68,7 @@ def certificate_view(certificate: Certificate) -> RenderableType:
         Text(f"accepted      {facts.accepted_at}"),
         Text(f"pruned        {facts.pruned_at}"),
         Text(f"purged        {facts.purged_at}"),
-        Text(f"restored      {facts.restored_at}"),
+        Text(f"restored      {facts.restored_at or 'not yet: this is the interim certificate'}"),
         Text(f"stages        {len(facts.stages_pruned)} taken out and erased, {len(facts.stages_live)} live in the "
              "shards touched"),
         Text(f"recipe        {facts.recipe_digest}"),
@@ -77,23 +95,36 @@ def certificate_view(certificate: Certificate) -> RenderableType:
     return Group(*lines, *((table,) if facts.slices else ()), "")
 
 
-def checked_view(checked: CertificatesChecked, certificates: Sequence[Certificate]) -> RenderableType:
-    table = plain_table("number", "deletion", "records", "accepted", "restored")
-    table.columns[2].justify = "right"
-    for certificate in certificates:
-        facts = certificate.facts
-        table.add_row(
-            str(facts.sequence),
-            facts.request_id,
-            units.count(facts.records),
-            facts.accepted_at,
-            facts.restored_at,
-        )
-    where = f"the whole chain so far of run {checked.run}" if checked.first == 1 else f"a part of run {checked.run}"
+def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -> RenderableType:
+    table = plain_table("number", "entry", "deletion", "records", "accepted", "restored")
+    table.columns[3].justify = "right"
+    for entry in entries:
+        facts = entry.facts
+        if isinstance(entry, (Certificate, CertificateV1)):
+            restored = entry.facts.restored_at
+            table.add_row(
+                str(facts.sequence),
+                "certificate" if restored else "interim certificate",
+                entry.facts.request_id,
+                units.count(entry.facts.records),
+                entry.facts.accepted_at,
+                restored or "not yet",
+            )
+        elif isinstance(entry, SignedReceipt):
+            said = entry.facts
+            table.add_row(
+                str(said.sequence), "receipt", said.request_id, units.count(said.records), said.accepted_at, ""
+            )
+        else:
+            table.add_row(str(facts.sequence), "the run begins", "", "", "", "")
+    whole = checked.first == 1 and not checked.missing
+    where = f"the whole log so far of run {checked.run}" if whole else f"a part of run {checked.run}"
+    if checked.missing:
+        where += f", {checked.missing} entries between them not given"
     return Group(
         table,
         Text(f"genuine: signed by key {checked.public_key}, unchanged since", style="bold green"),
-        Text(f"in one piece: numbers {checked.first} to {checked.last}, {units.printable(where)}; hash {checked.head}"),
+        Text(f"in agreement: numbers {checked.first} to {checked.last}, {units.printable(where)}; hash {checked.head}"),
         Text("whether newer certificates exist only the run can tell (`s3t certificate RUN`)", style="dim"),
     )
 
@@ -140,6 +171,9 @@ def _findings(report: Verification, signs: Glyphs, good: str, bad: str) -> list[
             name = units.short_id(stage.stage_id)
             table.add_row(name, str(stage.shard), slices, _result(stage), f"{stage.largest_difference:.3g}")
         parts += ["", table]
+    if report.excused:
+        names = units.listed(report.excused)
+        parts.append(Text(f"not purged yet, so what is left of them is no problem: deletions {names}", style="yellow"))
     parts += [Text(f"problem: {units.printable(problem)}", style="red") for problem in report.problems]
     parts.append(
         {

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from s3t_ray.cli import units
-from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.ledger.values import RunningStage
+from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
 
 SEQUENCES_IN_FULL = 8
 """A shard with more sequences than this shows one block a sequence instead of one line."""
@@ -52,9 +53,26 @@ def status_view(status: Status, signs: Glyphs) -> RenderableType:
         parts += ["", deletions_table(status.deletions, signs)]
     if status.failures:
         parts += ["", failures_table(status.failures)]
-    if status.ids_derived:
-        parts += ["", Text("ids are derived from the records' contents, because data.id_field is null", style="dim")]
+    if facts := _facts_of_the_data(status):
+        parts += ["", Text("\n".join(facts), style="dim")]
     return Group(*parts)
+
+
+def _facts_of_the_data(status: Status) -> list[str]:
+    facts = []
+    if status.ids_derived:
+        facts.append("ids are derived from the records' contents (data.id_field is null, or the data has no ids)")
+    if status.teaching_nothing:
+        facts.append(
+            f"{units.plural(status.teaching_nothing, 'record')} read in without a response within task.max_tokens: "
+            "nothing is learned from them"
+        )
+    if status.largest_slice >= 2 * max(1, status.smallest_slice):
+        empty = f", {units.plural(status.empty_slices, 'slice')} empty" if status.empty_slices else ""
+        facts.append(
+            f"slices hold {units.count(status.smallest_slice)} to {units.count(status.largest_slice)} records{empty}"
+        )
+    return facts
 
 
 def _waiting(status: Status) -> list[Text]:

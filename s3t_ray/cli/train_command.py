@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from s3t_ray.cli.options import AddressOption, ConfigArgument, JsonOption, SetOption
@@ -14,7 +16,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    config: ConfigArgument, address: AddressOption = None, overrides: SetOption = None, json: JsonOption = False
+    config: ConfigArgument,
+    address: AddressOption = None,
+    overrides: SetOption = None,
+    drop_stages: Annotated[
+        bool,
+        typer.Option(
+            "--drop-stages", help="Let trained stages go that a smaller budget or another order does not use."
+        ),
+    ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train a run until nothing is missing. Run it again to go on after a stop: what is published stays."""
     from s3t_ray.cli.live_progress import progress
@@ -26,7 +37,7 @@ def train(
 
     resolved = load_config(config, overrides or ())
     with progress(stderr_console()) as display:
-        report = train_run(resolved, address=address, watch=display.watch, note=display.note)
+        report = train_run(resolved, address=address, watch=display.watch, note=display.note, drop_stages=drop_stages)
     if json:
         print_json(report)
     else:

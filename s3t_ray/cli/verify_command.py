@@ -34,7 +34,7 @@ def verify(
     from s3t_ray.cli.show_status import glyphs
     from s3t_ray.run.run import Run
 
-    with Run.open(run) as opened, progress(stderr_console()) as display:
+    with Run.open(run, read_only=True) as opened, progress(stderr_console()) as display:
         verification = verify_run(opened, replay=replay, address=address, watch=display.note)
     if json:
         print_json(verification)

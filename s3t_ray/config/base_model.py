@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from s3t_ray.config.base_files import check_text_file, stored_weights
+from s3t_ray.config.families import check_task_fits, named_family
 from s3t_ray.config.refuse import refusal
 from s3t_ray.config.schema import Config, Model, ModelShape
 from s3t_ray.errors import ConfigError
@@ -31,43 +33,33 @@ _TOKENIZER_FILES = (
     "vocab.txt",
 )
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_GATED = ("llama", "mistral", "qwen2", "qwen3")
-_PLAIN_MLP = ("bert", "roberta")
 _READ_BYTES = 1 << 20
 
 
 def find_base(model: Model) -> Path:
     """The folder of the base model; a hub name is downloaded to the hub's own cache once.
 
-    Raises ConfigError: it is neither here nor on the hub, or has no safetensors weights.
+    Raises ConfigError: it is neither here nor on the hub, or its weight files are missing, cut off, pickled,
+    quantised or an adapter's.
     """
     folder = Path(model.path).expanduser()
     if not folder.is_dir():
         if folder.exists() or model.path.startswith(("/", ".", "~")):
             raise ConfigError(f"model.path = {model.path}: not a folder", "name the folder that holds config.json")
         folder = _download(model)
-    if not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise ConfigError(f"model.path = {model.path}: {folder} has no config.json", "name a Hugging Face model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"model.path = {model.path}: {folder} has no *.safetensors weights",
-            "save the model with save_pretrained (safetensors); pickled weights are not accepted",
-        )
+    stored_weights(folder)
     return folder.absolute()
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """Sizes out of the config.json of `folder` (Llama, Mistral, Qwen 2 and 3, BERT, RoBERTa)."""
+    """Sizes out of the config.json of `folder` (families: docs/bases.md)."""
     settings = _read_json(folder / "config.json")
-    family = settings.get("model_type")
-    if family not in (*_GATED, *_PLAIN_MLP):
-        raise ConfigError(
-            f"{folder}/config.json: model_type {family!r} is not supported",
-            f"use a base of one of these families: {', '.join((*_GATED, *_PLAIN_MLP))}",
-        )
+    family = named_family(settings.get("model_type"), f"{folder}/config.json")
     heads = _size(settings, "num_attention_heads", folder)
     positions = settings.get("max_position_embeddings")
-    if family == "roberta" and isinstance(positions, int):
+    if family.name == "roberta" and isinstance(positions, int):
         positions -= 2  # RoBERTa's first two rows are for padding
     return ModelShape(
         layers=_size(settings, "num_hidden_layers", folder),
@@ -76,10 +68,9 @@ def read_shape(folder: Path) -> ModelShape:
         heads=heads,
         kv_heads=_size(settings, "num_key_value_heads", folder) if settings.get("num_key_value_heads") else heads,
         vocabulary=_size(settings, "vocab_size", folder),
-        # Where config.json is silent, Llama's family does not tie and BERT's does.
-        tied_embeddings=bool(settings.get("tie_word_embeddings", family in _PLAIN_MLP)),
+        tied_embeddings=bool(settings.get("tie_word_embeddings", family.tied_unless_told)),
         head_size=settings.get("head_dim"),
-        gated_mlp=family in _GATED,
+        gated_mlp=family.gated_mlp,
         positions=positions,
     )
 
@@ -87,8 +78,9 @@ def read_shape(folder: Path) -> ModelShape:
 def check_base(config: Config, folder: Path) -> ModelShape:
     """The real shape of the base, once the config is known to fit it.
 
-    Raises ConfigError: `model.shape` tells another size, the layer groups or the tokens do not fit.
+    Raises ConfigError: `model.shape` tells another size; the task, the layer groups or the tokens do not fit.
     """
+    check_task_fits(named_family(_read_json(folder / "config.json").get("model_type"), f"{folder}/config.json"), config)
     real, told = read_shape(folder), config.model.shape
     if told is not None:
         # What the config leaves at null is not told.
@@ -159,6 +151,7 @@ def _download(model: Model) -> Path:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
+    check_text_file(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

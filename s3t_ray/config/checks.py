@@ -14,7 +14,7 @@ from s3t_ray.config.refuse import refusal
 from s3t_ray.config.tasks import TASKS
 
 if TYPE_CHECKING:
-    from s3t_ray.config.schema import Config, Data, Task
+    from s3t_ray.config.schema import Config, Data
 
 MOST_SLICES_IN_A_TABLE = 16
 """Largest L for order kinds that look at all 2^L subsets of a shard's slices."""
@@ -29,11 +29,6 @@ def is_remote(uri: str) -> bool:
     return "://" in uri and not uri.startswith("file://")
 
 
-def check_task(task: Task) -> None:
-    TASKS[task.kind].check_labels(task.labels)
-    TASKS[task.kind].check_metrics(task.metrics, len(task.labels))
-
-
 def check_data(data: Data) -> None:
     if data.partition_by == "subject" and data.subject_field is None:
         raise refusal(
@@ -42,11 +37,15 @@ def check_data(data: Data) -> None:
             "data.subject_field names no field",
             "name the field in data.subject_field, or use partition_by: record",
         )
-    if data.holdout and data.holdout_path:
+    told = [name for name in ("holdout", "holdout_path", "holdout_split") if getattr(data, name)]
+    if len(told) > 1:
         raise refusal(
-            "data.holdout", data.holdout, "data.holdout_path is given too", "keep one of holdout and holdout_path"
+            f"data.{told[0]}",
+            getattr(data, told[0]),
+            f"data.{told[1]} is given too",
+            "keep one of holdout, holdout_path and holdout_split",
         )
-    if data.id_field is not None and data.id_field == data.subject_field:
+    if data.subject_field is not None and data.subject_field == ("id" if data.id_field == "auto" else data.id_field):
         raise refusal(
             "data.subject_field",
             data.subject_field,
@@ -212,14 +211,15 @@ def check_engine(config: Config) -> None:
             "it runs only on GPU in bfloat16",
             "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
         )
-    if attention == "flash_varlen" and config.task.kind != "causal_lm":
+    encoder = TASKS[config.task.kind].architecture == "encoder"
+    if attention == "flash_varlen" and encoder and config.engine.hidden_states == "recompute":
         raise refusal(
             "model.attention",
             attention,
-            f"task.kind is {config.task.kind}, whose models read padded batches",
-            "set model.attention to sdpa",
+            f"a {config.task.kind} model that recomputes hidden states reads padded batches",
+            "set model.attention to sdpa, or engine.hidden_states to store",
         )
-    if config.engine.norms == "fused" and (on_cpu or config.task.kind != "causal_lm"):
+    if config.engine.norms == "fused" and (on_cpu or encoder):
         raise refusal(
             "engine.norms",
             "fused",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -17,7 +18,7 @@ from s3t_ray.config.model_shape import Section
 from s3t_ray.config.schema import Config
 
 _MARK = re.compile(r"\bRecipe\b")
-_NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}
+_NAMES = {date: "date", str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null"}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from s3t_ray.config.benchmarks import fill_benchmark
 from s3t_ray.config.checks import is_remote
 from s3t_ray.config.document import Document, apply_overrides, parse_document
 from s3t_ray.config.explain import explain
@@ -110,7 +111,7 @@ def _read(source: str | Path) -> str:
 def _validate(document: Document) -> Config:
     # Through JSON, because pydantic's strict mode takes a list for a tuple only there.
     try:
-        return Config.model_validate_json(json.dumps(document.tree, default=str), strict=True)
+        return Config.model_validate_json(json.dumps(fill_benchmark(document.tree), default=str), strict=True)
     except ValidationError as error:
         raise explain(error, document) from error
 

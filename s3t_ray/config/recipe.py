@@ -23,6 +23,7 @@ RECIPE_FIELDS = (
     "task.kind",
     "task.max_tokens",
     "task.prompt",
+    "task.date",
     "task.train_on_prompt",
     "task.labels",
     "data.partition_by",
@@ -53,7 +54,7 @@ RECIPE_FIELDS = (
 )
 """The fields whose docstring in schema.py says `Recipe`; a test keeps the two equal."""
 
-UNNAMED = {"engine.norms": "eager"}
+UNNAMED: dict[str, object] = {"engine.norms": "eager", "task.date": None}
 """Values that a recipe does not name, because recipes were written before the field was there: the stages that they
 name keep their names."""
 

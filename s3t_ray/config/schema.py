@@ -7,17 +7,21 @@ same run. What several fields must agree on is in `checks.py`.
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from s3t_ray.config import checks
+from s3t_ray.config.closure import Closure
+from s3t_ray.config.column_names import Columns, Roles
 from s3t_ray.config.model_shape import ModelShape, Section
 from s3t_ray.config.refuse import refusal
-from s3t_ray.config.tasks import TASKS, MetricName, TaskName
+from s3t_ray.config.task_section import Task
 
 __all__ = [
     "Closure",
+    "Columns",
     "Config",
     "Data",
     "Engine",
@@ -29,12 +33,14 @@ __all__ = [
     "Optimizer",
     "Order",
     "Requeue",
+    "Roles",
     "Storage",
     "Task",
     "Workers",
 ]
 
 Text = Annotated[str, Field(min_length=1)]
+Day = date
 
 
 class Model(Section):
@@ -56,55 +62,24 @@ class Model(Section):
     unpacks them for each matrix product. Text models only. Recipe."""
 
 
-class Task(Section):
-    """What a record teaches."""
-
-    kind: TaskName = "causal_lm"
-    """What the model learns: the response text, or a label, with one task head per stage. Recipe."""
-    max_tokens: Annotated[int, Field(ge=2)] = 512
-    """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
-    prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
-    """How an instruction becomes text: with Alpaca's headings, through the tokenizer's chat template, or as bare
-    text. Chat messages need `chat_template`. Recipe."""
-    train_on_prompt: Literal["never", "always"] = "never"
-    """Whether the loss also covers the prompt's tokens. Plain text is always learned whole. Recipe."""
-    labels: tuple[Text, ...] = ()
-    """Class names in the order of the head's rows. Classification only. Recipe."""
-
-    metrics: tuple[MetricName, ...] = ()
-    """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
-    f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
-
-    @model_validator(mode="after")
-    def _labels_fit_the_kind(self) -> Task:
-        checks.check_task(self)
-        return self
-
-    @property
-    def head_rows(self) -> int:
-        """Outputs of the task head that each stage trains; 0: the task has none of its own."""
-        return TASKS[self.kind].head_rows(self.labels)
-
-    @property
-    def wanted_metrics(self) -> tuple[MetricName, ...]:
-        """`metrics`, or those usual for the kind."""
-        return self.metrics or TASKS[self.kind].usual_metrics
-
-
 class Data(Section):
     """Where records come from and what their fields mean."""
 
     path: Text
-    """File, folder or glob of JSONL / JSON / Parquet, or a Hugging Face dataset folder or hub name."""
-    format: Literal["auto", "jsonl", "json", "parquet", "huggingface"] = "auto"
+    """File, folder or glob of JSONL, JSON, CSV, TSV or Parquet (also .gz and .zst), the same at s3://, gs://, hf:// or
+    https://, or a Hugging Face dataset folder or hub name."""
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "huggingface"] = "auto"
     """`auto` goes by the file extension. A path that does not exist is taken as a hub name."""
     split: Text = "train"
-    """Split of a Hugging Face dataset."""
+    """Split of a Hugging Face dataset, and of a folder whose files are named by split."""
+    columns: Columns = Columns()
+    roles: Roles = Roles()
     subset: Text | None = None
     """Configuration of a Hugging Face dataset that has several, such as `sst2` of `glue`."""
-    id_field: Text | None = "id"
-    """Field that holds the stable record id. null: derive the id from the content (`s3t status` says so); a row that
-    repeats the content of another is then malformed."""
+    id_field: Text | None = "auto"
+    """Field that holds the stable record id. null: derive the id from the content; a row that repeats the content of
+    another is then malformed. `auto`: the field `id`; if the first row has none, ids are derived, and rows that repeat
+    another's content are left out. `s3t train` and `s3t plan` say which it was."""
     subject_field: Text | None = None
     """Field that names the person whom a record belongs to. null: there are no subjects."""
     partition_by: Literal["record", "subject"] = "record"
@@ -114,6 +89,9 @@ class Data(Section):
     """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None
     """Separate file of held-out records for `s3t eval`, in the same format. Excludes `holdout`."""
+    holdout_split: Text | None = None
+    """Split of a Hugging Face dataset with the records for `s3t eval` (`validation`); excludes the two above. Their
+    ids get its name in front (validation:17), because splits number their rows alike."""
     on_malformed: Literal["refuse", "set_aside"] = "refuse"
     """`refuse`: one malformed row refuses the whole input. `set_aside`: write malformed rows to rejects.jsonl and go
     on with the rest."""
@@ -250,21 +228,6 @@ class Requeue(Section):
     """For `lazy`: heal a shard when its live depth, in stages, is below this."""
     window_seconds: Annotated[float, Field(ge=0)] = 60.0
     """For `batch`: heal this many seconds after the first deletion of a window."""
-
-
-class Closure(Section):
-    """How to find records that resemble a deleted one. Nothing is ever deleted that was not asked for."""
-
-    near_duplicates: bool = True
-    """Compute a MinHash signature of every record at ingest, so that a deletion can list records with nearly the same
-    content. Exact duplicates are always listed. Costs about 0.3 ms and 400 bytes of the ledger per record."""
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Jaccard similarity of shingles at or above which two records are near-duplicates. The index is built for this
-    value at ingest, so lowering it later misses some."""
-    permutations: Annotated[int, Field(ge=16, le=256)] = 64
-    """Bytes per MinHash signature. The similarity is known to about 0.5 / sqrt(permutations). Fixed at ingest."""
-    shingle_words: PositiveInt = 5
-    """Length of a shingle in words. Fixed at ingest."""
 
 
 class Storage(Section):

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
+from string import Formatter
 from typing import Any, Literal
 
 from s3t_ray.config.refuse import refusal
 
-TaskName = Literal["causal_lm", "classification"]
+TaskName = Literal["causal_lm", "classification", "regression"]
 
 MetricName = Literal["accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman"]
 
 Architecture = Literal["decoder", "encoder"]
 """A decoder predicts each token from those before it; an encoder reads the whole record and judges it by a head."""
 
-HeadRows = Literal["none", "classes"]
-"""Rows of the task head that each stage trains: without one, the base's own vocabulary head is used."""
+HeadRows = Literal["none", "classes", "value"]
+"""Rows of the task head that each stage trains: one per class, or one. "none": the base's own vocabulary head."""
+
+
+WHOLE_TEXT = "{text}"
+"""`task.text` where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,20 @@ class TaskKind:
 
     def head_rows(self, labels: tuple[str, ...]) -> int:
         """Outputs of the task head; 0: the task has none of its own."""
-        return len(labels) if self.head == "classes" else 0
+        return {"none": 0, "classes": len(labels), "value": 1}[self.head]
+
+    def check_texts(self, text: str, pair: str | None) -> None:
+        """Raise a refusal when `task.text` or `task.pair` does not fit the task, or is not a template."""
+        if self.head == "none":
+            if text != WHOLE_TEXT or pair is not None:
+                name, given = ("task.text", text) if text != WHOLE_TEXT else ("task.pair", pair)
+                raise refusal(name, given, f"kind is {self.name}, whose fields task.prompt chooses", f"remove {name}")
+            return
+        for name, template in (("task.text", text), ("task.pair", pair)):
+            if template is not None and not template_fields(template):
+                raise refusal(
+                    name, template, "it names no field of a row, or is not a template", "write e.g. {sentence}"
+                )
 
 
 TASKS: dict[str, TaskKind] = {
@@ -88,8 +106,30 @@ TASKS: dict[str, TaskKind] = {
             records="s3t_ray.data.labelled_records:LabelledRecords",
             model="s3t_ray.train.class_model:ClassModel",
         ),
+        TaskKind(
+            name="regression",
+            architecture="encoder",
+            head="value",
+            metrics=("pearson", "spearman"),
+            usual_metrics=("pearson", "spearman"),
+            records="s3t_ray.data.scored_records:ScoredRecords",
+            model="s3t_ray.train.value_model:ValueModel",
+        ),
     )
 }
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The fields of a row that a template such as "{premise}" names, in order; empty where it is not a template."""
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError:
+        return ()
+    names = [name for _, name, _, _ in parts if name is not None]
+    plain = all(
+        name.isidentifier() and not spec and not conversion for _, name, spec, conversion in parts if name is not None
+    )
+    return tuple(names) if plain else ()
 
 
 def load_half(place: str) -> Any:

@@ -1,4 +1,4 @@
-"""A JSON array of any length, one element at a time.
+"""A JSON array of any length, one element at a time; also one that an object wraps, as in {"data": [...]}.
 
 In: an open text file. Out: its elements in order; memory holds one element and a small window of the
 file. Must never read the whole file, not even to find that it is broken.
@@ -10,14 +10,26 @@ import json
 from collections.abc import Iterator
 from typing import TextIO
 
+from s3t_ray.data.row_fields import HugeNumber
+
 WINDOW = 1 << 16  # characters read at a time
 LONGEST = 1 << 26  # characters of one element; a longer one is taken for a missing bracket or quote
 _SPACE = " \t\r\n"
 _ENDS_NUMBER = (*_SPACE, ",", "]")
 
 
+WRAPPERS = ("data", "rows", "records", "examples", "instances", "items", "train")
+"""Names under which an object wraps the array of records."""
+_MOST_DIGITS = 1000
+
+
 class BrokenArray(ValueError):
     """The file is not one JSON array; the message says where it ceases to be one."""
+
+
+def decoder() -> json.JSONDecoder:
+    """JSON as Python reads it, but that a whole number without end becomes a HugeNumber instead of an error."""
+    return json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else HugeNumber())
 
 
 def array_items(file: TextIO) -> Iterator[object]:
@@ -25,6 +37,45 @@ def array_items(file: TextIO) -> Iterator[object]:
     window = _Window(file)
     if window.next_character() != "[":
         raise BrokenArray("it does not begin with [")
+    yield from _elements(window)
+    if window.next_character():
+        raise BrokenArray("text follows the ] of the array")
+
+
+def document_items(file: TextIO) -> Iterator[object]:
+    """The elements of the array that an object wraps under a name in WRAPPERS, or the object itself, if none is.
+
+    Raises BrokenArray where `file` is not one JSON object.
+    """
+    window = _Window(file)
+    if window.next_character() != "{":
+        raise BrokenArray("it does not begin with {")
+    window.at += 1
+    members: dict[str, object] = {}
+    wrapped = False
+    while window.next_character() != "}":
+        if members or wrapped:
+            if window.next_character() != ",":
+                raise BrokenArray("between two members stands no comma")
+            window.at += 1
+            window.next_character()
+        name = window.decode(len(members) + 1)
+        if not isinstance(name, str) or window.next_character() != ":":
+            raise BrokenArray("a member has no name")
+        window.at += 1
+        if window.next_character() == "[" and name in WRAPPERS:
+            wrapped = True
+            yield from _elements(window)
+        else:
+            members[name] = window.decode(len(members) + 1)
+    window.at += 1
+    if window.next_character():
+        raise BrokenArray("text follows the } of the object")
+    if not wrapped:
+        yield members
+
+
+def _elements(window: _Window) -> Iterator[object]:
     window.at += 1
     number = 0
     while window.next_character() != "]":
@@ -36,8 +87,6 @@ def array_items(file: TextIO) -> Iterator[object]:
         number += 1
         yield window.decode(number)
     window.at += 1
-    if window.next_character():
-        raise BrokenArray(f"text follows the ] after element {number}")
 
 
 class _Window:
@@ -47,7 +96,7 @@ class _Window:
         self.at = 0
         self._text = ""
         self._file = file
-        self._decoder = json.JSONDecoder()
+        self._decoder = decoder()
 
     def next_character(self) -> str:
         """Skip white space; the character there, "" at the end of the file."""
@@ -71,6 +120,8 @@ class _Window:
                 reason = error.msg
             except RecursionError:
                 raise BrokenArray(f"element {number} is nested too deeply") from None
+            except ValueError as error:
+                reason = str(error)
             else:
                 # A number may go on behind the window ("0." was read as 0): what ends it must be there.
                 if isinstance(value, (dict, list, str)) or self._text[end : end + 1] in _ENDS_NUMBER:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s3t_ray.config.schema import Data
+from s3t_ray.data.columns import arrange
 from s3t_ray.data.row_fields import MalformedRow, name_field
 from s3t_ray.data.task_records import TaskRecords
 
@@ -26,12 +27,18 @@ class Record:
     id: str
     subject: str | None
     content: str  # canonical JSON
+    teaches: bool = True
+    """Whether it has anything to learn from, within `task.max_tokens`."""
+    shape: str | None = field(default=None, compare=False)
+    """How its columns were taken; None: by our own names."""
 
 
 def normalise(row: Mapping[str, object], data: Data, task: TaskRecords) -> Record:
     """The record that `row` holds, by the fields that `data` names. Raises MalformedRow."""
-    content = canonical(task.content(row))
-    identity = derive_id(content) if data.id_field is None else name_field(row, data.id_field, "id")
+    arranged = arrange(row, data, task.task)
+    content = canonical(task.content(arranged.row))
+    named = "id" if data.id_field == "auto" else data.id_field
+    identity = derive_id(content) if named is None else name_field(row, named, "id")
     subject: str | None = None
     if data.subject_field is not None:
         if data.subject_field not in row:
@@ -39,7 +46,7 @@ def normalise(row: Mapping[str, object], data: Data, task: TaskRecords) -> Recor
         # A record can be of nobody; a row without the field is more likely a slip.
         if row[data.subject_field] is not None:
             subject = name_field(row, data.subject_field, "subject")
-    return Record(identity, subject, content)
+    return Record(identity, subject, content, shape=arranged.shape)
 
 
 def canonical(content: Mapping[str, object]) -> str:

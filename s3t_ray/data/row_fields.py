@@ -10,7 +10,18 @@ from collections.abc import Mapping
 
 
 class MalformedRow(ValueError):
-    """A row that cannot become a record. Never leaves the data room."""
+    """A row that cannot become a record; `fix` says what helps, where it is known. Never leaves the data room."""
+
+    def __init__(self, reason: str, fix: str | None = None) -> None:
+        self.fix = fix
+        super().__init__(reason)
+
+
+class HugeNumber:
+    """Stands for a whole number of more digits than can be held."""
+
+    def __str__(self) -> str:
+        return "a number of more digits than can be held"
 
 
 def text_field(row: Mapping[str, object], field: str, default: str | None = None) -> str:
@@ -26,13 +37,18 @@ def text_field(row: Mapping[str, object], field: str, default: str | None = None
         if default is not None:
             return default
         raise MalformedRow(f"field {field!r} is empty")
-    return _encodable(value, field)
+    return encodable(value, field)
 
 
 def name_field(row: Mapping[str, object], field: str, what: str) -> str:
     """An id or a subject: text, or a whole number in decimal."""
     if field not in row:
-        raise MalformedRow(f"field {field!r} (data.{what}_field) is missing")
+        raise MalformedRow(
+            f"field {field!r} (data.{what}_field) is missing",
+            "name the field that holds the ids in data.id_field, or set data.id_field: null to derive ids from contents"
+            if what == "id"
+            else f"name another field in data.{what}_field, or remove it",
+        )
     value = row[field]
     if type(value) is int:
         return str(value)
@@ -40,16 +56,18 @@ def name_field(row: Mapping[str, object], field: str, what: str) -> str:
         raise MalformedRow(f"field {field!r} (data.{what}_field) is {type_name(value)}, not text or a whole number")
     if not value.strip():
         raise MalformedRow(f"field {field!r} (data.{what}_field) is empty")
-    return _encodable(value, field)
+    return encodable(value, field)
 
 
 def type_name(value: object) -> str:
     """The type of a value, in words."""
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
+    names[HugeNumber] = str(HugeNumber())
     return names.get(type(value), "an object" if isinstance(value, Mapping) else type(value).__name__)
 
 
-def _encodable(text: str, field: str) -> str:
+def encodable(text: str, field: str) -> str:
+    """`text`, if it can be encoded."""
     # JSON can spell half of a surrogate pair, which no file, hash or tokenizer takes.
     try:
         text.encode()

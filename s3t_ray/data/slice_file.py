@@ -82,6 +82,9 @@ def read_slice(path: Path) -> Iterator[Row]:
     with _told(path, "read"), pq.ParquetFile(path) as file:
         if not file.schema_arrow.equals(SLICE_SCHEMA):
             raise StoreError(f"{path} is no slice: its columns are {file.schema_arrow.names}", "restore it")
+        if file.metadata.metadata:
+            # Nothing of ours is ever there, and a purge would carry it along.
+            raise StoreError(f"{path} holds metadata that no slice has", "restore it from a copy of the run's storage")
         for batch in file.iter_batches(batch_size=_READ_ROWS):
             columns = (batch.column(name).to_pylist() for name in SLICE_SCHEMA.names)
             yield from (Row(*values) for values in zip(*columns, strict=True))

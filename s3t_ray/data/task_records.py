@@ -33,8 +33,10 @@ class Example:
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     """As long as `input_ids` where tokens are learned; empty where the record as a whole is judged."""
-    label: int | None = None
-    """Of the record as a whole: the row of the head."""
+    label: int | float | None = None
+    """Of the record as a whole: a row of the head, or a number."""
+    token_types: tuple[int, ...] = ()
+    """Of a pair, for models that tell its texts apart: 0 in the first, 1 in the second; empty: all are 0."""
 
     @property
     def learned(self) -> int:

@@ -2,8 +2,11 @@
 
 Content is one of
     {"instruction", "input", "output"}
-    {"messages": [{"role", "content"}, ...]}     prompt: chat_template
+    {"messages": [{"role", "content", ...}, ...]}     prompt: chat_template; tool_calls, name, reasoning_content,
+                                                      weight: 0 and tools where there are some
     {"text"}
+and names its `encoding` where the first one would give other ids (`record_check.py`), so that runs of earlier
+versions stay as they were trained.
 Training and generation share the templates below, so a prompt gets the same ids in both. Must never leave the start of
 a response to the tokenizer: prompt and response are tokenised apart, and their ids put together.
 """
@@ -13,14 +16,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s3t_ray.data.chat import Message, Part, chat_parts, chat_prompt
-from s3t_ray.data.row_fields import MalformedRow, text_field, type_name
+from s3t_ray.data.chat import Message, Part, chat_parts
+from s3t_ray.data.chat_template import chat_template
+from s3t_ray.data.columns import MEDIA
+from s3t_ray.data.control_tokens import control_tokens
+from s3t_ray.data.conversation import conversation_parts, conversation_prompt
+from s3t_ray.data.messages import history_of, messages_of, tools_of, with_system
+from s3t_ray.data.row_fields import MalformedRow, text_field
 from s3t_ray.data.task_records import NO_LOSS, Example, TaskRecords, TeachesNothing
 from s3t_ray.data.token_ids import Tokenizer, begin_ids, end_id, text_ids
 from s3t_ray.errors import DataError
 
-ROLES = ("system", "user", "assistant", "tool")
-"""Who may speak in a chat message."""
+ENCODING = 2
+"""How a record is encoded whose content says so: control tokens spelled in its text are text, and a conversation is
+encoded in one pass. Without it a record is encoded as the first version did."""
 
 _ONLY_CONTENT = ("instruction", "output", "messages", "text")
 _WITH_INPUT = (
@@ -39,21 +48,36 @@ class TextRecords(TaskRecords):
     """Records whose response a decoder learns to write."""
 
     def content(self, row: Mapping[str, object]) -> dict[str, object]:
+        _refuse_media(row)
         # Published sets carry the same record in two forms (Alpaca: also as ready text), so the prompt decides.
         if self.task.prompt == "chat_template" and row.get("messages") is not None:
-            return {"messages": _messages(row["messages"])}
+            return _conversation(messages_of(row["messages"]), row)
         if row.get("instruction") is not None:
-            instruction, output = text_field(row, "instruction"), text_field(row, "output")
-            return {"instruction": instruction, "input": text_field(row, "input", default=""), "output": output}
+            return self._instructed(row)
         if row.get("text") is not None:
             return {"text": text_field(row, "text")}
         if row.get("messages") is not None:
-            raise MalformedRow("messages need task.prompt: chat_template")
+            raise MalformedRow("messages need task.prompt: chat_template", "set task.prompt: chat_template")
         found = [name for name in _ONLY_CONTENT if name in row]
         raise MalformedRow(
             "there is neither instruction and output, nor messages, nor text"
-            + (f" (null: {', '.join(found)})" if found else "")
+            + (f" (null: {', '.join(found)})" if found else f" (its columns: {', '.join(map(str, [*row][:12]))})"),
+            "name the columns in data.columns, such as columns: {instruction: question, output: answer} (docs/data.md)",
         )
+
+    def _instructed(self, row: Mapping[str, object]) -> dict[str, object]:
+        instruction, output = text_field(row, "instruction"), text_field(row, "output")
+        given = text_field(row, "input", default="")
+        earlier = history_of(row["history"]) if row.get("history") else []
+        system, tools = text_field(row, "system", default=""), tools_of(row.get("tools"))
+        if not (earlier or system or tools):
+            return {"instruction": instruction, "input": given, "output": output}
+        if self.task.prompt != "chat_template":
+            extra = "history" if earlier else "system" if system else "tools"
+            raise MalformedRow(f"field {extra!r} needs task.prompt: chat_template", "set task.prompt: chat_template")
+        asked = f"{instruction}\n\n{given}" if given else instruction
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": output}]
+        return _conversation([*earlier, *turns], row)
 
     def encode(self, content: Mapping[str, Any], tokenizer: Tokenizer) -> Example:
         """The end-of-sequence token is the last label, unless it was cut."""
@@ -78,7 +102,7 @@ class TextRecords(TaskRecords):
     def _prompt_ids(self, prompt: str | Sequence[Message], tokenizer: Tokenizer) -> list[int]:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if self.task.prompt == "chat_template":
-            return chat_prompt(messages, tokenizer)
+            return conversation_prompt(messages, tokenizer, self.task)
         if len(messages) != 1 or messages[0]["role"] != "user":
             roles = ", ".join(message["role"] for message in messages)
             raise DataError(
@@ -86,24 +110,31 @@ class TextRecords(TaskRecords):
                 "user message",
                 "send one message of the role user, or train with task.prompt: chat_template",
             )
-        return [*begin_ids(tokenizer), *text_ids(self._instruction(messages[0]["content"], ""), tokenizer)]
+        return [*begin_ids(tokenizer), *plain_ids(self._instruction(messages[0]["content"], ""), tokenizer)]
 
     def _parts(self, record: Mapping[str, Any], tokenizer: Tokenizer) -> list[Part]:
+        ids = plain_ids if record.get("encoding") == ENCODING else text_ids
         if "messages" in record:
-            return chat_parts(record["messages"], tokenizer)
+            return self._turns(record, tokenizer)
         if "text" in record:
             return [
                 Part(begin_ids(tokenizer), False),
-                Part([*text_ids(record["text"], tokenizer), end_id(tokenizer)], True),
+                Part([*ids(record["text"], tokenizer), end_id(tokenizer)], True),
             ]
         instruction, given, output = record["instruction"], record["input"], record["output"]
         if self.task.prompt == "chat_template":
             asked = f"{instruction}\n\n{given}" if given else instruction
-            return chat_parts([{"role": "user", "content": asked}, {"role": "assistant", "content": output}], tokenizer)
+            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": output}]
+            return self._turns({**record, "messages": turns}, tokenizer)
         return [
-            Part([*begin_ids(tokenizer), *text_ids(self._instruction(instruction, given), tokenizer)], False),
-            Part([*text_ids(output, tokenizer), end_id(tokenizer)], True),
+            Part([*begin_ids(tokenizer), *ids(self._instruction(instruction, given), tokenizer)], False),
+            Part([*ids(output, tokenizer), end_id(tokenizer)], True),
         ]
+
+    def _turns(self, record: Mapping[str, Any], tokenizer: Tokenizer) -> list[Part]:
+        if record.get("encoding") == ENCODING:
+            return conversation_parts(record, tokenizer, self.task)
+        return chat_parts(record["messages"], tokenizer, chat_template(tokenizer, self.task))
 
     def _instruction(self, instruction: str, given: str) -> str:
         if self.task.prompt == "plain":
@@ -113,22 +144,20 @@ class TextRecords(TaskRecords):
         return template.format(instruction=instruction, input=given)
 
 
-def _messages(value: object) -> list[dict[str, str]]:
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or not value:
-        raise MalformedRow(f"messages is {type_name(value)}, not a list of messages")
-    messages: list[dict[str, str]] = []
-    for number, message in enumerate(value, start=1):
-        if not isinstance(message, Mapping):
-            raise MalformedRow(f"message {number} is {type_name(message)}, not an object with role and content")
-        try:
-            role, content = text_field(message, "role"), text_field(message, "content")
-        except MalformedRow as error:
-            raise MalformedRow(f"message {number}: {error}") from error
-        if role not in ROLES:
-            raise MalformedRow(f"message {number}: role is none of {', '.join(ROLES)}")
-        messages.append({"role": role, "content": content})
-    if messages[0]["role"] == "assistant":
-        raise MalformedRow("message 1 has the role assistant, with nothing to answer")
-    if not any(message["role"] == "assistant" for message in messages):
-        raise MalformedRow("no message has the role assistant, so there is nothing to learn")
-    return messages
+def plain_ids(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids of text that somebody wrote, none of them a control token's."""
+    return control_tokens(tokenizer).encode(text).ids
+
+
+def _conversation(messages: list[dict[str, Any]], row: Mapping[str, object]) -> dict[str, object]:
+    system, tools = text_field(row, "system", default=""), tools_of(row.get("tools"))
+    content: dict[str, object] = {"messages": with_system(messages, system or None)}
+    return content if tools is None else {**content, "tools": tools}
+
+
+def _refuse_media(row: Mapping[str, object]) -> None:
+    for name in MEDIA:
+        if row.get(name):
+            raise MalformedRow(
+                f"field {name!r} is not empty, and only text can be trained on", "remove the rows with images or sound"
+            )

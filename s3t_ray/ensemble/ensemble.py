@@ -243,7 +243,7 @@ class Ensemble:
     def _logits(self, live: LiveSet, example: Example) -> Tensor:
         heads = live.heads(live.layout.chains)
         with torch.inference_mode(), applied(live.layout):
-            hidden = self._base.hidden(example.input_ids)
+            hidden = self._base.hidden_of([example])[:, 0]
             if self._base.task.generates:
                 return self._base.outputs(hidden, heads)
             return self._base.outputs(hidden[:, :1], heads)[0]

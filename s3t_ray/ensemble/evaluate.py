@@ -1,18 +1,19 @@
-"""Held-out loss of the ensemble at every depth, from one forward pass a record.
+"""Held-out loss of the ensemble at every depth, from one forward pass per batch of records of equal length.
 
 In: examples and a lease on the live set. Out: an EvalReport. All depths of all shards are rows of one
-batch: the base's layers run once a record, and a shard cut at depth d branches off where its lowest adapter
+batch: the base's layers run once per record, and a shard cut at depth d branches off where its lowest adapter
 begins. Logits are made only where there is a label. Raises Revoked when the live set loses a stage.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from s3t_ray.data.inputs import Example
 from s3t_ray.ensemble.answers import Chain, EvalReport, Score
@@ -24,6 +25,8 @@ from s3t_ray.ensemble.task_metrics import TASK_METRICS
 from s3t_ray.errors import DataError
 from s3t_ray.train.task_model import JudgingModel
 
+_BATCH_TOKENS = 4096
+"""Of all rows of a batch together."""
 _CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32
 
 Team = tuple[Chain, ...]
@@ -76,18 +79,20 @@ def evaluate(
     teams: dict[int, Team] = {depth: members(tuple(chain[:depth] for chain in chains)) for depth in depths}
     current = members(chains)
     tallies: dict[Team, _Tally] = {team: _Tally() for team in (*teams.values(), current)}
-    for example in examples:
+    rows = len({chain for team in tallies for chain in team}) or 1
+    for batch in _batches(base, examples, rows):
 
-        def judged(now: LiveSet, example: Example = example) -> dict[Team, _Judged]:
+        def judged(now: LiveSet, batch: Sequence[Example] = batch) -> list[dict[Team, _Judged]]:
             with torch.inference_mode():
-                return _judge(base, now, _layout(base, lease, now, tuple(tallies)), tuple(tallies), example)
+                return _judge(base, now, _layout(base, lease, now, tuple(tallies)), tuple(tallies), batch)
 
-        for team, found in service.turn(lease, judged).items():
-            tallies[team].add(found, example)
+        for example, found in zip(batch, service.turn(lease, judged), strict=True):
+            for team, own in found.items():
+                tallies[team].add(own, example)
     if not tallies[current].losses:
         raise DataError(
             f"none of the {len(examples)} held-out records has anything to predict",
-            "set data.holdout or data.holdout_path in the config of a new run, or raise task.max_tokens",
+            "begin a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
         )
     scores = {team: tally.score(base.task.task.wanted_metrics) for team, tally in tallies.items()}
     by_depth = {depth: scores[team] for depth, team in teams.items()}
@@ -103,25 +108,39 @@ def _layout(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequen
     return layout
 
 
+def _batches(base: FrozenBase, examples: Sequence[Example], rows: int) -> Iterator[list[Example]]:
+    """Records with something to predict, those of equal length together: no padding, so each is judged as if alone."""
+    by_length: dict[int, list[Example]] = {}
+    for example in examples:
+        if base.task.asked(example)[0]:
+            by_length.setdefault(len(example.input_ids), []).append(example)
+    for length, alike in sorted(by_length.items()):
+        size = max(1, _BATCH_TOKENS // (length * rows)) if base.batches else 1
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
 def _judge(
-    base: FrozenBase, now: LiveSet, layout: Layout, teams: Sequence[Team], example: Example
-) -> dict[Team, _Judged]:
-    """Each team's summed loss and what it says; empty when there is nothing to predict."""
-    positions, wanted = base.task.asked(example)
-    if not positions:
-        return {}
-    targets_S = torch.tensor(wanted, device=base.device)
-    with applied(layout):
-        hidden = base.hidden(example.input_ids)[:, positions]
+    base: FrozenBase, now: LiveSet, layout: Layout, teams: Sequence[Team], batch: Sequence[Example]
+) -> list[dict[Team, _Judged]]:
+    """Each team's summed loss of each record of the batch, and what it says."""
+    asked = [base.task.asked(example) for example in batch]
+    targets_S = torch.tensor([target for _, wanted in asked for target in wanted], device=base.device)
+    texts = [text for text, (positions, _) in enumerate(asked) for _ in positions]
+    places = [position for positions, _ in asked for position in positions]
+    with applied(layout, len(batch)):
+        hidden_R_S_D = base.hidden_of(batch)[:, texts, places]
     rows = max(1, _CHUNK_LOGITS // base.model.config.vocab_size)
-    judged = {}
+    judged: list[dict[Team, _Judged]] = [{} for _ in batch]
     for team in teams:
-        own, heads = hidden[[layout.row(chain) for chain in team]], now.heads(team)
-        loss, said = 0.0, None
-        for start in range(0, len(positions), rows):
+        own, heads = hidden_R_S_D[[layout.row(chain) for chain in team]], now.heads(team)
+        losses: list[Tensor] = []
+        said: list[float] = []
+        for start in range(0, len(targets_S), rows):
             outputs_S_V = base.outputs(own[:, start : start + rows], heads)
-            loss += float(base.task.losses(outputs_S_V, targets_S[start : start + rows]).sum())
+            losses.append(base.task.losses(outputs_S_V, targets_S[start : start + rows]))
             if isinstance(base.task, JudgingModel):
-                said = base.task.predicted(outputs_S_V[0])
-        judged[team] = _Judged(loss, len(positions), said)
+                said += [base.task.predicted(scores) for scores in outputs_S_V]
+        of_texts = torch.cat(losses).split([len(positions) for positions, _ in asked])
+        for text, loss_S in enumerate(of_texts):
+            judged[text][team] = _Judged(float(loss_S.sum()), len(loss_S), said[text] if said else None)
     return judged

@@ -14,16 +14,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, DataError
-from s3t_ray.train.families import Family, family_of
-from s3t_ray.train.quantised import compute_unpacked, quantisation
+from s3t_ray.data.inputs import Example
+from s3t_ray.errors import DataError
+from s3t_ray.train.attention import attends_to_whole_records
+from s3t_ray.train.forward import has_token_types
+from s3t_ray.train.load_model import load_model, precision_dtype
 from s3t_ray.train.task_model import Head, task_model
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class FrozenBase:
@@ -31,18 +30,24 @@ class FrozenBase:
 
     `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
     layer that is. `head_shapes` are the parameters of the task head that the base
-    folder does not hold: each stage brings its own. `eos` are the tokens that end a text.
+    folder does not hold: each stage brings its own. `eos` are the tokens that end a text. `batches` says whether
+    several texts can be read together.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.task = task_model(config.task)
         self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
-        self.dtype = _DTYPES[config.engine.precision]
+        self.dtype = precision_dtype(config)
         self.max_tokens = read_shape(folder).positions
-        family = family_of(AutoConfig.from_pretrained(folder).model_type, config)
+        # flash_varlen is a way to train on packs of records; here texts come one by one.
+        attention = "sdpa" if config.model.attention == "flash_varlen" else config.model.attention
+        loaded = load_model(config, folder, self.device, attention)
+        self.model, self.head_shapes, family = loaded.model, loaded.fresh, loaded.family
         path = family.layers_path
-        self.model, fresh = _load(config, folder, self.device, self.dtype, family)
-        self.head_shapes = {name: self.model.get_parameter(name).shape for name in fresh}
+        # Where attention needs a mask, it is made for the texts, and rows that branch off would not find theirs.
+        self.batches = attention == "sdpa" and (
+            family.architecture == "encoder" or attends_to_whole_records(config, family, self.model.config)
+        )
         self.eos = _eos(self.model)
         self._head_parts = family.head_parts
         self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
@@ -56,7 +61,7 @@ class FrozenBase:
                     self.linears[f"{path}.{index}.{inside}"] = module
                     self.layer_of[f"{path}.{index}.{inside}"] = index
 
-    def hidden(self, input_ids: Sequence[int]) -> Tensor:
+    def hidden(self, input_ids: Sequence[int], token_types: Sequence[int] = ()) -> Tensor:
         """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
 
         R is 1, or what the adapters in force make of it (`row_lora.py`). Raises DataError for a text that the model
@@ -64,9 +69,25 @@ class FrozenBase:
         """
         self.check_length(len(input_ids))
         ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
-        caching = {"use_cache": False} if self.task.generates else {}
-        output: Tensor = self.model.base_model(input_ids=ids, **caching).last_hidden_state
+        others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
+        if token_types and has_token_types(self.model):
+            others["token_type_ids"] = torch.tensor([list(token_types)], dtype=torch.long, device=self.device)
+        output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
         return output
+
+    def hidden_of(self, examples: Sequence[Example]) -> Tensor:
+        """Last hidden states [R, N, T, D] of N records of the same T tokens each: without padding, each as if alone.
+
+        Inside `row_lora.applied(layout, N)`. More than one record only where `batches` says so.
+        """
+        self.check_length(len(examples[0].input_ids))
+        ids = torch.tensor([list(each.input_ids) for each in examples], dtype=torch.long, device=self.device)
+        others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
+        if has_token_types(self.model) and any(each.token_types for each in examples):
+            kinds = [list(each.token_types or [0] * len(each.input_ids)) for each in examples]
+            others["token_type_ids"] = torch.tensor(kinds, dtype=torch.long, device=self.device)
+        output: Tensor = self.model.base_model(input_ids=ids, **others).last_hidden_state
+        return output.unflatten(0, (-1, len(examples)))
 
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
@@ -80,34 +101,6 @@ class FrozenBase:
     def outputs(self, hidden: Tensor, heads: Sequence[Head]) -> Tensor:
         """What R models say together at S positions, float32 [S, V], from hidden states [R, S, D] and their heads."""
         return self.task.outputs(self.model, self._head_parts, hidden, heads)
-
-
-def _load(
-    config: Config, folder: Path, device: torch.device, dtype: torch.dtype, family: Family
-) -> tuple[Any, list[str]]:
-    """The model with its head, frozen, and the names of the parameters that the folder does not hold."""
-    # flash_varlen is a way to train on packs of records; here texts come one by one.
-    attention = "sdpa" if config.model.attention == "flash_varlen" else config.model.attention
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
-    arguments |= quantisation(config, device, dtype)
-    head_rows = config.task.head_rows
-    auto = task_model(config.task).model_class()
-    if head_rows:
-        arguments["num_labels"] = head_rows
-    try:
-        model, report = auto.from_pretrained(folder, local_files_only=True, output_loading_info=True, **arguments)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"base model {folder} cannot be loaded: {error}", "restore or correct model.path") from error
-    fresh = sorted(report["missing_keys"])
-    strange = [name for name in fresh if not name.startswith(tuple(f"{part}." for part in family.head_parts))]
-    if strange or (fresh and not head_rows):
-        raise ConfigError(
-            f"base model {folder} lacks weights: {', '.join((strange or fresh)[:5])}", "restore the base model's folder"
-        )
-    if config.model.quantize == "none":
-        model.to(device)
-    compute_unpacked(model, dtype)  # as it was trained
-    return model.requires_grad_(False).eval(), fresh
 
 
 def _eos(model: Any) -> frozenset[int]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from s3t_ray.config.load import dump_config
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ensemble.answers import EvalReport, Score
-from s3t_ray.errors import DataError
+from s3t_ray.errors import DataError, LedgerError
+from s3t_ray.ledger.values import StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DepthLoss, Evaluation, Generation
 from s3t_ray.run.run import Run
@@ -19,6 +20,9 @@ from s3t_ray.run.shard_view import view_shard
 
 if TYPE_CHECKING:
     from s3t_ray.ensemble.replica import Replica
+
+
+_ATTEMPTS = 5
 
 
 def serving_chains(run: Run) -> dict[int, tuple[str, ...]]:
@@ -34,7 +38,8 @@ def held_out_contents(run: Run, limit: int | None = None) -> list[str]:
     (state,) = run.ledger.slices(HOLDOUT_SHARD)
     if not state.records or state.file is None:
         raise DataError(
-            f"run {run.row.name!r} has no held-out records", "set data.holdout or data.holdout_path and begin a new run"
+            f"run {run.row.name!r} has no held-out records",
+            "set data.holdout, data.holdout_path or data.holdout_split and begin a new run",
         )
     tombstones = run.ledger.tombstones(HOLDOUT_SHARD, state.slice)
     with scratch_folder(run, "eval") as folder:
@@ -46,13 +51,25 @@ def evaluate(run: Run, *, limit: int | None = None) -> Evaluation:
     """Held-out loss of the ensemble at each depth and as it serves now. `limit`: records at most."""
     contents = held_out_contents(run, limit)
     replica = _replica(run)
-    return evaluation(replica.evaluate(contents))
+    for version in range(2, _ATTEMPTS + 2):
+        chains = serving_chains(run)
+        replica.set_live(version, chains)
+        report = replica.evaluate(contents)
+        if _live(run).issuperset(name for chain in chains.values() for name in chain):
+            return evaluation(report)
+    raise _moved_on()
 
 
 def generate(run: Run, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0) -> Generation:
     """The ensemble's answer to `prompt`, put in the template of the run's task."""
-    answer = _replica(run).generate(prompt, max_new_tokens, temperature=temperature, seed=seed)
-    return Generation(text=answer.text, depths=answer.depths, version=answer.version, seconds=answer.seconds)
+    replica = _replica(run)
+    for version in range(2, _ATTEMPTS + 2):
+        answer = replica.generate(prompt, max_new_tokens, temperature=temperature, seed=seed)
+        # As the service does: nothing goes out but after a look at the ledger that began when it was complete.
+        if _live(run).issuperset(answer.stages):
+            return Generation(text=answer.text, depths=answer.depths, version=answer.version, seconds=answer.seconds)
+        replica.set_live(version, serving_chains(run))
+    raise _moved_on()
 
 
 def evaluation(report: EvalReport) -> Evaluation:
@@ -73,6 +90,18 @@ def _replica(run: Run) -> Replica:
     replica = Replica(dump_config(run.config), str(run.base), run.location.storage_uri, threads)
     replica.set_live(1, serving_chains(run))
     return replica
+
+
+def _live(run: Run) -> frozenset[str]:
+    """Ids of the live stages, by a read of the ledger that begins now."""
+    return frozenset(row.id for row in run.ledger.stages(state=StageState.LIVE))
+
+
+def _moved_on() -> LedgerError:
+    return LedgerError(
+        f"deletions took stages out of service during each of {_ATTEMPTS} attempts to answer",
+        "try again once the run is settled (`s3t status`)",
+    )
 
 
 def _depth(depth: int, score: Score) -> DepthLoss:

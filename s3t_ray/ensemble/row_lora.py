@@ -59,15 +59,18 @@ class Layout:
 
 
 _in_force: ContextVar[Layout | None] = ContextVar("s3t_ray_layout", default=None)
+_texts: ContextVar[int] = ContextVar("s3t_ray_texts", default=1)
+"""How many texts each row reads at once: row r of text n is at r x texts + n."""
 
 
 @contextmanager
-def applied(layout: Layout) -> Iterator[None]:
-    """Forward passes of this thread inside the block run with `layout`."""
-    token = _in_force.set(layout)
+def applied(layout: Layout, texts: int = 1) -> Iterator[None]:
+    """Forward passes of this thread inside the block run with `layout`, each row on so many texts of one length."""
+    token, count = _in_force.set(layout), _texts.set(texts)
     try:
         yield
     finally:
+        _texts.reset(count)
         _in_force.reset(token)
 
 
@@ -137,7 +140,10 @@ def _fork(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ..
     if layout is None or layer not in layout.forks:
         return None
     hidden, *rest = args
-    return (hidden.index_select(0, layout.forks[layer]), *rest)
+    texts = _texts.get()
+    if texts == 1:
+        return (hidden.index_select(0, layout.forks[layer]), *rest)
+    return (hidden.unflatten(0, (-1, texts)).index_select(0, layout.forks[layer]).flatten(0, 1), *rest)
 
 
 def _add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -146,7 +152,18 @@ def _add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor)
     stack = None if layout is None else layout.stacks.get(name)
     if stack is None:
         return None
-    x = args[0] if stack.rows is None else args[0].index_select(0, stack.rows)
+    texts = _texts.get()
+    if texts > 1:  # a row's texts one after the other: its adapter takes them as one long text
+        whole = output.shape
+        rows = (whole[0] // texts, -1, args[0].shape[-1])
+        output = _added(stack, args[0].reshape(rows), output.reshape(*rows[:2], whole[-1]))
+        return output.reshape(whole)
+    return _added(stack, args[0], output)
+
+
+def _added(stack: Stack, inputs: Tensor, output: Tensor) -> Tensor:
+    """`output` [R x T x out] with the adapters' part of `inputs` [R x T x in]."""
+    x = inputs if stack.rows is None else inputs.index_select(0, stack.rows)
     down = stack.down if stack.pick is None else stack.down.index_select(0, stack.pick)
     up = stack.up if stack.pick is None else stack.up.index_select(0, stack.pick)
     part = torch.bmm(torch.bmm(x.to(down.dtype), down), up)

@@ -1,134 +1,162 @@
-"""The chain of certificates in the ledger: facts for the next one, appending it, reading it.
+"""Certificates in the ledger: the facts of one deletion, signed and entered in the log in one transaction.
 
-A certificate and the state `restored` are one transaction, so there is never one without the other.
+The final certificate and the state `restored` are one transaction, so there is never one without the other. The
+interim one follows `purged`, and waits for nothing.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, insert, select
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
-from s3t_ray.errors import LedgerError, VerificationFailed
-from s3t_ray.ledger import deletion_progress, stage_rows
-from s3t_ray.ledger.certificate import (
+from sqlalchemy import Connection, select
+
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import deletion_progress, log_rows, stage_rows
+from s3t_ray.ledger.deletions import read_receipt
+from s3t_ray.ledger.log_rows import EntryKind, LogPosition
+from s3t_ray.ledger.record_rows import require_run
+from s3t_ray.ledger.tables import DELETIONS, HITS, PRUNED
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import DeletionState
+from s3t_ray.proof.certificate import (
+    AnyCertificate,
     Certificate,
     CertificateFacts,
-    ChainHead,
+    OrderChoice,
     SliceChange,
     StageProof,
-    claimed_key,
-    parse_certificate,
-    verify_certificate,
+    check_sense,
+    issue,
 )
-from s3t_ray.ledger.record_rows import require_run
-from s3t_ray.ledger.tables import CERTIFICATES, DELETIONS, HITS, PRUNED
-from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import DeletionState, StoredCertificate
+from s3t_ray.proof.run_log import parse_certificate
 
 
-def facts(connection: Connection, request_id: str, restored_at: str) -> CertificateFacts:
-    """See `Ledger.certificate_facts`."""
+@dataclass(frozen=True)
+class Circumstances:
+    """What a certificate says that the ledger does not know."""
+
+    orders: OrderChoice
+    software: Mapping[str, str]  # name -> version of what decides weights
+    trained_anew: Collection[str] = field(default=())
+    """Live stages that bear their worker's seal although their adapter equals one that was taken out."""
+
+
+def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circumstances) -> Certificate:
+    """See `Ledger.certify`."""
+    row = deletion_progress.find(tx.connection, request_id)
+    kind = EntryKind.CERTIFICATE if final else EntryKind.INTERIM
+    existing = log_rows.read_text(tx.connection, kind, row.sequence)
+    if existing is not None:
+        certificate = parse_certificate(existing)
+        if not isinstance(certificate, Certificate):
+            raise LedgerError(
+                f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
+            )
+        return certificate
+    if row.state != DeletionState.PURGED:
+        raise LedgerError(
+            f"deletion {request_id} is {row.state}: a certificate is made for one that is purged",
+            "purge it first; if it is restored, read the certificate it has",
+        )
+
+    def make(position: LogPosition) -> Certificate:
+        facts = _facts(tx, request_id, final, position, circumstances.trained_anew)
+        certificate = issue(facts, tx.keys, circumstances.orders, circumstances.software)
+        check_sense(certificate)
+        return certificate
+
+    made = log_rows.append(tx, kind, row.sequence, make)
+    if final:
+        deletion_progress.step(tx, row, DeletionState.RESTORED, tx.now)
+    return made
+
+
+def same_adapter(connection: Connection, request_id: str) -> tuple[str, ...]:
+    """Live stages whose adapter equals one that this deletion took out of service."""
+    deletion = deletion_progress.find(connection, request_id).sequence
+    pruned = set(connection.scalars(select(PRUNED.c.adapter_sha256).where(PRUNED.c.deletion == deletion)))
+    shards = connection.scalars(select(HITS.c.shard).where(HITS.c.deletion == deletion).distinct()).all()
+    return tuple(row.id for row in stage_rows.live_rows(connection, shards) if row.adapter_sha256 in pruned)
+
+
+def read_changes(connection: Connection, deletion: int) -> tuple[tuple[SliceChange, ...], tuple[StageProof, ...]]:
+    """What a deletion changed: slices by place, stages in the order in which they were accepted."""
+    hits = connection.execute(select(HITS).where(HITS.c.deletion == deletion).order_by(HITS.c.shard, HITS.c.slice))
+    pruned = connection.execute(select(PRUNED).where(PRUNED.c.deletion == deletion).order_by(PRUNED.c.position))
+    slices = tuple(
+        SliceChange(
+            shard=hit.shard,
+            slice=hit.slice,
+            records=hit.records,
+            digest_before=hit.digest_before,
+            digest_after=hit.digest_after,
+        )
+        for hit in hits
+    )
+    return slices, tuple(StageProof(id=row.stage, adapter_sha256=row.adapter_sha256) for row in pruned)
+
+
+def read_certificate(connection: Connection, request_id: str) -> AnyCertificate | None:
+    """See `Ledger.certificate`."""
+    deletion = connection.scalar(select(DELETIONS.c.sequence).where(DELETIONS.c.request_id == request_id))
+    if deletion is None:
+        return None
+    for kind in (EntryKind.CERTIFICATE, EntryKind.INTERIM):
+        if (text := log_rows.read_text(connection, kind, deletion)) is not None:
+            return parse_certificate(text)
+    return None
+
+
+def read_certificates(connection: Connection) -> tuple[AnyCertificate, ...]:
+    """See `Ledger.certificates`."""
+    rows = log_rows.read_entries(connection, (EntryKind.CERTIFICATE,))
+    return tuple(parse_certificate(row.text) for row in rows)
+
+
+def uncertified(connection: Connection) -> tuple[str, ...]:
+    """See `Ledger.without_interim`."""
+    purged = deletion_progress.read_deletions(connection, DeletionState.PURGED)
+    if not purged:
+        return ()
+    have = {row.request_id for row in log_rows.read_entries(connection, (EntryKind.INTERIM,))}
+    return tuple(row.receipt.request_id for row in purged if row.receipt.request_id not in have)
+
+
+def _facts(
+    tx: Transaction, request_id: str, final: bool, position: LogPosition, trained_anew: Collection[str]
+) -> CertificateFacts:
+    connection = tx.connection
     run = require_run(connection)
     sequence = deletion_progress.find(connection, request_id).sequence
     deletion = deletion_progress.read_deletion(connection, request_id)
     receipt, times = deletion.receipt, deletion.times
-    if deletion.state is not DeletionState.PURGED or times.pruned is None or times.purged is None:
-        raise LedgerError(
-            f"deletion {request_id} is {deletion.state}: a certificate is made for one that is purged",
-            "purge it first; if it is restored, read the certificate it has",
-        )
-    head = read_head(connection)
-    hits = connection.execute(select(HITS).where(HITS.c.deletion == sequence).order_by(HITS.c.shard, HITS.c.slice))
-    pruned = connection.execute(select(PRUNED).where(PRUNED.c.deletion == sequence).order_by(PRUNED.c.position))
+    if times.pruned is None or times.purged is None:
+        raise LedgerError(f"deletion {request_id} has no time of its steps", "look into it with `s3t audit`")
+    slices, pruned = read_changes(connection, sequence)
     live = stage_rows.live_rows(connection, {hit.shard for hit in receipt.hits})
+    signed = read_receipt(connection, sequence)
+    adapters = {proof.adapter_sha256 for proof in pruned}
     return CertificateFacts(
-        sequence=head.sequence + 1,
-        previous=head.hash,
-        run=run.name,
+        **position._asdict(),
+        stage="final" if final else "interim",
         recipe_digest=run.recipe_digest,
         base_digest=run.base_digest,
         request_id=request_id,
         earlier_requests=deletion_progress.earlier_requests(connection, sequence),
+        receipt=None if signed is None else signed.hash,
+        commitment=None if signed is None else signed.facts.commitment,
         records=receipt.records,
         already_deleted=receipt.already_deleted,
         unknown=receipt.unknown,
-        slices=tuple(
-            SliceChange(
-                shard=hit.shard,
-                slice=hit.slice,
-                records=hit.records,
-                digest_before=hit.digest_before,
-                digest_after=hit.digest_after,
-            )
-            for hit in hits
-        ),
-        stages_pruned=tuple(StageProof(id=row.stage, adapter_sha256=row.adapter_sha256) for row in pruned),
+        slices=slices,
+        stages_pruned=pruned,
         stages_live=tuple(StageProof(id=row.id, adapter_sha256=row.adapter_sha256) for row in live),
+        trained_to_same_bytes=tuple(
+            row.id for row in live if row.adapter_sha256 in adapters and row.id in trained_anew
+        ),
         accepted_at=times.accepted,
         pruned_at=times.pruned,
         purged_at=times.purged,
-        restored_at=restored_at,
+        restored_at=tx.now if final else None,
     )
-
-
-def append(tx: Transaction, certificate: Certificate) -> bool:
-    """See `Ledger.append_certificate`."""
-    text = certificate.to_json()
-    verify_certificate(text)
-    said = certificate.facts
-    row = deletion_progress.find(tx.connection, said.request_id)
-    if row.state == DeletionState.RESTORED:
-        existing = read_certificate(tx.connection, said.request_id)
-        if existing != certificate:
-            raise LedgerError(
-                f"deletion {said.request_id} has a certificate already, with other content", "keep the one it has"
-            )
-        return True
-    if facts(tx.connection, said.request_id, said.restored_at) != said:
-        return False
-    first = tx.connection.scalar(select(CERTIFICATES.c.certificate).where(CERTIFICATES.c.sequence == 1))
-    if first is not None and claimed_key(first) != certificate.public_key:
-        raise VerificationFailed(
-            f"the certificate of deletion {said.request_id} is signed by another key than those before it",
-            "sign with the keys this run was started with (keys.dir)",
-        )
-    deletion_progress.step(tx, row, DeletionState.RESTORED, said.restored_at)
-    tx.connection.execute(
-        insert(CERTIFICATES).values(
-            sequence=said.sequence, deletion=row.sequence, hash=certificate.hash, certificate=text
-        )
-    )
-    return True
-
-
-def read_certificate(connection: Connection, request_id: str) -> Certificate | None:
-    """See `Ledger.certificate`."""
-    text = connection.scalar(
-        select(CERTIFICATES.c.certificate)
-        .join(DELETIONS, CERTIFICATES.c.deletion == DELETIONS.c.sequence)
-        .where(DELETIONS.c.request_id == request_id)
-    )
-    return None if text is None else parse_certificate(text)
-
-
-def read_certificates(connection: Connection) -> tuple[Certificate, ...]:
-    """See `Ledger.certificates`."""
-    texts = connection.scalars(select(CERTIFICATES.c.certificate).order_by(CERTIFICATES.c.sequence))
-    return tuple(map(parse_certificate, texts))
-
-
-def read_rows(connection: Connection) -> tuple[StoredCertificate, ...]:
-    """See `Ledger.stored_certificates`."""
-    query = (
-        select(CERTIFICATES.c.sequence, CERTIFICATES.c.hash, DELETIONS.c.request_id, CERTIFICATES.c.certificate)
-        .outerjoin(DELETIONS, CERTIFICATES.c.deletion == DELETIONS.c.sequence)
-        .order_by(CERTIFICATES.c.sequence)
-    )
-    return tuple(StoredCertificate(*row) for row in connection.execute(query))
-
-
-def read_head(connection: Connection) -> ChainHead:
-    """See `Ledger.certificate_head`."""
-    row = connection.execute(
-        select(CERTIFICATES.c.sequence, CERTIFICATES.c.hash).order_by(CERTIFICATES.c.sequence.desc()).limit(1)
-    ).one_or_none()
-    return ChainHead() if row is None else ChainHead(sequence=row.sequence, hash=row.hash)

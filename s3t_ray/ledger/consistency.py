@@ -19,12 +19,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import CertificateFacts, parse_certificate
+from s3t_ray.ledger.keys import LedgerKeys
+from s3t_ray.ledger.log_consistency import log_contradictions
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.record_rows import read_run, require_run
+from s3t_ray.ledger.record_rows import read_run
+from s3t_ray.ledger.row_seals import broken_seals
 from s3t_ray.ledger.tables import (
-    CERTIFICATES,
     DELETIONS,
     EVENTS,
     HEAD,
@@ -36,7 +36,7 @@ from s3t_ray.ledger.tables import (
     STAGES,
     TOMBSTONES,
 )
-from s3t_ray.ledger.values import DeletionState, EventKind, RunRow, StageState
+from s3t_ray.ledger.values import DeletionState, EventKind, StageState
 
 _WITH_TOMBSTONES = RECORDS.outerjoin(
     TOMBSTONES,
@@ -57,8 +57,8 @@ _BECAME = {
 }
 
 
-def contradictions(connection: Connection) -> tuple[str, ...]:
-    """See `Ledger.contradictions`. Reads every record once."""
+def contradictions(connection: Connection, keys: LedgerKeys | None) -> tuple[str, ...]:
+    """See `Ledger.contradictions`."""
     if read_run(connection) is None:
         return ()
     checks: tuple[Callable[[Connection], Iterator[str]], ...] = (
@@ -68,9 +68,10 @@ def contradictions(connection: Connection) -> tuple[str, ...]:
         _numbers,
         _stages,
         _deletions,
-        _certificates,
+        log_contradictions,
     )
-    return tuple(problem for check in checks for problem in check(connection))
+    sealed = () if keys is None else broken_seals(connection, keys)
+    return (*(problem for check in checks for problem in check(connection)), *sealed)
 
 
 def _records(connection: Connection) -> Iterator[str]:
@@ -128,6 +129,10 @@ def _slices(connection: Connection) -> Iterator[str]:
         after = [hit.digest_after for hit in chain]
         if [*(hit.digest_before for hit in chain[1:]), row.digest] != (after or [row.digest]):
             yield f"{_place(row)}: its digest does not follow from its deletions"
+        lacking = {hit.digest_after: hit.deletion for hit in chain}
+        lacking[chain[0].digest_before if chain else row.digest] = 0
+        if row.file_digest is not None and lacking.get(row.file_digest) != row.file_deletion:
+            yield f"{_place(row)}: its file is not said to lack the rows that a file of this digest lacks"
 
 
 def _erased(connection: Connection) -> Iterator[str]:
@@ -175,6 +180,13 @@ def _numbers(connection: Connection) -> Iterator[str]:
     gaps = [number for number in range(1, head + 1) if number not in used]
     if gaps:
         yield f"the history lacks {len(gaps)} of its numbers, the first is {gaps[0]}: lines were taken out of it"
+    taken = connection.scalar(
+        select(EVENTS.c.detail).where(EVENTS.c.kind == str(EventKind.LEASE_TAKEN)).order_by(EVENTS.c.sequence.desc())
+    )
+    said = {"epoch": 0, "holder": ""} if taken is None else json.loads(taken)
+    lease = connection.execute(select(HEAD)).one()
+    if (said["epoch"], said["holder"]) != (lease.epoch, lease.holder):
+        yield f"the lease is said to be epoch {lease.epoch}, by the history it is epoch {said['epoch']}"
     if used and max(used) > head:
         yield f"the history goes to number {max(used)}, the head says {head}: lines were added to it"
 
@@ -183,12 +195,15 @@ def _stages(connection: Connection) -> Iterator[str]:
     """States and adapters of stages, against the history."""
     state: dict[str, StageState] = {}
     accepted: dict[str, tuple[list[int], str | None]] = {}  # its slices, its adapter's SHA-256
+    told_of: dict[str, tuple[int, int, str]] = {}  # its number, its shard, its time
     for row in _history(connection, _BECAME):
         detail = json.loads(row.detail)
         name = detail["stage"]
         state[name] = _BECAME[EventKind(row.kind)]
         if row.kind == EventKind.STAGE_ACCEPTED:
             accepted[name] = (detail["slices"], detail.get("adapter_sha256"))
+            told_of[name] = (row.sequence - 1, row.shard, row.at)
+    by = {row.stage: row.deletion for row in connection.execute(_PRUNED_BY)}
     for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
         told = state.pop(row.id, None)
         if told is None:
@@ -202,8 +217,21 @@ def _stages(connection: Connection) -> Iterator[str]:
             )
         elif accepted[row.id] != (json.loads(row.slices), row.adapter_sha256):
             yield f"stage {row.id[:12]} names other slices, or another adapter, than when it was accepted"
+        elif told_of[row.id] != (row.accepted, row.shard, row.accepted_at):
+            yield f"stage {row.id[:12]} names another shard, number or time than when it was accepted"
+        if len(json.loads(row.ancestors)) != len(json.loads(row.slices)) - 1:
+            yield f"stage {row.id[:12]} has not an ancestor for each slice but its last"
+        if row.pruned_by is not None and row.state == StageState.LIVE:
+            yield f"stage {row.id[:12]} is live, and said to have been taken out by a deletion"
+        elif row.pruned_by is not None and row.pruned_by > row.accepted and by.get(row.id) != row.pruned_by:
+            yield f"stage {row.id[:12]} is said to have been taken out by a deletion that did not"
+        if row.pruned_by is None and by.get(row.id, 0) > row.accepted:
+            yield f"stage {row.id[:12]} was taken out by a deletion that its row does not name"
     for name in state:
         yield f"stage {name[:12]} was accepted, and is not in the ledger any more"
+
+
+_PRUNED_BY = select(PRUNED.c.stage, func.max(PRUNED.c.deletion).label("deletion")).group_by(PRUNED.c.stage)
 
 
 def _deletions(connection: Connection) -> Iterator[str]:
@@ -215,52 +243,12 @@ def _deletions(connection: Connection) -> Iterator[str]:
         state = told.pop(row.request_id, None)
         if state != row.state:
             yield f"deletion {row.request_id} is {row.state}, by its history it is {state or 'unknown'}"
+        times = (row.pruned_at, row.purged_at, row.restored_at)
+        reached = DeletionState(row.state).rank
+        if [time is not None for time in times] != [rank <= reached for rank in (1, 2, 3)]:
+            yield f"deletion {row.request_id} is {row.state}, and has times of other steps than those it took"
     for request in told:
         yield f"deletion {request} was accepted, and is not in the ledger any more"
-
-
-def _certificates(connection: Connection) -> Iterator[str]:
-    """A certificate for every restored deletion and no other, saying what the ledger says."""
-    run = require_run(connection)
-    rows = connection.execute(select(CERTIFICATES).order_by(CERTIFICATES.c.sequence))
-    texts = {row.deletion: row.certificate for row in rows}
-    for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
-        text = texts.pop(row.sequence, None)
-        if (row.state == DeletionState.RESTORED) != (text is not None):
-            has = "no certificate" if text is None else "a certificate all the same"
-            yield f"deletion {row.request_id} is {row.state} and has {has}"
-        if text is None:
-            continue
-        try:
-            said = parse_certificate(text).facts
-        except VerificationFailed as error:
-            yield f"what stands as the certificate of deletion {row.request_id} cannot be read: {error.problem}"
-            continue
-        for what in _unlike(connection, run, row, said):
-            yield f"deletion {row.request_id}: the ledger has other {what} than its certificate"
-    if texts:
-        yield f"{len(texts)} certificates are of no deletion that the ledger has"
-
-
-def _unlike(connection: Connection, run: RunRow, row: Row[Any], said: CertificateFacts) -> list[str]:
-    """What a certificate says otherwise than the rows of its deletion."""
-    of_it = HITS.c.deletion == row.sequence
-    hits = connection.execute(select(HITS).where(of_it).order_by(HITS.c.shard, HITS.c.slice))
-    slices = [(hit.shard, hit.slice, hit.records, hit.digest_before, hit.digest_after) for hit in hits]
-    certified = [(s.shard, s.slice, s.records, s.digest_before, s.digest_after) for s in said.slices]
-    pruned = connection.execute(select(PRUNED).where(PRUNED.c.deletion == row.sequence).order_by(PRUNED.c.position))
-    proofs = [(proof.stage, proof.adapter_sha256) for proof in pruned]
-    counts = (row.records, row.already_deleted, row.unknown)
-    times = (row.accepted_at, row.pruned_at, row.purged_at, row.restored_at)
-    same = {
-        "request": said.request_id == row.request_id,
-        "run": (said.run, said.recipe_digest, said.base_digest) == (run.name, run.recipe_digest, run.base_digest),
-        "counts of records": (said.records, said.already_deleted, said.unknown) == counts,
-        "slices": certified == slices,
-        "pruned stages": [(proof.id, proof.adapter_sha256) for proof in said.stages_pruned] == proofs,
-        "times": (said.accepted_at, said.pruned_at, said.purged_at, said.restored_at) == times,
-    }
-    return [what for what, is_same in same.items() if not is_same]
 
 
 def _history(connection: Connection, kinds: dict[EventKind, Any]) -> Iterator[Row[Any]]:

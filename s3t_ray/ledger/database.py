@@ -11,19 +11,23 @@ Driver errors leave this module only as LedgerError.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoResultFound
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
-from s3t_ray.ledger.tables import HEAD
+from s3t_ray.ledger.tables import HEAD, METADATA
 from s3t_ray.ledger.transaction import Head, Transaction
 
 LOCK_WAIT_SECONDS = 60
@@ -53,11 +57,16 @@ class Database:
         self._reader = engine.execution_options(**snapshot)
         self._engine = engine
         self._clock = clock
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self.keys: LedgerKeys | None = None
+        """Of the run, once they are bound: see `Ledger.bind`."""
 
     @classmethod
-    def open(cls, address: str, create: bool, clock: Callable[[], datetime]) -> Database:
+    def open(cls, address: str, create: bool, clock: Callable[[], datetime], read_only: bool = False) -> Database:
         """See `Ledger.open`."""
         url = _parse(address)
+        if read_only:
+            return cls._open_read_only(url, clock)
         if url.get_backend_name() == "sqlite":
             _require_file(url, create)
         database = cls(_make_engine(url), clock)
@@ -68,8 +77,52 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def _open_read_only(cls, url: URL, clock: Callable[[], datetime]) -> Database:
+        if url.get_backend_name() == "sqlite":
+            _require_file(url, create=False)
+        database = cls(_make_engine(url, read_only=True), clock)
+        try:
+            with database.read() as connection:
+                version = schema_version(connection)
+        except LedgerError:
+            version = None  # a log that cannot be read without writing beside it, perhaps
+        if version == LATEST:
+            return database
+        database.close()
+        if url.get_backend_name() != "sqlite":
+            raise LedgerError(
+                f"the ledger {_shown(url)} is of schema version {version}, and was to be read only",
+                f"open the run once with this s3t_ray (`s3t train`), which upgrades it to version {LATEST}",
+            )
+        return cls._open_copy(url, clock)
+
+    @classmethod
+    def _open_copy(cls, url: URL, clock: Callable[[], datetime]) -> Database:
+        folder = tempfile.TemporaryDirectory(prefix="s3t-ledger-")
+        source = Path(str(url.database))
+        try:
+            for suffix in ("", "-wal", "-journal"):
+                if (part := source.with_name(source.name + suffix)).exists():
+                    shutil.copyfile(part, Path(folder.name, source.name + suffix))
+        except OSError as error:
+            folder.cleanup()
+            raise LedgerError(
+                f"the ledger {source} cannot be copied to be read: {error.strerror}",
+                "make it readable for this user, and free space for a copy in the folder for temporary files",
+            ) from error
+        try:
+            database = cls.open(f"sqlite:///{Path(folder.name, source.name)}", False, clock)
+        except LedgerError:
+            folder.cleanup()
+            raise
+        database._copy = folder
+        return database
+
     def close(self) -> None:
         self._engine.dispose()
+        if self._copy is not None:
+            self._copy.cleanup()
 
     def now(self) -> str:
         """UTC, ISO 8601 with microseconds."""
@@ -86,7 +139,8 @@ class Database:
         """The one write transaction; durable when the block ends, undone when it raises."""
         with self._refusals(), self._writer.connect() as connection, connection.begin():
             row = connection.execute(_LOCK_HEAD).one()
-            transaction = Transaction(connection, Head(row.sequence, row.epoch, row.holder, row.beats), self.now())
+            head = Head(row.sequence, row.epoch, row.holder, row.beats, row.at)
+            transaction = Transaction(connection, head, self.now(), self.keys)
             yield transaction
             transaction.store_head()
 
@@ -119,6 +173,22 @@ class Database:
             raw.execute(f"PRAGMA busy_timeout = {_LOG_WAIT_MILLISECONDS}")
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             raw.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}")
+
+    def foreign(self) -> Iterator[str]:
+        """What is in an SQLite ledger's file beside the ledger. A PostgreSQL database may be shared with others."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        path = Path(unquote(str(self._engine.url.database).removeprefix("file:")))
+        with self._refusals(), self._engine.raw_connection() as raw:
+            names = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type <> 'index'").fetchall()}
+            (pages,) = raw.execute("PRAGMA page_count").fetchone()
+            (size,) = raw.execute("PRAGMA page_size").fetchone()
+        for name in sorted(names - set(METADATA.tables) - {"sqlite_sequence", "sqlite_stat1"}):
+            yield f"{path.name} holds {name}, which is not the ledger's: no deletion erases what is in it"
+        log = path.with_name(f"{path.name}-wal")
+        settled = not log.exists() or not log.stat().st_size
+        if settled and path.stat().st_size > pages * size:
+            yield f"{path.name} holds {path.stat().st_size - pages * size} bytes after its end"
 
     def _bring_up_to_date(self, create: bool) -> None:
         with self.read() as connection:
@@ -168,6 +238,11 @@ class Database:
             yield
         except (IntegrityError, driver.IntegrityError):
             raise  # a constraint of ours broke: a bug, and no fix of the user's
+        except NoResultFound as error:
+            raise LedgerError(
+                f"the ledger {_shown(self._engine.url)} lacks a row that every ledger has: it was taken out",
+                "restore the ledger from a copy; `s3t audit` with its receipts tells whether the copy is new enough",
+            ) from error
         except (DBAPIError, driver.Error) as error:
             reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")
@@ -217,7 +292,7 @@ def _require_file(url: URL, create: bool) -> None:
         ) from error
 
 
-def _make_engine(url: URL) -> Engine:
+def _make_engine(url: URL, read_only: bool = False) -> Engine:
     if url.get_backend_name() == "postgresql":
         try:
             engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
@@ -227,7 +302,11 @@ def _make_engine(url: URL) -> Engine:
                 "pip install 's3t-ray[postgres]'",
             ) from error
         event.listen(engine, "connect", _prepare_postgres)
+        if read_only:
+            event.listen(engine, "connect", _only_read_postgres)
         return engine
+    if read_only:
+        url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "ro", "uri": "true"})
     engine = create_engine(url, connect_args={"timeout": LOCK_WAIT_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -256,6 +335,11 @@ def _prepare_postgres(connection: Any, _record: object) -> None:
     # A role or server may have it off, and then a commit returns before it is on disk.
     if connection.execute("SHOW synchronous_commit").fetchone()[0] == "off":
         connection.execute("SET synchronous_commit = on")
+    connection.commit()
+
+
+def _only_read_postgres(connection: Any, _record: object) -> None:
+    connection.execute("SET default_transaction_read_only = on")
     connection.commit()
 
 

@@ -181,6 +181,7 @@ def _assemble(connection: Connection, chosen: Select[tuple[int]], known: Receipt
             DeletionState(row.state),
             DeletionTimes(row.accepted_at, row.pruned_at, row.purged_at, row.restored_at),
             _ahead(DeletionState(row.state), links[row.sequence]),
+            row.sequence,
         )
         for row in rows
     )

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from s3t_ray.errors import UnknownRecords
-from s3t_ray.ledger import deletion_progress, stage_rows, tombstones
+from s3t_ray.errors import UnknownRecords, VerificationFailed
+from s3t_ray.ledger import deletion_progress, log_rows, row_seals, stage_rows, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
+from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.record_rows import require_run
@@ -22,6 +23,10 @@ from s3t_ray.ledger.resolve import NamedRows, Place, Resolved, resolve
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
+from s3t_ray.proof.certificate import SliceChange, StageProof
+from s3t_ray.proof.receipt import ReceiptFacts, SignedReceipt, effect_of
+from s3t_ray.proof.run_log import name_of, parse_entry
+from s3t_ray.proof.signed_entry import signed
 
 REQUEST_ID_CHARACTERS = 16
 
@@ -50,7 +55,13 @@ def preview(
     )
 
 
-def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], closure: DuplicateSearch) -> Acceptance:
+def accept(
+    tx: Transaction,
+    ids: Sequence[bytes],
+    subjects: Sequence[bytes],
+    closure: DuplicateSearch,
+    commitment: str | None,
+) -> Acceptance:
     """See `Ledger.accept_deletion`."""
     request = NamedRows.of(ids, subjects, closure)
     digest = request.digest
@@ -59,12 +70,28 @@ def accept(tx: Transaction, ids: Sequence[bytes], subjects: Sequence[bytes], clo
     if known is not None:
         found = resolve(tx.connection, request)
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
-        return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0)
-    found = resolve(tx.connection, request)
+        signed = read_receipt(tx.connection, known)
+        return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
+    seal_of = tx.keys.row_seal if row_seals.is_sealed(tx.connection) else None
+    found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)
-    taken_along = likeness.take_along(tx.connection, found, closure)
-    receipt = _write(tx, found, digest)
-    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along)
+    taken_along = likeness.take_along(tx.connection, found, closure, seal_of)
+    receipt, signed = _write(tx, found, digest, commitment)
+    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed)
+
+
+def read_receipt(connection: Connection, deletion: int) -> SignedReceipt | None:
+    """The entry of the log that is a deletion's receipt; None: a version that signed none had accepted it."""
+    text = log_rows.read_text(connection, EntryKind.RECEIPT, deletion)
+    if text is None:
+        return None
+    entry = parse_entry(text)
+    if not isinstance(entry, SignedReceipt):
+        raise VerificationFailed(
+            f"what the log has as the receipt of deletion number {deletion} is {name_of(entry)}",
+            "look into it with `s3t audit`",
+        )
+    return entry
 
 
 def _require_known(connection: Connection, found: Resolved) -> None:
@@ -76,8 +103,8 @@ def _require_known(connection: Connection, found: Resolved) -> None:
         )
 
 
-def _write(tx: Transaction, found: Resolved, digest: str) -> Receipt:
-    """The deletion, its tombstones, and all that follows from them."""
+def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None) -> tuple[Receipt, SignedReceipt]:
+    """The deletion, its tombstones, all that follows from them, and the receipt in the log."""
     sequence, request_id = tx.next_sequence(), digest[:REQUEST_ID_CHARACTERS]
     counts = {"records": found.records, "already_deleted": found.already_deleted, "unknown": found.unknown}
     about = {"sequence": sequence, "request_id": request_id, "digest": digest, "now": tx.now}
@@ -86,8 +113,7 @@ def _write(tx: Transaction, found: Resolved, digest: str) -> Receipt:
         tx.connection.execute(
             insert(LINKS), [{"deletion": sequence, "earlier": earlier} for earlier in sorted(found.earlier)]
         )
-    if found.retained:
-        _take_out(tx.connection, found, sequence)
+    changes = _take_out(tx.connection, found, sequence) if found.retained else []
     stale = stage_rows.dependents(tx.connection, found.places)
     stage_rows.turn_stale(tx, stale, sequence)
     if stale:
@@ -106,11 +132,31 @@ def _write(tx: Transaction, found: Resolved, digest: str) -> Receipt:
         [(shard, {"request": request_id, "hits": places}) for shard, places in told.items()],
     )
     stopped = tuple(row.id for row in stale)
-    return Receipt(request_id, tx.now, found.records, found.already_deleted, found.unknown, hits, stopped)
+    receipt = Receipt(request_id, tx.now, found.records, found.already_deleted, found.unknown, hits, stopped)
+    effect = effect_of(changes, [StageProof(id=row.id, adapter_sha256=row.adapter_sha256) for row in stale])
+    earlier = deletion_progress.earlier_requests(tx.connection, sequence) if found.earlier else ()
+
+    def make(position: LogPosition) -> SignedReceipt:
+        facts = ReceiptFacts(
+            **position._asdict(),
+            request_id=request_id,
+            request_digest=digest,
+            accepted_at=tx.now,
+            records=found.records,
+            already_deleted=found.already_deleted,
+            unknown=found.unknown,
+            stages=len(stale),
+            earlier_requests=earlier,
+            effect=effect,
+            commitment=commitment,
+        )
+        return signed(SignedReceipt, tx.keys, facts=facts)
+
+    return receipt, log_rows.append(tx, EntryKind.RECEIPT, sequence, make)
 
 
-def _take_out(connection: Connection, found: Resolved, sequence: int) -> None:
-    """Put the tombstones on the records, and take them out of the digests of their slices."""
+def _take_out(connection: Connection, found: Resolved, sequence: int) -> list[SliceChange]:
+    """Put the tombstones on the records, and take them out of the digests of their slices; what changed, by place."""
     if found.records <= BATCH:
         tombstones.add(connection, found.retained, sequence)
         sums = _sums(found)
@@ -120,7 +166,7 @@ def _take_out(connection: Connection, found: Resolved, sequence: int) -> None:
             summing = beside.submit(_sums, found)
             tombstones.add(connection, found.retained, sequence)
             sums = summing.result()
-    _leave_slices(connection, sums, sequence)
+    return _leave_slices(connection, sums, sequence)
 
 
 def _sums(found: Resolved) -> dict[Place, LtHash16]:
@@ -131,8 +177,9 @@ def _sums(found: Resolved) -> dict[Place, LtHash16]:
     return sums
 
 
-def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequence: int) -> None:
+def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequence: int) -> list[SliceChange]:
     """Take these records out of the digests of their slices, and keep what each digest was."""
+    changes: list[SliceChange] = []
     shards: dict[int, list[int]] = {}
     for shard, index in sorted(sums):
         shards.setdefault(shard, []).append(index)
@@ -145,10 +192,13 @@ def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequen
             after = lthash.digest()
             place = {"of_shard": shard, "of_slice": row.slice}
             changed.append({**place, "records": lthash.members, "lthash": lthash.state, "digest": after})
-            hit = {"deletion": sequence, "shard": shard, "slice": row.slice, "records": leaving.members}
-            hits.append({**hit, "digest_before": row.digest, "digest_after": after})
+            hit = {"shard": shard, "slice": row.slice, "records": leaving.members}
+            hit |= {"digest_before": row.digest, "digest_after": after}
+            hits.append({"deletion": sequence, **hit})
+            changes.append(SliceChange(**hit))
         connection.execute(_SLICE_LEFT, changed)
         connection.execute(_ADD_HITS, hits)
+    return sorted(changes, key=lambda change: (change.shard, change.slice))
 
 
 # Built once: a single deletion is a dozen small statements, and building them costs more than running them.

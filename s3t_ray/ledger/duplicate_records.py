@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import minhash_index
-from s3t_ray.ledger.resolve import RecordRow, Resolved, note, rows_of
+from s3t_ray.ledger.resolve import RecordRow, Resolved, SealOf, note, require_sealed, rows_of
 from s3t_ray.ledger.tables import RECORDS
 from s3t_ray.ledger.values import DuplicateSearch, Reach, Twins
 
@@ -44,8 +44,8 @@ def find(connection: Connection, found: Resolved, threshold: float) -> Alike:
     return Alike(duplicates, near, sum(content is None for content in found.named.values()))
 
 
-def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch) -> int:
-    """Add to `found` what the closure asks for; how many retained records that were.
+def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch, seal_of: SealOf | None = None) -> int:
+    """Add to `found` what the closure asks for; how many retained records that were. `seal_of`: see `resolve`.
 
     LedgerError: near-duplicates are asked for, and the run has no sketches.
     """
@@ -63,6 +63,8 @@ def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch
                 "name their ids, or take exact duplicates only; a new run can have sketches",
             )
         extra = (*alike.duplicates, *alike.near_duplicates)
+    if seal_of is not None:
+        require_sealed(extra, seal_of)
     note(found, extra)
     return found.records - named
 

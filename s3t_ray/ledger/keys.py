@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import secrets
 import stat
+import struct
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -30,8 +34,23 @@ from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError
 
 KEY_BYTES = 32
+ROW_SEAL_BYTES = 16
 _SHA256_BLOCK = 64
+_PLACE = struct.Struct("<ii")
 PUBLIC_FILE = "public.pem"
+
+
+class LedgerKeys(Protocol):
+    """What the ledger needs of the run's keys: to seal rows, and to sign the entries of its log."""
+
+    @property
+    def public_key(self) -> bytes: ...
+
+    def sign(self, message: bytes) -> bytes: ...
+
+    def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes: ...
+
+    def run_seal(self, said: str) -> bytes: ...
 
 
 class Keys:
@@ -47,6 +66,9 @@ class Keys:
         self._content = _derive(master, "content")
         self._record = _derive(master, "record")
         self._shingle = _derive(master, "shingle")
+        self._row = _derive(master, "row")
+        self._seal = _derive(master, "seal")
+        self._nonce = _derive(master, "nonce")
         self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
@@ -139,11 +161,28 @@ class Keys:
         name = _utf8(record_id)
         return hmac.digest(self._record, len(name).to_bytes(8, "big") + name + _utf8(content), "sha256")
 
+    def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes:
+        """16 bytes that fix, of a record with this id HMAC, its subject HMAC (None: nobody's) and its place."""
+        said = identity + (b"\0" if subject is None else b"\1" + subject) + _PLACE.pack(shard, index)
+        return hashlib.blake2b(said, key=self._row, digest_size=ROW_SEAL_BYTES).digest()
+
+    def run_seal(self, said: str) -> bytes:
+        """32 bytes that fix what the ledger says of its run."""
+        return _hmac(self._row, f"run\n{said}")
+
+    def seal_key(self, *purpose: str) -> str:
+        """A key, in hex, for one job or one slice of data: who has it can seal and check that one thing only."""
+        return _hmac(self._seal, json.dumps(purpose)).hex()
+
+    def nonce(self, named: str) -> str:
+        """The nonce, in hex, of a commitment to what is named: the same at every repeat of one request."""
+        return _hmac(self._nonce, named).hex()
+
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
         return self._signing.sign(message)
 
-    @property
+    @cached_property
     def public_key(self) -> bytes:
         """Raw Ed25519 public key, 32 bytes."""
         return self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -3,9 +3,7 @@
 In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of `values.py`. Each method
 is one transaction: when it returns, what it did survives a crash of the process and of the machine; when it raises, it
 did nothing. Any process may accept a deletion at any time; what a scheduler writes carries its epoch and is refused
-once a newer scheduler has taken the lease.
-
-Must never decide what to train or erase (plan, scheduler), nor hold personal data.
+once a newer scheduler has taken the lease. Must never decide what to train or erase, nor hold personal data.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from datetime import datetime
 from types import TracebackType
 
 from s3t_ray.ledger import (
-    certificate_chain,
     deletion_progress,
     deletions,
     failure_rows,
@@ -28,10 +25,10 @@ from s3t_ray.ledger import (
     slice_rows,
     stage_rows,
 )
-from s3t_ray.ledger.certificate import Certificate, CertificateFacts, ChainHead
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.export_rows import Exports
+from s3t_ray.ledger.ledger_log import LedgerLog
 from s3t_ray.ledger.transaction import read_events, utc_now
 from s3t_ray.ledger.values import (
     NAMED_ALONE,
@@ -41,37 +38,41 @@ from s3t_ray.ledger.values import (
     DuplicateSearch,
     Event,
     FailureRow,
+    NotedStage,
     Preview,
     Published,
     RecordEntry,
     RecordState,
-    RunningNote,
+    RunningStage,
     RunRow,
     SchedulerLease,
     Sketching,
     SliceState,
     StageRow,
     StageState,
-    StoredCertificate,
 )
 from s3t_ray.plan.stages import Stage
 
 
-class Ledger:
+class Ledger(LedgerLog):
     """Safe to share between threads; open one in each process. Close it, or use it in a `with`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self.exports = Exports(database)
         self._receipts: deletion_progress.Receipts = {}
 
     @classmethod
-    def open(cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
+    def open(
+        cls, url: str, create: bool = False, clock: Callable[[], datetime] = utc_now, read_only: bool = False
+    ) -> Ledger:
         """Open the ledger at `url` (`sqlite:///...` or `postgresql://...`), upgrading an older schema.
 
-        `create`: an empty one where there is none. LedgerError: none, a newer schema, or it cannot be reached.
+        `create`: an empty one where there is none. `read_only`: nothing is written, not even beside it; an SQLite
+        ledger that cannot be read so, or is of an older schema, is read from a copy on this machine, which goes when
+        it is closed. LedgerError: none, a newer schema, or it cannot be reached.
         """
-        return cls(Database.open(url, create, clock))
+        return cls(Database.open(url, create, clock, read_only))
 
     def close(self) -> None:
         self._database.close()
@@ -151,22 +152,33 @@ class Ledger:
             return deletions.preview(connection, ids, subjects, search)
 
     def accept_deletion(
-        self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), search: DuplicateSearch = NAMED_ALONE
+        self,
+        ids: Sequence[bytes],
+        subjects: Sequence[bytes] = (),
+        search: DuplicateSearch = NAMED_ALONE,
+        commitment: str | None = None,
     ) -> Acceptance:
         """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
 
-        `search`: whether records like them go too. Tombstones, new slice digests and live stages
-        turned stale are one transaction. The same set with the same search again changes nothing
-        and returns the same receipt. UnknownRecords: the run holds none of them, and nothing was
-        stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches.
+        `search`: whether records like them go too. `commitment`: to the names, for the receipt
+        (`proof/receipt.py`). Tombstones, new slice digests, live stages turned stale and the signed receipt
+        are one transaction. The same set with the same search again changes nothing and returns the
+        same receipt. UnknownRecords: the run holds none of them, and nothing was stored. DataError:
+        nothing was named. LedgerError: near-duplicates of a run without sketches, or a row that is not
+        what the run's keys sealed.
         """
         with self._database.write() as tx:
-            return deletions.accept(tx, ids, subjects, search)
+            return deletions.accept(tx, ids, subjects, search, commitment)
 
-    def deleted(self, ids: Iterable[bytes], subjects: Iterable[bytes]) -> frozenset[bytes]:
-        """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one."""
+    def deleted(
+        self, ids: Iterable[bytes], subjects: Iterable[bytes], but: frozenset[int] = frozenset()
+    ) -> frozenset[bytes]:
+        """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one.
+
+        `but`: deletions, by number, that do not count.
+        """
         with self._database.read() as connection:
-            return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)))
+            return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)), but)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -263,44 +275,6 @@ class Ledger:
         with self._database.read() as connection:
             return failure_rows.read(connection)
 
-    # Certificates
-
-    def certificate_facts(self, request_id: str) -> CertificateFacts:
-        """What the certificate of a purged deletion must say; sign it with `certificate.issue`."""
-        with self._database.read() as connection:
-            return certificate_chain.facts(connection, request_id, self._database.now())
-
-    def append_certificate(self, epoch: int, certificate: Certificate) -> bool:
-        """Add a certificate to the chain and move its deletion to `restored`, in one transaction.
-
-        False: the ledger has moved since its facts were read; read them again and sign again. A
-        certificate that is there already: True. LedgerError: the deletion is not purged yet.
-        VerificationFailed: the signature is not of the chain's key.
-        """
-        with self._database.write() as tx:
-            lease.require(tx, epoch)
-            return certificate_chain.append(tx, certificate)
-
-    def certificate(self, request_id: str) -> Certificate | None:
-        """The certificate of a deletion; None: not yet."""
-        with self._database.read() as connection:
-            return certificate_chain.read_certificate(connection, request_id)
-
-    def certificates(self) -> tuple[Certificate, ...]:
-        """The chain, oldest first."""
-        with self._database.read() as connection:
-            return certificate_chain.read_certificates(connection)
-
-    def stored_certificates(self) -> tuple[StoredCertificate, ...]:
-        """The rows of the chain, oldest first, as they stand: for who wants to check them."""
-        with self._database.read() as connection:
-            return certificate_chain.read_rows(connection)
-
-    def certificate_head(self) -> ChainHead:
-        """Number and hash of the newest certificate."""
-        with self._database.read() as connection:
-            return certificate_chain.read_head(connection)
-
     # Scheduler and history
 
     def take_lease(self, holder: str) -> int:
@@ -319,9 +293,13 @@ class Ledger:
             return lease.read(connection)
 
     def contradictions(self) -> tuple[str, ...]:
-        """What in the ledger disagrees with something else in it, a line each; reads every record once."""
+        """What in the ledger disagrees with something else in it, a line each; reads every record once.
+
+        With keys bound (`bind`): also every row that is not what they sealed.
+        """
         with self._database.read() as connection:
-            return contradictions(connection)
+            found = contradictions(connection, self._database.keys)
+        return (*found, *self._database.foreign())
 
     def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
         """Add a line to the history. `detail` becomes JSON and must hold no personal data."""
@@ -333,13 +311,13 @@ class Ledger:
         with self._database.write() as tx:
             tx.events(kind, lines)
 
-    def note_running(self, epoch: int, running: Iterable[RunningNote]) -> None:
+    def note_running(self, epoch: int, running: Iterable[RunningStage]) -> None:
         """What is in training now, in place of what was noted before."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
             running_rows.note(tx, running)
 
-    def running(self) -> tuple[RunningNote, ...]:
+    def running(self) -> tuple[NotedStage, ...]:
         """What was in training when a scheduler last noted it, which may be long ago."""
         with self._database.read() as connection:
             return running_rows.read(connection)

@@ -243,6 +243,37 @@ _EXPORTS = (
     """,
 )
 
+# Against whoever can write here without the run's keys: a random name of the run, seals of rows, and one log of
+# signed entries, in which the certificates issued so far are the first.
+_PROOF = (
+    """
+    CREATE TABLE s3t_identity (
+        id {integer} NOT NULL PRIMARY KEY CHECK (id = 1),
+        run_id TEXT NOT NULL,
+        place TEXT
+    ){strict}
+    """,
+    "INSERT INTO s3t_identity (id, run_id) VALUES (1, {random_id})",
+    "ALTER TABLE s3t_head ADD COLUMN at TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE s3t_run ADD COLUMN seal {bytes}",
+    "ALTER TABLE s3t_records ADD COLUMN seal {bytes}",
+    """
+    CREATE TABLE s3t_log (
+        sequence {integer} NOT NULL PRIMARY KEY CHECK (sequence > 0),
+        kind TEXT NOT NULL,
+        deletion {integer} REFERENCES s3t_deletions (sequence),
+        hash TEXT NOT NULL UNIQUE,
+        entry TEXT NOT NULL,
+        UNIQUE (deletion, kind)
+    ){strict}
+    """,
+    """
+    INSERT INTO s3t_log (sequence, kind, deletion, hash, entry)
+    SELECT sequence, 'certificate', deletion, hash, certificate FROM s3t_certificates
+    """,
+    "DROP TABLE s3t_certificates",
+)
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _BASE,
     _CERTIFICATES_AND_FAILURES,
@@ -250,6 +281,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _PROGRESS,
     _TOMBSTONES,
     _EXPORTS,
+    _PROOF,
 )
 LATEST = len(MIGRATIONS)
 
@@ -258,6 +290,7 @@ _TYPES = {
         "integer": "INTEGER",
         "bytes": "BLOB",
         "real": "REAL",
+        "random_id": "lower(hex(randomblob(16)))",
         "strict": " STRICT",
         "strict_by_key": " STRICT, WITHOUT ROWID",
         "detail_folder": "json_extract(detail, '$.folder')",
@@ -268,6 +301,7 @@ _TYPES = {
         "integer": "BIGINT",
         "bytes": "BYTEA",
         "real": "DOUBLE PRECISION",
+        "random_id": "replace(gen_random_uuid()::text, '-', '')",
         "strict": "",
         "strict_by_key": "",
         "detail_folder": "(CAST(detail AS json) ->> 'folder')",

@@ -18,11 +18,11 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import minhash_index
+from s3t_ray.ledger import minhash_index, row_seals
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
 from s3t_ray.ledger.query_batches import BATCH
-from s3t_ray.ledger.resolve import rows_of
+from s3t_ray.ledger.resolve import SealOf, rows_of
 from s3t_ray.ledger.slice_rows import read_slices
 from s3t_ray.ledger.tables import RECORDS, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
@@ -39,7 +39,15 @@ def read_run(connection: Connection) -> RunRow | None:
     row = connection.execute(_RUN).one_or_none()
     if row is None:
         return None
-    return RunRow(row.name, row.recipe_digest, row.recipe_json, row.base_digest, row.shards, row.slices, row.key_check)
+    return RunRow(
+        row.name,
+        row.recipe_digest,
+        row.recipe_json,
+        row.base_digest,
+        row.shards,
+        row.slices,
+        row.key_check,
+    )
 
 
 def require_run(connection: Connection) -> RunRow:
@@ -73,7 +81,7 @@ def read_states(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, Rec
     """See `Ledger.record_states`."""
     found: dict[bytes, RecordState] = {}
     for row in rows_of(connection, RECORDS.c.id_hmac, ids):
-        found[row.identity] = RecordState(row.digest, row.shard, row.slice, row.deletion is not None)
+        found[row.identity] = RecordState(row.digest, row.shard, row.slice, row.deletion is not None, row.content)
     return found
 
 
@@ -87,6 +95,7 @@ class _Ingest:
     duplicates: int = 0
     first_duplicate: bytes = b""
     sketching: Sketching | None = None
+    seal_of: SealOf = field(kw_only=True)
 
 
 def ingest(
@@ -99,7 +108,7 @@ def ingest(
             f"a run has 1 or more shards and slices, got {run.shards} and {run.slices}", "correct the configuration"
         )
     places = [(HOLDOUT_SHARD, 0), *((shard, index) for shard in range(run.shards) for index in range(run.slices))]
-    state = _Ingest({place: LtHash16() for place in places}, sketching=sketching)
+    state = _Ingest({place: LtHash16() for place in places}, sketching=sketching, seal_of=tx.keys.row_seal)
     stream = in_key_order(_checked(entries, state), _folder(tx.connection))
     with _indexed_afterwards(tx.connection):
         while batch := list(islice(stream, BATCH)):
@@ -117,6 +126,7 @@ def ingest(
     tx.connection.execute(insert(RUN).values(id=1, **asdict(run)))
     tx.connection.execute(insert(SLICES), [_slice_columns(place, lthash) for place, lthash in state.hashes.items()])
     tx.event(EventKind.INGESTED, None, {"records": state.records, "shards": run.shards, "slices": run.slices})
+    row_seals.seal_run(tx, "ingest")
     return list(read_slices(tx.connection, None))
 
 
@@ -154,7 +164,7 @@ def _checked(entries: Iterable[RecordEntry], state: _Ingest) -> Iterator[RecordE
 
 def _add_batch(connection: Connection, batch: list[RecordEntry], state: _Ingest) -> None:
     fresh = {entry.id_hmac: entry for entry in reversed(batch)}
-    if len(fresh) < len(batch) or state.duplicates or not _insert_all(connection, batch):
+    if len(fresh) < len(batch) or state.duplicates or not _insert_all(connection, batch, state):
         _count_duplicates(connection, batch, fresh, state)
         return
     if state.sketching is not None:
@@ -192,11 +202,11 @@ def _check(entry: RecordEntry, state: _Ingest) -> None:
         )
 
 
-def _insert_all(connection: Connection, batch: list[RecordEntry]) -> bool:
+def _insert_all(connection: Connection, batch: list[RecordEntry], state: _Ingest) -> bool:
     """False, with nothing inserted, when one is there already: the usual case costs no look-up."""
     try:
         with connection.begin_nested():
-            _insert(connection, batch)
+            _insert(connection, batch, state.seal_of)
     except IntegrityError:
         return False
     return True
@@ -217,17 +227,25 @@ def _count_duplicates(
     state.duplicates += len(batch) - len(fresh) + len(stored)
     rest = [entry for id_hmac, entry in fresh.items() if id_hmac not in stored]
     if rest:
-        _insert(connection, rest)
+        _insert(connection, rest, state.seal_of)
 
 
-def _insert(connection: Connection, entries: Iterable[RecordEntry]) -> None:
+def _insert(connection: Connection, entries: Iterable[RecordEntry], seal_of: SealOf) -> None:
     """In the driver's own SQL: wrapping the values takes SQLAlchemy longer than the database needs for the row."""
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     connection.exec_driver_sql(
-        "INSERT INTO s3t_records (id_hmac, subject_hmac, content_hmac, digest, shard, slice) "
-        f"VALUES ({', '.join([mark] * 6)})",
+        "INSERT INTO s3t_records (id_hmac, subject_hmac, content_hmac, digest, shard, slice, seal) "
+        f"VALUES ({', '.join([mark] * 7)})",
         [
-            (entry.id_hmac, entry.subject_hmac, entry.content_hmac, entry.digest, entry.shard, entry.slice)
+            (
+                entry.id_hmac,
+                entry.subject_hmac,
+                entry.content_hmac,
+                entry.digest,
+                entry.shard,
+                entry.slice,
+                seal_of(entry.id_hmac, entry.subject_hmac, entry.shard, entry.slice),
+            )
             for entry in entries
         ],
     )

@@ -7,7 +7,7 @@ digest is what makes the same request the same.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +21,10 @@ from s3t_ray.ledger.values import NAMED_ALONE, DuplicateSearch, Hit, Reach
 
 _DOMAIN = b"s3t/request/1"
 
-_Row = tuple[bytes, bytes | None, bytes | None, bytes, int, int, int | None]
+_Row = tuple[bytes, bytes | None, bytes | None, bytes, int, int, int | None, bytes | None]
+
+SealOf = Callable[[bytes, bytes | None, int, int], bytes]
+"""The seal that a record's row must have: see `LedgerKeys.row_seal`."""
 
 Place = tuple[int, int]
 """(shard, slice)"""
@@ -37,6 +40,7 @@ class RecordRow(NamedTuple):
     shard: int
     slice: int
     deletion: int | None  # null: retained
+    seal: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +120,19 @@ class Resolved:
         return tuple(Hit(*place, len(self.retained[place].ids)) for place in sorted(self.retained))
 
 
-def resolve(connection: Connection, request: NamedRows) -> Resolved:
-    """Look up every name of the request."""
+def resolve(connection: Connection, request: NamedRows, seal_of: SealOf | None = None) -> Resolved:
+    """Look up every name of the request. With `seal_of` each row found must carry its seal (LedgerError)."""
     found = Resolved()
     for rows in _fetch(connection, RECORDS.c.id_hmac, request.ids):
+        if seal_of is not None:
+            require_sealed(rows, seal_of)
         note(found, rows)
     found.unknown_ids = _not_found(found, request.ids)
     ids = frozenset(found.named) if request.subjects else frozenset()
     subjects: set[bytes | None] = set()
     for rows in _fetch(connection, RECORDS.c.subject_hmac, request.subjects):
+        if seal_of is not None:
+            require_sealed(rows, seal_of)
         subjects.update(row[1] for row in rows)
         note(found, [row for row in rows if row[0] not in ids])
     found.unknown_subjects = tuple(name for name in request.subjects if name not in subjects)
@@ -158,10 +166,22 @@ def _fetch(connection: Connection, column: Column[Any], names: Sequence[bytes]) 
             yield connection.exec_driver_sql(statement, piece).cursor.fetchall()
 
 
+def require_sealed(rows: Iterable[_Row], seal_of: SealOf) -> None:
+    """LedgerError if one of these rows is not what the run's keys sealed: it may be another person's record."""
+    wrong = sum(row[7] != seal_of(row[0], row[1], row[4], row[5]) for row in rows)
+    if wrong:
+        raise LedgerError(
+            f"{wrong} of the records named have another id, subject or place in the ledger than the run's keys sealed: "
+            "their rows were changed outside the run; nothing was deleted",
+            "look into it with `s3t audit`, and restore the ledger from a copy; a deletion would hit other people's "
+            "records",
+        )
+
+
 def note(found: Resolved, rows: Iterable[_Row]) -> None:
     """Count these records in."""
     named, retained = found.named, found.retained
-    for identity, _, content, digest, shard, index, deletion in rows:
+    for identity, _, content, digest, shard, index, deletion, _ in rows:
         named[identity] = content
         if deletion is None:
             members = retained.get((shard, index))
@@ -174,17 +194,21 @@ def note(found: Resolved, rows: Iterable[_Row]) -> None:
             found.earlier.add(deletion)
 
 
-def deleted(connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes]) -> frozenset[bytes]:
+def deleted(
+    connection: Connection, ids: Sequence[bytes], subjects: Sequence[bytes], but: frozenset[int]
+) -> frozenset[bytes]:
     """See `Ledger.deleted`."""
-    of_ids = (row.identity for row in rows_of(connection, RECORDS.c.id_hmac, ids) if row.deletion is not None)
+    no = but | {None}
+    of_ids = (row.identity for row in rows_of(connection, RECORDS.c.id_hmac, ids) if row.deletion not in no)
     of_subjects = (
-        row.subject for row in rows_of(connection, RECORDS.c.subject_hmac, subjects) if row.deletion is not None
+        row.subject for row in rows_of(connection, RECORDS.c.subject_hmac, subjects) if row.deletion not in no
     )
     return frozenset(name for name in (*of_ids, *of_subjects) if name is not None)
 
 
 _ROWS = (
-    "SELECT r.id_hmac, r.subject_hmac, r.content_hmac, r.digest, r.shard, r.slice, coalesce(r.deletion, t.deletion) "
+    "SELECT r.id_hmac, r.subject_hmac, r.content_hmac, r.digest, r.shard, r.slice, "
+    "coalesce(r.deletion, t.deletion), r.seal "
     "FROM {wanted} CROSS JOIN s3t_records r "
     "LEFT JOIN s3t_tombstones t ON t.shard = r.shard AND t.slice = r.slice AND t.id_hmac = r.id_hmac "
     "WHERE r.{column} = wanted.{name}"

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, delete, insert, select
 
 from s3t_ray.ledger.tables import RUNNING
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import RunningNote
+from s3t_ray.ledger.values import NotedStage, RunningStage
 
 
-def note(tx: Transaction, stages: Iterable[RunningNote]) -> None:
+def note(tx: Transaction, stages: Iterable[RunningStage]) -> None:
     """These, and no others, are in training."""
     tx.connection.execute(_FORGET)
     rows = [
@@ -29,7 +29,7 @@ def note(tx: Transaction, stages: Iterable[RunningNote]) -> None:
             "steps": stage.steps,
             "loss": stage.loss,
             "tokens_per_second": stage.tokens_per_second,
-            "at": stage.at,
+            "at": tx.now,
         }
         for stage in stages
     ]
@@ -37,18 +37,20 @@ def note(tx: Transaction, stages: Iterable[RunningNote]) -> None:
         tx.connection.execute(_ADD, rows)
 
 
-def read(connection: Connection) -> tuple[RunningNote, ...]:
+def read(connection: Connection) -> tuple[NotedStage, ...]:
     """By worker group."""
     return tuple(
-        RunningNote(
-            row.stage,
-            row.shard,
-            tuple(json.loads(row.slices)),
-            row.worker_group,
-            row.step,
-            row.steps,
-            row.loss,
-            row.tokens_per_second,
+        NotedStage(
+            RunningStage(
+                row.stage,
+                row.shard,
+                tuple(json.loads(row.slices)),
+                row.worker_group,
+                row.step,
+                row.steps,
+                row.loss,
+                row.tokens_per_second,
+            ),
             row.at,
         )
         for row in connection.execute(_READ)

@@ -43,6 +43,7 @@ def read_stages(connection: Connection, shard: int | None, state: StageState | N
             row.adapter_sha256,
             row.accepted_at,
             row.request_id,
+            row.accepted,
         )
         for row in connection.execute(query)
     )

@@ -21,6 +21,15 @@ HEAD = Table(
     Column("epoch", BigInteger),
     Column("holder", Text),
     Column("beats", BigInteger),
+    Column("at", Text),  # the latest time given to a transaction: none is ever earlier
+)
+
+IDENTITY = Table(
+    "s3t_identity",
+    METADATA,
+    Column("id", BigInteger, primary_key=True),
+    Column("run_id", Text),  # random; the storage holds it too
+    Column("place", Text),  # the storage that first used this ledger; null: none yet
 )
 
 RUN = Table(
@@ -34,6 +43,7 @@ RUN = Table(
     Column("shards", BigInteger),
     Column("slices", BigInteger),
     Column("key_check", Text),
+    Column("seal", LargeBinary),  # null: begun by a version that sealed nothing
 )
 
 SLICES = Table(
@@ -60,6 +70,7 @@ RECORDS = Table(
     Column("shard", BigInteger),
     Column("slice", BigInteger),
     Column("deletion", BigInteger),  # that was purged; null: retained, or it has a tombstone
+    Column("seal", LargeBinary),  # keyed MAC of id, subject and place; null: of a version that sealed nothing
 )
 
 TOMBSTONES = Table(
@@ -163,13 +174,14 @@ EVENTS = Table(
     Column("detail", Text),
 )
 
-CERTIFICATES = Table(
-    "s3t_certificates",
+LOG = Table(
+    "s3t_log",
     METADATA,
-    Column("sequence", BigInteger, primary_key=True),  # position in the chain, from 1
+    Column("sequence", BigInteger, primary_key=True),  # position in the log, from 1
+    Column("kind", Text),  # `EntryKind`
     Column("deletion", BigInteger),
     Column("hash", Text),
-    Column("certificate", Text),
+    Column("entry", Text),
 )
 
 FAILURES = Table(

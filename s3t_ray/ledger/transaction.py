@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.tables import EVENTS, HEAD
 from s3t_ray.ledger.values import Event
 
@@ -30,16 +32,26 @@ class Head:
     epoch: int
     holder: str
     beats: int
+    at: str
 
 
 class Transaction:
     """Handed to the functions that write; it is theirs until `Database.write` ends."""
 
-    def __init__(self, connection: Connection, head: Head, now: str) -> None:
+    def __init__(self, connection: Connection, head: Head, clock: str, keys: LedgerKeys | None) -> None:
         self.connection = connection
         self.head = head
-        self.now = now
+        # A clock may have been turned back; what is signed never says that an effect came before its cause.
+        self.now = max(clock, head.at)
+        self._keys = keys
         self._stored = replace(head)
+
+    @property
+    def keys(self) -> LedgerKeys:
+        """The run's keys. LedgerError: nobody bound them to this ledger."""
+        if self._keys is None:
+            raise LedgerError("this would be signed, and the ledger was not given the run's keys", "call Ledger.bind")
+        return self._keys
 
     def next_sequence(self) -> int:
         self.head.sequence += 1
@@ -65,6 +77,7 @@ class Transaction:
     def store_head(self) -> None:
         """Last statement of the transaction."""
         if self.head != self._stored:
+            self.head.at = self.now
             self.connection.execute(_STORE, vars(self.head))
 
 
@@ -79,7 +92,7 @@ def read_events(connection: Connection, after: int, kinds: Collection[str] | Non
 
 # Built once: building a statement takes longer than running it.
 _ADD = insert(EVENTS)
-_STORE = update(HEAD).values({name: bindparam(name) for name in ("sequence", "epoch", "holder", "beats")})
+_STORE = update(HEAD).values({name: bindparam(name) for name in ("sequence", "epoch", "holder", "beats", "at")})
 
 
 def _json(detail: Mapping[str, object]) -> str:

@@ -2,7 +2,7 @@
 
 Frozen, hashable, picklable; no SQL, no clock. Ids and subjects appear only as 32-byte keyed HMACs
 (see `keys.py`), digests of data as 64 hex digits, times as UTC ISO 8601 strings with microseconds.
-Times are for people: nothing here is ever ordered by them, sequence numbers order.
+Times are for people and never run backwards; sequence numbers order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.plan.stages import Stage
+from s3t_ray.proof.receipt import SignedReceipt
 
 
 class DeletionState(StrEnum):
@@ -106,6 +107,7 @@ class RecordState:
     shard: int
     slice: int
     deleted: bool
+    content_hmac: bytes | None = None  # erased with the digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,7 @@ class StageRow:
     adapter_sha256: str
     accepted_at: str
     pruned_by: str | None  # request id of the deletion that made it stale; None: live, or no longer wanted
+    number: int = 0  # of its acceptance in the ledger's count
 
     @property
     def depth(self) -> int:
@@ -207,6 +210,7 @@ class Acceptance:
     unknown_subjects: tuple[bytes, ...]
     repeated: bool
     taken_along: int  # of the receipt's records: not named, but like one that is; 0 when repeated
+    signed: SignedReceipt | None  # its entry in the log; None: a version that signed none had accepted it
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,8 @@ class DeletionRow:
     times: DeletionTimes
     waits_for: tuple[str, ...]
     """Earlier requests that deleted records this one names too, and are no further: they move first."""
+    number: int = 0
+    """Its place in the ledger's count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +257,8 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class RunningNote:
-    """A stage in training, as the scheduler last noted it: for people to look at, no truth rests on it."""
+class RunningStage:
+    """A stage in training: for people to look at, no truth rests on it. The one value, from worker group to report."""
 
     stage_id: str
     shard: int
@@ -262,7 +268,14 @@ class RunningNote:
     steps: int  # 0: it loads its inputs
     loss: float | None
     tokens_per_second: float | None
-    at: str  # UTC; when it was noted
+
+
+@dataclass(frozen=True, slots=True)
+class NotedStage:
+    """A stage in training, as the scheduler last noted it."""
+
+    stage: RunningStage
+    at: str  # UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,12 +298,13 @@ class ExportedFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredCertificate:
-    """A certificate as its row has it, unchecked."""
+class StoredEntry:
+    """An entry of the log as its row has it, unchecked."""
 
     sequence: int
+    kind: str
     hash: str
-    request_id: str | None  # of the deletion that its row names; None: there is no such deletion
+    request_id: str | None  # of the deletion that its row names; None: of none, or there is no such deletion
     text: str
 
 

@@ -44,7 +44,7 @@ class Boundary:
     depth: int  # of the stages that it enters
     layer: int
     stored: bool
-    start: int  # the layer that its states are read at or lifted from; 0: from the tokens
+    start_layer: int  # the layer that its states are read at or lifted from; 0: from the tokens
     bytes: int  # of its states, stored or not
     saved_seconds: float  # of rank time, by storing it rather than not, the others as they are; negative: lost
 
@@ -114,7 +114,7 @@ def boundaries(work: Work, orders_by_shard: Sequence[Orders], speed: Rates) -> t
             depth=use.depth,
             layer=use.layer,
             stored=use.depth in chosen,
-            start=work.start_layer(use.depth),
+            start_layer=work.start_layer(use.depth),
             bytes=round(use.tokens * _state_bytes(work)),
             saved_seconds=states_seconds(work, orders_by_shard, speed, chosen - {use.depth})
             - states_seconds(work, orders_by_shard, speed, chosen | {use.depth}),

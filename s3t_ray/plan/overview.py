@@ -43,11 +43,11 @@ MOST_SHARDS_SAMPLED = 16
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """Layers [first, last] that stages of this depth train."""
+    """Layers [first_layer, last_layer] that stages of this depth train."""
 
     depth: int
-    first: int
-    last: int
+    first_layer: int
+    last_layer: int
 
 
 @dataclass(frozen=True)

@@ -125,5 +125,6 @@ def _any_work(shape: ModelShape, lora_rank: int) -> Work:
         epochs=1,
         slice_records=1.0,
         record_tokens=1.0,
+        attended_tokens=1.0,
         labelled_share=1.0,
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3t_ray.config.schema import Config, Lora, ModelShape
+from s3t_ray.config.tasks import TASKS
 from s3t_ray.errors import ConfigError
 
 Orders = Sequence[Sequence[int]]
@@ -37,6 +38,7 @@ class Work:
     epochs: int
     slice_records: float
     record_tokens: float
+    attended_tokens: float  # of a record, by each of its tokens
     labelled_share: float  # of tokens that have a loss
 
     @property
@@ -81,6 +83,7 @@ def describe_work(
         )
     record_tokens = min(tokens_per_record, float(config.task.max_tokens))
     head_rows = config.task.head_rows
+    encoder = TASKS[config.task.kind].architecture == "encoder"
     # A task head has one dense layer of the hidden size before its outputs (BERT, RoBERTa).
     task_head = shape.hidden * (shape.hidden + head_rows) if head_rows else 0
     return Work(
@@ -98,6 +101,7 @@ def describe_work(
         epochs=config.optimizer.epochs,
         slice_records=records * (1 - config.data.holdout) / (config.shards * config.slices),
         record_tokens=record_tokens,
+        attended_tokens=record_tokens if encoder else (record_tokens + 1) / 2,
         labelled_share=1 / record_tokens if head_rows else labelled_share,
     )
 
@@ -117,8 +121,8 @@ def forward_flops_per_token(work: Work) -> float:
 
 
 def attention_flops_per_token(work: Work) -> float:
-    """Forward, one layer: scores and values over the mean (T + 1) / 2 earlier tokens of the record."""
-    return 4 * work.shape.heads * work.shape.head_dim * (work.record_tokens + 1) / 2
+    """Forward, one layer: scores and values over the mean (T + 1) / 2 earlier tokens of a record, or all of them."""
+    return 4 * work.shape.heads * work.shape.head_dim * work.attended_tokens
 
 
 def lora_parameters(lora: Lora, shape: ModelShape) -> int:

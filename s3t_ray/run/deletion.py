@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.errors import UnknownRecords
+from s3t_ray.errors import S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.values import Acceptance, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to, named
+from s3t_ray.proof.signed_entry import ChainHead
 from s3t_ray.run.duplicates import asked, likeness
 from s3t_ray.run.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
 from s3t_ray.run.run import Run
+from s3t_ray.run.run_identity import remember
 from s3t_ray.run.shard_view import view_shard
+from s3t_ray.run.spellings import other_spellings
+
+_LISTED = 20  # spellings named in an error
 
 
 def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> Impact:
@@ -33,6 +39,7 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach 
         shards=_impacts(run, answer.hits, None),
         set_aside=aside.rows,
         likeness=likeness(answer, closure, answer.taken_along),
+        other_spellings=other_spellings(run, ids, subjects),
     )
 
 
@@ -45,26 +52,42 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
     """
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
     try:
-        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure)
+        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure, names.commitment)
     except UnknownRecords as error:
         if rows := erase_rejects(run, names.ids, names.subjects).rows:
             raise UnknownRecords(
                 f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
             ) from error
+        if others := other_spellings(run, ids, subjects):
+            listed = ", ".join(f"{each.kind} {each.spelling!r} ({each.records} records)" for each in others[:_LISTED])
+            raise UnknownRecords(f"{error.problem}; other spellings: {listed}", error.fix) from error
         raise
-    # The receipt is out of danger; what it means is for people to read.
-    aside = erase_rejects(run, names.ids, names.subjects)
-    receipt = _receipt(names, answer, aside)
-    impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
-    left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
-    return receipt.model_copy(update={"shards": impacts, "likeness": likeness(left, closure, answer.taken_along)})
+    # The deletion is a fact: what follows is for people to read, and must not keep the receipt from them.
+    receipt = _receipt(names, answer, SetAside(0, frozenset()))
+    _remember(run, answer)
+    try:
+        receipt = _receipt(names, answer, erase_rejects(run, names.ids, names.subjects))
+        impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
+        left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
+        alike, spelled = likeness(left, closure, answer.taken_along), other_spellings(run, ids, subjects)
+    except (S3TError, OSError) as error:
+        return receipt.model_copy(update={"note": f"accepted; what it means could not be shown: {problem_of(error)}"})
+    return receipt.model_copy(update={"shards": impacts, "likeness": alike, "other_spellings": spelled})
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
     """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
     names = _Names.of(run, ids, subjects)
-    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects))
+    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), commitment=names.commitment)
+    _remember(run, answer)
     return _receipt(names, answer, SetAside(0, frozenset()))
+
+
+def _remember(run: Run, answer: Acceptance) -> None:
+    """Beside the keys, without another look at the ledger."""
+    if answer.signed is not None and not answer.repeated:
+        head = ChainHead(sequence=answer.signed.facts.sequence, hash=answer.signed.hash)
+        remember(run.location.keys_dir, run.ledger.run_id, run.location.storage_uri, head)
 
 
 @dataclass(frozen=True)
@@ -73,12 +96,19 @@ class _Names:
 
     ids: Mapping[bytes, str]
     subjects: Mapping[bytes, str]
+    nonce: str
+    """Opens the commitment on the receipt; derived from the names, so a repeat gets the same."""
+
+    @property
+    def commitment(self) -> str:
+        return commitment_to(self.nonce, tuple(self.ids.values()), tuple(self.subjects.values()))
 
     @classmethod
     def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
         return cls(
             dict(zip(run.keys.id_hmacs(ids), ids, strict=True)),
             {run.keys.subject_hmac(name): name for name in subjects},
+            run.keys.nonce(named(ids, subjects)),
         )
 
     def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
@@ -91,6 +121,7 @@ class _Names:
 
 
 def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionReceipt:
+    signed = answer.signed
     return DeletionReceipt(
         request_id=answer.receipt.request_id,
         accepted_at=answer.receipt.accepted_at,
@@ -102,7 +133,13 @@ def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionRece
         repeated=answer.repeated,
         shards=(),
         set_aside=aside.rows,
+        proof=None if signed is None else HandedReceipt(receipt=signed, nonce=_nonce(names, signed)),
     )
+
+
+def _nonce(names: _Names, signed: SignedReceipt) -> str | None:
+    """None: the deletion was first accepted by hashes alone, so its receipt commits to no names."""
+    return None if signed.facts.commitment is None else names.nonce
 
 
 def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:

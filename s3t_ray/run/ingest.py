@@ -13,14 +13,18 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from s3t_ray.data.partition import HOLDOUT, Place, place, places
-from s3t_ray.data.read import RejectFile, read_holdout, read_records
+from s3t_ray.data.read import Check, RejectFile, read_holdout, read_records
+from s3t_ray.data.reading import Reading
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, SliceFile, partition_rows, read_slice
+from s3t_ray.data.taught import Taught
 from s3t_ray.errors import DataError, LedgerError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.run.duplicates import RunSketcher, sketching_of
+from s3t_ray.run.input_changes import tell_changes
+from s3t_ray.run.input_summary import summarise
 from s3t_ray.run.rejects import purge_rejects
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
@@ -33,13 +37,16 @@ _TOLD_EVERY = 10_000
 _DIGESTS_AT_ONCE = 4096
 
 
-def ingest(run: Run, note: Callable[[str], None]) -> None:
+def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) -> None:
     """Read the data of the run's config into it; returns at once when that was done before.
 
-    Raises DataError (and leaves no run behind) for malformed rows, duplicate ids and missing files.
+    `check` encodes each record as training will, so that what cannot be learned is a malformed row.
+    Raises DataError (and leaves no run behind) for malformed rows, duplicate ids, missing files, and a shard that
+    would learn nothing.
     """
     if run.ledger.run() is not None:
         _finish(run)
+        tell_changes(run, note, check)
         return
     made = not Keys.exist(run.location.keys_dir)
     row = run.describe()
@@ -53,13 +60,18 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
         note(f"reading records from {run.config.data.path}")
         try:
             with RejectFile(folder / "rejects.jsonl") as rejects, (folder / "entries").open("wb") as entries:
-                rows = _keyed(run, _placed(run, rejects), sketcher.sketch, entries.write, note)
+                taught, reading = Taught(run.config), Reading()
+                placed = taught.count(_placed(run, rejects, check, reading))
+                rows = _keyed(run, placed, sketcher.sketch, entries.write, note)
                 files = partition_rows(rows, folder / "slices", places=places(run.config))
         except OSError as error:
             raise StoreError(
                 f"{folder} cannot be written: {error.strerror}",
                 "free space for a second copy of the data",
             ) from error
+        for line in reading.notes():
+            note(line)
+        taught.tell(note)
         if run.ledger.run() is not None:
             note("another process has read the data meanwhile")
             _finish(run)
@@ -68,6 +80,9 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
         if rejects.count:
             run.store.upload(rejects.path, f"{layout.REJECTS}/rejects.jsonl")
             note(f"{rejects.count} malformed rows set aside in {run.config.storage.uri}/{layout.REJECTS}/rejects.jsonl")
+        run.store.write_bytes(
+            layout.INPUT_SUMMARY, summarise(run.config.data, reading, taught).model_dump_json().encode()
+        )
         uploaded = _upload(run, files)
         try:
             _commit(run, row, folder / "entries")
@@ -84,11 +99,11 @@ def ingest(run: Run, note: Callable[[str], None]) -> None:
     )
 
 
-def _placed(run: Run, rejects: RejectFile) -> Iterator[tuple[Place, Record]]:
+def _placed(run: Run, rejects: RejectFile, check: Check | None, reading: Reading) -> Iterator[tuple[Place, Record]]:
     config = run.config
-    for record in read_records(config.data, config.task, rejects):
+    for record in read_records(config.data, config.task, rejects, check, reading):
         yield place(record.id, record.subject, config), record
-    for record in read_holdout(config.data, config.task, rejects):
+    for record in read_holdout(config.data, config.task, rejects, check, reading):
         yield HOLDOUT, record
 
 
@@ -165,7 +180,7 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
     """The same error with the id in plain words: the caller has the data at hand, the ledger has not."""
     field = run.config.data.id_field
     with scratch_folder(run, "find") as folder, RejectFile(folder / "rejects.jsonl") as again:
-        for _, record in _placed(run, again):
+        for _, record in _placed(run, again, None, Reading()):
             if run.keys.id_hmac(record.id) == error.id_hmac:
                 what = f"id {record.id!r} (field {field!r})" if field else f"content with derived id {record.id!r}"
                 return DataError(

@@ -1,4 +1,4 @@
-"""Certificates to hand out: the text of one deletion's, or the whole chain.
+"""What a run hands out as proof: the certificate or the receipt of one deletion, or its whole log.
 
 In: an open run. Out: canonical JSON exactly as it was signed. A damaged one is not given out.
 """
@@ -6,18 +6,21 @@ In: an open run. Out: canonical JSON exactly as it was signed. A damaged one is 
 from __future__ import annotations
 
 from s3t_ray.errors import LedgerError, VerificationFailed
-from s3t_ray.ledger.certificate import verify_certificate
+from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.proof.run_log import verify_certificate, verify_entry
 from s3t_ray.run.run import Run
 
 
 def certificate_of(run: Run, request_id: str) -> str:
-    """The certificate of one deletion.
+    """The newest certificate of one deletion: the final one, or until then the interim one.
 
-    Raises LedgerError when there is no such deletion or it is not restored yet, VerificationFailed when
+    Raises LedgerError when there is no such deletion or it is not purged yet, VerificationFailed when
     what the ledger holds is not a genuine certificate of it.
     """
+    request_id = run.request_named(request_id)
     deletion = run.ledger.deletion(request_id)
-    for row in run.ledger.stored_certificates():
+    kinds = (EntryKind.CERTIFICATE, EntryKind.INTERIM)
+    for row in sorted(run.ledger.log(kinds), key=lambda row: kinds.index(EntryKind(row.kind))):
         if row.request_id == request_id:
             if verify_certificate(row.text).facts.request_id != request_id:
                 raise VerificationFailed(
@@ -27,13 +30,13 @@ def certificate_of(run: Run, request_id: str) -> str:
             return row.text
     raise LedgerError(
         f"deletion {request_id} is {deletion.state}: it has no certificate yet",
-        "wait until it is restored (`s3t status`); `s3t train` with the run's config carries it on",
+        "wait until it is purged (`s3t status`); `s3t train` with the run's config carries it on",
     )
 
 
 def chain_of(run: Run) -> tuple[str, ...]:
-    """All certificates of the run, oldest first. Raises VerificationFailed for one that is not genuine."""
-    texts = tuple(row.text for row in run.ledger.stored_certificates())
+    """The run's whole log, oldest entry first. Raises VerificationFailed for an entry that is not genuine."""
+    texts = tuple(row.text for row in run.ledger.log())
     for text in texts:
-        verify_certificate(text)
+        verify_entry(text)
     return texts

@@ -35,7 +35,8 @@ def find_rejects(run: Run, ids: Mapping[bytes, str], subjects: Mapping[bytes, st
     rows, names = 0, set()
     for path in run.store.files(layout.REJECTS):
         with scratch_folder(run, "rejects", layout.REJECTS) as folder:
-            for identity, subject in reject_names(run.store.fetch(path, folder), run.config.data):
+            for names_of_row in reject_names(run.store.fetch(path, folder), run.config.data):
+                identity, subject = names_of_row or (None, None)
                 hit = {by_id.get(identity or ""), by_subject.get(subject or "")} - {None}
                 rows += bool(hit)
                 names |= hit
@@ -60,15 +61,19 @@ def purge_rejects(run: Run) -> None:
             _rewrite(run, path, _of_deleted(run, path))
 
 
-def undeleted_rejects(run: Run) -> int:
-    """Rows set aside that a purge would drop."""
-    count = 0
+def undeleted_rejects(run: Run, pending: frozenset[int]) -> tuple[int, int]:
+    """Rows set aside that a purge would have dropped by now, and lines that ingest never wrote.
+
+    `pending`: deletions, by their number in the ledger, whose rows may still be there.
+    """
+    count = junk = 0
     for path in run.store.files(layout.REJECTS):
-        drop = _of_deleted(run, path)
+        drop = _of_deleted(run, path, pending)
         with scratch_folder(run, "rejects", layout.REJECTS) as folder:
-            names = reject_names(run.store.fetch(path, folder), run.config.data)
-            count += sum(drop(identity, subject) for identity, subject in names)
-    return count
+            for names in reject_names(run.store.fetch(path, folder), run.config.data):
+                junk += names is None
+                count += names is not None and drop(*names)
+    return count, junk
 
 
 @contextmanager
@@ -82,17 +87,18 @@ def _files(run: Run) -> Iterator[list[str]]:
         yield run.store.files(layout.REJECTS)
 
 
-def _of_deleted(run: Run, path: str) -> Drop:
+def _of_deleted(run: Run, path: str, pending: frozenset[int] = frozenset()) -> Drop:
     """Whether a row of this file is of an id or a subject that has a deleted record; asks the ledger once."""
     ids: dict[str, bytes] = {}
     subjects: dict[str, bytes] = {}
     with scratch_folder(run, "rejects", layout.REJECTS) as folder:
-        for identity, subject in reject_names(run.store.fetch(path, folder), run.config.data):
+        for names in reject_names(run.store.fetch(path, folder), run.config.data):
+            identity, subject = names or (None, None)
             if identity is not None:
                 ids[identity] = run.keys.id_hmac(identity)
             if subject is not None:
                 subjects[subject] = run.keys.subject_hmac(subject)
-    deleted = run.ledger.deleted(ids.values(), subjects.values())
+    deleted = run.ledger.deleted(ids.values(), subjects.values(), pending)
 
     def drop(identity: str | None, subject: str | None) -> bool:
         return ids.get(identity or "") in deleted or subjects.get(subject or "") in deleted

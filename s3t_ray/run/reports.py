@@ -10,23 +10,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from s3t_ray.ledger.values import RunningStage
+from s3t_ray.proof.receipt import HandedReceipt
+
 
 class Report(BaseModel):
     """Base of all reports: frozen, strict, `model_dump_json()` is the `--json` output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class RunningStage(Report):
-    stage_id: str
-    shard: int
-    slices: tuple[int, ...]
-    group: int
-    step: int
-    steps: int
-    """0 while the group loads its inputs."""
-    loss: float | None
-    tokens_per_second: float | None
 
 
 class ShardStatus(Report):
@@ -86,7 +77,14 @@ class Status(Report):
     settled: bool
     """Nothing is missing, stale or unfinished."""
     ids_derived: bool
-    """True when ids come from record contents because `data.id_field` is null."""
+    """True when ids come from record contents because the data has none or `data.id_field` is null."""
+    teaching_nothing: int = 0
+    """Training records, of those read in, without a response within task.max_tokens."""
+    smallest_slice: int = 0
+    """Records, as are the next two."""
+    largest_slice: int = 0
+    empty_slices: int = 0
+    """How many slices hold no record."""
 
 
 class ShardImpact(Report):
@@ -131,6 +129,17 @@ class Likeness(Report):
     """Records named that were purged before: nothing can be compared with them any more."""
 
 
+class OtherSpelling(Report):
+    """Records that are still there under another spelling of a name in a deletion."""
+
+    kind: Literal["id", "subject"]
+    named: str
+    """As the deletion names it."""
+    spelling: str
+    """As the run's data spells it."""
+    records: int
+
+
 class Impact(Report):
     """`s3t delete --dry-run`: what a deletion would hit."""
 
@@ -143,6 +152,8 @@ class Impact(Report):
     set_aside: int = 0
     """Rows that ingest had set aside as malformed, and that would be erased."""
     likeness: Likeness | None = None
+    other_spellings: tuple[OtherSpelling, ...] = ()
+    """Looked for among case, blanks and accents; not part of the deletion."""
 
 
 class DeletionReceipt(Report):
@@ -162,6 +173,13 @@ class DeletionReceipt(Report):
     """Rows that ingest had set aside as malformed, erased at once."""
     likeness: Likeness | None = None
     """Right after the deletion was accepted: what of the same content is still there."""
+    note: str | None = None
+    """What went wrong after the deletion was accepted. It stands all the same, and its purge goes on."""
+    proof: HandedReceipt | None = None
+    """The signed receipt, an entry of the run's log, with the nonce that tells whose it is; None: accepted by an
+    older version."""
+    other_spellings: tuple[OtherSpelling, ...] = ()
+    """Records under other spellings of the names, which were not deleted."""
 
 
 class TrainReport(Report):
@@ -242,6 +260,8 @@ class Verification(Report):
     stages: int
     problems: tuple[str, ...]
     replayed: tuple[ReplayedStage, ...] = ()
+    excused: tuple[str, ...] = ()
+    """Deletions that are not purged yet: what is still there of them, and of nobody else, is no problem."""
 
     @property
     def differing(self) -> int:

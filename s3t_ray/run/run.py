@@ -19,18 +19,26 @@ from s3t_ray.config.memory_folders import check_keys_last
 from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, StoreError
+from s3t_ray.errors import ConfigError, S3TError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RunRow, SliceState, StageState
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
+from s3t_ray.run.input_summary import InputSummary, read_summary
+from s3t_ray.run.run_identity import begin, check_together, remember, require_whole
 from s3t_ray.store.store import Store
+
+SHORTEST_REQUEST = 6
+"""Characters of a deletion's id from which on it is looked for by its beginning."""
 
 
 def checked_base(config: Config) -> Path:
-    """Folder of the base model of `config`, once the config is known to fit it. Creates nothing. ConfigError."""
+    """Folder of the base model of `config`, once its files are whole and its sizes fit the config.
+
+    Creates nothing and needs no torch; `train.check_base` looks at every weight's name as well. ConfigError.
+    """
     folder = find_base(config.model)
     check_base(config, folder)
     return folder
@@ -39,17 +47,21 @@ def checked_base(config: Config) -> Path:
 class Run:
     """Config, store and ledger of one run. Close it, or use it as a context manager."""
 
-    def __init__(self, config: Config, location: RunLocation, store: Store, ledger: Ledger) -> None:
+    def __init__(
+        self, config: Config, location: RunLocation, store: Store, ledger: Ledger, read_only: bool = False
+    ) -> None:
         self.config = config
+        self.read_only = read_only
         self.location = location
         self.store = store
         self.ledger = ledger
 
     @classmethod
-    def open(cls, uri: str | Path) -> Run:
+    def open(cls, uri: str | Path, read_only: bool = False) -> Run:
         """The existing run at `uri` (its storage root, or a config file that names it).
 
-        Raises ConfigError when no run is there.
+        `read_only`: for whoever only looks, at a run that may have been taken back or exchanged.
+        Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run.
         """
         root = str(uri)
         if root.endswith((".yaml", ".yml")) and Path(root).is_file():
@@ -72,26 +84,56 @@ class Run:
             ) from error
         config = placed(parse_config(text, f"{root}/{CONFIG_FILE}"), root)
         location = locate(config)
-        return cls(config, location, store, Ledger.open(location.ledger_url))
+        ledger = Ledger.open(location.ledger_url, read_only=read_only)
+        try:
+            check_together(store, ledger, config.name)
+            if not read_only:
+                require_whole(location.keys_dir, ledger, location.storage_uri)
+        except S3TError:
+            ledger.close()
+            raise
+        return cls(config, location, store, ledger, read_only)
 
     @classmethod
-    def create(cls, config: Config) -> Run:
+    def create(cls, config: Config, *, drop_stages: bool = False) -> Run:
         """Open the run of `config`, or begin it: publish its config and create its ledger and keys.
 
         What does not decide weights (budget, workers, policy, ...) may differ from the last time
-        and is published anew; a recipe that differs is refused by `check_recipe`.
+        and is published anew; a recipe that differs is refused by `check_recipe`, and so is a smaller budget or
+        another order that would purge trained stages, unless `drop_stages` says that they may go.
         """
         location = locate(config)
         check_outlives_job(location)
         checked_base(config)
         store = Store.open(location.storage_uri)
         ledger = Ledger.open(location.ledger_url, create=True)
+        try:
+            check_together(store, ledger, config.name)
+            require_whole(location.keys_dir, ledger, location.storage_uri)
+            begin(store, ledger, config.name)
+        except S3TError:
+            ledger.close()
+            raise
         text = dump_config(config).encode()
         if not store.exists(CONFIG_FILE) or store.read_bytes(CONFIG_FILE) != text:
             run = cls(config, location, store, ledger)
             run.check_recipe()
+            if not drop_stages:
+                run.check_keeps_stages()
             store.write_bytes(CONFIG_FILE, text)
-        return cls(config, location, store, ledger)
+        run = cls(config, location, store, ledger)
+        run.seal()
+        return run
+
+    def seal(self) -> None:
+        """Seal the rows of a run that an older version began; its log says from when on they are."""
+        if self.ledger.run() is not None and not self.ledger.is_sealed():
+            self.keys  # noqa: B018  # bound to the ledger
+            self.ledger.seal()
+
+    def remember(self) -> None:
+        """Note beside the keys how far the run's log has come."""
+        remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
 
     def close(self) -> None:
         self.ledger.close()
@@ -106,21 +148,48 @@ class Run:
 
     @cached_property
     def base(self) -> Path:
-        """Folder of the base model (downloads it when the config names a hub model)."""
+        """Folder of the base model (downloads it when the config names a hub model): that of this run and no other.
+
+        Raises ConfigError when it was replaced, even by another of the same shape (reads every byte of it once).
+        """
+        row = self.ledger.run()
+        if row is not None and self.base_digest != row.base_digest:
+            raise ConfigError(
+                f"the base model at {self.base_folder} is not the one that run {row.name!r} was trained on "
+                f"(its digest is {self.base_digest[:16]}..., the run's {row.base_digest[:16]}...)",
+                "put the original weights, config.json and tokenizer files back, or begin a new run on this base",
+            )
+        return self.base_folder
+
+    @cached_property
+    def base_folder(self) -> Path:
+        """Folder of the base model, whole and of the sizes that the config asks for; it may have been replaced."""
         return checked_base(self.config)
 
     @cached_property
+    def base_digest(self) -> str:
+        """Digest of the base model as it is now: a second a gigabyte, once."""
+        return digest_base(self.base_folder)
+
+    @cached_property
+    def input_summary(self) -> InputSummary | None:
+        """What the data looked like when it was read in; asked for once it was. None: an earlier version read it."""
+        return read_summary(self.store)
+
+    @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run; created with its first records, then only loaded.
+        """Secret keys of the run, bound to its ledger; created with its first records, then only loaded.
 
         ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
         """
         if self.ledger.run() is None:
             if not Keys.exist(self.location.keys_dir):
                 check_keys_last(self.location.keys_dir, self.location.storage_uri)
-            return Keys.load_or_create(self.location.keys_dir)
-        keys = Keys.load(self.location.keys_dir)
-        self.ledger.check_key(keys.key_check)
+            keys = Keys.load_or_create(self.location.keys_dir)
+        else:
+            keys = Keys.load(self.location.keys_dir)
+            self.ledger.check_key(keys.key_check)
+        self.ledger.bind(keys)
         return keys
 
     @cached_property
@@ -137,7 +206,7 @@ class Run:
 
     def describe(self) -> RunRow:
         """The row that this config and this base model ask for (reads every byte of the base)."""
-        settings = recipe(self.config, digest_base(self.base))
+        settings = recipe(self.config, self.base_digest)
         return RunRow(
             name=self.config.name,
             recipe_digest=recipe_digest(settings),
@@ -153,7 +222,7 @@ class Run:
         have = self.ledger.run()
         if have is None:
             return
-        settings = recipe(self.config, digest_base(self.base))
+        settings = recipe(self.config, self.base_digest)
         if recipe_digest(settings) == have.recipe_digest:
             return
         before = json.loads(have.recipe_json)
@@ -170,6 +239,39 @@ class Run:
             + "; ".join(changed),
             f"{undo}, or give the new recipe a storage.uri of its own",
         )
+
+    def wanted_stages(self) -> frozenset[str]:
+        """Ids of the live stages that this config's plan has a place for."""
+        if self.ledger.run() is None:
+            return frozenset()
+        return frozenset(
+            name
+            for shard in range(self.row.shards)
+            for name in self.live_stages(shard) & self.plan(shard).stages.keys()
+        )
+
+    def check_keeps_stages(self) -> None:
+        """Raise ConfigError when stages are trained that this config has no place for: they would be purged."""
+        have = self.ledger.run()
+        if have is None or (have.shards, have.slices) != (self.config.shards, self.config.slices):
+            return
+        live = sum(len(self.live_stages(shard)) for shard in range(have.shards))
+        lost = live - len(self.wanted_stages())
+        if lost:
+            raise ConfigError(
+                f"with budget {self.config.budget} and order.kind {self.config.order.kind}, {lost} of {live} trained "
+                f"stages of run {have.name!r} have no place any more and would be purged",
+                "undo the change to budget or order, or run `s3t train --drop-stages` to let them go",
+            )
+
+    def request_named(self, name: str) -> str:
+        """The id of the deletion that `name` begins: `s3t status` shows the first 12 of 16 characters.
+
+        `name` itself where no deletion, or several, begin with it.
+        """
+        named = [row.receipt.request_id for row in self.ledger.deletions()]
+        found = [request for request in named if request.startswith(name)]
+        return found[0] if len(found) == 1 and len(name) >= SHORTEST_REQUEST else name
 
     def orders(self, shard: int) -> tuple[tuple[int, ...], ...]:
         return () if shard == HOLDOUT_SHARD else orders(self.config, shard)

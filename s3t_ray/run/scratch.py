@@ -25,7 +25,7 @@ def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
     marker = run.store.local_path(f"{within}/{CONFIG_FILE}" if within else CONFIG_FILE)
     parent = None if marker is None else marker.parent
     try:
-        if parent is not None:
+        if parent is not None and not run.read_only:
             parent.mkdir(parents=True, exist_ok=True)
             folder = tempfile.TemporaryDirectory(dir=parent, prefix=f"tmp-{purpose}-")
         else:

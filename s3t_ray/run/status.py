@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from s3t_ray.ledger.failure_rows import retry_name
-from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningNote
+from s3t_ray.ledger.values import DeletionRow, DeletionState, NotedStage, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.reports import DeletionStatus, Failure, RunningStage, ShardStatus, Status
+from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.waiting import noted_waiting
@@ -34,6 +34,8 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     )
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
+    summary = run.input_summary
+    sizes = [state.records for view in views.values() for state in view.slices]
     return Status(
         name=row.name,
         storage=run.location.storage_uri,
@@ -48,23 +50,18 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         settled=not any(s.wanted != s.trained for s in shards)
         and not any(view.stale for view in views.values())
         and all(deletion.state == DeletionState.RESTORED.value for deletion in deletions),
-        ids_derived=run.config.data.id_field is None,
+        ids_derived=run.config.data.id_field is None or (summary is not None and summary.ids_derived),
+        teaching_nothing=0 if summary is None else summary.teaching_nothing,
+        smallest_slice=min(sizes),
+        largest_slice=max(sizes),
+        empty_slices=sizes.count(0),
     )
 
 
-def noted(notes: Iterable[RunningNote], now: datetime) -> tuple[RunningStage, ...]:
+def noted(notes: Iterable[NotedStage], now: datetime) -> tuple[RunningStage, ...]:
     """The stages that were in training a moment ago, whatever process trains them."""
     return tuple(
-        RunningStage(
-            stage_id=note.stage_id,
-            shard=note.shard,
-            slices=note.slices,
-            group=note.group,
-            step=note.step,
-            steps=note.steps,
-            loss=note.loss,
-            tokens_per_second=note.tokens_per_second,
-        )
+        note.stage
         for note in notes
         if abs((now - datetime.fromisoformat(note.at)).total_seconds()) <= NOTES_HOLD_SECONDS
     )

@@ -18,10 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
-from s3t_ray.ledger.values import Fenced
+from s3t_ray.ledger.values import Fenced, RunningStage
 from s3t_ray.plan.fair_shares import Claim
 from s3t_ray.plan.resources import shortage
-from s3t_ray.run.reports import Failure, Report, RunningStage
+from s3t_ray.run.reports import Failure, Report
 from s3t_ray.run.run import Run
 from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.run.waiting import note_waiting

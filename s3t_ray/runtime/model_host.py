@@ -162,8 +162,12 @@ def _got(value: Any) -> Any:
 
 
 def _in_cluster() -> bool:
-    """Whether this process belongs to a Ray cluster: a job of it, or a process that Ray started."""
-    if os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"):
+    """Whether this process belongs to a Ray cluster: a job of it, or a process that Ray started or that joined it.
+
+    An address for `ray job submit` (http://...) is of no process.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if os.environ.get("RAY_JOB_ID") or (address and "://" not in address):
         return True
     ray: Any = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())

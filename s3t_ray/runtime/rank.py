@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from s3t_ray.config.base_model import read_shape
+from s3t_ray.config.base_model import digest_base, read_shape
 from s3t_ray.config.load import parse_config
 from s3t_ray.errors import TrainError
 from s3t_ray.run.machine_scratch import machine_scratch
@@ -33,6 +33,7 @@ class Rank:
         self._rank = rank
         self._world = world
         self._trainer: Trainer | None = None
+        self._base_digest = ""
         self._scratch = machine_scratch("rank")
         self._progress: Progress | None = None
         self._stopped: str | None = None
@@ -50,6 +51,8 @@ class Rank:
         check_own_card(self._config, read_shape(self._base))
         from s3t_ray.train.trainer import Trainer  # torch, deepspeed: here only, never where the actor is made
 
+        # The same path can hold another model on another node.
+        self._base_digest = digest_base(self._base)
         self._trainer = Trainer(
             self._config,
             self._base,
@@ -65,6 +68,12 @@ class Rank:
         check_recipe_of(job, self._config)
         if self._trainer is None:
             raise TrainError(f"rank {self._rank} was asked to train before it started", "call start first")
+        if job.base_digest != self._base_digest:
+            raise TrainError(
+                f"the base model at {self._base} on {socket.gethostname()} is not the one that this run was trained "
+                f"on (its digest is {self._base_digest[:16]}..., the run's {job.base_digest[:16]}...)",
+                "put the same base model at this path on every node, and run `s3t train` again",
+            )
         self._progress = None
         try:
             return self._trainer.train(job, self._note, lambda: self._stopped == job.stage_id)

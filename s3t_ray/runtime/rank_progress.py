@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from s3t_ray.run.reports import RunningStage
+from s3t_ray.ledger.values import RunningStage
 from s3t_ray.train.job import Progress, StageJob
 
 SECONDS_BETWEEN = 0.5

@@ -11,8 +11,8 @@ from typing import Any
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
+from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.errors import TrainError
-from s3t_ray.ledger.values import StageState
 from s3t_ray.run.ingest import ingest
 from s3t_ray.run.reports import Status, TrainReport
 from s3t_ray.run.run import Run, checked_base
@@ -20,6 +20,7 @@ from s3t_ray.run.status import status
 from s3t_ray.runtime.connect import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
 from s3t_ray.runtime.gpu_card import check_a_card
+from s3t_ray.train.check_base import check_base_model
 
 
 def train(
@@ -28,24 +29,27 @@ def train(
     address: str | None = None,
     watch: Callable[[Status], None] = lambda state: None,
     note: Callable[[str], None] = lambda line: None,
+    drop_stages: bool = False,
     with_scheduler: Callable[[Any], None] = lambda actor: None,
 ) -> TrainReport:
     """Train what the config wants and the run has not, and carry on its deletions; returns when settled.
 
-    `watch` is called about twice a second, `note` with single lines before training begins. Raises
+    `watch` is called about twice a second, `note` with single lines before training begins. `drop_stages`: whether
+    trained stages may be purged because a smaller budget or another order has no place for them. Raises
     ConfigError, DataError, ClusterError before anything starts; TrainError when stages were given up.
     """
     began = time.monotonic()
-    base = checked_base(config)
-    note(f"base model: {base}")
+    folder = checked_base(config)
+    note(f"base model: {folder}")
+    tokenizer = check_base_model(config, folder)
     note("starting Ray")
     with connected(address) as grows:
         check_fits_cluster(config, grows)
-        check_a_card(config, read_shape(base), note)
-        with Run.create(config) as run:
-            ingest(run, note)
+        check_a_card(config, read_shape(folder), note)
+        with Run.create(config, drop_stages=drop_stages) as run:
+            ingest(run, note, RecordCheck(tokenizer, config.task))
             run.check_recipe()
-            reused = len(run.ledger.stages(state=StageState.LIVE))
+            reused = len(run.wanted_stages())
             last = drive(
                 run,
                 detached=address is not None,

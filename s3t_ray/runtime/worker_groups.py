@@ -21,8 +21,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, S3TError
+from s3t_ray.ledger.values import RunningStage
 from s3t_ray.plan.resources import bundles
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.runtime.connect import NAMESPACE, actor_name, ray_logs
 from s3t_ray.runtime.placement_groups import end_orphans, states
 from s3t_ray.runtime.rank import Rank

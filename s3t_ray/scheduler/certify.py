@@ -1,4 +1,7 @@
-"""The certificate of a deletion: signed facts of the ledger, in one transaction with `restored`."""
+"""Certificates of a deletion: signed facts of the ledger, entered in the run's log.
+
+The interim one once its bytes are gone, the final one in one transaction with `restored`.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ from functools import cache
 from importlib.metadata import version
 
 from s3t_ray import __version__
-from s3t_ray.ledger.certificate import OrderChoice, issue
+from s3t_ray.errors import StoreError, TrainError
+from s3t_ray.ledger.certificate_chain import Circumstances
+from s3t_ray.ledger.values import StageState
+from s3t_ray.proof.certificate import Certificate, OrderChoice
 from s3t_ray.run.run import Run
+from s3t_ray.run.seal_keys import is_announced
+from s3t_ray.store.published_stage import read_manifest
 
 SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
 """What decides weights, or who trains what: their versions stand in the certificate."""
-
-_ATTEMPTS = 10
 
 
 @cache
@@ -24,15 +30,45 @@ def software_versions() -> Mapping[str, str]:
     return found | {"s3t_ray": __version__, "python": platform.python_version()}
 
 
-def certify(run: Run, epoch: int, request_id: str) -> bool:
-    """Sign and append the certificate of a purged deletion; it is restored then.
+def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificate:
+    """Sign a purged deletion's certificate and enter it in the log; the final one moves it to `restored`.
 
-    False: the ledger changed under every one of ten attempts; nothing is lost, try again.
+    VerificationFailed: an erased adapter is live again, and no worker of this run sealed it.
     """
+    run.keys  # noqa: B018  # bound to the ledger, which signs
     order = run.config.order
     orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
-    for _ in range(_ATTEMPTS):
-        facts = run.ledger.certificate_facts(request_id)
-        if run.ledger.append_certificate(epoch, issue(facts, run.keys, orders, software_versions())):
-            return True
-    return False
+    anew = [name for name in run.ledger.same_adapter(request_id) if _is_sealed(run, name)]
+    made = run.ledger.certify(epoch, request_id, Circumstances(orders, software_versions(), anew), final=final)
+    run.remember()
+    return made
+
+
+def certify_interim(run: Run, epoch: int) -> None:
+    """Give every purged deletion its interim certificate: it waits for no training, so no stream delays it."""
+    for request_id in run.ledger.without_interim():
+        if not unannounced(run, request_id):
+            certify(run, epoch, request_id, final=False)
+
+
+def unannounced(run: Run, request_id: str) -> dict[int, tuple[str, ...]]:
+    """Live stages, by shard, with an adapter that this deletion erased and that no worker of this run announced.
+
+    A worker's seal on the same bytes says that the deleted records taught nothing.
+    """
+    same = run.ledger.same_adapter(request_id)
+    wrong = {name for name in same if not _is_sealed(run, name)}
+    if not wrong:
+        return {}
+    found: dict[int, list[str]] = {}
+    for row in run.ledger.stages(state=StageState.LIVE):
+        if row.id in wrong:
+            found.setdefault(row.shard, []).append(row.id)
+    return {shard: tuple(names) for shard, names in found.items()}
+
+
+def _is_sealed(run: Run, stage_id: str) -> bool:
+    try:
+        return is_announced(run, read_manifest(run.store, stage_id))
+    except (StoreError, TrainError):
+        return False

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from s3t_ray.run.reports import RunningStage
+from s3t_ray.ledger.values import RunningStage
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.train.job import StageJob, StageResult
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.status import noted
@@ -144,7 +144,7 @@ def measure_ledger(run: Run, now: datetime) -> Figures:
         noted(run.ledger.running(), now),
         [row for state in UNFINISHED for row in run.ledger.deletions(state)],
         now,
-        restored=run.ledger.certificate_head().sequence,  # a deletion is restored with its certificate
+        restored=len(run.ledger.log((EntryKind.CERTIFICATE,))),  # a deletion is restored with its certificate
         given_up=0,
         groups=0,
         waiting=0,

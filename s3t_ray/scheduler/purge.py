@@ -25,9 +25,14 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.exports import purge_exports
 from s3t_ray.run.ingest import slice_digest
 from s3t_ray.run.rejects import purge_rejects
+from s3t_ray.run.restored_storage import mend_slices
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.store import layout
+from s3t_ray.train.fence import raise_fence
+
+MENDED = "storage_mended"
+"""Event: slice files were written again from older ones."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,9 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
     stage of the shard's former data: it would write what is being erased.
     """
     purge = Purge(run, epoch, shard, run.ledger.stages(shard, StageState.STALE), tuple(stopped))
+    run.ledger.beat(epoch)  # a scheduler that was overtaken raises no fence
+    if shard != HOLDOUT_SHARD:
+        raise_fence(run.store, shard, {state.slice: state.digest for state in purge.slices})
     for kind in KINDS:
         kind.erase(purge)
 
@@ -173,7 +181,13 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
 
 
 def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
-    """For the start of a scheduler: what came too late for the purge that should have erased it."""
+    """For the start of a scheduler: what came too late for the purge that should have erased it.
+
+    A storage from a backup is mended first: its slices are older than the ledger, and all that is retained of them
+    would be erased as strays.
+    """
+    if mended := mend_slices(run, epoch):
+        run.ledger.add_event(MENDED, None, {"slices": len(mended)})
     purge_abandoned(run, wanted)
     purge_strays(run, epoch)
     purge_rejects(run)

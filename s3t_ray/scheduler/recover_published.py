@@ -1,4 +1,7 @@
-"""Stages that were published and then not accepted, because who was to accept them died: not trained again."""
+"""Stages that were published and then not accepted, because who was to accept them died: not trained again.
+
+Only those that bear the seal of the worker they were given to: what lies there by any other hand is erased.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from s3t_ray.ledger.values import StageState
 from s3t_ray.plan.stages import Stage, compare
 from s3t_ray.run.damage import is_whole
 from s3t_ray.run.run import Run
+from s3t_ray.run.seal_keys import is_announced
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import purge_bytes
 from s3t_ray.store import layout
@@ -36,8 +40,10 @@ def adopt_stage(run: Run, epoch: int, view: ShardView, stage: Stage) -> bool:
     # One that was out of service, and is wanted again before its bytes were purged, must be what it was.
     known = {row.id: row.adapter_sha256 for row in run.ledger.stages(stage.shard, StageState.STALE)}
     if is_whole(run, stage.id, known.get(stage.id)):
-        adapter = read_manifest(run.store, stage.id).adapter_sha256
-        if run.ledger.accept_stage(epoch, stage, adapter, inputs):
+        manifest = read_manifest(run.store, stage.id)
+        adapter = manifest.adapter_sha256
+        # Whoever can write to the storage could put an erased adapter here, under the name that is wanted now.
+        if is_announced(run, manifest) and run.ledger.accept_stage(epoch, stage, adapter, inputs):
             return True
     purge_bytes(run, stage.id)
     return False

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import RunningNote
-from s3t_ray.run.reports import RunningStage
+from s3t_ray.ledger.values import RunningStage
 
 SECONDS_BETWEEN = 2.0
 
@@ -33,19 +31,4 @@ class Notes:
             return
         self._next = self._clock() + SECONDS_BETWEEN
         self._empty = not running
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        self._ledger.note_running(self._epoch, [_note(stage, now) for stage in running])
-
-
-def _note(stage: RunningStage, now: str) -> RunningNote:
-    return RunningNote(
-        stage.stage_id,
-        stage.shard,
-        stage.slices,
-        stage.group,
-        stage.step,
-        stage.steps,
-        stage.loss,
-        stage.tokens_per_second,
-        now,
-    )
+        self._ledger.note_running(self._epoch, running)

@@ -23,7 +23,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.run.damage import DAMAGED, damaged, incomplete
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, Views, view_shard
-from s3t_ray.scheduler.certify import certify
+from s3t_ray.scheduler.certify import certify, certify_interim, unannounced
 from s3t_ray.scheduler.interfaces import Replicas, Shards, WorkerGroups
 from s3t_ray.scheduler.pending_purges import Purges, all_given_up, shards_hit
 from s3t_ray.scheduler.purge import purge_abandoned, purge_bytes, purge_everything_left, purge_strays
@@ -174,6 +174,7 @@ class Scheduler:
             for deletion in self._ledger.deletions(DeletionState.PURGED)
             if all(self._healed(self.views[shard]) for shard in shards_hit(deletion))
         ]
+        certify_interim(self._run, self._epoch)
         if due:
             # A rank that outlived its scheduler for a moment may have written after the purge.
             purge_abandoned(self._run, self._wanted(self.views))
@@ -182,8 +183,10 @@ class Scheduler:
         moved: set[str] = set()
         for deletion in due:
             request = deletion.receipt.request_id
-            if moved.issuperset(deletion.waits_for) and certify(self._run, self._epoch, request):
-                moved.add(request)
+            for shard, names in (broken := unannounced(self._run, request)).items():
+                self._take_out(shard, names)
+            if not broken and moved.issuperset(deletion.waits_for):
+                moved.add(certify(self._run, self._epoch, request, final=True).facts.request_id)
         for shard in [shard for shard in self._unhealed_since if not self.views[shard].missing]:
             del self._unhealed_since[shard]
 
@@ -200,7 +203,7 @@ class Scheduler:
             self._offer(self.views[shard], blocked)
         for assignment in self._placer.assign(free):
             stage = assignment.stage
-            job = stage_job(self._run.row, self.views[stage.shard], stage)
+            job = stage_job(self._run, self.views[stage.shard], stage)
             self._training[stage.id] = stage
             self._inputs[stage.id] = {part.slice: part.digest for part in job.slices}
             self._purges.begun(stage)
@@ -329,9 +332,9 @@ class Scheduler:
         return healing_due(self._run.config.requeue, view.depth, view.ever_complete, age)
 
     def _better_after_purge(self, view: ShardView) -> bool:
-        """lazy heals with few stages: the best of them may be one that must wait, a moment, for the purge."""
-        lazy = self._run.config.requeue.policy == "lazy" and view.ever_complete
-        return lazy and bool(view.unpurged) and not self._purge_given_up(view.plan.shard)
+        """lazy heals with few stages: the best of them may be one that must wait for the purge."""
+        lazy = self._run.config.requeue.policy == "lazy" and view.ever_complete and bool(view.unpurged)
+        return lazy and not self._purge_given_up(view.plan.shard)
 
     def _healed(self, view: ShardView) -> bool:
         """Nothing is missing, or the policy leaves it missing (lazy, above its floor)."""
@@ -341,8 +344,7 @@ class Scheduler:
 
     def _open_deletions(self) -> tuple[DeletionRow, ...]:
         """Those that came least far first, so that each comes after those that it waits for."""
-        unfinished = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
-        return tuple(row for state in unfinished for row in self._ledger.deletions(state))
+        return tuple(row for state in tuple(DeletionState)[:-1] for row in self._ledger.deletions(state))
 
     def _purge_given_up(self, shard: int) -> bool:
         return retry_name(shard) in self.retries.given_up

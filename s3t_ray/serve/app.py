@@ -159,6 +159,7 @@ class DeletionService:
     def __init__(self, settings: ServiceSettings, *_with: object) -> None:
         self._tokens = Tokens.from_environment()
         self._run = Run.open(settings.run)
+        self._waking = threading.Lock()
         # Ids in a deletion are looked up by their keyed digest: without the keys there is no service.
         self._run.ledger.check_key(self._run.keys.key_check)
         self._watch = LedgerWatch(self._run.ledger, lambda position, live: None)
@@ -182,10 +183,20 @@ class DeletionService:
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
         receipt = deletion.accept(self._run, request.ids, request.subjects)
-        scheduler = find_scheduler(self._run)
-        if scheduler is not None:
-            scheduler.wake.remote()  # nobody waits for it: the receipt is out of danger, and the scheduler looks anyway
+        # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
+        threading.Thread(target=self._wake_scheduler, daemon=True).start()
         return receipt
+
+    def _wake_scheduler(self) -> None:
+        """Tell the run's scheduler, if one is in this cluster, that there is something new; it looks by itself too."""
+        if not self._waking.acquire(blocking=False):
+            return  # another deletion is telling it
+        try:
+            scheduler = find_scheduler(self._run)
+            if scheduler is not None:
+                scheduler.wake.remote()
+        finally:
+            self._waking.release()
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))

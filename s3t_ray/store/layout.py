@@ -15,6 +15,7 @@ CHECKPOINTS = "checkpoints"
 HIDDEN = "hidden"
 REJECTS = "rejects"
 REPLAY = "replay"
+INPUT_SUMMARY = "input.json"
 MANIFEST = "manifest.json"
 
 _BASE_DIGITS = 16

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from s3t_ray.errors import StageDamaged
 from s3t_ray.store.layout import MANIFEST, stage_folder
+from s3t_ray.store.seal import Sealed
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -25,7 +26,7 @@ class SliceLearned(BaseModel):
     digest: str
 
 
-class Manifest(BaseModel):
+class Manifest(Sealed):
     """Provenance of one stage. `files` maps every other file of the folder to its sha256."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -132,15 +132,21 @@ class SignedNote:
 class NoteSigner:
     """Signs notes with an Ed25519 key, under a name."""
 
-    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
-        self._private = private
-        self.key = VerifierKey(name, ED25519, private.public_key().public_bytes_raw())
+    def __init__(self, name: str, public: bytes, sign: Callable[[bytes], bytes]) -> None:
+        """`sign` gives the signature of bytes by the key whose public half is `public` (32 bytes)."""
+        self._sign = sign
+        self.key = VerifierKey(name, ED25519, public)
+
+    @classmethod
+    def of(cls, name: str, private: Ed25519PrivateKey) -> NoteSigner:
+        """Of a key that is at hand."""
+        return cls(name, private.public_key().public_bytes_raw(), private.sign)
 
     def sign(self, text: str) -> SignedNote:
         """`text` ends in a newline."""
         if not text.endswith("\n"):
             raise ValueError("the text of a note ends in a newline")
-        signature = NoteSignature(self.key.name, self.key.id, self._private.sign(text.encode()))
+        signature = NoteSignature(self.key.name, self.key.id, self._sign(text.encode()))
         return SignedNote(text, (signature,))
 
 

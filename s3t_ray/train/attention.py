@@ -22,6 +22,8 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from s3t_ray.config.families import Family
+from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
 PACKED_SDPA = "s3t_packed_sdpa"
@@ -45,10 +47,10 @@ def packed_sdpa(
     segments: Segments = (),
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
+    """Attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
 
     query, key, value: [1, heads, T, head size]. Returns [1, T, heads, head size]. Without segments the row is
-    one record.
+    one record. In a decoder a token attends to those before it, in an encoder (`module.is_causal` False) to all.
     """
     if len(segments) <= 1:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
@@ -77,8 +79,9 @@ def packed_varlen(
     bounds = _bounds(segments, query.device)
     longest = max(end - start for start, end in segments)
     rows = [each[0].transpose(0, 1) for each in (query, key, value)]  # [T, heads, head size]
+    window = (-1, 0) if getattr(module, "is_causal", True) else (-1, -1)
     grouped = _GROUPED_QUERIES if query.shape[1] != key.shape[1] else {}
-    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=(-1, 0), **grouped)
+    states = varlen_attn(*rows, bounds, bounds, longest, longest, scale=scaling, window_size=window, **grouped)
     return states.unsqueeze(0), None
 
 
@@ -125,3 +128,53 @@ def check_flash_attention() -> None:
             f"install flash-attn>={DETERMINISTIC_FLASH_ATTENTION} on every node, or set model.attention to "
             "flash_varlen or sdpa, which come with torch",
         )
+
+
+def is_padded(config: Config, family: Family) -> bool:
+    """Whether micro-batches are padded rectangles: of an encoder that recomputes its hidden states.
+
+    What is stored is fed packed.
+    """
+    return family.architecture == "encoder" and config.engine.hidden_states == "recompute"
+
+
+def attends_to_whole_records(config: Config, family: Family, shape: Any) -> bool:
+    """Whether every layer attends to whole records, so that attention can take them by `segments`.
+
+    `shape`: the model's config. ConfigError: `engine.hidden_states` or `model.attention` does not support its layers.
+    """
+    window = getattr(shape, "sliding_window", None) if getattr(shape, "use_sliding_window", True) else None
+    kinds = set(getattr(shape, "layer_types", None) or ())
+    if config.engine.hidden_states == "store" and len(kinds) > 1:
+        raise ConfigError(
+            f"{config.model.path} mixes kinds of attention layers ({', '.join(sorted(kinds))}), which stored hidden "
+            "states do not support",
+            "set engine.hidden_states: recompute",
+        )
+    slides = window is not None and config.task.max_tokens > window
+    whole_records = not is_padded(config, family) and not slides and len(kinds) <= 1
+    if family.architecture == "encoder" and whole_records and config.model.attention not in ("sdpa", "flash_varlen"):
+        raise ConfigError(
+            f"model.attention is {config.model.attention}, with which records of a {family.name} model cannot be "
+            "packed for stored hidden states",
+            "set model.attention to sdpa, or engine.hidden_states to recompute",
+        )
+    if config.model.attention == "flash_varlen" and not whole_records:
+        raise ConfigError(
+            f"model.attention is flash_varlen, but a layer of {config.model.path} does not attend to whole records "
+            f"of task.max_tokens {config.task.max_tokens}",
+            "set model.attention to sdpa",
+        )
+    return whole_records
+
+
+def choose_attention(config: Config, family: Family, shape: Any, device: torch.device) -> tuple[str, bool]:
+    """transformers' name of the attention to load, and whether it takes `segments`. ConfigError: it cannot run."""
+    wanted, whole_records = config.model.attention, attends_to_whole_records(config, family, shape)
+    if wanted == "flash_varlen":
+        return register_packed_varlen(device), True
+    if wanted == "flash_attention_2":
+        check_flash_attention()
+    if whole_records and wanted == "sdpa":
+        return register_packed_sdpa(), True
+    return wanted, False

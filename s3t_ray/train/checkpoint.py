@@ -12,16 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 from torch import Tensor
 
 from s3t_ray.store.layout import MANIFEST, checkpoint_folder, checkpoint_step_folder, checkpoint_step_of
+from s3t_ray.store.seal import Sealed, is_sealed_with, seal
 from s3t_ray.store.store import Store
+from s3t_ray.train.fence import is_overtaken
 from s3t_ray.train.job import StageJob
 from s3t_ray.train.ranks import Group
 
 
-class CheckpointManifest(BaseModel):
+class CheckpointManifest(Sealed):
     """What a checkpoint holds, and of which stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -59,7 +61,11 @@ def save_checkpoint(
         losses=tuple(losses),
         rank_sha256=tuple(digest.hex() for digest in digests),
     )
+    manifest = seal(manifest, job.seal_key)
     store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
+    if is_overtaken(store, job):  # the purge is over: nobody else would look here again
+        delete_checkpoints(store, job.stage_id)
+        return
     for other in _folders(store, job.stage_id):
         if other != folder:
             store.delete(other)
@@ -93,6 +99,8 @@ def _read(store: Store, job: StageJob, folder: str, rank: int) -> Checkpoint | N
     path = f"{folder}/{_rank_file(rank)}"
     if (manifest.stage_id, manifest.recipe_digest, manifest.slice_digests) != expected or not store.exists(path):
         return None
+    if not is_sealed_with(manifest, job.seal_key):
+        return None  # nobody of this run made it
     data = store.read_bytes(path)
     if hashlib.sha256(data).hexdigest() != manifest.rank_sha256[rank]:
         return None

@@ -27,6 +27,8 @@ from s3t_ray.train.task_model import TaskModel, task_model
 IGNORED = -100
 
 Tokens = NDArray[np.int32]  # four bytes a token: a stage holds the tokens of all its records
+Targets = NDArray[np.int32] | NDArray[np.float32]
+TokenTypes = NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -37,16 +39,36 @@ class Item:
     slice: int  # index of the slice it lies in
     row: int  # its row in the slice file
     tokens: Tokens  # what is fed: everything up to the last token that predicts something
-    targets: Tokens  # what each of the first fed positions must predict, IGNORED where nothing
+    targets: Targets  # what each of the first fed positions must predict, IGNORED where nothing
     labelled: int  # targets that the loss counts
+    token_types: TokenTypes | None = None  # 1 in the second text of a pair; None: all are 0
+
+    @property
+    def counted(self) -> NDArray[np.intp]:
+        """The positions whose targets the loss counts."""
+        if self.targets.dtype.kind == "f":
+            return np.arange(len(self.targets))
+        return np.flatnonzero(self.targets != IGNORED)
 
 
-def make_item(record_id: str, slice_index: int, row: int, tokens: Sequence[int], targets: Sequence[int]) -> Item:
+def make_item(
+    record_id: str,
+    slice_index: int,
+    row: int,
+    tokens: Sequence[int],
+    targets: Sequence[float],
+    token_types: Sequence[int] = (),
+) -> Item:
     """The item of one record; its labelled targets are counted once, here."""
-    counted = sum(target != IGNORED for target in targets)
-    return Item(
-        record_id, slice_index, row, np.asarray(tokens, dtype=np.int32), np.asarray(targets, dtype=np.int32), counted
-    )
+    values = bool(targets) and isinstance(targets[0], float)  # numbers, not classes or tokens
+    if values:
+        told: Targets = np.asarray(targets, dtype=np.float32)
+        counted = len(targets)
+    else:
+        told = np.asarray(targets, dtype=np.int32)
+        counted = sum(target != IGNORED for target in targets)
+    types = np.asarray(token_types, dtype=np.int8) if token_types else None
+    return Item(record_id, slice_index, row, np.asarray(tokens, dtype=np.int32), told, counted, types)
 
 
 @dataclass(frozen=True)
@@ -98,4 +120,4 @@ def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: TaskMod
     except TeachesNothing:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
         return make_item(record.id, slice_index, row, (), ())
     tokens, targets = task.targets(example)
-    return make_item(record.id, slice_index, row, tokens, targets)
+    return make_item(record.id, slice_index, row, tokens, targets, example.token_types)

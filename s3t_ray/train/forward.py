@@ -1,8 +1,9 @@
 """One micro-batch through the model: records in, a summed loss out, differentiable in the adapters.
 
 In: items and, with stored hidden states, the states that enter the lowest layer of the stage. Out: a scalar. Two
-forms: packed rows for decoders (records one after another, each blind to the others), padded rectangles for
-encoders. An empty micro-batch gives a loss of zero that still runs the whole model, so that collectives match.
+forms: packed rows (records one after another, each blind to the others), and padded rectangles for encoders that
+recompute all their hidden states. An empty micro-batch gives a loss of zero that still runs the whole model, so that
+collectives match.
 Legend: T tokens of a packed row, R records, S labelled positions, D hidden size.
 """
 
@@ -12,13 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from s3t_ray.train.base import Base
-from s3t_ray.train.examples import IGNORED, Item, Tokens
+from s3t_ray.train.examples import Item, Targets, Tokens
 from s3t_ray.train.task_model import JudgingModel
 
 
@@ -28,6 +31,7 @@ class Packed:
 
     tokens_1_T: Tensor | None  # token ids, or
     states_1_T_D: Tensor | None  # the hidden states that enter the lowest layer
+    types_1_T: Tensor | None  # 1 in the second texts of pairs; None: all are 0
     positions_1_T: Tensor  # start again at 0 with each record
     segments: tuple[tuple[int, int], ...]
     labelled_S: Tensor
@@ -40,6 +44,7 @@ class Padded:
 
     tokens_R_T: Tensor
     mask_R_T: Tensor
+    types_R_T: Tensor | None  # as in Packed
     targets_R: Tensor  # empty for an empty micro-batch
 
 
@@ -48,11 +53,14 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
     lengths = [len(item.tokens) for item in items] or [1]
     ends = list(accumulate(lengths))
     segments = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
-    targets = _joined([item.targets for item in items], IGNORED)
-    labelled = (targets != IGNORED).nonzero().squeeze(1)
-    tokens_1_T = states_1_T_D = None
+    counted = [item.counted for item in items]
+    labelled = [start + places for (start, _), places in zip(segments, counted, strict=False)]
+    targets = [item.targets[places] for item, places in zip(items, counted, strict=True)]
+    tokens_1_T = states_1_T_D = types_1_T = None
     if states_T_D is None:
         tokens_1_T = _sent(_joined([item.tokens for item in items], 0).unsqueeze(0), device)
+        if any(item.token_types is not None for item in items):
+            types_1_T = _sent(torch.cat([_types(item) for item in items]).unsqueeze(0), device)
     elif items:
         states_1_T_D = states_T_D.unsqueeze(0).to(device, non_blocking=True)
     else:
@@ -60,10 +68,11 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
     return Packed(
         tokens_1_T,
         states_1_T_D,
+        types_1_T,
         _sent(torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0), device),
         segments,
-        _sent(labelled, device),
-        _sent(targets[labelled], device),
+        _sent(_joined_or_empty(labelled), device),
+        _sent(_joined_or_empty(targets), device),
     )
 
 
@@ -72,8 +81,26 @@ def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padd
     rows = [_joined([item.tokens], padding) for item in items] or [torch.tensor([padding])]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    targets = torch.tensor([int(item.targets[0]) for item in items], dtype=torch.long)
-    return Padded(_sent(tokens, device), _sent(mask, device), _sent(targets, device))
+    types = None
+    if any(item.token_types is not None for item in items):
+        types = _sent(nn.utils.rnn.pad_sequence([_types(item) for item in items], batch_first=True), device)
+    targets = _joined_or_empty([item.targets[:1] for item in items])
+    return Padded(_sent(tokens, device), _sent(mask, device), types, _sent(targets, device))
+
+
+def _types(item: Item) -> Tensor:
+    """Token types [T] of one record, int64."""
+    if item.token_types is None:
+        return torch.zeros(len(item.tokens), dtype=torch.long)
+    return torch.from_numpy(item.token_types.astype(np.int64))
+
+
+def _joined_or_empty(parts: Sequence[Targets] | Sequence[NDArray[np.intp]]) -> Tensor:
+    """One row: int64 of positions, tokens and classes, float32 of values; of no parts, without an entry."""
+    if not parts:
+        return torch.empty(0, dtype=torch.long)
+    row = np.concatenate(parts)
+    return torch.from_numpy(row if row.dtype.kind == "f" else row.astype(np.int64))
 
 
 def _sent(values: Tensor, device: torch.device) -> Tensor:
@@ -84,6 +111,11 @@ def _sent(values: Tensor, device: torch.device) -> Tensor:
 def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:
     """One row of int64; of no parts, the single value `stand_in`."""
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)) if parts else torch.tensor([stand_in])
+
+
+def has_token_types(model: nn.Module) -> bool:
+    """Whether the model tells the second text of a pair from the first by an embedding of its own."""
+    return int(getattr(model.config, "type_vocab_size", 1)) > 1
 
 
 class _Through(nn.Module):
@@ -122,6 +154,8 @@ class Forward:
 
     def last_states(self, batch: Packed) -> Tensor:
         """Hidden states [T x D] after the final norm."""
+        if self._base.family.architecture == "encoder":
+            return self._encoded(batch)
         arguments: dict[str, object] = {"position_ids": batch.positions_1_T, "use_cache": False}
         if self._base.packed_attention:
             arguments["segments"] = batch.segments
@@ -129,8 +163,38 @@ class Forward:
             arguments["inputs_embeds"] = batch.states_1_T_D
         else:
             arguments["input_ids"] = batch.tokens_1_T
-        states: Tensor = self._base.model.model(**arguments).last_hidden_state
+        with self._unscaled(batch.states_1_T_D is not None):
+            states: Tensor = self._base.model.model(**arguments).last_hidden_state
         return states[0]
+
+    def _encoded(self, batch: Packed) -> Tensor:
+        """The same of an encoder, whose embeddings end in a norm that stored states have behind them.
+
+        Without its pooler, which would look at the first record of the row alone.
+        """
+        body: Any = self._base.model.base_model
+        states = batch.states_1_T_D
+        if states is None:
+            padding = self._base.model.config.pad_token_id
+            first = padding + 1 if self._base.family.positions_after_padding else 0
+            positions = batch.positions_1_T + first
+            types = batch.types_1_T if has_token_types(self._base.model) else None
+            states = body.embeddings(input_ids=batch.tokens_1_T, position_ids=positions, token_type_ids=types)
+        encoded: Tensor = body.encoder(states, segments=batch.segments).last_hidden_state
+        return encoded[0]
+
+    @contextmanager
+    def _unscaled(self, stored: bool) -> Iterator[None]:
+        """Stored states went through the scaling of embeddings once already: here it multiplies by 1."""
+        body: Any = self._base.model.model
+        if not (stored and self._base.family.scales_embeddings):
+            yield
+            return
+        before, body.embedding_multiplier = body.embedding_multiplier, 1.0
+        try:
+            yield
+        finally:
+            body.embedding_multiplier = before
 
     def states_entering(self, layers: Sequence[int], batch: Packed, start: int = 0) -> dict[int, Tensor]:
         """Hidden states [T x D] that enter each of these layers, by index into the whole model.
@@ -159,7 +223,14 @@ class Forward:
         with self.autocast():
             if isinstance(batch, Padded):
                 assert isinstance(base.task, JudgingModel)
-                scores_R_C: Tensor = base.model(input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T).logits
+                types = (
+                    {}
+                    if batch.types_R_T is None or not has_token_types(base.model)
+                    else {"token_type_ids": batch.types_R_T}
+                )
+                scores_R_C: Tensor = base.model(
+                    input_ids=batch.tokens_R_T, attention_mask=batch.mask_R_T, **types
+                ).logits
                 return base.task.summed(scores_R_C, batch.targets_R)
             states_T_D = self.last_states(batch)
             return base.task.loss(base.model, base.family.head_parts, states_T_D, batch.labelled_S, batch.targets_S)

@@ -17,31 +17,19 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from s3t_ray.errors import TrainError
 from s3t_ray.store.layout import MANIFEST, hidden_place
+from s3t_ray.store.seal import is_sealed_with, seal
 from s3t_ray.store.store import Store
 from s3t_ray.train.examples import Item, SliceItems, make_item
+from s3t_ray.train.fence import is_overtaken
 from s3t_ray.train.hidden_file import DIGEST_BYTES, PartReader, PartWriter
+from s3t_ray.train.hidden_manifest import HiddenManifest, part_name
 from s3t_ray.train.job import StageJob
 from s3t_ray.train.ranks import Group
-
-
-class HiddenManifest(BaseModel):
-    """What the stored states of one boundary were made from. Rows p, p + parts, ... of the slice lie in part p."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    format: int = 2
-    recipe_digest: str
-    base_digest: str
-    slice_sha256: str
-    boundary: int
-    lengths: tuple[int, ...]  # tokens of each row
-    digests: tuple[str, ...]  # of each row's states
-    parts: int
 
 
 class SliceStates:
@@ -122,10 +110,15 @@ class HiddenStore:
         finally:
             for writer in writers.values():
                 writer.close()
-        if self._group.any(should_stop()):
+        if self._group.any(should_stop() or is_overtaken(self._store, job)):
             return False
         for boundary, writer in writers.items():
             self._upload(job, piece, boundary, writer)
+        # Asleep in between, this process may have written after all of it was erased.
+        if self._group.any(is_overtaken(self._store, job)):
+            for boundary in boundaries if self._group.rank == 0 else ():
+                self._store.delete(self._folder(job, piece, boundary))
+            return False
         return True
 
     def open(self, job: StageJob, piece: SliceItems, boundary: int, cache: Path) -> SliceStates:
@@ -137,7 +130,7 @@ class HiddenStore:
         parts: list[PartReader] = []
         try:
             for part in range(manifest.parts):
-                path = f"{folder}/{_part_name(part)}"
+                path = f"{folder}/{part_name(part)}"
                 parts.append(PartReader(self._store.fetch(path, cache), path))
         except TrainError:
             for opened in parts:
@@ -165,6 +158,7 @@ class HiddenStore:
                 digests=tuple(digests),
                 parts=self._group.world,
             )
+            manifest = seal(manifest, piece.input.seal_key)
             self._store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
         self._group.sum(0.0)  # nobody reads before the manifest is there
 
@@ -180,15 +174,13 @@ class HiddenStore:
         wanted = (job.recipe_digest, job.base_digest, piece.input.sha256, boundary)
         found = (manifest.recipe_digest, manifest.base_digest, manifest.slice_sha256, manifest.boundary)
         lengths = tuple(len(item.tokens) for item in piece.items)
-        return manifest if found == wanted and manifest.lengths == lengths else None
+        if found != wanted or manifest.lengths != lengths or not is_sealed_with(manifest, piece.input.seal_key):
+            return None  # or nobody of this run made it: training on it could be steered
+        return manifest
 
     @staticmethod
     def _folder(job: StageJob, piece: SliceItems, boundary: int) -> str:
         return hidden_place(job.base_digest, job.shard, piece.input.slice, piece.input.digest).boundary(boundary)
 
     def _part_name(self) -> str:
-        return _part_name(self._group.rank)
-
-
-def _part_name(rank: int) -> str:
-    return f"part-{rank}.safetensors"
+        return part_name(self._group.rank)

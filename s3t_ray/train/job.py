@@ -5,7 +5,7 @@ In: nothing. Out: the classes that cross the border to the cluster runtime. Neve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class SliceInput:
     sha256: str  # of the file's bytes, in hex
     digest: str  # of the retained records, order-free (the ledger's)
     records: int  # rows in the file
+    seal_key: str = field(repr=False)  # hex; seals what is derived from this slice in this state
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StageJob:
     shard: int
     slices: tuple[SliceInput, ...]  # in the order they were added; the last is the one this stage adds
     parents: tuple[str, ...]  # ids of stages 1..depth-1
+    seal_key: str = field(repr=False)  # hex; seals what is made for this stage and no other
 
     @property
     def depth(self) -> int:

@@ -31,9 +31,11 @@ from s3t_ray.store.manifest import (
     SliceLearned,
     write_manifest,
 )
+from s3t_ray.store.seal import seal
 from s3t_ray.store.store import Store
+from s3t_ray.train.fence import is_overtaken
 from s3t_ray.train.grouped import GroupedModel
-from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.job import StageJob, StageResult, StageStopped
 from s3t_ray.train.ranks import Group
 from s3t_ray.train.task_model import TaskModel
 
@@ -59,7 +61,10 @@ def publish_stage(
     seconds: float,
     group: Group,
 ) -> StageResult:
-    """Check what was trained and, on rank 0, publish it. Every rank returns the same result."""
+    """Check what was trained and, on rank 0, publish it. Every rank returns the same result.
+
+    StageStopped: a deletion was purged meanwhile, and nothing of the stage is left.
+    """
     names = grouped.tensor_names(job.depth)
     heads = sorted(grouped.base.fresh)
     check_tensors(job.stage_id, trained.tensors, [*names, *heads])
@@ -88,9 +93,16 @@ def publish_stage(
         versions=versions(config.model.quantize != "none"),
         machine=machine(group.device),
     )
-    if group.rank == 0:
+    manifest = seal(manifest, job.seal_key)
+    overtaken = False
+    if group.rank == 0 and not (overtaken := is_overtaken(store, job)):
         store.publish(stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST)
-    group.sum(0.0)  # no rank goes on to a stage that stands on this one before it is there
+        # Asleep in between, this process may have written after all of it was erased.
+        if overtaken := is_overtaken(store, job):
+            store.delete(stage_folder(job.stage_id))
+    # No rank goes on to a stage that stands on this one before it is there.
+    if group.any(overtaken):
+        raise StageStopped(job.stage_id)
     return StageResult(
         stage_id=job.stage_id,
         adapter_sha256=manifest.adapter_sha256,

@@ -39,7 +39,7 @@ class TaskModel(ABC):
         """transformers' Auto class of a base with this task's head."""
 
     @abstractmethod
-    def targets(self, example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    def targets(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         """The tokens that training feeds, and what each of the first of them must predict (-100: nothing)."""
 
     @abstractmethod
@@ -49,7 +49,7 @@ class TaskModel(ABC):
         """Summed loss of a packed row, from its last hidden states. S may be 0: every parameter still takes part."""
 
     @abstractmethod
-    def asked(self, example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    def asked(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         """The positions of the record at which something is predicted, and what; empty: there is nothing to judge."""
 
     @abstractmethod
@@ -86,7 +86,7 @@ class JudgingModel(TaskModel):
     def answer(self, scores_C: Tensor) -> str:
         """What the model says, in words."""
 
-    def targets(self, example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    def targets(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         assert example.label is not None
         return example.input_ids, (example.label,)
 
@@ -103,7 +103,7 @@ class JudgingModel(TaskModel):
             return scores_R_C.float().sum() * 0.0
         return self.losses(scores_R_C.float(), targets_R).sum()
 
-    def asked(self, example: Example) -> tuple[Sequence[int], Sequence[int]]:
+    def asked(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         return ((), ()) if example.label is None else ((0,), (example.label,))
 
     def outputs(
@@ -111,7 +111,7 @@ class JudgingModel(TaskModel):
     ) -> Tensor:
         """A model without a head (the base) knows nothing of the labels: each of its scores is 0."""
         rows = [
-            run_head(model, head_parts, row_S_D, head) if head else row_S_D.new_zeros(1, self.task.head_rows)
+            run_head(model, head_parts, row_S_D, head) if head else row_S_D.new_zeros(len(row_S_D), self.task.head_rows)
             for row_S_D, head in zip(states_R_S_D, heads, strict=True)
         ]
         return torch.stack(rows).float().mean(dim=0)

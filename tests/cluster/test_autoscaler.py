@@ -155,7 +155,7 @@ def test_nodes_come_when_there_is_something_to_train_and_go_after_it(tmp_path: P
 
             def both() -> bool:
                 nodes(2)
-                return {note.group for note in run.ledger.running()} == {0, 1}
+                return {note.stage.group for note in run.ledger.running()} == {0, 1}
 
             wait_for("a stage on each", both)
             lost = cluster.nodes()[0]

@@ -55,8 +55,8 @@ def test_groups_are_added_and_taken_away(tmp_path: Path) -> None:
         assert workers.free() == (0,), "the group that was ready is kept"
         assert workers.waiting() == 0
 
-        lost = SliceInput(0, "slices/0/0/lost.parquet", "0" * 64, "0" * 64, 3)
-        workers.submit(0, StageJob("5" * 64, "recipe", "base", 0, (lost,), ()))
+        lost = SliceInput(0, "slices/0/0/lost.parquet", "0" * 64, "0" * 64, 3, "00" * 32)
+        workers.submit(0, StageJob("5" * 64, "recipe", "base", 0, (lost,), (), "00" * 32))
         (failed,) = wait_for("its failure", lambda: workers.finished(1.0))
         assert failed.stage_id == "5" * 64 and not failed.lost
         problem, fix, traceback = failed.error.split("\n  ")

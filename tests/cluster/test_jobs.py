@@ -23,7 +23,7 @@ import yaml
 from s3t_ray.audit.verify import verify
 from s3t_ray.cli.serve_command import check_port
 from s3t_ray.errors import ClusterError
-from s3t_ray.ledger.certificate import verify_certificate
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from tests.cluster.http import Client

@@ -77,7 +77,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_does_not_end_the_run(ray
 
         def both() -> bool:
             assert driver.poll() is None, driver.communicate()[1]
-            return {note.group for note in seen.running()} == {0, 1}
+            return {note.stage.group for note in seen.running()} == {0, 1}
 
         wait_for("a stage on each node", both)
         raylets.remove_node(second, allow_graceful=False)

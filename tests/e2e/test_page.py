@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from s3t_ray.ledger.certificate import verify_certificate
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.serve.page_routes import page_app
 from s3t_ray.serve.page_token import OneToken
 from s3t_ray.serve.run_desk import Comparison, RunDesk

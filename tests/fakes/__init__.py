@@ -19,9 +19,8 @@ from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
 from s3t_ray.errors import S3TError, TrainError
-from s3t_ray.ledger.values import Fenced
+from s3t_ray.ledger.values import Fenced, RunningStage
 from s3t_ray.run.ingest import ingest
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.interfaces import Finished
@@ -31,8 +30,10 @@ from s3t_ray.store import layout
 from s3t_ray.store.layout import MANIFEST, stage_folder
 from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, SliceLearned, write_manifest
 from s3t_ray.store.published_stage import read_manifest
+from s3t_ray.store.seal import seal
 from s3t_ray.store.store import Store
-from s3t_ray.train.job import StageJob, StageResult
+from s3t_ray.train.fence import is_overtaken
+from s3t_ray.train.job import StageJob, StageResult, StageStopped
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
@@ -131,6 +132,8 @@ class FakeWorkers:
         self.before_publish(job)
         try:
             return Finished(group, job.stage_id, result=self._publish(job))
+        except StageStopped:
+            return Finished(group, job.stage_id)
         except S3TError as error_of_stage:
             return Finished(group, job.stage_id, error=str(error_of_stage))
 
@@ -169,9 +172,15 @@ class FakeWorkers:
             versions={},
             machine={},
         )
+        manifest = seal(manifest, job.seal_key)
+        if is_overtaken(self._store, job):
+            raise StageStopped(job.stage_id)
         self._store.publish(
             stage_folder(job.stage_id), {ADAPTER_FILE: adapter, MANIFEST: write_manifest(manifest)}, marker=MANIFEST
         )
+        if is_overtaken(self._store, job):
+            self._store.delete(stage_folder(job.stage_id))
+            raise StageStopped(job.stage_id)
         self.trained.append(job)
         return StageResult(job.stage_id, sha256, 0, manifest.records, 0, None, None, 0.0)
 
@@ -219,7 +228,7 @@ class Cluster:
     """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing."""
 
     def __init__(self, config: Config, **workers: object) -> None:
-        self.run = Run.create(config)
+        self.run = Run.create(config, drop_stages=True)
         ingest(self.run, lambda line: None)
         self.replicas = FakeReplicas()
         self.workers = FakeWorkers(self.run.store, **workers)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s3t_ray.cli.main import app
+from s3t_ray.ledger.values import RunningStage
 from s3t_ray.run.reports import (
     DeletionReceipt,
     DeletionStatus,
@@ -23,7 +24,6 @@ from s3t_ray.run.reports import (
     Evaluation,
     Failure,
     Impact,
-    RunningStage,
     ShardImpact,
     ShardStatus,
     Status,
@@ -98,7 +98,7 @@ class FakeRun:
         self.uri = uri
 
     @classmethod
-    def open(cls, uri: str) -> FakeRun:
+    def open(cls, uri: str, read_only: bool = False) -> FakeRun:
         return cls(uri)
 
     def __enter__(self) -> FakeRun:

@@ -24,7 +24,6 @@ import yaml
 
 from s3t_ray.config.load import load_config
 from s3t_ray.plan.resources import bundles, room
-from s3t_ray.scheduler.metrics import FROM_LEDGER, GAUGES
 from s3t_ray.serve.service_settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -305,6 +304,8 @@ def test_a_launcher_file_fits_rays_own_schema(name: str) -> None:
     assert document["head_node_type"] in document["available_node_types"]
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert "RAY_AUTH_MODE=token" in " ".join(document[commands])
+    assert not [path for path in document["file_mounts"] if "keys" in path], "file_mounts reach every node"
+    assert "*.keys/**" in document["rsync_exclude"], "nor do keys that lie in the project's folder"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "head_node": "head"}, launcher_schema())
 
@@ -325,26 +326,3 @@ def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
     }
     assert copied == allowed
     assert all((ROOT / name).exists() for name in copied)
-
-
-def alerts() -> dict[str, Any]:
-    document = yaml.safe_load((CLUSTER / "prometheus-alerts.yaml").read_text())
-    return {rule["alert"]: rule for group in document["groups"] for rule in group["rules"]}
-
-
-def test_alerts_are_about_metrics_that_there_are() -> None:
-    exported = {f"ray_{name}" for name in GAUGES}
-    for name, rule in alerts().items():
-        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, name
-        named = set(re.findall(r"\bray_s3t_\w+", rule["expr"]))
-        assert named and named <= exported, name
-        assert rule["expr"].count("(") == rule["expr"].count(")"), name
-
-
-def test_the_alert_on_deletions_cannot_go_silent() -> None:
-    """Whoever reports the metric may end: both its absence everywhere and that of one run alert."""
-    metric = "ray_s3t_oldest_unfinished_deletion_seconds"
-    about = {name: rule["expr"] for name, rule in alerts().items() if metric in rule["expr"]}
-    assert f"absent({metric})" in about.values()
-    assert any("unless" in expr and "last_over_time" in expr for expr in about.values())
-    assert metric.removeprefix("ray_") in FROM_LEDGER, "else it would vanish with the scheduler"

@@ -6,18 +6,22 @@ group of one rank. Then one stage of a tiny model, trained twice by two trainers
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchlib.matmul import measure
 from benchlib.random_base import SHAPES
+from benchlib.tiny_base import tiny_base
 
+from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
 from gpu.stage_lab import Setup, StageLab, like_alpaca
+from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import ModelShape
 
 
@@ -29,6 +33,7 @@ def run(points: Points, scene: Scene) -> None:
         points.measure(f"products {name}", partial(_rates, shape, 64 if dry else 8192, seconds, device))
     points.measure("copy", lambda: _copy(device, 1 << 20 if dry else 1 << 30, seconds))
     points.measure("replay", lambda: _replay(device, work, dry))
+    points.measure("a base from its files", lambda: _from_files(device, work))
     points.measure("collectives of one rank", lambda: _collectives(device))
 
 
@@ -55,14 +60,14 @@ def _copy(device: Device, numbers: int, seconds: float) -> dict[str, float]:
 
 def _replay(device: Device, work: Path, dry: bool) -> dict[str, Any]:
     """One stage by two trainers in their own folders, and once more by the second: one digest."""
-    setups = [
-        Setup(SHAPES["tiny"], slices=2, batch_records=4, micro_batch_tokens=512, attention=way) for way in _ways(device)
-    ]
+    plain = Setup(SHAPES["tiny"], slices=2, batch_records=4, micro_batch_tokens=512)
+    fast = replace(plain, attention=best_attention(device), norms=device.fastest_norms)
+    setups = {f"{each.attention}, {each.norms} norms": each for each in (plain, fast)}
     digests: dict[str, list[str]] = {}
-    for setup in setups:
-        found = digests[setup.attention] = []
+    for name, setup in setups.items():
+        found = digests[name] = []
         for turn in range(2):
-            lab = StageLab(setup, device, work / f"{setup.attention}-{turn}")
+            lab = StageLab(setup, device, work / f"{setup.attention}-{setup.norms}-{turn}")
             first, second = lab.jobs("replay", like_alpaca(8 if dry else 32))
             lab.train(first)
             found.append(lab.train(second))
@@ -72,8 +77,15 @@ def _replay(device: Device, work: Path, dry: bool) -> dict[str, Any]:
     return {"equal": all(len(set(each)) == 1 for each in digests.values()), "digests": digests}
 
 
-def _ways(device: Device) -> tuple[str, ...]:
-    return ("sdpa", "flash_varlen") if device.on_gpu else ("sdpa",)
+def _from_files(device: Device, work: Path) -> dict[str, Any]:
+    """A tiny base that is read from its files, as real ones are: where it lies, and that it learns."""
+    base = tiny_base(work / "files", 4)
+    setup = Setup(read_shape(base), slices=2, rank=8, batch_records=4, epochs=3, max_tokens=256)
+    lab = StageLab(setup, device, work / "from-files", base)
+    contents = [json.dumps({"instruction": f"say {number}", "input": "", "output": "a b c d"}) for number in range(8)]
+    times = lab.time(lab.jobs("files", contents)[0])
+    lab.close()
+    return {"load_seconds": lab.load_seconds, "first_loss": times.first_loss, "last_loss": times.last_loss}
 
 
 def _collectives(device: Device) -> dict[str, Any]:

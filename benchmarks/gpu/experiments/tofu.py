@@ -18,7 +18,7 @@ from gpu.attention_choice import best_attention
 from gpu.card import Device
 from gpu.points import Points
 from gpu.scene import Scene
-from gpu.stage_lab import Setup, StageLab, texts
+from gpu.stage_lab import NO_SECRET, Setup, StageLab, texts
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.train.job import Progress, StageJob
 
@@ -80,7 +80,7 @@ def _run(base: Path, contents: list[str], device: Device, work: Path) -> Run:
         pieces = [lab.put(own[index::SLICES], index) for index in range(SLICES)]
         names = [f"{shard}-{depth}" for depth in range(1, SLICES + 1)]
         chain = [
-            StageJob(names[at], "kit", "b" * 64, shard, tuple(pieces[: at + 1]), tuple(names[:at]))
+            StageJob(names[at], "kit", "b" * 64, shard, tuple(pieces[: at + 1]), tuple(names[:at]), NO_SECRET)
             for at in range(SLICES)
         ]
         results = [lab.trainer.train(job, _ignore, _never) for job in chain]

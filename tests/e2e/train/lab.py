@@ -19,6 +19,7 @@ from s3t_ray.train.trainer import Trainer
 from tests.tiny import tiny_bert, tiny_llama
 
 RECIPE = "recipe"
+SEAL_KEY = "5e" * 32
 BASE = "b" * 64
 ADAPTER = "adapter_model.safetensors"
 
@@ -37,7 +38,7 @@ class Lab:
         return Trainer(self.config, self.base, self.store, self.root / f"scratch-{rank}", rank, world, init_method)
 
     def job(self, name: str, slices: Sequence[int], parents: Sequence[str] = ()) -> StageJob:
-        return StageJob(name, RECIPE, BASE, 0, tuple(self.slices[index] for index in slices), tuple(parents))
+        return StageJob(name, RECIPE, BASE, 0, tuple(self.slices[index] for index in slices), tuple(parents), SEAL_KEY)
 
     def adapter(self, name: str) -> bytes:
         return self.store.read_bytes(f"stages/{name}/{ADAPTER}")
@@ -132,4 +133,4 @@ def put_slice(store: Store, root: Path, index: int, records: Sequence[Row]) -> S
     digest = hashlib.sha256(b"".join(sorted(row.digest for row in records))).hexdigest()
     path = f"slices/0/{index}/{file.sha256}.parquet"
     store.upload(file.path, path)
-    return SliceInput(index, path, file.sha256, digest, file.rows)
+    return SliceInput(index, path, file.sha256, digest, file.rows, SEAL_KEY)

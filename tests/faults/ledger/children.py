@@ -16,7 +16,7 @@ from sqlalchemy import Connection, event
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DeletionState, StageState
-from tests.unit.ledger.certify import certify
+from tests.unit.ledger.certify import certify, opened
 from tests.unit.ledger.world import PER_SLICE, PLACES, RUN, Clock, entries, name, plan, record, train
 
 FIRST = [record(0, 0, 1), record(0, 1, 1), record(-1, 0, 1)]
@@ -86,7 +86,7 @@ def live(url: str, acknowledged: Path, kill_at: int) -> None:
         if connection.get_execution_options().get("s3t_write"):
             moment()
 
-    with Ledger.open(url, clock=Clock()) as ledger:
+    with opened(url, clock=Clock()) as ledger:
         engine = ledger._database._engine
         event.listen(engine, "before_cursor_execute", in_write)
         event.listen(engine, "commit", in_write)
@@ -98,7 +98,7 @@ def live(url: str, acknowledged: Path, kill_at: int) -> None:
 
 def delete_one_by_one(url: str, acknowledged: Path, names: list[bytes]) -> None:
     """A deletion for each name, acknowledged by its request id."""
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         for one in names:
             answer = ledger.accept_deletion([one])
             acknowledge(acknowledged, answer.receipt.request_id)
@@ -106,7 +106,7 @@ def delete_one_by_one(url: str, acknowledged: Path, names: list[bytes]) -> None:
 
 def schedule(url: str, acknowledged: Path, rounds: int) -> None:
     """Take the lease and beat, again and again, while others delete."""
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         for _ in range(rounds):
             epoch = ledger.take_lease("child")
             ledger.beat(epoch)
@@ -115,7 +115,7 @@ def schedule(url: str, acknowledged: Path, rounds: int) -> None:
 
 def begin(url: str, acknowledged: Path) -> None:
     """Create the ledger and write the run, if nobody else does."""
-    with Ledger.open(url, create=True) as ledger:
+    with opened(url, create=True) as ledger:
         try:
             ledger.ingest(RUN, entries())
             acknowledge(acknowledged, "ingested")

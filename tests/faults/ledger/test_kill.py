@@ -9,15 +9,15 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from threading import Event
 
-from s3t_ray.ledger.certificate import verify_chain
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.proof.run_log import verify_chain
 from tests.faults.ledger import children
-from tests.unit.ledger.certify import PEM
+from tests.unit.ledger.certify import PEM, opened
 from tests.unit.ledger.world import PLACES, RUN, Clock, entries
 
 
 def prepare(url: str) -> str:
-    with Ledger.open(url, create=True, clock=Clock()) as ledger:
+    with opened(url, create=True, clock=Clock()) as ledger:
         ledger.ingest(RUN, entries())
     return url
 
@@ -42,7 +42,7 @@ def outcome(ledger: Ledger) -> tuple[object, ...]:
 def test_killed_at_any_moment(new_url: Callable[[], str], processes: ForkServerContext, tmp_path: Path) -> None:
     """What is there is what one of two uninterrupted lives has: all acknowledged steps, or one more."""
     states = []
-    with Ledger.open(prepare(new_url()), clock=Clock()) as ledger:
+    with opened(prepare(new_url()), clock=Clock()) as ledger:
         states.append(everything(ledger))
         for step in children.life(ledger):
             step()
@@ -56,7 +56,7 @@ def test_killed_at_any_moment(new_url: Callable[[], str], processes: ForkServerC
         url = prepare(new_url())
         lines = run(processes, url, tmp_path / f"killed at {kill_at}", kill_at)
         done = len(lines)
-        with Ledger.open(url, clock=Clock()) as ledger:
+        with opened(url, clock=Clock()) as ledger:
             found = everything(ledger)
             assert found in (states[done], states[done + 1]), f"killed at {kill_at} after {done} steps"
             torn.add(found == states[done])
@@ -65,7 +65,7 @@ def test_killed_at_any_moment(new_url: Callable[[], str], processes: ForkServerC
             for step in children.life(ledger)[done:]:
                 step()
             assert outcome(ledger) == finished, f"killed at {kill_at}"
-            verify_chain([made.to_json() for made in ledger.certificates()], PEM, ledger.certificate_head())
+            verify_chain([row.text for row in ledger.log()], PEM, ledger.log_head())
     assert torn == {True, False}
 
 
@@ -109,12 +109,12 @@ def test_killed_from_outside(new_url: Callable[[], str], processes: ForkServerCo
         os.kill(child.pid, signal.SIGKILL)
         child.join()
         assert child.exitcode == -signal.SIGKILL
-        with Ledger.open(url) as ledger:
+        with opened(url) as ledger:
             there = {row.receipt.request_id for row in ledger.deletions()}
         said = set(acknowledged.read_text().splitlines())
         assert said <= there
         assert len(there) <= len(said) + kills  # each may have committed one more than it could say
     children.delete_one_by_one(url, acknowledged, names)
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         assert {state.records for state in ledger.slices()} == {0}
         assert len(ledger.deletions()) == len(names)

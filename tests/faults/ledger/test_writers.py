@@ -6,9 +6,9 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
 from tests.faults.ledger import children
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import PLACES, RUN, entries
 
 
@@ -17,7 +17,7 @@ def test_deletions_and_schedulers_at_once(
 ) -> None:
     """Two delete the same records in opposite orders, so that they meet; a third replaces the scheduler."""
     url = new_url()
-    with Ledger.open(url, create=True) as ledger:
+    with opened(url, create=True) as ledger:
         ledger.ingest(RUN, entries())
     names = children.all_records()
     one, two, three = (tmp_path / number for number in ("one", "two", "three"))
@@ -31,7 +31,7 @@ def test_deletions_and_schedulers_at_once(
     for child in running:
         child.join()
     assert [child.exitcode for child in running] == [0, 0, 0]
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         there = [row.receipt for row in ledger.deletions()]
         assert sorted(one.read_text().split()) == sorted(two.read_text().split())
         assert sorted(one.read_text().split()) == sorted(receipt.request_id for receipt in there)
@@ -53,6 +53,6 @@ def test_two_begin_one_run(new_url: Callable[[], str], processes: ForkServerCont
         child.join()
     assert [child.exitcode for child in running] == [0, 0, 0]
     assert sorted(answers.read_text().splitlines()) == ["ingested", *["the ledger already has run 'tiny'"] * 2]
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         assert ledger.run() == RUN
         assert [state.records for state in ledger.slices()] == [4] * len(PLACES)

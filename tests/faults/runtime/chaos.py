@@ -282,7 +282,7 @@ class Chaos:
         """As somebody whose records were deleted would: what is handed out now must stand in the chain at the end."""
         with Run.open(self.folder / "run") as run:
             given = len(self._handed_out)
-            self._handed_out += [row.text for row in run.ledger.stored_certificates()[given:]]
+            self._handed_out += [row.text for row in run.ledger.log()[given:]]
 
     def _pause(self, seconds: float) -> None:
         threading.Event().wait(seconds)

@@ -249,7 +249,7 @@ class Crashes:
             config = life.config_of(folder)
             with Run.create(config) as run:
                 before = published_and_wanted(run)
-                handed_out = [row.text for row in run.ledger.stored_certificates()]
+                handed_out = [row.text for row in run.ledger.log()]
             lived = life.Life(config)
             lived.settle()
             run = lived.run
@@ -258,7 +258,7 @@ class Crashes:
             acknowledged = [line.split()[2] for line in receipts]
             count = len(run.ledger.deletions())
             problems += unkept(run, acknowledged, self._expected[count], handed_out) + self._leaks(count)
-            handed_out = [row.text for row in run.ledger.stored_certificates()]
+            handed_out = [row.text for row in run.ledger.log()]
             for number in range(len(life.requests(folder))):
                 life.accept(run, folder, number, tell)
             lived.settle()

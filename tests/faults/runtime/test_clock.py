@@ -8,9 +8,9 @@ from pathlib import Path
 
 from s3t_ray.audit.verify import verify
 from s3t_ray.config.location import locate
-from s3t_ray.ledger.certificate import verify_chain
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DeletionState
+from s3t_ray.proof.run_log import verify_chain
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
@@ -48,8 +48,10 @@ def test_a_clock_that_jumps_back_changes_nothing_but_the_times_shown(folder: Pat
     assert [row.state for row in deletions] == [DeletionState.RESTORED] * 3
     steps = [(row.times.accepted, row.times.pruned, row.times.purged, row.times.restored) for row in deletions]
     assert any(list(times) != sorted(times, key=str) for times in steps), "the clock never went back"
-    chain = verify_chain([made.to_json() for made in run.ledger.certificates()], run.keys.public_key_pem)
-    assert [made.facts.request_id for made in chain] == [receipt.request_id for receipt in receipts[:3]]
+    log = verify_chain([entry.text for entry in run.ledger.log()], run.keys.public_key_pem)
+    assert [entry.facts.sequence for entry in log] == list(range(1, len(log) + 1))
+    certified = [made.facts.request_id for made in run.ledger.certificates()]
+    assert certified == [receipt.request_id for receipt in receipts[:3]]
     assert all(deletion.age_seconds >= 0 for deletion in status(run).deletions)
     assert [event.seq for event in run.ledger.events()] == sorted(event.seq for event in run.ledger.events())
     assert verify(run).problems == ()

@@ -43,5 +43,5 @@ def lived(lived_origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert ACCEPTANCE_SECONDS > 0
     shutil.copytree(lived_origin / "run", tmp_path / "run")
     shutil.copytree(lived_origin / "run.keys", tmp_path / "run.keys")
-    with Run.open(tmp_path / "run") as opened:
+    with Run.open(tmp_path / "run", read_only=True) as opened:
         yield opened

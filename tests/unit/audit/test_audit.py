@@ -12,8 +12,9 @@ import yaml
 from s3t_ray.audit.audit import audit
 from s3t_ray.data.slices import Row, read_slice, write_slice
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import Certificate, issue
 from s3t_ray.ledger.keys import Keys
+from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.proof.certificate import Certificate, issue
 from s3t_ray.run import deletion
 from s3t_ray.run.ingest import slice_digest
 from s3t_ray.run.run import Run
@@ -25,7 +26,7 @@ def test_an_untouched_run_passes(lived: Run) -> None:
     report = audit(lived)
     assert report.problems == () and report.result == "verified"
     assert (report.certificates, report.records, report.stages) == (2, 28, 12)
-    assert report.head == lived.ledger.certificate_head().hash
+    assert report.head == lived.ledger.log_head().hash
     assert report.public_key == lived.ledger.certificates()[0].fingerprint
 
 
@@ -38,17 +39,17 @@ def test_a_run_in_the_middle_of_a_deletion_passes(lived: Run) -> None:
 
 
 def test_an_edited_certificate(lived: Run) -> None:
-    sql(lived, "UPDATE s3t_certificates SET certificate = replace(certificate, '\"records\":1', '\"records\":2')")
+    sql(lived, "UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":2') WHERE kind <> 'run'")
     found(lived, "does not carry a valid signature")
 
 
 def test_a_certificate_that_is_none(lived: Run) -> None:
-    sql(lived, "UPDATE s3t_certificates SET certificate = 'x' WHERE sequence = 2")
-    found(lived, "certificate 2: this is not a certificate")
+    sql(lived, "UPDATE s3t_log SET entry = 'x' WHERE sequence = 4")
+    found(lived, "certificate 4: this is not a certificate")
 
 
 OLDER = (
-    ('\'"format":"s3t/certificate/1"\', \'"format":"s3t/certificate/0"\'', "of format 's3t/certificate/0'"),
+    ('\'"format":"s3t/certificate/2"\', \'"format":"s3t/certificate/0"\'', "of format 's3t/certificate/0'"),
     ("'\"orders\":', '\"order\":'", "another version of s3t_ray"),
 )
 
@@ -56,9 +57,9 @@ OLDER = (
 @pytest.mark.parametrize(("change", "part"), OLDER, ids=["named so", "a field less"])
 def test_a_certificate_of_another_version(lived: Run, change: str, part: str) -> None:
     """Nobody can tell it from a forged one here, so it is told, in words that say both."""
-    sql(lived, f"UPDATE s3t_certificates SET certificate = replace(certificate, {change}) WHERE sequence = 1")
+    sql(lived, f"UPDATE s3t_log SET entry = replace(entry, {change}) WHERE sequence = 4")
     (one, other) = [line for line in problems(lived) if "certificate" in line]
-    assert one.startswith("certificate 1: this certificate says that it is of format")
+    assert one.startswith("certificate 4: this says that it is of format")
     assert other.startswith("ledger: what stands as the certificate of deletion") and "cannot be read" in other
     with pytest.raises(VerificationFailed) as refused:
         lived.ledger.certificates()
@@ -75,29 +76,37 @@ def test_a_history_of_an_older_version_that_does_not_name_adapters(lived: Run) -
     assert all("was accepted by an older s3t_ray, whose history does not name its adapter" in line for line in told)
 
 
-@pytest.mark.parametrize(("number", "part"), [(1, "the chain breaks"), (2, "is restored and has no certificate")])
+@pytest.mark.parametrize(
+    ("number", "part"),
+    [
+        (1, "the chain breaks"),
+        (2, "has no receipt in the log"),
+        (4, "is restored and has no certificate"),
+        (7, "is restored and has no certificate"),
+    ],
+)
 def test_a_dropped_certificate(lived: Run, number: int, part: str) -> None:
-    sql(lived, f"DELETE FROM s3t_certificates WHERE sequence = {number}")
+    sql(lived, f"DELETE FROM s3t_log WHERE sequence = {number}")
     found(lived, part)
 
 
 def test_two_certificates_in_each_others_place(lived: Run) -> None:
     sql(
         lived,
-        "UPDATE s3t_certificates SET sequence = 9, hash = 'x' WHERE sequence = 1",
-        "UPDATE s3t_certificates SET sequence = 1 WHERE sequence = 2",
-        "UPDATE s3t_certificates SET sequence = 2 WHERE sequence = 9",
+        "UPDATE s3t_log SET sequence = 9, hash = 'x' WHERE sequence = 4",
+        "UPDATE s3t_log SET sequence = 4 WHERE sequence = 7",
+        "UPDATE s3t_log SET sequence = 7 WHERE sequence = 9",
     )
     found(lived, "stands in the place of another")
 
 
 def test_two_certificates_swapped_with_their_hashes_and_deletions(lived: Run) -> None:
-    first, second = lived.ledger.stored_certificates()
-    sql(lived, "UPDATE s3t_certificates SET hash = 'h' || sequence, deletion = -deletion")
-    for sequence, row in ((1, second), (2, first)):
+    first, second = lived.ledger.log((EntryKind.CERTIFICATE,))
+    sql(lived, "UPDATE s3t_log SET hash = 'h' || sequence, deletion = -deletion WHERE kind = 'certificate'")
+    for sequence, row in ((first.sequence, second), (second.sequence, first)):
         sql(
             lived,
-            "UPDATE s3t_certificates SET certificate = ?, hash = ?, deletion = "
+            "UPDATE s3t_log SET entry = ?, hash = ?, deletion = "
             "(SELECT sequence FROM s3t_deletions WHERE request_id = ?) WHERE sequence = ?",
             values=(row.text, row.hash, row.request_id, sequence),
         )
@@ -106,11 +115,11 @@ def test_two_certificates_swapped_with_their_hashes_and_deletions(lived: Run) ->
 
 
 def test_a_certificate_forged_with_another_key(lived: Run) -> None:
-    last = Certificate.model_validate_json(lived.ledger.stored_certificates()[-1].text)
+    last = Certificate.model_validate_json(lived.ledger.log()[-1].text)
     forged = issue(last.facts, Keys(b"x" * 32), last.orders, last.software)
     sql(
         lived,
-        "UPDATE s3t_certificates SET certificate = ?, hash = ? WHERE sequence = 2",
+        "UPDATE s3t_log SET entry = ?, hash = ? WHERE sequence = 7",
         values=(forged.to_json(), forged.hash),
     )
     found(lived, "is signed by another key")
@@ -124,12 +133,12 @@ def test_another_public_key_for_the_auditors(lived: Run) -> None:
 
 
 def test_a_run_taken_back_as_a_whole_lacks_the_certificate_that_was_handed_out(lived: Run) -> None:
-    first, second = (row.text for row in lived.ledger.stored_certificates())
+    first, second = (row.text for row in lived.ledger.log((EntryKind.CERTIFICATE,)))
     assert problems(lived, known=(first, second)) == ()
     newest = Certificate.model_validate_json(second)
     foreign = issue(newest.facts, Keys(b"x" * 32), newest.orders, {})
     assert any("another key" in line for line in problems(lived, known=(foreign.to_json(),)))
-    sql(lived, "DELETE FROM s3t_certificates WHERE sequence = 2")
+    sql(lived, "DELETE FROM s3t_log WHERE sequence = 7")
     assert any("was handed out and is not in the chain" in line for line in problems(lived, known=(first, second)))
 
 

@@ -10,8 +10,8 @@ from s3t_ray.audit.audit import audit
 from s3t_ray.config.base_model import digest_base
 from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import verify_certificate
 from s3t_ray.plan.identity import recipe_digest
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard

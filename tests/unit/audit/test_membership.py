@@ -89,7 +89,7 @@ def train(run: Run) -> None:
         digests = {state.slice: state.digest for state in view.slices}
         for stage in sorted(view.plan.stages.values(), key=lambda stage: stage.depth):
             if stage.id not in view.live:
-                done = trainer.train(stage_job(run.row, view, stage), lambda progress: None, lambda: False)
+                done = trainer.train(stage_job(run, view, stage), lambda progress: None, lambda: False)
                 learned = {index: digests[index] for index in stage.slices}
                 assert run.ledger.accept_stage(epoch, stage, done.adapter_sha256, learned)
 

@@ -14,6 +14,7 @@ from s3t_ray.ledger.ledger import Ledger
 from tests.postgres import fresh_postgres, postgres_server
 
 __all__ = ["fresh_postgres", "postgres_server"]
+from tests.unit.ledger.certify import opened
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -37,7 +38,7 @@ def test_commits_and_inserts_are_timed_and_leave_nothing(url: str, tmp_path: Pat
                 )
                 assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert not list(tmp_path.glob("bench.db*"))
-    with Ledger.open(url, create=True) as ledger:
+    with opened(url, create=True) as ledger:
         assert ledger.run() is None, "no table was left that an empty ledger would not take"
 
 

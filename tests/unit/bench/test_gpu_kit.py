@@ -36,6 +36,7 @@ def test_a_dry_run_measures_everything_and_a_second_one_nothing(tmp_path: Path) 
     assert documents["card_rates"]["points"]["replay"]["equal"] is True
     assert documents["engine_13b"]["points"]["replay"]["equal"] is True
     assert documents["engine_13b"]["points"]["depth 2"]["flops_per_token"] > 0
+    assert documents["trainer_8b"]["points"]["engine over Trainer, full packs"]["ratio"] > 0
     assert documents["tofu"]["points"]["tofu"]["replay_equal"] is True
     assert {path.name for path in out.glob("*.log")} == {f"{name}.log" for name in names}
     assert (tmp_path / "all.tar.gz").stat().st_size > 0
@@ -143,6 +144,9 @@ def test_points_are_kept_one_by_one_and_only_the_missing_ones_measured(tmp_path:
     second.close()
     assert measured(tmp_path) == {"x"}
     assert second.get("a") == {"seconds": 1.5}
+    other = Points(tmp_path / "y.json", "y", CARD)
+    assert other.beside("x", "a") == {"seconds": 1.5}
+    assert other.beside("x", "c") is None and other.beside("z", "a") is None
 
 
 def test_results_of_two_cards_do_not_mix(tmp_path: Path) -> None:

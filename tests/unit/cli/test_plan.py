@@ -147,3 +147,21 @@ def test_given_gpus_are_planned_for() -> None:
 def test_unknown_gpus_are_refused() -> None:
     result = s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xabacus")
     assert result.exit_code == 2 and "8xH100" in result.stderr
+
+
+def keys(value: object) -> object:
+    """The names of a document, and the kinds of its values."""
+    if isinstance(value, dict):
+        return {name: keys(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [keys(value[0])] if value else []
+    return type(value).__name__
+
+
+def test_the_names_of_the_document_stay() -> None:
+    """Scripts read them: a new one may come, none may go."""
+    plan = document("llama-2-7b", *SIZE)
+    golden = json.loads((Path(__file__).parent / "plan_document.json").read_text())
+    found = keys(plan)
+    assert isinstance(found, dict)
+    assert {name: found.get(name) for name in golden} == golden

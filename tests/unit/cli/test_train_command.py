@@ -18,7 +18,15 @@ from tests.fakes.command_line import TRAINED, FakeRuntime, raises, returns, runn
 
 
 def test_train_reports_on_stdout_and_progress_on_stderr(runtime: FakeRuntime) -> None:
-    def train(config: Any, *, address: str | None, watch: Callable[[Status], None], note: Callable[[str], None]) -> Any:
+    def train(
+        config: Any,
+        *,
+        address: str | None,
+        watch: Callable[[Status], None],
+        note: Callable[[str], None],
+        drop_stages: bool,
+    ) -> Any:
+        assert not drop_stages
         assert (config.name, config.budget, address) == ("llama-2-13b", 2, "ray://head:10001")
         note("reading data: 12,000 records")
         watch(status(running=(running(),)))

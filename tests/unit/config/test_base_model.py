@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from s3t_ray.config.base_model import check_base, digest_base, find_base, read_shape
 from s3t_ray.config.load import load_config
@@ -39,7 +41,7 @@ def base(tmp_path: Path) -> Path:
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(LLAMA))
-    (folder / "model.safetensors").write_bytes(b"weights" * 1000)
+    save_file({"weight": np.arange(1000, dtype=np.float32)}, folder / "model.safetensors")
     (folder / "tokenizer.json").write_text("{}")
     (folder / "README.md").write_text("hello")
     return folder
@@ -48,7 +50,7 @@ def base(tmp_path: Path) -> Path:
 def test_find_local(base: Path) -> None:
     assert find_base(Model(path=str(base))) == base
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match=r"no \*\.safetensors"):
+    with pytest.raises(ConfigError, match=r"has no model\.safetensors"):
         find_base(Model(path=str(base)))
     (base / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"no config\.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ def other(field: FieldDoc, value: object) -> object:
     """A value of the field's type that differs from `value`."""
     if field.path == "workers.groups":
         return 3
+    if field.path == "task.date":
+        return date(2026, 11, 27)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

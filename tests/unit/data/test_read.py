@@ -55,7 +55,7 @@ def test_folders_and_globs_go_by_name(lines: Lines, tmp_path: Path) -> None:
         ("/no/where", "there is no such file"),
         ("*.jsonl", "no file matches"),
         ("empty", "holds no"),
-        ("data.csv", "does not tell its format"),
+        ("data.dat", "does not tell its format"),
         ("nothing.jsonl", "holds no records"),
         ("nothing.json", "holds no records"),
         ("broken.parquet", "not a whole Parquet file"),
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_named(
     (tmp_path / "broken.json").write_text('[{"id": "a", "text": "t"}, {"id": ')
     (tmp_path / "latin.json").write_bytes('[{"id": "ä", "text": "t"}]'.encode("latin-1"))
     (tmp_path / "nothing.json").write_text("[]")
-    for name in ("data.csv", "nothing.txt"):
+    for name in ("data.dat", "nothing.txt"):
         lines("x", name=name)
     if path == "nothing.jsonl":
         lines(name=path)
@@ -102,7 +102,12 @@ def test_bytes_that_are_no_text_and_numbers_without_end(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError) as caught:
         ids(path)
-    for words in (":1: not UTF-8 (byte 8", ":2: not JSON that can be held", ":3: not JSON", ":4: not an object"):
+    for words in (
+        ":1: not UTF-8 (byte 8",
+        ":2: field 'id' (data.id_field) is a number of more digits",
+        ":3: not JSON",
+        ":4: not an object",
+    ):
         assert words in caught.value.problem
 
 

@@ -70,7 +70,7 @@ def test_derived_ids_follow_the_content_alone() -> None:
         ({"id": "\udc00", "text": "T"}, TEXT, "half a surrogate pair"),
         ({"id": "a", "messages": TURNS}, TEXT, "chat_template"),
         ({"id": "a", "messages": "hi"}, CHAT, "messages is text"),
-        ({"id": "a", "messages": []}, CHAT, "messages is a list, not a list of messages"),
+        ({"id": "a", "messages": []}, CHAT, "messages holds no message"),
         ({"id": "a", "messages": ["hi"]}, CHAT, "message 1 is text"),
         ({"id": "a", "messages": [{"role": "user"}]}, CHAT, "message 1: field 'content' is missing"),
         ({"id": "a", "messages": [{"role": "boss", "content": "x"}]}, CHAT, "message 1: role is none of"),

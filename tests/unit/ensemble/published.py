@@ -22,6 +22,8 @@ from s3t_ray.store.store import Store
 
 RANK, ALPHA = 4, 8.0
 MODULES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+FUSED = ("self_attn.qkv_proj", "mlp.gate_up_proj")
+"""Phi-3's."""
 
 
 def config_for(base: Path, shards: int, slices: int, per_group: int, **task: object) -> Config:
@@ -44,10 +46,13 @@ def config_for(base: Path, shards: int, slices: int, per_group: int, **task: obj
 def publish_stage(
     store: Store, base: Path, name: str, shard: int, parents: Sequence[str], layers: Sequence[int], seed: int
 ) -> None:
-    """A stage whose adapter changes every one of `layers` of the Llama at `base`, much."""
-    targets = [f"model.layers.{layer}.{module}" for layer in layers for module in MODULES]
+    """A stage whose adapter changes every one of `layers` of the text model at `base`, much."""
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    present = {name for name, _ in plain.named_modules()}
+    targets = [f"model.layers.{layer}.{module}" for layer in layers for module in (*MODULES, *FUSED)]
+    targets = [name for name in targets if name in present]
     settings = LoraConfig(r=RANK, lora_alpha=ALPHA, use_rslora=True, target_modules=targets, task_type="CAUSAL_LM")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings)
+    model = get_peft_model(plain, settings)
     generator = torch.Generator().manual_seed(seed)
     for key, weight in model.named_parameters():
         if "lora_" in key:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+import transformers
 
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.store.store import Store
@@ -24,14 +25,27 @@ SIZES = {
 PROMPT = [5, 17, 250, 33]
 
 
-def _model(family: str) -> PreTrainedModel:
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("Mistral", {"sliding_window": 6}),
+    "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"head_dim": 16}),
+    "olmo2": ("Olmo2", {}),
+    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2, "pad_token_id": 1}),
+    "phi3": ("Phi3", {"pad_token_id": 1, "sliding_window": 6}),
+    "gemma": ("Gemma", {"head_dim": 16}),
+    "gemma3_text": ("Gemma3Text", {"head_dim": 16, "sliding_window": 6, "query_pre_attn_scalar": 16}),
+    "granite": ("Granite", {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22}),
+}
+
+
+def _model(family: str) -> Any:
     torch.manual_seed(0)
-    if family == "mistral":
-        return MistralForCausalLM(MistralConfig(**SIZES, sliding_window=6))
-    return Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
+    name, more = MODELS[family]
+    config = getattr(transformers, f"{name}Config")(**{**SIZES, **more})
+    return getattr(transformers, f"{name.replace('3Text', '3')}ForCausalLM")(config)
 
 
-@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+@pytest.mark.parametrize("family", MODELS)
 def test_generation_equals_separate_models_without_a_cache(family: str, tmp_path: Path) -> None:
     base = tmp_path / "base"
     _model(family).save_pretrained(base)

@@ -9,6 +9,7 @@ import pytest
 
 from s3t_ray.ledger.ledger import Ledger
 from tests.postgres import fresh_postgres, postgres_server
+from tests.unit.ledger.certify import KEYS
 from tests.unit.ledger.world import RUN, Clock, entries
 
 __all__ = ["fresh_postgres", "postgres_server"]
@@ -29,8 +30,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def empty(url: str, clock: Clock) -> Iterator[Ledger]:
-    """A ledger without a run."""
+    """A ledger without a run, with keys bound."""
     with Ledger.open(url, create=True, clock=clock) as ledger:
+        ledger.bind(KEYS)
         yield ledger
 
 

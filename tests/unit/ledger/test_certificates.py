@@ -12,18 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.certificate import (
-    FIRST,
-    Certificate,
-    CertificateFacts,
-    ChainHead,
-    SliceChange,
-    StageProof,
-    issue,
-    verify_certificate,
-    verify_chain,
-)
 from s3t_ray.ledger.keys import Keys
+from s3t_ray.proof.certificate import Certificate, CertificateFacts, SliceChange, StageProof, issue
+from s3t_ray.proof.run_log import verify_certificate, verify_chain
+from s3t_ray.proof.signed_entry import FIRST, ChainHead
 from tests.unit.ledger.certify import KEYS, ORDERS, OTHER, PEM, SOFTWARE
 
 
@@ -32,6 +24,11 @@ def facts(sequence: int, previous: str, request_id: str = "req") -> CertificateF
         sequence=sequence,
         previous=previous,
         run="tiny",
+        run_id="0" * 32,
+        stage="final",
+        receipt="1" * 64,
+        commitment=None,
+        trained_to_same_bytes=(),
         recipe_digest="a" * 64,
         base_digest="b" * 64,
         request_id=f"{request_id}{sequence}",
@@ -104,7 +101,15 @@ def test_every_field_is_signed() -> None:
         for part in path[:-1]:
             inner = inner[part]
         old = inner[path[-1]]
-        inner[path[-1]] = (not old) if isinstance(old, bool) else old + 1 if isinstance(old, int) else old[::-1] + "0"
+        inner[path[-1]] = (
+            (not old)
+            if isinstance(old, bool)
+            else old + 1
+            if isinstance(old, int)
+            else "x"
+            if old is None
+            else old[::-1] + "0"
+        )
         edited = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         with pytest.raises(VerificationFailed):
             verify_certificate(edited, PEM)
@@ -118,12 +123,12 @@ def resigned_middle() -> list[str]:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda: TEXTS[1:], "certificate 2 does not follow certificate 0"),
-        (lambda: [TEXTS[0], *TEXTS[2:]], "certificate 3 does not follow certificate 1"),
-        (lambda: [TEXTS[1], TEXTS[0], *TEXTS[2:]], "certificate 2 does not follow certificate 0"),
-        (lambda: [TEXTS[0], *TEXTS], "certificate 1 does not follow certificate 1"),
-        (lambda: TEXTS[:3], "ends at certificate 3, the run's ends at 4"),
-        (lambda: [], "ends at certificate 0"),
+        (lambda: TEXTS[1:], "entry 2 does not follow entry 0"),
+        (lambda: [TEXTS[0], *TEXTS[2:]], "entry 3 does not follow entry 1"),
+        (lambda: [TEXTS[1], TEXTS[0], *TEXTS[2:]], "entry 2 does not follow entry 0"),
+        (lambda: [TEXTS[0], *TEXTS], "entry 1 does not follow entry 1"),
+        (lambda: TEXTS[:3], "ends at entry 3, the run's ends at 4"),
+        (lambda: [], "ends at entry 0"),
         (resigned_middle, "another key"),
         (lambda: [c.to_json() for c in make_chain(4, OTHER)], "another key"),
         (lambda: [TEXTS[0], issue(facts(2, "0" * 64), KEYS, ORDERS, SOFTWARE).to_json()], "2 does not follow"),
@@ -154,7 +159,7 @@ def test_a_signature_of_other_facts_is_refused() -> None:
         (TEXTS[0].replace("{", '{"extra":1,', 1), "extra"),
         (TEXTS[0].replace('"run":"tiny"', '"run":"evil","run":"tiny"'), "not in canonical JSON"),
         (TEXTS[0].replace(",", ", ", 1), "not in canonical JSON"),
-        (TEXTS[0].replace("s3t/certificate/1", "s3t/certificate/2"), "format"),
+        (TEXTS[0].replace("s3t/certificate/2", "s3t/certificate/3"), "format"),
     ],
 )
 def test_other_texts_are_refused(text: str, reason: str) -> None:

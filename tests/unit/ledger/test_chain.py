@@ -1,16 +1,22 @@
-"""The chain in the ledger: certificates are true to it, follow each other, and come with `restored`."""
+"""The log in the ledger: receipts and certificates are true to it, follow each other, and come with what they tell."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import create_engine, text
 
 from s3t_ray.errors import LedgerError, VerificationFailed
-from s3t_ray.ledger.certificate import ChainHead, OrderChoice, issue, verify_chain
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionState, StageState
-from tests.unit.ledger.certify import KEYS, ORDERS, OTHER, PEM, SOFTWARE, certify
-from tests.unit.ledger.world import RUN, adapter, name, purge, record, train_all
+from s3t_ray.proof.certificate import OrderChoice
+from s3t_ray.proof.receipt import SignedReceipt
+from s3t_ray.proof.run_log import verify_chain
+from s3t_ray.proof.signed_entry import ChainHead
+from tests.unit.ledger.certify import CIRCUMSTANCES, OTHER, PEM, SOFTWARE, certify
+from tests.unit.ledger.world import RUN, Clock, adapter, digests, name, plan, purge, record, train_all
 
 
 def test_the_ledgers_certificate_tells_the_whole_deletion(ledger: Ledger) -> None:
@@ -35,6 +41,7 @@ def test_the_ledgers_certificate_tells_the_whole_deletion(ledger: Ledger) -> Non
         (row.id, row.adapter_sha256) for row in ledger.stages(0, StageState.LIVE)
     ]
     row = ledger.deletion(receipt.request_id)
+    assert said.restored_at is not None
     times = (said.accepted_at, said.pruned_at, said.purged_at, said.restored_at)
     assert times == (row.times.accepted, row.times.pruned, row.times.purged, row.times.restored)
     assert sorted(times) == list(times)
@@ -44,97 +51,145 @@ def test_the_ledgers_certificate_tells_the_whole_deletion(ledger: Ledger) -> Non
     assert record(0, 1, 0).hex() not in made.to_json()
 
 
-def test_the_ledgers_chain_is_whole(ledger: Ledger) -> None:
+def texts(ledger: Ledger) -> list[str]:
+    return [row.text for row in ledger.log()]
+
+
+def test_the_log_begins_with_the_run_and_holds_each_step_that_is_proved(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
-    assert ledger.certificate_head() == ChainHead()
     for number in range(3):
         request = ledger.accept_deletion([record(0, number, 0)]).receipt.request_id
         assert ledger.certificate(request) is None
         purge(ledger, epoch, request)
-        certify(ledger, epoch, request)
-    chain = ledger.certificates()
-    assert [certificate.facts.sequence for certificate in chain] == [1, 2, 3]
-    assert ledger.certificate_head() == ChainHead(sequence=3, hash=chain[2].hash)
-    assert verify_chain([made.to_json() for made in chain], PEM, ledger.certificate_head()) == chain
+        interim = ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
+        assert ledger.certificate(request) == interim
+        assert ledger.deletion(request).state is DeletionState.PURGED
+        final = certify(ledger, epoch, request)
+        assert ledger.certificate(request) == final
+        assert interim.facts.restored_at is None and final.facts.receipt == interim.facts.receipt
+    assert [row.kind for row in ledger.log()] == ["run", *["receipt", "interim", "certificate"] * 3]
+    head = ledger.log_head()
+    assert (head.sequence, head.hash) == (10, ledger.log_hash(10))
+    assert [entry.facts.sequence for entry in verify_chain(texts(ledger), PEM, head)] == list(range(1, 11))
     assert [event.kind for event in ledger.events()].count("deletion_restored") == 3
+    assert ledger.log_hash(11) is None
 
 
-def test_appending_again_changes_nothing(ledger: Ledger) -> None:
+def test_an_empty_ledger_has_a_name_and_an_empty_log(empty: Ledger) -> None:
+    assert len(bytes.fromhex(empty.run_id)) == 16
+    assert (empty.log(), empty.log_head()) == ((), ChainHead())
+
+
+def test_a_receipt_is_in_the_log_from_the_transaction_that_accepts(ledger: Ledger) -> None:
+    train_all(ledger, ledger.take_lease("me"))
+    answer = ledger.accept_deletion([record(0, 1, 0), name("id", "x")], commitment="c" * 64)
+    assert answer.signed is not None
+    said = answer.signed.facts
+    assert texts(ledger)[-1] == answer.signed.to_json()
+    assert (said.request_id, said.accepted_at) == (answer.receipt.request_id, answer.receipt.accepted_at)
+    assert (said.records, said.unknown, said.stages, said.commitment) == (1, 1, len(answer.receipt.stages), "c" * 64)
+    assert said.run_id == ledger.run_id
+    again = ledger.accept_deletion([name("id", "x"), record(0, 1, 0)], commitment="d" * 64)
+    assert again.repeated and again.signed == answer.signed
+    assert len(ledger.log((EntryKind.RECEIPT,))) == 1
+
+
+def test_a_receipt_shows_neither_a_name_nor_a_place(ledger: Ledger) -> None:
+    answer = ledger.accept_deletion([record(1, 2, 3)])
+    assert isinstance(answer.signed, SignedReceipt)
+    told = answer.signed.to_json()
+    assert record(1, 2, 3).hex() not in told and "shard" not in told and "slice" not in told
+
+
+def test_without_keys_nothing_is_accepted(url: str, ledger: Ledger) -> None:
+    with Ledger.open(url) as other:
+        with pytest.raises(LedgerError, match="not given the run's keys"):
+            other.accept_deletion([record(0, 0, 0)])
+        assert other.deletions() == ()
+
+
+def test_certifying_again_changes_nothing(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
     request = ledger.accept_deletion([record(0, 0, 0)]).receipt.request_id
     purge(ledger, epoch, request)
     made = certify(ledger, epoch, request)
-    before = ledger.deletions(), ledger.events()
-    assert ledger.append_certificate(epoch, made)
-    with pytest.raises(LedgerError, match="has a certificate already"):
-        ledger.append_certificate(epoch, issue(made.facts, KEYS, ORDERS, {}))
-    with pytest.raises(LedgerError, match="is restored: a certificate is made for one that is purged"):
-        ledger.certificate_facts(request)
-    assert (ledger.deletions(), ledger.events()) == before
+    before = ledger.deletions(), ledger.events(), ledger.log()
+    assert certify(ledger, epoch, request) == made
+    assert (ledger.deletions(), ledger.events(), ledger.log()) == before
     assert ledger.certificates() == (made,)
 
 
-def test_facts_that_are_no_longer_true_are_not_signed_into_the_chain(ledger: Ledger) -> None:
-    """Another deletion of the shard, or another certificate, came between."""
+def test_purged_deletions_without_an_interim_certificate_are_known(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
-    train_all(ledger, epoch)
     requests = [ledger.accept_deletion([record(0, 0, number)]).receipt.request_id for number in (0, 1)]
-    train_all(ledger, epoch)
+    assert ledger.without_interim() == ()
     for request in requests:
         purge(ledger, epoch, request)
-    first, second = (issue(ledger.certificate_facts(request), KEYS, ORDERS, SOFTWARE) for request in requests)
-    assert ledger.append_certificate(epoch, first)
-    assert not ledger.append_certificate(epoch, second)
-    again = issue(ledger.certificate_facts(requests[1]), KEYS, ORDERS, SOFTWARE)
-    ledger.accept_deletion([record(0, 2, 0)])
-    assert not ledger.append_certificate(epoch, again)
-    assert ledger.deletion(requests[1]).state is DeletionState.PURGED
-    certify(ledger, epoch, requests[1])
-    assert len(ledger.certificates()) == 2
-
-
-def test_untrue_facts_are_not_appended(ledger: Ledger) -> None:
-    epoch = ledger.take_lease("me")
-    request = ledger.accept_deletion([record(0, 0, 0)]).receipt.request_id
-    purge(ledger, epoch, request)
-    untrue = ledger.certificate_facts(request).model_copy(update={"records": 7})
-    assert not ledger.append_certificate(epoch, issue(untrue, KEYS, ORDERS, SOFTWARE))
-    assert ledger.certificates() == ()
+    assert ledger.without_interim() == tuple(requests)
+    ledger.certify(epoch, requests[1], CIRCUMSTANCES, final=False)
+    assert ledger.without_interim() == (requests[0],)
 
 
 def test_what_is_not_purged_gets_no_certificate(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
-    other = ledger.accept_deletion([record(1, 0, 0)]).receipt.request_id
-    purge(ledger, epoch, other)
-    said = certify(ledger, epoch, other).facts
     request = ledger.accept_deletion([record(0, 0, 0)]).receipt.request_id
     for _ in range(2):
-        with pytest.raises(LedgerError, match=f"deletion {request} is (accepted|pruned)"):
-            ledger.certificate_facts(request)
+        for final in (False, True):
+            with pytest.raises(LedgerError, match=f"deletion {request} is (accepted|pruned)"):
+                ledger.certify(epoch, request, CIRCUMSTANCES, final=final)
         ledger.advance(epoch, request, DeletionState.PRUNED)
-    early = issue(said.model_copy(update={"request_id": request}), KEYS, ORDERS, SOFTWARE)
-    with pytest.raises(LedgerError, match="is pruned"):
-        ledger.append_certificate(epoch, early)
-    assert len(ledger.certificates()) == 1
+    assert [row.kind for row in ledger.log()] == ["run", "receipt"]
 
 
-def test_only_the_runs_key_extends_the_chain(ledger: Ledger) -> None:
+def test_a_deletion_waits_for_the_certificate_of_the_one_before_it(ledger: Ledger) -> None:
     epoch = ledger.take_lease("me")
-    requests = [ledger.accept_deletion([record(0, 0, number)]).receipt.request_id for number in (0, 1)]
-    for request in requests:
+    first = ledger.accept_deletion([record(0, 0, 0)]).receipt.request_id
+    second = ledger.accept_deletion([record(0, 0, 0), record(0, 0, 1)]).receipt.request_id
+    for request in (first, second):
         purge(ledger, epoch, request)
-    certify(ledger, epoch, requests[0])
-    said = ledger.certificate_facts(requests[1])
-    with pytest.raises(VerificationFailed, match="signed by another key than those before it"):
-        ledger.append_certificate(epoch, issue(said, OTHER, ORDERS, SOFTWARE))
-    forged = issue(said, KEYS, ORDERS, SOFTWARE).model_copy(update={"signature": "0" * 128})
-    with pytest.raises(VerificationFailed, match="changed or forged"):
-        ledger.append_certificate(epoch, forged)
-    assert ledger.deletion(requests[1]).state is DeletionState.PURGED
+    with pytest.raises(LedgerError, match=f"move {first} to restored first"):
+        certify(ledger, epoch, second)
+    assert ledger.certificates() == ()
+    certify(ledger, epoch, first)
+    certify(ledger, epoch, second)
 
 
-def test_a_chain_that_an_older_version_began_goes_on(ledger: Ledger, url: str) -> None:
-    """It cannot be read here, and a deletion must not wait for that."""
+def test_only_the_runs_key_extends_the_log(ledger: Ledger) -> None:
+    with pytest.raises(VerificationFailed, match="begun with another key"):
+        ledger.bind(OTHER)
+
+
+def test_an_erased_adapter_that_is_live_again_is_not_certified(ledger: Ledger) -> None:
+    epoch = ledger.take_lease("me")
+    train_all(ledger, epoch)
+    answer = ledger.accept_deletion([record(0, 0, 0)])
+    request = answer.receipt.request_id
+    purge(ledger, epoch, request)
+    stage = min((s for s in plan(ledger, 0).stages.values() if s.parent is None), key=lambda s: s.slices)
+    assert ledger.accept_stage(epoch, stage, adapter(answer.receipt.stages[0]), digests(ledger, 0))
+    assert ledger.same_adapter(request) == (stage.id,)
+    for final in (False, True):
+        with pytest.raises(VerificationFailed, match="as erased, and as live"):
+            ledger.certify(epoch, request, CIRCUMSTANCES, final=final)
+    assert ledger.deletion(request).state is DeletionState.PURGED
+    anew = replace(CIRCUMSTANCES, trained_anew=[stage.id])
+    assert ledger.certify(epoch, request, anew, final=True).facts.trained_to_same_bytes == (stage.id,)
+
+
+def test_a_clock_that_is_turned_back_does_not_turn_the_times_back(ledger: Ledger, clock: Clock) -> None:
+    epoch = ledger.take_lease("me")
+    request = ledger.accept_deletion([record(0, 0, 0)]).receipt.request_id
+    clock.time = clock.time.replace(year=2001)
+    purge(ledger, epoch, request)
+    said = certify(ledger, epoch, request).facts
+    times = [said.accepted_at, said.pruned_at, said.purged_at, str(said.restored_at)]
+    assert times == sorted(times) and times[0].startswith("2030")
+    events = [event.at for event in ledger.events()]
+    assert events == sorted(events)
+
+
+def test_a_log_that_an_older_version_began_goes_on(ledger: Ledger, url: str) -> None:
+    """Its entry cannot be read here, and a deletion must not wait for that."""
     epoch = ledger.take_lease("me")
     requests = [ledger.accept_deletion([record(0, 0, number)]).receipt.request_id for number in (0, 1)]
     for request in requests:
@@ -142,9 +197,9 @@ def test_a_chain_that_an_older_version_began_goes_on(ledger: Ledger, url: str) -
     certify(ledger, epoch, requests[0])
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
-        connection.execute(text("UPDATE s3t_certificates SET certificate = replace(certificate, 'te/1', 'te/0')"))
+        connection.execute(text("UPDATE s3t_log SET entry = replace(entry, 'te/2', 'te/0')"))
     engine.dispose()
-    assert certify(ledger, epoch, requests[1]).facts.sequence == 2
+    assert certify(ledger, epoch, requests[1]).facts.sequence == 5
     with pytest.raises(VerificationFailed, match="of format 's3t/certificate/0'"):
         ledger.certificates()
 

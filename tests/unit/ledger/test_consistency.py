@@ -7,10 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Connection, text
 
-from s3t_ray.ledger.certificate import issue
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RecordState
-from tests.unit.ledger.certify import KEYS, ORDERS, SOFTWARE
+from tests.unit.ledger.certify import certify
 from tests.unit.ledger.test_closure import SKETCHING, story
 from tests.unit.ledger.world import RUN, digest, name, purge, record, train_all
 
@@ -30,7 +29,7 @@ def lived(ledger: Ledger) -> Ledger:
         request = ledger.accept_deletion([record(0, 1, number)]).receipt.request_id
         purge(ledger, epoch, request)
         train_all(ledger, epoch)
-        assert ledger.append_certificate(epoch, issue(ledger.certificate_facts(request), KEYS, ORDERS, SOFTWARE))
+        certify(ledger, epoch, request)
     ledger.accept_deletion([record(0, 1, 0), record(1, 0, 0)])
     return ledger
 
@@ -138,15 +137,15 @@ EDITS = {
         ["the ledger has other times than its certificate"],
     ),
     "a certificate is dropped": (
-        edit(f"DELETE FROM s3t_certificates WHERE deletion = {SECOND}"),
+        edit(f"DELETE FROM s3t_log WHERE kind = 'certificate' AND deletion = {SECOND}"),
         ["is restored and has no certificate"],
     ),
     "a certificate is given to a deletion that has none": (
-        edit(f"UPDATE s3t_certificates SET deletion = {THIRD} WHERE sequence = 2"),
+        edit(f"UPDATE s3t_log SET deletion = {THIRD} WHERE kind = 'certificate' AND deletion = {SECOND}"),
         ["is restored and has no certificate", "is accepted and has a certificate all the same", "other request"],
     ),
     "a certificate is no certificate": (
-        edit("UPDATE s3t_certificates SET certificate = '{}' WHERE sequence = 1"),
+        edit("UPDATE s3t_log SET entry = '{}' WHERE sequence = 3"),
         ["what stands as the certificate of deletion"],
     ),
     "a line of the history is removed": (
@@ -162,6 +161,7 @@ EDITS = {
              f"DELETE FROM s3t_pruned WHERE deletion = {THIRD}",
              f"DELETE FROM s3t_hits WHERE deletion = {THIRD}",
              f"UPDATE s3t_stages SET state = 'live', pruned_by = NULL WHERE pruned_by = {THIRD}",
+             f"DELETE FROM s3t_log WHERE deletion = {THIRD}",
              f"DELETE FROM s3t_deletions WHERE sequence = {THIRD}"),
         ["was accepted, and is not in the ledger any more", "the history lacks 1 of"],
     ),
@@ -187,11 +187,12 @@ def test_what_the_ledger_says_of_records(lived: Ledger) -> None:
     }
 
 
-def test_stored_certificates_are_as_they_stand(lived: Ledger) -> None:
+def test_the_log_is_read_as_it_stands(lived: Ledger) -> None:
     with lived._database.write() as tx:
-        tx.connection.execute(text("UPDATE s3t_certificates SET certificate = 'no JSON' WHERE sequence = 2"))
-    first, second = lived.stored_certificates()
+        tx.connection.execute(text("UPDATE s3t_log SET entry = 'no JSON' WHERE sequence = 4"))
+    _, receipt, certificate, broken, *_ = lived.log()
     requests = [row.receipt.request_id for row in lived.deletions()]
-    assert (first.sequence, first.request_id, second.request_id) == (1, requests[0], requests[1])
-    assert second.text == "no JSON"
-    assert first.text.startswith("{")
+    assert (certificate.sequence, certificate.request_id, broken.request_id) == (3, requests[0], requests[1])
+    assert (receipt.kind, certificate.kind, broken.kind) == ("receipt", "certificate", "receipt")
+    assert broken.text == "no JSON"
+    assert certificate.text.startswith("{")

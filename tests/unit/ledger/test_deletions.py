@@ -14,6 +14,7 @@ from s3t_ray.ledger import query_batches, resolve
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import Hit, StageState
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import (
     PER_SLICE,
     PLACES,
@@ -170,7 +171,7 @@ def test_more_names_than_one_statement_takes(ledger: Ledger, monkeypatch: pytest
 
 def test_the_cost_is_that_of_the_records_named(url: str) -> None:
     """The statements of a deletion do not grow with the run, and none reads the records without an index."""
-    with Ledger.open(url, create=True) as ledger:
+    with opened(url, create=True) as ledger:
         many = (entry(f"more {number}", 0, number % 3) for number in range(24_000))
         ledger.ingest(RUN, [*entries(), *many])
         # Not purged: a look-up must not read through the tombstones either.

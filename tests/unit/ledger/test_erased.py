@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RecordEntry
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.test_closure import SKETCHING, record
 from tests.unit.ledger.world import PLACES, RUN, purge, train_all
 
@@ -17,7 +17,7 @@ def bytes_on_disk(path: Path) -> bytes:
 def test_no_byte_is_left_in_the_file_or_its_log(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     made = [record(f"r{number}", PLACES[number % len(PLACES)], f"c{number}") for number in range(2000)]
-    with Ledger.open(f"sqlite:///{path}", create=True) as ledger:
+    with opened(f"sqlite:///{path}", create=True) as ledger:
         ledger.ingest(RUN, made, SKETCHING)
         epoch = ledger.take_lease("me")
         train_all(ledger, epoch)

@@ -20,6 +20,7 @@ from s3t_ray.ledger import key_order, record_rows
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import RUN, entries, name, record
 
 
@@ -69,7 +70,7 @@ def test_repeats_far_apart_are_found(empty: Ledger, monkeypatch: pytest.MonkeyPa
 
 
 def sqlite_ledger(folder: Path) -> Ledger:
-    return Ledger.open(f"sqlite:///{folder / 'ledger.db'}", create=True)
+    return opened(f"sqlite:///{folder / 'ledger.db'}", create=True)
 
 
 def indexes(folder: Path) -> set[tuple[str, str]]:
@@ -120,10 +121,10 @@ def test_a_reader_in_the_way_only_costs_the_log(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from s3t_ray.ledger import key_order, record_rows
-from s3t_ray.ledger.ledger import Ledger
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import RUN, entries
 key_order.PIECE, record_rows.BATCH = 4, 2
-with Ledger.open(sys.argv[1]) as ledger:
+with opened(sys.argv[1]) as ledger:
     database, add = ledger._database, record_rows._add_batch
     def spill_and_die(connection, batch, state):
         add(connection, batch, state)

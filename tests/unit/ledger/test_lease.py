@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from s3t_ray.ledger.certificate import issue
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DeletionState, Fenced, SchedulerLease
-from tests.unit.ledger.certify import KEYS, ORDERS, SOFTWARE
+from tests.unit.ledger.certify import CIRCUMSTANCES, opened
 from tests.unit.ledger.world import adapter, digests, plan, purge, record, train_all
 
 
@@ -20,7 +19,7 @@ def test_epochs_count_up(ledger: Ledger, url: str) -> None:
     assert ledger.lease() == SchedulerLease(0, "", 0)
     assert [ledger.take_lease("one"), ledger.take_lease("two")] == [1, 2]
     assert [ledger.beat(2), ledger.beat(2)] == [1, 2]
-    with Ledger.open(url) as other:
+    with opened(url) as other:
         assert other.lease() == SchedulerLease(2, "two", 2)
         assert other.take_lease("three") == 3
     assert ledger.lease() == SchedulerLease(3, "three", 0)
@@ -33,7 +32,6 @@ def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:
     purged = ledger.accept_deletion([record(1, 0, 0)]).receipt
     purge(ledger, old, purged.request_id)
     ledger.accept_deletion([record(0, 1, 0)])
-    certificate = issue(ledger.certificate_facts(purged.request_id), KEYS, ORDERS, SOFTWARE)
     wanted = plan(ledger, 0)
     stage = wanted.stages[wanted.chains[1][0]]
     live = ledger.stages()[0].id
@@ -46,7 +44,7 @@ def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:
         lambda epoch: ledger.mark_purged(epoch, []),
         lambda epoch: ledger.set_slice_file(epoch, 0, 2, "file", "c" * 64, slice_2.digest),
         lambda epoch: ledger.record_failure(epoch, stage.id, "error"),
-        lambda epoch: ledger.append_certificate(epoch, certificate),
+        lambda epoch: ledger.certify(epoch, purged.request_id, CIRCUMSTANCES, final=True),
         ledger.beat,
     ]
     state = ledger.stages(), ledger.slices(), ledger.deletions(), ledger.events(), ledger.lease()

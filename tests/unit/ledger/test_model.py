@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from s3t_ray.errors import LedgerError, UnknownRecords
-from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import DeletionState, Fenced, Receipt, RecordEntry, StageState
 from s3t_ray.plan.stages import Stage
-from tests.unit.ledger.certify import certify
+from tests.unit.ledger.certify import certify, opened
 from tests.unit.ledger.world import PLACES, RUN, SHARDS, adapter, digests, entries, name, plan
 
 RECORDS = {row.id_hmac: row for row in entries()}
@@ -86,7 +85,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.url = type(self).new_url()
-        self.ledger = Ledger.open(self.url, create=True)
+        self.ledger = opened(self.url, create=True)
         self.ledger.ingest(RUN, entries())
         self.epoch = self.ledger.take_lease("first")
         self.model = Model()
@@ -204,7 +203,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.ledger.close()
-        self.ledger = Ledger.open(self.url)
+        self.ledger = opened(self.url)
 
     @invariant()
     def slices_are_their_retained_records(self) -> None:

@@ -11,21 +11,22 @@ from sqlalchemy import create_engine, text
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import RUN, entries
 
 
 def test_reopened_it_is_as_it_was(url: str) -> None:
-    with Ledger.open(url, create=True) as ledger:
+    with opened(url, create=True) as ledger:
         states = ledger.ingest(RUN, entries())
         epoch = ledger.take_lease("first")
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         assert ledger.run() == RUN
         assert list(ledger.slices()) == states
         assert ledger.lease() == (epoch, "first", 0)
 
 
 def test_create_keeps_what_is_there(ledger: Ledger, url: str) -> None:
-    with Ledger.open(url, create=True) as again:
+    with opened(url, create=True) as again:
         assert again.run() == RUN
 
 
@@ -55,7 +56,7 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
 
 def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    with Ledger.open(f"sqlite:///{path}", create=True) as ledger:
+    with opened(f"sqlite:///{path}", create=True) as ledger:
         ledger.ingest(RUN, entries())
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
@@ -103,7 +104,7 @@ def _fill(ledger: Ledger) -> None:
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
     """SQLite's own page limit stands for the disk's end."""
-    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", create=True) as ledger:
+    with opened(f"sqlite:///{tmp_path / 'ledger.db'}", create=True) as ledger:
         ledger.ingest(RUN, entries())
         with ledger._database.read() as connection:
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
@@ -111,7 +112,7 @@ def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
         with pytest.raises(LedgerError, match=r"full.*\n.*free space"):
             _fill(ledger)
         written = len(ledger.events())
-    with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+    with opened(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
         assert len(ledger.events()) == written
         assert ledger.add_event("note", None, {}).seq == written + 1
 
@@ -138,6 +139,6 @@ def test_commits_reach_the_disk(ledger: Ledger) -> None:
 
 def test_a_role_without_synchronous_commit_gets_it(fresh_postgres: Callable[[], str]) -> None:
     url = fresh_postgres()
-    with Ledger.open(url.replace("options=", "options=-csynchronous_commit%3Doff+"), create=True) as ledger:
+    with opened(url.replace("options=", "options=-csynchronous_commit%3Doff+"), create=True) as ledger:
         with ledger._database.write() as tx:
             assert tx.connection.execute(text("SHOW synchronous_commit")).scalar() == "on"

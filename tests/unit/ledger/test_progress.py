@@ -68,7 +68,7 @@ def test_a_clock_that_jumps_back_orders_nothing(ledger: Ledger, clock: Clock) ->
     first = ledger.accept_deletion([record(0, 0, 0)]).receipt
     clock.time -= timedelta(days=400)
     second = ledger.accept_deletion([record(0, 0, 1)]).receipt
-    assert second.accepted_at < first.accepted_at
+    assert second.accepted_at == first.accepted_at
     purge(ledger, epoch, first.request_id)
     purge(ledger, epoch, second.request_id)
     assert [row.receipt for row in ledger.deletions()] == [first, second]

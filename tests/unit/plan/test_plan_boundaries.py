@@ -124,7 +124,7 @@ def test_a_stage_is_lifted_from_the_nearest_stored_boundary(work: Work) -> None:
 def test_each_line_says_what_storing_its_boundary_saves(work: Work) -> None:
     by_shard, speed = [ORDERS] * 2, Rates(1e9, 1e6)
     lines = boundaries(replace(work, stored_depths=(1, 3)), by_shard, speed)
-    assert [(line.depth, line.layer, line.stored, line.start) for line in lines] == [
+    assert [(line.depth, line.layer, line.stored, line.start_layer) for line in lines] == [
         (1, 9, True, 9),
         (2, 6, False, 3),
         (3, 3, True, 3),

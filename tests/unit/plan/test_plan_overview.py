@@ -19,7 +19,7 @@ def test_an_overview_of_chains(make_config: Callable[..., Config]) -> None:
     assert (found.sequences, found.stages, found.stages_unshared) == (60, 3 * 101, 3 * 120)
     assert found.held_out_records == pytest.approx(100)
     assert found.orders_by_shard == (orders(config, 0),)
-    assert [(group.first, group.last) for group in found.layer_groups][:2] == [(38, 39), (36, 37)]
+    assert [(group.first_layer, group.last_layer) for group in found.layer_groups][:2] == [(38, 39), (36, 37)]
     assert found.forecast.closed_form == pytest.approx(18 * sum(1 / k for k in range(1, 19)))
     assert found.forecast.one_sequence == pytest.approx(18 * (1 + 1 / 2 + 1 / 3))
     close = found.forecast.simulated

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.run.reports import RunningStage
+from s3t_ray.ledger.values import RunningStage
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import NOTES_HOLD_SECONDS, noted, status
 from s3t_ray.scheduler.running_stages import SECONDS_BETWEEN, Notes

@@ -6,9 +6,8 @@ import json
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from s3t_ray.ledger.values import DeletionState
+from s3t_ray.ledger.values import DeletionState, RunningStage
 from s3t_ray.run import deletion
-from s3t_ray.run.reports import RunningStage
 from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, UNFINISHED, Figures, measure
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
@@ -24,7 +23,7 @@ def figures(cluster: Cluster, running: tuple[RunningStage, ...] = (), later: flo
         running,
         rows,
         datetime.fromisoformat(start) + timedelta(seconds=later),
-        restored=ledger.certificate_head().sequence,
+        restored=len(ledger.certificates()),
         given_up=0,
         groups=2,
         waiting=0,

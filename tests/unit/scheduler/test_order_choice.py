@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.ledger.certificate import OrderChoice
+from s3t_ray.proof.certificate import OrderChoice
 from s3t_ray.run import deletion
 from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 

@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
 
 def job_of(run: Run) -> StageJob:
     view = view_shard(run, 0)
-    return stage_job(run.row, view, next(iter(view.plan.stages.values())))
+    return stage_job(run, view, next(iter(view.plan.stages.values())))
 
 
 def test_a_run_trains_under_its_own_config(run: Run) -> None:

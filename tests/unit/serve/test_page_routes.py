@@ -10,8 +10,8 @@ import pytest
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from s3t_ray.ledger.certificate import verify_certificate
 from s3t_ray.ledger.values import Event, EventKind
+from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.scheduler.scheduler import DEPTHS
 from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.page_routes import page_app

@@ -16,7 +16,7 @@ from s3t_ray.tlog.log_proof import LogProof
 from s3t_ray.tlog.merkle import leaf_hash, node_hash
 from s3t_ray.tlog.signed_note import NoteSigner, SignedNote, VerifierKey
 
-LOG = NoteSigner("runs.example/alpaca", Ed25519PrivateKey.from_private_bytes(b"l" * 32))
+LOG = NoteSigner.of("runs.example/alpaca", Ed25519PrivateKey.from_private_bytes(b"l" * 32))
 WITNESS = Cosigner("witness.example", Ed25519PrivateKey.from_private_bytes(b"w" * 32))
 # The example key of the note format's reference implementation in Go (golang.org/x/mod/sumdb/note).
 GO_KEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_another_log_is_refused() -> None:
     with pytest.raises(VerificationFailed, match=r"of log 'other\.example'"):
         verified(LOG.sign(LogHead("other.example", 1, b"r" * 32).text()), LOG.key)
     with pytest.raises(VerificationFailed, match=r"not signed by other\.example"):
-        other = NoteSigner("other.example", Ed25519PrivateKey.from_private_bytes(b"o" * 32))
+        other = NoteSigner.of("other.example", Ed25519PrivateKey.from_private_bytes(b"o" * 32))
         verified(LOG.sign(LogHead("runs.example/alpaca", 1, b"r" * 32).text()), other.key)
 
 

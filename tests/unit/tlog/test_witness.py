@@ -18,7 +18,7 @@ from s3t_ray.tlog.signed_note import NoteSigner, SignedNote
 from s3t_ray.tlog.witness import Witness
 from tests.unit.tlog.test_merkle import subtree_of
 
-LOG = NoteSigner("runs.example/alpaca", Ed25519PrivateKey.from_private_bytes(b"l" * 32))
+LOG = NoteSigner.of("runs.example/alpaca", Ed25519PrivateKey.from_private_bytes(b"l" * 32))
 COSIGNER = Cosigner("witness.example", Ed25519PrivateKey.from_private_bytes(b"w" * 32))
 
 
@@ -68,8 +68,8 @@ def test_it_refuses_a_rollback_a_fork_and_a_rewrite_by_whoever_holds_the_key(wit
 
 
 def test_the_statuses_of_the_protocol(witness: Witness) -> None:
-    stranger = NoteSigner(LOG.key.name, Ed25519PrivateKey.from_private_bytes(b"s" * 32))
-    unknown = NoteSigner("other.example", Ed25519PrivateKey.from_private_bytes(b"o" * 32))
+    stranger = NoteSigner.of(LOG.key.name, Ed25519PrivateKey.from_private_bytes(b"s" * 32))
+    unknown = NoteSigner.of("other.example", Ed25519PrivateKey.from_private_bytes(b"o" * 32))
     assert witness.add_checkpoint(request(HONEST, 2, 0, unknown, "other.example")).status == 404
     assert witness.add_checkpoint(request(HONEST, 2, 0, stranger)).status == 403
     tampered = request(HONEST, 2, 0).replace("\n2\n", "\n3\n")

@@ -18,8 +18,8 @@ from s3t_ray.train.job import SliceInput, StageJob
 from s3t_ray.train.ranks import Group
 
 ALONE = Group(0, 1, torch.device("cpu"))
-PIECE = SliceInput(slice=4, path="p", sha256="s" * 64, digest="d" * 64, records=3)
-JOB = StageJob("stage", "recipe", "b" * 64, 7, (PIECE,), ())
+PIECE = SliceInput(slice=4, path="p", sha256="s" * 64, digest="d" * 64, records=3, seal_key="ab" * 32)
+JOB = StageJob("stage", "recipe", "b" * 64, 7, (PIECE,), (), "cd" * 32)
 FOLDER = hidden_place("b" * 64, 7, 4, "d" * 64).folder
 
 

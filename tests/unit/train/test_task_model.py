@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
+from s3t_ray.config.families import FAMILIES
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS, MetricName, TaskName
 from s3t_ray.data.task_records import task_records
 from s3t_ray.ensemble.task_metrics import TASK_METRICS
-from s3t_ray.train.families import FAMILIES
 from s3t_ray.train.task_model import JudgingModel, task_model
 
 

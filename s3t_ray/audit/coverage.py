@@ -1,0 +1,24 @@
+"""From when on a run's rows and files are under seals: what older versions made is not covered."""
+
+from __future__ import annotations
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.proof.run_entry import RunEntry
+from s3t_ray.proof.run_log import parse_entry
+from s3t_ray.run.run import Run
+
+
+def sealed_since(run: Run) -> int:
+    """The ledger's count from which on a stage must bear a seal: 0 for a run that was begun with seals.
+
+    A run that an older version began has stages without; what it counts up to here is not covered.
+    """
+    for row in run.ledger.log((EntryKind.RUN,)):
+        try:
+            entry = parse_entry(row.text)
+        except VerificationFailed:
+            continue  # told elsewhere
+        if isinstance(entry, RunEntry):
+            return entry.facts.ledger_sequence if entry.facts.sealed == "upgrade" else 0
+    return run.ledger.events()[-1].seq  # never sealed: `Ledger.contradictions` says so

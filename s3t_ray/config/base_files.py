@@ -1,0 +1,206 @@
+"""The files of a base model, looked at without loading any: what is missing, cut off or not what it claims to be.
+
+In: a folder in Hugging Face format. Out: the name, shape and type of every stored weight, from the headers of the
+safetensors files. Must never read a weight, import torch, or trust a size that a file states of itself.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from s3t_ray.errors import ConfigError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_POINTER = b"version https://git-lfs.github.com/"
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
+_RESTORE = "download the model again, or copy the file from where it is whole"
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """One tensor of a safetensors file, as its header describes it."""
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: str  # safetensors' name, such as BF16
+
+
+def stored_weights(folder: Path) -> dict[str, StoredWeight]:
+    """Every weight that loading `folder` would read, by name. Reads the headers only, so it takes milliseconds.
+
+    Raises ConfigError: a file is missing, a Git LFS pointer, cut off or not safetensors; an adapter lies beside the
+    weights; the weights are quantised.
+    """
+    _check_no_adapter(folder)
+    _check_not_quantised(folder)
+    found: dict[str, StoredWeight] = {}
+    for name, expected in _files(folder).items():
+        header = _read_header(folder / name)
+        if lacking := sorted(set(expected) - header.keys()):
+            raise ConfigError(
+                f"{folder / INDEX} says that {name} holds {_some(lacking)}, but it does not", "download the model again"
+            )
+        found |= header
+    if odd := sorted(name for name, weight in found.items() if weight.dtype not in _FLOATS):
+        raise ConfigError(
+            f"{folder}: {_some(odd)} is stored as {found[odd[0]].dtype}, not as floating point numbers",
+            "use the model's original weights (bfloat16, float16 or float32), and set model.quantize to quantise them",
+        )
+    return found
+
+
+def check_text_file(path: Path) -> None:
+    """ConfigError when a configuration or tokenizer file is a Git LFS pointer or empty."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", _RESTORE) from error
+    _check_start(path, start)
+
+
+def _check_start(path: Path, start: bytes) -> None:
+    if start == _POINTER:
+        raise ConfigError(
+            f"{path} is a Git LFS pointer, not the file itself",
+            "run `git lfs install && git lfs pull` in the folder, or download the model again",
+        )
+    if not start:
+        raise ConfigError(f"{path} is empty", _RESTORE)
+
+
+def _check_no_adapter(folder: Path) -> None:
+    path = folder / _ADAPTER
+    if not path.is_file():
+        return
+    try:
+        name = json.loads(path.read_bytes()).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        name = None
+    of = f" of {name}" if name else ""
+    if (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{folder} holds an adapter ({_ADAPTER}) beside the base model: loading the base would apply it",
+            f"move {_ADAPTER} and adapter_model.safetensors elsewhere, or merge the adapter into the weights first",
+        )
+    raise ConfigError(
+        f"{folder} holds only an adapter{of}, not a base model",
+        f"name the base model{of} in model.path, or merge the adapter into it and save the result",
+    )
+
+
+def _check_not_quantised(folder: Path) -> None:
+    settings = _json(folder / "config.json")
+    found = settings.get("quantization_config")
+    if found is not None:
+        method = found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown"
+        raise ConfigError(
+            f"{folder}/config.json: the weights are quantised already (quantization_config, method {method})",
+            "use the model's original weights; model.quantize: 8bit or 4bit quantises them when they are loaded",
+        )
+
+
+def _files(folder: Path) -> dict[str, list[str]]:
+    """The weight files that transformers reads, with the weights that the index places in each."""
+    if (folder / SINGLE).is_file():
+        return {SINGLE: []}
+    if not (folder / INDEX).is_file():
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        if others:
+            raise ConfigError(
+                f"{folder} has neither {SINGLE} nor {INDEX}, only {_some(others)}",
+                f"restore {INDEX}, or save the model with save_pretrained",
+            )
+        raise ConfigError(
+            f"{folder} has no {SINGLE}",
+            "save the model with save_pretrained (safetensors); pickled weights (*.bin, *.pth) are not accepted",
+        )
+    placed = _json(folder / INDEX).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
+        raise ConfigError(f"{folder / INDEX} has no weight_map from weights to files", _RESTORE)
+    files: dict[str, list[str]] = {}
+    for weight, name in placed.items():
+        files.setdefault(name, []).append(weight)
+    strange = sorted(name for name in files if Path(name).name != name)
+    if strange:
+        raise ConfigError(f"{folder / INDEX} names {_some(strange)}, which lies outside the folder", _RESTORE)
+    missing = sorted(name for name in files if not (folder / name).is_file())
+    if missing:
+        raise ConfigError(f"{folder} lacks {len(missing)} of {len(files)} weight files: {_some(missing)}", _RESTORE)
+    return dict(sorted(files.items()))
+
+
+def _read_header(path: Path) -> dict[str, StoredWeight]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+            _check_start(path, start)
+            size = path.stat().st_size
+            if len(start) < 8:
+                raise ConfigError(f"{path} is cut off after {size} bytes", _RESTORE)
+            (length,) = struct.unpack("<Q", start[:8])
+            if length > min(_LONGEST_HEADER, size - 8):
+                raise ConfigError(f"{path} is not a whole safetensors file: its header is cut off", _RESTORE)
+            file.seek(8)
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", _RESTORE) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not a safetensors file: its header is not JSON", _RESTORE) from error
+    if not isinstance(header, dict):
+        raise ConfigError(f"{path} is not a safetensors file: its header is not an object", _RESTORE)
+    header.pop("__metadata__", None)
+    spans: list[tuple[int, int]] = []
+    weights: dict[str, StoredWeight] = {}
+    for name, told in header.items():
+        weights[name], span = _weight(path, name, told)
+        spans.append(span)
+    spans.sort()
+    whole = spans[-1][1] if spans else 0
+    if any(left[1] != right[0] for left, right in pairwise(spans)) or (spans and spans[0][0] != 0):
+        raise ConfigError(f"{path} is not a safetensors file: its weights overlap or leave gaps", _RESTORE)
+    if size - 8 - length != whole:
+        raise ConfigError(
+            f"{path} has {size:,} bytes, but its header describes {8 + length + whole:,}: it is cut off or overwritten",
+            _RESTORE,
+        )
+    return weights
+
+
+def _weight(path: Path, name: str, told: Any) -> tuple[StoredWeight, tuple[int, int]]:
+    try:
+        shape, dtype = tuple(told["shape"]), told["dtype"]
+        start, end = told["data_offsets"]
+        fits = end - start == prod(shape) * _BYTES[dtype] and 0 <= start <= end and all(side >= 0 for side in shape)
+    except (KeyError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ConfigError(f"{path} is not a safetensors file: its header describes {name!r} wrongly", _RESTORE)
+    return StoredWeight(path.name, shape, dtype), (start, end)
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    check_text_file(path)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", _RESTORE) from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is not a JSON object", _RESTORE)
+    return found
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,87 @@
+"""How evenly a run's records fall into its slices and shards, and what to do where they do not.
+
+In: records by place. Out: `Balance`. Pure. A hash spreads records evenly, but people with many records each
+(`partition_by: subject`), or few records for many slices, fall unevenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s3t_ray.config.schema import Config
+from s3t_ray.data.partition import HOLDOUT, Place, place
+
+UNEVEN = 1.5
+"""Largest shard over the mean from which on it is said."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Records, held-out ones left out."""
+
+    smallest_slice: int
+    largest_slice: int
+    empty_slices: int
+    smallest_shard: int
+    largest_shard: int
+    empty_shards: int
+    mean_shard: float
+
+    @property
+    def unevenness(self) -> float:
+        """The largest shard over the mean: a training waits for it."""
+        return self.largest_shard / self.mean_shard if self.mean_shard else 1.0
+
+    def advice(self, config: Config) -> list[str]:
+        """What is uneven and what helps, a line each; nothing when the records fall evenly."""
+        lines = []
+        if self.empty_slices:
+            lines.append(
+                f"{self.empty_slices:,} of {config.shards * config.slices:,} slices are empty"
+                + (f", {self.empty_shards:,} whole shards among them" if self.empty_shards else "")
+                + ": use fewer slices or shards"
+            )
+        if self.unevenness >= UNEVEN and config.shards > 1:
+            by_person = config.data.partition_by == "subject"
+            lines.append(
+                f"the shards are uneven: {self.smallest_shard:,} to {self.largest_shard:,} records, the largest "
+                f"{self.unevenness:.1f} times the mean; another seed may spread them better (`s3t plan` looks for one)"
+                + (", or data.partition_by: record" if by_person else ", or fewer shards")
+            )
+        return lines
+
+
+def better_seed(names: Mapping[str, int], config: Config, tries: int = 100) -> tuple[int, float] | None:
+    """The seed, of `tries`, whose largest shard is nearest to the mean, and by how much it exceeds it.
+
+    `names`: records by what the partition hashes (a subject, or a record id). None: no seed is better than the
+    config's own.
+    """
+    best: tuple[int, float] | None = None
+    for seed in [config.seed, *(seed for seed in range(tries) if seed != config.seed)]:
+        tried = config.model_copy(update={"seed": seed})
+        by_shard = [0] * config.shards
+        for name, count in names.items():
+            spot = place(name, name, tried)
+            if spot != HOLDOUT:
+                by_shard[spot.shard] += count
+        unevenness = max(by_shard) * config.shards / max(1, sum(by_shard))
+        if best is None or unevenness < best[1]:
+            best = (seed, unevenness)
+    return None if best is None or best[0] == config.seed else best
+
+
+def balance(shards: int, slices: int, records: Mapping[Place, int]) -> Balance:
+    """The balance of `records` over all places of a run, empty ones included."""
+    by_slice = [records.get(Place(shard, index), 0) for shard in range(shards) for index in range(slices)]
+    by_shard = [sum(by_slice[shard * slices : (shard + 1) * slices]) for shard in range(shards)]
+    return Balance(
+        smallest_slice=min(by_slice),
+        largest_slice=max(by_slice),
+        empty_slices=by_slice.count(0),
+        smallest_shard=min(by_shard),
+        largest_shard=max(by_shard),
+        empty_shards=by_shard.count(0),
+        mean_shard=sum(by_shard) / shards,
+    )

@@ -1,0 +1,93 @@
+"""The ledger's part that proves: the run's keys, its random name, its seals, and its log of signed entries."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from s3t_ray.ledger import certificate_chain, lease, log_rows, row_seals
+from s3t_ray.ledger.certificate_chain import Circumstances
+from s3t_ray.ledger.database import Database
+from s3t_ray.ledger.keys import LedgerKeys
+from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.values import StoredEntry
+from s3t_ray.proof.certificate import AnyCertificate, Certificate
+from s3t_ray.proof.signed_entry import ChainHead
+
+
+class LedgerLog:
+    """Half of `Ledger`: use that one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def bind(self, keys: LedgerKeys) -> None:
+        """Give the ledger the run's keys: what seals rows and signs needs them. VerificationFailed: not this log's."""
+        with self._database.read() as connection:
+            log_rows.require_key(connection, keys.public_key)
+        self._database.keys = keys
+
+    @cached_property
+    def run_id(self) -> str:
+        """The random name of the run, made with its ledger: 32 hex digits."""
+        with self._database.read() as connection:
+            return log_rows.read_identity(connection)
+
+    def claim(self, place: str) -> str:
+        """The storage that this ledger is of: `place`, unless another was first."""
+        with self._database.write() as tx:
+            return log_rows.claim(tx, place)
+
+    def seal(self) -> bool:
+        """Seal the rows of a run that an older version began; False: they are sealed, or there is no run yet."""
+        with self._database.write() as tx:
+            return row_seals.seal_older_rows(tx)
+
+    def is_sealed(self) -> bool:
+        """Whether the run's rows are sealed."""
+        with self._database.read() as connection:
+            return row_seals.is_sealed(connection)
+
+    def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
+        """Enter a purged deletion's certificate in the log; the final one moves it to `restored`, in one transaction.
+
+        One that is there already is returned. LedgerError: the deletion is not purged yet, or an earlier one of
+        the same records is not restored. VerificationFailed: an erased adapter is live again.
+        """
+        with self._database.write() as tx:
+            lease.require(tx, epoch)
+            return certificate_chain.certify(tx, request_id, final, circumstances)
+
+    def without_interim(self) -> tuple[str, ...]:
+        """Purged deletions whose interim certificate is not in the log yet, in the order they were accepted."""
+        with self._database.read() as connection:
+            return certificate_chain.uncertified(connection)
+
+    def same_adapter(self, request_id: str) -> tuple[str, ...]:
+        """Live stages whose adapter equals one that this deletion took out of service."""
+        with self._database.read() as connection:
+            return certificate_chain.same_adapter(connection, request_id)
+
+    def certificate(self, request_id: str) -> AnyCertificate | None:
+        """The newest certificate of a deletion; None: not yet."""
+        with self._database.read() as connection:
+            return certificate_chain.read_certificate(connection, request_id)
+
+    def certificates(self) -> tuple[AnyCertificate, ...]:
+        """The final certificates, oldest first."""
+        with self._database.read() as connection:
+            return certificate_chain.read_certificates(connection)
+
+    def log(self, kinds: tuple[EntryKind, ...] = tuple(EntryKind)) -> tuple[StoredEntry, ...]:
+        """The entries of the log, oldest first, as they stand: for who wants to check them."""
+        with self._database.read() as connection:
+            return log_rows.read_entries(connection, kinds)
+
+    def log_head(self) -> ChainHead:
+        """Number and hash of the newest entry."""
+        with self._database.read() as connection:
+            return log_rows.read_head(connection)
+
+    def log_hash(self, sequence: int) -> str | None:
+        """Hash of the entry of this number; None: the log does not reach it."""
+        with self._database.read() as connection:
+            return log_rows.read_hash(connection, sequence)

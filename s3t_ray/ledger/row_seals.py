@@ -1,0 +1,115 @@
+"""Seals: keyed MACs of what the ledger says of its run and of each record, so that no row moves to another person.
+
+A record's seal fixes its id, its subject and its place. Its content is fixed by keyed digests that an audit makes
+anew from the data; those go with a purge, the seal stays true. A ledger of an older version has no seals: whoever has
+the keys sets them once (`seal_older_rows`), and an entry of the log says from when on they hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, bindparam, func, select, update
+
+from s3t_ray.ledger import log_rows
+from s3t_ray.ledger.keys import LedgerKeys
+from s3t_ray.ledger.log_rows import EntryKind, LogPosition
+from s3t_ray.ledger.query_batches import BATCH
+from s3t_ray.ledger.tables import RECORDS, RUN, SLICES
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts
+from s3t_ray.proof.signed_entry import canonical, signed
+
+
+def seal_run(tx: Transaction, how: str) -> RunEntry:
+    """Seal the run's row and enter into the log what the run is now. `how`: see `RunEntryFacts.sealed`."""
+    connection = tx.connection
+    row = connection.execute(select(RUN)).one()
+    run_id = log_rows.read_identity(connection)
+    connection.execute(update(RUN).values(seal=tx.keys.run_seal(_said_of_run(connection, run_id))))
+    states = connection.execute(select(SLICES.c.shard, SLICES.c.slice, SLICES.c.digest)).all()
+    data = canonical(sorted([state.shard, state.slice, state.digest] for state in states))
+    records = int(connection.scalar(select(func.count()).select_from(RECORDS)) or 0)
+
+    def make(position: LogPosition) -> RunEntry:
+        facts = RunEntryFacts(
+            **position._asdict(),
+            at=tx.now,
+            sealed=how,  # type: ignore[arg-type]
+            ledger_sequence=tx.head.sequence,
+            recipe_digest=row.recipe_digest,
+            base_digest=row.base_digest,
+            shards=row.shards,
+            slices=row.slices,
+            records=records,
+            data=hashlib.sha256(data.encode()).hexdigest(),
+        )
+        return signed(RunEntry, tx.keys, facts=facts)
+
+    return log_rows.append(tx, EntryKind.RUN, None, make)
+
+
+def seal_older_rows(tx: Transaction) -> bool:
+    """Seal a run that an older version began; False: it is sealed already, or there is no run."""
+    if tx.connection.execute(select(RUN.c.seal)).scalar() is not None:
+        return False
+    if tx.connection.execute(select(RUN.c.id)).scalar() is None:
+        return False
+    after = b""
+    while True:
+        rows = tx.connection.execute(_UNSEALED, {"after": after, "most": BATCH}).all()
+        if not rows:
+            break
+        after = rows[-1].id_hmac
+        seals = [
+            {"identity": row.id_hmac, "made": tx.keys.row_seal(row.id_hmac, row.subject_hmac, row.shard, row.slice)}
+            for row in rows
+        ]
+        tx.connection.execute(_SEAL, seals)
+    seal_run(tx, "upgrade")
+    return True
+
+
+def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
+    """A line for each kind of row that is not what the keys sealed. Reads every record once."""
+    run = connection.execute(select(RUN)).one_or_none()
+    if run is None:
+        return
+    if run.seal is None:
+        yield (
+            "the ledger was begun by an older s3t_ray and carries no seals: that nobody moved a record to another "
+            "person, or to another place, is not covered until `s3t train` has opened the run with its keys"
+        )
+        return
+    if run.seal != keys.run_seal(_said_of_run(connection, log_rows.read_identity(connection))):
+        yield "the ledger's row of the run was changed: it is not what its keys sealed"
+    wrong = 0
+    rows = connection.execution_options(yield_per=BATCH).execute(
+        select(RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.seal)
+    )
+    for row in rows:
+        wrong += row.seal != keys.row_seal(row.id_hmac, row.subject_hmac, row.shard, row.slice)
+    if wrong:
+        yield f"{wrong} records have another id, subject or place than the keys sealed: their rows were changed"
+
+
+def is_sealed(connection: Connection) -> bool:
+    """Whether the run's rows are sealed."""
+    return connection.scalar(_IS_SEALED) is not None
+
+
+def _said_of_run(connection: Connection, run_id: str) -> str:
+    row = connection.execute(select(RUN)).one()
+    said = {column.name: getattr(row, column.name) for column in RUN.columns if column.name not in ("id", "seal")}
+    return canonical({**said, "run_id": run_id})
+
+
+_IS_SEALED = select(RUN.c.seal)
+_UNSEALED = (
+    select(RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice)
+    .where(RECORDS.c.id_hmac > bindparam("after"))
+    .order_by(RECORDS.c.id_hmac)
+    .limit(bindparam("most"))
+)
+_SEAL = update(RECORDS).where(RECORDS.c.id_hmac == bindparam("identity")).values(seal=bindparam("made"))

@@ -1,0 +1,138 @@
+"""Certificates: what a deletion did, as signed entries of the run's log.
+
+There are two of one deletion: an interim one once every byte is gone (`purged`), and the final one once what
+was lost is trained again (`restored`). A certificate holds no id and no content, only counts, digests and
+stage ids; a commitment says whose it is to who holds the receipt (`commitment.py`). Certificates of the first
+format (`CertificateV1`) were issued before the log had other entries; they stay readable for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.proof.signed_entry import Count, Digest, EntryFacts, RunId, SignedEntry, Signer, Value, signed
+
+FORMAT = "s3t/certificate/2"
+
+
+class SliceChange(Value):
+    """Records that left one slice, and its digest before and after."""
+
+    shard: int
+    slice: Count
+    records: PositiveInt
+    digest_before: Digest
+    digest_after: Digest
+
+
+class StageProof(Value):
+    """A stage and the SHA-256 of its adapter's bytes."""
+
+    id: str
+    adapter_sha256: str
+
+
+class DeletionFacts(EntryFacts):
+    """What certificates of every format say of one deletion."""
+
+    recipe_digest: str
+    base_digest: str
+    request_id: str
+    earlier_requests: tuple[str, ...]  # that had deleted some of the records this one names
+    records: Count
+    already_deleted: Count
+    unknown: Count
+    slices: tuple[SliceChange, ...]
+    stages_pruned: tuple[StageProof, ...]
+    stages_live: tuple[StageProof, ...]  # of the shards touched, when the certificate was made
+    accepted_at: str
+    pruned_at: str
+    purged_at: str
+
+
+class CertificateFactsV1(DeletionFacts):
+    """Of the first format: there was only a final certificate."""
+
+    restored_at: str
+
+
+class CertificateFacts(DeletionFacts):
+    """What the ledger says of one deletion."""
+
+    run_id: RunId
+    stage: Literal["interim", "final"]
+    receipt: Digest | None  # hash of its receipt's entry; None: accepted by a version that signed none
+    commitment: Digest | None  # to the names it was asked for, as on its receipt
+    trained_to_same_bytes: tuple[str, ...]
+    """Live stages that were trained anew, by their worker's seal, to the bytes of a pruned one.
+
+    So the records deleted taught nothing: they had no labelled token.
+    """
+    restored_at: str | None  # None: interim
+
+
+class OrderChoice(Value):
+    """How the orders of slices were chosen, and whether earlier deletions had a say in it."""
+
+    kind: str
+    depends_on_history: bool
+
+
+class CertificateV1(SignedEntry):
+    """The first format."""
+
+    format: Literal["s3t/certificate/1"] = "s3t/certificate/1"
+    facts: CertificateFactsV1
+    orders: OrderChoice
+    software: dict[str, str]
+
+
+class Certificate(SignedEntry):
+    """The present format."""
+
+    format: Literal["s3t/certificate/2"] = "s3t/certificate/2"
+    facts: CertificateFacts
+    orders: OrderChoice
+    software: dict[str, str]
+
+
+AnyCertificate = CertificateV1 | Certificate
+
+
+def issue(facts: CertificateFacts, signer: Signer, orders: OrderChoice, software: Mapping[str, str]) -> Certificate:
+    """Sign the facts. `software`: name -> version of what decides weights."""
+    return signed(Certificate, signer, facts=facts, orders=orders, software=dict(software))
+
+
+def is_final(certificate: AnyCertificate) -> bool:
+    """Whether it says that the run is restored."""
+    return certificate.facts.restored_at is not None
+
+
+def check_sense(certificate: AnyCertificate) -> None:
+    """VerificationFailed if what it says cannot be true, whoever signed it.
+
+    A live stage never has the adapter of a stage that was taken out of service, unless the certificate says
+    that a worker trained it anew to the same bytes. Its times never run backwards.
+    """
+    facts = certificate.facts
+    name = f"the certificate of deletion {facts.request_id}"
+    pruned = {proof.adapter_sha256 for proof in facts.stages_pruned}
+    anew = facts.trained_to_same_bytes if isinstance(facts, CertificateFacts) else ()
+    for proof in facts.stages_live:
+        if proof.adapter_sha256 in pruned and proof.id not in anew:
+            raise VerificationFailed(
+                f"{name} lists adapter {proof.adapter_sha256[:12]} as erased, and as live in stage {proof.id[:12]}",
+                "have the run audited with a replay of that stage: a deleted adapter may be in service again",
+            )
+    times = [facts.accepted_at, facts.pruned_at, facts.purged_at, facts.restored_at]
+    known = [time for time in times if time is not None]
+    if known != sorted(known):
+        raise VerificationFailed(
+            f"{name} has times that run backwards: {', '.join(known)}",
+            "its order of steps holds all the same; the clock of the run's machine was wrong when it was made",
+        )

@@ -1,0 +1,75 @@
+"""What a person was given, checked offline: a handful of entries of a log, and the receipt they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.receipt import SignedReceipt, read_handed
+from s3t_ray.proof.run_log import name_of, verify_entry
+from s3t_ray.proof.signed_entry import SignedEntry, check_signature
+
+
+def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[SignedEntry, ...], int]:
+    """The entries by number, and how many numbers between them were not given. VerificationFailed: not one log.
+
+    Entries that stand beside each other must follow one another. A log of the first format held certificates
+    alone, so none may be missing between two of those.
+    """
+    entries = sorted((verify_entry(text, public_key) for text in texts), key=lambda entry: entry.facts.sequence)
+    for entry in entries:
+        if isinstance(entry, (Certificate, CertificateV1)):
+            check_sense(entry)
+    missing = 0
+    for before, after in pairwise(entries):
+        gap = after.facts.sequence - before.facts.sequence - 1
+        only_certificates = isinstance(before, CertificateV1) and isinstance(after, CertificateV1)
+        if gap < 0:
+            raise VerificationFailed(
+                f"{name_of(before)} and {name_of(after)} are both number {after.facts.sequence} of the log of run "
+                f"{after.facts.run!r}: it was written twice, or they are of two runs",
+                "keep both, and have the run audited with them (`s3t audit --certificate`)",
+            )
+        if (gap == 0 and after.facts.previous != before.hash) or (gap and only_certificates):
+            raise VerificationFailed(
+                f"the chain breaks: entry {after.facts.sequence} does not follow entry {before.facts.sequence}",
+                "one is missing, swapped or replaced: get the log again from the run (`s3t certificate RUN`)",
+            )
+        if _run_of(before) not in (None, _run_of(after)):
+            raise VerificationFailed(
+                f"{name_of(before)} and {name_of(after)} are of two runs, {_run_of(before)} and {_run_of(after)}",
+                "check the certificates of one run at a time",
+            )
+        missing += gap
+    return tuple(entries), missing
+
+
+def check_receipt(
+    text: str, public_key: bytes, entries: Sequence[SignedEntry], ids: Sequence[str], subjects: Sequence[str]
+) -> SignedReceipt:
+    """The receipt in `text`, if it is genuine, and the certificates given are of its deletion.
+
+    `ids`, `subjects`: exactly what it must be of; none: not asked. VerificationFailed.
+    """
+    handed = read_handed(text)
+    receipt = handed.receipt
+    check_signature(receipt, name_of(receipt), public_key)
+    if (ids or subjects) and not handed.is_of(ids, subjects):
+        raise VerificationFailed(
+            f"{name_of(receipt)} is not of exactly the names given",
+            "give all ids and subjects of the request, spelled as they were then",
+        )
+    for entry in entries:
+        if isinstance(entry, Certificate) and entry.facts.receipt != receipt.hash:
+            raise VerificationFailed(
+                f"{name_of(entry)} is not of the deletion of this receipt ({receipt.facts.request_id})",
+                "give the certificate of that deletion: `s3t certificate RUN REQUEST`",
+            )
+    return receipt
+
+
+def _run_of(entry: SignedEntry) -> str | None:
+    run_id = getattr(entry.facts, "run_id", None)
+    return None if run_id is None else str(run_id)

@@ -1,0 +1,139 @@
+"""The run's log: entries of every kind, each naming the hash of the one before. Reading and checking them.
+
+In: texts. Out: frozen entries. Anyone with the public key can check one, or a whole log: an edited, dropped,
+swapped or forged entry is refused. The kind and version of an entry is told by its `format` alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.proof.certificate import FORMAT, AnyCertificate, Certificate, CertificateV1, check_sense
+from s3t_ray.proof.receipt import SignedReceipt
+from s3t_ray.proof.run_entry import RunEntry
+from s3t_ray.proof.signed_entry import ChainHead, SignedEntry, check_signature
+
+KINDS: Mapping[str, type[SignedEntry]] = {
+    kind.model_fields["format"].default: kind for kind in (CertificateV1, Certificate, SignedReceipt, RunEntry)
+}
+"""Entries by format: the ones of older versions stay here."""
+
+
+def parse_entry(text: str) -> SignedEntry:
+    """The entry in `text`, its signature unchecked. VerificationFailed: it is not one, or of another version."""
+    told = _claims(text).get("format")
+    kind = KINDS.get(told if isinstance(told, str) else "")
+    try:
+        # Through JSON mode: strict, but lists become tuples.
+        entry = (kind or Certificate).model_validate_json(text)
+    except ValidationError as error:
+        raise _unreadable(text, told, error) from error
+    if entry.to_json() != text.strip():
+        # Or the text could say one thing (a key twice) and the signed value another.
+        raise VerificationFailed(
+            "the entry is not in canonical JSON: its text was changed", "give the JSON exactly as it was issued"
+        )
+    return entry
+
+
+def verify_entry(text: str, public_key: bytes | None = None) -> SignedEntry:
+    """The entry in `text` (JSON), if it is genuine; else VerificationFailed. `public_key`: see `check_signature`."""
+    entry = parse_entry(text)
+    check_signature(entry, name_of(entry), public_key)
+    return entry
+
+
+def parse_certificate(text: str) -> AnyCertificate:
+    """`parse_entry`, for a certificate of any format."""
+    entry = parse_entry(text)
+    if not isinstance(entry, (CertificateV1, Certificate)):
+        raise VerificationFailed(
+            f"this is not a certificate: it is {name_of(entry)}", "give what `s3t certificate` wrote"
+        )
+    return entry
+
+
+def verify_certificate(text: str, public_key: bytes | None = None) -> AnyCertificate:
+    """`verify_entry`, for a certificate of any format that makes sense."""
+    certificate = parse_certificate(text)
+    check_signature(certificate, name_of(certificate), public_key)
+    check_sense(certificate)
+    return certificate
+
+
+def verify_chain(
+    texts: Sequence[str],
+    public_key: bytes | None = None,
+    head: ChainHead | None = None,
+    after: ChainHead | None = None,
+) -> tuple[SignedEntry, ...]:
+    """A log, oldest entry first, if it is whole; else VerificationFailed.
+
+    Without `head` a log that lacks its newest entries looks whole: ask the run for it. Without
+    `public_key` all must at least be of one key. `after`: the end of the part that came before these.
+    """
+    entries: list[SignedEntry] = []
+    expected = after or ChainHead()
+    for text in texts:
+        entry = verify_entry(text, public_key)
+        facts = entry.facts
+        if facts.sequence != expected.sequence + 1 or facts.previous != expected.hash:
+            raise VerificationFailed(
+                f"the chain breaks: entry {facts.sequence} does not follow entry {expected.sequence}",
+                "one is missing, swapped or replaced: get the log again from the run's ledger",
+            )
+        if entries and entry.public_key != entries[0].public_key:
+            raise VerificationFailed(
+                f"entry {facts.sequence} is of another key than those before it",
+                "verify with the run's public key: a log has one key",
+            )
+        expected = ChainHead(sequence=facts.sequence, hash=entry.hash)
+        entries.append(entry)
+    if head is not None and head != expected:
+        raise VerificationFailed(
+            f"the chain ends at entry {expected.sequence}, the run's ends at {head.sequence}",
+            "get the missing entries from the run's ledger",
+        )
+    return tuple(entries)
+
+
+def name_of(entry: SignedEntry) -> str:
+    """What a message calls the entry."""
+    facts = entry.facts
+    if isinstance(entry, SignedReceipt):
+        return f"the receipt of deletion {entry.facts.request_id}"
+    if isinstance(entry, (CertificateV1, Certificate)):
+        return f"the certificate of deletion {entry.facts.request_id}"
+    return f"entry {facts.sequence} of the log of run {facts.run!r}"
+
+
+def claimed_key(text: str) -> str | None:
+    """The public key (hex) that an entry of whatever version says it is signed with; None: it says none."""
+    key = _claims(text).get("public_key")
+    return key if isinstance(key, str) else None
+
+
+def _unreadable(text: str, told: object, error: ValidationError) -> VerificationFailed:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the whole text"
+    if not isinstance(told, str) or not told.startswith("s3t/"):
+        return VerificationFailed(
+            f"this is not a certificate: {place}: {first['msg']}", "give the JSON exactly as it was issued"
+        )
+    return VerificationFailed(
+        f"this says that it is of format {told!r}, and is not what this s3t_ray (which issues {FORMAT!r}) reads as "
+        f"that: {place}: {first['msg']}",
+        "if it was not changed, another version of s3t_ray issued it: verify it with that one (see its `software`)",
+    )
+
+
+def _claims(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,137 @@
+"""An entry of a run's log: facts, signed with Ed25519, that name the hash of the entry before them.
+
+In: facts and a signer. Out: a frozen value with one canonical JSON form. What an entry says is in the
+modules of its kinds (`receipt.py`, `certificate.py`, `run_entry.py`); `run_log.py` reads all of them.
+Every kind has a `format` of its own, which also separates the domains of the signatures. A format that was
+released is never changed: a new one gets a new number, and the old one stays readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Protocol, TypeVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from s3t_ray.errors import VerificationFailed
+
+FIRST = "0" * 64
+"""`previous` of the first entry of a log."""
+_UNSIGNED = "0" * 128
+
+Count = Annotated[int, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Value(BaseModel):
+    """Base of all that is signed: frozen, strict, and nothing beside its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ChainHead(Value):
+    """A place in the log: the number and hash of an entry, or of the newest one."""
+
+    sequence: Count = 0
+    hash: Digest = FIRST
+
+
+class EntryFacts(Value):
+    """What every entry says: its place in the log, and the name of the run."""
+
+    sequence: PositiveInt
+    previous: Digest
+    run: str
+
+
+class RunFacts(EntryFacts):
+    """What every entry says that was not written by a version before run ids."""
+
+    run_id: RunId
+
+
+class SignedEntry(Value):
+    """Signed facts. Kinds narrow `format` to their own and `facts` to what they say."""
+
+    format: str
+    facts: EntryFacts
+    public_key: Digest  # raw Ed25519, hex
+    signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the public key, in hex: what to compare by eye or phone."""
+        return hashlib.sha256(bytes.fromhex(self.public_key)).hexdigest()
+
+    @property
+    def hash(self) -> str:
+        """What the next entry of the log names as its `previous`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The one canonical form: sorted keys, no spaces."""
+        return canonical(self.model_dump(mode="json"))
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        unsigned = self.model_dump(mode="json", exclude={"signature"})
+        return f"{self.format}\n{canonical(unsigned)}".encode()
+
+
+class Signer(Protocol):
+    """The part of `Keys` that signs."""
+
+    @property
+    def public_key(self) -> bytes: ...
+
+    def sign(self, message: bytes) -> bytes: ...
+
+
+EntryT = TypeVar("EntryT", bound=SignedEntry)
+
+
+def signed(kind: type[EntryT], signer: Signer, **fields: Any) -> EntryT:
+    """An entry of this kind with these fields, signed."""
+    unsigned = kind(**fields, public_key=signer.public_key.hex(), signature=_UNSIGNED)
+    return unsigned.model_copy(update={"signature": signer.sign(unsigned.signed_bytes()).hex()})
+
+
+def check_signature(entry: SignedEntry, name: str, public_key: bytes | None) -> None:
+    """VerificationFailed unless the entry is unchanged since its key signed it.
+
+    `name`: what the message calls it. `public_key`: PEM that the verifier trusts; None proves only that the
+    entry was not changed since whoever owns the key it carries signed it.
+    """
+    key = bytes.fromhex(entry.public_key)
+    if public_key is not None and raw_public_key(public_key) != key:
+        raise VerificationFailed(
+            f"{name} is signed by another key (fingerprint {entry.fingerprint})",
+            "get it from the run itself, or the public key of the run that issued it",
+        )
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(entry.signature), entry.signed_bytes())
+    except InvalidSignature as error:
+        raise VerificationFailed(
+            f"{name} does not carry a valid signature: it was changed or forged", "get it again from the run's ledger"
+        ) from error
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: the same text from the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def raw_public_key(pem: bytes) -> bytes:
+    """The 32 bytes of an Ed25519 key in PEM. VerificationFailed: it is not one."""
+    try:
+        key = load_pem_public_key(pem)
+    except ValueError as error:
+        raise VerificationFailed("the public key is not PEM", "give the run's public.pem") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise VerificationFailed("the public key is not an Ed25519 key", "give the run's public.pem")
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -1,0 +1,161 @@
+"""A run is one thing: its storage, its ledger and its keys say so, or nothing is written.
+
+A random run id stands in the ledger, made with it, and in the storage (`run.json`). The folder of the keys remembers
+how far the run's log has come, so that a run taken back to an earlier moment is known even if all of it was taken.
+In: a store, a ledger, what the config says. Out: errors that say which of them belongs elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from s3t_ray.errors import LedgerError, StoreError
+from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.proof.signed_entry import ChainHead
+from s3t_ray.store import layout
+from s3t_ray.store.store import Store
+
+RUN_FILE = "run.json"
+
+
+class RunMark(BaseModel):
+    """`run.json` in the storage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: int = 1
+    run_id: str
+    name: str
+
+
+class LogMemory(BaseModel):
+    """`<run id>.log.json` in the folder of the keys: an entry that the run's log had."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: int = 1
+    storage: str
+    sequence: int
+    hash: str
+
+
+def read_mark(store: Store) -> RunMark | None:
+    """What the storage says whose it is; None: nothing. StoreError: it cannot be read."""
+    if not store.exists(RUN_FILE):
+        return None
+    try:
+        return RunMark.model_validate_json(store.read_bytes(RUN_FILE))
+    except ValidationError as error:
+        raise StoreError(
+            f"{RUN_FILE} of {store.uri} cannot be understood: {error.errors()[0]['msg']}",
+            "restore it from a copy of this run's storage",
+        ) from error
+
+
+def check_together(store: Store, ledger: Ledger, name: str) -> None:
+    """LedgerError if this storage and this ledger are not of one run. Writes nothing."""
+    mark, row = read_mark(store), ledger.run()
+    if mark is not None:
+        if mark.run_id != ledger.run_id:
+            other = f"run {row.name!r}" if row else "a run without records"
+            raise LedgerError(
+                f"{store.uri} is the storage of run {mark.name!r} ({mark.run_id[:8]}), and this ledger is of {other} "
+                f"({ledger.run_id[:8]}): they do not belong together; nothing was changed",
+                "put ledger.url and storage.uri back as they were when the run began (a lost ledger comes from its "
+                "backup); a new run needs a storage.uri and a ledger.url of its own",
+            )
+        return
+    if row is None:
+        if store.files(layout.SLICES) and store.files(layout.STAGES):
+            raise LedgerError(
+                f"{store.uri} holds the stages of a run, and this ledger is empty: ledger.url was changed or the "
+                "ledger was lost; nothing was changed",
+                "put ledger.url back as it was, or restore the ledger from its backup; a new run needs a storage.uri "
+                "of its own",
+            )
+        return
+    files = [state.file for state in ledger.slices() if state.file is not None]
+    if row.name != name or (files and not any(store.exists(file) for file in files)):
+        raise LedgerError(
+            f"this ledger has run {row.name!r} already, and {store.uri} is not its storage; nothing was changed",
+            "give each run a ledger.url of its own: on one PostgreSQL server a database, or a schema "
+            "(?options=-csearch_path%3DNAME); or name the storage.uri of that run",
+        )
+
+
+def begin(store: Store, ledger: Ledger, name: str) -> None:
+    """Mark the storage as this ledger's, after `check_together`. LedgerError: the ledger is of another storage."""
+    if read_mark(store) is not None:
+        return
+    place = ledger.claim(store.uri)
+    if place != store.uri:
+        raise LedgerError(
+            f"this ledger is of the run whose storage is {place}, not {store.uri}; nothing was changed",
+            "give each run a ledger.url of its own; a storage that was moved needs its run.json",
+        )
+    mark = RunMark(run_id=ledger.run_id, name=name)
+    store.write_bytes(RUN_FILE, mark.model_dump_json().encode())
+
+
+def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
+    """Note beside the keys that the run's log has this entry.
+
+    It makes a proof stronger and is never needed for one: a folder that is mounted read-only stays as it is.
+    """
+    memory = LogMemory(storage=storage, sequence=head.sequence, hash=head.hash)
+    path = _memory_file(folder, run_id)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(8)}")
+    with suppress(OSError):
+        try:
+            temporary.write_text(memory.model_dump_json())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def lost_entries(folder: Path, ledger: Ledger, storage: str) -> str | None:
+    """What the keys remember of this run's log and the ledger does not have; None: nothing."""
+    memory = _recall(_memory_file(folder, ledger.run_id))
+    if memory is not None and ledger.log_hash(memory.sequence) != memory.hash:
+        return (
+            f"the run's keys have signed entry {memory.sequence} of its log, and the ledger does not have it: the "
+            "ledger is older than that, or was rewritten"
+        )
+    if memory is None:
+        for path in sorted(folder.glob("*.log.json")):
+            other = _recall(path)
+            if other is not None and other.storage == storage:
+                return (
+                    f"the run's keys have signed for a run {path.name[:8]} in {storage}, and this ledger is of run "
+                    f"{ledger.run_id[:8]}: another ledger was put in its place"
+                )
+    return None
+
+
+def require_whole(folder: Path, ledger: Ledger, storage: str) -> None:
+    """LedgerError if the ledger was taken back, or exchanged, since these keys signed last."""
+    lost = lost_entries(folder, ledger, storage)
+    if lost is not None:
+        raise LedgerError(
+            f"{lost}; deletions that were accepted since would be undone, so nothing is served, trained or deleted",
+            "restore the newest ledger. If there is none: look into the run with `s3t audit`, then move the "
+            f"*.log.json files out of {folder}, delete again everything that receipts were given for since, and only "
+            "then serve",
+        )
+
+
+def _memory_file(folder: Path, run_id: str) -> Path:
+    return folder / f"{run_id}.log.json"
+
+
+def _recall(path: Path) -> LogMemory | None:
+    try:
+        return LogMemory.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return None  # none yet, or another's file

@@ -1,0 +1,38 @@
+"""Seals of manifests: who lacks the key of a job cannot make one, nor give one stage's manifest to another.
+
+In: a manifest and the key that came with its job, which the run's secret was made into for this one stage, or this
+one slice in this one state of its data. Out: a keyed MAC over all that the manifest says, the digests of its files
+among it. The ledger never has to be asked: worker groups cannot reach it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+
+class Sealed(BaseModel):
+    """A manifest with a seal over its other fields."""
+
+    seal: str | None = None  # hex; None: written by a version that sealed nothing
+
+
+SealedT = TypeVar("SealedT", bound=Sealed)
+
+
+def seal(manifest: SealedT, key: str) -> SealedT:
+    """The manifest with its seal. `key`: hex, of the job that it was made in."""
+    return manifest.model_copy(update={"seal": _mac(manifest, key)})
+
+
+def is_sealed_with(manifest: Sealed, key: str) -> bool:
+    """Whether whoever wrote this manifest had `key`, and nobody changed it since."""
+    return manifest.seal is not None and hmac.compare_digest(manifest.seal, _mac(manifest, key))
+
+
+def _mac(manifest: Sealed, key: str) -> str:
+    said = json.dumps(manifest.model_dump(mode="json", exclude={"seal"}), sort_keys=True, separators=(",", ":"))
+    return hmac.digest(bytes.fromhex(key), f"{type(manifest).__name__}\n{said}".encode(), "sha256").hex()

@@ -1,0 +1,33 @@
+"""What no audit finds, and why: every other tampering must be caught, at every moment."""
+
+NOTHING_THERE = "nothing there to tamper with"
+
+_UNREAD = "states without a readable manifest are never read: training makes them again"
+_HISTORY = "lines of the history that no state follows from are not signed: processes without the keys write them"
+_OWNERS = "settings that decide no weights may change at any time, and the owner of the run does it in this way"
+_FENCE = "the shard's purge is on its way and writes its fence anew before it erases anything"
+_LATER = "times given from then on are late, never early; the signed ones given before stay true"
+
+REASONS: dict[str, str] = {
+    "the manifest of hidden states: cut off in the middle": _UNREAD,
+    "the manifest of hidden states: taken out": _UNREAD,
+    "config.yaml: budget": _OWNERS,
+    "config.yaml: requeue.policy": _OWNERS,
+    "copies of a replay": "a replay may be at work; the next purge erases them",
+    "a fence: one bit flipped": _FENCE,
+    "a fence: cut off in the middle": _FENCE,
+    "a fence: taken out": _FENCE,
+    "s3t_events.at changed": _HISTORY,
+    "s3t_events.kind changed": _HISTORY,
+    "s3t_events.shard changed": _HISTORY,
+    "s3t_events.detail changed": _HISTORY,
+    "s3t_head.beats changed": "a sign of life: it decides nothing but when a silent scheduler is replaced",
+    "s3t_head.at changed": _LATER,
+    "the ledger's clock is set far ahead": _LATER,
+    "s3t_identity.place changed": "it only names the storage in an error; run ids decide what belongs together",
+    "a forged pruned, with its line of history": "whether replicas confirmed is the scheduler's word; each looks at "
+    "the ledger again before an answer goes out, so none comes from a stage that left service",
+    "a record's text among the failures": "messages of failed stages are free text; `s3t status` shows them, and they "
+    "go when the stage is accepted",
+}
+"""By the name of a kind. At moments at which it is caught all the same, the table says so."""

@@ -1,0 +1,63 @@
+"""`s3t plan` says of a base model what `s3t train` would say, and how the data falls."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from s3t_ray.cli.main import app
+from tests.tiny import tiny_llama
+
+CONFIG = """\
+name: test
+shards: 2
+slices: 3
+budget: 1
+model: {{path: {folder}/base}}
+data: {{path: {folder}/data.jsonl, subject_field: who, partition_by: subject}}
+lora: {{layers_per_group: 1}}
+storage: {{uri: {folder}/run}}
+"""
+
+
+def prepared(folder: Path, people: int = 10, records: int = 20) -> Path:
+    tiny_llama(folder / "base", layers=3)
+    rows = [
+        {"id": f"{person}-{at}", "who": f"p{person}", "question": "Q", "answer": f"A{at}"}
+        for person in range(people)
+        for at in range(records)
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "run.yaml").write_text(CONFIG.format(folder=folder))
+    return folder / "run.yaml"
+
+
+def test_an_uneven_partition_is_said_with_what_to_do(tmp_path: Path) -> None:
+    config = prepared(tmp_path)
+    shown = CliRunner().invoke(app, ["plan", str(config), "--set", "seed=3"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0, shown.output
+    report = json.loads(CliRunner().invoke(app, ["plan", str(config), "--set", "seed=3", "--json"]).stdout)
+    found = report["data"]["balance"]
+    assert found["smallest_shard"] + found["largest_shard"] == 200
+    assert any("taken as instruction: question, output: answer" in note for note in report["data"]["notes"])
+    if found["unevenness"] >= 1.5:
+        assert any("would make the largest shard" in note for note in report["data"]["notes"])
+    assert f"shards of {found['smallest_shard']} to {found['largest_shard']} records" in shown.stdout
+    seeds = [
+        json.loads(CliRunner().invoke(app, ["plan", str(config), "--set", f"seed={seed}", "--json"]).stdout)
+        for seed in range(4)
+    ]
+    assert len({seed["data"]["balance"]["largest_shard"] for seed in seeds}) > 1
+
+
+def test_a_base_that_training_refuses_is_refused_by_the_plan(tmp_path: Path) -> None:
+    config = prepared(tmp_path)
+    weights = load_file(tmp_path / "base/model.safetensors")
+    save_file({f"module.{name}": each for name, each in weights.items()}, tmp_path / "base/model.safetensors")
+    for more in ((), ("--records", "100", "--tokens-per-record", "50")):
+        refused = CliRunner().invoke(app, ["plan", str(config), *more])
+        assert refused.exit_code == 2
+        assert "30 missing: lm_head.weight" in refused.output and "DistributedDataParallel" in refused.output
