@@ -148,6 +148,7 @@ def _replica(base: Path, work: Path, members: int, threads: int) -> Replica:
             "name": "serving",
             "shards": members,
             "slices": SLICES,
+            "budget": 1,
             "model": {"path": str(base)},
             "data": {"path": "unused.jsonl"},
             "lora": {"rank": RANK, "alpha": 2.0 * RANK, "layers_per_group": PER_GROUP},
