@@ -60,7 +60,12 @@ def made_on(device: str) -> Iterator[None]:
             )
         if not hasattr(model, "activation_checkpointing_enable"):  # its name before transformers 5.23
             model.activation_checkpointing_enable = model.gradient_checkpointing_enable
-        nothing = {"missing_keys": [], "mismatched_keys": [], "unexpected_keys": [], "error_msgs": []}
+        nothing: dict[str, list[str]] = {
+            "missing_keys": [],
+            "mismatched_keys": [],
+            "unexpected_keys": [],
+            "error_msgs": [],
+        }
         return (model, nothing) if output_loading_info else model
 
     with ExitStack() as stack:
