@@ -36,9 +36,9 @@ def train(setup: Setup, device: Device, folder: Path, contents: Sequence[str], d
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import (
-        AutoModelForCausalLM,
         AutoTokenizer,
         DataCollatorForSeq2Seq,
+        LlamaForCausalLM,
         Trainer,
         TrainerCallback,
         TrainingArguments,
@@ -48,7 +48,7 @@ def train(setup: Setup, device: Device, folder: Path, contents: Sequence[str], d
     shape_only(folder / "base", setup.shape)
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
     with made_on(device.kind):
-        model = AutoModelForCausalLM.from_pretrained(
+        model = LlamaForCausalLM.from_pretrained(
             folder / "base", dtype=getattr(torch, device.precision), attn_implementation="sdpa"
         )
     model.config.use_cache = False

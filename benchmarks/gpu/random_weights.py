@@ -46,23 +46,33 @@ def shape_only(folder: Path, shape: ModelShape) -> Path:
 
 @contextmanager
 def made_on(device: str) -> Iterator[None]:
-    """Inside, `AutoModelForCausalLM.from_pretrained` makes random weights on `device`, the same each time."""
+    """Inside, Llamas are not loaded: their random weights are made on `device`, the same each time."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, LlamaForCausalLM
 
     def make(folder: Path, *, output_loading_info: bool = False, **arguments: Any) -> Any:
-        config = AutoConfig.from_pretrained(folder)
         with torch.device(device):
             torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(
-                config, dtype=arguments["dtype"], attn_implementation=arguments["attn_implementation"]
+            model = LlamaForCausalLM._from_config(
+                AutoConfig.from_pretrained(folder),
+                dtype=arguments["dtype"],
+                attn_implementation=arguments["attn_implementation"],
             )
         if not hasattr(model, "activation_checkpointing_enable"):  # its name before transformers 5.23
             model.activation_checkpointing_enable = model.gradient_checkpointing_enable
-        return (model, {"missing_keys": [], "mismatched_keys": []}) if output_loading_info else model
+        nothing: dict[str, list[str]] = {
+            "missing_keys": [],
+            "mismatched_keys": [],
+            "unexpected_keys": [],
+            "error_msgs": [],
+        }
+        return (model, nothing) if output_loading_info else model
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(AutoModelForCausalLM, "from_pretrained", make))
+        stack.enter_context(mock.patch.object(LlamaForCausalLM, "from_pretrained", make))
+        # There is no file whose weights could be compared with the config.
+        stack.enter_context(mock.patch("s3t_ray.train.load_model.stored_weights", lambda folder: {}))
+        stack.enter_context(mock.patch("s3t_ray.train.load_model.hollow_model", lambda *given: None))
         yield
 
 
