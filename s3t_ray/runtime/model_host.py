@@ -138,7 +138,7 @@ def _options(config: Config) -> dict[str, Any]:
         "num_cpus": cpus,
         "num_gpus": gpus,
         "resources": resources,
-        "scheduling_strategy": "SPREAD",  # else a trial's actor would have to fit the bundle that Tune runs the trial in
+        "scheduling_strategy": "SPREAD",  # else it would have to fit the bundle of a sweep's trial
         "runtime_env": {"env_vars": environment},
     }
 
