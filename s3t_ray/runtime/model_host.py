@@ -124,7 +124,9 @@ class ModelActor:
     def stream(
         self, function: Callable[..., Iterator[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[T]:
-        yield from function(self._run, *args, **kwargs)
+        # Not `yield from`: Ray sends into its generators, which an iterator that is none does not take.
+        for value in function(self._run, *args, **kwargs):  # noqa: UP028
+            yield value
 
 
 def _options(config: Config) -> dict[str, Any]:
@@ -136,6 +138,7 @@ def _options(config: Config) -> dict[str, Any]:
         "num_cpus": cpus,
         "num_gpus": gpus,
         "resources": resources,
+        "scheduling_strategy": "SPREAD",  # else it would have to fit the bundle of a sweep's trial
         "runtime_env": {"env_vars": environment},
     }
 
