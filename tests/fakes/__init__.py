@@ -100,6 +100,7 @@ class FakeWorkers:
         self._stopped: set[str] = set()
         self.trained: list[StageJob] = []
         self.before_publish: Callable[[StageJob], None] = lambda job: None
+        self.before_write: Callable[[StageJob], None] = lambda job: None
 
     def free(self) -> tuple[int, ...]:
         return tuple(group for group in range(self.groups) if group not in self._jobs)
@@ -175,6 +176,7 @@ class FakeWorkers:
         manifest = seal(manifest, job.seal_key)
         if is_overtaken(self._store, job):
             raise StageStopped(job.stage_id)
+        self.before_write(job)
         self._store.publish(
             stage_folder(job.stage_id), {ADAPTER_FILE: adapter, MANIFEST: write_manifest(manifest)}, marker=MANIFEST
         )

@@ -28,6 +28,7 @@ def test_a_record_that_was_given_to_another_person_is_not_deleted_for_them(ledge
     edit(ledger, SWAP)
     with ledger._database.read() as connection:
         person = connection.execute(text("SELECT max(subject_hmac) FROM s3t_records")).scalar()
+    assert isinstance(person, bytes | memoryview)
     with pytest.raises(LedgerError, match="were changed outside the run; nothing was deleted"):
         ledger.accept_deletion([], [bytes(person)])
     assert ledger.deletions() == () and [row.kind for row in ledger.log()] == ["run"]
