@@ -12,6 +12,7 @@ the machine does counts little.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import secrets
 import statistics
@@ -37,6 +38,7 @@ RESULTS = Path(__file__).with_name("results")
 STREAMS = (1, 4, 8, 16)
 SLICES, PER_GROUP, RANK = 3, 4, 8
 SUBJECTS = ("rivers", "bread", "glass", "maps", "bees", "clocks", "salt", "kites", "ink", "snow", "rope", "tin", "owls")
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,9 @@ def _replica(base: Path, work: Path, members: int, threads: int) -> Replica:
 
 
 def _prompts(count: int) -> list[str]:
-    return [f"Say in a few sentences what {SUBJECTS[n % len(SUBJECTS)]} are for, part {n}." for n in range(count)]
+    """None twice in one run: only the template's beginning is known already."""
+    numbers = [next(_NUMBERS) for _ in range(count)]
+    return [f"{SUBJECTS[n % len(SUBJECTS)]} {n}: say in a few sentences what they are for." for n in numbers]
 
 
 def _load(replica: Replica, members: int, streams: int, tokens: int, whole: bool) -> Load:
