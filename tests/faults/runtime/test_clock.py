@@ -34,11 +34,10 @@ def jumping() -> Callable[[], datetime]:
 
 def test_a_clock_that_jumps_back_turns_no_time_back(folder: Path) -> None:
     config = small_config(folder)
-    cluster = Cluster(config)
+    Cluster(config).run.close()  # the data is read
     location = locate(config)
     run = Run(config, location, Store.open(location.storage_uri), Ledger.open(location.ledger_url, clock=jumping()))
-    cluster.scheduler._run = run
-    cluster.scheduler._ledger = run.ledger
+    cluster = Cluster(config, run=run)
     receipts = []
     for name in ("r3", "r7", "r11", "r3"):
         receipts.append(deletion.accept(run, [name], []))
@@ -47,7 +46,7 @@ def test_a_clock_that_jumps_back_turns_no_time_back(folder: Path) -> None:
     deletions = run.ledger.deletions()
     assert [row.state for row in deletions] == [DeletionState.RESTORED] * 3
     steps = [(row.times.accepted, row.times.pruned, row.times.purged, row.times.restored) for row in deletions]
-    assert all(list(times) == sorted(times) for times in steps)
+    assert all(list(times) == sorted(times, key=str) for times in steps)
     assert [event.at for event in run.ledger.events()] == sorted(event.at for event in run.ledger.events())
     verify_chain([row.text for row in run.ledger.log()], run.keys.public_key_pem, run.ledger.log_head())
     assert [made.facts.request_id for made in run.ledger.certificates()] == [
