@@ -11,8 +11,12 @@ from s3t_ray.ledger.tables import METADATA
 Apply = Callable[[Path], bool]
 """Tampers with the run at this storage root; False: there is nothing to tamper with at this moment."""
 
-SKIPPED = {"s3t_schema", "s3t_sketching", "s3t_sketches", "s3t_bands"}
-"""No tables of this run: it was read in without sketches, and a schema version is refused on its own."""
+SKIPPED = {
+    "s3t_schema",  # a version that is not known is refused on its own
+    *("s3t_sketching", "s3t_sketches", "s3t_bands"),  # this run was read in without sketches
+    *("s3t_failures", "s3t_running", "s3t_links"),  # nothing failed, trains, or names a deleted record again
+}
+"""Tables without rows in this run."""
 
 
 def statements(*texts: str) -> Apply:
