@@ -28,6 +28,7 @@ from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.run.input_summary import InputSummary, read_summary
 from s3t_ray.run.run_identity import begin, check_together, remember, require_whole
+from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
 SHORTEST_REQUEST = 6
@@ -126,9 +127,14 @@ class Run:
         return run
 
     def seal(self) -> None:
-        """Seal the rows of a run that an older version began; its log says from when on they are."""
+        """Seal the rows of a run that an older version began; its log says from when on they are.
+
+        Its stored hidden states bear no seal, so that training would not read them: they are erased first.
+        """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
             self.keys  # noqa: B018  # bound to the ledger
+            for path in self.store.files(layout.HIDDEN):
+                self.store.delete(path)
             self.ledger.seal()
 
     def remember(self) -> None:

@@ -29,6 +29,11 @@ def sql(run: Run, *statements: str, values: tuple[object, ...] = ()) -> None:
         connection.close()
 
 
+def writable(run: Run) -> Run:
+    """The same run, opened as its owner does: an audit's own handle cannot write. Close it, or use it in a `with`."""
+    return Run.open(root(run))
+
+
 def live(run: Run) -> list[StageRow]:
     return list(run.ledger.stages(state=StageState.LIVE))
 

@@ -19,7 +19,7 @@ from s3t_ray.run import deletion
 from s3t_ray.run.ingest import slice_digest
 from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
-from tests.unit.audit.tampering import found, problems, root, sql
+from tests.unit.audit.tampering import found, problems, root, sql, writable
 
 
 def test_an_untouched_run_passes(lived: Run) -> None:
@@ -31,7 +31,8 @@ def test_an_untouched_run_passes(lived: Run) -> None:
 
 
 def test_a_run_in_the_middle_of_a_deletion_passes(lived: Run) -> None:
-    deletion.accept(lived, ["r5"], [])
+    with writable(lived) as run:
+        deletion.accept(run, ["r5"], [])
     assert problems(lived) == ()
 
 
@@ -226,7 +227,8 @@ def test_a_row_with_a_genuine_digest_that_is_of_no_record(lived: Run) -> None:
 
 
 def test_a_tombstone_removed_before_the_purge(lived: Run) -> None:
-    deletion.accept(lived, ["r5"], [])
+    with writable(lived) as run:
+        deletion.accept(run, ["r5"], [])
     sql(lived, "DELETE FROM s3t_tombstones")
     found(lived, "and 0 tombstones are left")
     found(lived, "retained rows are not the")

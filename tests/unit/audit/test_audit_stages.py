@@ -17,7 +17,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.store.manifest import ADAPTER_FILE, write_manifest
 from s3t_ray.store.published_stage import read_manifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
-from tests.unit.audit.tampering import found, live, problems, root, sql
+from tests.unit.audit.tampering import found, live, problems, root, sql, writable
 
 # Stages
 
@@ -120,7 +120,8 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ADAPTER_FILE).write_bytes(b"weights")
     gone = lived.ledger.stages(state=StageState.PURGED)[0].id
-    lived.ledger.exports.note(0, ExportedFolder(str(tmp_path / "out"), (gone,), (ADAPTER_FILE,)))
+    with writable(lived) as run:
+        run.ledger.exports.note(0, ExportedFolder(str(tmp_path / "out"), (gone,), (ADAPTER_FILE,)))
     told = problems(lived)
     assert len(told) == 5
     for part in (
@@ -138,15 +139,16 @@ def test_temporaries_that_nobody_is_at_work_on(lived: Run, monkeypatch: pytest.M
     path.write_bytes(b"rows")
     (root(lived) / "tmp-ingest-abc").mkdir()
     assert sorted(line.split()[0] for line in problems(lived)) == [str(path.relative_to(root(lived))), "tmp-ingest-abc"]
-    epoch = lived.ledger.take_lease("alive")
+    with writable(lived) as run:
+        epoch = run.ledger.take_lease("alive")
 
-    class Beating(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            lived.ledger.beat(epoch)
-            return False
+        class Beating(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                run.ledger.beat(epoch)
+                return False
 
-    monkeypatch.setattr("s3t_ray.audit.leftovers.threading.Event", Beating)
-    assert problems(lived) == ()  # they may be a purge's
+        monkeypatch.setattr("s3t_ray.audit.leftovers.threading.Event", Beating)
+        assert problems(lived) == ()  # they may be a purge's
 
 
 # What it costs
