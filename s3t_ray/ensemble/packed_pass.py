@@ -204,7 +204,8 @@ def _grown(old: Tensor, tokens: int, room: int) -> Tensor:
     return new
 
 
-_SDPA, _EAGER = "s3t_packed_sdpa", "s3t_packed_eager"
+# Names of their own: transformers keeps one table per process, in which training has its own functions too.
+_SDPA, _EAGER = "s3t_continued_sdpa", "s3t_continued_eager"
 for _name, _function, _masks in ((_SDPA, _attend, "sdpa"), (_EAGER, _attend_eager, "eager")):
     AttentionInterface.register(_name, _function)
     AttentionMaskInterface.register(_name, ALL_MASK_ATTENTION_FUNCTIONS[_masks])
