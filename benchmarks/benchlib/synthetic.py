@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from safetensors.numpy import save
 from sqlalchemy import insert, update
 
 from s3t_ray.config.load import parse_config
@@ -109,7 +111,7 @@ def _config(folder: Path, sizes: Sizes, ledger_url: str | None, settings: dict[s
         "vocab_size": 64,
     }
     (base / "config.json").write_text(json.dumps(shape))
-    (base / "model.safetensors").write_bytes(b"")
+    (base / "model.safetensors").write_bytes(save({"weight": np.zeros(4, dtype=np.float32)}))
     document = {
         "name": "benchmark",
         "shards": sizes.shards,

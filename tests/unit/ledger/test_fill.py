@@ -20,7 +20,7 @@ from s3t_ray.ledger import key_order, record_rows
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry
-from tests.unit.ledger.certify import opened
+from tests.unit.ledger.certify import KEYS, opened
 from tests.unit.ledger.world import RUN, entries, name, record
 
 
@@ -152,5 +152,6 @@ def test_a_kill_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     with Ledger.open(url) as ledger:
         assert (ledger.run(), ledger.slices(), ledger.events()) == (None, (), ())
         assert indexes(tmp_path) == before and journal(tmp_path) == "wal"
+        ledger.bind(KEYS)
         assert len(ledger.ingest(RUN, entries())) > 0
         assert ledger.contradictions() == ()

@@ -86,9 +86,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     root: Path = tmp_path_factory.mktemp("openai")
     base = tiny_llama(root / "base", layers=LAYERS, hidden=HIDDEN)
     write_records(root / "data.jsonl", [(f"r{number}", f"p{number % 9}") for number in range(40)])
-    made = Cluster(small_config(root, model={"path": str(base)}))
-    made.workers = LoraWorkers(made.run.store, LAYERS, HIDDEN, 2, 4)
-    made.scheduler._workers = made.workers
+    made = Cluster(
+        small_config(root, model={"path": str(base)}),
+        workers=lambda run: LoraWorkers(run.store, LAYERS, HIDDEN, 2, 4),
+    )
     made.settle()
     return made
 
