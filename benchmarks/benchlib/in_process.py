@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 
-from benchlib.synthetic import ADAPTER
+from benchlib.synthetic import ADAPTER, adapter_of
 from s3t_ray.ledger.values import RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.run import Run
@@ -109,7 +109,7 @@ class SimulatedWorkers:
                 done.append(Finished(group, job.stage_id))
                 continue
             self.trained += 1
-            result = StageResult(job.stage_id, ADAPTER, 0, 0, 0, None, None, 0.0)
+            result = StageResult(job.stage_id, adapter_of(job.stage_id), 0, 0, 0, None, None, 0.0)
             done.append(Finished(group, job.stage_id, result=result))
         return tuple(done)
 

@@ -54,7 +54,7 @@ class DeletionSteps:
 
     def take(self, decision: Decision) -> None:
         """All steps of a decision."""
-        if decision.prune:
+        if decision.viewed:  # of no shard, where a request names only what was deleted before
             self.prune(decision.prune, decision.viewed)
         self.stop(decision.stop)
         if decision.serve is not None:

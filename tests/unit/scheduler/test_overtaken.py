@@ -81,3 +81,10 @@ def test_junk_among_the_rejects_keeps_no_receipt_back_and_goes_with_the_purge(cl
     cluster.settle()
     assert verify(cluster.run).problems == ()
     assert cluster.run.store.read_bytes("rejects/rejects.jsonl") == b""
+
+
+def test_a_request_that_names_only_what_is_deleted_already_is_carried_to_its_end(cluster: Cluster) -> None:
+    deletion.accept(cluster.run, ["r3", "r4"], [])
+    deletion.accept(cluster.run, ["r3"], [])  # another request, which hits no shard
+    cluster.settle()
+    assert [row.state for row in cluster.run.ledger.deletions()] == ["restored", "restored"]
