@@ -7,6 +7,7 @@ where the file is; a warning in the log says so. Changes nothing on disk.
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from s3t_ray.config.checks import is_remote
@@ -31,10 +32,10 @@ def placed(config: Config, root: str) -> Config:
     moved = config.model_copy(update={"storage": Storage(uri=root)})
     if not is_remote(named) and not is_remote(root):
         old, new = Path(named.removeprefix("file://")), Path(root)
-        if old.exists() and old.samefile(new):
+        if os.path.exists(old) and old.samefile(new):
             return moved  # another name of the same folder
         left, beside = (place.with_name(f"{place.name}.keys") for place in (old, new))
-        if config.keys.dir is None and (left / MASTER_FILE).exists() and not (beside / MASTER_FILE).exists():
+        if config.keys.dir is None and os.path.exists(left / MASTER_FILE) and not os.path.exists(beside / MASTER_FILE):
             _log.warning("the run's keys are still in %s: move them to %s, or set keys.dir", left, beside)
             moved = moved.model_copy(update={"keys": KeySettings(dir=str(left))})
     _log.warning(
