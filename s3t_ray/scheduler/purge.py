@@ -194,6 +194,13 @@ def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
     purge_exports(run, ())
 
 
+def purge_finished_checkpoints(run: Run) -> None:
+    """Erase the checkpoints of stages that are trained: whoever published them was killed before it could."""
+    found = {name for path in run.store.files(layout.CHECKPOINTS) if (name := layout.stage_of(path))}
+    for stage_id in sorted(found & {row.id for row in run.ledger.stages(state=StageState.LIVE)}):
+        run.store.delete(layout.checkpoint_folder(stage_id))
+
+
 def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
     """Erase stages, checkpoints and hidden states that no ledger row accounts for and nobody wants.
 

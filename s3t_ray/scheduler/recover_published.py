@@ -44,6 +44,7 @@ def adopt_stage(run: Run, epoch: int, view: ShardView, stage: Stage) -> bool:
         adapter = manifest.adapter_sha256
         # Whoever can write to the storage could put an erased adapter here, under the name that is wanted now.
         if is_announced(run, manifest) and run.ledger.accept_stage(epoch, stage, adapter, inputs):
+            run.store.delete(layout.checkpoint_folder(stage.id))  # whoever published it was killed before it could
             return True
     purge_bytes(run, stage.id)
     return False

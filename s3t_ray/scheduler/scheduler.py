@@ -21,7 +21,7 @@ from s3t_ray.scheduler.bookkeeping import Bookkeeping
 from s3t_ray.scheduler.decide import decide
 from s3t_ray.scheduler.deletion_steps import DeletionSteps, Surroundings, wanted
 from s3t_ray.scheduler.interfaces import Replicas, Shards, WorkerGroups
-from s3t_ray.scheduler.purge import purge_everything_left
+from s3t_ray.scheduler.purge import purge_everything_left, purge_finished_checkpoints
 from s3t_ray.scheduler.recover_published import adopt_published
 from s3t_ray.scheduler.requeue import Offers, idle, sequences_in_need
 from s3t_ray.scheduler.retries import Retries
@@ -134,4 +134,5 @@ def begin(run: Run, epoch: int, shards: Shards) -> dict[int, ShardView]:
     for shard, view in views.items():
         if adopt_published(run, epoch, view):
             views[shard] = view_shard(run, shard)
+    purge_finished_checkpoints(run)
     return views
