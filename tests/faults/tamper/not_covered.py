@@ -8,7 +8,15 @@ _OWNERS = "settings that decide no weights may change at any time, and the owner
 _FENCE = "the shard's purge is on its way and writes its fence anew before it erases anything"
 _LATER = "times given from then on are late, never early; the signed ones given before stay true"
 
+_EXPORTS = (
+    "what was exported is noted by processes without the keys: an export hidden from the ledger escapes the purge, as a "
+    "copy that somebody made does"
+)
+
 REASONS: dict[str, str] = {
+    "s3t_exports: a row taken out": _EXPORTS,
+    "s3t_exports.shard changed": "nothing is decided by it: an export is erased by the stages that it holds",
+    "s3t_exports.at changed": _HISTORY,
     "the manifest of hidden states: cut off in the middle": _UNREAD,
     "the manifest of hidden states: taken out": _UNREAD,
     "config.yaml: budget": _OWNERS,
