@@ -110,11 +110,15 @@ def end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+# What torchrun and its like set. A child that inherits a rank waits for a group that nobody else joins.
+OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+
 def environment(dry: bool) -> dict[str, str]:
     """As a worker's rank has it."""
     path = os.pathsep.join(filter(None, (str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH"))))
     found = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in OF_A_LAUNCHER},
         "PYTHONPATH": path,
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",

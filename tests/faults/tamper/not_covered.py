@@ -9,8 +9,8 @@ _FENCE = "the shard's purge is on its way and writes its fence anew before it er
 _LATER = "times given from then on are late, never early; the signed ones given before stay true"
 
 _EXPORTS = (
-    "what was exported is noted by processes without the keys: an export hidden from the ledger escapes the purge, as a "
-    "copy that somebody made does"
+    "what was exported is noted by processes without the keys: an export hidden from the ledger escapes the purge, as "
+    "a copy that somebody made does"
 )
 
 REASONS: dict[str, str] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from gpu.points import OtherCard, Points, measured
+from gpu.run import environment
 from gpu.timetable import CLOSING_SECONDS, EXPERIMENTS, LEAST_SECONDS, limit_of, to_run
 from gpu.wheels import Piece, cut, folders, pinned
 from hypothesis import given
@@ -43,6 +44,14 @@ def test_a_dry_run_measures_everything_and_a_second_one_nothing(tmp_path: Path) 
     second = kit(out, "--dry")
     assert second.returncode == 0
     assert all(f"{name}:" not in second.stdout for name in names), "nothing is measured twice"
+
+
+def test_an_experiment_inherits_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("HF_HOME", "/kept")
+    found = environment(dry=True)
+    assert "LOCAL_RANK" not in found
+    assert found["HF_HOME"] == "/kept"
 
 
 def test_no_experiment_begins_when_the_minutes_are_used_up(tmp_path: Path) -> None:
