@@ -172,7 +172,8 @@ def _heal(stage: _Stage, receipt: DeletionReceipt, console: Console) -> None:
     certificate = stage.run.ledger.certificate(receipt.request_id)
     if certificate is None:
         raise VerificationFailed(f"deletion {receipt.request_id} has no certificate", "report this")
-    _say(console, f"Restored. Certificate {certificate.facts.sequence}, signed (Ed25519): {certificate.hash[:32]}…")
+    entry = certificate.facts.sequence
+    _say(console, f"Restored. Certificate (entry {entry} of the log), signed (Ed25519): {certificate.hash[:32]}…")
     _ask(stage, console)
 
 

@@ -13,7 +13,7 @@ from tests.tiny import tiny_llama
 def test_every_command_that_the_demo_prints_works(tmp_path: Path) -> None:
     tiny_llama(tmp_path / "demo-model", layers=30, hidden=16)  # the layers of the model that it is told with
     story = s3t("demo", "--folder", "demo-run", cwd=tmp_path)
-    assert "Restored. Certificate 1" in story and story.count("every byte equal") == 2
+    assert "Restored. Certificate (entry 4 of the log), signed" in story and story.count("every byte equal") == 2
 
     lines = [line.strip().removeprefix("$ ") for line in story.splitlines() if line.strip().startswith("$ s3t ")]
     printed = {shlex.split(line)[1]: shlex.split(line)[1:] for line in lines}
