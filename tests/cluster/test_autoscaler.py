@@ -1,7 +1,4 @@
-"""`s3t train` on a cluster without a GPU node, and with an autoscaler that starts real raylets as nodes.
-
-Ray's own `AutoscalingCluster` would begin and end with `ray stop`, which ends every Ray on the machine.
-"""
+"""`s3t train` on a cluster without a GPU node, and with an autoscaler that starts real raylets as nodes."""
 
 from __future__ import annotations
 
