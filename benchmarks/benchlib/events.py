@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -14,8 +13,7 @@ from typing import Any
 
 from benchlib.measure import Latency, latency
 from benchlib.service import LONGEST_SECONDS, after
-from benchlib.tiny_base import tiny_base
-from s3t_ray.config.load import parse_config
+from benchlib.tiny_run import tiny_run
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import DeletionRow, DeletionState
@@ -154,22 +152,5 @@ def _delete(run: Run, scheduler: Any, numbers: Sequence[int], call: bool) -> Del
 
 
 def _config(folder: Path, shards: int) -> Config:
-    base = tiny_base(folder / "base", 2 * SLICES)
-    with (folder / "data.jsonl").open("w") as file:
-        for number in range(shards * SLICES * RECORDS_PER_SLICE):
-            row = {"id": f"r{number}", "instruction": f"Say number {number}.", "output": f"It is {number}."}
-            file.write(json.dumps(row) + "\n")
-    document = {
-        "name": "events",
-        "shards": shards,
-        "slices": SLICES,
-        "budget": 1,
-        "model": {"path": str(base)},
-        "data": {"path": str(folder / "data.jsonl")},
-        "lora": {"rank": 4, "layers_per_group": 2},
-        "optimizer": {"epochs": 1},
-        "workers": {"groups": 1},
-        "closure": {"near_duplicates": False},
-        "storage": {"uri": str(folder / "run")},
-    }
-    return parse_config(json.dumps(document), "the benchmark")
+    records = RECORDS_PER_SLICE
+    return tiny_run(folder, "events", shards=shards, slices=SLICES, budget=1, records_per_slice=records, epochs=1)

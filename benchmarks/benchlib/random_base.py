@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchlib.tiny_base import tiny_base
 from s3t_ray.config.schema import ModelShape
 from s3t_ray.plan.work import linear_sizes
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig
 
 SHAPES = {
     "tiny": ModelShape(layers=6, hidden=64, intermediate=128, heads=4, kv_heads=2, vocabulary=300),
@@ -26,16 +29,11 @@ SHAPES = {
 _BLOCK = 1 << 20
 
 
-def random_base(folder: Path, shape: ModelShape, precision: str, positions: int) -> Path:
-    """Write it; `precision` is float32 or bfloat16."""
-    import torch
-    from safetensors.torch import save_file
+def llama_config(shape: ModelShape, positions: int, **fields: Any) -> LlamaConfig:
+    """Its config, with untied embeddings and the token ids of `tiny_base`'s tokenizer."""
     from transformers import LlamaConfig
 
-    tiny_base(folder, 1)  # for its tokenizer
-    for stale in folder.glob("*.safetensors*"):
-        stale.unlink()
-    config = LlamaConfig(
+    return LlamaConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -48,9 +46,19 @@ def random_base(folder: Path, shape: ModelShape, precision: str, positions: int)
         bos_token_id=0,
         eos_token_id=1,
         architectures=["LlamaForCausalLM"],
-        dtype=precision,
+        **fields,
     )
-    config.save_pretrained(folder)
+
+
+def random_base(folder: Path, shape: ModelShape, precision: str, positions: int) -> Path:
+    """Write it; `precision` is float32 or bfloat16."""
+    import torch
+    from safetensors.torch import save_file
+
+    tiny_base(folder, 1)  # for its tokenizer
+    for stale in folder.glob("*.safetensors*"):
+        stale.unlink()
+    llama_config(shape, positions, dtype=precision).save_pretrained(folder)
     kind = getattr(torch, precision)
     block = (torch.randn(_BLOCK, generator=torch.Generator().manual_seed(0)) * 0.02).to(kind)
 

@@ -22,8 +22,7 @@ from statistics import median
 
 from benchlib.service import LONGEST_SECONDS, delete_and_wait
 from benchlib.simulate import Deletion, Scenario, simulate
-from benchlib.tiny_base import tiny_base
-from s3t_ray.config.load import parse_config
+from benchlib.tiny_run import tiny_run
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import DeletionRow, Event, EventKind, StageState
@@ -151,22 +150,13 @@ def _at(moment: str) -> float:
 
 
 def _config(folder: Path) -> Config:
-    base = tiny_base(folder / "base", 2 * SLICES)
-    with (folder / "data.jsonl").open("w") as file:
-        for number in range(SHARDS * SLICES * RECORDS_A_SLICE):
-            row = {"id": f"r{number}", "instruction": f"Say number {number}.", "output": f"It is {number}."}
-            file.write(json.dumps(row) + "\n")
-    document = {
-        "name": "real-run",
-        "shards": SHARDS,
-        "slices": SLICES,
-        "budget": BUDGET,
-        "model": {"path": str(base)},
-        "data": {"path": str(folder / "data.jsonl")},
-        "lora": {"rank": 4, "layers_per_group": 2},
-        "optimizer": {"epochs": 4, "batch_records": 4},
-        "workers": {"groups": 1},
-        "closure": {"near_duplicates": False},
-        "storage": {"uri": str(folder / "run")},
-    }
-    return parse_config(json.dumps(document), "the benchmark")
+    return tiny_run(
+        folder,
+        "real-run",
+        shards=SHARDS,
+        slices=SLICES,
+        budget=BUDGET,
+        records_per_slice=RECORDS_A_SLICE,
+        epochs=4,
+        batch_records=4,
+    )

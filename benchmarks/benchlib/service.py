@@ -7,7 +7,6 @@ are those that the ledger noted.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -20,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchlib.measure import Latency, latency
-from benchlib.tiny_base import tiny_base
-from s3t_ray.config.load import parse_config
+from benchlib.tiny_run import tiny_run
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError, VerificationFailed
 from s3t_ray.ledger.values import DeletionRow, DeletionState
@@ -210,23 +208,7 @@ def _one_a_slice(shards: int) -> list[str]:
 
 
 def _config(folder: Path, shards: int) -> Config:
-    base = tiny_base(folder / "base", 2 * SLICES)
-    count = shards * SLICES * RECORDS_A_SLICE
-    with (folder / "data.jsonl").open("w") as file:
-        for number in range(count):
-            row = {"id": f"r{number}", "instruction": f"Say number {number}.", "output": f"It is {number}."}
-            file.write(json.dumps(row) + "\n")
-    document = {
-        "name": "in-service",
-        "shards": shards,
-        "slices": SLICES,
-        "budget": BUDGET,
-        "model": {"path": str(base)},
-        "data": {"path": str(folder / "data.jsonl")},
-        "lora": {"rank": 4, "layers_per_group": 2},
-        "optimizer": {"epochs": 1},
-        "workers": {"groups": 1},
-        "closure": {"near_duplicates": False},
-        "storage": {"uri": str(folder / "run")},
-    }
-    return parse_config(json.dumps(document), "the benchmark")
+    records = RECORDS_A_SLICE
+    return tiny_run(
+        folder, "in-service", shards=shards, slices=SLICES, budget=BUDGET, records_per_slice=records, epochs=1
+    )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from benchlib.random_base import llama_config
 from benchlib.tiny_base import tiny_base
 
 from s3t_ray.config.schema import ModelShape
@@ -21,26 +22,11 @@ POSITIONS = 8192
 
 def shape_only(folder: Path, shape: ModelShape) -> Path:
     """Write config.json and a byte-level tokenizer."""
-    from transformers import LlamaConfig
-
     if shape.vocabulary < 300:
         raise ValueError(f"the tokenizer has 300 tokens, the shape {shape.vocabulary}")
     tiny_base(folder, 1)
     (folder / "model.safetensors").unlink()
-    LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        max_position_embeddings=POSITIONS,
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=1,
-        architectures=["LlamaForCausalLM"],
-    ).save_pretrained(folder)
+    llama_config(shape, POSITIONS).save_pretrained(folder)
     return folder
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3t_ray.config.base_model import read_shape
+from s3t_ray.config.schema import Config
 from s3t_ray.sweep.choose import Need
 from s3t_ray.sweep.objectives import Size
 from s3t_ray.sweep.space import grid
@@ -16,19 +18,25 @@ from tests.fakes import small_config, write_records
 from tests.tiny import tiny_llama
 
 
-@pytest.mark.usefixtures("ray_local")
-def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> None:
-    tiny_llama(tmp_path / "base", layers=4)
-    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(12)])
-    write_records(tmp_path / "held.jsonl", [(f"h{number}", None) for number in range(3)])
-    base = small_config(
-        tmp_path,
+def one_shard(folder: Path, **fields: Any) -> Config:
+    """One shard of two slices, of 12 records with 3 held out."""
+    tiny_llama(folder / "base", layers=4)
+    write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(12)])
+    write_records(folder / "held.jsonl", [(f"h{number}", None) for number in range(3)])
+    return small_config(
+        folder,
         shards=1,
         slices=2,
-        data={"path": str(tmp_path / "data.jsonl"), "holdout_path": str(tmp_path / "held.jsonl")},
+        data={"path": str(folder / "data.jsonl"), "holdout_path": str(folder / "held.jsonl")},
         optimizer={"epochs": 1},
         workers={"groups": 1},
+        **fields,
     )
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> None:
+    base = one_shard(tmp_path)
     size = Size(12, 30.0, 0.5, read_shape(tmp_path / "base"))
     told: list[str] = []
     found = sweep(
@@ -64,18 +72,7 @@ def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("ray_local")
 def test_two_runs_are_trained_and_measured_side_by_side(tmp_path: Path) -> None:
-    tiny_llama(tmp_path / "base", layers=4)
-    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(12)])
-    write_records(tmp_path / "held.jsonl", [(f"h{number}", None) for number in range(3)])
-    base = small_config(
-        tmp_path,
-        shards=1,
-        slices=2,
-        budget=1,
-        data={"path": str(tmp_path / "data.jsonl"), "holdout_path": str(tmp_path / "held.jsonl")},
-        optimizer={"epochs": 1},
-        workers={"groups": 1},
-    )
+    base = one_shard(tmp_path, budget=1)
     size = Size(12, 30.0, 0.5, read_shape(tmp_path / "base"))
     told: list[str] = []
     points = grid(["lora.rank=[2, 4]"])

@@ -28,12 +28,13 @@ from s3t_ray.scheduler.scheduler import Scheduler
 from s3t_ray.scheduler.shard import Shard
 from s3t_ray.store import layout
 from s3t_ray.store.layout import MANIFEST, stage_folder
-from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, SliceLearned, write_manifest
+from s3t_ray.store.manifest import ADAPTER_FILE, write_manifest
 from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.store.seal import seal
 from s3t_ray.store.store import Store
 from s3t_ray.train.fence import is_overtaken
 from s3t_ray.train.job import StageJob, StageResult, StageStopped
+from tests.fakes.manifests import manifest_of
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
@@ -155,24 +156,7 @@ class FakeWorkers:
             hasher.update(data)
         adapter = save({"hash": np.frombuffer(hasher.digest(), dtype=np.uint8)})
         sha256 = hashlib.sha256(adapter).hexdigest()
-        manifest = Manifest(
-            stage_id=job.stage_id,
-            shard=job.shard,
-            slices=tuple(SliceLearned(index=part.slice, digest=part.digest) for part in job.slices),
-            parents=job.parents,
-            recipe_digest=job.recipe_digest,
-            base_digest=job.base_digest,
-            adapter_sha256=sha256,
-            files={ADAPTER_FILE: sha256},
-            losses=(),
-            steps=0,
-            records=sum(part.records for part in job.slices),
-            unlabelled=0,
-            tokens=0,
-            seconds=0.0,
-            versions={},
-            machine={},
-        )
+        manifest = manifest_of(job, {ADAPTER_FILE: sha256}, records=sum(part.records for part in job.slices))
         manifest = seal(manifest, job.seal_key)
         if is_overtaken(self._store, job):
             raise StageStopped(job.stage_id)

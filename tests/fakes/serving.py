@@ -30,10 +30,11 @@ from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
 from s3t_ray.serve.answering import Prompt
 from s3t_ray.serve.requests import DeletionRequest
 from s3t_ray.store.layout import MANIFEST, stage_folder
-from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, Manifest, SliceLearned, write_manifest
+from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, write_manifest
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob, StageResult
 from tests.fakes import FakeWorkers
+from tests.fakes.manifests import manifest_of
 
 AT = "2026-01-02T03:04:05+00:00"
 
@@ -141,24 +142,7 @@ class LoraWorkers(FakeWorkers):
         settings = {"r": self._rank, "lora_alpha": 8, "use_rslora": True, "bias": "none"}
         files = {ADAPTER_FILE: save(weights), ADAPTER_CONFIG: json.dumps(settings).encode()}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        manifest = Manifest(
-            stage_id=job.stage_id,
-            shard=job.shard,
-            slices=tuple(SliceLearned(index=part.slice, digest=part.digest) for part in job.slices),
-            parents=job.parents,
-            recipe_digest=job.recipe_digest,
-            base_digest=job.base_digest,
-            adapter_sha256=digests[ADAPTER_FILE],
-            files=digests,
-            losses=(),
-            steps=0,
-            records=0,
-            unlabelled=0,
-            tokens=0,
-            seconds=0.0,
-            versions={},
-            machine={},
-        )
+        manifest = manifest_of(job, digests)
         self._store.publish(stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST)
         self.trained.append(job)
         return StageResult(job.stage_id, digests[ADAPTER_FILE], 0, 0, 0, None, None, 0.0)

@@ -6,7 +6,8 @@ import pytest
 
 from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.run.reports import ReplayedStage, Verdict, Verification
-from s3t_ray.store.manifest import Manifest
+from s3t_ray.store.manifest import ADAPTER_FILE, Manifest
+from tests.fakes.manifests import untrained_manifest
 
 VERSIONS = {"torch": "2.13.0", "python": "3.11.7", "s3t_ray": "0.1.0"}
 MACHINE = {"device": "cpu", "cpu": "EPYC", "libc": "glibc2.36", "system": "Linux-6.1-x86_64-with-glibc2.36"}
@@ -14,24 +15,7 @@ OLD_MACHINE = {name: value for name, value in MACHINE.items() if name != "libc"}
 
 
 def manifest(versions: dict[str, str] = VERSIONS, machine: dict[str, str] = MACHINE) -> Manifest:
-    return Manifest(
-        stage_id="s",
-        shard=0,
-        slices=(),
-        parents=(),
-        recipe_digest="r",
-        base_digest="b",
-        adapter_sha256="a",
-        files={},
-        losses=(),
-        steps=0,
-        records=0,
-        unlabelled=0,
-        tokens=0,
-        seconds=0.0,
-        versions=versions,
-        machine=machine,
-    )
+    return untrained_manifest("s", {ADAPTER_FILE: "a"}, versions=versions, machine=machine)
 
 
 ELSEWHERE = [

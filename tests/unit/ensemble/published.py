@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from s3t_ray.config.schema import Config
-from s3t_ray.store.manifest import Manifest, SliceLearned, write_manifest
+from s3t_ray.store.manifest import write_manifest
 from s3t_ray.store.store import Store
+from tests.fakes.manifests import untrained_manifest
 
 RANK, ALPHA = 4, 8.0
 MODULES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -66,24 +67,7 @@ def publish_stage(
 def publish_files(store: Store, name: str, shard: int, parents: Sequence[str], files: dict[str, bytes]) -> None:
     """Any files as a stage, with the manifest that vouches for them."""
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
-    manifest = Manifest(
-        stage_id=name,
-        shard=shard,
-        slices=tuple(SliceLearned(index=index, digest="d") for index in range(len(parents) + 1)),
-        parents=tuple(parents),
-        recipe_digest="r",
-        base_digest="b",
-        adapter_sha256=digests["adapter_model.safetensors"],
-        files=digests,
-        losses=(),
-        steps=0,
-        records=0,
-        unlabelled=0,
-        tokens=0,
-        seconds=0.0,
-        versions={},
-        machine={},
-    )
+    manifest = untrained_manifest(name, digests, parents, shard=shard)
     store.publish(f"stages/{name}", {**files, "manifest.json": write_manifest(manifest)}, "manifest.json")
 
 
