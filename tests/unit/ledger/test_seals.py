@@ -52,3 +52,17 @@ def test_a_run_of_an_older_version_is_sealed_once_and_says_so(ledger: Ledger) ->
     assert isinstance(begun, RunEntry) and begun.facts.sealed == "upgrade"
     assert begun.facts.ledger_sequence == ledger.events()[-1].seq
     assert ledger.contradictions() == ()
+
+
+@pytest.mark.parametrize(
+    "first", [(), ("DELETE FROM s3t_log WHERE kind = 'run'",)], ids=["log", "log without its first"]
+)
+def test_seals_that_were_taken_off_are_not_set_anew(ledger: Ledger, first: tuple[str, ...]) -> None:
+    """Else whoever moved a record to another person would have the run's own keys sign it."""
+    ledger.accept_deletion([record(0, 1, 0)])
+    edit(ledger, SWAP, "UPDATE s3t_records SET seal = NULL", "UPDATE s3t_run SET seal = NULL", *first)
+    with pytest.raises(LedgerError, match="seals of the ledger's rows were taken off"):
+        ledger.seal()
+    with pytest.raises(LedgerError, match="seals of the ledger's rows were taken off"):
+        ledger.accept_deletion([record(0, 0, 0)])
+    assert not ledger.is_sealed() and len(ledger.deletions()) == 1
