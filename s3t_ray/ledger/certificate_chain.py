@@ -53,6 +53,12 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
             raise LedgerError(
                 f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
             )
+        if final and row.state != DeletionState.RESTORED:
+            raise LedgerError(
+                f"deletion {request_id} is {row.state} and has its final certificate all the same: the ledger was "
+                "changed outside the run",
+                "look into it with `s3t audit`, and restore the ledger from a copy",
+            )
         return certificate
     if row.state != DeletionState.PURGED:
         raise LedgerError(

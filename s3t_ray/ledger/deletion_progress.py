@@ -75,7 +75,7 @@ def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
     if row.state == state:
         return
     if state is DeletionState.RESTORED:
-        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use append_certificate")
+        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use Ledger.certify")
     step(tx, row, state, tx.now)
 
 

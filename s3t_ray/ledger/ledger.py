@@ -201,7 +201,7 @@ class Ledger(LedgerLog):
 
         LedgerError: a step back or over a state; an earlier request that it `waits_for` must move first;
         `purged` while a stage that saw its records is not purged or a slice file may hold their
-        rows; `restored`, which comes with its certificate only (`append_certificate`).
+        rows; `restored`, which comes with its certificate only (`certify`).
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
