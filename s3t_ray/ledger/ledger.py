@@ -191,6 +191,11 @@ class Ledger(LedgerLog):
         with self._database.read() as connection:
             return deletion_progress.read_deletions(connection, state, self._receipts)
 
+    def count_deletions(self, state: DeletionState) -> int:
+        """How many deletions are in this state: reads none of them."""
+        with self._database.read() as connection:
+            return deletion_progress.count(connection, state)
+
     def deletion(self, request_id: str) -> DeletionRow:
         """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
         with self._database.read() as connection:
