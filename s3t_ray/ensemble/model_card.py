@@ -10,9 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from s3t_ray.run.exports import MODEL_CARD
 from s3t_ray.run.run import Run
-
-MODEL_CARD = "README.md"
 
 
 def model_card(run: Run, chains: Mapping[int, Sequence[str]], merged: bool) -> str:

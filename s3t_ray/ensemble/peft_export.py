@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from s3t_ray.ensemble.model_card import MODEL_CARD, model_card
+from s3t_ray.ensemble.model_card import model_card
 from s3t_ray.errors import ConfigError
 from s3t_ray.ledger.values import ExportedFolder
+from s3t_ray.run.exports import EXPORTED_FILES, MODEL_CARD
 from s3t_ray.run.reports import Export
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
-
-EXPORTED_FILES = ("adapter_model.safetensors", "adapter_config.json", MODEL_CARD)
 
 
 def export(run: Run, shard: int | None, out: Path) -> Export:

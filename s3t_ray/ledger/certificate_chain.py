@@ -16,7 +16,7 @@ from s3t_ray.ledger import deletion_progress, log_rows, stage_rows
 from s3t_ray.ledger.deletions import read_receipt
 from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.record_rows import require_run
-from s3t_ray.ledger.tables import DELETIONS, HITS, PRUNED
+from s3t_ray.ledger.tables import DELETIONS, HITS, LOG, PRUNED
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.proof.certificate import (
@@ -52,6 +52,12 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
         if not isinstance(certificate, Certificate):
             raise LedgerError(
                 f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
+            )
+        if final and row.state != DeletionState.RESTORED:
+            raise LedgerError(
+                f"deletion {request_id} is {row.state} and has its final certificate all the same: the ledger was "
+                "changed outside the run",
+                "look into it with `s3t audit`, and restore the ledger from a copy",
             )
         return certificate
     if row.state != DeletionState.PURGED:
@@ -116,11 +122,15 @@ def read_certificates(connection: Connection) -> tuple[AnyCertificate, ...]:
 
 def uncertified(connection: Connection) -> tuple[str, ...]:
     """See `Ledger.without_interim`."""
-    purged = deletion_progress.read_deletions(connection, DeletionState.PURGED)
-    if not purged:
-        return ()
-    have = {row.request_id for row in log_rows.read_entries(connection, (EntryKind.INTERIM,))}
-    return tuple(row.receipt.request_id for row in purged if row.receipt.request_id not in have)
+    return tuple(connection.scalars(_UNCERTIFIED))
+
+
+_UNCERTIFIED = (
+    select(DELETIONS.c.request_id)
+    .outerjoin(LOG, (LOG.c.deletion == DELETIONS.c.sequence) & (LOG.c.kind == str(EntryKind.INTERIM)))
+    .where(DELETIONS.c.state == str(DeletionState.PURGED), LOG.c.sequence.is_(None))
+    .order_by(DELETIONS.c.sequence)
+)
 
 
 def _facts(

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Row, Select, bindparam, select, update
+from sqlalchemy import Column, Connection, Row, Select, bindparam, func, select, update
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import stage_rows, tombstones
@@ -53,6 +53,11 @@ def read_deletions(
     return _assemble(connection, query, {} if known is None else known)
 
 
+def count(connection: Connection, state: DeletionState) -> int:
+    """See `Ledger.count_deletions`."""
+    return connection.scalar(_COUNT, {"state": str(state)}) or 0
+
+
 def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
     """See `Ledger.deletion`."""
     sequence = find(connection, request_id).sequence
@@ -75,7 +80,7 @@ def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
     if row.state == state:
         return
     if state is DeletionState.RESTORED:
-        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use append_certificate")
+        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use Ledger.certify")
     step(tx, row, state, tx.now)
 
 
@@ -217,4 +222,5 @@ def _read_receipts(connection: Connection, rows: Sequence[Row[Any]], chosen: Sel
 
 
 _ANY_IN = select(DELETIONS.c.sequence).where(DELETIONS.c.state == bindparam("state")).limit(1)
+_COUNT = select(func.count()).select_from(DELETIONS).where(DELETIONS.c.state == bindparam("state"))
 _FEW = 1000  # sequence numbers that may be bound to one statement

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from s3t_ray.errors import UnknownRecords, VerificationFailed
-from s3t_ray.ledger import deletion_progress, log_rows, stage_rows, tombstones
+from s3t_ray.errors import LedgerError, UnknownRecords, VerificationFailed
+from s3t_ray.ledger import deletion_progress, log_rows, row_seals, stage_rows, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
 from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.lthash import LtHash16
@@ -69,9 +69,17 @@ def accept(
     known, is_sealed = tx.connection.execute(_KNOWN, {"digest": digest}).one()
     if known is not None:
         found = resolve(tx.connection, request)
+        if found.retained:
+            raise LedgerError(
+                f"the ledger says that deletion {request_id} was accepted before, and still retains {found.records} of "
+                "the records that it names: its rows were changed outside the run; nothing was deleted",
+                "look into it with `s3t audit`, and restore the ledger from a copy",
+            )
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         signed = read_receipt(tx.connection, known)
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
+    if not is_sealed:
+        row_seals.require_never_sealed(tx.connection)
     seal_of = tx.keys.row_seal if is_sealed else None
     found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)

@@ -191,6 +191,11 @@ class Ledger(LedgerLog):
         with self._database.read() as connection:
             return deletion_progress.read_deletions(connection, state, self._receipts)
 
+    def count_deletions(self, state: DeletionState) -> int:
+        """How many deletions are in this state: reads none of them."""
+        with self._database.read() as connection:
+            return deletion_progress.count(connection, state)
+
     def deletion(self, request_id: str) -> DeletionRow:
         """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
         with self._database.read() as connection:
@@ -201,7 +206,7 @@ class Ledger(LedgerLog):
 
         LedgerError: a step back or over a state; an earlier request that it `waits_for` must move first;
         `purged` while a stage that saw its records is not purged or a slice file may hold their
-        rows; `restored`, which comes with its certificate only (`append_certificate`).
+        rows; `restored`, which comes with its certificate only (`certify`).
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
+from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import log_rows
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.query_batches import BATCH
-from s3t_ray.ledger.tables import RECORDS, RUN, SLICES
+from s3t_ray.ledger.tables import LOG, RECORDS, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts
 from s3t_ray.proof.signed_entry import canonical, signed
@@ -51,11 +52,15 @@ def seal_run(tx: Transaction, how: str) -> RunEntry:
 
 
 def seal_older_rows(tx: Transaction) -> bool:
-    """Seal a run that an older version began; False: it is sealed already, or there is no run."""
+    """Seal a run that an older version began; False: it is sealed already, or there is no run.
+
+    LedgerError: it was sealed before, so somebody took its seals off.
+    """
     if tx.connection.execute(select(RUN.c.seal)).scalar() is not None:
         return False
     if tx.connection.execute(select(RUN.c.id)).scalar() is None:
         return False
+    require_never_sealed(tx.connection)
     after = b""
     while True:
         rows = tx.connection.execute(_UNSEALED, {"after": after, "most": BATCH}).all()
@@ -99,6 +104,17 @@ def is_sealed(connection: Connection) -> bool:
     return connection.scalar(_IS_SEALED) is not None
 
 
+def require_never_sealed(connection: Connection) -> None:
+    """LedgerError if the log of a run without seals tells that it had some: they were taken off to hide a change."""
+    first, entries = connection.execute(_BEGUN).one()
+    if entries or (first or 1) > 1:
+        raise LedgerError(
+            "the seals of the ledger's rows were taken off: its log tells that the run's keys had sealed them; "
+            "nothing was changed",
+            "look into it with `s3t audit`, and restore the ledger from a copy",
+        )
+
+
 def _said_of_run(connection: Connection, run_id: str) -> str:
     row = connection.execute(select(RUN)).one()
     said = {column.name: getattr(row, column.name) for column in RUN.columns if column.name not in ("id", "seal")}
@@ -106,6 +122,7 @@ def _said_of_run(connection: Connection, run_id: str) -> str:
 
 
 _IS_SEALED = select(RUN.c.seal)
+_BEGUN = select(func.min(LOG.c.sequence), func.count().filter(LOG.c.kind == str(EntryKind.RUN)))
 _UNSEALED = (
     select(RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice)
     .where(RECORDS.c.id_hmac > bindparam("after"))

@@ -11,6 +11,13 @@ from pathlib import Path
 from s3t_ray.errors import StoreError
 from s3t_ray.ledger.values import StageRow, StageState
 from s3t_ray.run.run import Run
+from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE
+
+MODEL_CARD = "README.md"
+EXPORTED_FILES = (ADAPTER_FILE, ADAPTER_CONFIG, MODEL_CARD)
+"""The files of an export."""
+_EVER_EXPORTED = frozenset({*EXPORTED_FILES, HEAD_FILE})
+"""Those of older versions too."""
 
 
 def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
@@ -18,6 +25,7 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
 
     One whose files are not there may be in the making: its note stays, and every later purge and start of
     a scheduler looks again, should the export be killed before it sees that it came too late.
+    StoreError: a file cannot be erased, or is none that an export has.
     """
     exports = run.ledger.exports.all()
     if not exports:
@@ -26,6 +34,13 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
     for export in exports:
         if gone.isdisjoint(export.stages):
             continue
+        if strange := sorted(set(export.files) - _EVER_EXPORTED):
+            # Or whoever can write the ledger could have a purge erase any file of this user, the keys among them.
+            raise StoreError(
+                f"the ledger says that the export at {export.folder} has a file {strange[0]!r}, which no export has: "
+                "its row was changed outside the run; nothing of it was erased",
+                "look into the folder, and restore the ledger from a copy",
+            )
         try:
             files = [path for name in export.files if (path := Path(export.folder, name)).exists()]
             for path in files:

@@ -13,6 +13,7 @@ from s3t_ray.plan.cost import ROW_BYTES_PER_TOKEN
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.plan.work import describe_work
 from s3t_ray.run.run import Run
+from s3t_ray.store import layout
 
 
 def with_boundaries(run: Run) -> Config:
@@ -22,8 +23,12 @@ def with_boundaries(run: Run) -> Config:
         return config
     slices = [state for state in run.ledger.slices() if state.shard != HOLDOUT_SHARD and state.records]
     records = sum(state.records for state in slices)
-    tokens = sum(run.store.size(state.file) for state in slices if state.file) / ROW_BYTES_PER_TOKEN
+    # Of a storage from a backup some are older, and so have other names, until the scheduler has begun.
+    there = frozenset(run.store.files(layout.SLICES))
+    sizes = [(state.records, run.store.size(state.file)) for state in slices if state.file in there and state.file]
+    tokens = sum(size for _, size in sizes) / ROW_BYTES_PER_TOKEN
+    a_record = max(1.0, tokens / max(1, sum(count for count, _ in sizes)))
     every = max(1, round(records / (1 - config.data.holdout)))  # the plan counts held-out ones too
-    work = describe_work(config, every, max(1.0, tokens / max(1, records)), 1.0, read_shape(run.base))
+    work = describe_work(config, every, a_record, 1.0, read_shape(run.base))
     depths = choose_depths(config, work, [run.orders(shard) for shard in range(config.shards)])
     return config.model_copy(update={"engine": config.engine.model_copy(update={"stored_boundaries": depths})})

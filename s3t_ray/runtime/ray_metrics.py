@@ -14,7 +14,7 @@ from typing import Any
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.values import DeletionState
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.loop import Snapshot
@@ -62,7 +62,7 @@ class RayMetrics:
             snapshot.running,
             [row for state in UNFINISHED for row in ledger.deletions(state)],
             datetime.now(UTC),
-            restored=len(ledger.log((EntryKind.CERTIFICATE,))),  # a deletion is restored with its certificate
+            restored=ledger.count_deletions(DeletionState.RESTORED),
             given_up=len(snapshot.given_up),
             groups=snapshot.groups,
             waiting=snapshot.waiting_groups,

@@ -207,10 +207,11 @@ class SchedulerLoop:
 
     def _look(self, scheduler: Scheduler, workers: ResizableWorkers) -> Snapshot:
         given_up = scheduler.retries.given_up
+        failures = self._run.ledger.failures() if given_up else ()  # of every round: mostly there is nothing to read
         return Snapshot(
             running=workers.running(),
             idle=scheduler.idle,
-            given_up=tuple(failure_of(row) for row in self._run.ledger.failures() if row.subject in given_up),
+            given_up=tuple(failure_of(row) for row in failures if row.subject in given_up),
             trained=scheduler.totals.trained,
             tokens=scheduler.totals.tokens,
             groups=workers.count,

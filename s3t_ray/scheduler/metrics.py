@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from s3t_ray.ledger.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionRow, DeletionState, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.run import Run
@@ -143,7 +142,7 @@ def measure_ledger(run: Run, now: datetime) -> Figures:
         noted(run.ledger.running(), now),
         [row for state in UNFINISHED for row in run.ledger.deletions(state)],
         now,
-        restored=len(run.ledger.log((EntryKind.CERTIFICATE,))),  # a deletion is restored with its certificate
+        restored=run.ledger.count_deletions(DeletionState.RESTORED),
         given_up=0,
         groups=0,
         waiting=0,

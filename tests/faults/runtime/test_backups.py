@@ -14,6 +14,7 @@ from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
+from s3t_ray.run.stored_boundaries import with_boundaries
 from tests.fakes import Cluster, adapters, small_config
 
 
@@ -44,6 +45,22 @@ def test_a_restored_storage_is_cleaned_and_loses_nothing(folder: Path) -> None:
     ]
     assert audit(again.run).problems == ()
     assert b"this is r3" not in b"".join(path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file())
+
+
+def test_boundaries_are_chosen_before_a_restored_storage_is_cleaned(folder: Path) -> None:
+    """A scheduler makes its worker groups first: without them it would never begin, and clean nothing."""
+    config = small_config(folder, engine={"stored_boundaries": "auto"})
+    cluster = Cluster(config)
+    cluster.settle()
+    shutil.copytree(folder / "run", folder / "copy")
+    deletion.accept(cluster.run, ["r3"], [])
+    cluster.settle()
+    cluster.run.close()
+    put_back(folder / "copy", folder / "run", ledger=False)
+    with Run.open(folder / "run") as run:
+        there = frozenset(run.store.files())
+        assert [state for state in run.ledger.slices() if state.file not in there]
+        assert with_boundaries(run).engine.stored_boundaries != "auto"
 
 
 def test_a_storage_that_is_not_enough_is_refused_and_nothing_is_erased(folder: Path) -> None:

@@ -42,9 +42,9 @@ def live(folder: Path) -> dict[str, Moment]:
     cluster.settle()
     _store_hidden(run)
     (folder / "out").mkdir()
-    (folder / "out" / "adapter.bin").write_bytes(b"weights")
+    (folder / "out" / "adapter_config.json").write_bytes(b"weights")
     name = run.ledger.stages()[-1].id
-    run.ledger.exports.note(0, ExportedFolder(str(folder / "out"), (name,), ("adapter.bin",)))
+    run.ledger.exports.note(0, ExportedFolder(str(folder / "out"), (name,), ("adapter_config.json",)))
     moments = {"idle": _snapshot(run, folder, "idle", receipts)}
     receipts.append(deletion.accept(run, ["r7"], []))
     moments["receipt"] = _snapshot(run, folder, "receipt", receipts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.ledger import Ledger
@@ -214,3 +214,23 @@ def test_earlier_requests_are_named(ledger: Ledger) -> None:
     said = certify(ledger, epoch, again).facts
     assert said.earlier_requests == (first,)
     assert (said.records, said.already_deleted, said.slices, said.stages_pruned, said.stages_live) == (0, 1, (), (), ())
+
+
+def test_what_a_scheduler_asks_in_every_round_reads_no_entry_of_the_log(ledger: Ledger) -> None:
+    """They grow with every deletion, for as long as the run lives."""
+    epoch = ledger.take_lease("me")
+    for number in range(3):
+        request = ledger.accept_deletion([record(0, number, 0)]).receipt.request_id
+        purge(ledger, epoch, request)
+        assert ledger.without_interim() == (request,)
+        ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
+        assert ledger.without_interim() == ()
+        if number:
+            certify(ledger, epoch, request)
+    assert [ledger.count_deletions(state) for state in DeletionState] == [0, 0, 1, 2]
+    asked: list[str] = []
+    event.listen(ledger._database._engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    ledger.without_interim()
+    ledger.count_deletions(DeletionState.RESTORED)
+    assert len([statement for statement in asked if "s3t_deletions" in statement]) == 2
+    assert not [statement for statement in asked if "entry" in statement]

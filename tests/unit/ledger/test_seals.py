@@ -7,8 +7,10 @@ from sqlalchemy import text
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.resolve import NamedRows
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.run_log import parse_entry
+from tests.unit.ledger.certify import CIRCUMSTANCES, certify
 from tests.unit.ledger.world import name, purge, record
 
 
@@ -52,3 +54,38 @@ def test_a_run_of_an_older_version_is_sealed_once_and_says_so(ledger: Ledger) ->
     assert isinstance(begun, RunEntry) and begun.facts.sealed == "upgrade"
     assert begun.facts.ledger_sequence == ledger.events()[-1].seq
     assert ledger.contradictions() == ()
+
+
+@pytest.mark.parametrize(
+    "first", [(), ("DELETE FROM s3t_log WHERE kind = 'run'",)], ids=["log", "log without its first"]
+)
+def test_seals_that_were_taken_off_are_not_set_anew(ledger: Ledger, first: tuple[str, ...]) -> None:
+    """Else whoever moved a record to another person would have the run's own keys sign it."""
+    ledger.accept_deletion([record(0, 1, 0)])
+    edit(ledger, SWAP, "UPDATE s3t_records SET seal = NULL", "UPDATE s3t_run SET seal = NULL", *first)
+    with pytest.raises(LedgerError, match="seals of the ledger's rows were taken off"):
+        ledger.seal()
+    with pytest.raises(LedgerError, match="seals of the ledger's rows were taken off"):
+        ledger.accept_deletion([record(0, 0, 0)])
+    assert not ledger.is_sealed() and len(ledger.deletions()) == 1
+
+
+def test_a_deletion_that_was_only_written_down_is_not_reported_as_done(ledger: Ledger) -> None:
+    """Who writes its row in advance would keep the record, and have the person told that it is gone."""
+    request = NamedRows.of([record(0, 0, 0)], []).digest
+    columns = "sequence, request_id, request_digest, state, records, already_deleted, unknown, accepted_at"
+    values = f"99, '{request[:16]}', '{request}', 'restored', 1, 0, 0, '2030-01-01T00:00:00.000000+00:00'"
+    edit(ledger, f"INSERT INTO s3t_deletions ({columns}) VALUES ({values})")
+    with pytest.raises(LedgerError, match="still retains 1 of the records that it names"):
+        ledger.accept_deletion([record(0, 0, 0)])
+
+
+def test_a_final_certificate_before_its_time_ends_the_scheduler(ledger: Ledger) -> None:
+    """Else it would certify in every step of a round, and the deletion would never be restored."""
+    epoch = ledger.take_lease("me")
+    request = ledger.accept_deletion([record(0, 1, 0)]).receipt.request_id
+    purge(ledger, epoch, request)
+    ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
+    edit(ledger, "UPDATE s3t_log SET kind = 'certificate' WHERE kind = 'interim'")
+    with pytest.raises(LedgerError, match="is purged and has its final certificate all the same"):
+        certify(ledger, epoch, request)

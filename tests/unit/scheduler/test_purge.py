@@ -19,9 +19,10 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.minhash import Sketcher
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ensemble.peft_export import export
-from s3t_ray.errors import ConfigError, LedgerError, UnknownRecords
+from s3t_ray.errors import ConfigError, LedgerError, StoreError, UnknownRecords
 from s3t_ray.ledger.values import DeletionState, ExportedFolder
 from s3t_ray.run import deletion
+from s3t_ray.run.exports import purge_exports
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler import purge
@@ -175,6 +176,22 @@ def test_without_its_purge_every_kind_of_data_is_found(
     assert found and found == {*holds(root, MARKER.encode())}
     if lacking.root is not None:
         assert {path.split("/")[0] for path in found} == {lacking.root}
+
+
+@pytest.mark.parametrize("strange", ["master.key", "../run.keys/adapter_config.json"])
+def test_a_row_of_the_ledger_has_no_other_file_erased_than_an_export_has(folder: Path, strange: str) -> None:
+    """Else whoever can write the ledger could have any file of this user erased, the run's keys among them."""
+    cluster = Cluster(config_of(folder))
+    cluster.settle()
+    (mine := folder / "mine").mkdir()
+    file = mine / strange
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"not the run's")
+    stale = cluster.run.ledger.stages(0)[:1]
+    cluster.run.ledger.exports.note(0, ExportedFolder(str(mine), (stale[0].id,), (strange,)))
+    with pytest.raises(StoreError, match="which no export has"):
+        purge_exports(cluster.run, stale)
+    assert file.exists()
 
 
 def test_data_of_a_kind_that_is_not_on_the_list_is_named(folder: Path) -> None:
