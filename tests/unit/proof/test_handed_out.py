@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import (
@@ -17,8 +19,8 @@ from s3t_ray.proof.certificate import (
 )
 from s3t_ray.proof.handed_out import check_handed_out, check_receipt
 from s3t_ray.proof.receipt import HandedReceipt, ReceiptFacts, SignedReceipt, commitment_to, read_handed
-from s3t_ray.proof.run_log import verify_certificate, verify_chain
-from s3t_ray.proof.signed_entry import FIRST, signed
+from s3t_ray.proof.run_log import claimed_key, verify_certificate, verify_chain, verify_entry
+from s3t_ray.proof.signed_entry import FIRST, raw_public_key, signed
 from tests.unit.ledger.certify import KEYS, ORDERS, OTHER, PEM, SOFTWARE
 
 FROZEN = Path(__file__).with_name("certificates_of_format_1.jsonl").read_text().splitlines()
@@ -116,6 +118,21 @@ def test_a_certificate_belongs_to_its_receipt() -> None:
 def test_what_is_not_a_receipt(text: str) -> None:
     with pytest.raises(VerificationFailed, match="this is not a receipt"):
         read_handed(text)
+
+
+def test_brackets_without_end_are_no_entry() -> None:
+    text = "[" * 100_000
+    assert claimed_key(text) is None
+    with pytest.raises(VerificationFailed, match="this is not a certificate"):
+        verify_entry(text, PEM)
+
+
+def test_a_public_key_of_a_kind_that_nobody_knows() -> None:
+    ed25519, unknown = bytes.fromhex("2b6570"), bytes.fromhex("2b6575")
+    der = load_pem_public_key(PEM).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    body = base64.b64encode(der.replace(ed25519, unknown))
+    with pytest.raises(VerificationFailed, match="not an Ed25519 key"):
+        raw_public_key(b"-----BEGIN PUBLIC KEY-----\n" + body + b"\n-----END PUBLIC KEY-----\n")
 
 
 def test_entries_from_the_middle_of_a_log() -> None:
