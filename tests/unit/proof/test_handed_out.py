@@ -120,6 +120,14 @@ def test_what_is_not_a_receipt(text: str) -> None:
         read_handed(text)
 
 
+def test_a_receipt_that_says_two_things_is_refused() -> None:
+    text = HandedReceipt(receipt=receipt(), nonce=NONCE).to_json()
+    for once, twice in (('"records":1', '"records":9,"records":1'), ('"nonce":', '"nonce":null,"nonce":')):
+        with pytest.raises(VerificationFailed, match="one thing in two ways"):
+            read_handed(text.replace(once, twice))
+    assert read_handed(json.dumps(json.loads(text), indent=1)) == read_handed(text)  # as the service's JSON has it
+
+
 def test_brackets_without_end_are_no_entry() -> None:
     text = "[" * 100_000
     assert claimed_key(text) is None
