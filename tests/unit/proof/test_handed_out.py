@@ -108,6 +108,12 @@ def test_a_certificate_belongs_to_its_receipt() -> None:
         check_receipt(text, PEM, [own], ["r4"], [])
     with pytest.raises(VerificationFailed, match="is not of the deletion of this receipt"):
         check_receipt(text, PEM, [certificate(2, FIRST, receipt="9" * 64)], [], [])
+    with pytest.raises(VerificationFailed, match="is not of the deletion of this receipt"):
+        check_receipt(text, PEM, [verify_certificate(FROZEN[1])], [], [])  # the first format names no receipt
+    with pytest.raises(VerificationFailed, match="are both number 1 of the log"):
+        check_receipt(
+            text, PEM, [signed(SignedReceipt, KEYS, facts=receipt().facts.model_copy(update={"records": 9}))], [], []
+        )
     with pytest.raises(VerificationFailed, match="another key"):
         check_receipt(text, OTHER.public_key_pem, [own], [], [])
 
