@@ -9,7 +9,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from s3t_ray.cli.show_proof import CertificatesChecked, checked_view, entry_view
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.proof.certificate import Certificate, issue
@@ -142,6 +144,22 @@ def test_an_entry_of_another_key_is_not_handed_out(run: Path, requests: list[str
         assert refused.exit_code == VerificationFailed.exit_code and "is signed by another key" in refused.stderr
     (run.parent / "run.keys" / "public.pem").unlink()  # with what an entry carries, one can only tell that it is whole
     assert s3t("certificate", str(run), requests[1], "--json").stdout == forged + "\n"
+
+
+def test_no_entry_drives_the_terminal(run: Path, requests: list[str]) -> None:
+    with Run.open(run) as opened:
+        genuine = opened.ledger.certificate(requests[0])
+    assert isinstance(genuine, Certificate)
+    texts = {name: f"\x1b[2J{name}" for name in ("request_id", "accepted_at", "pruned_at", "purged_at", "restored_at")}
+    texts |= {"recipe_digest": "\x9b2J", "base_digest": "\x9b2J", "run": "\x1b[2J"}
+    entry = genuine.model_copy(update={"facts": genuine.facts.model_copy(update=texts)})
+    checked = CertificatesChecked(
+        certificates=1, first=1, last=1, missing=0, head="", run="\x1b[2J", public_key="", requests=()
+    )
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(entry_view(entry), checked_view(checked, [entry]))
+    assert "\x1b" not in shown.get() and "\x9b" not in shown.get()
 
 
 def test_an_audit_of_a_good_run(run: Path, tmp_path: Path) -> None:
