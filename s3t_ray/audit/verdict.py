@@ -39,7 +39,7 @@ def same_files(published: Mapping[str, bytes], again: Mapping[str, bytes]) -> bo
 def _without_place(data: bytes) -> object:
     try:
         settings = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data
     if not isinstance(settings, dict):
         return data

@@ -62,17 +62,17 @@ def certificate_view(certificate: AnyCertificate) -> RenderableType:
     facts = certificate.facts
     lines = [
         Text(f"certificate {facts.sequence} of run {units.printable(facts.run)}", style="bold"),
-        Text(f"deletion      {facts.request_id}"),
+        Text(f"deletion      {units.printable(facts.request_id)}"),
         Text(f"records       {units.count(facts.records)} deleted, {units.count(facts.already_deleted)} before, "
              f"{units.count(facts.unknown)} names unknown"),
-        Text(f"accepted      {facts.accepted_at}"),
-        Text(f"pruned        {facts.pruned_at}"),
-        Text(f"purged        {facts.purged_at}"),
-        Text(f"restored      {facts.restored_at or 'not yet: this is the interim certificate'}"),
+        Text(f"accepted      {units.printable(facts.accepted_at)}"),
+        Text(f"pruned        {units.printable(facts.pruned_at)}"),
+        Text(f"purged        {units.printable(facts.purged_at)}"),
+        Text(f"restored      {units.printable(facts.restored_at or 'not yet: this is the interim certificate')}"),
         Text(f"stages        {len(facts.stages_pruned)} taken out and erased, {len(facts.stages_live)} live in the "
              "shards touched"),
-        Text(f"recipe        {facts.recipe_digest}"),
-        Text(f"base model    {facts.base_digest}"),
+        Text(f"recipe        {units.printable(facts.recipe_digest)}"),
+        Text(f"base model    {units.printable(facts.base_digest)}"),
         Text(f"orders        {units.printable(certificate.orders.kind)}"
              + (", chosen with regard to earlier deletions" if certificate.orders.depends_on_history else "")),
         Text(f"software      {units.printable(', '.join(f'{k} {v}' for k, v in certificate.software.items()))}"),
@@ -105,15 +105,20 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
             table.add_row(
                 str(facts.sequence),
                 "certificate" if restored else "interim certificate",
-                entry.facts.request_id,
+                units.printable(entry.facts.request_id),
                 units.count(entry.facts.records),
-                entry.facts.accepted_at,
-                restored or "not yet",
+                units.printable(entry.facts.accepted_at),
+                units.printable(restored or "not yet"),
             )
         elif isinstance(entry, SignedReceipt):
             said = entry.facts
             table.add_row(
-                str(said.sequence), "receipt", said.request_id, units.count(said.records), said.accepted_at, ""
+                str(said.sequence),
+                "receipt",
+                units.printable(said.request_id),
+                units.count(said.records),
+                units.printable(said.accepted_at),
+                "",
             )
         else:
             table.add_row(str(facts.sequence), "the run begins", "", "", "", "")

@@ -1,4 +1,4 @@
-"""`s3t witness`: a process of somebody else's that watches that a run's log only ever grows."""
+"""`s3t witness`: a process of somebody else's that watches that a log in the C2SP formats only ever grows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8080,
 ) -> None:
-    """Answer `add-checkpoint` requests (c2sp.org/tlog-witness) until stopped."""
+    """Answer `add-checkpoint` requests (c2sp.org/tlog-witness) until stopped.
+
+    It is for any log that publishes checkpoints. Runs do not publish any yet.
+    """
     import uvicorn
 
     from s3t_ray.cli.output import note

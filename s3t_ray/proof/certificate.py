@@ -108,11 +108,6 @@ def issue(facts: CertificateFacts, signer: Signer, orders: OrderChoice, software
     return signed(Certificate, signer, facts=facts, orders=orders, software=dict(software))
 
 
-def is_final(certificate: AnyCertificate) -> bool:
-    """Whether it says that the run is restored."""
-    return certificate.facts.restored_at is not None
-
-
 def check_sense(certificate: AnyCertificate) -> None:
     """VerificationFailed if what it says cannot be true, whoever signed it.
 

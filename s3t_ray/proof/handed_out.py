@@ -27,11 +27,7 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
         gap = after.facts.sequence - before.facts.sequence - 1
         only_certificates = isinstance(before, CertificateV1) and isinstance(after, CertificateV1)
         if gap < 0:
-            raise VerificationFailed(
-                f"{name_of(before)} and {name_of(after)} are both number {after.facts.sequence} of the log of run "
-                f"{after.facts.run!r}: it was written twice, or they are of two runs",
-                "keep both, and have the run audited with them (`s3t audit --certificate`)",
-            )
+            raise _twice(before, after)
         if (gap == 0 and after.facts.previous != before.hash) or (gap and only_certificates):
             raise VerificationFailed(
                 f"the chain breaks: entry {after.facts.sequence} does not follow entry {before.facts.sequence}",
@@ -62,12 +58,23 @@ def check_receipt(
             "give all ids and subjects of the request, spelled as they were then",
         )
     for entry in entries:
-        if isinstance(entry, Certificate) and entry.facts.receipt != receipt.hash:
+        if entry.facts.sequence == receipt.facts.sequence and entry.hash != receipt.hash:
+            raise _twice(receipt, entry)
+        named = entry.facts.receipt if isinstance(entry, Certificate) else None  # the first format knew no receipts
+        if isinstance(entry, (Certificate, CertificateV1)) and named != receipt.hash:
             raise VerificationFailed(
                 f"{name_of(entry)} is not of the deletion of this receipt ({receipt.facts.request_id})",
                 "give the certificate of that deletion: `s3t certificate RUN REQUEST`",
             )
     return receipt
+
+
+def _twice(one: SignedEntry, other: SignedEntry) -> VerificationFailed:
+    return VerificationFailed(
+        f"{name_of(one)} and {name_of(other)} are both number {other.facts.sequence} of the log of run "
+        f"{other.facts.run!r}: it was written twice, or they are of two runs",
+        "keep both, and have the run audited with them (`s3t audit --certificate`)",
+    )
 
 
 def _run_of(entry: SignedEntry) -> str | None:

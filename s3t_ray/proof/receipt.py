@@ -96,8 +96,14 @@ def read_handed(text: str) -> HandedReceipt:
         raise VerificationFailed(
             f"this is not a receipt: {place}: {first['msg']}", "give the file that `s3t delete --receipt-out` wrote"
         ) from error
-    if canonical(json.loads(text)) != found.to_json():
+    if canonical(json.loads(text, object_pairs_hook=_each_once)) != found.to_json():
         raise VerificationFailed(
             "the receipt says one thing in two ways: its text was changed", "give the file exactly as it was written"
         )
     return found
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> object:
+    """The object; or a list, which no receipt has in its place, when it has a key twice."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else pairs

@@ -134,6 +134,6 @@ def _unreadable(text: str, told: object, error: ValidationError) -> Verification
 def _claims(text: str) -> dict[str, object]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets without end
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,7 +12,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Protocol, TypeVar
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -134,7 +134,9 @@ def canonical(value: object) -> str:
 def raw_public_key(pem: bytes) -> bytes:
     """The 32 bytes of an Ed25519 key in PEM. VerificationFailed: it is not one."""
     try:
-        key = load_pem_public_key(pem)
+        key: object = load_pem_public_key(pem)
+    except UnsupportedAlgorithm:
+        key = None  # of a kind that the library does not know
     except ValueError as error:
         raise VerificationFailed("the public key is not PEM", "give the run's public.pem") from error
     if not isinstance(key, Ed25519PublicKey):

@@ -30,7 +30,8 @@ def seal(manifest: SealedT, key: str) -> SealedT:
 
 def is_sealed_with(manifest: Sealed, key: str) -> bool:
     """Whether whoever wrote this manifest had `key`, and nobody changed it since."""
-    return manifest.seal is not None and hmac.compare_digest(manifest.seal, _mac(manifest, key))
+    # As bytes: of texts, only ASCII can be compared, and this one may be anybody's.
+    return manifest.seal is not None and hmac.compare_digest(manifest.seal.encode(), _mac(manifest, key).encode())
 
 
 def _mac(manifest: Sealed, key: str) -> str:

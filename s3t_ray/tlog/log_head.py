@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 
 from s3t_ray.errors import VerificationFailed
@@ -15,6 +16,7 @@ from s3t_ray.tlog.merkle import HASH_BYTES
 from s3t_ray.tlog.signed_note import SignedNote, VerifierKey
 
 MAX_SIZE = 2**63 - 1
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class LogHead:
         if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
             raise _not_a_checkpoint("it needs an origin, a size and a root, one a line")
         origin, size, root = lines[:3]
-        if not size.isascii() or not size.isdigit() or str(int(size)) != size or int(size) > MAX_SIZE:
+        if not _SIZE.fullmatch(size) or int(size) > MAX_SIZE:
             raise _not_a_checkpoint(f"its size is {size[:40]!r}")
         try:
             decoded = base64.b64decode(root, validate=True)

@@ -23,7 +23,7 @@ COSIGNATURE = 0x04
 """Signature type of a timestamped cosignature (see `cosignature.py`)."""
 
 MAX_NOTE_BYTES = 1_000_000
-_NAME = re.compile(r"[^\s+]+")
+_NAME = re.compile(r"[^\s+\ud800-\udfff]+")
 _LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
 _DASH = "\u2014"
 
@@ -56,7 +56,7 @@ class VerifierKey:
         if material is None or len(material) != 33 or material[0] not in (ED25519, COSIGNATURE):
             raise VerificationFailed(
                 f"not a verifier key: {text[:80]!r}",
-                "give it as `name+id+key`, as `s3t head --key` or `s3t witness` prints it",
+                "give it as `name+id+key`, as the log's operator or `s3t witness init` prints it",
             )
         try:
             key = cls(parts[0], material[0], material[1:])

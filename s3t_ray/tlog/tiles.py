@@ -93,10 +93,7 @@ class TiledLog:
         """Root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`)."""
         tile_level, inside = divmod(level, HEIGHT)
         first = index << inside  # of the hashes at the tile's own level
-        hashes = self._tile(tile_level, first // WIDTH)[first % WIDTH : first % WIDTH + (1 << inside)]
-        while len(hashes) > 1:
-            hashes = [node_hash(left, right) for left, right in zip(hashes[::2], hashes[1::2], strict=True)]
-        return hashes[0]
+        return _root_of_full(self._tile(tile_level, first // WIDTH)[first % WIDTH : first % WIDTH + (1 << inside)])
 
     def _read_tile(self, read: Read, level: int, index: int) -> list[bytes]:
         """A full tile where there is one, else the partial one of this size."""

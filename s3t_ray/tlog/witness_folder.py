@@ -29,6 +29,8 @@ def create(folder: Path, name: str) -> VerifierKey:
     private = cosigner.private_bytes()
     try:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        if (folder / _KEY).exists():  # or its name would be lost
+            raise FileExistsError
         # The key last: a folder without one is no witness, and is made again.
         (folder / _NAME).write_text(name + "\n")
         descriptor = os.open(folder / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -49,9 +51,9 @@ def open_witness(folder: Path, logs: Sequence[VerifierKey]) -> Witness:
     """The witness in `folder`, for the logs of these keys. Raises ConfigError when there is none."""
     try:
         name = (folder / _NAME).read_text().strip()
-        private = Ed25519PrivateKey.from_private_bytes((folder / _KEY).read_bytes())
+        cosigner = Cosigner(name, Ed25519PrivateKey.from_private_bytes((folder / _KEY).read_bytes()))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no witness in {folder}: {error}", f"make one: s3t witness init {folder} --name NAME"
         ) from error
-    return Witness(folder / _STATE, Cosigner(name, private), logs)
+    return Witness(folder / _STATE, cosigner, logs)

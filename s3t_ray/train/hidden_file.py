@@ -76,7 +76,7 @@ class PartReader:
             tensor = json.loads(self._file.read(length))[_TENSOR]
             self.tokens, self.hidden = (int(size) for size in tensor["shape"])
             self.dtype = _TYPES[tensor["dtype"]]
-        except (ValueError, KeyError, MemoryError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, MemoryError, OverflowError, RecursionError) as error:
             self.close()
             raise _damaged(name, "has no readable header") from error
         self._begin = 8 + length

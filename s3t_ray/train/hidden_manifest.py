@@ -42,13 +42,19 @@ def part_name(rank: int) -> str:
 def part_is_whole(path: Path, manifest: HiddenManifest, part: int) -> bool:
     """Whether a part's file holds exactly the rows that the manifest names, each with its digest."""
     lengths, digests = manifest.lengths[part :: manifest.parts], manifest.digests[part :: manifest.parts]
+    size = path.stat().st_size
     with path.open("rb") as file:
-        try:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))["hidden"]
-            width = int(header["shape"][1]) * _TYPE_BYTES[header["dtype"]]
-        except (ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError):
+        length = int.from_bytes(file.read(8), "little")
+        if length > size:
             return False
+        try:
+            header = json.loads(file.read(length))["hidden"]
+            width = int(header["shape"][1]) * _TYPE_BYTES[header["dtype"]]
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
+            return False
+        if width < 0 or 8 + length + sum(lengths) * width != size:
+            return False  # before a row is read: the width is the file's word, and could ask for any memory
         for length, digest in zip(lengths, digests, strict=True):
             if length and hashlib.sha256(file.read(length * width)).hexdigest()[:_DIGEST_HEX] != digest:
                 return False
-        return not file.read(1)
+    return True

@@ -1,12 +1,14 @@
-"""Which stages a replay chooses."""
+"""Which stages a replay chooses, and how far two adapters are apart."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from s3t_ray.audit.replay import choose_stages
+from s3t_ray.audit.replay import choose_stages, largest_difference
 from s3t_ray.run.shard_view import view_shard
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
@@ -34,3 +36,18 @@ def test_whole_chains_of_as_many_stages_as_asked(views: dict[Any, Any], count: i
 def test_deep_stages_are_preferred_and_seeds_choose_differently(views: dict[Any, Any]) -> None:
     assert all(max(stage.depth for stage in choose_stages(views, 3, seed)) == 3 for seed in range(20))
     assert len({choose_stages(views, 3, seed) for seed in range(20)}) > 1
+
+
+def test_how_far_adapters_are_apart_whatever_lies_in_the_place_of_one() -> None:
+    again = save({"x": np.array([[1.0, 2.0]], np.float32)})
+    assert largest_difference([again, again]) == 0.0
+    assert largest_difference([save({"x": np.array([[1.0, 2.5]], np.float32)}), again]) == 0.5
+    for other in (
+        b"",
+        b"junk",
+        again[:20],
+        save({"y": np.array([[1.0, 2.0]], np.float32)}),
+        save({"x": np.array([[1.0, 2.0]] * 2, np.float32)}),  # numpy would stretch the one to the other
+        save({"x": np.array([[1.0, 2.0, 3.0]], np.float32)}),
+    ):
+        assert largest_difference([other, again]) == float("inf")

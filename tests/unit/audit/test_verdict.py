@@ -66,6 +66,7 @@ def test_files_are_the_same_wherever_the_base_lies() -> None:
         (CONFIG, b'{"r": 8, "base_model_name_or_path": "/there"}'),
         (CONFIG, b"[]"),
         (CONFIG, b"{"),
+        (CONFIG, b"[" * 100_000),
     ):
         assert not same_files(files, files | {name: data})
     assert not same_files(files, {name: files[name] for name in (WEIGHTS, CONFIG)})

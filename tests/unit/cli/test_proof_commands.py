@@ -9,9 +9,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from s3t_ray.cli.show_proof import CertificatesChecked, checked_view, entry_view
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
+from s3t_ray.proof.certificate import Certificate, issue
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
@@ -127,6 +130,36 @@ def test_what_is_not_genuine_is_refused(run: Path, tmp_path: Path) -> None:
     assert s3t("check-certificate", str(chain), "--public-key", key).exit_code == DataError.exit_code
     missing = s3t("check-certificate", str(tmp_path / "none"), "--public-key", key)
     assert missing.exit_code == DataError.exit_code and "cannot be read" in missing.stderr
+
+
+def test_an_entry_of_another_key_is_not_handed_out(run: Path, requests: list[str]) -> None:
+    with Run.open(run) as opened:
+        genuine = opened.ledger.certificate(requests[1])
+    assert isinstance(genuine, Certificate)
+    forged = issue(genuine.facts, Keys(b"x" * 32), genuine.orders, genuine.software).to_json()
+    with sqlite3.connect(run / "ledger.db") as database:
+        database.execute("UPDATE s3t_log SET entry = ? WHERE sequence = ?", (forged, genuine.facts.sequence))
+    for arguments in ((requests[1],), ()):
+        refused = s3t("certificate", str(run), *arguments)
+        assert refused.exit_code == VerificationFailed.exit_code and "is signed by another key" in refused.stderr
+    (run.parent / "run.keys" / "public.pem").unlink()  # with what an entry carries, one can only tell that it is whole
+    assert s3t("certificate", str(run), requests[1], "--json").stdout == forged + "\n"
+
+
+def test_no_entry_drives_the_terminal(run: Path, requests: list[str]) -> None:
+    with Run.open(run) as opened:
+        genuine = opened.ledger.certificate(requests[0])
+    assert isinstance(genuine, Certificate)
+    texts = {name: f"\x1b[2J{name}" for name in ("request_id", "accepted_at", "pruned_at", "purged_at", "restored_at")}
+    texts |= {"recipe_digest": "\x9b2J", "base_digest": "\x9b2J", "run": "\x1b[2J"}
+    entry = genuine.model_copy(update={"facts": genuine.facts.model_copy(update=texts)})
+    checked = CertificatesChecked(
+        certificates=1, first=1, last=1, missing=0, head="", run="\x1b[2J", public_key="", requests=()
+    )
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(entry_view(entry), checked_view(checked, [entry]))
+    assert "\x1b" not in shown.get() and "\x9b" not in shown.get()
 
 
 def test_an_audit_of_a_good_run(run: Path, tmp_path: Path) -> None:

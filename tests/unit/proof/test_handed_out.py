@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import (
@@ -17,8 +19,8 @@ from s3t_ray.proof.certificate import (
 )
 from s3t_ray.proof.handed_out import check_handed_out, check_receipt
 from s3t_ray.proof.receipt import HandedReceipt, ReceiptFacts, SignedReceipt, commitment_to, read_handed
-from s3t_ray.proof.run_log import verify_certificate, verify_chain
-from s3t_ray.proof.signed_entry import FIRST, signed
+from s3t_ray.proof.run_log import claimed_key, verify_certificate, verify_chain, verify_entry
+from s3t_ray.proof.signed_entry import FIRST, raw_public_key, signed
 from tests.unit.ledger.certify import KEYS, ORDERS, OTHER, PEM, SOFTWARE
 
 FROZEN = Path(__file__).with_name("certificates_of_format_1.jsonl").read_text().splitlines()
@@ -106,6 +108,12 @@ def test_a_certificate_belongs_to_its_receipt() -> None:
         check_receipt(text, PEM, [own], ["r4"], [])
     with pytest.raises(VerificationFailed, match="is not of the deletion of this receipt"):
         check_receipt(text, PEM, [certificate(2, FIRST, receipt="9" * 64)], [], [])
+    with pytest.raises(VerificationFailed, match="is not of the deletion of this receipt"):
+        check_receipt(text, PEM, [verify_certificate(FROZEN[1])], [], [])  # the first format names no receipt
+    with pytest.raises(VerificationFailed, match="are both number 1 of the log"):
+        check_receipt(
+            text, PEM, [signed(SignedReceipt, KEYS, facts=receipt().facts.model_copy(update={"records": 9}))], [], []
+        )
     with pytest.raises(VerificationFailed, match="another key"):
         check_receipt(text, OTHER.public_key_pem, [own], [], [])
 
@@ -116,6 +124,29 @@ def test_a_certificate_belongs_to_its_receipt() -> None:
 def test_what_is_not_a_receipt(text: str) -> None:
     with pytest.raises(VerificationFailed, match="this is not a receipt"):
         read_handed(text)
+
+
+def test_a_receipt_that_says_two_things_is_refused() -> None:
+    text = HandedReceipt(receipt=receipt(), nonce=NONCE).to_json()
+    for once, twice in (('"records":1', '"records":9,"records":1'), ('"nonce":', '"nonce":null,"nonce":')):
+        with pytest.raises(VerificationFailed, match="one thing in two ways"):
+            read_handed(text.replace(once, twice))
+    assert read_handed(json.dumps(json.loads(text), indent=1)) == read_handed(text)  # as the service's JSON has it
+
+
+def test_brackets_without_end_are_no_entry() -> None:
+    text = "[" * 100_000
+    assert claimed_key(text) is None
+    with pytest.raises(VerificationFailed, match="this is not a certificate"):
+        verify_entry(text, PEM)
+
+
+def test_a_public_key_of_a_kind_that_nobody_knows() -> None:
+    ed25519, unknown = bytes.fromhex("2b6570"), bytes.fromhex("2b6575")
+    der = load_pem_public_key(PEM).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    body = base64.b64encode(der.replace(ed25519, unknown))
+    with pytest.raises(VerificationFailed, match="not an Ed25519 key"):
+        raw_public_key(b"-----BEGIN PUBLIC KEY-----\n" + body + b"\n-----END PUBLIC KEY-----\n")
 
 
 def test_entries_from_the_middle_of_a_log() -> None:

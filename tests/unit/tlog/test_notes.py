@@ -43,7 +43,15 @@ def test_a_signature_of_an_unknown_key_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a+b", "name+00000000+AAAA", GO_KEY.replace("c74f20a3", "c74f20a4"), "a b+c74f20a3+" + GO_KEY[22:]]
+    "text",
+    [
+        "",
+        "a+b",
+        "name+00000000+AAAA",
+        GO_KEY.replace("c74f20a3", "c74f20a4"),
+        "a b+c74f20a3+" + GO_KEY[22:],
+        "\udcff" + GO_KEY,
+    ],
 )
 def test_what_is_no_verifier_key_is_refused(text: str) -> None:
     with pytest.raises(VerificationFailed, match="verifier key"):
@@ -81,6 +89,8 @@ def test_one_byte_changed_anywhere_is_never_accepted(place: int, value: int) -> 
         "origin\n\u0663\n" + base64.b64encode(b"r" * 32).decode() + "\n",
         "origin\n3\n" + base64.b64encode(b"r" * 31).decode() + "\n",
         "origin\n99999999999999999999999\n" + base64.b64encode(b"r" * 32).decode() + "\n",
+        f"origin\n{2**63}\n" + base64.b64encode(b"r" * 32).decode() + "\n",
+        f"origin\n{'9' * 5000}\n" + base64.b64encode(b"r" * 32).decode() + "\n",  # more digits than Python reads
     ],
 )
 def test_what_is_no_checkpoint_is_refused(text: str) -> None:

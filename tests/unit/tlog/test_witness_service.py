@@ -35,11 +35,15 @@ def test_a_witness_is_made_once_and_its_key_is_for_its_owner_alone(tmp_path: Pat
     assert open_witness(tmp_path / "w", [LOG.key]).key == key
     assert stat.S_IMODE((tmp_path / "w" / "witness.key").stat().st_mode) == 0o600
     with pytest.raises(ConfigError, match="holds a witness already"):
-        create(tmp_path / "w", "witness.example")
+        create(tmp_path / "w", "another.example")
+    assert open_witness(tmp_path / "w", [LOG.key]).key == key
     with pytest.raises(ConfigError, match="no spaces"):
         create(tmp_path / "v", "two words")
     with pytest.raises(ConfigError, match="no witness in"):
         open_witness(tmp_path / "nowhere", [LOG.key])
+    (tmp_path / "w" / "name").write_text("two words\n")
+    with pytest.raises(ConfigError, match="no spaces"):
+        open_witness(tmp_path / "w", [LOG.key])
 
 
 def test_over_http(tmp_path: Path) -> None:
