@@ -139,10 +139,13 @@ class BatchEngine:
         with self._changed:  # what was cancelled meanwhile is not here any more
             entries = [entry for entry in self._waiting if entry[0] in names]
             self._waiting = deque(entry for entry in self._waiting if entry[0] not in names)
-        for name, request, outbox in entries:
-            row = GenerationRow(name, request, outbox, self._most_new(request), self._service.begin())
+        rows = [
+            GenerationRow(name, request, outbox, self._most_new(request), self._service.begin())
+            for name, request, outbox in entries
+        ]
+        self._rows += rows  # before any begins: when one fails (memory), `_fail` must know them all
+        for row in rows:
             self._begin(row)
-            self._rows.append(row)
 
     def _begin(self, row: GenerationRow) -> None:
         live = row.lease.live

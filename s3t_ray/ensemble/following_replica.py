@@ -113,6 +113,7 @@ class Following:
         except S3TError:
             self._forget(name)
             raise
+        self._end_if_cancelled(name)
 
     def cancel(self, name: str) -> None:
         """End an answer whose listener has gone; one that has ended already is no error."""
@@ -221,6 +222,14 @@ class Following:
             self._replica.submit(name, wish, self._outbox)
         except S3TError as error:
             self._outbox.put([Said(name, Failed(error))])
+        self._end_if_cancelled(name)
+
+    def _end_if_cancelled(self, name: str) -> None:
+        """`cancel` may have come while `submit` read the prompt, and have found nothing to end."""
+        with self._asked_lock:
+            cancelled = name not in self._asked
+        if cancelled:
+            self._replica.cancel(name)
 
     def _give_up(self, names: Sequence[str], error: S3TError) -> Iterator[tuple[str, AnswerEvent]]:
         for name in names:

@@ -35,6 +35,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._said: list[Said] = []
+        self._looked_for = 0  # how many of the first in `_said` were there when the look at what is live began
         self._more = threading.Condition()
         self._stages: dict[str, frozenset[str]] = {}  # that each generation rests on now
 
@@ -51,12 +52,12 @@ class Outbox:
         """
         with self._more:
             self._more.wait_for(lambda: self._said, timeout)
-            count = len(self._said) if most is None else min(most, len(self._said))
-        if not count:
-            return Taken((), ())
+            self._looked_for = len(self._said) if most is None else min(most, len(self._said))
+            if not self._looked_for:
+                return Taken((), ())
         allowed = live()
         with self._more:
-            batch, self._said = self._said[:count], self._said[count:]
+            batch, self._said = self._said[: self._looked_for], self._said[self._looked_for :]
         return self._released(batch, allowed)
 
     def drop(self) -> tuple[str, ...]:
@@ -71,6 +72,8 @@ class Outbox:
     def forget(self, generation: str) -> None:
         """Nobody listens to this one any more."""
         with self._more:
+            # What comes later must not move up into a look that began before it was said.
+            self._looked_for -= sum(said.generation == generation for said in self._said[: self._looked_for])
             self._said = [said for said in self._said if said.generation != generation]
         self._stages.pop(generation, None)
 

@@ -7,10 +7,11 @@ ends with an error: a client that only appends would mix two models.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Started, Wish
 from s3t_ray.errors import ClusterError, DataError, Overloaded, S3TError
@@ -83,19 +84,23 @@ async def respond(
         headers = live_headers(framing.run, first.version, first.depths, first.stages)
         return JSONResponse(framing.whole(answers), headers=headers)
     events = _merged([backend.stream(wish) for wish in wishes])
+
+    async def leave() -> None:
+        admission.leave(len(wishes))
+        await events.aclose()
+
     try:
         started, opening = await _opening(events)
     except BaseException:
-        admission.leave(len(wishes))
-        await events.aclose()
+        await leave()
         raise
-    return StreamingResponse(
-        _Stream(framing, asked.stream_options.include_usage, admission, len(wishes)).run(events, opening),
-        media_type="text/event-stream",
+    return _Streamed(
+        _Stream(framing, asked.stream_options.include_usage, len(wishes)).run(events, opening),
         headers={
             "cache-control": "no-store",
             **live_headers(framing.run, started.version, started.depths, started.stages),
         },
+        leave=leave,
     )
 
 
@@ -158,19 +163,41 @@ async def _opening(events: AsyncIterator[Indexed]) -> tuple[Started, list[Indexe
     raise ClusterError("the model's answer ended before it began", "ask again")
 
 
+class _Streamed(StreamingResponse):
+    """Leaves when it is over, even when the caller has gone before its first word: nobody begins the body then, and
+    what would clean up inside the body never runs."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, body: AsyncGenerator[bytes, None], headers: Mapping[str, str], leave: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(body, headers=headers)
+        self._body = body
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._body.aclose()
+            await self._leave()
+
+
 class _Stream:
     """The server-sent events of one request."""
 
-    def __init__(self, framing: Framing, usage: bool, admission: Admission, answers: int) -> None:
+    def __init__(self, framing: Framing, usage: bool, answers: int) -> None:
         self._framing = framing
         self._usage = usage
-        self._admission = admission
         self._answers = answers
         self._started: dict[int, Started] = {}
         self._spoken: set[int] = set()
         self._said = 0  # tokens
 
-    async def run(self, events: AsyncGenerator[Indexed, None], opening: Sequence[Indexed]) -> AsyncIterator[bytes]:
+    async def run(
+        self, events: AsyncGenerator[Indexed, None], opening: Sequence[Indexed]
+    ) -> AsyncGenerator[bytes, None]:
         try:
             ended = 0
             first = b"".join([self._event(index, said) for index, said in opening])
@@ -190,9 +217,6 @@ class _Stream:
         except S3TError as error:
             broken = error_document(status_of(error), "the service cannot go on with this answer", code_of(error))
             yield event(broken) + DONE
-        finally:
-            self._admission.leave(self._answers)
-            await events.aclose()
 
     def _event(self, index: int, said: AnswerEvent) -> bytes:
         assert not isinstance(said, Failed)

@@ -181,3 +181,25 @@ def test_when_a_pass_fails_nobody_waits_for_ever(ensemble: Ensemble, monkeypatch
     assert isinstance(last, Failed)
     monkeypatch.undo()
     assert len(ensemble.generate((5, 6), 2).tokens) == 2, "the next request finds an engine at work"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_a_generation_cannot_begin_nobody_waits_for_ever(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise RuntimeError("out of memory")
+
+    outbox = Outbox()
+    engine = ensemble._engine
+    assert engine is not None
+    monkeypatch.setattr(engine._prefixes, "begin", broken)
+    with engine._changed:  # both are there at the first step
+        for name in ("one", "two"):
+            engine._waiting.append((name, GenerationRequest((5, 6), SamplingParams(2)), outbox))
+    ensemble.submit("three", GenerationRequest((5, 6), SamplingParams(2)), outbox)
+    failed: set[str] = set()
+    while len(failed) < 3:
+        taken = outbox.take(frozenset, 10)
+        assert taken.released, f"only {failed} heard that it cannot go on"
+        failed |= {said.generation for said in taken.released if isinstance(said.event, Failed)}

@@ -201,6 +201,28 @@ def test_a_cancelled_answer_is_heard_of_no_more(replica: Following) -> None:
         assert {name for name, _ in said.take()} <= {"next"}
 
 
+def test_an_answer_that_is_cancelled_while_its_prompt_is_read_is_not_generated(
+    replica: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = replica._replica.request
+    ended: list[str] = []
+    end = replica._replica.cancel
+
+    def cancelled_meanwhile(wish: Wish) -> Any:
+        replica.cancel("q")
+        ended.clear()
+        return read(wish)
+
+    def counted(name: str) -> None:
+        ended.append(name)
+        end(name)
+
+    monkeypatch.setattr(replica._replica, "request", cancelled_meanwhile)
+    monkeypatch.setattr(replica._replica, "cancel", counted)
+    replica.submit("q", Wish("Name a colour.", SamplingParams(200)))
+    assert ended == ["q"], "nobody else would end it"
+
+
 def test_one_look_at_the_ledger_serves_all_streams(
     cluster: Cluster, replica: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
