@@ -117,6 +117,10 @@ def test_history_and_system_beside_an_instruction(tmp_path: Path) -> None:
     assert read(empty)[0] == [("a", TAKEN)]
 
 
+def calling(arguments: str) -> dict[str, Any]:
+    return {**TURNS[1], "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -129,6 +133,11 @@ def test_history_and_system_beside_an_instruction(tmp_path: Path) -> None:
         ({"messages": TURNS, "tools": "{"}, "not JSON"),
         ({"messages": TURNS, "tools": [5]}, "not a list of objects"),
         ({"messages": [*TURNS[:1], {**TURNS[1], "tool_calls": [{"function": {}}]}]}, "without a function's name"),
+        ({"messages": [TURNS[0], calling('{"a": "\\ud800"}')]}, "half a surrogate pair"),
+        ({"messages": [TURNS[0], calling('{"a": NaN}')]}, "a number that is not finite, which JSON has not"),
+        ({"messages": [TURNS[0], calling("[" * 300 + "]" * 300)]}, "'tool_calls' is nested more than 100 deep"),
+        ({"messages": TURNS, "tools": [{"a": float("inf")}]}, "a number that is not finite, which JSON has not"),
+        ({"messages": TURNS, "tools": '[{"a": ' + "[" * 900 + "]" * 900 + "}]"}, "'tools' is nested more than 100 deep"),
         ({"messages": [{"role": "system", "content": "S"}, *TURNS], "system": "T"}, "field 'system' too"),
         ({"messages": [{"role": "narrator", "content": "x"}, *TURNS]}, "role is none of"),
     ],
