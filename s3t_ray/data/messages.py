@@ -7,11 +7,11 @@ name fields and types, never a value.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from s3t_ray.data.json_array import decoder
 from s3t_ray.data.row_fields import MalformedRow, encodable, text_field, type_name
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -30,6 +30,7 @@ _KNOWN_ROLES = {
 _REFUSED = ("function_call", "audio", "images", "refusal")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _WEIGHTS = ("weight", "train", "loss")
+_JSON = decoder()
 _DEEPEST = 100
 """Lists and objects inside one another, in tools and their calls. Fixed, so that no stack's size decides."""
 
@@ -62,7 +63,7 @@ def tools_of(value: object) -> list[Any] | None:
         if not value.strip():
             return None
         try:
-            value = json.loads(value)
+            value = _JSON.decode(value)
         except (ValueError, RecursionError) as error:
             raise MalformedRow("field 'tools' is text, but not JSON") from error
     if value is None:
@@ -157,7 +158,7 @@ def _calls(value: object) -> list[Any] | None:
         arguments = function.get("arguments")
         if isinstance(arguments, str):  # OpenAI's form; templates expect the object
             try:
-                told = json.loads(arguments)
+                told = _JSON.decode(arguments)
             except (ValueError, RecursionError) as error:
                 raise MalformedRow("field 'tool_calls' has arguments that are not JSON") from error
             function["arguments"] = _plain(told, "tool_calls")
@@ -179,7 +180,7 @@ def _weight(message: Mapping[str, object]) -> int:
 def _list(value: object, name: str) -> Sequence[Any]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":  # a column of JSON text
         try:
-            value = json.loads(value)
+            value = _JSON.decode(value)
         except (ValueError, RecursionError) as error:
             raise MalformedRow(f"{name} is text, but not JSON") from error
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):

@@ -18,7 +18,7 @@ from typing import TextIO
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.reading import Reading
 from s3t_ray.data.records import Record, normalise
-from s3t_ray.data.row_fields import MalformedRow
+from s3t_ray.data.row_fields import MalformedRow, RepeatedField
 from s3t_ray.data.seen_texts import Seen
 from s3t_ray.data.sources import RawRow, has_splits, raw_rows
 from s3t_ray.data.task_records import TaskRecords, task_records
@@ -217,6 +217,8 @@ def _rejects_told(source: Path) -> Iterator[None]:
 def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
     if raw.problem is not None:
         raise MalformedRow(raw.problem)
+    if isinstance(raw.value, RepeatedField):
+        raise MalformedRow(str(raw.value), "leave one of the two")
     if not isinstance(raw.value, Mapping):
         raise MalformedRow("not an object with fields")
     return normalise(raw.value, data, task)

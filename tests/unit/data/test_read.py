@@ -111,6 +111,20 @@ def test_bytes_that_are_no_text_and_numbers_without_end(tmp_path: Path) -> None:
         assert words in caught.value.problem
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "array.json", "object.json"])
+def test_a_field_that_stands_twice_is_no_row(name: str, tmp_path: Path) -> None:
+    row = '{"id": "a", "text": "t", "id": "b"}'
+    text = {"array.json": f"[{row}]", "object.json": row.replace(",", ",\n")}.get(name, row)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="'id' stands twice"):
+        ids(tmp_path / name)
+
+
+def test_a_wrapper_whose_last_member_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"data": [\n{"id": "a", "text": "t"}], "version": 2}')
+    assert ids(tmp_path / "x.json") == ["a"]
+
+
 def test_set_aside_keeps_rows_with_their_reason(lines: Lines, tmp_path: Path) -> None:
     data = Data(path=str(lines(*as_lines(), '{"id": "bad", "text": 5}', "{")), on_malformed="set_aside")
     with RejectFile(tmp_path / "out" / "rejects.jsonl") as rejects:

@@ -136,8 +136,12 @@ def calling(arguments: str) -> dict[str, Any]:
         ({"messages": [TURNS[0], calling('{"a": "\\ud800"}')]}, "half a surrogate pair"),
         ({"messages": [TURNS[0], calling('{"a": NaN}')]}, "a number that is not finite, which JSON has not"),
         ({"messages": [TURNS[0], calling("[" * 300 + "]" * 300)]}, "'tool_calls' is nested more than 100 deep"),
+        ({"messages": [TURNS[0], calling('{"a": 1, "a": 2}')]}, "field 'a' stands twice"),
         ({"messages": TURNS, "tools": [{"a": float("inf")}]}, "a number that is not finite, which JSON has not"),
-        ({"messages": TURNS, "tools": '[{"a": ' + "[" * 900 + "]" * 900 + "}]"}, "'tools' is nested more than 100 deep"),
+        (
+            {"messages": TURNS, "tools": '[{"a": ' + "[" * 900 + "]" * 900 + "}]"},
+            "'tools' is nested more than 100 deep",
+        ),
         ({"messages": [{"role": "system", "content": "S"}, *TURNS], "system": "T"}, "field 'system' too"),
         ({"messages": [{"role": "narrator", "content": "x"}, *TURNS]}, "role is none of"),
     ],
