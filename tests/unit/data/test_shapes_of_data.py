@@ -17,6 +17,7 @@ import pytest
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.read import RejectFile, read_records
 from s3t_ray.data.reading import Reading
+from s3t_ray.data.remote_files import _fetch_http
 from s3t_ray.errors import DataError
 
 CHAT = Task(prompt="chat_template")
@@ -280,6 +281,14 @@ def test_class_names_of_a_dataset_are_matched_by_name(tmp_path: Path) -> None:
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path != "/cut.jsonl":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"ff\r\nno more")
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -302,6 +311,15 @@ def test_a_file_of_a_web_server(server: str, tmp_path: Path) -> None:
     assert read(f"{server}/x.jsonl.gz?download=1")[0] == [("a", TAKEN)]
     assert "404" in refused(f"{server}/y.jsonl").problem
     assert "does not tell its format" in refused(f"{server}/?download=1").problem
+    assert "/cut.jsonl cannot be read: IncompleteRead" in refused(f"{server}/cut.jsonl").problem
+    assert "can't contain control characters" in refused(f"{server}/a b.jsonl").problem
+
+
+def test_a_full_disk_is_not_the_network_s_fault(server: str, tmp_path: Path) -> None:
+    put(tmp_path, "x.jsonl", ROW)
+    with pytest.raises(DataError, match=r"x\.jsonl does not fit into .*: No space left") as caught:
+        _fetch_http(f"{server}/x.jsonl", Path("/dev/full"))
+    assert "TMPDIR" in caught.value.fix
 
 
 def test_addresses_that_nobody_reads(tmp_path: Path) -> None:
