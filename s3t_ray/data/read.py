@@ -110,6 +110,8 @@ def read_records(
                 data = data.model_copy(update={"id_field": "id" if "id" in raw.value else None})
                 reading.ids_derived = data.id_field is None
             try:
+                if auto and data.id_field is None:
+                    _check_no_id(raw)
                 record = _record(raw, data, of_task)
                 if check is not None:
                     content, teaches = check(record.content)
@@ -222,6 +224,15 @@ def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
     if not isinstance(raw.value, Mapping):
         raise MalformedRow("not an object with fields")
     return normalise(raw.value, data, task)
+
+
+def _check_no_id(raw: RawRow) -> None:
+    """Raise MalformedRow for a row that brings an id where the first row brought none."""
+    if isinstance(raw.value, Mapping) and raw.value.get("id") is not None:
+        raise MalformedRow(
+            "field 'id' is there, but the first row has none",
+            "give every row an id, or set data.id_field: null to derive all ids from contents",
+        )
 
 
 def _refusal(data: Data, told: list[Reject], malformed: int, fixes: list[str]) -> DataError:

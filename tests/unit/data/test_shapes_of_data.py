@@ -184,6 +184,9 @@ def test_ids_are_derived_where_the_data_has_none(tmp_path: Path) -> None:
     assert "repeats the content" in refused(path, id_field=None).problem
     mixed = put(tmp_path, "y.jsonl", ROW, bare)
     assert "field 'id'" in refused(mixed).problem, "an id in the first row is asked of all"
+    late = put(tmp_path, "z.jsonl", bare, {**ROW, "output": "B"})
+    assert "z.jsonl:2: field 'id' is there, but the first row has none" in refused(late).problem
+    assert [identity[:2] for identity, _ in read(late, id_field=None)[0]] == ["c-", "c-"]
 
 
 def test_tables(tmp_path: Path) -> None:
