@@ -57,21 +57,27 @@ class RejectFile:
     def add(self, reject: Reject, row: object) -> None:
         """Append one row; the file appears with the first."""
         line = {"source": reject.source, "line": reject.line, "reason": reject.reason, "row": row}
-        try:
+        with self._told():
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
             self._file.write(json.dumps(line, default=str) + "\n")
+        self.count += 1
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with self._told():  # the last rows are written only now
+                file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror}", "free space or permit writing"
             ) from error
-        self.count += 1
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def __enter__(self) -> RejectFile:
         return self

@@ -141,6 +141,13 @@ def test_set_aside_keeps_rows_with_their_reason(lines: Lines, tmp_path: Path) ->
         list(read_records(data, Task()))
 
 
+def test_a_full_disk_under_the_reject_file_is_said_at_its_end(lines: Lines) -> None:
+    data = Data(path=str(lines(*as_lines(), "{")), on_malformed="set_aside")
+    with pytest.raises(StoreError, match="/dev/full cannot be written: No space left"):
+        with RejectFile(Path("/dev/full")) as rejects:
+            assert len(list(read_records(data, Task(), rejects))) == 5
+
+
 def test_no_reject_file_appears_without_a_reject(lines: Lines, tmp_path: Path) -> None:
     with RejectFile(tmp_path / "rejects.jsonl") as rejects:
         list(read_records(Data(path=str(lines(*as_lines())), on_malformed="set_aside"), Task(), rejects))
