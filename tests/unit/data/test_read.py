@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s3t_ray.config.schema import Data, Task
+from s3t_ray.data import formats
 from s3t_ray.data.read import RejectFile, drop_rejects, read_holdout, read_records
 from s3t_ray.errors import DataError, StoreError
 
@@ -123,6 +125,22 @@ def test_a_field_that_stands_twice_is_no_row(name: str, tmp_path: Path) -> None:
 def test_a_wrapper_whose_last_member_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"data": [\n{"id": "a", "text": "t"}], "version": 2}')
     assert ids(tmp_path / "x.json") == ["a"]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["t"]), pa.array(["u"])], names=["id", "text", "text"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="has two columns 'text'"):
+        ids(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.csv.gz"])
+def test_a_line_without_end_does_not_fill_memory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = "id,text\n" if "csv" in name else "\n"
+    (tmp_path / name).write_bytes(gzip.compress(first.encode() + b"0" * (5 << 20)))
+    monkeypatch.setattr(formats, "LONGEST", 1 << 20)
+    with pytest.raises(DataError, match=r"gz, line 2: longer than 1 MiB"):
+        ids(tmp_path / name)
 
 
 def test_set_aside_keeps_rows_with_their_reason(lines: Lines, tmp_path: Path) -> None:
