@@ -30,7 +30,9 @@ def audit(
     ] = False,
     replay: Annotated[
         int | None,
-        typer.Option("--replay", min=0, metavar="N", help=f"Live stages to train again; with --full {FULL_REPLAY}."),
+        typer.Option(
+            "--replay", min=0, metavar="N", help=f"Live stages to train again; default with --full: {FULL_REPLAY}."
+        ),
     ] = None,
     records: Annotated[
         Path | None,
@@ -42,18 +44,22 @@ def audit(
     ] = None,
     certificates: Annotated[
         list[Path] | None,
-        typer.Option("--certificate", metavar="FILE", help="Certificates got earlier, which must stand in the chain."),
+        typer.Option(
+            "--certificate", metavar="FILE", help="Certificates you were given earlier; each must be in the chain."
+        ),
     ] = None,
     receipts: Annotated[
         list[Path] | None,
         typer.Option(
-            "--receipt", metavar="FILE", help="Receipts got earlier (`s3t delete --receipt-out`), which must stand too."
+            "--receipt",
+            metavar="FILE",
+            help="Receipts you were given earlier (`s3t delete --receipt-out`); each must be in the log.",
         ),
     ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(
-            "--public-key", metavar="PEM", help="The run's public.pem as you had it before, to be its key still."
+            "--public-key", metavar="PEM", help="Your earlier copy of the run's public.pem; the run must still use it."
         ),
     ] = None,
     address: AddressOption = None,

@@ -86,10 +86,8 @@ def check_certificate(
         Path | None,
         typer.Option("--receipt", metavar="FILE", help="The receipt (`s3t delete --receipt-out`) they must belong to."),
     ] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="An id that the receipt must be of.")] = None,
-    subjects: Annotated[
-        list[str] | None, typer.Option("--subject", help="A person that the receipt must be of.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Option("--id", help="Id that the receipt must name.")] = None,
+    subjects: Annotated[list[str] | None, typer.Option("--subject", help="Person that the receipt must name.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 def status(
     run: RunArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep looking until the run is settled.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep refreshing until the run is settled.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Show a run: live depth of every sequence, stages, deletions, failures. Needs no cluster.
@@ -96,7 +96,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Instruction, in the run's template; - is stdin.")],
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0: the likeliest token each time.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the sampling, for a temperature above 0.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for sampling, when the temperature is above 0.")] = 0,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:

@@ -27,9 +27,9 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     run: RunArgument,
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Copies of the model.")] = 1,
-    cpus: Annotated[int, typer.Option("--cpus", min=1, help="CPU cores of a copy.")] = 1,
+    cpus: Annotated[int, typer.Option("--cpus", min=1, help="CPU cores per copy.")] = 1,
     gpus: Annotated[
-        float | None, typer.Option("--gpus", min=0, help="GPUs of a copy; default: 1 if the run trains on GPUs.")
+        float | None, typer.Option("--gpus", min=0, help="GPUs per copy; default: 1 if the run trains on GPUs.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 8000,

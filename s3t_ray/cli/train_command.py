@@ -22,7 +22,7 @@ def train(
     drop_stages: Annotated[
         bool,
         typer.Option(
-            "--drop-stages", help="Let trained stages go that a smaller budget or another order does not use."
+            "--drop-stages", help="Discard trained stages that a smaller budget or another order no longer uses."
         ),
     ] = False,
     json: JsonOption = False,

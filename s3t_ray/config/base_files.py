@@ -102,7 +102,7 @@ def _check_no_adapter(folder: Path) -> None:
 
 
 def _check_not_quantised(folder: Path) -> None:
-    settings = _json(folder / "config.json")
+    settings = read_json(folder / "config.json")
     found = settings.get("quantization_config")
     if found is not None:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown"
@@ -127,7 +127,7 @@ def _files(folder: Path) -> dict[str, list[str]]:
             f"{folder} has no {SINGLE}",
             "save the model with save_pretrained (safetensors); pickled weights (*.bin, *.pth) are not accepted",
         )
-    placed = _json(folder / INDEX).get("weight_map")
+    placed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
         raise ConfigError(f"{folder / INDEX} has no weight_map from weights to files", _RESTORE)
     files: dict[str, list[str]] = {}
@@ -191,7 +191,8 @@ def _weight(path: Path, name: str, told: Any) -> tuple[StoredWeight, tuple[int, 
     return StoredWeight(path.name, shape, dtype), (start, end)
 
 
-def _json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path) -> Mapping[str, Any]:
+    """The object that a configuration file holds. Raises ConfigError: it is missing, no JSON or no object."""
     check_text_file(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -8,12 +8,11 @@ when the path is no local folder.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s3t_ray.config.base_files import check_text_file, stored_weights
+from s3t_ray.config.base_files import read_json, stored_weights
 from s3t_ray.config.families import check_task_fits, named_family
 from s3t_ray.config.refuse import refusal
 from s3t_ray.config.schema import Config, Model, ModelShape
@@ -55,11 +54,13 @@ def find_base(model: Model) -> Path:
 
 def read_shape(folder: Path) -> ModelShape:
     """Sizes out of the config.json of `folder` (families: docs/bases.md)."""
-    settings = _read_json(folder / "config.json")
+    settings = read_json(folder / "config.json")
     family = named_family(settings.get("model_type"), f"{folder}/config.json")
     heads = _size(settings, "num_attention_heads", folder)
     positions = settings.get("max_position_embeddings")
-    if family.name == "roberta" and isinstance(positions, int):
+    if positions is not None:
+        positions = _size(settings, "max_position_embeddings", folder)
+    if family.name == "roberta" and positions is not None:
         positions -= 2  # RoBERTa's first two rows are for padding
     return ModelShape(
         layers=_size(settings, "num_hidden_layers", folder),
@@ -69,7 +70,7 @@ def read_shape(folder: Path) -> ModelShape:
         kv_heads=_size(settings, "num_key_value_heads", folder) if settings.get("num_key_value_heads") else heads,
         vocabulary=_size(settings, "vocab_size", folder),
         tied_embeddings=bool(settings.get("tie_word_embeddings", family.tied_unless_told)),
-        head_size=settings.get("head_dim"),
+        head_size=None if settings.get("head_dim") is None else _size(settings, "head_dim", folder),
         gated_mlp=family.gated_mlp,
         positions=positions,
     )
@@ -80,7 +81,7 @@ def check_base(config: Config, folder: Path) -> ModelShape:
 
     Raises ConfigError: `model.shape` tells another size; the task, the layer groups or the tokens do not fit.
     """
-    check_task_fits(named_family(_read_json(folder / "config.json").get("model_type"), f"{folder}/config.json"), config)
+    check_task_fits(named_family(read_json(folder / "config.json").get("model_type"), f"{folder}/config.json"), config)
     real, told = read_shape(folder), config.model.shape
     if told is not None:
         # What the config leaves at null is not told.
@@ -148,17 +149,6 @@ def _download(model: Model) -> Path:
             f"model.path = {model.path} is no local folder, and the hub did not give it: {reason}",
             "check the name, your network and your access to the model, or give a local folder",
         ) from error
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    check_text_file(path)
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", "restore the base model's folder") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} is not a JSON object", "restore the base model's folder")
-    return settings
 
 
 def _size(settings: Mapping[str, Any], name: str, folder: Path) -> int:

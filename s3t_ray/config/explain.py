@@ -100,7 +100,7 @@ def _reason(detail: ErrorDetails) -> str:
 def _closest_choice(detail: ErrorDetails) -> str:
     expected = str(detail.get("ctx", {}).get("expected", ""))
     choices = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
-    near = get_close_matches(str(detail["input"]), choices, n=1)
+    near = get_close_matches(str(detail["input"]), choices, n=1) if expected else []
     return f"did you mean {near[0]}? " if near else ""
 
 

@@ -117,6 +117,8 @@ def _validate(document: Document) -> Config:
 
 
 def _absolute(path: str) -> str:
+    if "\0" in path:
+        raise ConfigError(f"the path {path!r} holds a null character", "remove it")
     return os.path.abspath(os.path.expanduser(path))
 
 

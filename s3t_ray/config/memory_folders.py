@@ -5,11 +5,13 @@ In: paths, Linux' table of mounts. Out: whether a run's keys would vanish before
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from s3t_ray.errors import ConfigError
 
 MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
@@ -41,7 +43,7 @@ def is_in_memory(path: Path, mounts: str) -> bool:
     nearest, kind = "", ""
     for line in mounts.splitlines():
         before, _, after = line.partition(" - ")
-        mount = before.split()[4].encode().decode("unicode_escape")  # a space in a path is \\040
+        mount = _ESCAPED.sub(lambda code: chr(int(code[1], 8)), before.split()[4])  # a space in a path is \\040
         # The last of several mounts on one folder is the one that is seen.
         if real.is_relative_to(mount) and len(mount) >= len(nearest):
             nearest, kind = mount, after.split()[0]

@@ -11,18 +11,17 @@ import csv
 import gzip
 import io
 import json
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 from s3t_ray.config.schema import Data
 from s3t_ray.data.columns import wanted_columns
-from s3t_ray.data.json_array import BrokenArray, array_items, decoder, document_items
+from s3t_ray.data.json_array import LONGEST, BrokenArray, array_items, decoder, document_items
 from s3t_ray.errors import DataError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -88,7 +87,7 @@ def _json_rows(path: Path, source: str, kind: str) -> Iterator[RawRow]:
 
 def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
     with _opened(path, source) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_bounded(file, source), start=1):
             if not line.strip():
                 continue
             try:
@@ -100,6 +99,20 @@ def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
                 yield RawRow(source, number, None, f"not JSON: {error.msg} at column {error.colno}")
             except (ValueError, RecursionError) as error:  # a number or a nesting without end
                 yield RawRow(source, number, None, f"not JSON that can be held: {type(error).__name__}")
+
+
+def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
+    """The lines of a file. Raises DataError for one that never seems to end: memory must hold it."""
+    for number in count(1):
+        line = file.readline(LONGEST + 1)
+        if not line:
+            return
+        if len(line) > LONGEST:
+            raise DataError(
+                f"{source}, line {number}: longer than {LONGEST >> 20} MiB, more than any record",
+                "name another data.format if it holds no lines, or restore the file",
+            )
+        yield line
 
 
 def _whole(text: str) -> object:
@@ -133,9 +146,9 @@ def _first_line_is_whole(path: Path, source: str) -> bool:
 
 
 def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(LONGEST)
     with _opened(path, source) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(_bounded(file, source), delimiter=delimiter, strict=True)
         line = 1
         try:
             names = next(reader, [])
@@ -169,6 +182,8 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
     try:
         with pq.ParquetFile(path) as file:
             columns = wanted_columns(data, file.schema_arrow.names)
+            if twice := sorted({name for name in columns if columns.count(name) > 1}):
+                raise DataError(f"{source} has two columns {twice[0]!r}", "give every column a name of its own")
             classes = _class_names(file.schema_arrow.metadata)
             shown = [name for name in file.schema_arrow.names if name not in columns]
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):

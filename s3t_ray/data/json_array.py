@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterator
 from typing import TextIO
 
-from s3t_ray.data.row_fields import HugeNumber
+from s3t_ray.data.row_fields import HugeNumber, RepeatedField
 
 WINDOW = 1 << 16  # characters read at a time
 LONGEST = 1 << 26  # characters of one element; a longer one is taken for a missing bracket or quote
 _SPACE = " \t\r\n"
-_ENDS_NUMBER = (*_SPACE, ",", "]")
-
+_ENDS_NUMBER = (*_SPACE, ",", "]", "}")
 
 WRAPPERS = ("data", "rows", "records", "examples", "instances", "items", "train")
 """Names under which an object wraps the array of records."""
@@ -28,8 +27,21 @@ class BrokenArray(ValueError):
 
 
 def decoder() -> json.JSONDecoder:
-    """JSON as Python reads it, but that a whole number without end becomes a HugeNumber instead of an error."""
-    return json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else HugeNumber())
+    """JSON as Python reads it, but that a whole number without end becomes a HugeNumber instead of an error, and an
+    object that has one field twice a RepeatedField instead of the later one.
+    """
+    return json.JSONDecoder(
+        parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else HugeNumber(),
+        object_pairs_hook=_object,
+    )
+
+
+def _object(pairs: list[tuple[str, object]]) -> object:
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    names = [name for name, _ in pairs]
+    return RepeatedField(next(name for name in made if names.count(name) > 1))
 
 
 def array_items(file: TextIO) -> Iterator[object]:
@@ -52,22 +64,26 @@ def document_items(file: TextIO) -> Iterator[object]:
         raise BrokenArray("it does not begin with {")
     window.at += 1
     members: dict[str, object] = {}
+    names: set[str] = set()
     wrapped = False
     while window.next_character() != "}":
-        if members or wrapped:
+        if names:
             if window.next_character() != ",":
                 raise BrokenArray("between two members stands no comma")
             window.at += 1
             window.next_character()
-        name = window.decode(len(members) + 1)
+        name = window.decode(len(names) + 1)
         if not isinstance(name, str) or window.next_character() != ":":
             raise BrokenArray("a member has no name")
+        if name in names:
+            raise BrokenArray(f"member {name!r} stands twice")
+        names.add(name)
         window.at += 1
         if window.next_character() == "[" and name in WRAPPERS:
             wrapped = True
             yield from _elements(window)
         else:
-            members[name] = window.decode(len(members) + 1)
+            members[name] = window.decode(len(names))
     window.at += 1
     if window.next_character():
         raise BrokenArray("text follows the } of the object")

@@ -7,10 +7,11 @@ name fields and types, never a value.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from s3t_ray.data.json_array import decoder
 from s3t_ray.data.row_fields import MalformedRow, encodable, text_field, type_name
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -29,6 +30,9 @@ _KNOWN_ROLES = {
 _REFUSED = ("function_call", "audio", "images", "refusal")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 _WEIGHTS = ("weight", "train", "loss")
+_JSON = decoder()
+_DEEPEST = 100
+"""Lists and objects inside one another, in tools and their calls. Fixed, so that no stack's size decides."""
 
 
 def messages_of(value: object) -> list[dict[str, Any]]:
@@ -59,7 +63,7 @@ def tools_of(value: object) -> list[Any] | None:
         if not value.strip():
             return None
         try:
-            value = json.loads(value)
+            value = _JSON.decode(value)
         except (ValueError, RecursionError) as error:
             raise MalformedRow("field 'tools' is text, but not JSON") from error
     if value is None:
@@ -154,9 +158,10 @@ def _calls(value: object) -> list[Any] | None:
         arguments = function.get("arguments")
         if isinstance(arguments, str):  # OpenAI's form; templates expect the object
             try:
-                function["arguments"] = json.loads(arguments)
+                told = _JSON.decode(arguments)
             except (ValueError, RecursionError) as error:
                 raise MalformedRow("field 'tool_calls' has arguments that are not JSON") from error
+            function["arguments"] = _plain(told, "tool_calls")
         calls.append(made)
     return calls or None
 
@@ -175,7 +180,7 @@ def _weight(message: Mapping[str, object]) -> int:
 def _list(value: object, name: str) -> Sequence[Any]:
     if isinstance(value, str) and value.lstrip()[:1] == "[":  # a column of JSON text
         try:
-            value = json.loads(value)
+            value = _JSON.decode(value)
         except (ValueError, RecursionError) as error:
             raise MalformedRow(f"{name} is text, but not JSON") from error
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
@@ -183,14 +188,17 @@ def _list(value: object, name: str) -> Sequence[Any]:
     return value
 
 
-def _plain(value: Any, name: str) -> Any:
+def _plain(value: Any, name: str, depth: int = 0) -> Any:
     """`value` of JSON types alone. Raises MalformedRow."""
+    if depth > _DEEPEST:
+        raise MalformedRow(f"field {name!r} is nested more than {_DEEPEST} deep")
     if isinstance(value, str):
         return encodable(value, name)
-    if value is None or type(value) in (bool, int) or (type(value) is float and value == value):
+    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):
-        return {encodable(str(key), name): _plain(item, name) for key, item in value.items()}
+        return {encodable(str(key), name): _plain(item, name, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, name) for item in value]
-    raise MalformedRow(f"field {name!r} holds {type_name(value)}, which JSON has not")
+        return [_plain(item, name, depth + 1) for item in value]
+    kind = "a number that is not finite" if type(value) is float else type_name(value)
+    raise MalformedRow(f"field {name!r} holds {kind}, which JSON has not")

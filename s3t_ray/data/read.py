@@ -18,7 +18,7 @@ from typing import TextIO
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.reading import Reading
 from s3t_ray.data.records import Record, normalise
-from s3t_ray.data.row_fields import MalformedRow
+from s3t_ray.data.row_fields import MalformedRow, RepeatedField
 from s3t_ray.data.seen_texts import Seen
 from s3t_ray.data.sources import RawRow, has_splits, raw_rows
 from s3t_ray.data.task_records import TaskRecords, task_records
@@ -57,21 +57,27 @@ class RejectFile:
     def add(self, reject: Reject, row: object) -> None:
         """Append one row; the file appears with the first."""
         line = {"source": reject.source, "line": reject.line, "reason": reject.reason, "row": row}
-        try:
+        with self._told():
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
             self._file.write(json.dumps(line, default=str) + "\n")
+        self.count += 1
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with self._told():  # the last rows are written only now
+                file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StoreError(
                 f"{self.path} cannot be written: {error.strerror}", "free space or permit writing"
             ) from error
-        self.count += 1
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def __enter__(self) -> RejectFile:
         return self
@@ -110,6 +116,8 @@ def read_records(
                 data = data.model_copy(update={"id_field": "id" if "id" in raw.value else None})
                 reading.ids_derived = data.id_field is None
             try:
+                if auto and data.id_field is None:
+                    _check_no_id(raw)
                 record = _record(raw, data, of_task)
                 if check is not None:
                     content, teaches = check(record.content)
@@ -217,9 +225,20 @@ def _rejects_told(source: Path) -> Iterator[None]:
 def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
     if raw.problem is not None:
         raise MalformedRow(raw.problem)
+    if isinstance(raw.value, RepeatedField):
+        raise MalformedRow(str(raw.value), "leave one of the two")
     if not isinstance(raw.value, Mapping):
         raise MalformedRow("not an object with fields")
     return normalise(raw.value, data, task)
+
+
+def _check_no_id(raw: RawRow) -> None:
+    """Raise MalformedRow for a row that brings an id where the first row brought none."""
+    if isinstance(raw.value, Mapping) and raw.value.get("id") is not None:
+        raise MalformedRow(
+            "field 'id' is there, but the first row has none",
+            "give every row an id, or set data.id_field: null to derive all ids from contents",
+        )
 
 
 def _refusal(data: Data, told: list[Reject], malformed: int, fixes: list[str]) -> DataError:

@@ -7,6 +7,8 @@ Memory holds one piece; the disk holds one file at a time.
 
 from __future__ import annotations
 
+import errno
+import http.client
 import shutil
 import tempfile
 import urllib.error
@@ -118,7 +120,7 @@ def _fetch_http(uri: str, copy: Path) -> None:
             told = answer.headers.get("Content-Length")
         if told is not None and copy.stat().st_size != int(told):
             raise DataError(f"{uri} was cut off after {copy.stat().st_size:,} of {int(told):,} bytes", "try again")
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise _unreachable(uri, error) from error
 
 
@@ -138,6 +140,11 @@ def _without_query(uri: str) -> str:
 
 
 def _unreachable(uri: str, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"{_without_query(uri)} does not fit into {tempfile.gettempdir()}: {error.strerror}",
+            "free space there, or set TMPDIR to a folder with more",
+        )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DataError(
         f"data.path = {_without_query(uri)} cannot be read: {reason}",

@@ -24,6 +24,16 @@ class HugeNumber:
         return "a number of more digits than can be held"
 
 
+class RepeatedField:
+    """Stands for an object that has one field twice: nobody could say which of the two counts."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __str__(self) -> str:
+        return f"an object in which field {self._name[:80]!r} stands twice"
+
+
 def text_field(row: Mapping[str, object], field: str, default: str | None = None) -> str:
     """The non-blank text of `field`; `default`, where given, for a field that is absent, null or blank."""
     value = row.get(field)
@@ -61,6 +71,8 @@ def name_field(row: Mapping[str, object], field: str, what: str) -> str:
 
 def type_name(value: object) -> str:
     """The type of a value, in words."""
+    if isinstance(value, RepeatedField):
+        return str(value)
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
     names[HugeNumber] = str(HugeNumber())
     return names.get(type(value), "an object" if isinstance(value, Mapping) else type(value).__name__)

@@ -109,6 +109,9 @@ def test_shapes(base: Path) -> None:
         ('{"model_type": "mamba"}', "'mamba' is not supported"),
         (json.dumps({**LLAMA, "hidden_size": -1}), "hidden_size = -1"),
         (json.dumps({**LLAMA, "vocab_size": "many"}), "vocab_size = 'many'"),
+        (json.dumps({**LLAMA, "head_dim": 0}), "head_dim = 0, not a positive whole number"),
+        (json.dumps({**LLAMA, "max_position_embeddings": "many"}), "max_position_embeddings = 'many'"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_a_bad_config_json_is_named(base: Path, text: str, words: str) -> None:

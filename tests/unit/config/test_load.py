@@ -87,6 +87,7 @@ def test_dump_reads_back_to_the_same_config(config_file: Path) -> None:
         ("storage.uri=hdfs://x", "storage.uri = hdfs://x", "s3://"),
         ("storage.uri=s3://b/x", "ledger.url = null", "PostgreSQL"),
         ("keys.dir=run/keys", "lies inside storage.uri", "outside"),
+        ('storage.uri="a\\0b"', "the path 'a\\x00b' holds a null character", "remove it"),
         ("x", "not of the form", "lora.rank=8"),
         ("a..b=1", "not of the form", "lora.rank=8"),
         ("name.x=1", "name is text, not a section", "override name itself"),
@@ -97,6 +98,10 @@ def test_refused_with_field_value_and_fix(config_file: Path, override: str, prob
     error = refused(config_file, override)
     assert problem in error.problem
     assert fix in error.fix
+
+
+def test_an_empty_text_is_near_to_no_choice(config_file: Path) -> None:
+    assert refused(config_file, "data.path=''").fix.startswith("data.path takes text")
 
 
 def test_a_fault_inside_a_list_is_told_once(config_file: Path) -> None:

@@ -35,6 +35,10 @@ def test_the_nearest_mount_decides(path: str, found: bool) -> None:
     assert is_in_memory(Path(path), MOUNTS) is found
 
 
+def test_a_mount_of_any_name() -> None:
+    assert is_in_memory(Path("/Schlüssel x/run"), MOUNTS + "40 1 0:40 / /Schlüssel\\040x rw - tmpfs tmpfs rw\n")
+
+
 def test_a_link_into_memory_is_in_memory(tmp_path: Path) -> None:
     target, link = tmp_path / "memory", tmp_path / "link"
     target.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s3t_ray.config.schema import Data, Task
+from s3t_ray.data import formats
 from s3t_ray.data.read import RejectFile, drop_rejects, read_holdout, read_records
 from s3t_ray.errors import DataError, StoreError
 
@@ -111,6 +113,36 @@ def test_bytes_that_are_no_text_and_numbers_without_end(tmp_path: Path) -> None:
         assert words in caught.value.problem
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "array.json", "object.json"])
+def test_a_field_that_stands_twice_is_no_row(name: str, tmp_path: Path) -> None:
+    row = '{"id": "a", "text": "t", "id": "b"}'
+    text = {"array.json": f"[{row}]", "object.json": row.replace(",", ",\n")}.get(name, row)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="'id' stands twice"):
+        ids(tmp_path / name)
+
+
+def test_a_wrapper_whose_last_member_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"data": [\n{"id": "a", "text": "t"}], "version": 2}')
+    assert ids(tmp_path / "x.json") == ["a"]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["t"]), pa.array(["u"])], names=["id", "text", "text"])
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="has two columns 'text'"):
+        ids(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl.gz", "x.csv.gz"])
+def test_a_line_without_end_does_not_fill_memory(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = "id,text\n" if "csv" in name else "\n"
+    (tmp_path / name).write_bytes(gzip.compress(first.encode() + b"0" * (5 << 20)))
+    monkeypatch.setattr(formats, "LONGEST", 1 << 20)
+    with pytest.raises(DataError, match=r"gz, line 2: longer than 1 MiB"):
+        ids(tmp_path / name)
+
+
 def test_set_aside_keeps_rows_with_their_reason(lines: Lines, tmp_path: Path) -> None:
     data = Data(path=str(lines(*as_lines(), '{"id": "bad", "text": 5}', "{")), on_malformed="set_aside")
     with RejectFile(tmp_path / "out" / "rejects.jsonl") as rejects:
@@ -125,6 +157,13 @@ def test_set_aside_keeps_rows_with_their_reason(lines: Lines, tmp_path: Path) ->
     assert (second["line"], second["row"]) == (7, None)
     with pytest.raises(DataError, match="nowhere to put rows"):
         list(read_records(data, Task()))
+
+
+def test_a_full_disk_under_the_reject_file_is_said_at_its_end(lines: Lines) -> None:
+    data = Data(path=str(lines(*as_lines(), "{")), on_malformed="set_aside")
+    with pytest.raises(StoreError, match="/dev/full cannot be written: No space left"):
+        with RejectFile(Path("/dev/full")) as rejects:
+            assert len(list(read_records(data, Task(), rejects))) == 5
 
 
 def test_no_reject_file_appears_without_a_reject(lines: Lines, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from s3t_ray.config.schema import Data, Task
 from s3t_ray.data.read import RejectFile, read_records
 from s3t_ray.data.reading import Reading
+from s3t_ray.data.remote_files import _fetch_http
 from s3t_ray.errors import DataError
 
 CHAT = Task(prompt="chat_template")
@@ -117,6 +118,10 @@ def test_history_and_system_beside_an_instruction(tmp_path: Path) -> None:
     assert read(empty)[0] == [("a", TAKEN)]
 
 
+def calling(arguments: str) -> dict[str, Any]:
+    return {**TURNS[1], "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -129,6 +134,15 @@ def test_history_and_system_beside_an_instruction(tmp_path: Path) -> None:
         ({"messages": TURNS, "tools": "{"}, "not JSON"),
         ({"messages": TURNS, "tools": [5]}, "not a list of objects"),
         ({"messages": [*TURNS[:1], {**TURNS[1], "tool_calls": [{"function": {}}]}]}, "without a function's name"),
+        ({"messages": [TURNS[0], calling('{"a": "\\ud800"}')]}, "half a surrogate pair"),
+        ({"messages": [TURNS[0], calling('{"a": NaN}')]}, "a number that is not finite, which JSON has not"),
+        ({"messages": [TURNS[0], calling("[" * 300 + "]" * 300)]}, "'tool_calls' is nested more than 100 deep"),
+        ({"messages": [TURNS[0], calling('{"a": 1, "a": 2}')]}, "field 'a' stands twice"),
+        ({"messages": TURNS, "tools": [{"a": float("inf")}]}, "a number that is not finite, which JSON has not"),
+        (
+            {"messages": TURNS, "tools": '[{"a": ' + "[" * 900 + "]" * 900 + "}]"},
+            "'tools' is nested more than 100 deep",
+        ),
         ({"messages": [{"role": "system", "content": "S"}, *TURNS], "system": "T"}, "field 'system' too"),
         ({"messages": [{"role": "narrator", "content": "x"}, *TURNS]}, "role is none of"),
     ],
@@ -170,6 +184,9 @@ def test_ids_are_derived_where_the_data_has_none(tmp_path: Path) -> None:
     assert "repeats the content" in refused(path, id_field=None).problem
     mixed = put(tmp_path, "y.jsonl", ROW, bare)
     assert "field 'id'" in refused(mixed).problem, "an id in the first row is asked of all"
+    late = put(tmp_path, "z.jsonl", bare, {**ROW, "output": "B"})
+    assert "z.jsonl:2: field 'id' is there, but the first row has none" in refused(late).problem
+    assert [identity[:2] for identity, _ in read(late, id_field=None)[0]] == ["c-", "c-"]
 
 
 def test_tables(tmp_path: Path) -> None:
@@ -267,6 +284,14 @@ def test_class_names_of_a_dataset_are_matched_by_name(tmp_path: Path) -> None:
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path != "/cut.jsonl":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"ff\r\nno more")
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -289,6 +314,15 @@ def test_a_file_of_a_web_server(server: str, tmp_path: Path) -> None:
     assert read(f"{server}/x.jsonl.gz?download=1")[0] == [("a", TAKEN)]
     assert "404" in refused(f"{server}/y.jsonl").problem
     assert "does not tell its format" in refused(f"{server}/?download=1").problem
+    assert "/cut.jsonl cannot be read: IncompleteRead" in refused(f"{server}/cut.jsonl").problem
+    assert "can't contain control characters" in refused(f"{server}/a b.jsonl").problem
+
+
+def test_a_full_disk_is_not_the_network_s_fault(server: str, tmp_path: Path) -> None:
+    put(tmp_path, "x.jsonl", ROW)
+    with pytest.raises(DataError, match=r"x\.jsonl does not fit into .*: No space left") as caught:
+        _fetch_http(f"{server}/x.jsonl", Path("/dev/full"))
+    assert "TMPDIR" in caught.value.fix
 
 
 def test_addresses_that_nobody_reads(tmp_path: Path) -> None:
