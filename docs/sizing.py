@@ -12,7 +12,7 @@ from pathlib import Path
 
 from s3t_ray.config.load import load_config
 from s3t_ray.plan.overview import PlanOverview, plan_overview
-from s3t_ray.plan.propose import KNOWN_GPUS, Gpus, Proposal, propose
+from s3t_ray.plan.propose import KNOWN_GPUS, Gpus, Proposal, propose_for
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- computed by docs/sizing.py -->\n", "<!-- end -->\n"
@@ -59,7 +59,7 @@ def _hardware() -> str:
             _hours(overview.healing.flops, gpus),
         )
         for gpus in KNOWN_GPUS
-        for proposal in [propose(_overview({}).work.shape, gpus)]
+        for proposal in [propose_for(_overview({}).work, gpus)]
         for overview in [_overview({"engine.gradient_checkpointing": proposal.gradient_checkpointing})]
     ]
     return _table(

@@ -53,8 +53,8 @@ def entry_view(entry: SignedEntry) -> RenderableType:
                   f"{units.printable(name_of(entry))}", style="bold")]  # fmt: skip
     for field, value in entry.facts.model_dump().items():
         if field not in ("sequence", "run"):
-            lines.append(Text(f"{field:<16}{units.printable(str(value))}"))
-    return Group(*lines, Text(f"{'hash':<16}{entry.hash}"), "")
+            lines.append(Text(f"{field:<17}{units.printable(str(value))}"))
+    return Group(*lines, Text(f"{'hash':<17}{entry.hash}"), "")
 
 
 def certificate_view(certificate: AnyCertificate) -> RenderableType:

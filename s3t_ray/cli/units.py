@@ -17,8 +17,11 @@ def count(number: int) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """(1, "stage") -> "1 stage"; (12, "stage") -> "12 stages"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """(1, "stage") -> "1 stage"; (12, "stage") -> "12 stages"; (7, "entry") -> "7 entries"."""
+    if number == 1:
+        return f"{number:,} {noun}"
+    many = noun.removesuffix("y") + "ies" if noun.endswith("ry") else noun + "s"
+    return f"{number:,} {many}"
 
 
 def duration(seconds: float) -> str:

@@ -51,7 +51,7 @@ class TrainingWorkers(FakeWorkers):
 
 
 @pytest.fixture(params=["all", "auto"])
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Cluster:
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Cluster:
     """Every boundary stored, or by the plan the lower of the two alone, from which the upper is computed."""
     tiny_llama(tmp_path / "base", layers=6)
     write_records(tmp_path / "data.jsonl", RECORDS)
@@ -59,12 +59,12 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     storage = {"uri": str(tmp_path / "run"), "megabytes_per_second": 20.0}
     workers = {"gigaflops_per_rank": 1.0}
     config = small_config(tmp_path, **{**SHAPE, "engine": engine, "storage": storage, "workers": workers})
-    monkeypatch.setattr("tests.fakes.FakeWorkers", TrainingWorkers)
-    cluster = Cluster(config)
+    cluster = Cluster(config, workers=lambda run: TrainingWorkers(run.store))
     chosen = with_boundaries(cluster.run)
     assert chosen.engine.stored_boundaries == ("all" if request.param == "all" else (2,))
     trainer = Trainer(chosen, cluster.run.base, cluster.run.store, tmp_path / "scratch")
-    TrainingWorkers.trainer = trainer
+    assert isinstance(cluster.workers, TrainingWorkers)
+    cluster.workers.trainer = trainer
     return cluster
 
 

@@ -60,6 +60,10 @@ def test_a_certificate_is_shown_and_handed_out_as_it_was_signed(run: Path, reque
     out = tmp_path / "one.json"
     assert "check-certificate" in s3t("certificate", str(run), requests[0], "--out", str(out)).stderr
     assert out.read_text() == text
+    whole = s3t("certificate", str(run)).stdout
+    assert "earlier_requests ()" in whole, "each value stands apart from its name"
+    chain = tmp_path / "chain.jsonl"
+    assert " entries written to " in s3t("certificate", str(run), "--out", str(chain)).stderr
     again = s3t("certificate", str(run), requests[0], "--out", str(out))
     assert again.exit_code == DataError.exit_code and "is there already" in again.stderr
 
