@@ -16,13 +16,14 @@ class Experiment:
     name: str
     question: str
     seconds: float  # most that it may take on a card
+    after: str = ""  # the experiment whose points it compares its own with
 
 
 EXPERIMENTS = (
     Experiment("card_rates", "what the card can do, and whether a stage trained twice is equal to the bit", 60),
     Experiment("engine_13b", "Llama-2-13B's shape: tokens/s per depth, share of the rate, memory, determinism", 190),
     Experiment("engine_8b", "Llama-3-8B's shape at full depth, beside the published rate of one H100", 80),
-    Experiment("trainer_8b", "Hugging Face's Trainer with PEFT on the same", 90),
+    Experiment("trainer_8b", "Hugging Face's Trainer with PEFT on the same", 90, after="engine_8b"),
     Experiment("memory", "the memory plan against measured peaks: ZeRO 0, 2, 3, checkpointing", 110),
     Experiment("attention", "records packed to 8k and 16k: the ways to attend, side by side", 45),
     Experiment("serving", "tokens/s of 1, 8, 32 requests: ensembles of 2 and 5 shards, the base alone", 100),
