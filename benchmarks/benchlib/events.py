@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchlib.measure import Latency, latency
@@ -21,9 +22,11 @@ from s3t_ray.run import deletion
 from s3t_ray.run.ingest import ingest
 from s3t_ray.run.run import Run
 
-SLICES = 2
+SLICES = 1  # every deletion strikes a stage that is live, and one stage heals its shard
 RECORDS_PER_SLICE = 8
 RECORDS_PER_BATCH = 3  # times the shards: nearly all of them are touched
+TOUCHED = 64
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class Owners:
     proportional_mb: float  # a page shared by n processes counts 1/n for each
     views_seconds: float
     prune_seconds: float
+    touched: int  # shards of the next two figures
+    together_seconds: float  # to prune them: their owners asked side by side, each once
+    in_turn_seconds: float  # to prune them one after another
 
 
 def measure_events(folder: Path, shards: int, singles: int, batches: int) -> Events:
@@ -103,6 +109,9 @@ def measure_owners(folder: Path, shards: int) -> Owners:
             looked = time.perf_counter()
             owners.prune(views)
             pruned = time.perf_counter()
+            touched = range(0, shards, max(1, shards // TOUCHED))[:TOUCHED]  # of all owners
+            together = _median_seconds(lambda: owners.prune(touched))
+            in_turn = _median_seconds(lambda: [owners.prune([shard]) for shard in touched])
             memory = [_memory(process) for process in _owner_processes()]
             return Owners(
                 shards=shards,
@@ -111,7 +120,19 @@ def measure_owners(folder: Path, shards: int) -> Owners:
                 proportional_mb=sum(each["Pss"] for each in memory) / 1e3,
                 views_seconds=looked - began,
                 prune_seconds=pruned - looked,
+                touched=len(touched),
+                together_seconds=together,
+                in_turn_seconds=in_turn,
             )
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return median(taken)
 
 
 def _owner_processes() -> list[Path]:
