@@ -46,7 +46,8 @@ def main() -> int:
             print(
                 f"{owners.shards} shards: {owners.processes} owners, {owners.resident_mb:.0f} MB together; "
                 f"all views {owners.views_seconds:.2f} s, all pruned {owners.prune_seconds:.2f} s; "
-                f"{owners.touched} pruned together in {owners.together_seconds:.3f} s, in turn in {owners.in_turn_seconds:.3f} s"
+                f"{owners.touched} pruned together in {owners.together_seconds:.3f} s, "
+                f"in turn in {owners.in_turn_seconds:.3f} s"
             )
     print(f"written to {save(options.out, Result(events, owners))}")
     return 0

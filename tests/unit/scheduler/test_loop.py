@@ -10,7 +10,7 @@ import pytest
 
 from s3t_ray.errors import ClusterError, LedgerError
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import Fenced
+from s3t_ray.ledger.values import DeletionState, Fenced
 from s3t_ray.plan.fair_shares import Claim, Standing
 from s3t_ray.run import deletion
 from s3t_ray.run.ingest import ingest
@@ -185,6 +185,34 @@ def test_worker_groups_that_cannot_start_keep_no_record_from_being_erased(run: R
     with pytest.raises(ClusterError):
         loop.serve()
     assert rounds == ["pruned", "purged", "purged"]
+
+
+def test_a_call_begins_the_next_round_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two rounds it would wait for an hour here: whatever happens meanwhile comes of the call."""
+    trained, _ = looping(run)
+    trained.serve()
+    monkeypatch.setattr("s3t_ray.scheduler.loop.TICK_SECONDS", 3600.0)
+    round_over = threading.Event()
+
+    def until(snapshot: Snapshot) -> bool:
+        round_over.set()
+        return False
+
+    loop, _ = looping(run, until)
+    thread = threading.Thread(target=loop.serve)
+    thread.start()
+    try:
+        assert round_over.wait(60)
+        for record in ("r3", "r4"):
+            round_over.clear()
+            receipt = deletion.accept(run, [record], [])
+            loop.wake()
+            assert round_over.wait(60), "nobody told it"
+            assert run.ledger.deletion(receipt.request_id).state is not DeletionState.ACCEPTED
+    finally:
+        loop.stop()
+        thread.join(60)
+    assert not thread.is_alive(), "an end does not wait for the next look either"
 
 
 def test_a_fenced_scheduler_ends(run: Run) -> None:
