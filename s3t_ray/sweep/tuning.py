@@ -19,7 +19,7 @@ from typing import Any
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import DataError, S3TError
-from s3t_ray.plan.resources import Resources, room
+from s3t_ray.plan.resources import Resources, cluster_room
 from s3t_ray.runtime.connect import connected, nodes
 from s3t_ray.sweep.measured_file import keep, kept, measured_file
 from s3t_ray.sweep.objectives import Measured
@@ -87,7 +87,7 @@ def side_by_side(configs: Sequence[Config], each: Sequence[Resources]) -> int:
     shares = []
     for config in configs:
         groups = 1 if config.workers.groups == "auto" else config.workers.groups
-        fits = room(config, each)
+        fits = cluster_room(config, each)  # a limit of the run's own says nothing of how many runs there may be
         shares.append(groups / fits if fits and config.workers.autoscale_to is None else 1.0)
     shares.sort(reverse=True)
     count = 0
