@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from s3t_ray.runtime.shard_owners import ray_owners
