@@ -15,7 +15,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from s3t_ray.runtime.shard_owners import ray_owners
 from s3t_ray.serve.app import DeletionService
-from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.serve.service_settings import ServiceSettings
 from tests.cluster.raylets import wait_for
 from tests.fakes import fake_base, small_config, write_records
