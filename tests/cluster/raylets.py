@@ -222,7 +222,7 @@ class Laptop:
 
     def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            words, env=self._environment, capture_output=True, text=True, timeout=300, cwd=self._folder
+            words, env=self._environment, capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS, cwd=self._folder
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
