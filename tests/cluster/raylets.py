@@ -156,6 +156,8 @@ class Raylets:
         token, words = filled(line, self.places)
         assert words[:2] == ["ray", "start"], line
         number = len(self.processes)
+        # No server for Ray's clients: nothing here uses it, and its port would be the same for all clusters.
+        head = (f"--dashboard-port={self.dashboard}", "--ray-client-server-port=0") if "--head" in words else ()
         self.metrics.append(free_port())
         log = (self.folder / f"start-{number}.log").open("wb")
         process = subprocess.Popen(
@@ -170,7 +172,7 @@ class Raylets:
                 f"--metrics-export-port={self.metrics[number]}",
                 # As on machines of their own: each unpacks a job's working folder for itself.
                 f"--temp-dir={self.folder}/{number}",
-                *(() if "--head" not in words else (f"--dashboard-port={self.dashboard}",)),
+                *head,
             ],
             env={**self.environment, **token},
             stdout=log,
@@ -184,7 +186,8 @@ class Raylets:
     def _wait_until_up(self, number: int) -> None:
         def up() -> bool:
             text = (self.folder / f"start-{number}.log").read_text()
-            assert self.processes[number].poll() is None, text
+            for process in self.processes:  # a head that has ended would be waited for in silence
+                assert process.poll() is None, text
             return "Ray runtime started" in text
 
         wait_for(f"start of raylet {number}", up)
