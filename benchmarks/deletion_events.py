@@ -1,7 +1,7 @@
 """From a receipt to pruned: found by the scheduler's next look, or told by a call; one shard touched, or all of them.
 And what the owners of many shards weigh.
 
-    python benchmarks/deletion_events.py                             # about ten minutes on two cores
+    python benchmarks/deletion_events.py                             # about five minutes on two cores
     python benchmarks/deletion_events.py --shards 8 --many-shards 0  # less of it
 
 Both ways alternate in one run of a tiny model on a real scheduler, with a real replica that confirms each live set.
