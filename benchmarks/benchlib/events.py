@@ -16,6 +16,7 @@ from benchlib.measure import Latency, latency
 from benchlib.service import after
 from benchlib.tiny_run import tiny_run
 from s3t_ray.config.schema import Config
+from s3t_ray.data.partition import place
 from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.run import deletion
@@ -23,8 +24,7 @@ from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 
 SLICES = 1  # every deletion strikes a stage that is live, and one stage heals its shard
-RECORDS_PER_SLICE = 8
-RECORDS_PER_BATCH = 3  # times the shards: nearly all of them are touched
+RECORDS_PER_SLICE = 16  # on average: chance places them
 TOUCHED = 64
 REPEATS = 5
 LONGEST_SECONDS = 1800.0
@@ -43,7 +43,7 @@ class BothWays:
 class Events:
     shards: int
     single: BothWays
-    touched: int  # shards of each deletion in `all_shards`, at the least
+    touched: int  # shards of each deletion in `all_shards`, at the least; one record of each
     all_shards: BothWays
 
 
@@ -72,16 +72,19 @@ def measure_events(folder: Path, shards: int, singles: int, batches: int) -> Eve
         config = _config(Path(work), shards)
         train(config)
         with Run.open(config.storage.uri) as run:
+            ids = _ids_by_shard(run.config)
             scheduler, _ = start_scheduler(run, detached=False)
             replica = ray.remote(Following).options(num_cpus=0, max_concurrency=8).remote(config.storage.uri, 1)
             ray.get(replica.ready.remote())
             ray.get(scheduler.attach_replica.remote("benchmark", replica))
             try:
-                ids = iter(range(shards * SLICES * RECORDS_PER_SLICE))
-                alone = [_delete(run, scheduler, [next(ids)], number % 2 == 1) for number in range(2 * singles)]
+                alone = [
+                    _delete(run, scheduler, [ids[number % shards].pop()], number % 2 == 1)
+                    for number in range(2 * singles)
+                ]
                 many = []
                 for number in range(2 * batches):
-                    batch = [next(ids) for _ in range(RECORDS_PER_BATCH * shards)]
+                    batch = [left.pop() for left in ids if left]
                     last = number == 2 * batches - 1  # nothing comes after it that would need whole shards
                     until = DeletionState.PRUNED if last else DeletionState.RESTORED
                     many.append(_delete(run, scheduler, batch, number % 2 == 1, until))
@@ -162,15 +165,23 @@ def _both(rows: Sequence[DeletionRow]) -> BothWays:
     )
 
 
+def _ids_by_shard(config: Config) -> list[list[str]]:
+    found: list[list[str]] = [[] for _ in range(config.shards)]
+    for number in range(config.shards * SLICES * RECORDS_PER_SLICE):
+        name = f"r{number}"
+        found[place(name, None, config).shard].append(name)
+    return found
+
+
 def _delete(
     run: Run,
     scheduler: Any,
-    numbers: Sequence[int],
+    ids: Sequence[str],
     call: bool,
     until: DeletionState = DeletionState.RESTORED,
 ) -> DeletionRow:
     """Delete these records, and wait until their shards are healed, or as far as is said."""
-    request = deletion.commit(run, [f"r{number}" for number in numbers], []).request_id
+    request = deletion.commit(run, ids, []).request_id
     if call:
         scheduler.wake.remote()
     pause = threading.Event()
