@@ -77,8 +77,8 @@ class Raylets:
     def start(self, raylets: int) -> None:
         """A head, and more raylets beside it: the first two of the page's three lines."""
         head, node, _ = commands("docs/cluster.md", "Three lines")
-        self._wait_until_up(self._start(head))
-        for number in [self._start(node) for _ in range(raylets - 1)]:
+        self._wait_until_up(self._start(*self._told(head)))
+        for number in [self._start(*self._told(node)) for _ in range(raylets - 1)]:
             self._wait_until_up(number)
 
     @property
@@ -151,18 +151,23 @@ class Raylets:
                 self.kill(process)  # a gentle end takes half a minute, and nothing in it is kept
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _start(self, line: str) -> int:
-        """Start a node by a line of the page, with what several nodes of one machine need besides."""
-        token, words = filled(line, self.places)
-        assert words[:2] == ["ray", "start"], line
+    def _told(self, line: str) -> list[str]:
+        """The options of a `ray start` of a page; the environment that it sets is that of the whole cluster."""
+        environment, words = filled(line, self.places)
+        assert words[:2] == ["ray", "start"] and environment.items() <= self.environment.items(), line
+        return words[2:]
+
+    def _start(self, *options: str) -> int:
+        """`ray start` with these options, and with what several nodes of one machine need besides."""
         number = len(self.processes)
         # No server for Ray's clients: nothing here uses it, and its port would be the same for all clusters.
-        head = (f"--dashboard-port={self.dashboard}", "--ray-client-server-port=0") if "--head" in words else ()
+        head = (f"--dashboard-port={self.dashboard}", "--ray-client-server-port=0") if "--head" in options else ()
         self.metrics.append(free_port())
         log = (self.folder / f"start-{number}.log").open("wb")
         process = subprocess.Popen(
             [
-                *words,
+                BIN / "ray",
+                "start",
                 "--block",
                 "--num-cpus=2",
                 "--num-gpus=1",
@@ -173,8 +178,9 @@ class Raylets:
                 # As on machines of their own: each unpacks a job's working folder for itself.
                 f"--temp-dir={self.folder}/{number}",
                 *head,
+                *options,
             ],
-            env={**self.environment, **token},
+            env=self.environment,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=self.folder,
