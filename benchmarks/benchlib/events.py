@@ -5,25 +5,33 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from benchlib.in_process import NoReplicas, OwnShards
 from benchlib.measure import Latency, latency
-from benchlib.service import LONGEST_SECONDS, after
+from benchlib.published_stages import RandomWorkers
+from benchlib.service import after
 from benchlib.tiny_run import tiny_run
-from s3t_ray.config.schema import Config
+from s3t_ray.config.schema import Config, Requeue
+from s3t_ray.data.partition import Place, place
 from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.run import deletion
 from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
+from s3t_ray.scheduler.scheduler import Scheduler
 
-SLICES = 2
-RECORDS_PER_SLICE = 8
-RECORDS_PER_BATCH = 3  # times the shards: nearly all of them are touched
+RECORDS_PER_SLICE = 8  # on average: chance places them
+TOUCHED = 64
+REPEATS = 5
+LONGEST_SECONDS = 1800.0
+"""A deletion that is not healed by then ends the measurement."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class BothWays:
 class Events:
     shards: int
     single: BothWays
-    touched: int  # shards of each deletion in `all_shards`, at the least
+    touched: int  # shards of each deletion in `all_shards`, at the least; one record of each
     all_shards: BothWays
 
 
@@ -50,36 +58,41 @@ class Owners:
     proportional_mb: float  # a page shared by n processes counts 1/n for each
     views_seconds: float
     prune_seconds: float
+    touched: int  # shards of the next two figures
+    together_seconds: float  # to prune them: their owners asked side by side, each once
+    in_turn_seconds: float  # to prune them one after another
 
 
 def measure_events(folder: Path, shards: int, singles: int, batches: int) -> Events:
-    """Train a tiny model, serve it, delete from it both ways by turns; Ray must be connected."""
+    """Serve a tiny model, delete from it both ways by turns; Ray must be connected.
+
+    Nothing is trained: stages have random adapters, and no shard is healed. Each deletion strikes the deepest live
+    stage of the shards that it touches, so that the live set always changes.
+    """
     import ray
 
     from s3t_ray.ensemble.following_replica import Following
     from s3t_ray.runtime.actors import start_scheduler
-    from s3t_ray.runtime.train import train
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        config = _config(Path(work), shards)
-        train(config)
-        with Run.open(config.storage.uri) as run:
+        config = _config(Path(work), shards, slices=2 * batches + 2)
+        with Run.create(config) as run:
+            _fill(run)
+            ids = _ids_by_place(run.config)
             scheduler, _ = start_scheduler(run, detached=False)
             replica = ray.remote(Following).options(num_cpus=0, max_concurrency=8).remote(config.storage.uri, 1)
             ray.get(replica.ready.remote())
             ray.get(scheduler.attach_replica.remote("benchmark", replica))
             try:
-                ids = iter(range(shards * SLICES * RECORDS_PER_SLICE))
-                alone = [_delete(run, scheduler, [next(ids)], number % 2 == 1) for number in range(2 * singles)]
-                many = [
-                    _delete(run, scheduler, [next(ids) for _ in range(RECORDS_PER_BATCH * shards)], number % 2 == 1)
-                    for number in range(2 * batches)
-                ]
+                touched = [[number % shards] for number in range(2 * singles)]
+                touched += [list(range(shards))] * (2 * batches)
+                rows = [_delete(run, scheduler, each, ids, turn % 2 == 1) for turn, each in enumerate(touched)]
             finally:
                 with suppress(ray.exceptions.RayError):
                     ray.get(scheduler.stop.remote(), timeout=30)
                 ray.kill(replica)
                 ray.kill(scheduler)
+    alone, many = rows[: 2 * singles], rows[2 * singles :]
     return Events(
         shards=shards,
         single=_both(alone),
@@ -93,7 +106,7 @@ def measure_owners(folder: Path, shards: int) -> Owners:
     from s3t_ray.runtime.shard_owners import ray_owners
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        config = _config(Path(work), shards)
+        config = _config(Path(work), shards, slices=2)
         with Run.create(config) as run:
             ingest(run, lambda line: None)
             owners = ray_owners(run, run.ledger.take_lease("benchmark"))
@@ -103,6 +116,9 @@ def measure_owners(folder: Path, shards: int) -> Owners:
             looked = time.perf_counter()
             owners.prune(views)
             pruned = time.perf_counter()
+            touched = range(0, shards, max(1, shards // TOUCHED))[:TOUCHED]  # of all owners
+            together = _median_seconds(lambda: owners.prune(touched))
+            in_turn = _median_seconds(lambda: [owners.prune([shard]) for shard in touched])
             memory = [_memory(process) for process in _owner_processes()]
             return Owners(
                 shards=shards,
@@ -111,7 +127,19 @@ def measure_owners(folder: Path, shards: int) -> Owners:
                 proportional_mb=sum(each["Pss"] for each in memory) / 1e3,
                 views_seconds=looked - began,
                 prune_seconds=pruned - looked,
+                touched=len(touched),
+                together_seconds=together,
+                in_turn_seconds=in_turn,
             )
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return median(taken)
 
 
 def _owner_processes() -> list[Path]:
@@ -137,20 +165,44 @@ def _both(rows: Sequence[DeletionRow]) -> BothWays:
     )
 
 
-def _delete(run: Run, scheduler: Any, numbers: Sequence[int], call: bool) -> DeletionRow:
-    """Delete these records, and wait until their shards are healed."""
-    request = deletion.commit(run, [f"r{number}" for number in numbers], []).request_id
+def _fill(run: Run) -> None:
+    """Read the data, and publish every stage that the run wants."""
+    ingest(run, lambda line: None)
+    epoch = run.ledger.take_lease("benchmark")
+    workers = RandomWorkers(run, run.row.shards)
+    scheduler = Scheduler(run, epoch, workers, OwnShards(run, epoch), NoReplicas())
+    while not scheduler.idle:
+        scheduler.tick(0.0)
+
+
+def _ids_by_place(config: Config) -> dict[Place, list[str]]:
+    found: dict[Place, list[str]] = {}
+    for number in range(config.shards * config.slices * RECORDS_PER_SLICE):
+        name = f"r{number}"
+        found.setdefault(place(name, None, config), []).append(name)
+    return found
+
+
+def _delete(run: Run, scheduler: Any, shards: Sequence[int], ids: Mapping[Place, list[str]], call: bool) -> DeletionRow:
+    """Delete a record of each shard's deepest live stage, and wait until all is erased."""
+    named = []
+    for shard in shards:
+        view = view_shard(run, shard)
+        last = view.plan.stages[view.serving[-1]].slices[-1]
+        named.append(ids[Place(shard, last)].pop())
+    request = deletion.commit(run, named, []).request_id
     if call:
         scheduler.wake.remote()
     pause = threading.Event()
-    until = time.monotonic() + LONGEST_SECONDS
-    while (row := run.ledger.deletion(request)).state is not DeletionState.RESTORED:
-        if time.monotonic() > until:
+    longest = time.monotonic() + LONGEST_SECONDS
+    while (row := run.ledger.deletion(request)).state.rank < DeletionState.PURGED.rank:
+        if time.monotonic() > longest:
             raise ClusterError(f"deletion {request} is still {row.state}", "give the benchmark fewer shards")
         pause.wait(0.13)  # not a divisor of the scheduler's own pause: the next one comes at any moment of it
     return row
 
 
-def _config(folder: Path, shards: int) -> Config:
+def _config(folder: Path, shards: int, slices: int) -> Config:
     records = RECORDS_PER_SLICE
-    return tiny_run(folder, "events", shards=shards, slices=SLICES, budget=1, records_per_slice=records, epochs=1)
+    config = tiny_run(folder, "events", shards=shards, slices=slices, budget=1, records_per_slice=records, epochs=1)
+    return config.model_copy(update={"requeue": Requeue(policy="lazy", floor=0)})  # no shard is ever healed

@@ -26,29 +26,34 @@ def bundles(config: Config) -> list[dict[str, float]]:
 
 
 def room(config: Config, nodes: Sequence[Resources]) -> int:
-    """How many worker groups fit these nodes at once, if nothing else is on them, under `workers.max_gpus`.
+    """How many of its worker groups fit these nodes at once, if nothing else is on them, under `workers.max_gpus`."""
+    found, most = cluster_room(config, nodes), _limit(config)
+    return found if most is None else min(found, most)
+
+
+def cluster_room(config: Config, nodes: Sequence[Resources]) -> int:
+    """How many worker groups like those of `config` fit these nodes at once, whosever they are.
 
     A rank never spans nodes, nor does a group under strict_pack; nodes may differ. Ranks are packed
     node by node, which for bundles that are all alike wastes nothing.
     """
-    workers, ranks = config.workers, config.engine.ranks
-    bundle = bundles(config)[0]
-    if workers.strategy == "strict_pack":
-        groups = sum(_fits(node, bundle) // ranks for node in nodes)
-    else:
-        groups = sum(_fits(node, bundle) for node in nodes) // ranks
-    if workers.max_gpus is not None:
-        groups = min(groups, workers.max_gpus // (ranks * workers.gpus_per_rank))
-    return groups
+    ranks, bundle = config.engine.ranks, bundles(config)[0]
+    if config.workers.strategy == "strict_pack":
+        return sum(_fits(node, bundle) // ranks for node in nodes)
+    return sum(_fits(node, bundle) for node in nodes) // ranks
 
 
 def most_groups(config: Config) -> int:
     """More worker groups than this the run never has: one a sequence has a stage to train, or its own limits."""
-    workers, gpus = config.workers, config.engine.ranks * config.workers.gpus_per_rank
     most = config.shards * config.budget
-    if workers.autoscale_to is not None:
-        most = min(most, workers.autoscale_to)
-    return most if workers.max_gpus is None else min(most, workers.max_gpus // gpus)
+    limits = (config.workers.autoscale_to, _limit(config))
+    return min([most, *(limit for limit in limits if limit is not None)])
+
+
+def _limit(config: Config) -> int | None:
+    """Worker groups that `workers.max_gpus` allows; None: it sets no limit."""
+    workers = config.workers
+    return None if workers.max_gpus is None else workers.max_gpus // (config.engine.ranks * workers.gpus_per_rank)
 
 
 def check_room(config: Config, nodes: Sequence[Resources], groups: int | None = None) -> None:

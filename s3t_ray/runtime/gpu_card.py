@@ -1,14 +1,17 @@
 """Which GPU a run trains on, and whether its stages fit it.
 
 In: the config; a node of the cluster, or this process. Out: the plan's word on it. Reads the card with nvidia-smi,
-which needs no torch. Where there is none, GPUs may be logical ones: nothing is compared.
+which needs no torch. Where there is none, GPUs may be logical ones: nothing is compared. Nor is it where nvidia-smi
+does not answer, which is what a driver that hangs looks like; the log says so.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from shutil import which
 
 from s3t_ray.config.schema import Config, ModelShape
@@ -19,18 +22,43 @@ from s3t_ray.runtime.connect import nodes
 PATIENCE_SECONDS = 30
 """A cluster whose GPUs are all at work is not waited for longer: each rank looks again when it starts."""
 
+SMI_SECONDS = 60.0
+"""nvidia-smi is not waited for longer. It needs seconds where eight cards are initialized for it."""
+
+_log = logging.getLogger(__name__)
+
 
 def read_card() -> Card | None:
-    """The GPU that this process sees first; None where nvidia-smi is missing or shows none."""
+    """The GPU that this process sees first; None where nvidia-smi is missing, shows none or does not answer."""
     if which("nvidia-smi") is None or os.environ.get("DS_ACCELERATOR") == "cpu":
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-    shown = subprocess.run([*command, *(["-i", visible] if visible else [])], capture_output=True, text=True)
-    name, _, mebibytes = shown.stdout.partition("\n")[0].rpartition(",")
-    if shown.returncode or not mebibytes.strip().isdigit():
+    shown = _printed([*command, *(["-i", visible] if visible else [])])
+    name, _, mebibytes = shown.partition("\n")[0].rpartition(",")
+    if not mebibytes.strip().isdigit():
         return None
     return Card(name.strip(), int(mebibytes) * 2**20)
+
+
+def _printed(command: Sequence[str]) -> str:
+    """What the command prints; nothing where it fails, or has not ended after SMI_SECONDS."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        printed, _ = process.communicate(timeout=SMI_SECONDS)
+    except subprocess.TimeoutExpired:
+        _log.warning(
+            "nvidia-smi did not answer within %g s: the memory of this node's GPU is not compared with the plan. Its "
+            "driver may hang: look at `dmesg` there, and reset the GPU or restart the node",
+            SMI_SECONDS,
+        )
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver ends when the driver lets it
+            process.wait(1)
+        if process.stdout is not None:
+            process.stdout.close()
+        return ""
+    return "" if process.returncode else printed
 
 
 def check_own_card(config: Config, shape: ModelShape) -> None:

@@ -39,6 +39,7 @@ from s3t_ray.runtime.ray_metrics import report_ledger
 from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.access.token_guard import Guard
 from s3t_ray.serve.caretaker import keep_scheduling
+from s3t_ray.serve.coalesced_call import CoalescedCall
 from s3t_ray.serve.http import make_deletion_app, make_front_app, make_model_app
 from s3t_ray.serve.routes.answering import Prompt
 from s3t_ray.serve.routes.requests import DeletionRequest
@@ -159,7 +160,7 @@ class DeletionService:
     def __init__(self, settings: ServiceSettings, *_with: object) -> None:
         self._tokens = Tokens.from_environment()
         self._run = Run.open(settings.run)
-        self._waking = threading.Lock()
+        self._wake_once = CoalescedCall(self._wake_scheduler)
         # Ids in a deletion are looked up by their keyed digest: without the keys there is no service.
         self._run.ledger.check_key(self._run.keys.key_check)
         self._watch = LedgerWatch(self._run.ledger, lambda position, live: None)
@@ -184,19 +185,14 @@ class DeletionService:
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
         receipt = deletion.accept(self._run, request.ids, request.subjects)
         # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
-        threading.Thread(target=self._wake_scheduler, daemon=True).start()
+        threading.Thread(target=self._wake_once, daemon=True).start()
         return receipt
 
     def _wake_scheduler(self) -> None:
         """Tell the run's scheduler, if one is in this cluster, that there is something new; it looks by itself too."""
-        if not self._waking.acquire(blocking=False):
-            return  # another deletion is telling it
-        try:
-            scheduler = find_scheduler(self._run)
-            if scheduler is not None:
-                scheduler.wake.remote()
-        finally:
-            self._waking.release()
+        scheduler = find_scheduler(self._run)
+        if scheduler is not None:
+            scheduler.wake.remote()
 
     def deletion(self, request_id: str) -> DeletionStatus:
         return deletion_status(self._run.ledger.deletion(request_id))

@@ -53,6 +53,8 @@ class Measured:
     reused_stages: int  # that earlier trials of the same run had trained
     seconds: float
     tokens: int
+    began: str  # ISO 8601 in UTC; of trials side by side, each begins before the other has ended
+    ended: str  # its losses measured
 
 
 @dataclass(frozen=True)

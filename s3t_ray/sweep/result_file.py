@@ -1,6 +1,7 @@
 """Results as JSON, with the machine that they were measured on beside them.
 
-In: a frozen dataclass. Out: a file. A figure without the machine means little.
+In: a frozen dataclass. Out: a file, whole or not there: what stood under its name stays until the new one is on the
+disk. A figure without the machine means little.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from s3t_ray.store.local import LocalStore
+from s3t_ray.store.paths import is_temporary_of
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,20 @@ def machine() -> Machine:
 
 def save(path: Path, result: Any) -> Path:
     """A frozen dataclass as JSON, what it works out (its properties) included, with the machine beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"machine": _plain(machine()), **_plain(result)}
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    write_whole(path, json.dumps(document, indent=1) + "\n")
     return path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put a file in its place in one step, on the disk when this returns; its folder is made. Of one writer at a time.
+
+    StoreError when that is not possible; then nothing is changed. What a killed writer of the same file left is erased.
+    """
+    LocalStore.from_uri(str(path.parent)).write_bytes(path.name, text.encode())
+    for other in path.parent.iterdir():
+        if is_temporary_of(other.name, path.name):
+            other.unlink()
 
 
 def _plain(value: Any) -> Any:

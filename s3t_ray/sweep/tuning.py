@@ -9,28 +9,24 @@ makes only the trials that had not ended, and the runs of those train only what 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import DataError, S3TError
-from s3t_ray.plan.resources import Resources, room
+from s3t_ray.plan.resources import Resources, cluster_room
 from s3t_ray.runtime.connect import connected, nodes
+from s3t_ray.sweep.measured_file import keep, kept, measured_file
 from s3t_ray.sweep.objectives import Measured
 from s3t_ray.sweep.trials import Trial
 
 HEAD_NODE = {"node:__internal_head__": 0.001}
 """What a trial's own process asks of Ray: nothing but to be on the head node, where the runs' keys are made."""
-
-MEASURED_FOLDER = "measured"
-"""In the sweep's folder: what each trial measured."""
 
 TUNE_FOLDER = "tune"
 """In the sweep's folder: Tune's own notes of its trials."""
@@ -43,10 +39,9 @@ def run_trials(
 
     `limit`: held-out records to measure losses on, at most.
     """
-    files = [folder / MEASURED_FOLDER / f"{_name(trial, limit)}.json" for trial in trials]
-    found: dict[int, Measured | str] = {
-        number: _measured(json.loads(file.read_text())) for number, file in enumerate(files) if file.is_file()
-    }
+    files = [measured_file(folder, trial, limit) for trial in trials]
+    before = {number: kept(file) for number, file in enumerate(files)}
+    found: dict[int, Measured | str] = {number: each for number, each in before.items() if each is not None}
     if found:
         note(f"{len(found)} of {len(trials)} trials were measured before")
     ahead: dict[str, list[int]] = {}  # by run, in the order to make them
@@ -78,10 +73,9 @@ def run_trials(
         results = tuner.fit()
     died = {number: str(result.error) for result in results if result.error for number in result.config["trials"]}
     for number in (number for numbers in ahead.values() for number in numbers):
-        if files[number].is_file():
-            found[number] = _measured(json.loads(files[number].read_text()))
-        else:
-            found[number] = told.get(number) or died.get(number) or "the trial ended without a result"
+        found[number] = (
+            kept(files[number]) or told.get(number) or died.get(number) or "the trial ended without a result"
+        )
     return found
 
 
@@ -93,7 +87,7 @@ def side_by_side(configs: Sequence[Config], each: Sequence[Resources]) -> int:
     shares = []
     for config in configs:
         groups = 1 if config.workers.groups == "auto" else config.workers.groups
-        fits = room(config, each)
+        fits = cluster_room(config, each)  # a limit of the run's own says nothing of how many runs there may be
         shares.append(groups / fits if fits and config.workers.autoscale_to is None else 1.0)
     shares.sort(reverse=True)
     count = 0
@@ -111,56 +105,40 @@ def _train_and_measure(
     for number in params["trials"]:
         tune.report({"trial": number, "begun": True})
         try:
-            metrics = _measure(trials[number].config, limit)
+            measured = _measure(trials[number].config, limit)
         except S3TError as error:
             tune.report({"trial": number, "error": str(error)})
             continue
-        _keep(files[number], metrics)
-        tune.report({"trial": number, **metrics})
+        keep(files[number], measured)
+        tune.report({"trial": number, "measured": asdict(measured)})
 
 
-def _measure(config: Config, limit: int | None) -> dict[str, Any]:
+def _measure(config: Config, limit: int | None) -> Measured:
     """Train the run of `config`, and measure its losses where a rank would be."""
     from s3t_ray.ensemble.in_process import evaluate
     from s3t_ray.run.run import Run
     from s3t_ray.runtime.model_host import OnCluster
     from s3t_ray.runtime.train import train
 
+    began = _now()
     report = train(config)
     losses: tuple[float, ...] = ()
     with Run.open(config.storage.uri) as run, closing(OnCluster(run, lambda line: None)) as host:
         with suppress(DataError):  # nothing is held out, so there is nothing to measure on
             losses = tuple(entry.loss for entry in host.call(evaluate, limit=limit).by_depth)
-    return {
-        "losses": losses,
-        "trained": report.trained,
-        "reused": report.reused,
-        "seconds": report.seconds,
-        "tokens": report.tokens,
-    }
-
-
-def _name(trial: Trial, limit: int | None) -> str:
-    """Of what a trial measured: by all that it depends on."""
-    return hashlib.sha256(f"{dump_config(trial.config)}\n{limit}".encode()).hexdigest()[:16]
-
-
-def _keep(file: Path, metrics: Mapping[str, Any]) -> None:
-    """Whole or not at all: a reader must not find half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False) as begun:
-        json.dump(metrics, begun)
-    os.replace(begun.name, file)
-
-
-def _measured(metrics: Mapping[str, Any]) -> Measured:
     return Measured(
-        loss_by_depth=tuple(metrics["losses"]),
-        trained_stages=metrics["trained"],
-        reused_stages=metrics["reused"],
-        seconds=metrics["seconds"],
-        tokens=metrics["tokens"],
+        loss_by_depth=losses,
+        trained_stages=report.trained,
+        reused_stages=report.reused,
+        seconds=report.seconds,
+        tokens=report.tokens,
+        began=began,
+        ended=_now(),
     )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _teller(trials: Sequence[Trial], note: Callable[[str], None], told: dict[int, str]) -> Any:
@@ -178,7 +156,7 @@ def _teller(trials: Sequence[Trial], note: Callable[[str], None], told: dict[int
                 told[number] = result["error"]
                 note(f"{name}: failed; the other trials go on")
             else:
-                found = _measured(result)
+                found = Measured(**result["measured"])
                 note(
                     f"{name}: trained {found.trained_stages} stages, shared {found.reused_stages}, "
                     f"in {found.seconds:.0f} s"

@@ -1,4 +1,5 @@
-"""A real Ray cluster on this machine, as an operator starts one: `ray start`, a token, several raylets.
+"""A real Ray cluster on this machine, as an operator starts one, by the lines of docs/cluster.md; and a laptop, from
+where jobs are submitted by the lines of the README.
 
 Every port is free when it is chosen, and only processes that were started here are ended, by their pid.
 """
@@ -22,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[2]
+from tests.cluster.page_lines import ROOT, commands, filled
+
 BIN = Path(sys.executable).parent
 PATIENCE_SECONDS = 300
 
@@ -73,11 +75,23 @@ class Raylets:
         return f"http://127.0.0.1:{self.dashboard}"
 
     def start(self, raylets: int) -> None:
-        """A head, and more raylets beside it."""
-        head = ["--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
-        self._wait_until_up(self._start(*head))
-        for number in [self._start(f"--address={self.address}") for _ in range(raylets - 1)]:
+        """A head, and more raylets beside it: the first two of the page's three lines."""
+        head, node, _ = commands("docs/cluster.md", "Three lines")
+        self._wait_until_up(self._start(*self._told(head)))
+        for number in [self._start(*self._told(node)) for _ in range(raylets - 1)]:
             self._wait_until_up(number)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What the pages call the parts of this cluster, and what they are here."""
+        return {
+            "$TOKEN": self.token,
+            "RAY_AUTH_TOKEN=...": f"RAY_AUTH_TOKEN={self.token}",
+            "HEAD:8265": f"127.0.0.1:{self.dashboard}",
+            "HEAD:6379": self.address,
+            "--port=6379": f"--port={self.port}",
+            "0.0.0.0": "127.0.0.1",
+        }
 
     def submit(self, *entrypoint: str, wait: bool = True, token: str | None = None) -> subprocess.CompletedProcess[str]:
         """`ray job submit` with the cluster's token or another one ("" for none).
@@ -137,8 +151,17 @@ class Raylets:
                 self.kill(process)  # a gentle end takes half a minute, and nothing in it is kept
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _told(self, line: str) -> list[str]:
+        """The options of a `ray start` of a page; the environment that it sets is that of the whole cluster."""
+        environment, words = filled(line, self.places)
+        assert words[:2] == ["ray", "start"] and environment.items() <= self.environment.items(), line
+        return words[2:]
+
     def _start(self, *options: str) -> int:
+        """`ray start` with these options, and with what several nodes of one machine need besides."""
         number = len(self.processes)
+        # No server for Ray's clients: nothing here uses it, and its port would be the same for all clusters.
+        head = (f"--dashboard-port={self.dashboard}", "--ray-client-server-port=0") if "--head" in options else ()
         self.metrics.append(free_port())
         log = (self.folder / f"start-{number}.log").open("wb")
         process = subprocess.Popen(
@@ -154,6 +177,7 @@ class Raylets:
                 f"--metrics-export-port={self.metrics[number]}",
                 # As on machines of their own: each unpacks a job's working folder for itself.
                 f"--temp-dir={self.folder}/{number}",
+                *head,
                 *options,
             ],
             env=self.environment,
@@ -168,7 +192,8 @@ class Raylets:
     def _wait_until_up(self, number: int) -> None:
         def up() -> bool:
             text = (self.folder / f"start-{number}.log").read_text()
-            assert self.processes[number].poll() is None, text
+            for process in self.processes:  # a head that has ended would be waited for in silence
+                assert process.poll() is None, text
             return "Ray runtime started" in text
 
         wait_for(f"start of raylet {number}", up)
@@ -181,6 +206,35 @@ class Raylets:
         return subprocess.run(
             [BIN / "ray", *arguments], env=environment, capture_output=True, text=True, timeout=300, cwd=self.folder
         )
+
+
+class Laptop:
+    """A machine with the project and a config of its own, which knows of a cluster what the README tells it."""
+
+    def __init__(self, cluster: Raylets, folder: Path, config: Path, places: Mapping[str, str]) -> None:
+        shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(config, folder / "my.yaml")
+        self._folder = folder
+        self._places = {**cluster.places, **places}
+        export, copy, *self._submits = commands("README.md", "On a cluster")
+        told, _ = filled(export, self._places)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "S3T_"))}
+        self._environment = {**kept, **told, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
+        self._run(filled(copy, self._places)[1])
+
+    def submit(self, script: str, *more: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
+        """The README's line for this script of jobs/, with `more` options at its end."""
+        (line,) = (line for line in self._submits if f"python {script} " in line)
+        _, words = filled(line, self._places)
+        assert words[:3] == ["ray", "job", "submit"], line
+        return self._run([*words[:3], *(() if wait else ("--no-wait",)), *words[3:], *more])
+
+    def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            words, env=self._environment, capture_output=True, text=True, timeout=3 * PATIENCE_SECONDS, cwd=self._folder
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,4 +1,7 @@
-"""A cluster as an operator runs it: four raylets behind a token, jobs over HTTP, a node lost, a service.
+"""A cluster as an operator runs it: four raylets behind one token, a node lost, a sweep, a service, deletions.
+
+Nodes start by the lines of docs/cluster.md; training, sweep, service and deletion are submitted by the README's, from a
+folder that has nothing else of the cluster.
 
 The tests share one cluster, one trained run and its service, and each stands by itself: it can run alone, and in any
 order. Each deletes records of its own.
@@ -27,7 +30,7 @@ from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from tests.cluster.http import Client
-from tests.cluster.raylets import Raylets, free_port, wait_for
+from tests.cluster.raylets import Laptop, Raylets, free_port, wait_for
 from tests.fakes import write_records
 from tests.tiny import tiny_llama
 
@@ -101,12 +104,17 @@ def scrape(cluster: Raylets) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def trained(cluster: Raylets, config: Path) -> Iterator[Trained]:
+def laptop(cluster: Raylets, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
+    shared = config.parent
+    places = {"s3://bucket/run": str(shared / "run"), "/shared": str(shared)}
+    return Laptop(cluster, tmp_path_factory.mktemp("laptop"), config, places)
+
+
+@pytest.fixture(scope="module")
+def trained(cluster: Raylets, config: Path, laptop: Laptop) -> Iterator[Trained]:
     """The run, trained by a submitted job; a node with a worker group is killed in the middle of it."""
     root = config.parent / "run"
-    submitted = cluster.submit("train.py", str(config), wait=False)
-    assert submitted.returncode == 0, submitted.stderr
-    job = job_id(submitted.stdout)
+    job = job_id(laptop.submit("train.py", wait=False).stdout)
 
     def published() -> int:
         assert cluster.status(job) != "FAILED", cluster.job("logs", job)
@@ -141,12 +149,22 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
     assert "settled" in trained.log
 
 
-def test_a_sweep_and_the_deletion_benchmark_are_jobs_too(cluster: Raylets, config: Path, tmp_path: Path) -> None:
+def test_a_sweep_trains_two_runs_side_by_side(laptop: Laptop, config: Path) -> None:
+    done = laptop.submit("sweep.py", "--set", "budget=1", "--deletions", "2")
+    assert "2 of 2 runs side by side" in done.stdout and "take lora.rank" in done.stdout
+    assert (config.parent / "sweep" / "sweep.png").is_file()
+    written = json.loads((config.parent / "sweep" / "sweep.json").read_text())
+    assert written["failures"] == {}
+    small, large = (outcome["measured"] for outcome in written["outcomes"])
+    assert small["trained_stages"] == large["trained_stages"] == 4
+    assert max(small["began"], large["began"]) < min(small["ended"], large["ended"]), "one followed the other"
+
+
+def test_a_forecast_and_the_deletion_benchmark_are_jobs_too(cluster: Raylets, config: Path, tmp_path: Path) -> None:
     sweep = ["--vary", "budget=[1, 2]", "--forecast-only", "--deletions", "2", "--folder", str(tmp_path / "sweep")]
     done = cluster.submit("sweep.py", str(config), *sweep)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "budget 1" in done.stdout and "take budget" in done.stdout
-    assert (tmp_path / "sweep" / "sweep.png").is_file()
     sizes = ["--shards", "2", "--singles", "3", "--batch", "200", "--batches", "1", "--live-shards", "0"]
     done = cluster.submit("jobs/deletion_benchmark.py", *sizes, "--folder", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -168,13 +186,13 @@ def test_a_failed_job_says_its_exit_code_though_submit_ends_with_1(cluster: Rayl
 
 
 @pytest.fixture(scope="module")
-def services(cluster: Raylets, trained: Trained) -> Iterator[Callable[[], tuple[int, str]]]:
+def services(cluster: Raylets, laptop: Laptop, trained: Trained) -> Iterator[Callable[[], tuple[int, str]]]:
     """Gives the port and the job's id of a service that runs; starts one where none does any more."""
     found: list[tuple[int, str]] = []
 
     def running() -> tuple[int, str]:
         if not found or cluster.status(found[-1][1]) != "RUNNING":
-            found.append(start_service(cluster, trained))
+            found.append(start_service(cluster, laptop))
         return found[-1]
 
     yield running
@@ -186,11 +204,10 @@ def service(services: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     return services()
 
 
-def start_service(cluster: Raylets, trained: Trained) -> tuple[int, str]:
+def start_service(cluster: Raylets, laptop: Laptop) -> tuple[int, str]:
     port = free_port()
     options = ["--port", str(port), "--replicas", "2", "--gpus", "0"]
-    submitted = cluster.submit("serve.py", trained.run.location.storage_uri, *options, wait=False)
-    job = job_id(submitted.stdout)
+    job = job_id(laptop.submit("serve.py", *options, wait=False).stdout)
 
     def up() -> bool:
         assert cluster.status(job) != "FAILED", cluster.job("logs", job)
@@ -312,12 +329,10 @@ def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str], tra
 
 
 def test_a_deletion_job_goes_on_where_the_service_schedules(
-    cluster: Raylets, service: tuple[int, str], trained: Trained, tmp_path: Path
+    laptop: Laptop, config: Path, service: tuple[int, str], trained: Trained
 ) -> None:
-    ids = tmp_path / "ids.txt"
-    ids.write_text("r1\nr2\n")
-    done = cluster.submit("delete.py", trained.run.location.storage_uri, "--ids-file", str(ids))
-    assert done.returncode == 0, done.stdout + done.stderr
+    (config.parent / "expired.txt").write_text("r1\nr2\n")
+    done = laptop.submit("delete.py")
     assert "accepted" in done.stdout and "restored" in done.stdout
     assert status(trained.run).settled
     assert verify(trained.run).problems == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.sweep.choose import Need
-from s3t_ray.sweep.objectives import Size
+from s3t_ray.sweep.objectives import Outcome, Size
 from s3t_ray.sweep.space import grid
 from s3t_ray.sweep.sweep import Mode, sweep
 from tests.fakes import small_config, write_records
@@ -83,3 +84,11 @@ def test_two_runs_are_trained_and_measured_side_by_side(tmp_path: Path) -> None:
     ended = [line for line in told if "trained 2 stages, shared 0" in line]
     assert len(begun) == len(ended) == 2
     assert told.index(begun[1]) < told.index(ended[0]), "the second begins before the first has ended"
+    assert_overlap(found.outcomes)
+
+
+def assert_overlap(outcomes: Sequence[Outcome]) -> None:
+    """By what each trial noted itself of its beginning and its end, by the clock of the head node."""
+    first, second = (outcome.measured for outcome in outcomes)
+    assert first is not None and second is not None
+    assert max(first.began, second.began) < min(first.ended, second.ended)

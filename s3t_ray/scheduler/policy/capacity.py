@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from s3t_ray.config.schema import Config
 from s3t_ray.plan.demand import Demand, demand, on_fixed_nodes
 from s3t_ray.plan.fair_shares import Claim, Standing, fair_shares, groups_of
-from s3t_ray.plan.resources import most_groups, room
+from s3t_ray.plan.resources import cluster_room, most_groups
 from s3t_ray.scheduler.interfaces import Peers
 
 SECONDS_BETWEEN = 5.0
@@ -38,7 +38,7 @@ class Capacity:
         self._next = clock()
         self._idle = False
         self._busy_at = clock()
-        self.claim = self._claim(room(config, peers.nodes()))
+        self.claim = self._claim(cluster_room(config, peers.nodes()))
 
     def first(self, to_train: Callable[[], int]) -> int:
         """Groups to start with: none where there is nothing to train; waits a moment for what the other runs claim.
@@ -51,7 +51,7 @@ class Capacity:
         self._ask()
         if asked == "auto":
             self._hear(FIRST_ANSWERS_SECONDS)
-        share = self._groups(room(self._config, self._peers.nodes()))
+        share = self._groups(cluster_room(self._config, self._peers.nodes()))
         return min(share if asked == "auto" else asked, to_train())
 
     def look(self, idle: bool, held: int, to_train: Callable[[], int]) -> Demand | None:
@@ -65,7 +65,7 @@ class Capacity:
             self._busy_at = now
         if now < self._next and not begins:  # what a deletion struck does not wait for its first group
             return None
-        fits = room(self._config, self._peers.nodes())
+        fits = cluster_room(self._config, self._peers.nodes())
         share = self._groups(fits)
         idle_for = now - self._busy_at
         if self._config.workers.autoscale_to is not None:

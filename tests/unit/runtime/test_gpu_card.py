@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +48,24 @@ def test_name_and_memory_of_the_gpu_that_this_process_sees(tmp_path: Path, monke
 def test_no_gpu_to_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     nvidia_smi(tmp_path, monkeypatch, answer)
     assert read_card() is None
+
+
+def test_a_driver_that_hangs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = []
+
+    class Noted(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr("s3t_ray.runtime.gpu_card.subprocess.Popen", Noted)
+    monkeypatch.setattr("s3t_ray.runtime.gpu_card.SMI_SECONDS", 0.2)
+    nvidia_smi(tmp_path, monkeypatch, 'echo "NVIDIA Thing, 1024"; exec sleep 30')
+    assert read_card() is None, "what it printed before it hung may be half of it"
+    assert "nvidia-smi did not answer within 0.2 s" in caplog.text
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_logical_gpus_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

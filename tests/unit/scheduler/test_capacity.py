@@ -113,6 +113,28 @@ def test_shares_follow_runs_that_come_rest_fall_silent_and_go(tmp_path: Path) ->
     assert looks(found, cluster) == Demand(4)
 
 
+class GpuCluster(PlayedCluster):
+    """Its nodes have a GPU each."""
+
+    def nodes(self) -> list[Resources]:
+        return [{"CPU": 1.0, "GPU": 1.0}] * self.cpus
+
+
+def test_limits_of_the_runs_own_are_no_claim_to_all_of_the_cluster(tmp_path: Path) -> None:
+    """Two runs that may have 4 GPUs each, on 16: neither leaves half of its own to the other."""
+    limited = small_config(tmp_path, shards=8, workers={"gpus_per_rank": 1, "max_gpus": 4})
+    cluster = GpuCluster(16)
+    found = capacity(limited, cluster)
+    assert found.claim == Claim(0.25, Standing.TRAINING)
+    cluster.others["scheduler-other"] = found.claim
+    assert found.first(lambda: 16) == 4
+    assert looks(found, cluster, to_train=16) == Demand(4)
+    cluster.others["scheduler-third"] = ALL
+    assert looks(found, cluster, to_train=16) == Demand(4)
+    cluster.cpus = 6
+    assert looks(found, cluster, to_train=16) == Demand(2), "now they share"
+
+
 def test_under_an_autoscaler_it_begins_with_nothing_and_asks_for_what_it_can_use(tmp_path: Path) -> None:
     cluster = PlayedCluster(1)
     found = capacity(small_config(tmp_path, shards=4, workers={"autoscale_to": 3}), cluster)

@@ -10,7 +10,7 @@ import pytest
 
 from s3t_ray.errors import ClusterError, LedgerError
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.values import Fenced
+from s3t_ray.ledger.values import DeletionState, Fenced
 from s3t_ray.plan.fair_shares import Claim, Standing
 from s3t_ray.run import deletion
 from s3t_ray.run.input.ingest import ingest
@@ -185,6 +185,63 @@ def test_worker_groups_that_cannot_start_keep_no_record_from_being_erased(run: R
     with pytest.raises(ClusterError):
         loop.serve()
     assert rounds == ["pruned", "purged", "purged"]
+
+
+def test_a_call_begins_the_next_round_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two rounds it would wait for an hour here: whatever happens meanwhile comes of the call."""
+    trained, _ = looping(run)
+    trained.serve()
+    monkeypatch.setattr("s3t_ray.scheduler.loop.TICK_SECONDS", 3600.0)
+    round_over = threading.Event()
+
+    def until(snapshot: Snapshot) -> bool:
+        round_over.set()
+        return False
+
+    loop, _ = looping(run, until)
+    thread = threading.Thread(target=loop.serve)
+    thread.start()
+    try:
+        assert round_over.wait(60)
+        for record in ("r3", "r4"):
+            round_over.clear()
+            receipt = deletion.accept(run, [record], [])
+            loop.wake()
+            assert round_over.wait(60), "nobody told it"
+            assert run.ledger.deletion(receipt.request_id).state is not DeletionState.ACCEPTED
+    finally:
+        loop.stop()
+        thread.join(60)
+    assert not thread.is_alive(), "an end does not wait for the next look either"
+
+
+def test_a_run_that_waits_for_nodes_says_for_which_until_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the log, in the status and, by way of the snapshot, as a metric."""
+    monkeypatch.setattr("s3t_ray.scheduler.policy.capacity.SECONDS_BETWEEN", 0.0)
+    fake_base(tmp_path / "base")
+    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(30)])
+    run = Run.create(small_config(tmp_path, workers={"autoscale_to": 2, "gpus_per_rank": 1, "accelerator": "A100"}))
+    ingest(run, lambda line: None)
+    shown: list[tuple[int, str | None]] = []
+
+    def until(snapshot: Snapshot) -> bool:
+        shown.append((snapshot.waiting_groups, status(run).waiting))
+        if len(shown) == 3:
+            node = {"CPU": 1.0, "GPU": 1.0, "accelerator_type:A100": 1.0}
+            monkeypatch.setattr(host.cluster, "nodes", lambda: [node, node])
+        return snapshot.idle
+
+    loop, host = looping(run, until)
+    loop.serve()
+    waits = (
+        "2 worker groups wait for 1 CPU, 1 GPU on accelerator_type:A100: "
+        "none of the 2 nodes has GPU or accelerator_type:A100"
+    )
+    assert shown[2] == (2, waits) and shown[-1] == (0, None)
+    said = [record.message for record in caplog.records if record.name == "s3t_ray.scheduler.loop"]
+    assert said == [f"{run.config.name}: {waits}", f"{run.config.name}: no worker group waits any more"]
 
 
 def test_a_fenced_scheduler_ends(run: Run) -> None:

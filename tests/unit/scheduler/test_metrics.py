@@ -27,7 +27,7 @@ def figures(cluster: Cluster, running: tuple[RunningStage, ...] = (), later: flo
         restored=len(ledger.certificates()),
         given_up=0,
         groups=2,
-        waiting=0,
+        waiting=3,
         trained=cluster.scheduler.totals.trained,
         tokens=0,
     )
@@ -66,6 +66,9 @@ def test_a_stage_in_training_is_busy_and_no_longer_queued(tmp_path: Path) -> Non
     )
     seen = figures(cluster, (stage,))
     assert (seen.running, seen.queued, seen.busy_share, seen.tokens_per_second) == (1, 11, 0.5, 120.5)
+    shown = {sample.name: sample.value for sample in seen.samples()}
+    assert (shown["s3t_worker_groups"], shown["s3t_worker_groups_waiting"]) == (2, 3)
+    assert shown.keys() == GAUGES.keys()
 
 
 def test_the_dashboard_shows_what_there_is_and_nothing_else() -> None:

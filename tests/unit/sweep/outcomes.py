@@ -29,4 +29,9 @@ def outcome(
         storage_bytes=storage,
         gpu_bytes=1,
     )
-    return Outcome(label, "root", forecast, None if losses is None else Measured(losses, 8, 0, 1.0, 100))
+    return Outcome(label, "root", forecast, None if losses is None else measured(losses))
+
+
+def measured(losses: tuple[float, ...]) -> Measured:
+    began, ended = "2026-01-01T00:00:00.000+00:00", "2026-01-01T00:00:01.000+00:00"
+    return Measured(losses, trained_stages=8, reused_stages=0, seconds=1.0, tokens=100, began=began, ended=ended)

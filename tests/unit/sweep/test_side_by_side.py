@@ -31,3 +31,9 @@ def test_whichever_they_are_they_fit(
 def test_where_nodes_are_asked_for_one_run_asks_at_a_time(tmp_path: Path) -> None:
     configs = [small_config(tmp_path, workers={"autoscale_to": 2})] * 2
     assert side_by_side(configs, [{"CPU": 64.0}]) == 1
+
+
+def test_a_limit_of_each_run_is_none_of_the_cluster(tmp_path: Path) -> None:
+    node = {"CPU": 8.0, "GPU": 3.0}
+    configs = [small_config(tmp_path, workers={"groups": "auto", "gpus_per_rank": 1, "max_gpus": 1})] * 4
+    assert side_by_side(configs, [node]) == 3
