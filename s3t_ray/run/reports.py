@@ -43,8 +43,8 @@ class Failure(Report):
     """What failed, and has not gone through since."""
 
     kind: Literal["stage", "purge", "serving", "log"]
-    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, or the publishing of
-    the log."""
+    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, or the
+    publishing of the log."""
     stage_id: str | None = None
     """Of a stage."""
     shard: int | None = None
