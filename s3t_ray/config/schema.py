@@ -260,10 +260,13 @@ class KeySettings(Section):
     beside a local run. It must not be inside the run's storage."""
 
 
+_WITNESS = r"^https?://[^\s]+ [^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44}$"
+
+
 class LogSettings(Section):
     """Who vouches for the run's published log (docs/transparency.md)."""
 
-    witnesses: list[Annotated[str, Field(pattern=r"^https?://[^\s]+ [^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44}$")]] = []
+    witnesses: tuple[Annotated[str, Field(pattern=_WITNESS)], ...] = ()
     """Witnesses to submit every checkpoint to: the address of each, a space, and its public key, as `s3t witness init`
     prints it."""
 

@@ -80,7 +80,7 @@ def cosign(run: Run, note: SignedNote) -> tuple[WitnessAnswer, ...]:
 
 
 def require_cosigned(answers: Iterable[WitnessAnswer]) -> None:
-    """SawAnotherLog: by one of these answers the log is not the one that a witness knows. StoreError: one is missing."""
+    """SawAnotherLog: by one of these answers a witness knows another log. StoreError: a cosignature is missing."""
     answers = tuple(answers)
     for answer in answers:
         if answer.saw_another_log:
