@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n"
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6\n"
-        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json --proof deletion.proof\n"
         "$ s3t certificate runs/alpaca --out chain.jsonl"
     )(certificate)
     app.command(
@@ -31,7 +31,8 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "$ s3t check-certificate deletion.json --public-key public.pem\n"
         "$ s3t check-certificate chain.jsonl --public-key public.pem\n"
-        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann",
+        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann\n"
+        "$ s3t check-certificate deletion.json --public-key public.pem --proof deletion.proof --witness KEY",
     )(check_certificate)
 
 
@@ -44,6 +45,14 @@ def certificate(
     out: Annotated[
         Path | None, typer.Option("--out", help="New file to write, one entry per line, as it was signed.")
     ] = None,
+    proof: Annotated[
+        Path | None,
+        typer.Option("--proof", metavar="FILE", help="New file for the proof that the certificate stands in the log."),
+    ] = None,
+    receipt_proof: Annotated[
+        Path | None,
+        typer.Option("--receipt-proof", metavar="FILE", help="New file for the same proof of the deletion's receipt."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
@@ -52,19 +61,31 @@ def certificate(
     first. Until a deletion is restored its certificate is the interim one,
     which says that every byte is gone. With --json the text is exactly
     what was signed: one entry per line.
+
+    --proof writes a c2sp.org/tlog-proof: the path from the certificate to
+    the run's signed checkpoint, with the cosignatures of witnesses. It shows
+    nothing of other deletions.
     """
     from rich.console import Group
 
     from s3t_ray.cli.show.output import note, print_document, stdout_console
     from s3t_ray.cli.show.show_proof import entry_view
     from s3t_ray.cli.show.units import plural
-    from s3t_ray.proof.run_log import verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of
+    from s3t_ray.proof.run_log import parse_entry, verify_entry
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of, receipt_of
+    from s3t_ray.run.published_log import proof_of
     from s3t_ray.run.run import Run
 
     with Run.open(run, read_only=True) as opened:
         texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
         public_key = opened.location.keys_dir / "public.pem"
+        if request is None and (proof or receipt_proof):
+            raise typer.BadParameter("--proof and --receipt-proof are of one deletion: name its REQUEST")
+        if request is not None and proof is not None:
+            _write_new(proof, (proof_of(opened, parse_entry(texts[0]).facts.sequence).rstrip("\n"),))
+        if request is not None and receipt_proof is not None:
+            sequence = parse_entry(receipt_of(opened, request)).facts.sequence
+            _write_new(receipt_proof, (proof_of(opened, sequence).rstrip("\n"),))
     if out is not None:
         _write_new(out, texts)
         what = "certificate" if request is not None else "entry"
@@ -88,6 +109,17 @@ def check_certificate(
     ] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Id that the receipt must name.")] = None,
     subjects: Annotated[list[str] | None, typer.Option("--subject", help="Person that the receipt must name.")] = None,
+    proofs: Annotated[
+        list[Path] | None,
+        typer.Option("--proof", metavar="FILE", help="Proof that a certificate given, or the receipt, is in the log."),
+    ] = None,
+    witnesses: Annotated[
+        list[str] | None, typer.Option("--witness", metavar="KEY", help="Public key of a witness that you trust.")
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", min=0, help="Witnesses that must have cosigned; default: all that are given."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
@@ -96,10 +128,13 @@ def check_certificate(
     key, when two of them claim one place in the log, or when a live adapter
     is one that was erased. With --receipt: also that the certificates are
     of that deletion, and, with --id and --subject, of exactly these names.
+    With --proof (`s3t certificate --proof`): also that the run's signed log
+    has the entry, and, with --witness, that others have seen that log.
     """
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.proof.handed_out import check_handed_out, check_receipt
+    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt
+    from s3t_ray.tlog.signed_note import VerifierKey
 
     pem = _read(public_key, "the public key")
     texts = [line for file in files for line in _read(file, "the certificate").decode(errors="replace").splitlines()]
@@ -107,11 +142,18 @@ def check_certificate(
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
     entries, missing = check_handed_out(texts, pem)
+    handed: tuple[SignedEntry, ...] = entries
     if receipt is not None:
         text = _read(receipt, "the receipt").decode(errors="replace")
-        check_receipt(text, pem, entries, tuple(ids or ()), tuple(subjects or ()))
+        handed = (*entries, check_receipt(text, pem, entries, ids or (), subjects or ()))
     elif ids or subjects:
         raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
+    seen = check_proofs(
+        [_read(path, "the proof").decode(errors="replace") for path in proofs or ()],
+        handed,
+        [VerifierKey.parse(text) for text in witnesses or ()],
+        quorum,
+    )
     last = entries[-1]
     checked = CertificatesChecked(
         certificates=len(entries),
@@ -121,6 +163,7 @@ def check_certificate(
         head=last.hash,
         run=last.facts.run,
         public_key=last.fingerprint,
+        in_log=seen,
         requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
     )
     if json:

@@ -36,6 +36,22 @@ def certificate_of(run: Run, request_id: str) -> str:
     )
 
 
+def receipt_of(run: Run, request_id: str) -> str:
+    """The signed receipt of one deletion, as its entry stands in the log.
+
+    Raises LedgerError when there is no such deletion, or it was accepted by a version that signed no receipts.
+    """
+    request_id = run.request_named(request_id)
+    run.ledger.deletion(request_id)
+    for row in run.ledger.log((EntryKind.RECEIPT,)):
+        if row.request_id == request_id:
+            verify_entry(row.text, _public_key(run))
+            return row.text
+    raise LedgerError(
+        f"deletion {request_id} has no signed receipt: an older version accepted it", "its certificate stands alone"
+    )
+
+
 def chain_of(run: Run) -> tuple[str, ...]:
     """The run's whole log, oldest entry first. Raises VerificationFailed for an entry that is not genuine."""
     texts = tuple(row.text for row in run.ledger.log())

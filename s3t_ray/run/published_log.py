@@ -19,9 +19,11 @@ from __future__ import annotations
 from functools import cache
 
 from s3t_ray.errors import StoreError, VerificationFailed
+from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
 from s3t_ray.proof.log_leaf import leaf_of, log_key, origin_of
 from s3t_ray.proof.run_log import verify_chain
-from s3t_ray.proof.signed_entry import FIRST, ChainHead
+from s3t_ray.proof.signed_entry import FIRST, ChainHead, raw_public_key
+from s3t_ray.run.reports import HeadReport
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.tlog.entry_tree import EntryTree
@@ -36,8 +38,14 @@ CHECKPOINT = f"{layout.LOG}/checkpoint"
 
 
 def verifier_key(run: Run) -> VerifierKey:
-    """What others check this run's checkpoints with, and what a witness must be told."""
-    return log_key(run.ledger.run_id, run.keys.public_key)
+    """What others check this run's checkpoints with, and what a witness must be told.
+
+    From the run's keys, or where they are not, as for an auditor, from their public half.
+    """
+    folder = run.location.keys_dir
+    if Keys.exist(folder) or not (folder / PUBLIC_FILE).is_file():
+        return log_key(run.ledger.run_id, run.keys.public_key)
+    return log_key(run.ledger.run_id, raw_public_key((folder / PUBLIC_FILE).read_bytes()))
 
 
 def published(run: Run) -> SignedNote | None:
@@ -96,6 +104,13 @@ def proof_of(run: Run, sequence: int) -> str:
         )
     path = inclusion_path(sequence - 1, head.size, TiledLog(head.size, read).subtree)
     return str(LogProof(sequence - 1, tuple(path), note))
+
+
+def head_report(run: Run, note: SignedNote | None) -> HeadReport:
+    """The published checkpoint `note` for people and programs."""
+    size = 0 if note is None else LogHead.parse(note.text).size
+    key = verifier_key(run)
+    return HeadReport(origin=key.name, size=size, checkpoint="" if note is None else str(note), key=str(key))
 
 
 def is_of_log(path: str) -> bool:

@@ -67,6 +67,19 @@ class Failure(Report):
                 return "the published log"
 
 
+class HeadReport(Report):
+    """`s3t head`: how far the published log has come."""
+
+    origin: str
+    """Name of the log."""
+    size: int
+    """Entries."""
+    checkpoint: str
+    """The signed note, with its cosignatures; empty: the log was not published yet."""
+    key: str
+    """Verifier key of the log, `name+id+key`."""
+
+
 class DeletionStatus(Report):
     request_id: str
     state: Literal["accepted", "pruned", "purged", "restored"]
