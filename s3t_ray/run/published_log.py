@@ -35,6 +35,8 @@ from s3t_ray.tlog.signed_note import NoteSigner, SignedNote, VerifierKey
 from s3t_ray.tlog.tiles import LogFile, Read, TiledLog, outgrown, read_or_cut
 
 CHECKPOINT = f"{layout.LOG}/checkpoint"
+FIRST_PUBLISHED = "log_published"
+"""Event of the history, before the first checkpoint is written: from then on there is one."""
 
 
 def verifier_key(run: Run) -> VerifierKey:
@@ -76,6 +78,8 @@ def publish(run: Run) -> SignedNote | None:
     if before is not None and old.size == newest:
         return before
     growth = _growth(run, old, newest)
+    if before is None and not run.ledger.events(kinds=[FIRST_PUBLISHED]):
+        run.ledger.add_event(FIRST_PUBLISHED, None, {})
     for path, data in growth.files:
         run.store.write_bytes(f"{layout.LOG}/{path}", data)
     note = _show(run, growth.head)

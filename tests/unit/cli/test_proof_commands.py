@@ -203,9 +203,10 @@ def test_a_certificate_and_a_receipt_come_with_a_proof_that_is_checked_offline(
     assert not any(json.loads(row)["facts"].get("request_id", "no such thing") in text for row in others)
     checked = s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof), "--json")
     assert json.loads(checked.stdout)["in_log"][0]["entry"] == 4
-    assert "in the log: entry 4 of " in s3t(
-        "check-certificate", str(one), "--public-key", str(key), "--proof", str(proof)
-    ).stdout
+    assert (
+        "in the log: entry 4 of "
+        in s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof)).stdout
+    )
     unwitnessed = s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof), "--quorum", "1")
     assert unwitnessed.exit_code == VerificationFailed.exit_code
     proof.write_text(text.replace("index 3", "index 2"))
