@@ -68,13 +68,12 @@ def witnesses_of(run: Run) -> tuple[WitnessAddress, ...]:
 
 
 def cosign(run: Run, note: SignedNote) -> tuple[WitnessAnswer, ...]:
-    """Ask each witness that has not cosigned this published checkpoint yet, and publish what they sign.
+    """Ask each witness of the config to cosign this published checkpoint, and publish what they sign.
 
-    Every witness is asked, whatever another says; their answers tell what is missing.
+    Every witness is asked, whatever another says, and also one that has signed it already: it may have seen more
+    since, which a run that was taken back with its files has forgotten.
     """
-    witnesses = witnesses_of(run)
-    done = cosigned_by(note, [witness.key for witness in witnesses])
-    answers = tuple(_ask(run, witness, note) for witness in witnesses if witness.key not in done)
+    answers = tuple(_ask(run, witness, note) for witness in witnesses_of(run))
     add_signatures(run, note.text, [answer.cosignature for answer in answers if answer.cosignature is not None])
     return answers
 
@@ -98,13 +97,15 @@ def require_cosigned(answers: Iterable[WitnessAnswer]) -> None:
 
 
 def add_signatures(run: Run, text: str, signatures: Sequence[NoteSignature]) -> None:
-    """Publish further signatures of the checkpoint with this text, if it is still the newest."""
+    """Publish signatures of the checkpoint with this text, if it is still the newest, in place of the same keys'."""
     if not signatures:
         return
     with run.ledger.alone():
         now = published(run)
         if now is not None and now.text == text:
-            run.store.write_bytes(CHECKPOINT, str(now.with_signatures(signatures)).encode())
+            renewed = {(line.name, line.key_id) for line in signatures}
+            kept = tuple(line for line in now.signatures if (line.name, line.key_id) not in renewed)
+            run.store.write_bytes(CHECKPOINT, str(SignedNote(text, kept).with_signatures(signatures)).encode())
 
 
 def newest_seen(witness: WitnessAddress, origin: str) -> SignedNote | None:
