@@ -72,12 +72,12 @@ def certificate(
     from s3t_ray.cli.show.show_proof import entry_view
     from s3t_ray.cli.show.units import plural
     from s3t_ray.proof.run_log import parse_entry, verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of, receipt_of
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of, key_changes_of, receipt_of
     from s3t_ray.run.published_log import proof_of
     from s3t_ray.run.run import Run
 
     with Run.open(run, read_only=True) as opened:
-        texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
+        texts = chain_of(opened) if request is None else (certificate_of(opened, request), *key_changes_of(opened))
         public_key = opened.location.keys_dir / "public.pem"
         if request is None and (proof or receipt_proof):
             raise typer.BadParameter("--proof and --receipt-proof are of one deletion: name its REQUEST")
@@ -88,7 +88,7 @@ def certificate(
             _write_new(receipt_proof, (proof_of(opened, sequence).rstrip("\n"),))
     if out is not None:
         _write_new(out, texts)
-        what = "certificate" if request is not None else "entry"
+        what = "certificate" if request is not None and len(texts) == 1 else "entry"
         note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
     elif json:
@@ -133,7 +133,7 @@ def check_certificate(
     """
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt
+    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt, keys_among
     from s3t_ray.tlog.signed_note import VerifierKey
 
     pem = _read(public_key, "the public key")
@@ -141,11 +141,12 @@ def check_certificate(
     texts = [text for text in dict.fromkeys(texts) if text.strip()]
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
+    keys = keys_among(texts, pem)
     entries, missing = check_handed_out(texts, pem)
     handed: tuple[SignedEntry, ...] = entries
     if receipt is not None:
         text = _read(receipt, "the receipt").decode(errors="replace")
-        handed = (*entries, check_receipt(text, pem, entries, ids or (), subjects or ()))
+        handed = (*entries, check_receipt(text, keys, entries, ids or (), subjects or ()))
     elif ids or subjects:
         raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
     seen = check_proofs(
@@ -153,6 +154,7 @@ def check_certificate(
         handed,
         [VerifierKey.parse(text) for text in witnesses or ()],
         quorum,
+        keys,
     )
     last = entries[-1]
     checked = CertificatesChecked(
