@@ -53,6 +53,12 @@ def certificate(
         Path | None,
         typer.Option("--receipt-proof", metavar="FILE", help="New file for the same proof of the deletion's receipt."),
     ] = None,
+    timestamp: Annotated[
+        Path | None,
+        typer.Option(
+            "--timestamp", metavar="FILE", help="New file for a timestamp; --proof then leads to what it is of."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
@@ -73,6 +79,7 @@ def certificate(
     from s3t_ray.cli.show.units import plural
     from s3t_ray.proof.run_log import parse_entry, verify_entry
     from s3t_ray.run.issued_certificates import certificate_of, chain_of, key_changes_of, receipt_of
+    from s3t_ray.run.log_timestamps import stamped_checkpoint
     from s3t_ray.run.published_log import proof_of
     from s3t_ray.run.run import Run
 
@@ -81,13 +88,19 @@ def certificate(
         public_key = opened.location.keys_dir / "public.pem"
         if request is None and (proof or receipt_proof):
             raise typer.BadParameter("--proof and --receipt-proof are of one deletion: name its REQUEST")
+        if timestamp is not None and (request is None or proof is None):
+            raise typer.BadParameter("--timestamp is of the checkpoint that --proof leads to: give REQUEST and --proof")
         if request is not None and proof is not None:
-            _write_new(proof, (proof_of(opened, parse_entry(texts[0]).facts.sequence).rstrip("\n"),))
+            sequence, under = parse_entry(texts[0]).facts.sequence, None
+            if timestamp is not None:
+                under, reply = stamped_checkpoint(opened, sequence)
+                _write_new(timestamp, reply)
+            _write_new(proof, proof_of(opened, sequence, under).encode())
         if request is not None and receipt_proof is not None:
             sequence = parse_entry(receipt_of(opened, request)).facts.sequence
-            _write_new(receipt_proof, (proof_of(opened, sequence).rstrip("\n"),))
+            _write_new(receipt_proof, proof_of(opened, sequence).encode())
     if out is not None:
-        _write_new(out, texts)
+        _write_new(out, "".join(f"{text}\n" for text in texts).encode())
         what = "certificate" if request is not None and len(texts) == 1 else "entry"
         note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
@@ -120,6 +133,13 @@ def check_certificate(
         int | None,
         typer.Option("--quorum", min=0, help="Witnesses that must have cosigned; default: all that are given."),
     ] = None,
+    timestamp: Annotated[
+        Path | None, typer.Option("--timestamp", metavar="FILE", help="Timestamp of the checkpoint of the --proof.")
+    ] = None,
+    tsa_roots: Annotated[
+        Path | None,
+        typer.Option("--tsa-roots", metavar="PEM", help="Root certificates of the timestamp authority that you trust."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
@@ -134,7 +154,9 @@ def check_certificate(
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
     from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt, keys_among
+    from s3t_ray.tlog.log_proof import LogProof
     from s3t_ray.tlog.signed_note import VerifierKey
+    from s3t_ray.tlog.timestamp import stamped_at
 
     pem = _read(public_key, "the public key")
     texts = [line for file in files for line in _read(file, "the certificate").decode(errors="replace").splitlines()]
@@ -156,6 +178,13 @@ def check_certificate(
         quorum,
         keys,
     )
+    stamped = None
+    if timestamp is not None:
+        if tsa_roots is None or len(proofs or ()) != 1:
+            raise typer.BadParameter("--timestamp needs the one --proof whose checkpoint it is of, and --tsa-roots")
+        checkpoint = LogProof.parse(_read((proofs or [])[0], "the proof").decode(errors="replace")).checkpoint
+        reply, roots = _read(timestamp, "the timestamp"), _read(tsa_roots, "the root certificates")
+        stamped = stamped_at(reply, checkpoint.text, roots).isoformat()
     last = entries[-1]
     checked = CertificatesChecked(
         certificates=len(entries),
@@ -166,6 +195,7 @@ def check_certificate(
         run=last.facts.run,
         public_key=last.fingerprint,
         in_log=seen,
+        stamped_at=stamped,
         requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
     )
     if json:
@@ -185,10 +215,10 @@ def _read(path: Path, what: str) -> bytes:
         raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give a file that is there") from error
 
 
-def _write_new(path: Path, texts: tuple[str, ...]) -> None:
+def _write_new(path: Path, data: bytes) -> None:
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.writelines(f"{text}\n" for text in texts)
+        with path.open("xb") as file:
+            file.write(data)
     except FileExistsError as error:
         raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
     except OSError as error:
