@@ -1,6 +1,7 @@
 """What it costs to publish a run's log: one new entry, and a tenth of the log at once, against accepting a deletion.
 
-`python benchmarks/log_publishing.py --deletions 2000`: a run of the hashing trainer on a local disk. Ratios within one run.
+`python benchmarks/log_publishing.py --deletions 2000`: a run of the hashing trainer on a local disk. Ratios within one
+run.
 """
 
 from __future__ import annotations
