@@ -34,6 +34,7 @@ class LogPublishing:
         self._asked = 0  # entries of the checkpoint that witnesses are looking at; 0: none
         self._timestamps = Timestamps(run)
         self._answers: SimpleQueue[S3TError | None] = SimpleQueue()
+        self._asking: threading.Thread | None = None
         self._attempts = 0  # in vain, in a row
         self._not_before = 0.0
         self._failed = any(row.subject == FailedLog() for row in run.ledger.failures())
@@ -57,7 +58,16 @@ class LogPublishing:
             self._succeeded(newest)
             return
         self._asked = newest
-        threading.Thread(target=self._ask, args=(note,), daemon=True, name="witnesses").start()
+        self._asking = threading.Thread(target=self._ask, args=(note,), daemon=True, name="witnesses")
+        self._asking.start()
+
+    def end(self, wait_seconds: float) -> None:
+        """A last round, and a while for those who are being asked: nobody may come after this scheduler for long."""
+        self.round()
+        if self._asking is not None:
+            self._asking.join(wait_seconds)
+        if self._asked:
+            self._collect()
 
     def _ask(self, note: SignedNote) -> None:
         """In a thread of its own."""

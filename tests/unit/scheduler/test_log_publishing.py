@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from s3t_ray.run import deletion
 from s3t_ray.run.published_log import CHECKPOINT, published
 from s3t_ray.run.status import status
 from s3t_ray.store import layout
+from s3t_ray.tlog.cosignature import Cosigner
 from s3t_ray.tlog.log_head import LogHead
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
@@ -54,3 +57,16 @@ def test_a_scheduler_that_follows_publishes_what_its_predecessor_could_not(tmp_p
     following.settle()
     assert size_of(following) == 4
     following.run.close()
+
+
+def test_at_its_end_a_scheduler_waits_for_the_witnesses(tmp_path: Path) -> None:
+    fake_base(tmp_path / "base")
+    write_records(tmp_path / "data.jsonl", [(f"r{number}", None) for number in range(20)])
+    key = Cosigner("w.example", Ed25519PrivateKey.from_private_bytes(b"w" * 32)).key
+    cluster = Cluster(small_config(tmp_path, log={"witnesses": [f"http://127.0.0.1:9 {key}"]}))  # nobody listens there
+    cluster.scheduler.tick(0)
+    cluster.scheduler.end(60.0)
+    failure = status(cluster.run).failures[0]
+    assert failure.kind == "log" and "w.example" in failure.error
+    assert size_of(cluster) == 1
+    cluster.run.close()
