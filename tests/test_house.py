@@ -169,7 +169,7 @@ def declared(section: str, option: str) -> list[Requirement]:
 
 
 def extras() -> dict[str, list[Requirement]]:
-    names = ("test", "demo", "docs", "quantize", "postgres")
+    names = ("test", "demo", "docs", "quantize", "timestamps", "postgres")
     return {name: declared("options.extras_require", name) for name in names}
 
 

@@ -4,6 +4,7 @@ In: an open run, and certificates that were handed out earlier. Out: an AuditRep
 each problem. Reads only. It checks that
 - the config still asks for the recipe that the run was begun with;
 - the chain of certificates is whole, signed by the run's own key, and says what the ledger says;
+- the published log is made of that chain, file by file (`log_files.py`);
 - the ledger agrees with itself and its history (`ledger/consistency.py`);
 - slices hold exactly the ledger's records, by the secret key; live stages follow from them, and are
   the bytes that were accepted (`verify.py`);
@@ -26,6 +27,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 
+from s3t_ray.audit.log_files import published_otherwise
 from s3t_ray.audit.verify import verify
 from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.config.recipe import recipe
@@ -34,10 +36,13 @@ from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.rows.log_rows import CERTIFYING, EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.plan.identity import recipe_digest
+from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
-from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
+from s3t_ray.proof.signed_entry import FIRST, LogKeys, SignedEntry
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
+from s3t_ray.run.issued_certificates import log_keys
+from s3t_ray.run.log_witnesses import WitnessAddress
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
 
@@ -48,13 +53,16 @@ def audit(
     replay: int = 0,
     known: Sequence[str] = (),
     receipts: Sequence[str] = (),
+    checkpoints: Sequence[str] = (),
+    witnesses: Sequence[WitnessAddress] = (),
     trusted_key: bytes | None = None,
     address: str | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> AuditReport:
     """Check the whole run. `known`: texts of certificates or receipts got earlier, which must stand in the log.
 
-    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`).
+    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`). `checkpoints`: heads of the log that
+    were kept elsewhere, which the log must continue; `witnesses`: asked for the newest that they cosigned.
 
     `trusted_key`: the public key (PEM) that the auditor had from elsewhere. The run's own config says where
     its ledger and keys lie, and whoever can write to the storage can let it name others, which all agree.
@@ -70,6 +78,7 @@ def audit(
         *_recipe(run),
         *_chain(run, stored),
         *_known(run, stored, known),
+        *published_otherwise(run, stored, checkpoints, witnesses),
     ]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())
@@ -93,7 +102,7 @@ def audit(
 
 def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
     """The copy for auditors is what they verify with, and the key is the one that they trust."""
-    if trusted is not None and raw_public_key(trusted) != run.keys.public_key:
+    if trusted is not None and not _keys(run, trusted).cover(run.keys.public_key.hex(), run.ledger.log_head().sequence):
         yield (
             f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
             f"{CONFIG_FILE} names other keys and perhaps another ledger"
@@ -132,11 +141,12 @@ def _recipe(run: Run) -> Iterator[str]:
 def _chain(run: Run, stored: Sequence[StoredEntry]) -> Iterator[str]:
     """Each entry by itself; then the log, if each is genuine."""
     pem = run.keys.public_key_pem
+    keys = _keys(run, pem)
     genuine: list[SignedEntry] = []
     for row in stored:
         name = f"certificate {row.sequence}" if row.kind in CERTIFYING else f"{row.kind} {row.sequence}"
         try:
-            entry = verify_entry(row.text, pem)
+            entry = verify_entry(row.text, keys)
         except VerificationFailed as error:
             yield f"{name}: {error.problem}"
             continue
@@ -152,12 +162,20 @@ def _chain(run: Run, stored: Sequence[StoredEntry]) -> Iterator[str]:
             yield error.problem
 
 
+def _keys(run: Run, public_key: bytes) -> LogKeys:
+    """All keys of the log, by one of them; it alone where a change of key is not genuine, as the chain then shows."""
+    try:
+        return log_keys(run, public_key)
+    except VerificationFailed:
+        return keys_of(public_key, ())
+
+
 def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Iterator[str]:
     """What was handed out earlier stands in the log, letter by letter."""
     texts = {row.text.strip() for row in stored}
     for text in known:
         try:
-            entry = verify_entry(text, run.keys.public_key_pem)
+            entry = verify_entry(text, _keys(run, run.keys.public_key_pem))
         except VerificationFailed as error:
             yield f"a certificate or receipt got earlier: {error.problem}"
             continue

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(
         epilog="Examples:\n"
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6\n"
-        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json --proof deletion.proof\n"
         "$ s3t certificate runs/alpaca --out chain.jsonl"
     )(certificate)
     app.command(
@@ -31,7 +31,8 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "$ s3t check-certificate deletion.json --public-key public.pem\n"
         "$ s3t check-certificate chain.jsonl --public-key public.pem\n"
-        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann",
+        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann\n"
+        "$ s3t check-certificate deletion.json --public-key public.pem --proof deletion.proof --witness KEY",
     )(check_certificate)
 
 
@@ -44,6 +45,20 @@ def certificate(
     out: Annotated[
         Path | None, typer.Option("--out", help="New file to write, one entry per line, as it was signed.")
     ] = None,
+    proof: Annotated[
+        Path | None,
+        typer.Option("--proof", metavar="FILE", help="New file for the proof that the certificate stands in the log."),
+    ] = None,
+    receipt_proof: Annotated[
+        Path | None,
+        typer.Option("--receipt-proof", metavar="FILE", help="New file for the same proof of the deletion's receipt."),
+    ] = None,
+    timestamp: Annotated[
+        Path | None,
+        typer.Option(
+            "--timestamp", metavar="FILE", help="New file for a timestamp; --proof then leads to what it is of."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
@@ -52,22 +67,41 @@ def certificate(
     first. Until a deletion is restored its certificate is the interim one,
     which says that every byte is gone. With --json the text is exactly
     what was signed: one entry per line.
+
+    --proof writes a c2sp.org/tlog-proof: the path from the certificate to
+    the run's signed checkpoint, with the cosignatures of witnesses. It shows
+    nothing of other deletions.
     """
     from rich.console import Group
 
     from s3t_ray.cli.show.output import note, print_document, stdout_console
     from s3t_ray.cli.show.show_proof import entry_view
     from s3t_ray.cli.show.units import plural
-    from s3t_ray.proof.run_log import verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of
+    from s3t_ray.proof.run_log import parse_entry, verify_entry
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of, key_changes_of, receipt_of
+    from s3t_ray.run.log_timestamps import stamped_checkpoint
+    from s3t_ray.run.published_log import proof_of
     from s3t_ray.run.run import Run
 
     with Run.open(run, read_only=True) as opened:
-        texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
+        texts = chain_of(opened) if request is None else (certificate_of(opened, request), *key_changes_of(opened))
         public_key = opened.location.keys_dir / "public.pem"
+        if request is None and (proof or receipt_proof):
+            raise typer.BadParameter("--proof and --receipt-proof are of one deletion: name its REQUEST")
+        if timestamp is not None and (request is None or proof is None):
+            raise typer.BadParameter("--timestamp is of the checkpoint that --proof leads to: give REQUEST and --proof")
+        if request is not None and proof is not None:
+            sequence, under = parse_entry(texts[0]).facts.sequence, None
+            if timestamp is not None:
+                under, reply = stamped_checkpoint(opened, sequence)
+                _write_new(timestamp, reply)
+            _write_new(proof, proof_of(opened, sequence, under).encode())
+        if request is not None and receipt_proof is not None:
+            sequence = parse_entry(receipt_of(opened, request)).facts.sequence
+            _write_new(receipt_proof, proof_of(opened, sequence).encode())
     if out is not None:
-        _write_new(out, texts)
-        what = "certificate" if request is not None else "entry"
+        _write_new(out, "".join(f"{text}\n" for text in texts).encode())
+        what = "certificate" if request is not None and len(texts) == 1 else "entry"
         note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
     elif json:
@@ -88,6 +122,24 @@ def check_certificate(
     ] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Id that the receipt must name.")] = None,
     subjects: Annotated[list[str] | None, typer.Option("--subject", help="Person that the receipt must name.")] = None,
+    proofs: Annotated[
+        list[Path] | None,
+        typer.Option("--proof", metavar="FILE", help="Proof that a certificate given, or the receipt, is in the log."),
+    ] = None,
+    witnesses: Annotated[
+        list[str] | None, typer.Option("--witness", metavar="KEY", help="Public key of a witness that you trust.")
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", min=0, help="Witnesses that must have cosigned; default: all that are given."),
+    ] = None,
+    timestamp: Annotated[
+        Path | None, typer.Option("--timestamp", metavar="FILE", help="Timestamp of the checkpoint of the --proof.")
+    ] = None,
+    tsa_roots: Annotated[
+        Path | None,
+        typer.Option("--tsa-roots", metavar="PEM", help="Root certificates of the timestamp authority that you trust."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
@@ -96,22 +148,43 @@ def check_certificate(
     key, when two of them claim one place in the log, or when a live adapter
     is one that was erased. With --receipt: also that the certificates are
     of that deletion, and, with --id and --subject, of exactly these names.
+    With --proof (`s3t certificate --proof`): also that the run's signed log
+    has the entry, and, with --witness, that others have seen that log.
     """
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.proof.handed_out import check_handed_out, check_receipt
+    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt, keys_among
+    from s3t_ray.tlog.log_proof import LogProof
+    from s3t_ray.tlog.signed_note import VerifierKey
+    from s3t_ray.tlog.timestamp import stamped_at
 
     pem = _read(public_key, "the public key")
     texts = [line for file in files for line in _read(file, "the certificate").decode(errors="replace").splitlines()]
     texts = [text for text in dict.fromkeys(texts) if text.strip()]
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
+    keys = keys_among(texts, pem)
     entries, missing = check_handed_out(texts, pem)
+    handed: tuple[SignedEntry, ...] = entries
     if receipt is not None:
         text = _read(receipt, "the receipt").decode(errors="replace")
-        check_receipt(text, pem, entries, tuple(ids or ()), tuple(subjects or ()))
+        handed = (*entries, check_receipt(text, keys, entries, ids or (), subjects or ()))
     elif ids or subjects:
         raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
+    seen = check_proofs(
+        [_read(path, "the proof").decode(errors="replace") for path in proofs or ()],
+        handed,
+        [VerifierKey.parse(text) for text in witnesses or ()],
+        quorum,
+        keys,
+    )
+    stamped = None
+    if timestamp is not None:
+        if tsa_roots is None or len(proofs or ()) != 1:
+            raise typer.BadParameter("--timestamp needs the one --proof whose checkpoint it is of, and --tsa-roots")
+        checkpoint = LogProof.parse(_read((proofs or [])[0], "the proof").decode(errors="replace")).checkpoint
+        reply, roots = _read(timestamp, "the timestamp"), _read(tsa_roots, "the root certificates")
+        stamped = stamped_at(reply, checkpoint.text, roots).isoformat()
     last = entries[-1]
     checked = CertificatesChecked(
         certificates=len(entries),
@@ -121,6 +194,8 @@ def check_certificate(
         head=last.hash,
         run=last.facts.run,
         public_key=last.fingerprint,
+        in_log=seen,
+        stamped_at=stamped,
         requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
     )
     if json:
@@ -140,10 +215,10 @@ def _read(path: Path, what: str) -> bytes:
         raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give a file that is there") from error
 
 
-def _write_new(path: Path, texts: tuple[str, ...]) -> None:
+def _write_new(path: Path, data: bytes) -> None:
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.writelines(f"{text}\n" for text in texts)
+        with path.open("xb") as file:
+            file.write(data)
     except FileExistsError as error:
         raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
     except OSError as error:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.key_entry import keys_of
+from s3t_ray.proof.log_leaf import check_inclusion
 from s3t_ray.proof.receipt import SignedReceipt, read_handed
-from s3t_ray.proof.run_log import name_of, verify_entry
-from s3t_ray.proof.signed_entry import SignedEntry, check_signature
+from s3t_ray.proof.run_log import name_of, parse_entry, verify_entry
+from s3t_ray.proof.signed_entry import Count, Digest, LogKeys, SignedEntry, Value, check_signature
+from s3t_ray.tlog.log_proof import LogProof
+from s3t_ray.tlog.signed_note import VerifierKey
 
 
 def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[SignedEntry, ...], int]:
@@ -18,7 +23,8 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
     Entries that stand beside each other must follow one another. A log of the first format held certificates
     alone, so none may be missing between two of those.
     """
-    entries = sorted((verify_entry(text, public_key) for text in texts), key=lambda entry: entry.facts.sequence)
+    keys = keys_among(texts, public_key)
+    entries = sorted((verify_entry(text, keys) for text in texts), key=lambda entry: entry.facts.sequence)
     for entry in entries:
         if isinstance(entry, (Certificate, CertificateV1)):
             check_sense(entry)
@@ -42,8 +48,13 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
     return tuple(entries), missing
 
 
+def keys_among(texts: Sequence[str], public_key: bytes) -> LogKeys:
+    """All keys of the log, as far as the changes of key among these texts lead from the trusted one (PEM)."""
+    return keys_of(public_key, [parse_entry(text) for text in texts])
+
+
 def check_receipt(
-    text: str, public_key: bytes, entries: Sequence[SignedEntry], ids: Sequence[str], subjects: Sequence[str]
+    text: str, public_key: bytes | LogKeys, entries: Sequence[SignedEntry], ids: Sequence[str], subjects: Sequence[str]
 ) -> SignedReceipt:
     """The receipt in `text`, if it is genuine, and the certificates given are of its deletion.
 
@@ -67,6 +78,49 @@ def check_receipt(
                 "give the certificate of that deletion: `s3t certificate RUN REQUEST`",
             )
     return receipt
+
+
+class Inclusion(Value):
+    """An entry that stands in its run's log, under a signed checkpoint."""
+
+    entry: Count
+    """Its number in the log, from 1."""
+    size: Count
+    """Entries of the log at the checkpoint."""
+    root: Digest
+    """Of the log's tree then."""
+    cosigned: tuple[str, ...]
+    """Names of the witnesses who had seen that log, each with its time (UTC)."""
+
+
+def check_proofs(
+    proofs: Sequence[str],
+    entries: Sequence[SignedEntry],
+    witnesses: Sequence[VerifierKey] = (),
+    quorum: int | None = None,
+    keys: LogKeys | None = None,
+) -> tuple[Inclusion, ...]:
+    """What each proof (text of a c2sp.org/tlog-proof) proves of one of these genuine entries.
+
+    `quorum`: witnesses that must have cosigned each checkpoint; None: all given. `keys`: see `check_inclusion`.
+    VerificationFailed.
+    """
+    if witnesses and not proofs:
+        raise VerificationFailed("witnesses sign checkpoints, and no proof leads to one", "give --proof too")
+    by_number = {entry.facts.sequence: entry for entry in entries}
+    found = []
+    for text in proofs:
+        number = LogProof.parse(text).index + 1
+        entry = by_number.get(number)
+        if entry is None:
+            raise VerificationFailed(
+                f"the proof is of entry {number} of a log, and none of what was given is that entry",
+                "give the certificate or receipt that the proof was handed out with",
+            )
+        head, seen = check_inclusion(entry, text, tuple(witnesses), len(witnesses) if quorum is None else quorum, keys)
+        names = tuple(f"{key.name} {datetime.fromtimestamp(time, UTC).isoformat()}" for key, time in seen.items())
+        found.append(Inclusion(entry=number, size=head.size, root=head.root.hex(), cosigned=names))
+    return tuple(found)
 
 
 def _twice(one: SignedEntry, other: SignedEntry) -> VerificationFailed:

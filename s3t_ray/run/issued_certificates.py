@@ -9,7 +9,9 @@ from __future__ import annotations
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.rows.log_rows import EntryKind
-from s3t_ray.proof.run_log import verify_certificate, verify_entry
+from s3t_ray.proof.key_entry import keys_of
+from s3t_ray.proof.run_log import parse_entry, verify_certificate, verify_entry
+from s3t_ray.proof.signed_entry import LogKeys
 from s3t_ray.run.run import Run
 
 
@@ -36,6 +38,22 @@ def certificate_of(run: Run, request_id: str) -> str:
     )
 
 
+def receipt_of(run: Run, request_id: str) -> str:
+    """The signed receipt of one deletion, as its entry stands in the log.
+
+    Raises LedgerError when there is no such deletion, or it was accepted by a version that signed no receipts.
+    """
+    request_id = run.request_named(request_id)
+    run.ledger.deletion(request_id)
+    for row in run.ledger.log((EntryKind.RECEIPT,)):
+        if row.request_id == request_id:
+            verify_entry(row.text, _public_key(run))
+            return row.text
+    raise LedgerError(
+        f"deletion {request_id} has no signed receipt: an older version accepted it", "its certificate stands alone"
+    )
+
+
 def chain_of(run: Run) -> tuple[str, ...]:
     """The run's whole log, oldest entry first. Raises VerificationFailed for an entry that is not genuine."""
     texts = tuple(row.text for row in run.ledger.log())
@@ -45,7 +63,17 @@ def chain_of(run: Run) -> tuple[str, ...]:
     return texts
 
 
-def _public_key(run: Run) -> bytes | None:
+def key_changes_of(run: Run) -> tuple[str, ...]:
+    """The entries by which the log went over to another signing key: whoever has an old key needs them."""
+    return tuple(row.text for row in run.ledger.log((EntryKind.KEY,)))
+
+
+def log_keys(run: Run, public_key: bytes) -> LogKeys:
+    """All keys of the run's log, by one of them (PEM). VerificationFailed: a change of key is not genuine."""
+    return keys_of(public_key, [parse_entry(row.text) for row in run.ledger.log((EntryKind.KEY,))])
+
+
+def _public_key(run: Run) -> LogKeys | None:
     """None: it is lost, and an entry can only be held to the key that it carries."""
     path = run.location.keys_dir / PUBLIC_FILE
-    return path.read_bytes() if path.is_file() else None
+    return log_keys(run, path.read_bytes()) if path.is_file() else None

@@ -16,7 +16,7 @@ from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.tables import DELETIONS, IDENTITY, LOG
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import StoredEntry
-from s3t_ray.proof.run_log import claimed_key
+from s3t_ray.proof.run_log import claimed_key, claimed_next_key
 from s3t_ray.proof.signed_entry import FIRST, ChainHead, SignedEntry, hash_of
 
 
@@ -27,6 +27,7 @@ class EntryKind(StrEnum):
     RECEIPT = "receipt"
     INTERIM = "interim"  # certificate: purged
     CERTIFICATE = "certificate"  # final: restored
+    KEY = "key"  # another key signs from here on
 
 
 CERTIFYING = (EntryKind.INTERIM, EntryKind.CERTIFICATE)
@@ -47,11 +48,17 @@ EntryT = TypeVar("EntryT", bound=SignedEntry)
 def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callable[[LogPosition], EntryT]) -> EntryT:
     """Add the entry that `make` signs for the next place of the log; it is there when the transaction commits.
 
-    `deletion`: number of the deletion that it is of. LedgerError: the ledger has no run yet.
+    `deletion`: number of the deletion that it is of. LedgerError: the ledger has no run yet, or another key signs
+    for it by now.
     """
     row = tx.connection.exec_driver_sql(_NEXT).one_or_none()
     if row is None:
         raise LedgerError("the ledger has no run yet", "start the run first: its log begins with its records")
+    if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
+        raise LedgerError(
+            "the run's signing key was changed, and this process has another one: nothing was done",
+            "start it again, so that it reads the keys anew (`s3t rotate-key` says when they change)",
+        )
     entry = make(LogPosition((row.sequence or 0) + 1, row.hash or FIRST, row.name, row.run_id))
     text = entry.to_json()
     # In the driver's own SQL, as in `pieces`: every single deletion comes this way.
@@ -70,12 +77,13 @@ def read_text(connection: Connection, kind: EntryKind, deletion: int) -> str | N
 
 def read_entries(connection: Connection, kinds: tuple[EntryKind, ...] = tuple(EntryKind)) -> tuple[StoredEntry, ...]:
     """See `Ledger.log`."""
-    query = (
-        select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry)
-        .outerjoin(DELETIONS, LOG.c.deletion == DELETIONS.c.sequence)
-        .where(LOG.c.kind.in_([str(kind) for kind in kinds]))
-        .order_by(LOG.c.sequence)
-    )
+    query = _ENTRIES.where(LOG.c.kind.in_([str(kind) for kind in kinds])).order_by(LOG.c.sequence)
+    return tuple(StoredEntry(*row) for row in connection.execute(query))
+
+
+def read_after(connection: Connection, sequence: int) -> tuple[StoredEntry, ...]:
+    """See `Ledger.log_after`."""
+    query = _ENTRIES.where(LOG.c.sequence > sequence).order_by(LOG.c.sequence)
     return tuple(StoredEntry(*row) for row in connection.execute(query))
 
 
@@ -90,14 +98,31 @@ def read_hash(connection: Connection, sequence: int) -> str | None:
     return connection.scalar(select(LOG.c.hash).where(LOG.c.sequence == sequence))
 
 
-def require_key(connection: Connection, public_key: bytes) -> None:
-    """VerificationFailed if the log was begun with another key."""
+def signing_key(connection: Connection) -> str | None:
+    """Public key (hex) that signs what comes next, by what the log claims; None: there is no log."""
+    changed = connection.scalar(
+        select(LOG.c.entry).where(LOG.c.kind == str(EntryKind.KEY)).order_by(LOG.c.sequence.desc()).limit(1)
+    )
+    if changed is not None:
+        return claimed_next_key(changed)
     first = connection.scalar(select(LOG.c.entry).order_by(LOG.c.sequence).limit(1))
-    if first is not None and claimed_key(first) != public_key.hex():
+    return None if first is None else claimed_key(first)
+
+
+def require_key(connection: Connection, public_key: bytes) -> None:
+    """VerificationFailed if the log was begun with another key, or is signed with another one since."""
+    signs = signing_key(connection)
+    if signs is not None and signs != public_key.hex():
         raise VerificationFailed(
-            "the run's log was begun with another key than the one in keys.dir",
-            "use the keys this run was started with (keys.dir)",
+            "the run's log was begun with another key than the one in keys.dir, or is signed with another one since",
+            "use the keys this run was started with (keys.dir), or those that `s3t rotate-key` made for it",
         )
+
+
+def _signs_next(key: str, kind: str, newest: str) -> bool:
+    """Whether this key follows the newest entry, by its canonical text."""
+    field = "next_key" if kind == EntryKind.KEY else "public_key"
+    return f'"{field}":"{key}"' in newest
 
 
 def read_identity(connection: Connection) -> str:
@@ -118,7 +143,10 @@ def _newest(connection: Connection) -> Row[tuple[int, str]] | None:
 
 # Built once: building a statement takes longer than running it.
 _NEXT = (
-    "SELECT r.name, i.run_id, l.sequence, l.hash FROM s3t_run r JOIN s3t_identity i ON i.id = r.id "
+    "SELECT r.name, i.run_id, l.sequence, l.hash, l.kind, l.entry FROM s3t_run r JOIN s3t_identity i ON i.id = r.id "
     "LEFT JOIN s3t_log l ON l.sequence = (SELECT max(sequence) FROM s3t_log)"
+)
+_ENTRIES = select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry).outerjoin(
+    DELETIONS, LOG.c.deletion == DELETIONS.c.sequence
 )
 _ONE = select(LOG.c.entry).where(LOG.c.kind == bindparam("of_kind"), LOG.c.deletion == bindparam("of_deletion"))
