@@ -50,7 +50,7 @@ def report(
     The page loads nothing from elsewhere and can be mailed. It holds counts, digests and
     times, and no id of a record or a person. Prints the page's path.
     """
-    from s3t_ray.cli.output import print_document
+    from s3t_ray.cli.show.output import print_document
     from s3t_ray.report.report_files import write_report
 
     if (run is None) == (experiment is None):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from s3t_ray.errors import StageDamaged, VerificationFailed
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionRow, DeletionState, Event, EventKind, StageRow, StageState, StoredEntry
 from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.reports import Status

@@ -84,7 +84,7 @@ def test_a_chart_is_read_by_pointer_and_by_keys(page: Page, of_run: Path) -> Non
 
 def test_deletions_are_there_with_their_certificates_and_csv(page: Page, of_run: Path) -> None:
     page.goto(of_run.as_uri())
-    rows = page.get_by_role("region", name="Each deletion").locator("tbody tr")
+    rows = page.get_by_role("region", name="Each deletion", exact=True).locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.nth(0)).to_contain_text("final")
     expect(rows.nth(0)).to_contain_text("holds")

@@ -100,7 +100,7 @@ def test_a_certificate_that_does_not_check_is_told(cluster: Cluster) -> None:
     deletion.accept(cluster.run, ["secret-3"], ())
     cluster.settle()
     with cluster.run.ledger._database.write() as tx:
-        tx.connection.exec_driver_sql("UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":0')")
+        tx.connection.exec_driver_sql("UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":2')")
     (row,) = rows_of(run_page(read_facts(cluster.run), {}), "deletions")
     assert "signature" in str(row["its signature"])
 
