@@ -16,7 +16,7 @@ from pathlib import Path
 
 from s3t_ray.report.experiment_folder import Experiment
 from s3t_ray.report.page_model import ChartSeries, ReportChart, ReportSection
-from s3t_ray.report.svg_chart import HEIGHT, WIDTH, series_class, series_dash, svg_chart
+from s3t_ray.report.svg_chart import HEIGHT, WIDTH, legend_key, svg_chart
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "claims"
@@ -54,8 +54,8 @@ def picture(chart: ReportChart) -> str:
     """The chart with its legend below, as an SVG file of its own."""
     style = (files("s3t_ray.report") / "assets" / "report.css").read_text(encoding="utf-8")
     legend = "".join(
-        f'<path class="line {series_class(at)}" stroke-dasharray="{series_dash(at)}" d="M70 {_at(at)}h28"/>'
-        f'<text x="106" y="{_at(at) + 4}">{escape(series.name)}</text>'
+        f'<g transform="translate(70 {_at(at)})">{legend_key(series, at)}</g>'
+        f'<text x="106" y="{_at(at) + 8}">{escape(series.name)}</text>'
         for at, series in enumerate(chart.series)
     )
     height = _at(len(chart.series))

@@ -32,6 +32,8 @@ NO_SECRET = "00" * 32
 Prefix = tuple[int, ...]
 Parts = Mapping[tuple[int, int], Sequence[Row]]
 """Rows of each (shard, slice)."""
+Chains = Mapping[tuple[int, Prefix], tuple[str, ...]]
+"""Stage ids, depth 1 first, by shard and prefix of slices."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class TrainedSystem:
     """Chains of stage ids by (shard, prefix of slices), the config and store that they are in, and what they took."""
 
     config: Config
-    chains: dict[tuple[int, Prefix], tuple[str, ...]]
+    chains: Chains
     cpu_seconds: float
     tokens: int
 
@@ -79,18 +81,24 @@ class ContinuingTrainer(Trainer):
             self._grouped.begin = begin  # type: ignore[method-assign]
 
 
-def s3t(settings: Settings, parts: Parts, orders: Sequence[Prefix], folder: Path) -> TrainedSystem:
-    """Every prefix of every order once; stage i trains the i-th group from the top."""
+def s3t(
+    settings: Settings, parts: Parts, orders: Sequence[Prefix], folder: Path, live: Chains | None = None
+) -> TrainedSystem:
+    """Every prefix of every order once; stage i trains the i-th group from the top.
+
+    `live`: chains in the folder's store that are kept: only what is missing is trained, under other names.
+    """
     config = _config(settings, folder, settings.slices, settings.layers // settings.slices)
     store = Store.open(config.storage.uri)
     trainer = ContinuingTrainer(config, settings.base, store, folder / "scratch")
     began, tokens = time.process_time(), 0
-    chains: dict[tuple[int, Prefix], tuple[str, ...]] = {}
+    chains = dict(live or {})
     for shard in sorted({shard for shard, _ in parts}):
         inputs = {index: _put(store, folder, parts[shard, index], shard, index) for index in range(settings.slices)}
-        for prefix in sorted({order[:depth] for order in orders for depth in range(1, len(order) + 1)}, key=len):
+        prefixes = {order[:depth] for order in orders for depth in range(1, len(order) + 1)}
+        for prefix in sorted(prefixes - {known for at, known in chains if at == shard}, key=len):
             parents = chains.get((shard, prefix[:-1]), ())
-            name = f"s{shard}-{'-'.join(map(str, prefix))}"
+            name = f"s{shard}-{'-'.join(map(str, prefix))}{'' if live is None else '-again'}"
             tokens += trainer.train_on(_job(name, shard, [inputs[index] for index in prefix], parents), None)
             chains[shard, prefix] = (*parents, name)
     return TrainedSystem(config, chains, time.process_time() - began, tokens)

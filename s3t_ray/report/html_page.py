@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from s3t_ray.report.cell_text import cell_text
 from s3t_ray.report.page_model import Cell, ReportChart, ReportPage, ReportSection, ReportTable
-from s3t_ray.report.svg_chart import points_json, series_class, series_dash, svg_chart
+from s3t_ray.report.svg_chart import legend_key, points_json, svg_chart
 
 
 def html_page(page: ReportPage) -> str:
@@ -69,8 +69,8 @@ def _section(section: ReportSection, at: int) -> str:
 
 def _chart(chart: ReportChart) -> str:
     legend = "".join(
-        f'<li><svg class="key" viewBox="0 0 28 8" aria-hidden="true"><path class="line {series_class(at)}" d="M1 4H27"'
-        f' stroke-dasharray="{series_dash(at)}"/></svg>{escape(series.name)}</li>'
+        f'<li><svg class="key" viewBox="0 0 28 8" aria-hidden="true">{legend_key(series, at)}</svg>'
+        f"{escape(series.name)}</li>"
         for at, series in enumerate(chart.series)
     )
     return (

@@ -30,6 +30,14 @@ def series_dash(number: int) -> str:
     return DASHES[(number + number // COLORS) % len(DASHES)]
 
 
+def legend_key(series: ChartSeries, number: int) -> str:
+    """What stands for the series in a legend, in a box of 28 x 8: its line, or a dot."""
+    color, dash = series_class(number), series_dash(number)
+    if series.style == "points":
+        return f'<circle class="dot {color}" cx="14" cy="4" r="3"/>'
+    return f'<path class="line {color}" d="M1 4H27" stroke-dasharray="{dash}"/>'
+
+
 def svg_chart(chart: ReportChart) -> str:
     """The picture, focusable, named by its title."""
     across, up = _axes(chart)
