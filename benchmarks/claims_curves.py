@@ -29,7 +29,7 @@ from s3t_ray.plan.cost import healing_cost, plan_cost, storage_bytes
 from s3t_ray.plan.forecast import expected_deletions, simulate_deletions
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.work import count_stages, describe_work
-from s3t_ray.report.page_model import ReportChart, ReportSection, ReportTable
+from s3t_ray.report.page_model import Cell, ChartSeries, ReportChart, ReportSection, ReportTable
 
 TRIALS = 4_000
 SHAPES = ((5, 4), (5, 6), (3, 4))
@@ -81,7 +81,8 @@ def _orders(config: Config) -> list[tuple[Order, ...]]:
 
 def deletion_rate() -> ReportSection:
     """m L H(m min(B, L)) against a simulation of the deletions themselves."""
-    series, rows = [], []
+    series: list[ChartSeries] = []
+    rows: list[tuple[Cell, ...]] = []
     for shards, slices in SHAPES:
         budgets = list(range(1, slices + 3))
         closed = [expected_deletions(shards, slices, budget) for budget in budgets]
@@ -125,7 +126,8 @@ def gap_of_theorem() -> ReportSection:
     deletions = list(range(1, 13))
     streams = uniform_streams(trials, max(deletions), 1, slices, 0)
     masks = hit_masks(streams, 1)
-    series, rows = [], []
+    series: list[ChartSeries] = []
+    rows: list[tuple[Cell, ...]] = []
     for sequences in (2, 3, 6):
         theory = [gap(depth, slices, count, sequences) for count in deletions]
         series.append(line(f"zeta (1 - zeta^B'), {sequences} sequences", deletions, theory))
@@ -173,7 +175,8 @@ def _measured_gap(
 LLAMA_13B = ModelShape(
     layers=40, hidden=5120, intermediate=13824, heads=40, kv_heads=40, head_size=128, vocabulary=32000
 )
-ALPACA = {"records": 52_002, "tokens": 182.0, "labelled": 0.83}
+ALPACA_RECORDS, ALPACA_TOKENS, ALPACA_LABELLED = 52_002, 182.0, 0.83
+"""Tokens per record, and the share of them that bears loss."""
 
 
 def budget_cost() -> ReportSection:
@@ -181,7 +184,7 @@ def budget_cost() -> ReportSection:
     slices, found = 5, []
     for order, budget in [("cyclic", b) for b in range(1, 6)] + [("chains", b) for b in (6, 8, 10)]:
         config = _config(5, slices, budget, order, lora={"layers_per_group": 8, "rank": 32, "alpha": 64})
-        work = describe_work(config, ALPACA["records"], ALPACA["tokens"], ALPACA["labelled"], LLAMA_13B)  # type: ignore[arg-type]
+        work = describe_work(config, ALPACA_RECORDS, ALPACA_TOKENS, ALPACA_LABELLED, LLAMA_13B)
         own = _orders(config)
         cost, stored, healing = plan_cost(work, own), storage_bytes(work, own), healing_cost(work, own)
         found.append((budget, order, count_stages(own).total(), cost, stored, healing.flops))
@@ -236,7 +239,8 @@ def deletion_cost(price_per_hour: float) -> ReportSection:
     """Worker-group time, money and what is served meanwhile, by policy and rate of deletions."""
     rates = (1.0, 4.0, 12.0, 24.0)
     until = 20 * 24 * HOUR
-    series, rows = [], []
+    series: list[ChartSeries] = []
+    rows: list[tuple[Cell, ...]] = []
     for name, system in SYSTEMS.items():
         costs, errors = [], []
         for rate in rates:

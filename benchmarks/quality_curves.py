@@ -34,14 +34,18 @@ from benchlib.rival_training import Parts, Settings, TrainedSystem, s3t, sisa
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.load import parse_config
+from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.slices import Row
-from s3t_ray.report.page_model import ReportChart, ReportSection, ReportTable
+from s3t_ray.report.page_model import Cell, ChartSeries, ReportChart, ReportSection, ReportTable
 from s3t_ray.sweep.result_file import machine
 
 STREAMS = 10_000
 LONGEST = 30
 """Deletions of a stream."""
+SHOWN = (0, 1, 3, 6, 12)
+"""Numbers of deletions in the table."""
+ONE = "one LoRA on everything"
 
 
 @dataclass(frozen=True)
@@ -127,23 +131,9 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, Known]
 def _read(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Parts]:
     """Contents of the dev set, and the training rows dealt to shards and slices by a hash of seed and id."""
 
-    def config(path: Path) -> object:
-        tree = {
-            "name": "rivals",
-            "shards": 1,
-            "slices": 1,
-            "budget": 1,
-            "model": {"path": str(arguments.base)},
-            "task": {"benchmark": arguments.task, "max_tokens": 128},
-            "data": {"path": str(path)},
-            "lora": {"layers_per_group": 1},
-            "storage": {"uri": "none"},
-        }
-        return parse_config(json.dumps(tree), "the benchmark's config")
-
     def contents(path: Path, most: int) -> list[tuple[str, str]]:
-        found = config(path)
-        return [(each.id, each.content) for each in islice(read_records(found.data, found.task), most)]  # type: ignore[attr-defined]
+        config = _reading(arguments, path)
+        return [(each.id, each.content) for each in islice(read_records(config.data, config.task), most)]
 
     rows = [
         Row(name, content, hashlib.sha256(content.encode()).digest())
@@ -155,6 +145,22 @@ def _read(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Parts]:
         place = (at % arguments.shards, at // arguments.shards % arguments.slices)
         parts.setdefault(place, []).append(row)
     return [content for _, content in contents(arguments.dev, arguments.dev_records)], parts
+
+
+def _reading(arguments: argparse.Namespace, path: Path) -> Config:
+    """A config by which the rows of one file are read."""
+    tree = {
+        "name": "rivals",
+        "shards": 1,
+        "slices": 1,
+        "budget": 1,
+        "model": {"path": str(arguments.base)},
+        "task": {"benchmark": arguments.task, "max_tokens": 128},
+        "data": {"path": str(path)},
+        "lora": {"layers_per_group": 1},
+        "storage": {"uri": "none"},
+    }
+    return parse_config(json.dumps(tree), "the benchmark's config")
 
 
 def _save(path: Path, system: TrainedSystem, base: Path, contents: Sequence[str]) -> None:
@@ -181,17 +187,11 @@ def _models(known: Known, orders: Sequence[Order], shards: int) -> list[ShardMod
     ]
 
 
-def _systems(arguments: argparse.Namespace) -> dict[str, Callable[[Mapping[str, Known]], list[ShardModels]]]:
-    cyclic, straight = _cyclic(arguments.slices), [tuple(range(arguments.slices))]
-    return {
-        **{
-            f"S3T, budget {budget}": lambda known, budget=budget: _models(
-                known["s3t"], cyclic[:budget], arguments.shards
-            )
-            for budget in range(1, arguments.slices + 1)
-        },
-        "SISA with slices": lambda known: _models(known["sisa"], straight, arguments.shards),
-    }
+def _systems(arguments: argparse.Namespace) -> dict[str, tuple[str, list[Order]]]:
+    """By name: whose models they are, and the orders that a shard has."""
+    cyclic = _cyclic(arguments.slices)
+    budgets = {f"S3T, budget {budget}": ("s3t", cyclic[:budget]) for budget in range(1, arguments.slices + 1)}
+    return {**budgets, "SISA with slices": ("sisa", [tuple(range(arguments.slices))])}
 
 
 def _accuracy(labels: np.ndarray) -> Callable[[np.ndarray], float]:
@@ -213,12 +213,13 @@ def _curves(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]],
         streams = make(STREAMS, LONGEST, arguments.shards, arguments.slices, 0)
         masks = hit_masks(streams, arguments.shards)
         series = []
-        for system, models in _systems(arguments).items():
-            series.append(_series(system, [scores(masks, models(known), _accuracy(labels)) for known in every]))
+        for system, (key, orders) in _systems(arguments).items():
+            models = [_models(known[key], orders, arguments.shards) for known in every]
+            series.append(_series(system, [scores(masks, own, _accuracy(labels)) for own in models]))
         plain = [_whole_or_dead(known["plain"], streams, arguments.shards, labels) for known in every]
         series.append(_series("SISA without slices", plain))
         one = [_whole_or_dead(known["one"], streams, 1, labels) for known in every]
-        series.append(_series("one LoRA on everything", one))
+        series.append(_series(ONE, one))
         charts.append(
             ReportChart(
                 stem=f"quality-{arguments.task}-{name}",
@@ -233,7 +234,7 @@ def _curves(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]],
     return ReportSection(title="Curves", charts=tuple(charts))
 
 
-def _series(name: str, values: Sequence[np.ndarray]) -> object:
+def _series(name: str, values: Sequence[np.ndarray]) -> ChartSeries:
     """Mean over streams and seeds; the interval has the seeds' spread and the streams' standard error in it."""
     means = np.array([value.mean(0) for value in values])
     mean = means.mean(0)
@@ -248,50 +249,22 @@ def _table(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]], 
     """Accuracy whole and after some deletions, deletions until all shards are dead, and what training took."""
     streams = uniform_streams(STREAMS, 200, arguments.shards, arguments.slices, 1)
     masks = hit_masks(streams, arguments.shards)
-    first = np.mean([known["plain"].cpu_seconds for known in every])
-    rows: list[tuple[str | float | None, ...]] = []
-    for system, models in _systems(arguments).items():
-        found = np.mean([scores(masks[:, :13], models(known), _accuracy(labels)).mean(0) for known in every], axis=0)
-        depths = mean_depths(masks, [model.orders for model in models(every[0])])
-        borne = float((depths > 0).sum(1).mean())
-        key = "sisa" if system.startswith("SISA") else "s3t"
-        seconds = (
-            None
-            if key == "s3t" and str(arguments.slices) not in system
-            else np.mean([known[key].cpu_seconds for known in every])
-        )
-        rows.append(
-            (
-                system,
-                *(float(found[at]) for at in (0, 1, 3, 6, 12)),
-                borne,
-                None if seconds is None else seconds / first,
-            )
-        )
-    for system, key, shards in (
-        ("SISA without slices", "plain", arguments.shards),
-        ("one LoRA on everything", "one", 1),
-    ):
-        found = np.mean(
-            [_whole_or_dead(known[key], streams[:, :12], shards, labels).mean(0) for known in every], axis=0
-        )
-        one = hit_masks(np.stack([streams[..., 0] % shards, 0 * streams[..., 1]], axis=-1), shards)
-        borne = float((one == 0).any(2).sum(1).mean())
-        seconds = np.mean([known[key].cpu_seconds for known in every])
-        rows.append((system, *(float(found[at]) for at in (0, 1, 3, 6, 12)), borne, seconds / first))
+    rows: list[tuple[Cell, ...]] = []
+    for system, (key, orders) in _systems(arguments).items():
+        models = [_models(known[key], orders, arguments.shards) for known in every]
+        found = [scores(masks[:, : SHOWN[-1] + 1], own, _accuracy(labels)) for own in models]
+        borne = (mean_depths(masks, [orders] * arguments.shards) > 0).sum(1).mean()
+        measured = key == "sisa" or len(orders) == arguments.slices  # the other budgets are parts of the full one
+        rows.append(_row(system, found, float(borne), _cost(every, key) if measured else None))
+    for system, key, shards in (("SISA without slices", "plain", arguments.shards), (ONE, "one", 1)):
+        found = [_whole_or_dead(known[key], streams[:, : SHOWN[-1]], shards, labels) for known in every]
+        struck = hit_masks(np.stack([streams[..., 0] % shards, 0 * streams[..., 1]], axis=-1), shards)
+        borne = (struck == 0).any(2).sum(1).mean()
+        rows.append(_row(system, found, float(borne), _cost(every, key)))
     table = ReportTable(
         stem=f"quality-{arguments.task}-table",
         title=f"Accuracy after deletions, uniform, nothing healed ({arguments.task})",
-        columns=(
-            "system",
-            "whole",
-            "after 1",
-            "after 3",
-            "after 6",
-            "after 12",
-            "deletions until dead",
-            "training cost",
-        ),
+        columns=("system", *(f"after {at}" for at in SHOWN), "deletions until dead", "training cost"),
         rows=tuple(rows),
         caption="Training cost: CPU seconds over those of SISA without slices. "
         f"{arguments.records} records, {arguments.shards} shards of {arguments.slices} slices, "
@@ -299,6 +272,17 @@ def _table(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]], 
         f"{float((labels == 0).mean()):.3f} are of class 0.",
     )
     return ReportSection(title="Table", tables=(table,))
+
+
+def _cost(every: Sequence[Mapping[str, Known]], key: str) -> float:
+    """CPU seconds of a system's training over those of SISA without slices."""
+    mine, first = (np.mean([known[name].cpu_seconds for known in every]) for name in (key, "plain"))
+    return float(mine / first)
+
+
+def _row(system: str, found: Sequence[np.ndarray], borne: float, cost: float | None) -> tuple[Cell, ...]:
+    mean = np.mean([values.mean(0) for values in found], axis=0)
+    return (system, *(float(mean[at]) for at in SHOWN), borne, cost)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchlib.approximate_unlearning import Method, unlearn
 from benchlib.experiment_file import write_experiment
 from benchlib.language_models import LanguageModels, Team
-from benchlib.rival_training import Parts, Prefix, Settings, TrainedSystem, s3t, sisa
+from benchlib.rival_training import Chains, Parts, Prefix, Settings, TrainedSystem, s3t, sisa
 from benchlib.small_base import small_base
 from benchlib.tofu_metrics import AnswerLosses, forget_quality, membership_auc, model_utility, rouge_l_recall
 
@@ -218,11 +219,11 @@ def _whole(parts: Parts) -> Parts:
     return found
 
 
-def _deepest(chains: object, shard: int, orders: Sequence[Prefix]) -> Prefix:
+def _deepest(chains: Chains, shard: int, orders: Sequence[Prefix]) -> Prefix:
     best: Prefix = ()
     for order in orders:
         for depth in range(1, len(order) + 1):
-            if (shard, order[:depth]) in chains and depth > len(best):  # type: ignore[operator]
+            if (shard, order[:depth]) in chains and depth > len(best):
                 best = order[:depth]
     return best
 
@@ -261,10 +262,9 @@ def _questions(arguments: argparse.Namespace, longest: int) -> Questions:
     )
 
 
-def _question(row: dict[str, object]) -> Question:
+def _question(row: dict[str, Any]) -> Question:
     answer = str(row["answer"])
     wrong = row["perturbed_answer"]
-    assert isinstance(wrong, list)
     return Question(str(row["question"]), answer, str(row.get("paraphrased_answer", answer)), tuple(wrong))
 
 
@@ -299,7 +299,7 @@ def _best_of(models: LanguageModels, team: Team, questions: Sequence[Question], 
     return float(np.mean(best))
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in path.read_text().splitlines()]
 
 

@@ -72,7 +72,6 @@ def _forgetting(method: Method, sums_N: Tensor, tokens_N: Tensor, before_N: Tens
 def summed_losses(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
     """Of each record: summed negative log-likelihood of its labelled tokens, and their number."""
     ids, labels = padded([each.input_ids for each in examples], [each.labels for each in examples])
-    assert isinstance(labels, Tensor)
     logits = model(input_ids=ids).logits[:, :-1]
     each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
     return each.sum(1), (labels[:, 1:] != -100).sum(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
@@ -45,9 +46,11 @@ def write_experiment(name: str, title: str, sections: tuple[ReportSection, ...],
     return path
 
 
-def line(name: str, x: object, y: object, low: object = (), high: object = ()) -> ChartSeries:
-    """A series from arrays."""
-    return ChartSeries.model_validate({"name": name, "x": list(x), "y": list(y), "low": list(low), "high": list(high)})  # type: ignore[call-overload]
+def line(
+    name: str, x: Iterable[float], y: Iterable[float], low: Iterable[float] = (), high: Iterable[float] = ()
+) -> ChartSeries:
+    """A series from sequences of numbers."""
+    return ChartSeries(name=name, x=tuple(x), y=tuple(y), low=tuple(low), high=tuple(high))
 
 
 def picture(chart: ReportChart) -> str:

@@ -57,7 +57,6 @@ class LanguageModels:
 
     def _losses(self, team: Team, examples: Sequence[Example]) -> list[float]:
         ids, labels = padded([each.input_ids for each in examples], [each.labels for each in examples])
-        assert isinstance(labels, Tensor)
         with torch.no_grad():
             logits = self._logits(team, ids)[:, :-1]
         each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
@@ -79,7 +78,7 @@ class LanguageModels:
             said.append(token)
         return self.tokenizer.decode(said)
 
-    def _logits(self, team: Team, ids: object) -> Tensor:
+    def _logits(self, team: Team, ids: Tensor) -> Tensor:
         if not team:
             if not self._adapted:
                 return self._model(input_ids=ids).logits

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 VOCABULARY = 1500
 
@@ -48,7 +49,7 @@ def small_base(folder: Path, texts: Sequence[str], layers: int = 4, hidden: int 
     return folder
 
 
-def padded(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None = None) -> tuple[object, object]:
+def padded(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None = None) -> tuple[Any, Any]:
     """Token ids and labels as tensors [N x T], filled up on the right; what is filled bears no loss."""
     import torch
 
@@ -58,7 +59,7 @@ def padded(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None
     return ids, own
 
 
-def _tokenizer(texts: Sequence[str], folder: Path) -> object:
+def _tokenizer(texts: Sequence[str], folder: Path) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -209,7 +209,8 @@ def _step_times(deletions: Sequence[DeletionFound]) -> tuple[ReportChart, ...]:
 
 
 def _quality(facts: RunFacts, evaluations: Mapping[str, Evaluation]) -> ReportSection:
-    title, text = "Quality", ()
+    title = "Quality"
+    text: tuple[str, ...] = ()
     if not evaluations:
         text = ("No evaluation was given. `s3t eval RUN --json > eval.json`, then `s3t report RUN --eval eval.json`.",)
     charts = [_loss_by_depth(evaluations)] if evaluations else []
@@ -279,12 +280,12 @@ def _cost(facts: RunFacts, price_per_hour: float | None) -> ReportSection:
     if price_per_hour is not None:
         rows.append(("Price of the live stages", seconds / 3600 * price_per_hour))
     columns = ("request", "stages taken", "stages trained again", "worker-group seconds", "minutes until restored")
-    priced = () if price_per_hour is None else ("price",)
-    lines = []
+    priced: tuple[str, ...] = () if price_per_hour is None else ("price",)
+    lines: list[tuple[Cell, ...]] = []
     for each in facts.deletions:
         spent = sum(manifests[name].seconds for name in each.retrained if name in manifests)
         until = _seconds(each.row.times.accepted, each.row.times.restored)
-        price = () if price_per_hour is None else (spent / 3600 * price_per_hour,)
+        price: tuple[Cell, ...] = () if price_per_hour is None else (spent / 3600 * price_per_hour,)
         taken = len(each.row.receipt.stages)
         minutes = None if until is None else until / 60
         lines.append((each.row.receipt.request_id, taken, len(each.retrained), spent, minutes, *price))

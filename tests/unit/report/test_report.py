@@ -57,9 +57,8 @@ def test_a_run_before_and_after_a_deletion(cluster: Cluster) -> None:
     assert (row["certificate"], row["its signature"]) == ("final", "holds")
     certificate = cluster.run.ledger.certificate(receipt.request_id)
     assert certificate is not None and row["its entry in the log"] == certificate.facts.sequence
-    steps = [row[f"s to {name}"] for name in ("pruned", "purged", "restored")]
-    assert all(isinstance(step, float) and step >= 0 for step in steps)
-    assert steps == sorted(steps, key=float)  # type: ignore[arg-type]
+    steps = [float(str(row[f"s to {name}"])) for name in ("pruned", "purged", "restored")]
+    assert 0 <= steps[0] <= steps[1] <= steps[2]
     (cost,) = rows_of(page, "deletion-cost")
     again = facts.deletions[0].retrained
     assert cost["stages trained again"] == len(again) == len(receipt.stages_pruned)
