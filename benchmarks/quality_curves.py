@@ -38,7 +38,6 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.slices import Row
 from s3t_ray.report.page_model import Cell, ChartSeries, ReportChart, ReportSection, ReportTable
-from s3t_ray.sweep.result_file import machine
 
 STREAMS = 10_000
 LONGEST = 30
@@ -67,9 +66,9 @@ def main() -> None:
     sections = (_curves(arguments, every, labels), _table(arguments, every, labels))
     title = f"Quality against deletions, {arguments.task}"
     path = write_experiment(f"quality-{arguments.task}", title, sections, time.perf_counter() - began)
-    print(f"{path.name}; machine: {machine()}")
+    print(path.name)
     for row in sections[1].tables[0].rows:
-        print("  ".join(str(cell) for cell in row))
+        print("  ".join(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
 
 
 def _arguments() -> argparse.Namespace:

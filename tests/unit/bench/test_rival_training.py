@@ -33,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(base: Path, lr: float) -> Settings:
-    return Settings(base, {"max_tokens": 64}, layers=4, slices=2, lr=lr, epochs=1, seed=3)
+    return Settings(base, {"max_tokens": 256}, layers=4, slices=2, lr=lr, epochs=1, seed=3)
 
 
 def adapter(system: TrainedSystem, shard: int, prefix: tuple[int, ...]) -> bytes:
