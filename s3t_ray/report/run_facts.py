@@ -54,7 +54,7 @@ class StageFound:
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class ReportedRun:
     made_at: str
     status: Status
     run_id: str
@@ -75,13 +75,13 @@ class RunFacts:
     problems: tuple[str, ...]
 
 
-def read_facts(run: Run) -> RunFacts:
+def read_facts(run: Run) -> ReportedRun:
     """Read all of it. Raises LedgerError for a run whose data was never read in."""
     row, ledger = run.row, run.ledger
     found, problems = _live_stages(run)
     log = ledger.log()
     certificates = _certificates(log, run.keys.public_key_pem)
-    return RunFacts(
+    return ReportedRun(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         status=status(run),
         run_id=ledger.run_id,

@@ -1,6 +1,6 @@
 """The page of one run: how it stands, its depth over time, its deletions and proofs, its quality and its cost.
 
-In: `RunFacts`, evaluations that were made of the run, and what a worker group costs. Out: a `ReportPage`. Pure.
+In: `ReportedRun`, evaluations that were made of the run, and what a worker group costs. Out: a `ReportPage`. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from s3t_ray.report.page_model import (
     ReportTable,
     thinned_to,
 )
-from s3t_ray.report.run_facts import DeletionFound, RunFacts, StageFound
+from s3t_ray.report.run_facts import DeletionFound, ReportedRun, StageFound
 from s3t_ray.run.reports import Evaluation
 from s3t_ray.scheduler.scheduler import DEPTHS
 from s3t_ray.store.manifest import Manifest
@@ -31,7 +31,9 @@ MOST_SHARDS_DRAWN = 5
 MOST_LOSSES_DRAWN = 6
 
 
-def run_page(facts: RunFacts, evaluations: Mapping[str, Evaluation], price_per_hour: float | None = None) -> ReportPage:
+def run_page(
+    facts: ReportedRun, evaluations: Mapping[str, Evaluation], price_per_hour: float | None = None
+) -> ReportPage:
     """`evaluations`: by name, what `s3t eval --json` printed. `price_per_hour`: of one worker group, any currency."""
     sections = (_overview(facts), _depths(facts), _deletions(facts), _quality(facts, evaluations))
     return ReportPage(
@@ -41,7 +43,7 @@ def run_page(facts: RunFacts, evaluations: Mapping[str, Evaluation], price_per_h
     )
 
 
-def _overview(facts: RunFacts) -> ReportSection:
+def _overview(facts: ReportedRun) -> ReportSection:
     now = facts.status
     wanted, trained = (sum(getattr(shard, name) for shard in now.shards) for name in ("wanted", "trained"))
     rows: list[tuple[str, Cell]] = [
@@ -75,7 +77,7 @@ def _overview(facts: RunFacts) -> ReportSection:
     return ReportSection(title="The run", text=text, facts=named, tables=(table,))
 
 
-def _depths(facts: RunFacts) -> ReportSection:
+def _depths(facts: ReportedRun) -> ReportSection:
     series = depth_series(facts.history, len(facts.status.shards))
     title = "Depth over time"
     if not series:
@@ -142,7 +144,7 @@ def _since_start(history: Iterable[Event]) -> Iterable[tuple[float, Event]]:
         yield (moment - start).total_seconds(), event
 
 
-def _deletions(facts: RunFacts) -> ReportSection:
+def _deletions(facts: ReportedRun) -> ReportSection:
     title = "Deletions and certificates"
     if not facts.deletions:
         return ReportSection(title=title, text=("Nobody has asked for a deletion.",))
@@ -208,7 +210,7 @@ def _step_times(deletions: Sequence[DeletionFound]) -> tuple[ReportChart, ...]:
     return (chart,)
 
 
-def _quality(facts: RunFacts, evaluations: Mapping[str, Evaluation]) -> ReportSection:
+def _quality(facts: ReportedRun, evaluations: Mapping[str, Evaluation]) -> ReportSection:
     title = "Quality"
     text: tuple[str, ...] = ()
     if not evaluations:
@@ -267,7 +269,7 @@ def _training_losses(stages: Sequence[StageFound]) -> ReportChart | None:
     )  # fmt: skip
 
 
-def _cost(facts: RunFacts, price_per_hour: float | None) -> ReportSection:
+def _cost(facts: ReportedRun, price_per_hour: float | None) -> ReportSection:
     manifests = {each.row.id: each.manifest for each in facts.stages if each.manifest is not None}
     seconds = sum(manifest.seconds for manifest in manifests.values())
     rows: list[tuple[str, Cell]] = [
