@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 from benchlib.deletion_streams import Order, gap, hit_masks, kept_at_least, mean_depths, uniform_streams
 from benchlib.experiment_file import line, write_experiment
+from benchlib.policy_systems import HOUR, STAGE_SECONDS, SYSTEMS, scenario
 from benchlib.simulate import simulate
-from policies import HOUR, STAGE_SECONDS, SYSTEMS, scenario
 
 from s3t_ray.config.model_shape import ModelShape
 from s3t_ray.config.schema import Config

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchlib.chain_outputs import chain_outputs
@@ -164,7 +165,9 @@ def _reading(arguments: argparse.Namespace, path: Path) -> Config:
 
 def _save(path: Path, system: TrainedSystem, base: Path, contents: Sequence[str]) -> None:
     found, labels = chain_outputs(system.config, base, contents, list(system.chains.values()))
-    arrays = {f"{shard}:{'-'.join(map(str, prefix))}": found[chain] for (shard, prefix), chain in system.chains.items()}
+    arrays: dict[str, Any] = {
+        f"{shard}:{'-'.join(map(str, prefix))}": found[chain] for (shard, prefix), chain in system.chains.items()
+    }
     np.savez(path, labels=labels, took=np.array([system.cpu_seconds, system.tokens]), **arrays)
 
 

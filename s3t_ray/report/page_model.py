@@ -109,7 +109,7 @@ class ReportPage(Report):
 
     @model_validator(mode="after")
     def _stems_differ(self) -> Self:
-        stems = [part.stem for part in chain(self.charts(), self.tables())]
+        stems = [*(chart.stem for chart in self.charts()), *(table.stem for table in self.tables())]
         if twice := {stem for stem in stems if stems.count(stem) > 1}:
             raise ValueError(f"charts and tables share the name {min(twice)!r}; each needs its own")
         return self

@@ -42,7 +42,7 @@ def by_hand(stream: np.ndarray, shards: list[ShardModels]) -> tuple[list[float],
             total += len(best)
             if best:
                 live.append(shard.outputs[best])
-        mean = sum(live) / len(live) if live else np.zeros((4, 2))
+        mean = np.sum(live, axis=0) / len(live) if live else np.zeros((4, 2))
         depths.append(total / len(shards))
         values.append(float((mean.argmax(1) == 1).mean()))
     return depths, values
@@ -75,7 +75,7 @@ def test_the_first_of_equal_sequences_answers() -> None:
 
 def test_each_combination_of_models_is_scored_once() -> None:
     calls = []
-    outputs = {prefix: np.ones((1, 1)) for prefix in ((0,), (0, 1))}
+    outputs: dict[tuple[int, ...], np.ndarray] = {(0,): np.ones((1, 1)), (0, 1): np.ones((1, 1))}
     models = [ShardModels(((0, 1),), outputs)] * 2
 
     def score(mean: np.ndarray) -> float:
