@@ -1,4 +1,4 @@
-"""The systems of the quality curves, trained on a tiny base: a healed S3T is the same as one that never saw the records."""
+"""The systems of the quality curves on a tiny base: a healed S3T is the same as one that never saw the records."""
 
 from __future__ import annotations
 
