@@ -27,6 +27,7 @@ from s3t_ray.cli import (
     metrics_command,
     plan_command,
     read_commands,
+    report_command,
     serve_command,
     train_command,
     ui_command,
@@ -102,6 +103,7 @@ read_commands.add_to(app)
 serve_command.add_to(app)
 metrics_command.add_to(app)
 ui_command.add_to(app)
+report_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)

@@ -1,0 +1,63 @@
+"""What each chain of stages says of a test set: the logits from which any ensemble of them follows.
+
+In: chains of published stages, records. Out: float32 [N x C] for each chain, and the labels. All chains of a pass are
+rows of one batch, as in serving. Shapes: N records, C outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from s3t_ray.config.schema import Config
+from s3t_ray.data.readers.inputs import Example, encode
+from s3t_ray.ensemble.frozen_base import FrozenBase
+from s3t_ray.ensemble.loaded_stage import load_stage
+from s3t_ray.ensemble.row_lora import applied, install_hooks, plan_rows
+from s3t_ray.store.store import Store
+
+Chain = tuple[str, ...]
+CHAINS_A_PASS = 9
+BATCH_TOKENS = 4096
+
+
+def chain_outputs(
+    config: Config, base: Path, contents: Sequence[str], chains: Sequence[Chain]
+) -> tuple[dict[Chain, np.ndarray], np.ndarray]:
+    """Outputs of every chain, in the order of `contents`, and what is true of each record."""
+    frozen = FrozenBase(config, base)
+    install_hooks(frozen)
+    store = Store.open(config.storage.uri)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    examples = [encode(content, tokenizer, config.task) for content in contents]
+    found: dict[Chain, np.ndarray] = {}
+    for start in range(0, len(chains), CHAINS_A_PASS):
+        own = chains[start : start + CHAINS_A_PASS]
+        stages = {
+            name: load_stage(store, chain[:depth], frozen) for chain in own for depth, name in enumerate(chain, 1)
+        }
+        layout = plan_rows(frozen, stages, own)
+        rows = {chain: np.zeros((len(examples), config.task.head_rows), np.float32) for chain in own}
+        with torch.inference_mode():
+            for places in _alike(examples, len(own)):
+                with applied(layout, len(places)):
+                    first = frozen.hidden_of([examples[place] for place in places])[:, :, 0]
+                for chain in own:
+                    said = frozen.outputs(first[[layout.row(chain)]], [stages[chain[-1]].head])
+                    rows[chain][places] = said.numpy()
+        found |= rows
+    return found, np.array([example.label for example in examples])
+
+
+def _alike(examples: Sequence[Example], rows: int) -> Iterator[list[int]]:
+    """Places of records of equal length, so many at once as fit: no padding."""
+    by_length: dict[int, list[int]] = {}
+    for place, example in enumerate(examples):
+        by_length.setdefault(len(example.input_ids), []).append(place)
+    for length, alike in sorted(by_length.items()):
+        size = max(1, BATCH_TOKENS // (length * rows))
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))

@@ -1,0 +1,78 @@
+"""The page of an experiment: every result file of one folder, in the order of the files' names.
+
+In: a folder of JSON files, each an `Experiment` as a benchmark wrote it. Out: a `ReportPage`. Raises DataError, naming
+the file and the field, for a file that is not one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from s3t_ray.errors import DataError
+from s3t_ray.report.page_model import ReportPage, ReportSection
+from s3t_ray.run.reports import Report
+
+FORMAT: Literal["s3t/experiment/1"] = "s3t/experiment/1"
+
+
+class Experiment(Report):
+    """What one command measured."""
+
+    format: Literal["s3t/experiment/1"] = FORMAT
+    title: str
+    command: str
+    measured: str
+    """When, where, and for how long; whether the machine was shared."""
+    sections: tuple[ReportSection, ...]
+
+
+def experiment_page(folder: Path) -> ReportPage:
+    """Read the folder. The page's title is the folder's name."""
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    if not files:
+        raise DataError(
+            f"{folder} has no result of an experiment (*.json)", "give the folder that a benchmark wrote its results to"
+        )
+    sections = [section for path in files for section in _sections(read_experiment(path))]
+    try:
+        return ReportPage(title=folder.resolve().name, subtitle=f"{len(files)} experiments", sections=tuple(sections))
+    except ValidationError as error:
+        raise DataError(
+            f"the results in {folder} do not fit on one page: {error.errors()[0]['msg']}",
+            "keep one file of each experiment",
+        ) from error
+
+
+def read_experiment(path: Path) -> Experiment:
+    """One file."""
+    try:
+        return Experiment.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}", "make it readable, or take it out of the folder") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise DataError(
+            f"{path} is not a result of an experiment: {field}: {first['msg']}",
+            f"a benchmark writes such files, with format {FORMAT!r}; take others out of the folder",
+        ) from error
+
+
+def _sections(experiment: Experiment) -> tuple[ReportSection, ...]:
+    made = (f"Command: {experiment.command}", f"Measured: {experiment.measured}")
+    return tuple(
+        section.model_copy(
+            update={
+                "title": _title(experiment.title, section.title),
+                "text": (*section.text, *(made if at == 0 else ())),
+            }
+        )
+        for at, section in enumerate(experiment.sections)
+    )
+
+
+def _title(experiment: str, section: str) -> str:
+    return experiment if section in ("", experiment) else f"{experiment}: {section}"

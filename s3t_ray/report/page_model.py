@@ -1,0 +1,129 @@
+"""What a page of a report holds: facts, charts and tables as plain numbers, before anything is drawn.
+
+In: what a run's ledger says, or the JSON that an experiment wrote. Out: strict frozen values that `html_page` draws and
+`csv_table` writes. No HTML here, and no reading. Texts may come from people: whoever draws them escapes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from s3t_ray.run.reports import Report
+
+T = TypeVar("T")
+
+MOST_POINTS = 2_000
+"""Of one series that is drawn; a longer one is thinned out before it gets here."""
+
+FileStem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")]
+Cell = str | int | FiniteFloat | None
+
+
+class ChartSeries(Report):
+    """One line of a chart. `low` and `high` bound `y`: the error bars, or a band."""
+
+    name: str
+    x: tuple[FiniteFloat, ...]
+    y: tuple[FiniteFloat, ...]
+    low: tuple[FiniteFloat, ...] = ()
+    high: tuple[FiniteFloat, ...] = ()
+    style: Literal["line", "steps", "points"] = "line"
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        sizes = {len(self.x), len(self.y)} | {len(bound) for bound in (self.low, self.high) if bound}
+        if len(sizes) != 1 or bool(self.low) != bool(self.high):
+            raise ValueError(f"series {self.name!r}: x, y, low and high must have one value per point")
+        if len(self.x) > MOST_POINTS:
+            raise ValueError(f"series {self.name!r} has {len(self.x):,} points; at most {MOST_POINTS:,} are drawn")
+        return self
+
+
+class ChartMark(Report):
+    """Something that happened at one place of the x axis."""
+
+    x: FiniteFloat
+    label: str
+    kind: Literal["deletion", "restored", "note"] = "note"
+
+
+class ReportChart(Report):
+    stem: FileStem
+    """Name of the chart's CSV file, without its ending; unique in a page."""
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[ChartSeries, ...]
+    x_kind: Literal["number", "seconds", "log"] = "number"
+    from_zero: bool = False
+    """Whether the y axis begins at 0."""
+    marks: tuple[ChartMark, ...] = ()
+    caption: str = ""
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> Self:
+        if not any(each.x for each in self.series):
+            raise ValueError(f"chart {self.stem!r} has no point")
+        if self.x_kind == "log" and any(value <= 0 for each in self.series for value in each.x):
+            raise ValueError(f"chart {self.stem!r}: a logarithmic axis takes values above 0 only")
+        return self
+
+
+class ReportTable(Report):
+    stem: FileStem
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    caption: str = ""
+
+    @model_validator(mode="after")
+    def _is_square(self) -> Self:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.stem!r}: a row has {len(row)} cells for {len(self.columns)} columns")
+        return self
+
+
+class ReportFact(Report):
+    name: str
+    value: Cell
+
+
+class ReportSection(Report):
+    title: str
+    text: tuple[str, ...] = ()
+    """Paragraphs."""
+    facts: tuple[ReportFact, ...] = ()
+    charts: tuple[ReportChart, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
+
+
+class ReportPage(Report):
+    title: str
+    subtitle: str
+    sections: tuple[ReportSection, ...]
+
+    @model_validator(mode="after")
+    def _stems_differ(self) -> Self:
+        stems = [*(chart.stem for chart in self.charts()), *(table.stem for table in self.tables())]
+        if twice := {stem for stem in stems if stems.count(stem) > 1}:
+            raise ValueError(f"charts and tables share the name {min(twice)!r}; each needs its own")
+        return self
+
+    def charts(self) -> Iterator[ReportChart]:
+        return chain.from_iterable(section.charts for section in self.sections)
+
+    def tables(self) -> Iterator[ReportTable]:
+        return chain.from_iterable(section.tables for section in self.sections)
+
+
+def thinned_to(items: Sequence[T], most: int = MOST_POINTS) -> tuple[T, ...]:
+    """At most `most` of them, evenly spread, the first and the last among these."""
+    if len(items) <= most:
+        return tuple(items)
+    step = (len(items) - 1) / (most - 1)
+    return tuple(items[round(number * step)] for number in range(most))
