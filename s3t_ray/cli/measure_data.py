@@ -24,6 +24,9 @@ SAMPLE_RECORDS = 1000
 CHARACTERS_A_TOKEN = 4
 """Of English text; an estimate."""
 
+TOKENS_AN_IMAGE = 197
+"""Of ViT-base and ViT-large: 14 x 14 patches and the one at which an image is judged."""
+
 
 @dataclass(frozen=True)
 class DataSize:
@@ -76,7 +79,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
         notes += _seed_to_try(config)
     counted_by: Literal["tokenizer", "characters"] = "characters" if tokenizer is None else "tokenizer"
-    tokens, labelled = _count(sample, tokenizer or EstimatingTokenizer(), config.task)
+    tokens, labelled = _count(sample, tokenizer or _estimating(config), config.task)
     return DataSize(
         records=records,
         held_out=held_out,
@@ -103,6 +106,23 @@ def _seed_to_try(config: Config) -> list[str]:
             names[str(record.subject) if by_subject else record.id] += 1
     found = better_seed(names, config)
     return [] if found is None else [f"seed: {found[0]} would make the largest shard {found[1]:.2f} times the mean"]
+
+
+def _estimating(config: Config) -> Any:
+    """What stands in for the reader of a base that is not on this machine."""
+    from s3t_ray.config.tasks import TASKS
+
+    if TASKS[config.task.kind].architecture != "vision":
+        return EstimatingTokenizer()
+    positions = config.model.shape.positions if config.model.shape is not None else None
+    return EstimatingTransform(positions or TOKENS_AN_IMAGE)
+
+
+@dataclass(frozen=True)
+class EstimatingTransform:
+    """Stands in for the transform of a vision model that is not on this machine: every image has so many tokens."""
+
+    tokens: int
 
 
 class EstimatingTokenizer:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from s3t_ray.config.benchmarks import BenchmarkName, check_benchmark
 from s3t_ray.config.model_shape import Section
+from s3t_ray.config.pixels import Pixels
 from s3t_ray.config.tasks import TASKS, WHOLE_TEXT, MetricName, TaskName
 
 Day = date
@@ -46,6 +47,7 @@ class Task(Section):
     metrics: tuple[MetricName, ...] = ()
     """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
     f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
+    pixels: Pixels = Pixels()
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Task:
@@ -54,6 +56,7 @@ class Task(Section):
         kind.check_labels(self.labels)
         kind.check_metrics(self.metrics, len(self.labels))
         kind.check_texts(self.text, self.pair)
+        kind.check_pixels(self.pixels.given)
         return self
 
     @property

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from transformers import AutoTokenizer
-
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chat import Message
 from s3t_ray.data.inputs import Example, TeachesNothing, encode, encode_prompt
@@ -44,6 +42,7 @@ from s3t_ray.ensemble.outbox import Outbox
 from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import ClusterError, DataError
 from s3t_ray.store.store import Store
+from s3t_ray.train.base_reader import base_reader
 
 Prompt = str | Sequence[Message] | Sequence[int]
 """A text in the place of an instruction, the messages of a chat, or token ids; else the text to judge."""
@@ -55,9 +54,9 @@ class Replica:
     def __init__(self, config_yaml: str, base: str, store_uri: str, threads: int | None = None) -> None:
         config = parse_config(config_yaml, "the replica's config")
         self._task = config.task
-        self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        self._tokenizer = base_reader(base, config.task)
         self._ensemble = Ensemble(config, Path(base), Store.open(store_uri), threads)
-        end = self._tokenizer.eos_token_id
+        end = self._tokenizer.eos_token_id if self._ensemble.generates else None
         self._eos = tuple(self._ensemble.eos | ({end} if end is not None else set()))
 
     def ready(self) -> Live:

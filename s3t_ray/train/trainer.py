@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from transformers import AutoTokenizer
-
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.adapters import Chain, load_parents
 from s3t_ray.train.base import load_base, precision_dtype
+from s3t_ray.train.base_reader import base_reader
 from s3t_ray.train.engine import forget_gpu_cache, stage_engine, start_communication
 from s3t_ray.train.examples import Item, read_items, to_learn
 from s3t_ray.train.feeder import Feeder
@@ -66,7 +65,7 @@ class Trainer:
         self._config = config
         self._store = store
         self._scratch = scratch
-        self._tokenizer = AutoTokenizer.from_pretrained(base)
+        self._tokenizer = base_reader(base, config.task)
         self._base = load_base(config, base, self._group.device)
         self._grouped = GroupedModel(self._base, config)
         self._forward = Forward(self._base, precision_dtype(config))
