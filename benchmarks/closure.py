@@ -148,7 +148,10 @@ def look_up(path: Path, count: int) -> tuple[float, float, int, float, int]:
 
 
 def jaccard(one: str, other: str) -> float:
-    first, second = set(text_shingles(json.loads(one), SHINGLE_WORDS)), set(text_shingles(json.loads(other), SHINGLE_WORDS))
+    first, second = (
+        set(text_shingles(json.loads(one), SHINGLE_WORDS)),
+        set(text_shingles(json.loads(other), SHINGLE_WORDS)),
+    )
     return len(first & second) / len(first | second)
 
 

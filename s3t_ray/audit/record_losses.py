@@ -17,13 +17,13 @@ from torch import Tensor
 
 from s3t_ray.audit.attack_scores import RecordLoss, min_k
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import Example, TeachesNothing, encode
+from s3t_ray.data.readers.inputs import Example, TeachesNothing, encode
 from s3t_ray.ensemble.answers import Chain
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import LoadedStage, load_stage
 from s3t_ray.ensemble.row_lora import Layout, applied, install_hooks, plan_rows
 from s3t_ray.store.store import Store
-from s3t_ray.train.base_reader import base_reader
+from s3t_ray.train.loading.base_reader import base_reader
 
 _ROWS = 16  # models of one forward pass
 _CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32

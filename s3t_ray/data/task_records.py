@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS, load_half
-from s3t_ray.data.chat import Message
+from s3t_ray.data.chats.chat import Message
+from s3t_ray.data.chats.token_ids import Tokenizer
 from s3t_ray.data.minhash import text_shingles
-from s3t_ray.data.token_ids import Tokenizer
 from s3t_ray.errors import DataError
 
 if TYPE_CHECKING:
-    from s3t_ray.data.image_transform import Picture
+    from s3t_ray.data.images.image_transform import Picture
 
 NO_LOSS = -100
 """Label of a token that is not learned."""

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from s3t_ray.data.image_transform import Picture
-from s3t_ray.train.base import Base
+from s3t_ray.data.images.image_transform import Picture
 from s3t_ray.train.examples import Item, Targets, Tokens
-from s3t_ray.train.task_model import JudgingModel
+from s3t_ray.train.loading.base import Base
+from s3t_ray.train.task_models.task_model import JudgingModel
 
 
 @dataclass(frozen=True)

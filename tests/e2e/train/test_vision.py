@@ -14,15 +14,15 @@ from transformers import AutoModelForImageClassification, ViTForImageClassificat
 
 from s3t_ray.config.base_model import digest_base, find_base
 from s3t_ray.config.load import dump_config
-from s3t_ray.data.image_transform import Picture, read_transform
+from s3t_ray.data.images.image_transform import Picture, read_transform
 from s3t_ray.data.slices import Row
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError
 from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.adapters import export_adapter
-from s3t_ray.train.check_base import check_base_model
 from s3t_ray.train.examples import Item, make_item
 from s3t_ray.train.forward import pack_items
+from s3t_ray.train.loading.check_base import check_base_model
 from tests.e2e.train.lab import Lab, make_lab, put_slice, rows, train_chain
 from tests.images import LABELS, data_url, image_content, png
 from tests.tiny import tiny_vit

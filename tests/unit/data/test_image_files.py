@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from s3t_ray.data.image_file import MOST_PIXELS, read_image
-from s3t_ray.data.image_hash import hash_bits
+from s3t_ray.data.images.image_file import MOST_PIXELS, read_image
+from s3t_ray.data.images.image_hash import hash_bits
 from s3t_ray.data.row_fields import MalformedRow
 from tests.images import encoded, picture, png
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from s3t_ray.config.schema import Columns, Data, Task
-from s3t_ray.data.image_transform import read_transform
-from s3t_ray.data.inputs import encode, encode_prompt
-from s3t_ray.data.read import RejectFile, read_holdout, read_records
-from s3t_ray.data.reading import Reading
+from s3t_ray.data.images.image_transform import read_transform
+from s3t_ray.data.readers.inputs import encode, encode_prompt
+from s3t_ray.data.readers.read import RejectFile, read_holdout, read_records
+from s3t_ray.data.readers.reading import Reading
 from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.data.records import Record
 from s3t_ray.errors import ConfigError, DataError
