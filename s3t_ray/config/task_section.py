@@ -68,8 +68,9 @@ class Task(Section):
     pair: Text | None = None
     """The same for the second text of a pair, such as "{hypothesis}"; null: there is one text."""
     benchmark: BenchmarkName | None = None
-    """A task of GLUE or SuperGLUE by name: fills in kind, labels, text, pair and metrics, and, unless data.path names
-    a copy, the data. With a copy, say data.id_field and the held-out records yourself."""
+    """A task of GLUE or SuperGLUE, or a set of images (cifar10, cifar100, tiny_imagenet), by name: fills in kind,
+    labels, text, pair and metrics, and, unless data.path names a copy, the data. With a copy, say data.id_field and
+    the held-out records yourself."""
     metrics: tuple[MetricName, ...] = ()
     """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
     f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""

@@ -16,6 +16,7 @@ from typing import cast
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chats.chat import Message
 from s3t_ray.data.chats.token_ids import begin_ids, text_ids
+from s3t_ray.data.images.image_transform import ImageTransform
 from s3t_ray.data.readers.inputs import Example, TeachesNothing, encode, encode_prompt
 from s3t_ray.ensemble.answers import (
     Answer,
@@ -77,6 +78,7 @@ class Replica:
 
     def detokenise(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
+        self._check_reads_text()
         self._check_ids(ids)
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
@@ -155,6 +157,7 @@ class Replica:
         return self._ensemble.held_out_losses([self._example(content) for content in contents], depths)
 
     def _ids(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
+        self._check_reads_text()
         if isinstance(prompt, str):
             if as_written:
                 return (*begin_ids(self._tokenizer), *text_ids(prompt, self._tokenizer))
@@ -165,6 +168,13 @@ class Replica:
             return ids
         messages = cast("Sequence[Message]", prompt)
         return tuple(encode_prompt(messages, self._tokenizer, self._task).input_ids)
+
+    def _check_reads_text(self) -> None:
+        if isinstance(self._tokenizer, ImageTransform):
+            raise DataError(
+                f"a {self._task.kind} model reads images, which have no tokens",
+                "send the image to /v1/classifications, as a data URL",
+            )
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         size = len(self._tokenizer)

@@ -17,7 +17,7 @@ from s3t_ray.config.load import dump_config
 from s3t_ray.data.images.image_transform import Picture, read_transform
 from s3t_ray.data.slices import Row
 from s3t_ray.ensemble.replica import Replica
-from s3t_ray.errors import ConfigError
+from s3t_ray.errors import ConfigError, DataError
 from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.adapters import export_adapter
 from s3t_ray.train.examples import Item, make_item
@@ -137,6 +137,9 @@ def test_the_ensemble_judges_as_peft_does(tmp_path: Path, base: Path) -> None:
     judged = replica.judge(data_url(png(77, "stripes")))
     assert judged.answer == LABELS[int(scores.argmax())]
     assert dict(judged.labels) == pytest.approx(dict(zip(LABELS, scores.tolist(), strict=True)), abs=1e-5)
+    for ask in (lambda: replica.tokenise("a", True), lambda: replica.detokenise((1,))):
+        with pytest.raises(DataError, match="reads images, which have no tokens"):
+            ask()
     report = replica.evaluate([json.dumps(image_content(n, LABELS[n % 2])) for n in range(40, 50)])
     assert 0.0 <= report.current.metrics["accuracy"] <= 1.0
     assert report.by_depth[0].loss == pytest.approx(0.6931, abs=1e-3)  # the base knows nothing of the labels
