@@ -49,7 +49,8 @@ class Task(Section):
     """What a record teaches."""
 
     kind: TaskName = "causal_lm"
-    """What the model learns: the response text, or, with a task head per stage, a class or a number. Recipe."""
+    """What the model learns: the response text, or, with a task head per stage, a class or a number of a text, or the
+    class of an image. Recipe."""
     max_tokens: Annotated[int, Field(ge=2)] = 512
     """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
     prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
