@@ -24,7 +24,8 @@ from random import Random
 
 from rich.console import Console
 
-from s3t_ray.data.minhash import Sketcher, text_shingles
+from s3t_ray.data.minhash import Sketcher
+from s3t_ray.data.shingles import text_shingles
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.minhash_index import choose_bands

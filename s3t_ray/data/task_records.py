@@ -16,7 +16,7 @@ from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS, load_half
 from s3t_ray.data.chats.chat import Message
 from s3t_ray.data.chats.token_ids import Tokenizer
-from s3t_ray.data.minhash import text_shingles
+from s3t_ray.data.shingles import text_shingles
 from s3t_ray.errors import DataError
 
 if TYPE_CHECKING:

@@ -29,8 +29,10 @@ MOST_PIXELS = 1 << 26
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _TRANSPARENT = ("RGBA", "LA", "PA")
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
-_BROKEN = (OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError, struct.error)
-_BROKEN += (zlib.error, NotImplementedError)
+_BROKEN: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError),
+    *(struct.error, zlib.error, NotImplementedError),
+)
 """What Pillow's decoders raise for files that are not whole."""
 
 

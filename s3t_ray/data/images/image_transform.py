@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,7 +138,7 @@ def _side(told: object, path: Path) -> int:
     found = {side for side in sides if type(side) is int and side > 0}
     if len(found) != 1 or len(found) != len(set(sides)):
         raise ConfigError(f"{path}: size {told!r} is not one number of pixels", _FIX)
-    return cast("int", found.pop())
+    return found.pop()
 
 
 assert set(_RESAMPLES.values()) == set(get_args(Resample))

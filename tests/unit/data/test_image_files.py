@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from s3t_ray.data.images.image_file import MOST_PIXELS, read_image
@@ -18,6 +20,10 @@ from s3t_ray.data.row_fields import MalformedRow
 from tests.images import encoded, picture, png
 
 JPEG = encoded(picture(1, side=32), "JPEG")
+
+
+def array(image: Any) -> NDArray[np.uint8]:
+    return np.asarray(image, dtype=np.uint8)
 
 
 def with_header(width: int, height: int) -> bytes:
@@ -35,7 +41,7 @@ def with_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
 def test_the_bytes_say_what_the_file_is(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert np.array_equal(read_image(encoded(picture(3), kind, **options)), np.asarray(picture(3)))
+    assert np.array_equal(array(read_image(encoded(picture(3), kind, **options))), array(picture(3)))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +75,9 @@ def test_an_animation_is_refused(kind: str) -> None:
 def test_grey_palette_and_cmyk_become_rgb() -> None:
     for mode in ("L", "1", "P"):
         made = picture(4).convert(mode)
-        assert np.array_equal(read_image(encoded(made)), np.asarray(made.convert("RGB")))
+        assert np.array_equal(array(read_image(encoded(made))), array(made.convert("RGB")))
     cmyk = read_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100))
-    red, green, blue = cmyk.getpixel((4, 4))
+    red, green, blue = array(cmyk)[4, 4]
     assert cmyk.mode == "RGB" and red > 250 and green < 5 and blue < 5
 
 
@@ -86,7 +92,7 @@ def test_what_is_transparent_shows_white() -> None:
     seen = read_image(encoded(palette, transparency=0))
     assert seen.getpixel((0, 0)) == (70, 80, 90) and seen.getpixel((2, 2)) == (255, 255, 255)
     opaque = picture(5).convert("RGBA")
-    assert np.array_equal(read_image(encoded(opaque)), np.asarray(picture(5)))
+    assert np.array_equal(array(read_image(encoded(opaque))), array(picture(5)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -101,8 +107,8 @@ def test_a_picture_is_turned_as_its_exif_says(orientation: int) -> None:
     seen = read_image(file.getvalue())
     assert seen.size == ((12, 20) if orientation < 5 else (20, 12))
     file.seek(0)
-    assert np.array_equal(seen, ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
-    assert np.array_equal(seen, np.asarray(stored)) == (orientation == 1)
+    assert np.array_equal(array(seen), array(ImageOps.exif_transpose(Image.open(file)).convert("RGB")))
+    assert np.array_equal(array(seen), array(stored)) == (orientation == 1)
 
 
 @settings(max_examples=150, deadline=None)

@@ -33,7 +33,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def records(path: Path, **data: object) -> list[Record]:
-    return list(read_records(Data(path=str(path), **data), TASK))  # type: ignore[arg-type]
+    return list(read_records(Data(path=str(path), **data), TASK))
 
 
 def expected() -> list[tuple[str, str, bytes]]:
@@ -50,7 +50,7 @@ def test_a_record_holds_the_files_own_bytes_whatever_they_came_in(tmp_path: Path
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "struct.parquet")
     plain = [{**row, "image": row["image"]["bytes"]} for row in ROWS]  # type: ignore[index]
     pq.write_table(pa.Table.from_pylist(plain), tmp_path / "bytes.parquet")
-    urls = [{**row, "image": data_url(row["image"])} for row in plain]  # type: ignore[arg-type]
+    urls = [{**row, "image": data_url(row["image"])} for row in plain]
     (tmp_path / "urls.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in urls))
     features = datasets.Features(
         {"id": datasets.Value("string"), "image": datasets.Image(), "label": datasets.ClassLabel(names=[*LABELS])}
@@ -133,7 +133,7 @@ def test_text_is_no_image_task_and_back() -> None:
     with pytest.raises(ValueError, match="which shows no text"):
         Task(kind="image_classification", labels=LABELS, text="{sentence}")
     with pytest.raises(ValueError, match="which shows no image"):
-        Task(kind="classification", labels=LABELS, pixels={"size": 8})  # type: ignore[arg-type]
+        Task(kind="classification", labels=LABELS, pixels={"size": 8})
 
 
 def test_what_the_model_reads_is_what_its_own_processor_makes(base: Path) -> None:
@@ -150,7 +150,7 @@ def test_settings_of_the_run_go_before_those_of_the_base(base: Path, tmp_path: P
     changed = Task(
         kind="image_classification",
         labels=LABELS,
-        pixels={"resize": "crop", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},  # type: ignore[arg-type]
+        pixels={"resize": "crop", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
     )
     middle = wide.crop((10, 0, 30, 20)).resize((16, 16), 2)
     pixels = read_transform(base, changed).pixels(encoded(wide))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.data.minhash import Sketcher, text_shingles
+from s3t_ray.data.minhash import Sketcher
+from s3t_ray.data.shingles import text_shingles
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.minhash_index import likeness
 
