@@ -54,6 +54,7 @@ class DataSize:
 def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     """Read the data of `config` once. Raises DataError as training would, and for what it would refuse to encode
     where `tokenizer` is given."""
+    from s3t_ray.config.tasks import TASKS
     from s3t_ray.data.balance import UNEVEN
     from s3t_ray.data.partition import HOLDOUT, place
     from s3t_ray.data.readers.read import RejectFile, read_records
@@ -61,6 +62,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     from s3t_ray.data.record_check import RecordCheck
     from s3t_ray.data.taught import Taught
 
+    images = TASKS[config.task.kind].architecture == "vision"
     sample: list[str] = []
     random = Random(config.seed)
     records = held_out = 0
@@ -72,7 +74,8 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
             if spot == HOLDOUT:
                 held_out += 1
                 continue
-            _sample(sample, records, record.content, random)
+            if not (images and sample):  # every image has as many tokens
+                _sample(sample, records, record.content, random)
             records += 1
     notes = reading.notes()
     taught.tell(notes.append)

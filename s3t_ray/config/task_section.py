@@ -52,7 +52,8 @@ class Task(Section):
     """What the model learns: the response text, or, with a task head per stage, a class or a number of a text, or the
     class of an image. Recipe."""
     max_tokens: Annotated[int, Field(ge=2)] = 512
-    """Length of the longest record, in tokens. Anything beyond it is cut from the end. Recipe."""
+    """Length of the longest record, in tokens. Anything beyond it is cut from the end; an image is always whole.
+    Recipe."""
     prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
     """How an instruction becomes text: with Alpaca's headings, through the tokenizer's chat template, or as bare
     text. Chat messages need `chat_template`. Recipe."""

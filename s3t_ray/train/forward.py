@@ -122,6 +122,12 @@ def pixels_of(pictures: Sequence[Picture], body: nn.Module) -> Tensor:
     return torch.from_numpy(np.stack([picture.pixels() for picture in pictures])).to(like.device, like.dtype)
 
 
+def _black(body: nn.Module) -> Tensor:
+    """An image of zeros [1 x 3 x S x S]."""
+    like, side = next(body.parameters()), int(body.config.image_size)  # type: ignore[union-attr, arg-type]
+    return torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype)
+
+
 def has_token_types(model: nn.Module) -> bool:
     """Whether the model tells the second text of a pair from the first by an embedding of its own."""
     return int(getattr(model.config, "type_vocab_size", 1)) > 1
@@ -199,9 +205,10 @@ class Forward:
         body: Any = self._base.model.base_model
         states = batch.states_1_T_D
         if states is None:
-            parts = [body.embeddings(pixels_of([picture], body)) for picture in batch.pictures]
-            # A micro-batch without records: the token at which a record would be judged stands in.
-            states = torch.cat(parts, dim=1) if parts else body.embeddings.cls_token
+            # A micro-batch without records embeds a black image all the same: at ZeRO 3 every rank gathers.
+            images = [pixels_of([picture], body) for picture in batch.pictures] or [_black(body)]
+            states = torch.cat([body.embeddings(image) for image in images], dim=1)
+            states = states[:, : batch.segments[-1][1]]
         for layer in body.layers:
             states = layer(states, None, segments=batch.segments)
         normed: Tensor = body.layernorm(states)

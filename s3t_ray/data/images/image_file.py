@@ -27,6 +27,8 @@ MOST_BYTES = 32 << 20
 MOST_PIXELS = 1 << 26
 """Of a decoded image: 8,192 x 8,192, 192 MiB in memory."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_ANIMATED = ("PNG", "WEBP")
+"""Formats with frames. A JPEG with a second picture, as phones store a depth map, is its first picture."""
 _TRANSPARENT = ("RGBA", "LA", "PA")
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
 _BROKEN: tuple[type[Exception], ...] = (
@@ -74,7 +76,7 @@ def _check(image: Image) -> None:
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise _too_large()
-    if getattr(image, "n_frames", 1) != 1:
+    if image.format in _ANIMATED and getattr(image, "n_frames", 1) != 1:
         raise MalformedRow("the image is an animation", "keep one frame, or remove the row")
     if image.mode not in (*_TRANSPARENT, *_PLAIN):
         raise MalformedRow(

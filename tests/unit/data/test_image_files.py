@@ -72,6 +72,11 @@ def test_an_animation_is_refused(kind: str) -> None:
         read_image(data)
 
 
+def test_a_jpeg_of_a_phone_is_its_first_picture() -> None:
+    both = encoded(picture(1, side=32), "MPO", save_all=True, append_images=[picture(2, side=32)])
+    assert np.array_equal(array(read_image(both)), array(read_image(encoded(picture(1, side=32), "MPO"))))
+
+
 def test_grey_palette_and_cmyk_become_rgb() -> None:
     for mode in ("L", "1", "P"):
         made = picture(4).convert(mode)
