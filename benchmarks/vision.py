@@ -160,9 +160,9 @@ def _arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--records", type=int, default=240, help="of each class, the first")
+    parser.add_argument("--records", type=int, default=120, help="of each class, the first")
     parser.add_argument("--deletions", type=int, default=4)
-    parser.add_argument("--base-epochs", type=int, default=8)
+    parser.add_argument("--base-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=6)
     return parser.parse_args(given)
 

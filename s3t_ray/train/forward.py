@@ -124,7 +124,7 @@ def pixels_of(pictures: Sequence[Picture], body: nn.Module) -> Tensor:
 
 def _black(body: nn.Module) -> Tensor:
     """An image of zeros [1 x 3 x S x S]."""
-    like, side = next(body.parameters()), int(body.config.image_size)  # type: ignore[union-attr, arg-type]
+    like, side = next(body.parameters()), int(body.config.image_size)
     return torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype)
 
 
