@@ -75,8 +75,11 @@ def _row(path: Path, root: Path) -> RawRow:
     row: dict[str, object] = {"id": inside.as_posix()}
     if len(inside.parts) < 2:
         return RawRow(str(path), 1, row, "the image lies in no folder of a class")
-    with path.open("rb") as file:
-        row |= {"image": file.read(MOST_BYTES + 1), "label": inside.parts[0]}
+    try:
+        with path.open("rb") as file:
+            row |= {"image": file.read(MOST_BYTES + 1), "label": inside.parts[0]}
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", "permit reading it, or restore the file") from error
     return RawRow(str(path), 1, row)
 
 

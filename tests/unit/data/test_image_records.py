@@ -129,6 +129,18 @@ def test_a_file_in_no_class_and_one_of_another_format_are_malformed(tmp_path: Pa
     assert "stray.png:1: the image lies in no folder of a class (id 'stray.png')" in caught.value.problem
 
 
+def test_a_file_that_cannot_be_read_refuses_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "square").mkdir()
+    (tmp_path / "square" / "a.png").write_bytes(png(1))
+
+    def denied(self: Path, mode: str = "r") -> object:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(DataError, match=r"a\.png cannot be read: Permission denied"):
+        records(tmp_path)
+
+
 def test_text_is_no_image_task_and_back() -> None:
     with pytest.raises(ValueError, match="which shows no text"):
         Task(kind="image_classification", labels=LABELS, text="{sentence}")
