@@ -24,7 +24,8 @@ from random import Random
 
 from rich.console import Console
 
-from s3t_ray.data.minhash import Sketcher, shingles
+from s3t_ray.data.minhash import Sketcher
+from s3t_ray.data.shingles import text_shingles
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.minhash_index import choose_bands
@@ -148,7 +149,10 @@ def look_up(path: Path, count: int) -> tuple[float, float, int, float, int]:
 
 
 def jaccard(one: str, other: str) -> float:
-    first, second = set(shingles(one, SHINGLE_WORDS)), set(shingles(other, SHINGLE_WORDS))
+    first, second = (
+        set(text_shingles(json.loads(one), SHINGLE_WORDS)),
+        set(text_shingles(json.loads(other), SHINGLE_WORDS)),
+    )
     return len(first & second) / len(first | second)
 
 

@@ -94,7 +94,7 @@ def _train(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[in
     began = time.process_time()
     chains: dict[int, tuple[str, ...]] = {}
     for shard in range(config.shards):
-        slices = tuple(_put(store, folder, shard, index, parts[shard, index]) for index in range(config.slices))
+        slices = tuple(put_slice(store, folder, shard, index, parts[shard, index]) for index in range(config.slices))
         chain: tuple[str, ...] = ()
         for depth in range(1, config.slices + 1):
             job = StageJob(f"stage-{shard}-{depth}", "recipe", "b" * 64, shard, slices[:depth], chain, NO_SECRET)
@@ -103,7 +103,7 @@ def _train(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[in
     return chains, time.process_time() - began, records
 
 
-def _put(store: Store, folder: Path, shard: int, index: int, rows: list[Row]) -> SliceInput:
+def put_slice(store: Store, folder: Path, shard: int, index: int, rows: list[Row]) -> SliceInput:
     file = write_slice(folder / "slice.parquet", rows)
     path = slice_file(shard, index, file.sha256)
     store.upload(file.path, path)

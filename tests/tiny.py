@@ -108,3 +108,39 @@ def _write_tokenizer(folder: Path, vocab: int) -> int:
     if size > vocab:
         raise ValueError(f"vocab must be at least {size} to spell every byte, got {vocab}")
     return vocab
+
+
+def tiny_vit(folder: Path, layers: int = 6, hidden: int = 32, seed: int = 0, size: int = 16) -> Path:
+    """Write a random ViT of `layers` layers, with its image processor, into `folder` and return it."""
+    import json
+
+    import torch
+    from transformers import ViTConfig, ViTModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = ViTConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=2 * hidden,
+        image_size=size,
+        patch_size=8,
+        initializer_range=0.1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ViTModel(config)
+    model.save_pretrained(folder)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "size": {"height": size, "width": size},
+        "resample": 2,
+        "rescale_factor": 1 / 255,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return folder

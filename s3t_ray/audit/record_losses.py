@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from s3t_ray.audit.attack_scores import RecordLoss, min_k
 from s3t_ray.config.schema import Config
@@ -24,6 +23,7 @@ from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import LoadedStage, load_stage
 from s3t_ray.ensemble.row_lora import Layout, applied, install_hooks, plan_rows
 from s3t_ray.store.store import Store
+from s3t_ray.train.loading.base_reader import base_reader
 
 _ROWS = 16  # models of one forward pass
 _CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32
@@ -37,7 +37,7 @@ class Judge:
 
     def __init__(self, config: Config, base: Path, store: Store, chains: Sequence[Chain]) -> None:
         self._task = config.task
-        self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        self._tokenizer = base_reader(base, config.task)
         self._base = FrozenBase(config, base)
         install_hooks(self._base)
         self._chains = tuple(chains)
@@ -80,7 +80,7 @@ class Judge:
 
     def _one(self, chain: Chain, hidden: Tensor, targets_T: Tensor) -> tuple[float, ...]:
         head = self._stages[chain[-1]].head if chain else {}
-        rows = max(1, _CHUNK_LOGITS // self._base.model.config.vocab_size)
+        rows = max(1, _CHUNK_LOGITS // self._base.output_rows)
         found: list[float] = []
         for start in range(0, len(targets_T), rows):
             outputs_TV = self._base.outputs(hidden[:, start : start + rows], [head])

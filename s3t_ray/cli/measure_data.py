@@ -24,6 +24,9 @@ SAMPLE_RECORDS = 1000
 CHARACTERS_A_TOKEN = 4
 """Of English text; an estimate."""
 
+TOKENS_AN_IMAGE = 197
+"""Of ViT-base and ViT-large: 14 x 14 patches and the one at which an image is judged."""
+
 
 @dataclass(frozen=True)
 class DataSize:
@@ -51,6 +54,7 @@ class DataSize:
 def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     """Read the data of `config` once. Raises DataError as training would, and for what it would refuse to encode
     where `tokenizer` is given."""
+    from s3t_ray.config.tasks import TASKS
     from s3t_ray.data.balance import UNEVEN
     from s3t_ray.data.partition import HOLDOUT, place
     from s3t_ray.data.readers.read import RejectFile, read_records
@@ -58,6 +62,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     from s3t_ray.data.record_check import RecordCheck
     from s3t_ray.data.taught import Taught
 
+    images = TASKS[config.task.kind].architecture == "vision"
     sample: list[str] = []
     random = Random(config.seed)
     records = held_out = 0
@@ -69,14 +74,15 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
             if spot == HOLDOUT:
                 held_out += 1
                 continue
-            _sample(sample, records, record.content, random)
+            if not (images and sample):  # every image has as many tokens
+                _sample(sample, records, record.content, random)
             records += 1
     notes = reading.notes()
     taught.tell(notes.append)
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
         notes += _seed_to_try(config)
     counted_by: Literal["tokenizer", "characters"] = "characters" if tokenizer is None else "tokenizer"
-    tokens, labelled = _count(sample, tokenizer or EstimatingTokenizer(), config.task)
+    tokens, labelled = _count(sample, tokenizer or _estimating(config), config.task)
     return DataSize(
         records=records,
         held_out=held_out,
@@ -103,6 +109,23 @@ def _seed_to_try(config: Config) -> list[str]:
             names[str(record.subject) if by_subject else record.id] += 1
     found = better_seed(names, config)
     return [] if found is None else [f"seed: {found[0]} would make the largest shard {found[1]:.2f} times the mean"]
+
+
+def _estimating(config: Config) -> Any:
+    """What stands in for the reader of a base that is not on this machine."""
+    from s3t_ray.config.tasks import TASKS
+
+    if TASKS[config.task.kind].architecture != "vision":
+        return EstimatingTokenizer()
+    positions = config.model.shape.positions if config.model.shape is not None else None
+    return EstimatingTransform(positions or TOKENS_AN_IMAGE)
+
+
+@dataclass(frozen=True)
+class EstimatingTransform:
+    """Stands in for the transform of a vision model that is not on this machine: every image has so many tokens."""
+
+    tokens: int
 
 
 class EstimatingTokenizer:

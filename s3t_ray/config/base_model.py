@@ -8,14 +8,16 @@ when the path is not a local folder.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from s3t_ray.config.base_files import read_json, stored_weights
-from s3t_ray.config.families import check_task_fits, named_family
+from s3t_ray.config.families import FAMILIES, check_task_fits, named_family
 from s3t_ray.config.refuse import refusal
 from s3t_ray.config.schema import Config, Model, ModelShape
+from s3t_ray.config.tasks import TASKS
 from s3t_ray.errors import ConfigError
 
 _TOKENIZER_FILES = (
@@ -31,6 +33,8 @@ _TOKENIZER_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+PREPROCESSOR = "preprocessor_config.json"
+"""Of a vision model: how its images are resized and normalised."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _READ_BYTES = 1 << 20
 
@@ -57,6 +61,8 @@ def read_shape(folder: Path) -> ModelShape:
     settings = read_json(folder / "config.json")
     family = named_family(settings.get("model_type"), f"{folder}/config.json")
     heads = _size(settings, "num_attention_heads", folder)
+    if family.architecture == "vision":
+        return _vision_shape(settings, heads, folder)
     positions = settings.get("max_position_embeddings")
     if positions is not None:
         positions = _size(settings, "max_position_embeddings", folder)
@@ -73,6 +79,30 @@ def read_shape(folder: Path) -> ModelShape:
         head_size=None if settings.get("head_dim") is None else _size(settings, "head_dim", folder),
         gated_mlp=family.gated_mlp,
         positions=positions,
+    )
+
+
+def _vision_shape(settings: Mapping[str, Any], heads: int, folder: Path) -> ModelShape:
+    """Of a vision transformer: its embedding has a row for each value of a patch, and its image is all it can take."""
+    side, patch = _size(settings, "image_size", folder), _size(settings, "patch_size", folder)
+    if side % patch:
+        raise ConfigError(
+            f"{folder}/config.json: image_size {side} is not a multiple of patch_size {patch}", "restore the file"
+        )
+    if settings.get("num_channels", 3) != 3:
+        raise ConfigError(
+            f"{folder}/config.json: num_channels is {settings['num_channels']}", "use a base for images of 3 channels"
+        )
+    return ModelShape(
+        layers=_size(settings, "num_hidden_layers", folder),
+        hidden=_size(settings, "hidden_size", folder),
+        intermediate=_size(settings, "intermediate_size", folder),
+        heads=heads,
+        kv_heads=heads,
+        vocabulary=3 * patch * patch,
+        tied_embeddings=True,
+        gated_mlp=False,
+        positions=(side // patch) ** 2 + 1,
     )
 
 
@@ -96,7 +126,8 @@ def check_base(config: Config, folder: Path) -> ModelShape:
             raise ConfigError(f"model.shape differs from {folder}: {', '.join(wrong)}", "correct or remove model.shape")
     try:
         config.check_depth(real.layers)
-        if real.positions is not None and config.task.max_tokens > real.positions:
+        text = TASKS[config.task.kind].architecture != "vision"
+        if text and real.positions is not None and config.task.max_tokens > real.positions:
             raise refusal(
                 "task.max_tokens",
                 config.task.max_tokens,
@@ -111,11 +142,12 @@ def check_base(config: Config, folder: Path) -> ModelShape:
 def digest_base(folder: Path) -> str:
     """SHA-256 over names and bytes of everything in `folder` that decides what the model computes.
 
-    That is the weights, config.json and the tokenizer; settings of generation, the README and the
-    folder's own name are left out. Reads in pieces, about a second a gigabyte.
+    That is the weights, config.json and the tokenizer, or the preprocessor's settings of a vision model; settings of
+    generation, the README and the folder's own name are left out. Reads in pieces, about a second a gigabyte.
     """
     names = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
-    names |= {name for name in ("config.json", *_TOKENIZER_FILES) if (folder / name).is_file()}
+    others = (PREPROCESSOR,) if _is_vision(folder) else _TOKENIZER_FILES
+    names |= {name for name in ("config.json", *others) if (folder / name).is_file()}
     hasher = hashlib.sha256(b"s3t/base/1")
     try:
         for name in sorted(names):
@@ -130,13 +162,23 @@ def digest_base(folder: Path) -> str:
     return hasher.hexdigest()
 
 
+def _is_vision(folder: Path) -> bool:
+    """Whether config.json names a vision model; False where it cannot be read, which others report."""
+    try:
+        told = json.loads((folder / "config.json").read_bytes()).get("model_type")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+    family = FAMILIES.get(told) if isinstance(told, str) else None
+    return family is not None and family.architecture == "vision"
+
+
 def _download(model: Model) -> Path:
     # Imported late: the hub's client costs a second that a local base need not pay.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfUriError, HFValidationError, RevisionResolutionError
     from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
 
-    wanted = [*_WEIGHTS, "config.json", "generation_config.json", *_TOKENIZER_FILES]
+    wanted = [*_WEIGHTS, "config.json", "generation_config.json", PREPROCESSOR, *_TOKENIZER_FILES]
     try:
         return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=wanted))
     except (HFValidationError, HfUriError) as error:

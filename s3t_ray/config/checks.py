@@ -211,15 +211,16 @@ def check_engine(config: Config) -> None:
             "it runs only on GPU in bfloat16",
             "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
         )
-    encoder = TASKS[config.task.kind].architecture == "encoder"
-    if attention == "flash_varlen" and encoder and config.engine.hidden_states == "recompute":
+    judges = TASKS[config.task.kind].architecture != "decoder"
+    images = TASKS[config.task.kind].architecture == "vision"
+    if attention == "flash_varlen" and judges and not images and config.engine.hidden_states == "recompute":
         raise refusal(
             "model.attention",
             attention,
             f"a {config.task.kind} model that recomputes hidden states reads padded batches",
             "set model.attention to sdpa, or engine.hidden_states to store",
         )
-    if config.engine.norms == "fused" and (on_cpu or encoder):
+    if config.engine.norms == "fused" and (on_cpu or judges):
         raise refusal(
             "engine.norms",
             "fused",
@@ -227,7 +228,7 @@ def check_engine(config: Config) -> None:
             "set engine.norms to eager",
         )
     shape = config.model.shape
-    if shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:
+    if not images and shape is not None and shape.positions is not None and config.task.max_tokens > shape.positions:
         raise refusal(
             "task.max_tokens",
             config.task.max_tokens,

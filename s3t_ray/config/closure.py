@@ -14,7 +14,8 @@ class Closure(Section):
 
     near_duplicates: bool = True
     """Compute a MinHash signature of every record at ingest, so that a deletion can list records with nearly the same
-    content. Exact duplicates are always listed. Costs about 0.3 ms and 400 bytes of the ledger per record."""
+    content, or images that look the same. Exact duplicates are always listed. Costs about 0.3 ms and 400 bytes of the
+    ledger per record."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Jaccard similarity of shingles at or above which two records are near-duplicates. The index is built for this
     value at ingest, so lowering it later misses some."""

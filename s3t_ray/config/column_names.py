@@ -30,6 +30,8 @@ class Columns(Section):
     """Column with plain text, or with the text to classify."""
     label: Text | None = None
     """Column with the class."""
+    image: Text | None = None
+    """Column with the image, for `task.kind: image_classification`."""
     system: Text | None = None
     """Column with a system prompt, put before the conversation."""
     tools: Text | None = None

@@ -37,6 +37,11 @@ class Family:
     mixes_attention: bool = False
     """Whether its layers take turns in how far they look back, so that its states cannot be stored."""
 
+    @property
+    def judges(self) -> bool:
+        """Whether a head that each stage trains judges the whole record, instead of a vocabulary head each token."""
+        return self.architecture != "decoder"
+
 
 _TEXT = (
     Family("llama", "decoder", "model.layers"),
@@ -69,7 +74,8 @@ _ENCODERS = (
         positions_after_padding=True,
     ),
 )
-FAMILIES = {family.name: family for family in (*_TEXT, *_ENCODERS)}
+_VISION = (Family("vit", "vision", "vit.layers", head_parts=("classifier",), tied_unless_told=True, gated_mlp=False),)
+FAMILIES = {family.name: family for family in (*_TEXT, *_ENCODERS, *_VISION)}
 
 
 def named_family(model_type: object, place: str) -> Family:

@@ -26,6 +26,11 @@ RECIPE_FIELDS = (
     "task.date",
     "task.train_on_prompt",
     "task.labels",
+    "task.pixels.size",
+    "task.pixels.resize",
+    "task.pixels.resample",
+    "task.pixels.mean",
+    "task.pixels.std",
     "data.partition_by",
     "data.holdout",
     "lora.rank",
@@ -54,7 +59,15 @@ RECIPE_FIELDS = (
 )
 """The fields whose docstring in schema.py says `Recipe`; a test keeps the two equal."""
 
-UNNAMED: dict[str, object] = {"engine.norms": "eager", "task.date": None}
+UNNAMED: dict[str, object] = {
+    "engine.norms": "eager",
+    "task.date": None,
+    "task.pixels.size": None,
+    "task.pixels.resize": None,
+    "task.pixels.resample": None,
+    "task.pixels.mean": None,
+    "task.pixels.std": None,
+}
 """Values that a recipe does not name, because recipes were written before the field was there: the stages that they
 name keep their names."""
 

@@ -69,8 +69,9 @@ class Data(Section):
     path: Text
     """File, folder or glob of JSONL, JSON, CSV, TSV or Parquet (also .gz and .zst), the same at s3://, gs://, hf:// or
     https://, or a Hugging Face dataset folder or hub name."""
-    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "huggingface"] = "auto"
-    """`auto` goes by the file extension. A path that does not exist is taken as a hub name."""
+    format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "huggingface", "images"] = "auto"
+    """`auto` goes by the file extension. A path that does not exist is taken as a hub name. `images`: a folder of
+    images, a subfolder per class; `auto` takes a folder for one that holds images and no other data."""
     split: Text = "train"
     """Split of a Hugging Face dataset, and of a folder whose files are named by split."""
     columns: Columns = Columns()

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from s3t_ray.config.refuse import refusal
 
-TaskName = Literal["causal_lm", "classification", "regression"]
+TaskName = Literal["causal_lm", "classification", "regression", "image_classification"]
 
 MetricName = Literal["accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman"]
 
-Architecture = Literal["decoder", "encoder"]
-"""A decoder predicts each token from those before it; an encoder reads the whole record and judges it by a head."""
+Architecture = Literal["decoder", "encoder", "vision"]
+"""A decoder predicts each token from those before it; an encoder reads the whole record and judges it by a head; a
+vision model is an encoder that reads an image."""
 
 HeadRows = Literal["none", "classes", "value"]
 """Rows of the task head that each stage trains: one per class, or one. "none": the base's own vocabulary head."""
@@ -73,16 +74,24 @@ class TaskKind:
 
     def check_texts(self, text: str, pair: str | None) -> None:
         """Raise a refusal when `task.text` or `task.pair` does not fit the task, or is not a template."""
-        if self.head == "none":
+        if self.head == "none" or self.architecture == "vision":
             if text != WHOLE_TEXT or pair is not None:
                 name, given = ("task.text", text) if text != WHOLE_TEXT else ("task.pair", pair)
-                raise refusal(name, given, f"kind is {self.name}, whose fields task.prompt chooses", f"remove {name}")
+                why = "which shows no text" if self.architecture == "vision" else "whose fields task.prompt chooses"
+                raise refusal(name, given, f"kind is {self.name}, {why}", f"remove {name}")
             return
         for name, template in (("task.text", text), ("task.pair", pair)):
             if template is not None and not template_fields(template):
                 raise refusal(
                     name, template, "it names no field of a row, or is not a template", "write e.g. {sentence}"
                 )
+
+    def check_pixels(self, given: tuple[str, ...]) -> None:
+        """Raise a refusal when fields of `task.pixels` are set for a task without images."""
+        if given and self.architecture != "vision":
+            raise refusal(
+                f"task.pixels.{given[0]}", "set", f"kind is {self.name}, which shows no image", "remove task.pixels"
+            )
 
 
 TASKS: dict[str, TaskKind] = {
@@ -114,6 +123,15 @@ TASKS: dict[str, TaskKind] = {
             usual_metrics=("pearson", "spearman"),
             records="s3t_ray.data.scored_records:ScoredRecords",
             model="s3t_ray.train.task_models.value_model:ValueModel",
+        ),
+        TaskKind(
+            name="image_classification",
+            architecture="vision",
+            head="classes",
+            metrics=("accuracy", "f1", "f1_macro", "matthews"),
+            usual_metrics=("accuracy",),
+            records="s3t_ray.data.images.image_records:ImageRecords",
+            model="s3t_ray.train.task_models.image_model:ImageModel",
         ),
     )
 }

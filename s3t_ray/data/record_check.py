@@ -34,6 +34,8 @@ class RecordCheck:
 
         The content names its encoding where the first one would give other ids.
         """
+        if TASKS[self._task.kind].architecture == "vision":
+            return content, True  # its image was decoded as the row was read
         record = json.loads(content)
         if TASKS[self._task.kind].architecture == "encoder":
             return content, self._classified(content)

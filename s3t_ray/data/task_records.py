@@ -10,13 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS, load_half
 from s3t_ray.data.chats.chat import Message
 from s3t_ray.data.chats.token_ids import Tokenizer
+from s3t_ray.data.shingles import text_shingles
 from s3t_ray.errors import DataError
+
+if TYPE_CHECKING:
+    from s3t_ray.data.images.image_transform import Picture
 
 NO_LOSS = -100
 """Label of a token that is not learned."""
@@ -37,6 +41,8 @@ class Example:
     """Of the record as a whole: a row of the head, or a number."""
     token_types: tuple[int, ...] = ()
     """Of a pair, for models that tell its texts apart: 0 in the first, 1 in the second; empty: all are 0."""
+    picture: Picture | None = None
+    """Of a record with an image: `input_ids` has only its length, and this is what the model reads."""
 
     @property
     def learned(self) -> int:
@@ -65,6 +71,10 @@ class TaskRecords(ABC):
     @abstractmethod
     def prompt(self, prompt: str | Sequence[Message], tokenizer: Tokenizer) -> Example:
         """What the model reads to answer `prompt`, as training would have shown it. Raises DataError, ConfigError."""
+
+    def shingles(self, content: Mapping[str, Any], words: int) -> list[bytes]:
+        """What a record's likeness to another is measured by: distinct pieces, of `words` words where it is text."""
+        return text_shingles(content, words)
 
 
 def task_records(task: Task) -> TaskRecords:

@@ -129,7 +129,7 @@ def _judge(
     places = [position for positions, _ in asked for position in positions]
     with applied(layout, len(batch)):
         hidden_R_S_D = base.hidden_of(batch)[:, texts, places]
-    rows = max(1, _CHUNK_LOGITS // base.model.config.vocab_size)
+    rows = max(1, _CHUNK_LOGITS // base.output_rows)
     judged: list[dict[Team, _Judged]] = [{} for _ in batch]
     for team in teams:
         own, heads = hidden_R_S_D[[layout.row(chain) for chain in team]], now.heads(team)

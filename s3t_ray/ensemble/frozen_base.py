@@ -20,7 +20,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.inputs import Example
 from s3t_ray.errors import DataError
 from s3t_ray.train.attention import attends_to_whole_records
-from s3t_ray.train.forward import has_token_types
+from s3t_ray.train.forward import has_token_types, pixels_of
 from s3t_ray.train.loading.load_model import load_model, precision_dtype
 from s3t_ray.train.task_models.task_model import Head, task_model
 
@@ -46,7 +46,7 @@ class FrozenBase:
         path = family.layers_path
         # Where attention needs a mask, it is made for the texts, and rows that branch off would not find theirs.
         self.batches = attention == "sdpa" and (
-            family.architecture == "encoder" or attends_to_whole_records(config, family, self.model.config)
+            family.judges or attends_to_whole_records(config, family, self.model.config)
         )
         self.eos = _eos(self.model)
         self._head_parts = family.head_parts
@@ -81,6 +81,11 @@ class FrozenBase:
         Inside `row_lora.applied(layout, N)`. More than one record only where `batches` says so.
         """
         self.check_length(len(examples[0].input_ids))
+        pictures = [each.picture for each in examples if each.picture is not None]
+        if pictures:
+            body = self.model.base_model
+            seen: Tensor = body(pixel_values=pixels_of(pictures, body)).last_hidden_state
+            return seen.unflatten(0, (-1, len(examples)))
         ids = torch.tensor([list(each.input_ids) for each in examples], dtype=torch.long, device=self.device)
         others: dict[str, Any] = {"use_cache": False} if self.task.generates else {}
         if has_token_types(self.model) and any(each.token_types for each in examples):
@@ -97,6 +102,11 @@ class FrozenBase:
             raise DataError(
                 f"the text has {tokens} tokens, but the model reads at most {self.max_tokens}", "shorten the text"
             )
+
+    @property
+    def output_rows(self) -> int:
+        """V: of the vocabulary, or of the task head."""
+        return self.task.task.head_rows or int(self.model.config.vocab_size)
 
     def outputs(self, hidden: Tensor, heads: Sequence[Head]) -> Tensor:
         """What R models say together at S positions, float32 [S, V], from hidden states [R, S, D] and their heads."""

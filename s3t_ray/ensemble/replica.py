@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from transformers import AutoTokenizer
-
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.chats.chat import Message
 from s3t_ray.data.chats.token_ids import begin_ids, text_ids
+from s3t_ray.data.images.image_transform import ImageTransform
 from s3t_ray.data.readers.inputs import Example, TeachesNothing, encode, encode_prompt
 from s3t_ray.ensemble.answers import (
     Answer,
@@ -44,6 +43,7 @@ from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.errors import ClusterError, DataError
 from s3t_ray.store.store import Store
+from s3t_ray.train.loading.base_reader import base_reader
 
 Prompt = str | Sequence[Message] | Sequence[int]
 """A text in the place of an instruction, the messages of a chat, or token ids; else the text to judge."""
@@ -55,9 +55,9 @@ class Replica:
     def __init__(self, config_yaml: str, base: str, store_uri: str, threads: int | None = None) -> None:
         config = parse_config(config_yaml, "the replica's config")
         self._task = config.task
-        self._tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        self._tokenizer = base_reader(base, config.task)
         self._ensemble = Ensemble(config, Path(base), Store.open(store_uri), threads)
-        end = self._tokenizer.eos_token_id
+        end = self._tokenizer.eos_token_id if self._ensemble.generates else None
         self._eos = tuple(self._ensemble.eos | ({end} if end is not None else set()))
 
     def ready(self) -> Live:
@@ -78,6 +78,7 @@ class Replica:
 
     def detokenise(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
+        self._check_reads_text()
         self._check_ids(ids)
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
@@ -156,6 +157,7 @@ class Replica:
         return self._ensemble.held_out_losses([self._example(content) for content in contents], depths)
 
     def _ids(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
+        self._check_reads_text()
         if isinstance(prompt, str):
             if as_written:
                 return (*begin_ids(self._tokenizer), *text_ids(prompt, self._tokenizer))
@@ -166,6 +168,13 @@ class Replica:
             return ids
         messages = cast("Sequence[Message]", prompt)
         return tuple(encode_prompt(messages, self._tokenizer, self._task).input_ids)
+
+    def _check_reads_text(self) -> None:
+        if isinstance(self._tokenizer, ImageTransform):
+            raise DataError(
+                f"a {self._task.kind} model reads images, which have no tokens",
+                "send the image to /v1/classifications, as a data URL",
+            )
 
     def _check_ids(self, ids: Sequence[int]) -> None:
         size = len(self._tokenizer)

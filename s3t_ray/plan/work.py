@@ -81,11 +81,12 @@ def describe_work(
             f"cannot plan for {records} records of {tokens_per_record} tokens, a share of {labelled_share} labelled",
             "give at least 1 record, more than 0 tokens, and a share from 0 to 1",
         )
-    record_tokens = min(tokens_per_record, float(config.task.max_tokens))
+    images = TASKS[config.task.kind].architecture == "vision"
+    record_tokens = tokens_per_record if images else min(tokens_per_record, float(config.task.max_tokens))
     head_rows = config.task.head_rows
-    encoder = TASKS[config.task.kind].architecture == "encoder"
-    # A task head has one dense layer of the hidden size before its outputs (BERT, RoBERTa).
-    task_head = shape.hidden * (shape.hidden + head_rows) if head_rows else 0
+    whole = TASKS[config.task.kind].architecture != "decoder"
+    # A task head has one dense layer of the hidden size before its outputs (BERT, RoBERTa), or none (ViT).
+    task_head = shape.hidden * (head_rows if images else shape.hidden + head_rows) if head_rows else 0
     return Work(
         shape=shape,
         shards=config.shards,
@@ -101,7 +102,7 @@ def describe_work(
         epochs=config.optimizer.epochs,
         slice_records=records * (1 - config.data.holdout) / (config.shards * config.slices),
         record_tokens=record_tokens,
-        attended_tokens=record_tokens if encoder else (record_tokens + 1) / 2,
+        attended_tokens=record_tokens if whole else (record_tokens + 1) / 2,
         labelled_share=1 / record_tokens if head_rows else labelled_share,
     )
 

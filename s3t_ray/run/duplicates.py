@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.minhash import Sketcher
+from s3t_ray.data.task_records import task_records
 from s3t_ray.ledger.minhash_index import choose_bands
 from s3t_ray.ledger.values import DuplicateSearch, Preview, Reach, Sketching, Twins
 from s3t_ray.run.reports import Duplicates, DuplicatesOf, Likeness
@@ -37,7 +38,8 @@ class RunSketcher:
         self._sketcher: Sketcher | None = None
         if self._sketching is not None:
             settings = self._sketching
-            self._sketcher = Sketcher(settings.permutations, settings.shingle_words, run.keys.shingle_hash)
+            shingles = task_records(run.config.task).shingles
+            self._sketcher = Sketcher(settings.permutations, settings.shingle_words, run.keys.shingle_hash, shingles)
         self._seconds = 0.0
         self._records = 0
 

@@ -131,9 +131,9 @@ def check_flash_attention() -> None:
 
 
 def is_padded(config: Config, family: Family) -> bool:
-    """Whether micro-batches are padded rectangles: of an encoder that recomputes its hidden states.
+    """Whether micro-batches are padded rectangles: of an encoder of text that recomputes its hidden states.
 
-    What is stored is fed packed.
+    What is stored is fed packed, and so are images, which all have one length.
     """
     return family.architecture == "encoder" and config.engine.hidden_states == "recompute"
 
@@ -151,9 +151,9 @@ def attends_to_whole_records(config: Config, family: Family, shape: Any) -> bool
             "states do not support",
             "set engine.hidden_states: recompute",
         )
-    slides = window is not None and config.task.max_tokens > window
+    slides = family.architecture != "vision" and window is not None and config.task.max_tokens > window
     whole_records = not is_padded(config, family) and not slides and len(kinds) <= 1
-    if family.architecture == "encoder" and whole_records and config.model.attention not in ("sdpa", "flash_varlen"):
+    if family.judges and whole_records and config.model.attention not in ("sdpa", "flash_varlen"):
         raise ConfigError(
             f"model.attention is {config.model.attention}, with which records of a {family.name} model cannot be "
             "packed for stored hidden states",

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3t_ray.config.schema import Task
+from s3t_ray.data.images.image_transform import Picture
 from s3t_ray.data.readers.inputs import TeachesNothing, encode
 from s3t_ray.data.slices import Row, read_slice
 from s3t_ray.errors import TrainError
@@ -42,6 +43,7 @@ class Item:
     targets: Targets  # what each of the first fed positions must predict, IGNORED where nothing
     labelled: int  # targets that the loss counts
     token_types: TokenTypes | None = None  # 1 in the second text of a pair; None: all are 0
+    picture: Picture | None = None  # of a record with an image, whose tokens have only their number
 
     @property
     def counted(self) -> NDArray[np.intp]:
@@ -58,6 +60,7 @@ def make_item(
     tokens: Sequence[int],
     targets: Sequence[float],
     token_types: Sequence[int] = (),
+    picture: Picture | None = None,
 ) -> Item:
     """The item of one record; its labelled targets are counted once, here."""
     values = bool(targets) and isinstance(targets[0], float)  # numbers, not classes or tokens
@@ -68,7 +71,7 @@ def make_item(
         told = np.asarray(targets, dtype=np.int32)
         counted = sum(target != IGNORED for target in targets)
     types = np.asarray(token_types, dtype=np.int8) if token_types else None
-    return Item(record_id, slice_index, row, np.asarray(tokens, dtype=np.int32), told, counted, types)
+    return Item(record_id, slice_index, row, np.asarray(tokens, dtype=np.int32), told, counted, types, picture)
 
 
 @dataclass(frozen=True)
@@ -120,4 +123,4 @@ def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: TaskMod
     except TeachesNothing:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
         return make_item(record.id, slice_index, row, (), ())
     tokens, targets = task.targets(example)
-    return make_item(record.id, slice_index, row, tokens, targets, example.token_types)
+    return make_item(record.id, slice_index, row, tokens, targets, example.token_types, example.picture)

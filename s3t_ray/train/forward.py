@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from s3t_ray.data.images.image_transform import Picture
 from s3t_ray.train.examples import Item, Targets, Tokens
 from s3t_ray.train.loading.base import Base
 from s3t_ray.train.task_models.task_model import JudgingModel
@@ -30,7 +31,8 @@ class Packed:
     """Records one after another in one row."""
 
     tokens_1_T: Tensor | None  # token ids, or
-    states_1_T_D: Tensor | None  # the hidden states that enter the lowest layer
+    states_1_T_D: Tensor | None  # the hidden states that enter the lowest layer, or
+    pictures: tuple[Picture, ...]  # the images, one a record, in a model of images
     types_1_T: Tensor | None  # 1 in the second texts of pairs; None: all are 0
     positions_1_T: Tensor  # start again at 0 with each record
     segments: tuple[tuple[int, int], ...]
@@ -68,6 +70,7 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
     return Packed(
         tokens_1_T,
         states_1_T_D,
+        () if states_T_D is not None else tuple(item.picture for item in items if item.picture is not None),
         types_1_T,
         _sent(torch.cat([torch.arange(length) for length in lengths]).unsqueeze(0), device),
         segments,
@@ -113,6 +116,18 @@ def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)) if parts else torch.tensor([stand_in])
 
 
+def pixels_of(pictures: Sequence[Picture], body: nn.Module) -> Tensor:
+    """The images [R x 3 x S x S] as a vision model wants them."""
+    like = next(body.parameters())
+    return torch.from_numpy(np.stack([picture.pixels() for picture in pictures])).to(like.device, like.dtype)
+
+
+def _black(body: nn.Module) -> Tensor:
+    """An image of zeros [1 x 3 x S x S]."""
+    like, side = next(body.parameters()), int(body.config.image_size)
+    return torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype)
+
+
 def has_token_types(model: nn.Module) -> bool:
     """Whether the model tells the second text of a pair from the first by an embedding of its own."""
     return int(getattr(model.config, "type_vocab_size", 1)) > 1
@@ -154,6 +169,8 @@ class Forward:
 
     def last_states(self, batch: Packed) -> Tensor:
         """Hidden states [T x D] after the final norm."""
+        if self._base.family.architecture == "vision":
+            return self._seen(batch)
         if self._base.family.architecture == "encoder":
             return self._encoded(batch)
         arguments: dict[str, object] = {"position_ids": batch.positions_1_T, "use_cache": False}
@@ -182,6 +199,20 @@ class Forward:
             states = body.embeddings(input_ids=batch.tokens_1_T, position_ids=positions, token_type_ids=types)
         encoded: Tensor = body.encoder(states, segments=batch.segments).last_hidden_state
         return encoded[0]
+
+    def _seen(self, batch: Packed) -> Tensor:
+        """The same of a vision model. Images are embedded one by one, so that each is as if alone."""
+        body: Any = self._base.model.base_model
+        states = batch.states_1_T_D
+        if states is None:
+            # A micro-batch without records embeds a black image all the same: at ZeRO 3 every rank gathers.
+            images = [pixels_of([picture], body) for picture in batch.pictures] or [_black(body)]
+            states = torch.cat([body.embeddings(image) for image in images], dim=1)
+            states = states[:, : batch.segments[-1][1]]
+        for layer in body.layers:
+            states = layer(states, None, segments=batch.segments)
+        normed: Tensor = body.layernorm(states)
+        return normed[0]
 
     @contextmanager
     def _unscaled(self, stored: bool) -> Iterator[None]:

@@ -90,7 +90,7 @@ def publish_stage(
         unlabelled=sum(piece.records for piece in job.slices) - trained.records,
         tokens=trained.tokens,
         seconds=seconds,
-        versions=versions(config.model.quantize != "none"),
+        versions=versions(config.model.quantize != "none", grouped.base.family.architecture == "vision"),
         machine=machine(group.device),
     )
     manifest = seal(manifest, job.seal_key)
@@ -145,9 +145,10 @@ def peft_config(modules: Sequence[str], config: Config, task: TaskModel) -> dict
     }
 
 
-def versions(quantised: bool) -> dict[str, str]:
+def versions(quantised: bool, images: bool = False) -> dict[str, str]:
     """What the bits of a stage may depend on in software, and our own version."""
-    found = {name: version(name) for name in (*_PACKAGES, *(("bitsandbytes",) if quantised else ()))}
+    others = (*(("bitsandbytes",) if quantised else ()), *(("pillow",) if images else ()))
+    found = {name: version(name) for name in (*_PACKAGES, *others)}
     if torch.version.cuda:
         found["cuda"] = torch.version.cuda
     return found | {"python": platform.python_version(), "s3t_ray": __version__}

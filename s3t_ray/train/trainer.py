@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
-from transformers import AutoTokenizer
-
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
@@ -28,6 +26,7 @@ from s3t_ray.train.hidden_states.incoming_states import Entering, EnteringStates
 from s3t_ray.train.job import StageJob, StageResult, StageStopped
 from s3t_ray.train.learner import Learner, OnProgress, ShouldStop
 from s3t_ray.train.loading.base import load_base, precision_dtype
+from s3t_ray.train.loading.base_reader import base_reader
 from s3t_ray.train.publish import Trained, publish_stage
 from s3t_ray.train.ranks import join, make_deterministic
 from s3t_ray.train.seeds import StagePlace
@@ -66,7 +65,7 @@ class Trainer:
         self._config = config
         self._store = store
         self._scratch = scratch
-        self._tokenizer = AutoTokenizer.from_pretrained(base)
+        self._tokenizer = base_reader(base, config.task)
         self._base = load_base(config, base, self._group.device)
         self._grouped = GroupedModel(self._base, config)
         self._forward = Forward(self._base, precision_dtype(config))

@@ -16,7 +16,7 @@ OURS = ("instruction", "input", "output", "messages", "text", "label", "system",
 MESSAGES = ("messages", "conversations", "conversation")
 """Columns that hold a conversation."""
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-"""Columns whose content cannot be trained on; a row that has any is refused."""
+"""Columns whose content a text model cannot be trained on; a row that has any is refused."""
 PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
@@ -62,14 +62,16 @@ def _renamed(message: object, roles: Mapping[str, str]) -> object:
 
 def _arranged(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
     named = {ours: theirs for ours, theirs in data.columns.model_dump().items() if theirs is not None}
+    images = TASKS[task.kind].architecture == "vision"
     if named:
         taken = set(named.values())
-        kept = {name: value for name, value in row.items() if name not in taken and name not in OURS}
+        ours = (*OURS, "image") if images else OURS
+        kept = {name: value for name, value in row.items() if name not in taken and name not in ours}
         # A column that is named, and missing, stays missing: nothing else is taken in its place.
         found = {ours: row[theirs] for ours, theirs in named.items() if theirs in row}
         missing = {f"column {theirs!r}": None for theirs in taken if theirs not in row}
         return Arranged({**kept, **found, **missing}, ", ".join(f"{ours}: {theirs}" for ours, theirs in named.items()))
-    if TASKS[task.kind].architecture == "encoder":
+    if TASKS[task.kind].architecture != "decoder":
         return Arranged(row, None)
     conversation = _conversation(row)
     if conversation is not None and conversation != "messages" and row.get("messages") is None:

@@ -7,6 +7,7 @@ are derived from content, a repeated content is a malformed row. Must never gues
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class RejectFile:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("w", encoding="utf-8")
-            self._file.write(json.dumps(line, default=str) + "\n")
+            self._file.write(json.dumps(line, default=_plain) + "\n")
         self.count += 1
 
     def close(self) -> None:
@@ -239,6 +240,11 @@ def _check_no_id(raw: RawRow) -> None:
             "field 'id' is there, but the first row has none",
             "give every row an id, or set data.id_field: null to derive all ids from contents",
         )
+
+
+def _plain(value: object) -> str:
+    """What JSON has no type for: an image's bytes in base64, anything else as text."""
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
 
 
 def _refusal(data: Data, told: list[Reject], malformed: int, fixes: list[str]) -> DataError:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from s3t_ray.config.schema import Data
 from s3t_ray.data.readers.formats import FORMATS, RawRow, file_format, file_rows
+from s3t_ray.data.readers.image_folder import has_image_splits, image_rows, is_image_folder
 from s3t_ray.data.readers.reading import Reading
 from s3t_ray.data.readers.splits import of_split
 from s3t_ray.errors import DataError
@@ -61,6 +62,9 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
     if data.format == "huggingface" or _is_saved_dataset(data.path):
         yield from _dataset_rows(data, reading)
         return
+    if is_image_folder(data):
+        yield from image_rows(data, reading)
+        return
     files = find_files(data.path, data.split, reading)
     if files is None:
         yield from _dataset_rows(data, reading)
@@ -74,6 +78,8 @@ def has_splits(data: Data) -> bool:
     """Whether `data.split` chooses among rows: of a hub dataset or a saved one with splits, not of files."""
     if _is_saved_dataset(data.path):
         return (Path(data.path).expanduser() / "dataset_dict.json").is_file()
+    if is_image_folder(data):
+        return has_image_splits(data)
     return data.format == "huggingface" or find_files(data.path, data.split) is None
 
 
@@ -123,7 +129,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
 
 def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
     # Imported late: datasets costs a second that files need not pay.
-    from datasets import ClassLabel, DatasetDict, load_dataset, load_from_disk
+    from datasets import ClassLabel, DatasetDict, Image, load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
     try:
@@ -135,6 +141,8 @@ def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
         else:
             rows = load_dataset(data.path, data.subset, split=data.split, streaming=True)
         classes = {name: kind for name, kind in (rows.features or {}).items() if isinstance(kind, ClassLabel)}
+        for name in [name for name, kind in (rows.features or {}).items() if isinstance(kind, Image)]:
+            rows = rows.cast_column(name, Image(decode=False))  # the file's own bytes
         reading.files.append(data.path)
         for number, value in enumerate(rows, start=1):
             for name, kind in classes.items():

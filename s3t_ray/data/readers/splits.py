@@ -25,6 +25,11 @@ _KEYWORDS = {
 }
 
 
+def split_named(folder: str) -> str | None:
+    """The split that a folder's whole name is, such as `val` for validation; None: it is none."""
+    return _KEYWORDS.get(folder.lower())
+
+
 def split_of(name: str) -> str | None:
     """The split that the words of a file's name, or of its folders' names, tell; None: they tell none."""
     for part in reversed(name.split("/")):

@@ -14,6 +14,7 @@ from s3t_ray.config.base_files import stored_weights
 from s3t_ray.config.base_model import check_base
 from s3t_ray.config.families import named_family
 from s3t_ray.config.schema import Config
+from s3t_ray.data.images.image_transform import read_transform
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.attention import attends_to_whole_records
 from s3t_ray.train.layer_groups import layer_group
@@ -25,7 +26,8 @@ _ROTARY_BY_LENGTH = ("dynamic", "longrope")
 
 
 def check_base_model(config: Config, folder: Path) -> Any:
-    """The tokenizer of the base in `folder`, once everything about the base is known to fit `config`."""
+    """The reader of the base in `folder` (its tokenizer, or ImageTransform), once everything about the base is known
+    to fit `config`."""
     shape = check_base(config, folder)
     settings = read_model_config(folder)
     family = named_family(settings.model_type, f"{folder}/config.json")
@@ -33,6 +35,8 @@ def check_base_model(config: Config, folder: Path) -> Any:
     _check_rotary(config, settings)
     model = hollow_model(config, folder, stored_weights(folder))
     lora_targets(model, family, layer_group(shape.layers, config.lora.layers_per_group, config.slices).start, config)
+    if family.architecture == "vision":
+        return read_transform(folder, config.task)
     tokenizer = load_tokenizer(folder)
     check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], config.task, folder)
     return tokenizer

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     PretrainedConfig,
@@ -32,6 +33,11 @@ _IGNORED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
 """Buffers that older checkpoints hold and newer models compute; they are not parameters."""
 _OTHER_HEADS = ("cls.", "lm_head.", "pooler.")
 """Heads of an encoder's pretraining, which classification does not use."""
+_MODELS = {
+    "decoder": MODEL_FOR_CAUSAL_LM_MAPPING,
+    "encoder": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "vision": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+}
 _MOST_NAMED = 5
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -113,7 +119,7 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
     heads = tuple(f"{part}." for part in family.head_parts)
     missing, mismatched = set(report["missing_keys"]), {str(key[0]) for key in report["mismatched_keys"]}
     fresh = sorted(name for name in missing if heads and name.startswith(heads))
-    if family.architecture == "encoder" and (
+    if family.judges and (
         any(name.startswith(heads) for name in mismatched) or not any(name.startswith("classifier.") for name in fresh)
     ):
         raise ConfigError(
@@ -121,7 +127,7 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
             "use the encoder it was made from, without a head: each stage trains a head of its own",
         )
     lacking = sorted(missing - set(fresh))
-    allowed = _OTHER_HEADS if family.architecture == "encoder" else ()
+    allowed = _OTHER_HEADS if family.judges else ()
     strange = sorted(
         name for name in report["unexpected_keys"] if not (name.endswith(_IGNORED) or name.startswith(allowed))
     )
@@ -162,9 +168,9 @@ def _advice(lacking: list[str], strange: list[str]) -> str:
 def _from_pretrained(
     config: Config, settings: PretrainedConfig, folder: Path | None, arguments: dict[str, Any], shown: Path
 ) -> tuple[Any, Mapping[str, Any]]:
-    classify = FAMILIES[settings.model_type].architecture == "encoder"
-    kinds: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if classify else MODEL_FOR_CAUSAL_LM_MAPPING
-    if classify:
+    family = FAMILIES[settings.model_type]
+    kinds: Any = _MODELS[family.architecture]
+    if family.judges:
         settings.num_labels = config.task.head_rows
     kind: Any = kinds[type(settings)]
     try:

@@ -26,8 +26,8 @@ Head = Mapping[str, Tensor]
 class TaskModel(ABC):
     """What a loaded model is for. Holds no weight."""
 
-    peft_task: ClassVar[str]
-    """PEFT's name of the task, in adapter_config.json."""
+    peft_task: ClassVar[str | None]
+    """PEFT's name of the task, in adapter_config.json; None: it has none."""
     generates: ClassVar[bool]
     """Whether an answer is written token by token; else one forward pass judges the whole record."""
 
@@ -66,7 +66,7 @@ class TaskModel(ABC):
 class JudgingModel(TaskModel):
     """A task whose head judges a whole record from the state of its first token."""
 
-    peft_task = "SEQ_CLS"
+    peft_task: ClassVar[str | None] = "SEQ_CLS"
     generates = False
 
     def model_class(self) -> Any:
@@ -124,7 +124,7 @@ def run_head(model: nn.Module, head_parts: Sequence[str], first_R_D: Tensor, hea
         own = {name.removeprefix(f"{part}."): w for name, w in head.items() if name.startswith(f"{part}.")}
         module = model.get_submodule(part)
         hidden = functional_call(module, own, (hidden,)) if own else module(hidden)
-    return hidden
+    return hidden[:, 0] if hidden.dim() == 3 else hidden  # a lone linear layer leaves the first token in its place
 
 
 def task_model(task: Task) -> TaskModel:

@@ -17,7 +17,27 @@ def test_the_config_takes_the_tasks_of_the_table() -> None:
     assert set(get_args(BenchmarkName)) == set(BENCHMARKS)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+IMAGES = ("cifar10", "cifar100", "tiny_imagenet")
+
+
+@pytest.mark.parametrize("ready", ["vit-base", "vit-large"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_one_override_chooses_the_set_of_images(ready: str, name: str) -> None:
+    config = load_config(ready, [f"task.benchmark={name}"])
+    found = BENCHMARKS[name]
+    assert (config.task.kind, config.task.labels) == ("image_classification", found.labels)
+    assert len(found.labels) == {"cifar10": 10, "cifar100": 100, "tiny_imagenet": 200}[name] == len({*found.labels})
+    columns = {ours: theirs for ours, theirs in config.data.columns.model_dump().items() if theirs}
+    assert (config.data.path, config.data.subset, columns) == (found.path, None, found.columns)
+    assert config.data.holdout_split == found.holdout_split and config.task.wanted_metrics == ("accuracy",)
+    assert (config.slices, config.lora.rank, config.lora.alpha) == (6, 16, 16)
+    assert (config.optimizer.lr, config.optimizer.epochs) == (2e-4, 15)
+    assert config.model.shape is not None
+    assert round(config.model.shape.parameters / 1e6) == {"vit-base": 86, "vit-large": 303}[ready]
+    assert parse_config(dump_config(config), name) == config
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in IMAGES])
 def test_one_override_chooses_the_task(name: str) -> None:
     config = load_config("glue", [f"task.benchmark={name}"])
     found = BENCHMARKS[name]

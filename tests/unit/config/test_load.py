@@ -169,7 +169,7 @@ def test_every_ready_config_loads_and_reads_back(name: str) -> None:
 
 
 def test_the_ready_configs_are_those_promised() -> None:
-    assert set(ready_configs()) >= {"demo", "glue", "llama-2-13b", "llama-2-7b", "llama-3-8b"}
+    assert set(ready_configs()) >= {"demo", "glue", "llama-2-13b", "llama-2-7b", "llama-3-8b", "vit-base", "vit-large"}
     big = load_config("llama-2-13b")
     assert (big.lora.rank, big.lora.alpha, big.lora.layers_per_group, big.slices, big.optimizer.epochs) == (
         32,

@@ -41,6 +41,8 @@ def other(field: FieldDoc, value: object) -> object:
     if isinstance(value, tuple):
         given = {"optimizer.betas": (0.5, 0.5), "order.sequences": ((0, 1),), "order.probabilities": ((1.0,),)}
         return given.get(field.path, ("changed",))
+    if field.takes.startswith("list of 3"):
+        return (0.25, 0.5, 0.75)
     if value is None:
         return 1 if field.takes.startswith(("whole number", "number")) else "changed"
     choices = [choice for choice in field.takes.split(" | ") if choice not in ("text", "null", value)]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.data.minhash import Sketcher, shingles
+from s3t_ray.data.minhash import Sketcher
+from s3t_ray.data.shingles import text_shingles
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.minhash_index import likeness
 
@@ -26,7 +27,7 @@ def text(words: list[str]) -> str:
 
 
 def jaccard(one: str, other: str) -> float:
-    first, second = set(shingles(one, 5)), set(shingles(other, 5))
+    first, second = set(text_shingles(json.loads(one), 5)), set(text_shingles(json.loads(other), 5))
     return len(first & second) / len(first | second)
 
 
@@ -71,7 +72,7 @@ def test_another_key_gives_another_signature() -> None:
     ],
 )
 def test_shingles(content: dict[str, object], expected: list[str]) -> None:
-    assert [shingle.decode() for shingle in shingles(json.dumps(content), 2)] == expected
+    assert [shingle.decode() for shingle in text_shingles(content, 2)] == expected
 
 
 @given(st.dictionaries(st.sampled_from(["instruction", "input", "output", "text"]), st.text(max_size=30), min_size=1))
