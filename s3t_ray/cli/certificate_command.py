@@ -1,8 +1,8 @@
 """`s3t certificate` hands certificates out; `s3t check-certificate` checks them with the public key alone.
 
 A file holds entries of the run's log exactly as they were signed, one per line: certificates, and
-receipts. The check needs neither the run nor its machine, only these files and the public key, and it
-imports nothing heavier than cryptography.
+receipts. A page (`--html`) holds them too. The check needs neither the run nor its machine, only these files and the
+public key, and it imports nothing heavier than cryptography.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3t_ray.cli.options import JsonOption, RunArgument
+from s3t_ray.cli.proof_files import entries_in, read_file
 from s3t_ray.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6\n"
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --html deletion.html\n"
         "$ s3t certificate runs/alpaca --out chain.jsonl"
     )(certificate)
     app.command(
         "check-certificate",
         epilog="Examples:\n"
         "$ s3t check-certificate deletion.json --public-key public.pem\n"
+        "$ s3t check-certificate deletion.html --public-key public.pem\n"
         "$ s3t check-certificate chain.jsonl --public-key public.pem\n"
         "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann",
     )(check_certificate)
@@ -44,6 +47,12 @@ def certificate(
     out: Annotated[
         Path | None, typer.Option("--out", help="New file to write, one entry per line, as it was signed.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="New page to write, for the person: it tells in plain words, and checks itself in a browser."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
@@ -51,34 +60,45 @@ def certificate(
     Without REQUEST: the whole log of the run, receipts included, oldest
     first. Until a deletion is restored its certificate is the interim one,
     which says that every byte is gone. With --json the text is exactly
-    what was signed: one entry per line.
+    what was signed: one entry per line. The page of --html is one file
+    that needs neither the run nor the internet.
     """
     from rich.console import Group
 
+    from s3t_ray import __version__
     from s3t_ray.cli.output import note, print_document, stdout_console
     from s3t_ray.cli.show_proof import entry_view
     from s3t_ray.cli.units import plural
+    from s3t_ray.proof.certificate_page import certificate_page
     from s3t_ray.proof.run_log import verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of, entries_of
     from s3t_ray.run.run import Run
 
+    if html is not None and request is None:
+        raise typer.BadParameter("--html is of one deletion: name its REQUEST")
     with Run.open(run, read_only=True) as opened:
+        if html is not None and request is not None:
+            _write_new(html, certificate_page(entries_of(opened, request), None, __version__))
         texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
         public_key = opened.location.keys_dir / "public.pem"
+    if html is not None:
+        note(f"page written to {html}; to check: open it, or s3t check-certificate {html} --public-key {public_key}")
     if out is not None:
-        _write_new(out, texts)
+        _write_new(out, "".join(f"{text}\n" for text in texts))
         what = "certificate" if request is not None else "entry"
         note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
-    elif json:
+    if json:
         for text in texts:
             print_document(text)
-    else:
+    elif out is None and html is None:
         stdout_console().print(Group(*(entry_view(verify_entry(text)) for text in texts)))
 
 
 def check_certificate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of certificates, one a line.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files of certificates, one a line, or pages.")
+    ],
     public_key: Annotated[
         Path, typer.Option("--public-key", metavar="PEM", help="The run's public.pem, from a source that you trust.")
     ],
@@ -101,14 +121,13 @@ def check_certificate(
     from s3t_ray.cli.show_proof import CertificatesChecked, checked_view
     from s3t_ray.proof.handed_out import check_handed_out, check_receipt
 
-    pem = _read(public_key, "the public key")
-    texts = [line for file in files for line in _read(file, "the certificate").decode(errors="replace").splitlines()]
-    texts = [text for text in dict.fromkeys(texts) if text.strip()]
+    pem = read_file(public_key, "the public key")
+    texts = list(dict.fromkeys(text for file in files for text in entries_in(file)))
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
     entries, missing = check_handed_out(texts, pem)
     if receipt is not None:
-        text = _read(receipt, "the receipt").decode(errors="replace")
+        text = read_file(receipt, "the receipt").decode(errors="replace")
         check_receipt(text, pem, entries, tuple(ids or ()), tuple(subjects or ()))
     elif ids or subjects:
         raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
@@ -133,17 +152,10 @@ def _request(entry: SignedEntry) -> str:
     return str(getattr(entry.facts, "request_id", ""))
 
 
-def _read(path: Path, what: str) -> bytes:
+def _write_new(path: Path, text: str) -> None:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give a file that is there") from error
-
-
-def _write_new(path: Path, texts: tuple[str, ...]) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.writelines(f"{text}\n" for text in texts)
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
     except FileExistsError as error:
         raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
     except OSError as error:

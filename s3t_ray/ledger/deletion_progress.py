@@ -53,6 +53,12 @@ def read_deletions(
     return _assemble(connection, query, {} if known is None else known)
 
 
+def named(connection: Connection, beginning: str) -> tuple[str, ...]:
+    """See `Ledger.requests_named`."""
+    query = select(DELETIONS.c.request_id).where(DELETIONS.c.request_id.startswith(beginning, autoescape=True))
+    return tuple(connection.scalars(query.order_by(DELETIONS.c.request_id).limit(2)))
+
+
 def count(connection: Connection, state: DeletionState) -> int:
     """See `Ledger.count_deletions`."""
     return connection.scalar(_COUNT, {"state": str(state)}) or 0

@@ -201,6 +201,11 @@ class Ledger(LedgerLog):
         with self._database.read() as connection:
             return deletion_progress.read_deletion(connection, request_id)
 
+    def requests_named(self, beginning: str) -> tuple[str, ...]:
+        """Ids of up to two deletions whose id begins in this way: enough to know whether it names one."""
+        with self._database.read() as connection:
+            return deletion_progress.named(connection, beginning)
+
     def advance(self, epoch: int, request_id: str, state: DeletionState) -> None:
         """Move a deletion to the next state (pruned or purged); the state it is in already: no change.
 

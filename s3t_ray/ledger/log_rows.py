@@ -79,6 +79,17 @@ def read_entries(connection: Connection, kinds: tuple[EntryKind, ...] = tuple(En
     return tuple(StoredEntry(*row) for row in connection.execute(query))
 
 
+def read_entries_of(connection: Connection, request_id: str) -> tuple[StoredEntry, ...]:
+    """See `Ledger.log_of`."""
+    query = (
+        select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry)
+        .join(DELETIONS, LOG.c.deletion == DELETIONS.c.sequence)
+        .where(DELETIONS.c.request_id == request_id)
+        .order_by(LOG.c.sequence)
+    )
+    return tuple(StoredEntry(*row) for row in connection.execute(query))
+
+
 def read_head(connection: Connection) -> ChainHead:
     """See `Ledger.log_head`."""
     row = _newest(connection)

@@ -275,9 +275,8 @@ class Run:
 
         `name` itself where no deletion, or several, begin with it.
         """
-        named = [row.receipt.request_id for row in self.ledger.deletions()]
-        found = [request for request in named if request.startswith(name)]
-        return found[0] if len(found) == 1 and len(name) >= SHORTEST_REQUEST else name
+        found = self.ledger.requests_named(name) if len(name) >= SHORTEST_REQUEST else ()
+        return found[0] if len(found) == 1 else name
 
     def orders(self, shard: int) -> tuple[tuple[int, ...], ...]:
         return () if shard == HOLDOUT_SHARD else orders(self.config, shard)
