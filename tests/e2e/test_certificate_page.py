@@ -241,7 +241,11 @@ def test_a_browser_without_cryptography_checks_with_the_pages_own(page: Page, te
         message = message[:length]
         good = key.sign(message)
         shifted = good[:32] + (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
-        cases = [(public, message, good, True), (public, message + b"x", good, False), (public, message, shifted, False)]
+        cases = [
+            (public, message, good, True),
+            (public, message + b"x", good, False),
+            (public, message, shifted, False),
+        ]
         cases += [(public, message, good[:-1] + bytes([good[-1] ^ 1]), False), (good[:32], message, good, False)]
         for case_key, said, signature, wanted in cases:
             found = page.evaluate(
