@@ -4,6 +4,7 @@ In: an open run, and certificates that were handed out earlier. Out: an AuditRep
 each problem. Reads only. It checks that
 - the config still asks for the recipe that the run was begun with;
 - the chain of certificates is whole, signed by the run's own key, and says what the ledger says;
+- the published log is made of that chain, file by file (`log_files.py`);
 - the ledger agrees with itself and its history (`ledger/consistency.py`);
 - slices hold exactly the ledger's records, by the secret key; live stages follow from them, and are
   the bytes that were accepted (`verify.py`);
@@ -26,6 +27,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 
+from s3t_ray.audit.log_files import published_otherwise
 from s3t_ray.audit.verify import verify
 from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.config.recipe import recipe
@@ -38,6 +40,7 @@ from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
+from s3t_ray.run.log_witnesses import WitnessAddress
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
 
@@ -48,13 +51,16 @@ def audit(
     replay: int = 0,
     known: Sequence[str] = (),
     receipts: Sequence[str] = (),
+    checkpoints: Sequence[str] = (),
+    witnesses: Sequence[WitnessAddress] = (),
     trusted_key: bytes | None = None,
     address: str | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> AuditReport:
     """Check the whole run. `known`: texts of certificates or receipts got earlier, which must stand in the log.
 
-    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`).
+    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`). `checkpoints`: heads of the log that
+    were kept elsewhere, which the log must continue; `witnesses`: asked for the newest that they cosigned.
 
     `trusted_key`: the public key (PEM) that the auditor had from elsewhere. The run's own config says where
     its ledger and keys lie, and whoever can write to the storage can let it name others, which all agree.
@@ -70,6 +76,7 @@ def audit(
         *_recipe(run),
         *_chain(run, stored),
         *_known(run, stored, known),
+        *published_otherwise(run, stored, checkpoints, witnesses),
     ]
     watch("the ledger against itself")
     checked = Verification(records=0, stages=0, problems=())

@@ -22,6 +22,7 @@ from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.input.rejects import undeleted_rejects
 from s3t_ray.run.integrity.run_identity import RUN_FILE
+from s3t_ray.run.published_log import is_of_log
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
@@ -73,7 +74,7 @@ def _of_no_kind(run: Run) -> Iterator[str]:
     fences = {fence_file(shard) for shard in range(run.row.shards)}
     exported = {Path(export.folder, name) for export in run.ledger.exports.all() for name in export.files}
     for path in run.store.files():
-        known = layout.kind_root(path) in roots or path in _OWN_FILES or path in fences
+        known = layout.kind_root(path) in roots or path in _OWN_FILES or path in fences or is_of_log(path)
         if not known and run.store.local_path(path) not in exported:
             yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.cli.proof_files import entries_in, read_file
+from s3t_ray.cli.proof_files import read_file, read_proof_file
 from s3t_ray.errors import S3TError
 
 FULL_REPLAY = 2
@@ -57,6 +57,14 @@ def audit(
             help="Receipts you were given earlier (`s3t delete --receipt-out`); each must be in the log.",
         ),
     ] = None,
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Checkpoints that you kept (`s3t head`) or were given."),
+    ] = None,
+    witnesses: Annotated[
+        list[str] | None,
+        typer.Option("--witness", metavar="'URL KEY'", help="A witness to ask for the newest checkpoint it cosigned."),
+    ] = None,
     public_key: Annotated[
         Path | None,
         typer.Option(
@@ -70,9 +78,10 @@ def audit(
 
     Exit code 8 when there is a problem, 10 when there is none but a replay
     on other hardware or library versions proves nothing. Certificates that were handed out
-    earlier, given by --certificate, and receipts, given by --receipt, also
-    find a run that was taken back as a whole to an earlier moment; the public key, given by --public-key, one
-    whose config names other keys and another ledger. Membership is measured, and proves nothing.
+    earlier, given by --certificate, receipts, given by --receipt, and
+    checkpoints, given by --checkpoint or by a witness, also find a run that
+    was taken back as a whole to an earlier moment; the public key, given by
+    --public-key, one whose config names other keys and another ledger. Membership is measured, and proves nothing.
     """
     from s3t_ray.audit.audit import audit as audit_run
     from s3t_ray.cli.show.live_progress import progress
@@ -80,10 +89,11 @@ def audit(
     from s3t_ray.cli.show.show_membership import membership_view
     from s3t_ray.cli.show.show_proof import FullAudit, audit_view, raise_unless_verified
     from s3t_ray.cli.show.show_status import glyphs
+    from s3t_ray.run.log_witnesses import WitnessAddress
     from s3t_ray.run.run import Run
 
     count = replay if replay is not None else FULL_REPLAY if full else 0
-    known = [text for path in certificates or () for text in entries_in(path)]
+    known = [text for path in certificates or () for text in read_proof_file(path).entries]
     handed = [read_file(path, "the receipt").decode(errors="replace").strip() for path in receipts or ()]
     trusted = None if public_key is None else read_file(public_key, "the public key")
     membership = unmeasured = None
@@ -93,6 +103,8 @@ def audit(
             replay=count,
             known=known,
             receipts=handed,
+            checkpoints=[read_file(path, "the checkpoint").decode(errors="replace") for path in checkpoints or ()],
+            witnesses=[WitnessAddress.parse(text) for text in witnesses or ()],
             trusted_key=trusted,
             address=address,
             watch=display.note,

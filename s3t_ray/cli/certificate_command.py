@@ -1,8 +1,8 @@
 """`s3t certificate` hands certificates out; `s3t check-certificate` checks them with the public key alone.
 
 A file holds entries of the run's log exactly as they were signed, one per line: certificates, and
-receipts. A page (`--html`) holds them too. The check needs neither the run nor its machine, only these files and the
-public key, and it imports nothing heavier than cryptography.
+receipts. Pages (`--html`) and in-toto statements (`--dsse`) hold them too. The check needs neither the run nor its
+machine, only these files and the public key, and it imports nothing heavier than cryptography.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3t_ray.cli.options import JsonOption, RunArgument
-from s3t_ray.cli.proof_files import entries_in, read_file
-from s3t_ray.errors import DataError
+from s3t_ray.cli.proof_files import read_file, read_proof_file, write_new
+from s3t_ray.errors import DataError, VerificationFailed
 
 if TYPE_CHECKING:
     from s3t_ray.proof.signed_entry import SignedEntry
+    from s3t_ray.run.run import Run
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,6 +27,8 @@ def add_to(app: typer.Typer) -> None:
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6\n"
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --out deletion.json\n"
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --html deletion.html\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --dsse deletion.dsse.json\n"
+        "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --proof deletion.proof\n"
         "$ s3t certificate runs/alpaca --out chain.jsonl"
     )(certificate)
     app.command(
@@ -34,7 +37,8 @@ def add_to(app: typer.Typer) -> None:
         "$ s3t check-certificate deletion.json --public-key public.pem\n"
         "$ s3t check-certificate deletion.html --public-key public.pem\n"
         "$ s3t check-certificate chain.jsonl --public-key public.pem\n"
-        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann",
+        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann\n"
+        "$ s3t check-certificate deletion.json --public-key public.pem --proof deletion.proof --witness KEY",
     )(check_certificate)
 
 
@@ -53,6 +57,18 @@ def certificate(
             "--html", help="New page to write, for the person: it tells in plain words, and checks itself in a browser."
         ),
     ] = None,
+    dsse: Annotated[
+        Path | None,
+        typer.Option("--dsse", metavar="FILE", help="New file for the same facts as a signed in-toto statement."),
+    ] = None,
+    proof: Annotated[
+        Path | None,
+        typer.Option("--proof", metavar="FILE", help="New file for the proof that the certificate stands in the log."),
+    ] = None,
+    receipt_proof: Annotated[
+        Path | None,
+        typer.Option("--receipt-proof", metavar="FILE", help="New file for the same proof of the deletion's receipt."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
@@ -61,43 +77,73 @@ def certificate(
     first. Until a deletion is restored its certificate is the interim one,
     which says that every byte is gone. With --json the text is exactly
     what was signed: one entry per line. The page of --html is one file
-    that needs neither the run nor the internet.
+    that needs neither the run nor the internet. --dsse signs with the
+    run's key, which must be there.
+
+    --proof writes a c2sp.org/tlog-proof: the path from the certificate to
+    the run's signed checkpoint, with the cosignatures of witnesses. It shows
+    nothing of other deletions.
     """
     from rich.console import Group
 
-    from s3t_ray import __version__
     from s3t_ray.cli.show.output import note, print_document, stdout_console
     from s3t_ray.cli.show.show_proof import entry_view
     from s3t_ray.cli.show.units import plural
-    from s3t_ray.proof.certificate_page import certificate_page
     from s3t_ray.proof.run_log import verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of, entries_of
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of
     from s3t_ray.run.run import Run
 
-    if html is not None and request is None:
-        raise typer.BadParameter("--html is of one deletion: name its REQUEST")
+    files = {"--html": html, "--dsse": dsse, "--proof": proof, "--receipt-proof": receipt_proof}
+    wanted = {name: path for name, path in files.items() if path is not None}
+    if request is None and wanted:
+        raise typer.BadParameter(f"{' and '.join(wanted)}: of one deletion; name its REQUEST")
     with Run.open(run, read_only=True) as opened:
-        if html is not None and request is not None:
-            _write_new(html, certificate_page(entries_of(opened, request), None, __version__))
         texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
         public_key = opened.location.keys_dir / "public.pem"
+        for name, path in wanted.items():
+            write_new(path, _handed_out(opened, str(request), texts[0], name))
     if html is not None:
         note(f"page written to {html}; to check: open it, or s3t check-certificate {html} --public-key {public_key}")
     if out is not None:
-        _write_new(out, "".join(f"{text}\n" for text in texts))
+        write_new(out, "".join(f"{text}\n" for text in texts))
         what = "certificate" if request is not None else "entry"
         note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
     if json:
         for text in texts:
             print_document(text)
-    elif out is None and html is None:
+    elif out is None and not wanted:
         stdout_console().print(Group(*(entry_view(verify_entry(text)) for text in texts)))
+
+
+def _handed_out(run: Run, request: str, text: str, kind: str) -> str:
+    """What the file of this option holds; `text`: the newest certificate."""
+    from s3t_ray import __version__
+    from s3t_ray.cli.show.output import note
+    from s3t_ray.proof.certificate_page import certificate_page
+    from s3t_ray.proof.deletion_statement import deletion_envelope
+    from s3t_ray.proof.run_log import parse_certificate, parse_entry
+    from s3t_ray.run.issued_certificates import entries_of, receipt_of
+    from s3t_ray.run.published_log import proof_of
+
+    if kind == "--receipt-proof":
+        return proof_of(run, parse_entry(receipt_of(run, request)).facts.sequence)
+    certificate = parse_certificate(text)
+    if kind == "--proof":
+        return proof_of(run, certificate.facts.sequence)
+    if kind == "--dsse":
+        return deletion_envelope(certificate, run.keys) + "\n"
+    try:
+        proof = proof_of(run, certificate.facts.sequence)
+    except VerificationFailed as error:
+        note(f"the page holds no proof of the certificate's place in the log: {error.problem}; {error.fix}")
+        proof = None
+    return certificate_page(entries_of(run, request), proof, __version__)
 
 
 def check_certificate(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files of certificates, one a line, or pages.")
+        list[Path], typer.Argument(metavar="FILE...", help="Files of certificates, one a line; pages; statements.")
     ],
     public_key: Annotated[
         Path, typer.Option("--public-key", metavar="PEM", help="The run's public.pem, from a source that you trust.")
@@ -108,6 +154,17 @@ def check_certificate(
     ] = None,
     ids: Annotated[list[str] | None, typer.Option("--id", help="Id that the receipt must name.")] = None,
     subjects: Annotated[list[str] | None, typer.Option("--subject", help="Person that the receipt must name.")] = None,
+    proofs: Annotated[
+        list[Path] | None,
+        typer.Option("--proof", metavar="FILE", help="Proof that a certificate given, or the receipt, is in the log."),
+    ] = None,
+    witnesses: Annotated[
+        list[str] | None, typer.Option("--witness", metavar="KEY", help="Public key of a witness that you trust.")
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", min=0, help="Witnesses that must have cosigned; default: all that are given."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
@@ -116,21 +173,35 @@ def check_certificate(
     key, when two of them claim one place in the log, or when a live adapter
     is one that was erased. With --receipt: also that the certificates are
     of that deletion, and, with --id and --subject, of exactly these names.
+    With --proof (`s3t certificate --proof`): also that the run's signed log
+    has the entry, and, with --witness, that others have seen that log.
     """
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.proof.handed_out import check_handed_out, check_receipt
+    from s3t_ray.proof.deletion_statement import certificate_in
+    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt
+    from s3t_ray.tlog.signed_note import VerifierKey
 
     pem = read_file(public_key, "the public key")
-    texts = list(dict.fromkeys(text for file in files for text in entries_in(file)))
+    held = [read_proof_file(path) for path in files]
+    texts = [text for each in held for text in each.entries]
+    texts += [certificate_in(text, pem).to_json() for each in held for text in each.envelopes]
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
-    entries, missing = check_handed_out(texts, pem)
+    entries, missing = check_handed_out(list(dict.fromkeys(texts)), pem)
+    handed: tuple[SignedEntry, ...] = entries
     if receipt is not None:
         text = read_file(receipt, "the receipt").decode(errors="replace")
-        check_receipt(text, pem, entries, tuple(ids or ()), tuple(subjects or ()))
+        handed = (*entries, check_receipt(text, pem, entries, ids or (), subjects or ()))
     elif ids or subjects:
         raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
+    given = [read_file(path, "the proof").decode(errors="replace") for path in proofs or ()]
+    seen = check_proofs(
+        [*given, *(text for each in held for text in each.proofs)],
+        handed,
+        [VerifierKey.parse(text) for text in witnesses or ()],
+        quorum,
+    )
     last = entries[-1]
     checked = CertificatesChecked(
         certificates=len(entries),
@@ -140,6 +211,7 @@ def check_certificate(
         head=last.hash,
         run=last.facts.run,
         public_key=last.fingerprint,
+        in_log=seen,
         requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
     )
     if json:
@@ -150,13 +222,3 @@ def check_certificate(
 
 def _request(entry: SignedEntry) -> str:
     return str(getattr(entry.facts, "request_id", ""))
-
-
-def _write_new(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}", "name a file in a writable folder") from error

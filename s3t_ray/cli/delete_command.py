@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.errors import DataError, UnknownRecords
+from s3t_ray.errors import DataError, S3TError, UnknownRecords
 
 if TYPE_CHECKING:
     from s3t_ray.run.reports import DeletionReceipt
@@ -119,6 +119,8 @@ def delete(
             stdout_console().print(receipt_view(receipt))
         if wait:
             _settle(opened, receipt, address, json)
+        else:
+            _publish(opened)
     _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects, "the known ones went on")
 
 
@@ -137,6 +139,17 @@ def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
             f"the deletion is accepted, and its receipt could not be written to {path}: {error.strerror}; "
             "the same command with another file writes it"
         )
+
+
+def _publish(run: Run) -> None:
+    """Show the receipt in the published log, which a scheduler would do otherwise."""
+    from s3t_ray.cli.show.output import note
+    from s3t_ray.run.published_log import publish
+
+    try:
+        publish(run)
+    except S3TError as error:
+        note(f"the deletion is accepted; the log could not be published yet: {error.problem}; fix: {error.fix}")
 
 
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:

@@ -21,6 +21,7 @@ from s3t_ray.cli import (
     configs_command,
     delete_command,
     demo_command,
+    head_command,
     keys_command,
     metrics_command,
     plan_command,
@@ -103,6 +104,7 @@ ui_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)
+head_command.add_to(app)
 witness_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)

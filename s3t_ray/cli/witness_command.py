@@ -54,7 +54,8 @@ def serve(
 ) -> None:
     """Answer `add-checkpoint` requests (c2sp.org/tlog-witness) until stopped.
 
-    It is for any log that publishes checkpoints. Runs do not publish any yet.
+    It is for any log that publishes checkpoints. A run prints the key to give with `s3t head RUN --key`, and
+    submits to the witnesses that its config names (`log.witnesses`).
     """
     import uvicorn
 
@@ -73,7 +74,7 @@ def serve(
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text().splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--log-file {path} cannot be read: {error}", "name a text file, one key per line") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [line for line in lines if line and not line.startswith("#")]

@@ -27,6 +27,7 @@ __all__ = [
     "Engine",
     "KeySettings",
     "LedgerSettings",
+    "LogSettings",
     "Lora",
     "Model",
     "ModelShape",
@@ -259,6 +260,17 @@ class KeySettings(Section):
     beside a local run. It must not be inside the run's storage."""
 
 
+_WITNESS = r"^https?://[^\s]+ [^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44}$"
+
+
+class LogSettings(Section):
+    """Who vouches for the run's published log (docs/transparency.md)."""
+
+    witnesses: tuple[Annotated[str, Field(pattern=_WITNESS)], ...] = ()
+    """Witnesses to submit every checkpoint to: the address of each, a space, and its public key, as `s3t witness init`
+    prints it."""
+
+
 class Config(Section):
     """A whole run. `s3t plan` shows what it means. docs/config.md is generated from this class."""
 
@@ -285,6 +297,7 @@ class Config(Section):
     storage: Storage
     ledger: LedgerSettings = LedgerSettings()
     keys: KeySettings = KeySettings()
+    log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _possible(self) -> Config:

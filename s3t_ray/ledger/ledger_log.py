@@ -88,6 +88,11 @@ class LedgerLog:
         with self._database.read() as connection:
             return log_rows.read_entries_of(connection, request_id)
 
+    def log_after(self, sequence: int) -> tuple[StoredEntry, ...]:
+        """The entries above this number, oldest first, as they stand."""
+        with self._database.read() as connection:
+            return log_rows.read_after(connection, sequence)
+
     def log_head(self) -> ChainHead:
         """Number and hash of the newest entry."""
         with self._database.read() as connection:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.log_leaf import check_inclusion
 from s3t_ray.proof.receipt import SignedReceipt, read_handed
 from s3t_ray.proof.run_log import name_of, verify_entry
-from s3t_ray.proof.signed_entry import SignedEntry, check_signature
+from s3t_ray.proof.signed_entry import Count, Digest, SignedEntry, Value, check_signature
+from s3t_ray.tlog.log_proof import LogProof
+from s3t_ray.tlog.signed_note import VerifierKey
 
 
 def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[SignedEntry, ...], int]:
@@ -67,6 +71,47 @@ def check_receipt(
                 "give the certificate of that deletion: `s3t certificate RUN REQUEST`",
             )
     return receipt
+
+
+class Inclusion(Value):
+    """An entry that stands in its run's log, under a signed checkpoint."""
+
+    entry: Count
+    """Its number in the log, from 1."""
+    size: Count
+    """Entries of the log at the checkpoint."""
+    root: Digest
+    """Of the log's tree then."""
+    cosigned: tuple[str, ...]
+    """Names of the witnesses who had seen that log, each with its time (UTC)."""
+
+
+def check_proofs(
+    proofs: Sequence[str],
+    entries: Sequence[SignedEntry],
+    witnesses: Sequence[VerifierKey] = (),
+    quorum: int | None = None,
+) -> tuple[Inclusion, ...]:
+    """What each proof (text of a c2sp.org/tlog-proof) proves of one of these genuine entries.
+
+    `quorum`: witnesses that must have cosigned each checkpoint; None: all given. VerificationFailed.
+    """
+    if witnesses and not proofs:
+        raise VerificationFailed("witnesses sign checkpoints, and no proof leads to one", "give --proof too")
+    by_number = {entry.facts.sequence: entry for entry in entries}
+    found = []
+    for text in proofs:
+        number = LogProof.parse(text).index + 1
+        entry = by_number.get(number)
+        if entry is None:
+            raise VerificationFailed(
+                f"the proof is of entry {number} of a log, and none of what was given is that entry",
+                "give the certificate or receipt that the proof was handed out with",
+            )
+        head, seen = check_inclusion(entry, text, tuple(witnesses), len(witnesses) if quorum is None else quorum)
+        names = tuple(f"{key.name} {datetime.fromtimestamp(time, UTC).isoformat()}" for key, time in seen.items())
+        found.append(Inclusion(entry=number, size=head.size, root=head.root.hex(), cosigned=names))
+    return tuple(found)
 
 
 def _twice(one: SignedEntry, other: SignedEntry) -> VerificationFailed:

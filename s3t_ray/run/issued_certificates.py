@@ -68,6 +68,21 @@ def _genuine(run: Run, row: StoredEntry) -> tuple[str, SignedEntry]:
     return row.text, entry
 
 
+def receipt_of(run: Run, request_id: str) -> str:
+    """The signed receipt of one deletion, as its entry stands in the log.
+
+    Raises LedgerError when there is no such deletion, or it was accepted by a version that signed no receipts.
+    """
+    request_id = run.request_named(request_id)
+    run.ledger.deletion(request_id)
+    for row in run.ledger.log_of(request_id):
+        if row.kind == EntryKind.RECEIPT:
+            return _genuine(run, row)[0]
+    raise LedgerError(
+        f"deletion {request_id} has no signed receipt: an older version accepted it", "its certificate stands alone"
+    )
+
+
 def chain_of(run: Run) -> tuple[str, ...]:
     """The run's whole log, oldest entry first. Raises VerificationFailed for an entry that is not genuine."""
     texts = tuple(row.text for row in run.ledger.log())

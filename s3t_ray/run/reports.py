@@ -42,8 +42,9 @@ class ShardStatus(Report):
 class Failure(Report):
     """What failed, and has not gone through since."""
 
-    kind: Literal["stage", "purge", "serving"]
-    """The training of a stage, the purge of a shard, or the loading of a live set by the serving replicas."""
+    kind: Literal["stage", "purge", "serving", "log"]
+    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, or the
+    publishing of the log."""
     stage_id: str | None = None
     """Of a stage."""
     shard: int | None = None
@@ -62,6 +63,21 @@ class Failure(Report):
                 return "purge of the held-out records" if self.shard == -1 else f"purge of shard {self.shard}"
             case "serving":
                 return "serving"
+            case "log":
+                return "the published log"
+
+
+class HeadReport(Report):
+    """`s3t head`: how far the published log has come."""
+
+    origin: str
+    """Name of the log."""
+    size: int
+    """Entries."""
+    checkpoint: str
+    """The signed note, with its cosignatures; empty: the log was not published yet."""
+    key: str
+    """Verifier key of the log, `name+id+key`."""
 
 
 class DeletionStatus(Report):

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
+from s3t_ray.ledger.rows.failure_rows import (
+    FailedLog,
+    FailedPurge,
+    FailedServing,
+    FailedStage,
+    FailureRow,
+    FailureSubject,
+)
 from s3t_ray.ledger.values import DeletionRow, DeletionState, NotedStage, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
@@ -27,7 +34,7 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     if running is None:
         running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
     subjects: set[FailureSubject] = {FailedStage(name) for name in current}
-    subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing()}
+    subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing(), FailedLog()}
     failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
     deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
@@ -62,6 +69,8 @@ def failure_of(row: FailureRow) -> Failure:
             return Failure(kind="stage", stage_id=stage_id, error=row.error, attempts=row.attempts)
         case FailedPurge(shard):
             return Failure(kind="purge", shard=shard, error=row.error, attempts=row.attempts)
+        case FailedLog():
+            return Failure(kind="log", error=row.error, attempts=row.attempts)
         case FailedServing():
             return Failure(kind="serving", error=row.error, attempts=row.attempts)
 

@@ -20,6 +20,7 @@ from s3t_ray.run.shard_view import ShardView, Views, view_shard
 from s3t_ray.scheduler.bookkeeping import Bookkeeping
 from s3t_ray.scheduler.deletion_steps import DeletionSteps, Surroundings, wanted
 from s3t_ray.scheduler.interfaces import Replicas, Shards, WorkerGroups
+from s3t_ray.scheduler.log_publishing import LogPublishing
 from s3t_ray.scheduler.policy.decide import decide
 from s3t_ray.scheduler.policy.retries import Retries
 from s3t_ray.scheduler.purge import purge_everything_left, purge_finished_checkpoints
@@ -51,6 +52,7 @@ class Scheduler:
         self._offers = Offers(self._books.views)
         self._results = StageResults(run, epoch, self._books)
         self._steps = DeletionSteps(run, epoch, Surroundings(workers, shards, replicas), self._books)
+        self._log = LogPublishing(run, epoch, clock)
         self._shown: dict[int, tuple[int, ...]] = {}
 
     def tick(self, wait_seconds: float) -> None:
@@ -65,6 +67,7 @@ class Scheduler:
             self._act(free)
         self._books.round_over()
         self._show_depths()
+        self._log.round()
 
     def _act(self, free: tuple[int, ...]) -> None:
         """Decide and act, until nothing is left to do at once."""

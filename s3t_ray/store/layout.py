@@ -15,6 +15,8 @@ CHECKPOINTS = "checkpoints"
 HIDDEN = "hidden"
 REJECTS = "rejects"
 REPLAY = "replay"
+LOG = "log"
+"""The run's log as static files (c2sp.org/tlog-tiles); derived from no record."""
 INPUT_SUMMARY = "input.json"
 MANIFEST = "manifest.json"
 

@@ -35,22 +35,23 @@ class EntryTree:
     def head(self, size: int | None = None) -> LogHead:
         """Size and root of the tree now, or when it had `size` entries."""
         count = self.size if size is None else size
-        return LogHead(self.origin, count, range_root(0, count, self._subtree))
+        return LogHead(self.origin, count, range_root(0, count, self.subtree))
 
     def proof(self, index: int, checkpoint: SignedNote) -> LogProof:
         """That entry `index` is in the tree of this checkpoint, which is one of this log's."""
         head = LogHead.parse(checkpoint.text)
-        return LogProof(index, tuple(inclusion_path(index, head.size, self._subtree)), checkpoint)
+        return LogProof(index, tuple(inclusion_path(index, head.size, self.subtree)), checkpoint)
 
     def consistency(self, old_size: int) -> list[bytes]:
         """The proof that the tree now begins with that of `old_size` entries."""
-        return consistency_path(old_size, self.size, self._subtree)
+        return consistency_path(old_size, self.size, self.subtree)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """The log as static files (c2sp.org/tlog-tiles), without its checkpoint."""
         return new_files(0, self._entries, _nothing_before)
 
-    def _subtree(self, level: int, index: int) -> bytes:
+    def subtree(self, level: int, index: int) -> bytes:
+        """Root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`)."""
         return self._levels[level][index]
 
 

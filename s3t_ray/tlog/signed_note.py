@@ -98,7 +98,10 @@ class SignedNote:
         lines = tail.split("\n")
         matches = [_LINE.fullmatch(line) for line in lines[:-1]]
         plain = all(ord(letter) >= 0x20 or letter == "\n" for letter in document)
-        small = len(document.encode(errors="surrogatepass")) <= MAX_NOTE_BYTES
+        try:
+            small = len(document.encode()) <= MAX_NOTE_BYTES
+        except UnicodeEncodeError:  # half a surrogate pair: no UTF-8 has it, so nobody signed it
+            small = False
         if not separator or not text or lines[-1] or not matches or not plain or not small:
             raise _malformed("it is not a text, an empty line and signature lines")
         signatures = []

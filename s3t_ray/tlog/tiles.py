@@ -7,17 +7,21 @@ file is ever written twice with other bytes.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from s3t_ray.errors import VerificationFailed
+from s3t_ray.errors import StoreError, VerificationFailed
 from s3t_ray.tlog.merkle import HASH_BYTES, leaf_hash, node_hash
 
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
 """Hashes in a full tile."""
 MAX_ENTRY_BYTES = 2**16 - 1
+MOST_LEVELS = 64 // HEIGHT
+_PATH = re.compile(r"tile/(entries|[0-9]+)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 Read = Callable[[str], bytes]
 """Relative path -> bytes of a file of the log."""
@@ -31,6 +35,74 @@ def tile_path(level: int, index: int, width: int = WIDTH) -> str:
 def bundle_path(index: int, width: int = WIDTH) -> str:
     """Where a bundle of entries lies."""
     return f"tile/entries/{_number(index)}{_partial(width)}"
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """What a file of the log holds: hashes of a level, or entries; `width` of them from index * 256 on."""
+
+    level: int | None  # None: entries
+    index: int
+    width: int
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+        if self.level is None:
+            return bundle_path(self.index, self.width)
+        return tile_path(self.level, self.index, self.width)
+
+    @classmethod
+    def parse(cls, path: str) -> LogFile | None:
+        """What lies at this path; None: nothing of a log does."""
+        match = _PATH.fullmatch(path)
+        if match is None:
+            return None
+        level = None if match[1] == "entries" else int(match[1])
+        found = cls(level, int(match[2].replace("x", "").replace("/", "")), int(match[3] or WIDTH))
+        return found if found.path == path and (level or 0) < MOST_LEVELS else None
+
+    def holds(self, leaves: Sequence[bytes], subtree: Callable[[int, int], bytes]) -> bytes | None:
+        """Its bytes in the log of these entries, with the roots of its subtrees; None: that log is too short for it."""
+        first = self.index * WIDTH
+        if self.level is None:
+            return bundle(leaves[first : first + self.width]) if first + self.width <= len(leaves) else None
+        height = HEIGHT * self.level
+        if first + self.width > len(leaves) >> height:
+            return None
+        return b"".join(subtree(height, first + number) for number in range(self.width))
+
+
+def read_or_cut(read: Read) -> Read:
+    """`read`, but a partial file that is gone is cut from the full one: it may be erased once that is there.
+
+    An error of `read` for a full file is passed on.
+    """
+
+    def found(path: str) -> bytes:
+        place = LogFile.parse(path)
+        if place is None or place.width == WIDTH:
+            return read(path)
+        try:
+            return read(path)
+        except StoreError:
+            data = read(replace(place, width=WIDTH).path)
+        if place.level is None:
+            return bundle(unbundled(data)[: place.width])
+        return data[: place.width * HASH_BYTES]
+
+    return found
+
+
+def outgrown(old_size: int, new_size: int) -> Iterator[str]:
+    """Folders of partial files that a log of `old_size` needed, and that have a full one since."""
+    level, before, after = 0, old_size, new_size
+    while before:
+        if before % WIDTH and after // WIDTH > before // WIDTH:
+            yield tile_path(level, before // WIDTH) + ".p"
+            if level == 0:
+                yield bundle_path(before // WIDTH) + ".p"
+        level, before, after = level + 1, before // WIDTH, after // WIDTH
 
 
 def bundle(entries: Sequence[bytes]) -> bytes:

@@ -83,7 +83,11 @@ class AddCheckpoint:
 
 
 def refusal_of(request: AddCheckpoint, keys: Sequence[VerifierKey], seen: Witnessed) -> WitnessReply | None:
-    """Why the witness does not cosign; None: it does. Pure. The statuses are those of the protocol."""
+    """Why the witness does not cosign; None: it does. Pure.
+
+    The statuses are those of the protocol: 409 is a conflict with what was seen, such as another root at the same
+    size, and 422 a proof that does not hold.
+    """
     head = request.checkpoint
     trusted = [key for key in keys if key.name == head.origin]
     if not trusted:
@@ -96,10 +100,9 @@ def refusal_of(request: AddCheckpoint, keys: Sequence[VerifierKey], seen: Witnes
         return WitnessReply(403, "the checkpoint is not signed by the log's key\n")
     if request.old_size > head.size:
         return WitnessReply(400, "the old size is above the checkpoint's\n")
-    if request.old_size != seen.size:
+    other_root = request.old_size == head.size and head.root != seen.root
+    if request.old_size != seen.size or other_root:
         return WitnessReply(409, f"{seen.size}\n", SIZE_TYPE)
-    if head.size == 0 and head.root != EMPTY_ROOT:
-        return WitnessReply(422, "an empty log has another root\n")
     if not is_consistent(seen.size, seen.root, head.size, head.root, request.proof):
         return WitnessReply(422, f"the checkpoint does not continue the log's {seen.size} entries that were seen\n")
     return None

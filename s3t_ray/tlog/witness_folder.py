@@ -6,7 +6,9 @@ or restores an old copy, takes from its word what it is worth.
 
 from __future__ import annotations
 
+import base64
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,27 +19,22 @@ from s3t_ray.tlog.cosignature import Cosigner
 from s3t_ray.tlog.signed_note import VerifierKey
 from s3t_ray.tlog.witness import Witness
 
-_NAME, _KEY, _STATE = "name", "witness.key", "witness.db"
+_KEY, _STATE = "witness.key", "witness.db"
+_PREFIX = "PRIVATE+KEY"
 
 
 def create(folder: Path, name: str) -> VerifierKey:
-    """Make a witness called `name` in a new folder; its public key. Raises ConfigError when something is there."""
+    """Make a witness called `name` in a new folder; its public key. Raises ConfigError when something is there.
+
+    Of several at once one is made; a kill leaves no witness or a whole one.
+    """
     try:
         cosigner = Cosigner(name, Ed25519PrivateKey.generate())
     except ValueError as error:
         raise ConfigError(str(error), "name it like a host and path, such as witness.example.com/w1") from error
-    private = cosigner.private_bytes()
     try:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        if (folder / _KEY).exists():  # or its name would be lost
-            raise FileExistsError
-        # The key last: a folder without one is no witness, and is made again.
-        (folder / _NAME).write_text(name + "\n")
-        descriptor = os.open(folder / _KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(private)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_once(folder / _KEY, _text_of(cosigner))
     except FileExistsError as error:
         raise ConfigError(f"{folder} holds a witness already", "serve that one, or name a new folder") from error
     except OSError as error:
@@ -50,10 +47,46 @@ def create(folder: Path, name: str) -> VerifierKey:
 def open_witness(folder: Path, logs: Sequence[VerifierKey]) -> Witness:
     """The witness in `folder`, for the logs of these keys. Raises ConfigError when there is none."""
     try:
-        name = (folder / _NAME).read_text().strip()
-        cosigner = Cosigner(name, Ed25519PrivateKey.from_private_bytes((folder / _KEY).read_bytes()))
+        cosigner = _cosigner_of((folder / _KEY).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"no witness in {folder}: {error}", f"make one: s3t witness init {folder} --name NAME"
         ) from error
     return Witness(folder / _STATE, cosigner, logs)
+
+
+def _text_of(cosigner: Cosigner) -> str:
+    """Name and key in one text, as golang.org/x/mod/sumdb/note writes private keys."""
+    key = cosigner.key
+    private = base64.b64encode(bytes([key.kind]) + cosigner.private_bytes()).decode()
+    return f"{_PREFIX}+{key.name}+{key.id.hex()}+{private}\n"
+
+
+def _cosigner_of(text: str) -> Cosigner:
+    """ValueError: it is not such a text."""
+    parts = text.strip().removeprefix(f"{_PREFIX}+").split("+", 2)
+    if not text.startswith(_PREFIX) or len(parts) != 3:
+        raise ValueError(f"{_KEY} is not a witness's key")
+    material = base64.b64decode(parts[2], validate=True)
+    cosigner = Cosigner(parts[0], Ed25519PrivateKey.from_private_bytes(material[1:]))
+    if material[0] != cosigner.key.kind or parts[1] != cosigner.key.id.hex():
+        raise ValueError(f"{_KEY} was changed: it is not the key of {parts[0]!r}")
+    return cosigner
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Appear whole or not at all, on the disk, and never in place of a file that is there (FileExistsError)."""
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)  # for its owner alone
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    finally:
+        os.unlink(name)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -15,9 +15,12 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from s3t_ray import __version__
 from s3t_ray.proof.certificate_page import certificate_page, read_page
+from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.run import deletion
 from s3t_ray.run.issued_certificates import entries_of
+from s3t_ray.run.published_log import proof_of
 from s3t_ray.run.reports import DeletionReceipt
+from s3t_ray.tlog.signed_note import NoteSigner, SignedNote
 from tests.e2e.test_page import NAMES, contrast
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
@@ -58,7 +61,9 @@ def accepted(cluster: Cluster) -> DeletionReceipt:
 
 @pytest.fixture(scope="module")
 def text(cluster: Cluster, accepted: DeletionReceipt) -> str:
-    return certificate_page(entries_of(cluster.run, accepted.request_id), None, __version__)
+    entries = entries_of(cluster.run, accepted.request_id)
+    proof = proof_of(cluster.run, parse_entry(entries[-1]).facts.sequence)
+    return certificate_page(entries, proof, __version__)
 
 
 @pytest.fixture
@@ -98,6 +103,7 @@ def test_it_says_in_words_what_was_deleted_and_when(page: Page, text: str, tmp_p
     expect(page.locator("#checks")).to_contain_text("The signature fits")
     expect(page.locator("#checks")).to_contain_text("this browser’s own cryptography")
     expect(page.locator("#checks")).to_contain_text("belongs to the receipt")
+    expect(page.locator("#checks")).to_contain_text("The log with 4 entries, signed by the same key, holds it there")
     expect(page.locator("#failed")).to_be_hidden()
     assert "ann" not in page.locator("#all").inner_text(), "it names nobody"
 
@@ -150,12 +156,13 @@ def test_the_receipt_and_the_names_tell_whose_it_is(
     assert answer(tmp_path / "junk", "ann").startswith("This is not a receipt")
 
 
-def changed(text: str, change: Callable[[list[str]], object]) -> str:
-    """The page with other entries in it, as somebody would write them who edits the file."""
+def changed(text: str, change: Callable[[list[str]], object], proof: Callable[[str], str | None] = str) -> str:
+    """The page with other entries, or another proof, in it, as somebody would write them who edits the file."""
     data = read_page(text, __version__)
     entries = list(data.entries)
     change(entries)
-    held = json.dumps({"version": __version__, "entries": entries, "proof": data.proof}).replace("<", "\\u003c")
+    assert data.proof is not None
+    held = json.dumps({"version": __version__, "entries": entries, "proof": proof(data.proof)}).replace("<", "\\u003c")
     return re.sub(r'(id="signed">).*?(</script>)', lambda found: found[1] + held + found[2], text, count=1, flags=re.S)
 
 
@@ -208,13 +215,46 @@ def test_a_tampered_file_fails_and_says_so(page: Page, text: str, tmp_path: Path
         assert page.locator("#what *").count() == 0, "nothing is told as a fact"
 
 
+def other_proofs(text: str) -> dict[str, tuple[Callable[[str], str], str]]:
+    """Changes of the proof of the certificate's place, and what the page says to each."""
+    note = SignedNote.parse((read_page(text, __version__).proof or "").partition("\n\n")[2])
+    lines = note.text.split("\n")
+    longer = "\n".join([lines[0], str(int(lines[1]) + 1), *lines[2:]])
+    stranger = NoteSigner.of(lines[0], Ed25519PrivateKey.generate())
+    return {
+        "another head": (lambda proof: proof.replace(note.text, longer), "not signed by the key"),
+        "a stranger's head": (
+            lambda proof: f"{proof.partition(chr(10) * 2)[0]}\n\n{stranger.sign(note.text)}",
+            "not signed",
+        ),
+        "another place": (lambda proof: proof.replace("index 3", "index 2"), "not in the log at the place"),
+        "a hash less": (lambda proof: re.sub(r"(index 3\n)[^\n]+\n", r"\1", proof), "not in the log at the place"),
+        "another hash": (lambda proof: re.sub(r"(index 3\n)....", r"\1AAAA", proof), "not in the log at the place"),
+        "a line of junk": (lambda proof: proof.replace("index 3\n", "index 3\njunk\n"), "is damaged"),
+        "no head": (lambda proof: proof.partition("\n\n")[0], "is damaged"),
+    }
+
+
+@pytest.mark.parametrize("crypto", ["its own", "none"])
+def test_a_tampered_proof_of_its_place_fails(page: Page, text: str, tmp_path: Path, crypto: str) -> None:
+    if crypto == "none":
+        page.add_init_script(WITHOUT_CRYPTO)
+    for change, reason in other_proofs(text).values():
+        show(page, tmp_path, changed(text, lambda entries: None, change))
+        expect(page.locator("#verdict-title")).to_have_text(FAILS)
+        expect(page.locator("#verdict-text")).to_contain_text(reason)
+    show(page, tmp_path, changed(text, lambda entries: None, lambda proof: None))
+    expect(page.locator("#verdict-title")).to_have_text("Genuine and unchanged")
+    expect(page.locator("#checks")).to_contain_text("It fixes the entry before it")
+
+
 def test_a_stranger_who_signs_all_of_it_is_found_by_the_key_alone(page: Page, text: str, tmp_path: Path) -> None:
     def all_forged(entries: list[str]) -> None:
         del entries[:-1]
         entries[-1] = re.sub(r'"receipt":"[0-9a-f]+"', '"receipt":null', entries[-1])
         forged(entries)
 
-    show(page, tmp_path, changed(text, all_forged))
+    show(page, tmp_path, changed(text, all_forged, lambda proof: None))
     expect(page.locator("#what")).to_contain_text("999 records")
     expect(page.locator("#key-title")).to_contain_text("whose key is it?")
 

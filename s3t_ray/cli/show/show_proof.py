@@ -15,6 +15,7 @@ from s3t_ray.cli.show import units
 from s3t_ray.cli.show.show_status import Glyphs, plain_table
 from s3t_ray.errors import NotProved, VerificationFailed
 from s3t_ray.proof.certificate import AnyCertificate, Certificate, CertificateV1
+from s3t_ray.proof.handed_out import Inclusion
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_log import name_of
 from s3t_ray.proof.signed_entry import SignedEntry
@@ -36,6 +37,8 @@ class CertificatesChecked(Report):
     run: str
     public_key: str
     """Fingerprint (SHA-256)."""
+    in_log: tuple[Inclusion, ...] = ()
+    """What each proof given proves."""
     requests: tuple[str, ...]
 
 
@@ -126,8 +129,14 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
     where = f"the whole log so far of run {checked.run}" if whole else f"a part of run {checked.run}"
     if checked.missing:
         where += f", {checked.missing} entries between them not given"
+    proved = [
+        Text(f"in the log: entry {each.entry} of {each.size} under root {each.root[:16]}, seen by "
+             f"{units.printable(', '.join(each.cosigned)) or 'no witness given'}")
+        for each in checked.in_log
+    ]  # fmt: skip
     return Group(
         table,
+        *proved,
         Text(f"genuine: signed by key {checked.public_key}, unchanged since", style="bold green"),
         Text(f"in agreement: numbers {checked.first} to {checked.last}, {units.printable(where)}; hash {checked.head}"),
         Text("whether newer certificates exist only the run can tell (`s3t certificate RUN`)", style="dim"),

@@ -1,6 +1,7 @@
 """Failed attempts, counted until what failed goes through, so that a restart still shows them.
 
-What failed is a stage, the purge of a shard, or the loading of a live set by the serving replicas. Each has a
+What failed is a stage, the purge of a shard, the loading of a live set by the serving replicas, or the publishing of
+the log. Each has a
 stable text, the key of its row: old ledgers hold the same texts.
 """
 
@@ -19,6 +20,7 @@ MAX_ERROR_CHARACTERS = 2000
 
 _PURGE = "purge "
 _SERVING = "serving"
+_LOG = "log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,15 @@ class FailedServing:
         return _SERVING
 
 
-FailureSubject = FailedStage | FailedPurge | FailedServing
+@dataclass(frozen=True, slots=True)
+class FailedLog:
+    """The run's log could not be published."""
+
+    def __str__(self) -> str:
+        return _LOG
+
+
+FailureSubject = FailedStage | FailedPurge | FailedServing | FailedLog
 """What failed. `str` gives its stable text, `parse_subject` reads it."""
 
 
@@ -67,6 +77,8 @@ def parse_subject(text: str) -> FailureSubject:
     """The subject of this text. LedgerError: it is not one that this version knows."""
     if text == _SERVING:
         return FailedServing()
+    if text == _LOG:
+        return FailedLog()
     if text.startswith(_PURGE):
         shard = text.removeprefix(_PURGE)
         if shard.removeprefix("-").isdecimal():

@@ -70,12 +70,13 @@ def read_text(connection: Connection, kind: EntryKind, deletion: int) -> str | N
 
 def read_entries(connection: Connection, kinds: tuple[EntryKind, ...] = tuple(EntryKind)) -> tuple[StoredEntry, ...]:
     """See `Ledger.log`."""
-    query = (
-        select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry)
-        .outerjoin(DELETIONS, LOG.c.deletion == DELETIONS.c.sequence)
-        .where(LOG.c.kind.in_([str(kind) for kind in kinds]))
-        .order_by(LOG.c.sequence)
-    )
+    query = _ENTRIES.where(LOG.c.kind.in_([str(kind) for kind in kinds])).order_by(LOG.c.sequence)
+    return tuple(StoredEntry(*row) for row in connection.execute(query))
+
+
+def read_after(connection: Connection, sequence: int) -> tuple[StoredEntry, ...]:
+    """See `Ledger.log_after`."""
+    query = _ENTRIES.where(LOG.c.sequence > sequence).order_by(LOG.c.sequence)
     return tuple(StoredEntry(*row) for row in connection.execute(query))
 
 
@@ -131,5 +132,8 @@ def _newest(connection: Connection) -> Row[tuple[int, str]] | None:
 _NEXT = (
     "SELECT r.name, i.run_id, l.sequence, l.hash FROM s3t_run r JOIN s3t_identity i ON i.id = r.id "
     "LEFT JOIN s3t_log l ON l.sequence = (SELECT max(sequence) FROM s3t_log)"
+)
+_ENTRIES = select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry).outerjoin(
+    DELETIONS, LOG.c.deletion == DELETIONS.c.sequence
 )
 _ONE = select(LOG.c.entry).where(LOG.c.kind == bindparam("of_kind"), LOG.c.deletion == bindparam("of_deletion"))

@@ -47,6 +47,11 @@ async function rootOfInclusion(leaf, index, size, path) {
   return last === 0 ? root : null;
 }
 
+/** Whether a log of this name is of the entry's run; the first format of certificates names none. */
+function isOfRun(origin, { facts }) {
+  return /^s3t-ray\/[0-9a-f]{32}$/.test(origin) && (facts.run_id === undefined || origin === `s3t-ray/${facts.run_id}`);
+}
+
 /** Where the entry stands in the log of its key. Throws a Failure when the proof does not hold. */
 async function verifiedInclusion(document, entry) {
   const proof = parsedProof(document);
@@ -57,9 +62,9 @@ async function verifiedInclusion(document, entry) {
     own.map(({ value }) => verifies(key, utf8(proof.text), value.slice(4))),
   )).every(Boolean);
   if (!signed) throw new Failure("The head of the log in this file is not signed by the key that signed the certificate.");
-  const leaf = await sha256(new Uint8Array([0, ...utf8(entry.text)]));
+  const leaf = await sha256(new Uint8Array([0, ...utf8(`s3t-ray/leaf/1 ${entry.hash}\n`)]));
   const root = await rootOfInclusion(leaf, proof.index, proof.size, proof.path);
-  if (root === null || toHex(root) !== toHex(proof.root) || proof.index !== entry.facts.sequence - 1) {
+  if (root === null || toHex(root) !== toHex(proof.root) || proof.index !== entry.facts.sequence - 1 || !isOfRun(proof.origin, entry)) {
     throw new Failure("The certificate is not in the log at the place that this file says.");
   }
   const others = proof.signatures.filter((each) => !own.includes(each)).map(({ name }) => name);

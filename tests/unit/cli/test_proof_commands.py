@@ -188,3 +188,46 @@ def test_an_audit_that_finds_something(run: Path) -> None:
     assert result.exit_code == VerificationFailed.exit_code
     assert "problem: slices/0/0/old.parquet should be gone" in result.stdout
     assert "1 problem found" in result.stderr
+
+
+def test_a_certificate_and_a_receipt_come_with_a_proof_that_is_checked_offline(
+    run: Path, requests: list[str], tmp_path: Path
+) -> None:
+    key, one, proof, early = (tmp_path / name for name in ("public.pem", "one.json", "one.proof", "receipt.proof"))
+    shutil.copy(run.with_name("run.keys") / "public.pem", key)
+    written = s3t("certificate", str(run), requests[0], "--out", str(one), "--proof", str(proof))
+    assert written.exit_code == 0, written.stderr
+    text = proof.read_text()
+    assert text.startswith("c2sp.org/tlog-proof@v1\nindex 3\n")
+    others = [row for row in s3t("certificate", str(run), "--json").stdout.splitlines() if requests[0] not in row]
+    assert not any(json.loads(row)["facts"].get("request_id", "no such thing") in text for row in others)
+    checked = s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof), "--json")
+    assert json.loads(checked.stdout)["in_log"][0]["entry"] == 4
+    assert (
+        "in the log: entry 4 of "
+        in s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof)).stdout
+    )
+    unwitnessed = s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof), "--quorum", "1")
+    assert unwitnessed.exit_code == VerificationFailed.exit_code
+    proof.write_text(text.replace("index 3", "index 2"))
+    forged = s3t("check-certificate", str(one), "--public-key", str(key), "--proof", str(proof))
+    assert forged.exit_code == VerificationFailed.exit_code
+    late = s3t("certificate", str(run), requests[0], "--receipt-proof", str(early))
+    assert late.exit_code == 0
+    assert early.read_text().startswith("c2sp.org/tlog-proof@v1\nindex 1\n")
+
+
+def test_the_head_is_printed_and_published_without_a_scheduler(run: Path, requests: list[str]) -> None:
+    before = json.loads(s3t("head", str(run), "--json").stdout)
+    assert before["size"] == 7  # the third deletion was accepted after the last round of a scheduler
+    early = s3t("certificate", str(run), requests[0], "--receipt-proof", str(run.with_name("p")))
+    assert early.exit_code == 0
+    printed = s3t("head", str(run), "--publish").stdout
+    assert printed.splitlines()[:2] == [before["origin"], "8"]
+    assert s3t("head", str(run)).stdout == printed
+    assert s3t("head", str(run), "--key").stdout.strip() == before["key"]
+    (run / "log" / "checkpoint").write_text(printed.replace("\n8\n", "\n9\n"))
+    forged = s3t("head", str(run))
+    assert forged.exit_code == VerificationFailed.exit_code
+    shutil.rmtree(run / "log")
+    assert s3t("head", str(run)).exit_code == LedgerError.exit_code

@@ -36,6 +36,13 @@ def test_a_note_of_the_reference_implementation_is_read_and_checked() -> None:
         SignedNote.parse(GO_NOTE.replace("cryptography", "blockchain")).signed_by([key])
 
 
+def test_half_a_surrogate_pair_makes_no_note() -> None:
+    with pytest.raises(VerificationFailed, match="not a signed note"):
+        SignedNote.parse("\udc80" + str(LOG.sign("text\n")))
+    with pytest.raises(VerificationFailed, match="not a signed note"):
+        SignedNote.parse(str(LOG.sign("text\n")).replace("runs", "\udc80"))
+
+
 def test_a_signature_of_an_unknown_key_is_ignored() -> None:
     note = LOG.sign("hello\n")
     assert note.signed_by([VerifierKey.parse(GO_KEY)]) == ()

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from s3t_ray.cli.main import app
+from s3t_ray.cli.witness_command import _lines
 from s3t_ray.errors import ConfigError
 from s3t_ray.serve.witness_http import MOST_BODY_BYTES, witness_app
 from s3t_ray.tlog.cosignature import cosigned_by
@@ -41,9 +43,57 @@ def test_a_witness_is_made_once_and_its_key_is_for_its_owner_alone(tmp_path: Pat
         create(tmp_path / "v", "two words")
     with pytest.raises(ConfigError, match="no witness in"):
         open_witness(tmp_path / "nowhere", [LOG.key])
-    (tmp_path / "w" / "name").write_text("two words\n")
-    with pytest.raises(ConfigError, match="no spaces"):
-        open_witness(tmp_path / "w", [LOG.key])
+    held = tmp_path / "w" / "witness.key"
+    for damaged in ("", "junk", held.read_text()[:-9], held.read_text().replace("witness.example", "another.example")):
+        held.write_text(damaged)
+        with pytest.raises(ConfigError, match="no witness in"):
+            open_witness(tmp_path / "w", [LOG.key])
+
+
+def test_of_many_made_at_once_in_one_folder_one_stands_under_its_own_name(tmp_path: Path) -> None:
+    made: list[VerifierKey] = []
+    refused: list[ConfigError] = []
+
+    def make(number: int) -> None:
+        try:
+            made.append(create(tmp_path / "w", f"witness{number}.example"))
+        except ConfigError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1 and len(refused) == 7
+    assert open_witness(tmp_path / "w", [LOG.key]).key == made[0]
+
+
+def test_a_kill_while_it_is_made_leaves_none_or_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    for step in ("fsync", "link", "unlink"):
+        folder = tmp_path / step
+
+        def die(*_: object) -> None:
+            raise Killed
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, step, die)
+            with pytest.raises(Killed):
+                create(folder, "first.example")
+        if (folder / "witness.key").exists():
+            assert open_witness(folder, [LOG.key]).key.name == "first.example"
+        else:
+            key = create(folder, "second.example")
+            assert open_witness(folder, [LOG.key]).key == key
+
+
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark_and_indent_its_comments(tmp_path: Path) -> None:
+    path = tmp_path / "logs.txt"
+    path.write_bytes(b"\xef\xbb\xbf# mine\r\n" + f"  # theirs\r\n\r\n  {LOG.key}  \r\n".encode())
+    assert _lines(path) == [str(LOG.key)]
 
 
 def test_over_http(tmp_path: Path) -> None:

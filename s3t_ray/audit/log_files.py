@@ -1,0 +1,92 @@
+"""The published log against the ledger's: every file of it is made anew from the entries, and compared.
+
+In: an open run, its log's rows, and what is known of the log from elsewhere: checkpoints kept, witnesses. Out: a line
+for each problem. Reads only. A log that is behind the ledger is none: a scheduler publishes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from s3t_ray.errors import S3TError, VerificationFailed
+from s3t_ray.ledger.values import StoredEntry
+from s3t_ray.proof.log_leaf import leaf_of, origin_of
+from s3t_ray.run.log_witnesses import WitnessAddress, newest_seen
+from s3t_ray.run.published_log import CHECKPOINT, FIRST_PUBLISHED, published, verifier_key
+from s3t_ray.run.run import Run
+from s3t_ray.store import layout
+from s3t_ray.tlog.entry_tree import EntryTree
+from s3t_ray.tlog.log_head import LogHead, verified
+from s3t_ray.tlog.signed_note import SignedNote
+from s3t_ray.tlog.tiles import LogFile
+
+
+def published_otherwise(
+    run: Run, stored: Sequence[StoredEntry], checkpoints: Sequence[str] = (), witnesses: Sequence[WitnessAddress] = ()
+) -> Iterator[str]:
+    """Where the published log, a checkpoint kept elsewhere or a witness says otherwise than the ledger."""
+    leaves = [leaf_of(row.hash) for row in stored]
+    tree = EntryTree(origin_of(run.ledger.run_id), leaves)
+    try:
+        note = published(run)
+    except VerificationFailed as error:
+        yield f"{CHECKPOINT}: {error.problem}"
+        note = None
+    else:
+        if note is None and run.ledger.events(kinds=[FIRST_PUBLISHED]):
+            yield f"{CHECKPOINT} is gone: the log was published before (`s3t head RUN --publish` publishes it again)"
+    if note is not None:
+        yield from _head(tree, LogHead.parse(note.text), f"the signed checkpoint in {CHECKPOINT}")
+    yield from _files(run, tree, leaves, None if note is None else LogHead.parse(note.text))
+    for text in checkpoints:
+        try:
+            kept = verified(SignedNote.parse(text), verifier_key(run))
+        except VerificationFailed as error:
+            yield f"a checkpoint got earlier: {error.problem}"
+        else:
+            yield from _head(tree, kept, "a checkpoint got earlier")
+    for witness in witnesses:
+        yield from _witness(run, tree, witness)
+
+
+def _head(tree: EntryTree, head: LogHead, what: str) -> Iterator[str]:
+    """The ledger's log continues the one of this genuine head."""
+    if head.size > tree.size:
+        yield f"{what} is of {head.size} entries, and the ledger's log has {tree.size}: it was taken back"
+    elif tree.head(head.size) != head:
+        yield f"{what} is of {head.size} other entries than the ledger's log: it was rewritten, or forked"
+
+
+def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | None) -> Iterator[str]:
+    """Each file is what the ledger's log makes of it, and none that the checkpoint needs is missing."""
+    there = set(run.store.files(layout.LOG)) - {CHECKPOINT}
+    for path in sorted(there):
+        place = LogFile.parse(path.removeprefix(f"{layout.LOG}/"))
+        if place is None:
+            continue  # named as a file of no kind that a run writes
+        if place.holds(leaves, tree.subtree) != run.store.read_bytes(path):
+            yield f"{path} is not what the ledger's log makes of it"
+    if head is not None and head.size <= tree.size:
+        for name, _ in EntryTree(tree.origin, leaves[: head.size]).files():
+            place = LogFile.parse(name)
+            if f"{layout.LOG}/{name}" not in there and place is not None and not _full_is(there, place):
+                yield f"{layout.LOG}/{name} is gone, and the log's proofs need it"
+
+
+def _full_is(there: set[str], place: LogFile) -> bool:
+    """A partial file may be erased once the full one is there."""
+    return f"{layout.LOG}/{LogFile(place.level, place.index, 256).path}" in there
+
+
+def _witness(run: Run, tree: EntryTree, witness: WitnessAddress) -> Iterator[str]:
+    name = witness.key.name
+    try:
+        note = newest_seen(witness, tree.origin)
+        head = None if note is None else verified(note, verifier_key(run))
+    except S3TError as error:
+        yield f"witness {name}: {error.problem}"
+        return
+    if head is None:
+        yield f"witness {name} has seen no checkpoint of this log"
+    else:
+        yield from _head(tree, head, f"what witness {name} has cosigned")

@@ -1,0 +1,61 @@
+"""A run's log as a Merkle log (`tlog`): what its leaves are, and under which name and key its checkpoints stand.
+
+Pure. A leaf is the hash of a signed entry, never the entry: receipts and certificates differ in their signatures, so
+nobody who lacks an entry can guess it from its leaf, and a log that anyone may read shows how many there are, and
+nothing else. Entry n of the run's log is leaf n - 1.
+"""
+
+from __future__ import annotations
+
+import re
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.proof.signed_entry import SignedEntry
+from s3t_ray.tlog.log_head import LogHead
+from s3t_ray.tlog.log_proof import LogProof
+from s3t_ray.tlog.signed_note import ED25519, VerifierKey
+
+LEAF = "s3t-ray/leaf/1"
+_ORIGIN = re.compile(r"s3t-ray/([0-9a-f]{32})")
+
+
+def leaf_of(entry_hash: str) -> bytes:
+    """The leaf of the entry with this hash (hex, `SignedEntry.hash`)."""
+    return f"{LEAF} {entry_hash}\n".encode()
+
+
+def origin_of(run_id: str) -> str:
+    """The name of a run's log, in its checkpoints and its verifier key."""
+    return f"s3t-ray/{run_id}"
+
+
+def log_key(run_id: str, public_key: bytes) -> VerifierKey:
+    """What verifies the checkpoints of a run's log; `public_key`: its 32 raw bytes."""
+    return VerifierKey(origin_of(run_id), ED25519, public_key)
+
+
+def check_inclusion(
+    entry: SignedEntry, proof: str, witnesses: tuple[VerifierKey, ...] = (), quorum: int = 0
+) -> tuple[LogHead, dict[VerifierKey, int]]:
+    """The checkpoint under which an entry, whose signature is known to be genuine, stands in its run's log.
+
+    `proof`: text of a c2sp.org/tlog-proof. Also when which of `witnesses` cosigned the checkpoint (seconds since
+    1970). VerificationFailed: it proves nothing of the kind, or fewer than `quorum` of them did. The checkpoint is
+    held to the key that signed the entry.
+    """
+    found = LogProof.parse(proof)
+    origin = LogHead.parse(found.checkpoint.text).origin
+    named = _ORIGIN.fullmatch(origin)
+    run_id = getattr(entry.facts, "run_id", None)  # the first format has none
+    if named is None or run_id not in (None, named[1]):
+        raise VerificationFailed(
+            f"the proof is of log {origin!r}, and the entry is of run {entry.facts.run!r} ({run_id})",
+            "give the proof that was handed out with this entry",
+        )
+    if found.index != entry.facts.sequence - 1:
+        raise VerificationFailed(
+            f"the proof is of entry {found.index + 1} of the log, and this is entry {entry.facts.sequence}",
+            "give the proof that was handed out with this entry",
+        )
+    key = log_key(named[1], bytes.fromhex(entry.public_key))
+    return found.check(leaf_of(entry.hash), key, witnesses, quorum)

@@ -1,0 +1,195 @@
+"""The witnesses of a run's log: other people's processes that cosign its checkpoints (c2sp.org/tlog-witness).
+
+In: a run whose log is published, and the witnesses that its config names. Out: their cosignatures, in the published
+checkpoint; or what each said instead. Asking needs the run's files and no key: the checkpoint is signed already.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+
+from s3t_ray.errors import S3TError, StoreError, VerificationFailed
+from s3t_ray.run.published_log import CHECKPOINT, published, reader
+from s3t_ray.run.run import Run
+from s3t_ray.tlog.cosignature import cosigned_by
+from s3t_ray.tlog.log_head import LogHead
+from s3t_ray.tlog.merkle import consistency_path
+from s3t_ray.tlog.signed_note import COSIGNATURE, NoteSignature, SignedNote, VerifierKey
+from s3t_ray.tlog.tiles import TiledLog
+
+TIMEOUT_SECONDS = 10.0
+MOST_REPLY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class WitnessAddress:
+    """Where a witness listens, and the key by which its word is known."""
+
+    url: str  # without a slash at its end
+    key: VerifierKey
+
+    @classmethod
+    def parse(cls, text: str) -> WitnessAddress:
+        """From `URL KEY`. Raises VerificationFailed."""
+        url, _, key = text.strip().partition(" ")
+        found = cls(url.rstrip("/"), VerifierKey.parse(key))
+        if found.key.kind != COSIGNATURE or not url.startswith(("http://", "https://")):
+            raise VerificationFailed(
+                f"not the address of a witness: {text[:120]!r}",
+                "give its http address, a space, and the key that `s3t witness init` prints",
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class WitnessAnswer:
+    """What one witness said of a checkpoint."""
+
+    name: str
+    cosignature: NoteSignature | None
+    problem: str | None = None
+    saw_another_log: bool = False
+    """It has cosigned a history that this log does not continue: it was taken back, forked or rewritten."""
+
+
+class SawAnotherLog(VerificationFailed):
+    """A witness has cosigned another history of this log."""
+
+
+def witnesses_of(run: Run) -> tuple[WitnessAddress, ...]:
+    """Those that the config names. Raises VerificationFailed for an address whose key is none."""
+    return tuple(WitnessAddress.parse(text) for text in run.config.log.witnesses)
+
+
+def cosign(run: Run, note: SignedNote) -> tuple[WitnessAnswer, ...]:
+    """Ask each witness of the config to cosign this published checkpoint, and publish what they sign.
+
+    Every witness is asked, whatever another says, and also one that has signed it already: it may have seen more
+    since, which a run that was taken back with its files has forgotten.
+    """
+    answers = tuple(_ask(run, witness, note) for witness in witnesses_of(run))
+    add_signatures(run, note.text, [answer.cosignature for answer in answers if answer.cosignature is not None])
+    return answers
+
+
+def require_cosigned(answers: Iterable[WitnessAnswer]) -> None:
+    """SawAnotherLog: by one of these answers a witness knows another log. StoreError: a cosignature is missing."""
+    answers = tuple(answers)
+    for answer in answers:
+        if answer.saw_another_log:
+            raise SawAnotherLog(
+                f"witness {answer.name} does not cosign the run's log: {answer.problem}",
+                "the log was taken back, forked or rewritten: look into it with `s3t audit`, and restore the newest "
+                "ledger",
+            )
+    missing = [f"{answer.name}: {answer.problem}" for answer in answers if answer.cosignature is None]
+    if missing:
+        raise StoreError(
+            f"not all witnesses cosigned the log ({'; '.join(missing)})",
+            "check that they run and know the log's key (`s3t head RUN --key`); they are asked again",
+        )
+
+
+def add_signatures(run: Run, text: str, signatures: Sequence[NoteSignature]) -> None:
+    """Publish signatures of the checkpoint with this text, if it is still the newest, in place of the same keys'."""
+    if not signatures:
+        return
+    with run.ledger.alone():
+        now = published(run)
+        if now is not None and now.text == text:
+            renewed = {(line.name, line.key_id) for line in signatures}
+            kept = tuple(line for line in now.signatures if (line.name, line.key_id) not in renewed)
+            run.store.write_bytes(CHECKPOINT, str(SignedNote(text, kept).with_signatures(signatures)).encode())
+
+
+def newest_seen(witness: WitnessAddress, origin: str) -> SignedNote | None:
+    """The newest checkpoint of the log that the witness cosigned, by its own word; None: it has seen none.
+
+    StoreError: it does not answer. VerificationFailed: what it answers is not cosigned by it.
+    """
+    name = hashlib.sha256(origin.encode()).hexdigest()
+    status, body = _http(f"{witness.url}/{name}/checkpoint", None)
+    if status == 404:
+        return None
+    if status != 200:
+        raise StoreError(f"witness {witness.key.name} answers {status}: {body[:200]}", "ask whoever runs it")
+    note = SignedNote.parse(body)
+    if witness.key not in cosigned_by(note, [witness.key]):
+        raise VerificationFailed(
+            f"what {witness.url} shows is not cosigned by {witness.key.name}", "check its address and key"
+        )
+    return note
+
+
+def _ask(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
+    name = witness.key.name
+    try:
+        return _submit(run, witness, note)
+    except S3TError as error:
+        return WitnessAnswer(name, None, error.problem)
+
+
+def _submit(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
+    """The witness says itself how far it has seen the log, so nobody need remember it."""
+    name, head = witness.key.name, LogHead.parse(note.text)
+    subtree = TiledLog(head.size, reader(run)).subtree
+    old, tried = _guess(head.size), set[int]()
+    while True:
+        tried.add(old)
+        proof = "".join(base64.b64encode(each).decode() + "\n" for each in consistency_path(old, head.size, subtree))
+        status, body = _http(f"{witness.url}/add-checkpoint", f"old {old}\n{proof}\n{note}")
+        if status == 200:
+            return _accepted(witness, note, body)
+        seen = int(body) if status == 409 and body.strip().isdecimal() and len(body) < 20 else None
+        if seen is not None and seen > head.size:
+            return _longer(run, name, head, seen)
+        if seen is not None and seen not in tried:
+            old = seen
+            continue
+        if status == 422 or seen is not None:
+            return WitnessAnswer(name, None, f"it saw {old} other entries ({status})", saw_another_log=True)
+        return WitnessAnswer(name, None, f"it answers {status}: {body.strip()[:200]}")
+
+
+def _guess(size: int) -> int:
+    """What it saw last, most often: nothing yet, or all but the newest; it corrects us."""
+    return max(size - 1, 0)
+
+
+def _longer(run: Run, name: str, head: LogHead, seen: int) -> WitnessAnswer:
+    """It saw more entries than this checkpoint has: others published meanwhile, or the log was taken back."""
+    now = published(run)
+    newest = 0 if now is None else LogHead.parse(now.text).size
+    if newest >= seen:
+        return WitnessAnswer(name, None, "a newer checkpoint was published and cosigned meanwhile")
+    return WitnessAnswer(
+        name, None, f"it saw {seen} entries of the log, which has {head.size} now", saw_another_log=True
+    )
+
+
+def _accepted(witness: WitnessAddress, note: SignedNote, body: str) -> WitnessAnswer:
+    lines = SignedNote.parse(f"{note.text}\n{body}").signatures
+    mine = tuple(line for line in lines if (line.name, line.key_id) == (witness.key.name, witness.key.id))
+    if witness.key not in cosigned_by(SignedNote(note.text, mine), [witness.key]):
+        return WitnessAnswer(witness.key.name, None, "it answers with a signature of another key")
+    return WitnessAnswer(witness.key.name, mine[-1])
+
+
+def _http(url: str, body: str | None) -> tuple[int, str]:
+    """Status and text of the answer. StoreError: there is none."""
+    request = urllib.request.Request(url, None if body is None else body.encode())
+    request.add_header("Content-Type", "text/plain; charset=utf-8")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return answer.status, answer.read(MOST_REPLY_BYTES).decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(MOST_REPLY_BYTES).decode(errors="replace")
+    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
+        raise StoreError(f"{url} does not answer: {error}", "check the address, and that the witness runs") from error

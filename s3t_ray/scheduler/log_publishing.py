@@ -1,0 +1,89 @@
+"""Keeps the published log up with the ledger's: looked at in every round of the scheduler, after all deeds.
+
+In: a run, and the scheduler's epoch. Out: a published checkpoint that covers every receipt and certificate, with the
+cosignatures of the witnesses that the config names; or a failure that `s3t status` shows and that is tried again. It
+never keeps a deletion waiting: what cannot be published now is published later, with all that came meanwhile, and
+witnesses are asked in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from s3t_ray.errors import S3TError, problem_of
+from s3t_ray.ledger.rows.failure_rows import FailedLog
+from s3t_ray.ledger.values import Fenced
+from s3t_ray.run.log_witnesses import cosign, require_cosigned
+from s3t_ray.run.published_log import publish
+from s3t_ray.run.run import Run
+from s3t_ray.scheduler.policy.retries import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
+from s3t_ray.tlog.signed_note import SignedNote
+
+
+class LogPublishing:
+    """Of one scheduler, by its thread. `round` raises `Fenced` once a newer one exists."""
+
+    def __init__(self, run: Run, epoch: int, clock: Callable[[], float]) -> None:
+        self._run = run
+        self._epoch = epoch
+        self._clock = clock
+        self._done = 0  # entries that are published, and cosigned
+        self._asked = 0  # entries of the checkpoint that witnesses are looking at; 0: none
+        self._answers: SimpleQueue[S3TError | None] = SimpleQueue()
+        self._attempts = 0  # in vain, in a row
+        self._not_before = 0.0
+        self._failed = any(row.subject == FailedLog() for row in run.ledger.failures())
+
+    def round(self) -> None:
+        """Publish what the log has gained."""
+        newest = self._run.ledger.log_head().sequence
+        if self._asked:
+            self._collect()
+        if self._asked or newest == self._done or self._clock() < self._not_before:
+            return
+        try:
+            note = publish(self._run)
+        except Fenced:
+            raise
+        except S3TError as error:
+            self._in_vain(error)
+            return
+        if note is None or not self._run.config.log.witnesses:
+            self._succeeded(newest)
+            return
+        self._asked = newest
+        threading.Thread(target=self._ask, args=(note,), daemon=True, name="witnesses").start()
+
+    def _ask(self, note: SignedNote) -> None:
+        """In a thread of its own."""
+        try:
+            require_cosigned(cosign(self._run, note))
+        except S3TError as error:
+            self._answers.put(error)
+        else:
+            self._answers.put(None)
+
+    def _collect(self) -> None:
+        if self._answers.empty():
+            return
+        error, asked = self._answers.get(), self._asked
+        self._asked = 0
+        if error is None:
+            self._succeeded(asked)
+        else:
+            self._in_vain(error)
+
+    def _in_vain(self, error: S3TError) -> None:
+        self._attempts += 1
+        wait = min(FIRST_WAIT_SECONDS * 2 ** (self._attempts - 1), LONGEST_WAIT_SECONDS)
+        self._not_before = self._clock() + wait
+        self._failed = True
+        self._run.ledger.record_failure(self._epoch, FailedLog(), problem_of(error))
+
+    def _succeeded(self, entries: int) -> None:
+        self._done, self._attempts = entries, 0
+        if self._failed:
+            self._run.ledger.forget_failure(self._epoch, FailedLog())
+            self._failed = False

@@ -1,0 +1,62 @@
+"""How a published log grows: what it must write next, given its signed head and its static files.
+
+In: the head that was signed last, the entries that follow it, and a reader of the log's files. Out: the new head and
+the files that it needs. Pure but for the reader. What is read counts only if it leads to the head's root, so whoever
+can write the files but cannot sign has no say in what is signed next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.tlog.log_head import LogHead
+from s3t_ray.tlog.merkle import CompactRange, full_subtrees, inclusion_path, leaf_hash, root_of_inclusion
+from s3t_ray.tlog.tiles import WIDTH, Read, TiledLog, bundle_path, new_files, unbundled
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The next head, and the files to write before it is signed and shown."""
+
+    head: LogHead
+    files: tuple[tuple[str, bytes], ...]
+
+
+def grown(old: LogHead, entries: Sequence[bytes], read: Read) -> Growth:
+    """The log of `old` with these entries after it. VerificationFailed: its files are not those of its root.
+
+    Any error of `read` is passed on.
+    """
+    known: dict[str, bytes] = {}
+
+    def once(path: str) -> bytes:
+        """What was checked is what is used."""
+        return known[path] if path in known else known.setdefault(path, read(path))
+
+    log = TiledLog(old.size, once)
+    tree = CompactRange(old.size, [log.subtree(*place) for place in full_subtrees(0, old.size)])
+    if tree.root() != old.root:
+        raise VerificationFailed(
+            f"the files of log {old.origin} do not have the root of its checkpoint of {old.size} entries",
+            "restore the log's files from a copy; what its owner keeps can also make them anew",
+        )
+    if width := old.size % WIDTH:
+        start = old.size - width
+        rows = unbundled(once(bundle_path(start // WIDTH, width)))
+        if [leaf_hash(row) for row in rows] != [log.subtree(0, start + number) for number in range(width)]:
+            raise VerificationFailed(
+                f"the newest entries of log {old.origin} are not those of its tree", "restore the log's files"
+            )
+    for entry in entries:
+        tree.append(leaf_hash(entry))
+    return Growth(LogHead(old.origin, tree.size, tree.root()), tuple(new_files(old.size, entries, once)))
+
+
+def stands_at(head: LogHead, index: int, entry: bytes, read: Read) -> bool:
+    """Whether the tree of `head` has this entry at `index`, by the log's files."""
+    if not 0 <= index < head.size:
+        return False
+    path = inclusion_path(index, head.size, TiledLog(head.size, read).subtree)
+    return root_of_inclusion(leaf_hash(entry), index, head.size, path) == head.root

@@ -1,0 +1,80 @@
+"""`s3t audit` on the published log: taken back, rewritten, forked or damaged; and on checkpoints kept elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from s3t_ray.audit.audit import audit
+from s3t_ray.run import deletion
+from s3t_ray.run.published_log import CHECKPOINT, publish, published
+from s3t_ray.run.run import Run
+from s3t_ray.store import layout
+from s3t_ray.tlog.entry_tree import EntryTree
+from s3t_ray.tlog.signed_note import NoteSigner
+from tests.unit.audit.tampering import found, problems, root, writable
+
+
+def folder(run: Run) -> Path:
+    return root(run) / layout.LOG
+
+
+def test_a_log_behind_the_ledger_passes(lived: Run) -> None:
+    with writable(lived) as run:
+        deletion.accept(run, ["r5"], [])
+    assert problems(lived) == ()
+    with writable(lived) as run:
+        publish(run)
+    assert problems(lived) == ()
+
+
+@pytest.mark.parametrize("name", ["tile/0/000.p/7", "tile/entries/000.p/7", "tile/0/000.p/1"])
+def test_a_changed_file(lived: Run, name: str) -> None:
+    path = folder(lived) / name
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    found(lived, f"log/{name} is not what the ledger's log makes of it")
+
+
+def test_a_file_that_is_gone_or_one_too_many(lived: Run) -> None:
+    (folder(lived) / "tile/0/000.p/7").unlink()
+    found(lived, "log/tile/0/000.p/7 is gone")
+    (folder(lived) / "tile/0/000.p/9").write_bytes(bytes(9 * 32))
+    found(lived, "log/tile/0/000.p/9 is not what")
+    (folder(lived) / "tile/0/0").write_bytes(b"")
+    found(lived, "log/tile/0/0 is of no kind")
+
+
+def test_a_checkpoint_that_is_gone_changed_or_of_another_key(lived: Run) -> None:
+    path = root(lived) / CHECKPOINT
+    text = path.read_text()
+    path.write_text(text.replace("\n7\n", "\n6\n"))
+    found(lived, "is not genuine")
+    path.unlink()
+    found(lived, "log/checkpoint is gone")
+    shutil.rmtree(folder(lived))
+    found(lived, "log/checkpoint is gone")
+    path.parent.mkdir()
+    path.write_bytes(b"\xff")
+    found(lived, "log/checkpoint is not a text")
+
+
+def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> None:
+    """The run's own key on a log of other entries, and on one that is longer than the ledger's."""
+    path = root(lived) / CHECKPOINT
+    note = published(lived)
+    assert note is not None
+    signer = NoteSigner(f"s3t-ray/{lived.ledger.run_id}", lived.keys.public_key, lived.keys.sign)
+    forged = EntryTree(signer.key.name, [b"other %d" % number for number in range(9)])
+    path.write_text(str(signer.sign(forged.head(7).text())))
+    found(lived, "it was rewritten, or forked")
+    path.write_text(str(signer.sign(forged.head().text())))
+    found(lived, "is of 9 entries, and the ledger's log has 7: it was taken back")
+    path.write_text(str(note))
+    assert problems(lived) == ()
+    assert audit(lived, checkpoints=[str(note)]).problems == ()
+    for kept, told in ((forged.head(7), "rewritten"), (forged.head(), "taken back")):
+        told_of = audit(lived, checkpoints=[str(signer.sign(kept.text()))]).problems
+        assert len(told_of) == 1 and told in told_of[0]
+    assert "is not genuine" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
