@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.config.schema import Storage
-from s3t_ray.errors import ConfigError, TrainError
+from s3t_ray.errors import ConfigError, StageDamaged, TrainError
 from s3t_ray.plan.stages import Stage
-from s3t_ray.run.reports import ReplayedStage
+from s3t_ray.run.reports import ReplayedStage, Verdict
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import ShardView
@@ -78,7 +78,7 @@ def replay_stages(
                     _train(workers, job)
             finally:
                 workers.close()
-        return tuple(_compared(run, store, stage) for stage in stages)
+        return tuple(compared(run, store, stage) for stage in stages)
     finally:
         run.store.delete(folder)
 
@@ -106,23 +106,42 @@ def _train(workers: object, job: StageJob) -> None:
         )
 
 
-def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
-    stages = PublishedStage.open(run.store, stage.id), PublishedStage.open(store, stage.id)
-    published, again = (each.manifest for each in stages)
-    first, second = _files(run.store, stages[0]), _files(store, stages[1])
+def compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
+    """The stage as it is published, against the one that was trained again in `store`.
+
+    Where the published one is not a stage any more it differs, whatever was changed of it: the other findings of an
+    audit must not be lost for it.
+    """
+    again = PublishedStage.open(store, stage.id)
+    second = _files(again)
+    try:
+        published = PublishedStage.open(run.store, stage.id)
+        first = _files(published)
+    except StageDamaged:
+        return ReplayedStage(
+            stage_id=stage.id,
+            shard=stage.shard,
+            slices=stage.slices,
+            verdict=Verdict.DIFFERS,
+            largest_difference=float("inf"),
+            mismatches=(),
+        )
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        verdict=judge(same_files(first, second), published, again),
+        verdict=judge(same_files(first, second), published.manifest, again.manifest),
         largest_difference=largest_difference([first[ADAPTER_FILE], second[ADAPTER_FILE]]),
-        mismatches=mismatches(published, again),
+        mismatches=mismatches(published.manifest, again.manifest),
     )
 
 
-def _files(store: Store, stage: PublishedStage) -> dict[str, bytes]:
-    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict."""
-    return {name: store.read_bytes(f"{stage.folder}/{name}") for name in stage.files}
+def _files(stage: PublishedStage) -> dict[str, bytes]:
+    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict.
+
+    StageDamaged: one is missing, or larger than any.
+    """
+    return {name: stage.as_it_is(name) for name in stage.files}
 
 
 def largest_difference(files: Sequence[bytes]) -> float:

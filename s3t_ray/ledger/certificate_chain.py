@@ -49,7 +49,7 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
     kind = EntryKind.CERTIFICATE if final else EntryKind.INTERIM
     existing = log_rows.read_text(tx.connection, kind, row.sequence)
     if existing is not None:
-        certificate = parse_certificate(existing)
+        certificate = verify_certificate(existing, tx.keys.public_key)
         if not isinstance(certificate, Certificate):
             raise LedgerError(
                 f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
