@@ -36,10 +36,12 @@ from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.rows.log_rows import CERTIFYING, EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.plan.identity import recipe_digest
+from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
-from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
+from s3t_ray.proof.signed_entry import FIRST, SignedEntry
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
+from s3t_ray.run.issued_certificates import log_keys
 from s3t_ray.run.log_witnesses import WitnessAddress
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
@@ -100,7 +102,9 @@ def audit(
 
 def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
     """The copy for auditors is what they verify with, and the key is the one that they trust."""
-    if trusted is not None and raw_public_key(trusted) != run.keys.public_key:
+    if trusted is not None and not log_keys(run, trusted).cover(
+        run.keys.public_key.hex(), run.ledger.log_head().sequence
+    ):
         yield (
             f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
             f"{CONFIG_FILE} names other keys and perhaps another ledger"
@@ -139,11 +143,16 @@ def _recipe(run: Run) -> Iterator[str]:
 def _chain(run: Run, stored: Sequence[StoredEntry]) -> Iterator[str]:
     """Each entry by itself; then the log, if each is genuine."""
     pem = run.keys.public_key_pem
+    try:
+        keys = log_keys(run, pem)
+    except VerificationFailed as error:
+        yield error.problem
+        keys = keys_of(pem, ())
     genuine: list[SignedEntry] = []
     for row in stored:
         name = f"certificate {row.sequence}" if row.kind in CERTIFYING else f"{row.kind} {row.sequence}"
         try:
-            entry = verify_entry(row.text, pem)
+            entry = verify_entry(row.text, keys)
         except VerificationFailed as error:
             yield f"{name}: {error.problem}"
             continue
@@ -164,7 +173,7 @@ def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Ite
     texts = {row.text.strip() for row in stored}
     for text in known:
         try:
-            entry = verify_entry(text, run.keys.public_key_pem)
+            entry = verify_entry(text, log_keys(run, run.keys.public_key_pem))
         except VerificationFailed as error:
             yield f"a certificate or receipt got earlier: {error.problem}"
             continue

@@ -12,11 +12,11 @@ from s3t_ray.errors import S3TError, VerificationFailed
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.log_leaf import leaf_of, origin_of
 from s3t_ray.run.log_witnesses import WitnessAddress, newest_seen
-from s3t_ray.run.published_log import CHECKPOINT, FIRST_PUBLISHED, published, verifier_key
+from s3t_ray.run.published_log import CHECKPOINT, FIRST_PUBLISHED, published, require_genuine
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.tlog.entry_tree import EntryTree
-from s3t_ray.tlog.log_head import LogHead, verified
+from s3t_ray.tlog.log_head import LogHead
 from s3t_ray.tlog.signed_note import SignedNote
 from s3t_ray.tlog.tiles import LogFile
 
@@ -40,7 +40,9 @@ def published_otherwise(
     yield from _files(run, tree, leaves, None if note is None else LogHead.parse(note.text))
     for text in checkpoints:
         try:
-            kept = verified(SignedNote.parse(text), verifier_key(run))
+            note = SignedNote.parse(text)
+            require_genuine(run, note)
+            kept = LogHead.parse(note.text)
         except VerificationFailed as error:
             yield f"a checkpoint got earlier: {error.problem}"
         else:
@@ -82,7 +84,9 @@ def _witness(run: Run, tree: EntryTree, witness: WitnessAddress) -> Iterator[str
     name = witness.key.name
     try:
         note = newest_seen(witness, tree.origin)
-        head = None if note is None else verified(note, verifier_key(run))
+        head = None if note is None else LogHead.parse(note.text)
+        if note is not None:
+            require_genuine(run, note)
     except S3TError as error:
         yield f"witness {name}: {error.problem}"
         return

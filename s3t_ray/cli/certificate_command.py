@@ -90,7 +90,7 @@ def certificate(
     from s3t_ray.cli.show.show_proof import entry_view
     from s3t_ray.cli.show.units import plural
     from s3t_ray.proof.run_log import verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of
+    from s3t_ray.run.issued_certificates import certificate_of, chain_of, key_changes_of
     from s3t_ray.run.run import Run
 
     files = {"--html": html, "--dsse": dsse, "--proof": proof, "--receipt-proof": receipt_proof}
@@ -98,7 +98,7 @@ def certificate(
     if request is None and wanted:
         raise typer.BadParameter(f"{' and '.join(wanted)}: of one deletion; name its REQUEST")
     with Run.open(run, read_only=True) as opened:
-        texts = chain_of(opened) if request is None else (certificate_of(opened, request),)
+        texts = chain_of(opened) if request is None else (certificate_of(opened, request), *key_changes_of(opened))
         public_key = opened.location.keys_dir / "public.pem"
         for name, path in wanted.items():
             write_new(path, _handed_out(opened, str(request), texts[0], name))
@@ -106,7 +106,7 @@ def certificate(
         note(f"page written to {html}; to check: open it, or s3t check-certificate {html} --public-key {public_key}")
     if out is not None:
         write_new(out, "".join(f"{text}\n" for text in texts))
-        what = "certificate" if request is not None else "entry"
+        what = "certificate" if request is not None and len(texts) == 1 else "entry"
         note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
     if json:
@@ -123,7 +123,7 @@ def _handed_out(run: Run, request: str, text: str, kind: str) -> str:
     from s3t_ray.proof.certificate_page import certificate_page
     from s3t_ray.proof.deletion_statement import deletion_envelope
     from s3t_ray.proof.run_log import parse_certificate, parse_entry
-    from s3t_ray.run.issued_certificates import entries_of, receipt_of
+    from s3t_ray.run.issued_certificates import entries_of, key_changes_of, receipt_of
     from s3t_ray.run.published_log import proof_of
 
     if kind == "--receipt-proof":
@@ -132,13 +132,13 @@ def _handed_out(run: Run, request: str, text: str, kind: str) -> str:
     if kind == "--proof":
         return proof_of(run, certificate.facts.sequence)
     if kind == "--dsse":
-        return deletion_envelope(certificate, run.keys) + "\n"
+        return deletion_envelope(certificate, run.keys, [parse_entry(each) for each in key_changes_of(run)]) + "\n"
     try:
         proof = proof_of(run, certificate.facts.sequence)
     except VerificationFailed as error:
         note(f"the page holds no proof of the certificate's place in the log: {error.problem}; {error.fix}")
         proof = None
-    return certificate_page(entries_of(run, request), proof, __version__)
+    return certificate_page((*entries_of(run, request), *key_changes_of(run)), proof, __version__)
 
 
 def check_certificate(
@@ -178,21 +178,23 @@ def check_certificate(
     """
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.proof.deletion_statement import certificate_in
-    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt
+    from s3t_ray.proof.deletion_statement import entries_in
+    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt, keys_among
     from s3t_ray.tlog.signed_note import VerifierKey
 
     pem = read_file(public_key, "the public key")
     held = [read_proof_file(path) for path in files]
     texts = [text for each in held for text in each.entries]
-    texts += [certificate_in(text, pem).to_json() for each in held for text in each.envelopes]
+    texts += [entry.to_json() for each in held for text in each.envelopes for entry in entries_in(text, pem)]
     if not texts:
         raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
-    entries, missing = check_handed_out(list(dict.fromkeys(texts)), pem)
+    texts = list(dict.fromkeys(texts))
+    keys = keys_among(texts, pem)
+    entries, missing = check_handed_out(texts, pem)
     handed: tuple[SignedEntry, ...] = entries
     if receipt is not None:
         text = read_file(receipt, "the receipt").decode(errors="replace")
-        handed = (*entries, check_receipt(text, pem, entries, ids or (), subjects or ()))
+        handed = (*entries, check_receipt(text, keys, entries, ids or (), subjects or ()))
     elif ids or subjects:
         raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
     given = [read_file(path, "the proof").decode(errors="replace") for path in proofs or ()]
@@ -201,6 +203,7 @@ def check_certificate(
         handed,
         [VerifierKey.parse(text) for text in witnesses or ()],
         quorum,
+        keys,
     )
     last = entries[-1]
     checked = CertificatesChecked(

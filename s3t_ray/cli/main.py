@@ -22,6 +22,7 @@ from s3t_ray.cli import (
     delete_command,
     demo_command,
     head_command,
+    key_command,
     keys_command,
     metrics_command,
     plan_command,
@@ -109,6 +110,7 @@ witness_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)
 keys_command.add_to(app)
+key_command.add_to(app)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, select
 
-from s3t_ray.errors import LedgerError
+from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger import deletion_progress
 from s3t_ray.ledger.deletions import read_receipt
 from s3t_ray.ledger.rows import log_rows, stage_rows
@@ -24,13 +24,14 @@ from s3t_ray.proof.certificate import (
     AnyCertificate,
     Certificate,
     CertificateFacts,
+    CertificateV1,
     OrderChoice,
     SliceChange,
     StageProof,
     check_sense,
     issue,
 )
-from s3t_ray.proof.run_log import parse_certificate
+from s3t_ray.proof.run_log import name_of, parse_certificate
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,15 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
     kind = EntryKind.CERTIFICATE if final else EntryKind.INTERIM
     existing = log_rows.read_text(tx.connection, kind, row.sequence)
     if existing is not None:
-        certificate = verify_certificate(existing, tx.keys.public_key)
-        if not isinstance(certificate, Certificate):
+        certificate = log_rows.genuine(tx.connection, existing, tx.keys.public_key)
+        if isinstance(certificate, CertificateV1):
             raise LedgerError(
                 f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
+            )
+        if not isinstance(certificate, Certificate) or certificate.facts.request_id != request_id:
+            raise VerificationFailed(
+                f"what the log has as the certificate of deletion {request_id} is {name_of(certificate)}",
+                "look into it with `s3t audit`",
             )
         if final and row.state != DeletionState.RESTORED:
             raise LedgerError(
@@ -146,7 +152,7 @@ def _facts(
         raise LedgerError(f"deletion {request_id} has no time of its steps", "look into it with `s3t audit`")
     slices, pruned = read_changes(connection, sequence)
     live = stage_rows.live_rows(connection, {hit.shard for hit in receipt.hits})
-    signed = read_receipt(connection, sequence)
+    signed = read_receipt(connection, sequence, tx.keys.public_key)
     adapters = {proof.adapter_sha256 for proof in pruned}
     return CertificateFacts(
         **position._asdict(),

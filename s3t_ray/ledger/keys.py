@@ -1,8 +1,9 @@
-"""The secret of a run: keyed hashes of ids and contents, and the signature of certificates.
+"""The secrets of a run: keyed hashes of ids and contents, and the signature of certificates.
 
 In: a folder outside the run's storage. Out: 32-byte HMACs, digests, signatures. One file holds the
-32-byte master secret (mode 0600, made once, never written again); every key is derived from it with
-HKDF-SHA256, the Ed25519 key of the certificates too. `public.pem` beside it is a copy for auditors.
+32-byte master secret (mode 0600, made once, never written again); every key that hides something is derived
+from it with HKDF-SHA256. Another holds the Ed25519 key that signs (`signing_key.py`), which can be changed
+(`s3t rotate-key`). `public.pem` beside them is a copy of its public half for auditors.
 
 Ids and subjects are hashed as given, UTF-8 without Unicode normalisation: the same bytes are the
 same id, and "é" composed and decomposed are two. Whoever holds the secret can test whether an id was
@@ -21,17 +22,16 @@ import struct
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError
+from s3t_ray.ledger.signing_key import NEXT_FILE, SIGNING_FILE, FileSigner, settle_next
+from s3t_ray.proof.signed_entry import Signer, pem_of
 
 KEY_BYTES = 32
 ROW_SEAL_BYTES = 16
@@ -56,7 +56,8 @@ class LedgerKeys(Protocol):
 class Keys:
     """All keys of one run. Make it with `load_or_create` or `load`."""
 
-    def __init__(self, master: bytes) -> None:
+    def __init__(self, master: bytes, signer: Signer | None = None) -> None:
+        """`signer`: the signing key; None: the one that is derived from the master secret, as in older runs."""
         if len(master) != KEY_BYTES:
             raise LedgerError(
                 f"the master key has {len(master)} bytes, not {KEY_BYTES}", "restore the key file from its backup"
@@ -70,7 +71,7 @@ class Keys:
         self._row_state = hashlib.blake2b(key=self._row, digest_size=ROW_SEAL_BYTES)
         self._seal = _derive(master, "seal")
         self._nonce = _derive(master, "nonce")
-        self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
+        self._signer: Signer = signer or FileSigner(_derive(master, "sign"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
 
@@ -86,11 +87,13 @@ class Keys:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not cls.exist(folder):
-                _write_once(master, secrets.token_bytes(KEY_BYTES), 0o600)
+                # First: whoever finds a master secret alone takes the key that is derived from it.
+                write_once(folder / SIGNING_FILE, secrets.token_bytes(KEY_BYTES), 0o600)
+                write_once(master, secrets.token_bytes(KEY_BYTES), 0o600)
             keys = cls.load(folder)
             public = folder / PUBLIC_FILE
             if not public.exists():
-                _write_once(public, keys.public_key_pem, 0o600)
+                write_once(public, keys.public_key_pem, 0o600)
         except OSError as error:
             raise LedgerError(
                 f"keys cannot be made in {folder}: {error.strerror}",
@@ -99,8 +102,11 @@ class Keys:
         return keys
 
     @classmethod
-    def load(cls, folder: Path) -> Keys:
-        """The keys in `folder`. LedgerError: lost, damaged, or readable by others."""
+    def load(cls, folder: Path, signs: str | None = None) -> Keys:
+        """The keys in `folder`. LedgerError: lost, damaged, or readable by others.
+
+        `signs`: public key (hex) of the one that signs by the run's log, when the folder may hold the next one too.
+        """
         path = folder / MASTER_FILE
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
@@ -120,7 +126,22 @@ class Keys:
                 f"the key file {path} has mode {mode:04o}: others than its owner can use it",
                 f"chmod 600 {path}; if others may have read it, treat the ids of this run as known to them",
             )
-        return cls(master)
+        following = FileSigner.load(folder / NEXT_FILE)
+        if following is not None and following.public_key.hex() == signs:
+            return cls(master, following)
+        return cls(master, FileSigner.load(folder / SIGNING_FILE))
+
+    def settle(self, folder: Path) -> None:
+        """End a change of key that was cut off: the key that signs is `signing.key`, and `public.pem` is its half."""
+        following = FileSigner.load(folder / NEXT_FILE)
+        if following is not None and following.public_key == self.public_key:
+            with suppress(OSError):  # a folder that is mounted read-only stays as it is: the log tells which key it is
+                replace_file(folder / PUBLIC_FILE, self.public_key_pem, 0o600)
+                settle_next(folder)
+
+    def follow(self, signer: Signer) -> None:
+        """Sign with this key from here on: the run's log has it."""
+        self._signer = signer
 
     def id_hmac(self, record_id: str) -> bytes:
         """32 bytes that stand for a record's id."""
@@ -183,12 +204,12 @@ class Keys:
 
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
-        return self._signing.sign(message)
+        return self._signer.sign(message)
 
-    @cached_property
+    @property
     def public_key(self) -> bytes:
         """Raw Ed25519 public key, 32 bytes."""
-        return self._signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        return self._signer.public_key
 
     @property
     def fingerprint(self) -> str:
@@ -198,7 +219,7 @@ class Keys:
     @property
     def public_key_pem(self) -> bytes:
         """The public key for auditors."""
-        return self._signing.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return pem_of(self.public_key)
 
     def __repr__(self) -> str:
         return f"Keys(key_check={self.key_check!r})"
@@ -222,7 +243,7 @@ def _utf8(text: str) -> bytes:
         ) from error
 
 
-def _write_once(path: Path, data: bytes, mode: int) -> None:
+def write_once(path: Path, data: bytes, mode: int) -> None:
     """Appear whole or not at all, on disk, and never in place of a file that is there."""
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
@@ -236,7 +257,23 @@ def _write_once(path: Path, data: bytes, mode: int) -> None:
             os.link(name, path)
     finally:
         os.unlink(name)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Put this file in the place of the one that is there: after a crash it is the old one or the new one."""
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(name, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Literal
 
 from s3t_ray.ledger import certificate_chain, lease, row_seals
 from s3t_ray.ledger.certificate_chain import Circumstances
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.keys import LedgerKeys
-from s3t_ray.ledger.rows import log_rows
+from s3t_ray.ledger.rows import key_changes, log_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, Certificate
-from s3t_ray.proof.signed_entry import ChainHead
+from s3t_ray.proof.key_entry import KeyEntry
+from s3t_ray.proof.signed_entry import ChainHead, Signer
 
 
 class LedgerLog:
@@ -26,6 +28,16 @@ class LedgerLog:
         with self._database.read() as connection:
             log_rows.require_key(connection, keys.public_key)
         self._database.keys = keys
+
+    def signing_key(self) -> str | None:
+        """Public key (hex) that signs what comes next, by what the log claims; None: there is no log."""
+        with self._database.read() as connection:
+            return log_rows.signing_key(connection)
+
+    def change_key(self, following: Signer, reason: Literal["rotation", "hand-over"], to: str | None) -> KeyEntry:
+        """Enter in the log that this key signs from here on; the bound keys sign the entry. LedgerError: no run yet."""
+        with self._database.write() as tx:
+            return key_changes.change(tx, following, reason, to)
 
     @cached_property
     def run_id(self) -> str:

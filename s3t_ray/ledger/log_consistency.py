@@ -21,6 +21,7 @@ from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, EVENTS
 from s3t_ray.ledger.values import DeletionState, RunRow, StoredEntry
 from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.key_entry import KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt, effect_of
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.run_log import name_of, parse_entry
@@ -42,6 +43,8 @@ def log_contradictions(connection: Connection) -> Iterator[str]:
             continue
         if isinstance(entry, RunEntry):
             begun = entry
+        elif isinstance(entry, KeyEntry):
+            continue
         elif stored.request_id is None:
             yield f"{name_of(entry)} is in the log, and the ledger has no such deletion"
         else:

@@ -10,13 +10,14 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.signed_entry import Signer, canonical, raw_public_key
+from s3t_ray.proof.signed_entry import Signer, canonical
 
 IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -65,27 +66,39 @@ def enveloped(statement: object, signer: Signer) -> str:
     )
 
 
-def opened(text: str, public_key: bytes) -> dict[str, object]:
-    """The in-toto statement in an envelope that this key (PEM) signed. VerificationFailed: there is none."""
-    if len(text) > MOST_CHARACTERS:
-        raise _malformed(f"it has {len(text)} characters")
-    try:
-        envelope = Envelope.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _malformed(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-    payload = _decoded(envelope.payload)
-    message = _signed_bytes(envelope.payloadType, payload)
-    key = Ed25519PublicKey.from_public_bytes(raw_public_key(public_key))
-    if not any(_signs(key, _decoded(each.sig), message) for each in envelope.signatures):
+def peeked(text: str) -> dict[str, object]:
+    """The in-toto statement in an envelope, whoever signed it: to find out which key it needs. VerificationFailed."""
+    return _statement(_parsed(text))
+
+
+def opened(text: str, public_keys: Sequence[bytes]) -> dict[str, object]:
+    """The in-toto statement in an envelope that one of these keys (32 raw bytes each) signed. VerificationFailed."""
+    envelope = _parsed(text)
+    message = _signed_bytes(envelope.payloadType, _decoded(envelope.payload))
+    keys = [Ed25519PublicKey.from_public_bytes(key) for key in public_keys]
+    if not any(_signs(key, _decoded(each.sig), message) for key in keys for each in envelope.signatures):
         raise VerificationFailed(
             "the envelope carries no valid signature by this key: it was changed, forged, or signed by another",
             "get it again from whoever issued it, and the public key from a source that you trust",
         )
+    return _statement(envelope)
+
+
+def _parsed(text: str) -> Envelope:
+    if len(text) > MOST_CHARACTERS:
+        raise _malformed(f"it has {len(text)} characters")
+    try:
+        return Envelope.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _malformed(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+
+
+def _statement(envelope: Envelope) -> dict[str, object]:
     if envelope.payloadType != IN_TOTO:
         raise _malformed(f"its payload is of type {envelope.payloadType[:80]!r}, not {IN_TOTO}")
     try:
-        statement = json.loads(payload)
+        statement = json.loads(_decoded(envelope.payload))
     except (ValueError, RecursionError) as error:
         raise _malformed("its payload is not JSON") from error
     if not isinstance(statement, dict) or statement.get("_type") != STATEMENT:

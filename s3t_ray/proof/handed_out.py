@@ -8,10 +8,11 @@ from itertools import pairwise
 
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.log_leaf import check_inclusion
 from s3t_ray.proof.receipt import SignedReceipt, read_handed
-from s3t_ray.proof.run_log import name_of, verify_entry
-from s3t_ray.proof.signed_entry import Count, Digest, SignedEntry, Value, check_signature
+from s3t_ray.proof.run_log import name_of, parse_entry, verify_entry
+from s3t_ray.proof.signed_entry import Count, Digest, LogKeys, SignedEntry, Value, check_signature
 from s3t_ray.tlog.log_proof import LogProof
 from s3t_ray.tlog.signed_note import VerifierKey
 
@@ -22,7 +23,8 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
     Entries that stand beside each other must follow one another. A log of the first format held certificates
     alone, so none may be missing between two of those.
     """
-    entries = sorted((verify_entry(text, public_key) for text in texts), key=lambda entry: entry.facts.sequence)
+    keys = keys_among(texts, public_key)
+    entries = sorted((verify_entry(text, keys) for text in texts), key=lambda entry: entry.facts.sequence)
     for entry in entries:
         if isinstance(entry, (Certificate, CertificateV1)):
             check_sense(entry)
@@ -46,8 +48,13 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
     return tuple(entries), missing
 
 
+def keys_among(texts: Sequence[str], public_key: bytes) -> LogKeys:
+    """All keys of the log, as far as the changes of key among these texts lead from the trusted one (PEM)."""
+    return keys_of(public_key, [parse_entry(text) for text in texts])
+
+
 def check_receipt(
-    text: str, public_key: bytes, entries: Sequence[SignedEntry], ids: Sequence[str], subjects: Sequence[str]
+    text: str, public_key: bytes | LogKeys, entries: Sequence[SignedEntry], ids: Sequence[str], subjects: Sequence[str]
 ) -> SignedReceipt:
     """The receipt in `text`, if it is genuine, and the certificates given are of its deletion.
 
@@ -91,10 +98,12 @@ def check_proofs(
     entries: Sequence[SignedEntry],
     witnesses: Sequence[VerifierKey] = (),
     quorum: int | None = None,
+    keys: LogKeys | None = None,
 ) -> tuple[Inclusion, ...]:
     """What each proof (text of a c2sp.org/tlog-proof) proves of one of these genuine entries.
 
-    `quorum`: witnesses that must have cosigned each checkpoint; None: all given. VerificationFailed.
+    `quorum`: witnesses that must have cosigned each checkpoint; None: all given. `keys`: see `check_inclusion`.
+    VerificationFailed.
     """
     if witnesses and not proofs:
         raise VerificationFailed("witnesses sign checkpoints, and no proof leads to one", "give --proof too")
@@ -108,7 +117,7 @@ def check_proofs(
                 f"the proof is of entry {number} of a log, and none of what was given is that entry",
                 "give the certificate or receipt that the proof was handed out with",
             )
-        head, seen = check_inclusion(entry, text, tuple(witnesses), len(witnesses) if quorum is None else quorum)
+        head, seen = check_inclusion(entry, text, tuple(witnesses), len(witnesses) if quorum is None else quorum, keys)
         names = tuple(f"{key.name} {datetime.fromtimestamp(time, UTC).isoformat()}" for key, time in seen.items())
         found.append(Inclusion(entry=number, size=head.size, root=head.root.hex(), cosigned=names))
     return tuple(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.signed_entry import SignedEntry
+from s3t_ray.proof.signed_entry import LogKeys, SignedEntry
 from s3t_ray.tlog.log_head import LogHead
 from s3t_ray.tlog.log_proof import LogProof
 from s3t_ray.tlog.signed_note import ED25519, VerifierKey
@@ -35,13 +35,17 @@ def log_key(run_id: str, public_key: bytes) -> VerifierKey:
 
 
 def check_inclusion(
-    entry: SignedEntry, proof: str, witnesses: tuple[VerifierKey, ...] = (), quorum: int = 0
+    entry: SignedEntry,
+    proof: str,
+    witnesses: tuple[VerifierKey, ...] = (),
+    quorum: int = 0,
+    keys: LogKeys | None = None,
 ) -> tuple[LogHead, dict[VerifierKey, int]]:
     """The checkpoint under which an entry, whose signature is known to be genuine, stands in its run's log.
 
     `proof`: text of a c2sp.org/tlog-proof. Also when which of `witnesses` cosigned the checkpoint (seconds since
-    1970). VerificationFailed: it proves nothing of the kind, or fewer than `quorum` of them did. The checkpoint is
-    held to the key that signed the entry.
+    1970). `keys`: of the log, any of which may have signed the checkpoint while it signed; None: the one that signed
+    the entry. VerificationFailed: it proves nothing of the kind, or fewer than `quorum` of the witnesses cosigned.
     """
     found = LogProof.parse(proof)
     origin = LogHead.parse(found.checkpoint.text).origin
@@ -57,5 +61,11 @@ def check_inclusion(
             f"the proof is of entry {found.index + 1} of the log, and this is entry {entry.facts.sequence}",
             "give the proof that was handed out with this entry",
         )
-    key = log_key(named[1], bytes.fromhex(entry.public_key))
+    size = LogHead.parse(found.checkpoint.text).size
+    mine = {key: last for key, (_, last) in (keys.spans if keys is not None else {}).items()} or {
+        entry.public_key: None
+    }
+    candidates = [log_key(named[1], bytes.fromhex(key)) for key, last in mine.items() if last is None or size <= last]
+    signed = found.checkpoint.signed_by(candidates)
+    key = signed[0] if signed else log_key(named[1], bytes.fromhex(entry.public_key))
     return found.check(leaf_of(entry.hash), key, witnesses, quorum)

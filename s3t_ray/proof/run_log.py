@@ -13,12 +13,14 @@ from pydantic import ValidationError
 
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import FORMAT, AnyCertificate, Certificate, CertificateV1, check_sense
+from s3t_ray.proof.key_entry import KeyEntry, check_consent
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_entry import RunEntry
-from s3t_ray.proof.signed_entry import ChainHead, SignedEntry, check_signature
+from s3t_ray.proof.signed_entry import ChainHead, LogKeys, SignedEntry, check_signature, raw_public_key
 
 KINDS: Mapping[str, type[SignedEntry]] = {
-    kind.model_fields["format"].default: kind for kind in (CertificateV1, Certificate, SignedReceipt, RunEntry)
+    kind.model_fields["format"].default: kind
+    for kind in (CertificateV1, Certificate, SignedReceipt, RunEntry, KeyEntry)
 }
 """Entries by format: the ones of older versions stay here."""
 
@@ -40,7 +42,7 @@ def parse_entry(text: str) -> SignedEntry:
     return entry
 
 
-def verify_entry(text: str, public_key: bytes | None = None) -> SignedEntry:
+def verify_entry(text: str, public_key: bytes | LogKeys | None = None) -> SignedEntry:
     """The entry in `text` (JSON), if it is genuine; else VerificationFailed. `public_key`: see `check_signature`."""
     entry = parse_entry(text)
     check_signature(entry, name_of(entry), public_key)
@@ -57,7 +59,7 @@ def parse_certificate(text: str) -> AnyCertificate:
     return entry
 
 
-def verify_certificate(text: str, public_key: bytes | None = None) -> AnyCertificate:
+def verify_certificate(text: str, public_key: bytes | LogKeys | None = None) -> AnyCertificate:
     """`verify_entry`, for a certificate of any format that makes sense."""
     certificate = parse_certificate(text)
     check_signature(certificate, name_of(certificate), public_key)
@@ -73,32 +75,49 @@ def verify_chain(
 ) -> tuple[SignedEntry, ...]:
     """A log, oldest entry first, if it is whole; else VerificationFailed.
 
-    Without `head` a log that lacks its newest entries looks whole: ask the run for it. Without
-    `public_key` all must at least be of one key. `after`: the end of the part that came before these.
+    Without `head` a log that lacks its newest entries looks whole: ask the run for it. `public_key`: of the log at
+    any time; without it all must at least be of one key, but for the changes of key that both keys signed. `after`:
+    the end of the part that came before these.
     """
     entries: list[SignedEntry] = []
     expected = after or ChainHead()
+    signer: str | None = None
+    changed = any(isinstance(parse_entry(text), KeyEntry) for text in texts)
     for text in texts:
-        entry = verify_entry(text, public_key)
+        entry = verify_entry(text, None if changed else public_key)
         facts = entry.facts
         if facts.sequence != expected.sequence + 1 or facts.previous != expected.hash:
             raise VerificationFailed(
                 f"the chain breaks: entry {facts.sequence} does not follow entry {expected.sequence}",
                 "one is missing, swapped or replaced: get the log again from the run's ledger",
             )
-        if entries and entry.public_key != entries[0].public_key:
+        if signer is not None and entry.public_key != signer:
             raise VerificationFailed(
                 f"entry {facts.sequence} is of another key than those before it",
-                "verify with the run's public key: a log has one key",
+                "verify with the run's public key: a log has one key, until an entry names the next",
             )
+        signer = entry.public_key
+        if isinstance(entry, KeyEntry):
+            check_consent(entry)
+            signer = entry.facts.next_key
         expected = ChainHead(sequence=facts.sequence, hash=entry.hash)
         entries.append(entry)
+    if changed and public_key is not None:
+        _require_one_of(entries, public_key)
     if head is not None and head != expected:
         raise VerificationFailed(
             f"the chain ends at entry {expected.sequence}, the run's ends at {head.sequence}",
             "get the missing entries from the run's ledger",
         )
     return tuple(entries)
+
+
+def _require_one_of(entries: Sequence[SignedEntry], public_key: bytes) -> None:
+    """VerificationFailed unless the key (PEM) signed at some time in this chain, or signs what comes next."""
+    keys = {entry.public_key for entry in entries}
+    keys |= {entry.facts.next_key for entry in entries if isinstance(entry, KeyEntry)}
+    if raw_public_key(public_key).hex() not in keys:
+        check_signature(entries[0], name_of(entries[0]), public_key)
 
 
 def name_of(entry: SignedEntry) -> str:
@@ -114,6 +133,13 @@ def name_of(entry: SignedEntry) -> str:
 def claimed_key(text: str) -> str | None:
     """The public key (hex) that an entry of whatever version says it is signed with; None: it says none."""
     key = _claims(text).get("public_key")
+    return key if isinstance(key, str) else None
+
+
+def claimed_next_key(text: str) -> str | None:
+    """The public key (hex) that an entry says follows the one it is signed with; None: it says none."""
+    facts = _claims(text).get("facts")
+    key = facts.get("next_key") if isinstance(facts, dict) else None
     return key if isinstance(key, str) else None
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -83,6 +85,18 @@ class SignedEntry(Value):
         return f"{self.format}\n{canonical(unsigned)}".encode()
 
 
+@dataclass(frozen=True)
+class LogKeys:
+    """The keys of a log whose signing key was changed: public key (hex) -> numbers of the first and last entry."""
+
+    spans: Mapping[str, tuple[int, int | None]]  # None: it signs still
+
+    def cover(self, key: str, sequence: int) -> bool:
+        """Whether the log's entry of this number is one that this key may have signed."""
+        first, last = self.spans.get(key, (1, 0))
+        return first <= sequence and (last is None or sequence <= last)
+
+
 class Signer(Protocol):
     """The part of `Keys` that signs."""
 
@@ -101,14 +115,17 @@ def signed(kind: type[EntryT], signer: Signer, **fields: Any) -> EntryT:
     return unsigned.model_copy(update={"signature": signer.sign(unsigned.signed_bytes()).hex()})
 
 
-def check_signature(entry: SignedEntry, name: str, public_key: bytes | None) -> None:
+def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys | None) -> None:
     """VerificationFailed unless the entry is unchanged since its key signed it.
 
-    `name`: what the message calls it. `public_key`: PEM that the verifier trusts; None proves only that the
+    `name`: what the message calls it. `public_key`: PEM that the verifier trusts, or all keys of the
+    log (`key_entry.keys_of`); None proves only that the
     entry was not changed since whoever owns the key it carries signed it.
     """
     key = bytes.fromhex(entry.public_key)
-    if public_key is not None and raw_public_key(public_key) != key:
+    if isinstance(public_key, bytes):
+        public_key = LogKeys({raw_public_key(public_key).hex(): (1, None)})
+    if public_key is not None and not public_key.cover(entry.public_key, entry.facts.sequence):
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {entry.fingerprint})",
             "get it from the run itself, or the public key of the run that issued it",
@@ -142,3 +159,9 @@ def raw_public_key(pem: bytes) -> bytes:
     if not isinstance(key, Ed25519PublicKey):
         raise VerificationFailed("the public key is not an Ed25519 key", "give the run's public.pem")
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+def pem_of(public_key: bytes) -> bytes:
+    """An Ed25519 key of 32 raw bytes as PEM."""
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

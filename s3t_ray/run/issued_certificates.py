@@ -11,8 +11,9 @@ from s3t_ray.ledger.keys import PUBLIC_FILE
 from s3t_ray.ledger.rows.log_rows import CERTIFYING, EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import Certificate
-from s3t_ray.proof.run_log import name_of, verify_certificate, verify_entry
-from s3t_ray.proof.signed_entry import SignedEntry
+from s3t_ray.proof.key_entry import keys_of
+from s3t_ray.proof.run_log import name_of, parse_entry, verify_certificate, verify_entry
+from s3t_ray.proof.signed_entry import LogKeys, SignedEntry
 from s3t_ray.run.run import Run
 
 
@@ -92,7 +93,17 @@ def chain_of(run: Run) -> tuple[str, ...]:
     return texts
 
 
-def _public_key(run: Run) -> bytes | None:
+def key_changes_of(run: Run) -> tuple[str, ...]:
+    """The entries by which the log went over to another signing key: whoever has an old key needs them."""
+    return tuple(row.text for row in run.ledger.log((EntryKind.KEY,)))
+
+
+def log_keys(run: Run, public_key: bytes) -> LogKeys:
+    """All keys of the run's log, by one of them (PEM). VerificationFailed: a change of key is not genuine."""
+    return keys_of(public_key, [parse_entry(row.text) for row in run.ledger.log((EntryKind.KEY,))])
+
+
+def _public_key(run: Run) -> LogKeys | None:
     """None: it is lost, and an entry can only be held to the key that it carries."""
     path = run.location.keys_dir / PUBLIC_FILE
-    return path.read_bytes() if path.is_file() else None
+    return log_keys(run, path.read_bytes()) if path.is_file() else None

@@ -193,8 +193,10 @@ class Run:
                 check_keys_last(self.location.keys_dir, self.location.storage_uri)
             keys = Keys.load_or_create(self.location.keys_dir)
         else:
-            keys = Keys.load(self.location.keys_dir)
+            keys = Keys.load(self.location.keys_dir, self.ledger.signing_key())
             self.ledger.check_key(keys.key_check)
+            if not self.read_only:
+                keys.settle(self.location.keys_dir)
         self.ledger.bind(keys)
         return keys
 

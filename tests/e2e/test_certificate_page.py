@@ -103,7 +103,7 @@ def test_it_says_in_words_what_was_deleted_and_when(page: Page, text: str, tmp_p
     expect(page.locator("#checks")).to_contain_text("The signature fits")
     expect(page.locator("#checks")).to_contain_text("this browser’s own cryptography")
     expect(page.locator("#checks")).to_contain_text("belongs to the receipt")
-    expect(page.locator("#checks")).to_contain_text("The log with 4 entries, signed by the same key, holds it there")
+    expect(page.locator("#checks")).to_contain_text("The log with 4 entries, signed by the model’s key, holds it there")
     expect(page.locator("#failed")).to_be_hidden()
     assert "ann" not in page.locator("#all").inner_text(), "it names nobody"
 
@@ -222,7 +222,7 @@ def other_proofs(text: str) -> dict[str, tuple[Callable[[str], str], str]]:
     longer = "\n".join([lines[0], str(int(lines[1]) + 1), *lines[2:]])
     stranger = NoteSigner.of(lines[0], Ed25519PrivateKey.generate())
     return {
-        "another head": (lambda proof: proof.replace(note.text, longer), "not signed by the key"),
+        "another head": (lambda proof: proof.replace(note.text, longer), "the head was changed"),
         "a stranger's head": (
             lambda proof: f"{proof.partition(chr(10) * 2)[0]}\n\n{stranger.sign(note.text)}",
             "not signed",

@@ -16,6 +16,7 @@ from s3t_ray.cli.show.show_status import Glyphs, plain_table
 from s3t_ray.errors import NotProved, VerificationFailed
 from s3t_ray.proof.certificate import AnyCertificate, Certificate, CertificateV1
 from s3t_ray.proof.handed_out import Inclusion
+from s3t_ray.proof.key_entry import KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_log import name_of
 from s3t_ray.proof.signed_entry import SignedEntry
@@ -124,7 +125,8 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
                 "",
             )
         else:
-            table.add_row(str(facts.sequence), "the run begins", "", "", "", "")
+            what = "another key signs" if isinstance(entry, KeyEntry) else "the run begins"
+            table.add_row(str(facts.sequence), what, "", "", "", "")
     whole = checked.first == 1 and not checked.missing
     where = f"the whole log so far of run {checked.run}" if whole else f"a part of run {checked.run}"
     if checked.missing:

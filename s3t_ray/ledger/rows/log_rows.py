@@ -16,8 +16,9 @@ from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.tables import DELETIONS, IDENTITY, LOG
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import StoredEntry
-from s3t_ray.proof.run_log import claimed_key
-from s3t_ray.proof.signed_entry import FIRST, ChainHead, SignedEntry, hash_of
+from s3t_ray.proof.key_entry import keys_of
+from s3t_ray.proof.run_log import claimed_key, claimed_next_key, name_of, parse_entry
+from s3t_ray.proof.signed_entry import FIRST, ChainHead, SignedEntry, check_signature, hash_of, pem_of
 
 
 class EntryKind(StrEnum):
@@ -27,6 +28,7 @@ class EntryKind(StrEnum):
     RECEIPT = "receipt"
     INTERIM = "interim"  # certificate: purged
     CERTIFICATE = "certificate"  # final: restored
+    KEY = "key"  # another key signs from here on
 
 
 CERTIFYING = (EntryKind.INTERIM, EntryKind.CERTIFICATE)
@@ -47,11 +49,17 @@ EntryT = TypeVar("EntryT", bound=SignedEntry)
 def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callable[[LogPosition], EntryT]) -> EntryT:
     """Add the entry that `make` signs for the next place of the log; it is there when the transaction commits.
 
-    `deletion`: number of the deletion that it is of. LedgerError: the ledger has no run yet.
+    `deletion`: number of the deletion that it is of. LedgerError: the ledger has no run yet, or another key signs
+    for it by now.
     """
     row = tx.connection.exec_driver_sql(_NEXT).one_or_none()
     if row is None:
         raise LedgerError("the ledger has no run yet", "start the run first: its log begins with its records")
+    if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
+        raise LedgerError(
+            "the run's signing key was changed, and this process has another one: nothing was done",
+            "start it again, so that it reads the keys anew (`s3t rotate-key` says when they change)",
+        )
     entry = make(LogPosition((row.sequence or 0) + 1, row.hash or FIRST, row.name, row.run_id))
     text = entry.to_json()
     # In the driver's own SQL, as in `pieces`: every single deletion comes this way.
@@ -102,14 +110,45 @@ def read_hash(connection: Connection, sequence: int) -> str | None:
     return connection.scalar(select(LOG.c.hash).where(LOG.c.sequence == sequence))
 
 
-def require_key(connection: Connection, public_key: bytes) -> None:
-    """VerificationFailed if the log was begun with another key."""
+def signing_key(connection: Connection) -> str | None:
+    """Public key (hex) that signs what comes next, by what the log claims; None: there is no log."""
+    changed = connection.scalar(
+        select(LOG.c.entry).where(LOG.c.kind == str(EntryKind.KEY)).order_by(LOG.c.sequence.desc()).limit(1)
+    )
+    if changed is not None:
+        return claimed_next_key(changed)
     first = connection.scalar(select(LOG.c.entry).order_by(LOG.c.sequence).limit(1))
-    if first is not None and claimed_key(first) != public_key.hex():
+    return None if first is None else claimed_key(first)
+
+
+def genuine(connection: Connection, text: str, public_key: bytes) -> SignedEntry:
+    """The entry in `text`, once it is known that the log's key signed it. VerificationFailed.
+
+    `public_key`: the key that signs now (32 raw bytes); an entry of an earlier one is held to the changes of key.
+    """
+    entry = parse_entry(text)
+    keys = None  # the one that it carries
+    if entry.public_key != public_key.hex():
+        changed = select(LOG.c.entry).where(LOG.c.kind == str(EntryKind.KEY)).order_by(LOG.c.sequence)
+        keys = keys_of(pem_of(public_key), [parse_entry(each) for each in connection.scalars(changed)])
+    check_signature(entry, name_of(entry), keys)
+    return entry
+
+
+def require_key(connection: Connection, public_key: bytes) -> None:
+    """VerificationFailed if the log was begun with another key, or is signed with another one since."""
+    signs = signing_key(connection)
+    if signs is not None and signs != public_key.hex():
         raise VerificationFailed(
-            "the run's log was begun with another key than the one in keys.dir",
-            "use the keys this run was started with (keys.dir)",
+            "the run's log was begun with another key than the one in keys.dir, or is signed with another one since",
+            "use the keys this run was started with (keys.dir), or those that `s3t rotate-key` made for it",
         )
+
+
+def _signs_next(key: str, kind: str, newest: str) -> bool:
+    """Whether this key follows the newest entry, by its canonical text."""
+    field = "next_key" if kind == EntryKind.KEY else "public_key"
+    return f'"{field}":"{key}"' in newest
 
 
 def read_identity(connection: Connection) -> str:
@@ -130,7 +169,7 @@ def _newest(connection: Connection) -> Row[tuple[int, str]] | None:
 
 # Built once: building a statement takes longer than running it.
 _NEXT = (
-    "SELECT r.name, i.run_id, l.sequence, l.hash FROM s3t_run r JOIN s3t_identity i ON i.id = r.id "
+    "SELECT r.name, i.run_id, l.sequence, l.hash, l.kind, l.entry FROM s3t_run r JOIN s3t_identity i ON i.id = r.id "
     "LEFT JOIN s3t_log l ON l.sequence = (SELECT max(sequence) FROM s3t_log)"
 )
 _ENTRIES = select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry).outerjoin(

@@ -76,7 +76,7 @@ function listAll(entry) {
 async function checkAll(data) {
   const entries = [];
   for (const text of data.entries) entries.push(await verifiedEntry(text));
-  const certificate = newestCertificate(entries);
+  const { certificate, keys } = await newestCertificate(entries);
   const receipt = receiptOf(certificate, entries);
   const whose = await hasEd25519() ? "this browser’s own cryptography" : "cryptography that is part of this page";
   checked(`The signature fits: nothing in the certificate was changed after it was signed (checked by ${whose}).`);
@@ -84,23 +84,24 @@ async function checkAll(data) {
   checked("It makes sense: no erased part of the model is in service, and its times run forwards.");
   const place = `Its place in the log of the model is number ${certificate.facts.sequence}.`;
   if (data.proof) {
-    const log = await verifiedInclusion(data.proof, certificate);
-    checked(`${place} The log with ${count(log.size, "entry", "entries")}, signed by the same key, holds it there.`);
+    const log = await verifiedInclusion(data.proof, certificate, keys);
+    checked(`${place} The log with ${count(log.size, "entry", "entries")}, signed by the model’s key, holds it there.`);
     if (log.witnesses.length) checked(`Others have signed this state of the log too: ${log.witnesses.join(", ")}. Their keys are not known here, so their signatures were not checked.`);
   } else {
     checked(`${place} It fixes the entry before it (${certificate.facts.previous.slice(0, 16)}…), so no entry before it can change unseen.`);
   }
-  return { certificate, receipt };
+  if (keys.size > 1) checked(`The model’s key was changed ${count(keys.size - 1, "time")}; each new key agreed to follow the one before it.`);
+  return { certificate, receipt, keys };
 }
 
-function compareKeys(fingerprint) {
+function compareKeys(fingerprints) {
   const given = $("known").value.toLowerCase().replace(/sha-?256/, "").replace(/[^0-9a-f]/g, "");
   const answer = $("key-answer");
   if (!given) return;
-  const same = given === fingerprint;
+  const same = fingerprints.includes(given);
   answer.className = same ? "good" : "bad";
   answer.textContent = same
-    ? "The same key. The certificate is by whoever holds it."
+    ? "The same key. The certificate is by whoever holds it, or by whom its holder named to follow."
     : "Not the same key. Either the fingerprint has a slip, or this certificate is not by the model that you think: do not rely on it.";
 }
 
@@ -149,13 +150,14 @@ async function open() {
     $("failed").hidden = false;
     return;
   }
-  const { certificate, receipt } = found;
+  const { certificate, receipt, keys } = found;
   const fingerprint = toHex(await sha256(fromHex(certificate.public_key)));
+  const fingerprints = await Promise.all([...keys.keys()].map(async (key) => toHex(await sha256(fromHex(key)))));
   tell(certificate.facts, certificate.orders);
   listAll(certificate);
   $("request").textContent = certificate.facts.request_id;
   $("fingerprint").textContent = fingerprint.match(/.{8}/g).join(" ");
-  $("compare").addEventListener("submit", (event) => { event.preventDefault(); compareKeys(fingerprint); });
+  $("compare").addEventListener("submit", (event) => { event.preventDefault(); compareKeys(fingerprints); });
   if (receipt && receipt.facts.commitment !== null) {
     $("mine").hidden = false;
     $("mine-form").addEventListener("submit", (event) => { event.preventDefault(); checkMine(receipt); });

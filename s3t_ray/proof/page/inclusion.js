@@ -52,16 +52,21 @@ function isOfRun(origin, { facts }) {
   return /^s3t-ray\/[0-9a-f]{32}$/.test(origin) && (facts.run_id === undefined || origin === `s3t-ray/${facts.run_id}`);
 }
 
-/** Where the entry stands in the log of its key. Throws a Failure when the proof does not hold. */
-async function verifiedInclusion(document, entry) {
+/** Where the entry stands in the log of these keys. Throws a Failure when the proof does not hold. */
+async function verifiedInclusion(document, entry, keys) {
   const proof = parsedProof(document);
-  const key = fromHex(entry.public_key);
-  const id = (await sha256(new Uint8Array([...utf8(`${proof.origin}\n`), 1, ...key]))).slice(0, 4);
-  const own = proof.signatures.filter(({ name, value }) => name === proof.origin && toHex(value.slice(0, 4)) === toHex(id));
-  const signed = own.length > 0 && (await Promise.all(
-    own.map(({ value }) => verifies(key, utf8(proof.text), value.slice(4))),
-  )).every(Boolean);
-  if (!signed) throw new Failure("The head of the log in this file is not signed by the key that signed the certificate.");
+  const own = [];
+  for (const [key, [, last]] of keys) {
+    const id = toHex((await sha256(new Uint8Array([...utf8(`${proof.origin}\n`), 1, ...fromHex(key)]))).slice(0, 4));
+    for (const signature of proof.signatures) {
+      if (proof.size > last || signature.name !== proof.origin || toHex(signature.value.slice(0, 4)) !== id) continue;
+      if (!await verifies(fromHex(key), utf8(proof.text), signature.value.slice(4))) {
+        throw new Failure("The signature under the head of the log in this file is forged, or the head was changed.");
+      }
+      own.push(signature);
+    }
+  }
+  if (!own.length) throw new Failure("The head of the log in this file is not signed by a key of this log.");
   const leaf = await sha256(new Uint8Array([0, ...utf8(`s3t-ray/leaf/1 ${entry.hash}\n`)]));
   const root = await rootOfInclusion(leaf, proof.index, proof.size, proof.path);
   if (root === null || toHex(root) !== toHex(proof.root) || proof.index !== entry.facts.sequence - 1 || !isOfRun(proof.origin, entry)) {

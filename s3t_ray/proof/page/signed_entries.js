@@ -62,25 +62,56 @@ async function verifiedEntry(text) {
 
 const isCertificate = (entry) => /^s3t\/certificate\/[12]$/.test(entry.format);
 const isReceipt = (entry) => entry.format === "s3t/receipt/1";
+const isKeyChange = (entry) => entry.format === "s3t/key/1";
 
-/** The entries belong to one deletion of one run and one key, and the newest certificate among them. */
-function newestCertificate(entries) {
+/** The keys of the log by one of them, as key -> [first, last] number of an entry that it may have signed. */
+async function logKeys(trusted, entries) {
+  const changes = entries.filter(isKeyChange).sort((one, other) => one.facts.sequence - other.facts.sequence);
+  for (const { facts, public_key: key } of changes) {
+    const consent = utf8(`s3t/key-consent/1\n${facts.run_id}\n${facts.sequence}\n${key}\n${facts.next_key}\n`);
+    if (!await verifies(fromHex(facts.next_key), consent, fromHex(facts.consent))) {
+      throw new Failure("A change of the model’s key in this file is not genuine: the new key did not agree to it.");
+    }
+  }
+  const spans = new Map([[trusted, [1, Infinity]]]);
+  let here = trusted;
+  for (const { facts: { sequence, next_key: next }, public_key: key } of changes) {
+    if (key !== here || spans.has(next)) continue;
+    spans.set(here, [spans.get(here)[0], sequence]);
+    spans.set(next, [sequence + 1, Infinity]);
+    here = next;
+  }
+  here = trusted;
+  for (const { facts: { sequence, next_key: next }, public_key: key } of changes.reverse()) {
+    if (next !== here || spans.has(key)) continue;
+    spans.set(here, [sequence + 1, spans.get(here)[1]]);
+    spans.set(key, [1, sequence]);
+    here = key;
+  }
+  return spans;
+}
+
+/** The newest certificate; all entries are of its deletion, its run, and the keys of its log. */
+async function newestCertificate(entries) {
   const certificates = entries.filter(isCertificate);
-  if (!certificates.length || !entries.every((entry) => isCertificate(entry) || isReceipt(entry))) {
+  if (!certificates.length || !entries.every((entry) => isCertificate(entry) || isReceipt(entry) || isKeyChange(entry))) {
     throw new Failure("This file holds no certificate that this page can read.");
   }
   const newest = certificates.reduce((one, other) => (other.facts.sequence > one.facts.sequence ? other : one));
-  for (const { facts, public_key: key } of entries) {
-    if (key !== newest.public_key) throw new Failure("The signed texts in this file are by different keys.");
-    if (facts.request_id !== newest.facts.request_id || facts.run_id !== newest.facts.run_id) {
+  const keys = await logKeys(newest.public_key, entries);
+  for (const entry of entries) {
+    const { facts } = entry;
+    const [first, last] = keys.get(entry.public_key) || [1, 0];
+    if (facts.sequence < first || facts.sequence > last) throw new Failure("The signed texts in this file are by different keys.");
+    if (facts.run_id !== newest.facts.run_id || (!isKeyChange(entry) && facts.request_id !== newest.facts.request_id)) {
       throw new Failure("The signed texts in this file are of different deletions.");
     }
-    if (facts.accepted_at !== newest.facts.accepted_at) {
+    if (!isKeyChange(entry) && facts.accepted_at !== newest.facts.accepted_at) {
       throw new Failure("The signed texts in this file say different times for one request.");
     }
   }
   checkSense(newest.facts);
-  return newest;
+  return { certificate: newest, keys };
 }
 
 /** What it says can be true: no erased part serves again, and no time runs backwards. */

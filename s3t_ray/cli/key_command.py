@@ -1,0 +1,44 @@
+"""`s3t rotate-key`: another signing key for a run, by an entry of its log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from s3t_ray.cli.options import JsonOption, RunArgument
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        "rotate-key",
+        epilog="Examples:\n$ s3t rotate-key runs/alpaca\n$ s3t rotate-key runs/alpaca --handed-to 'Example Trust Ltd'",
+    )(rotate_key)
+
+
+def rotate_key(
+    run: RunArgument,
+    handed_to: Annotated[
+        str | None, typer.Option("--handed-to", metavar="NAME", help="Who operates the run from here on.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Have a new key sign the run's receipts, certificates and checkpoints; the last one is erased from keys.dir.
+
+    The change is an entry of the log, signed by both keys. Receipts and
+    certificates of before stay valid. Start schedulers and services again:
+    one that still has the last key is refused. Give witnesses the new key
+    (`s3t head RUN --key`) beside the old one, and auditors public.pem.
+    The secret that hides ids does not change: that would make deletions
+    impossible.
+    """
+    from s3t_ray.cli.show.output import note, print_document
+    from s3t_ray.run.key_change import change_key
+    from s3t_ray.run.published_log import publish, verifier_key
+    from s3t_ray.run.run import Run
+
+    with Run.open(run) as opened:
+        entry = change_key(opened, "rotation" if handed_to is None else "hand-over", handed_to)
+        publish(opened)
+        note(f"entry {entry.facts.sequence} of the log: {entry.facts.next_key} signs from here on")
+        print_document(entry.to_json() if json else str(verifier_key(opened)))
