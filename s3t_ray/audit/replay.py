@@ -1,8 +1,8 @@
 """Replay: train live stages again from nothing but the base and the retained rows, and compare bytes.
 
 The whole chain of each chosen stage is trained, never taken from the run, with hidden states
-computed anew, in a store of its own that is erased afterwards, or by the purge of a deletion that
-comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
+computed anew, in a store of its own that is erased afterwards; or, where it lies beside the run, by the purge of a
+deletion that comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from s3t_ray.audit.verdict import judge, mismatches, same_files
 from s3t_ray.config.schema import Storage
 from s3t_ray.errors import ConfigError, StageDamaged, TrainError
 from s3t_ray.plan.stages import Stage
+from s3t_ray.run.machine_scratch import machine_scratch
 from s3t_ray.run.reports import ReplayedStage, Verdict
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
@@ -49,8 +51,35 @@ def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tupl
     return tuple(sorted(chosen.values(), key=lambda stage: (stage.shard, stage.depth, stage.slices)))
 
 
+Place = Callable[[Run], AbstractContextManager[str]]
+"""Where the copies of a replay lie, while it lasts: the URI of a storage."""
+
+
+@contextmanager
+def beside_the_run(run: Run) -> Iterator[str]:
+    """In the run's storage, where the purge of a deletion that comes meanwhile erases them too."""
+    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
+    folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
+    try:
+        yield f"{run.location.storage_uri}/{folder}"
+    finally:
+        run.store.delete(folder)
+
+
+@contextmanager
+def on_this_machine(run: Run) -> Iterator[str]:
+    """Nowhere near the run: for who may not write there, or looks at a copy."""
+    with machine_scratch("replay") as folder:
+        yield folder
+
+
 def replay_stages(
-    run: Run, views: Mapping[int, ShardView], count: int, address: str | None, watch: Callable[[str], None]
+    run: Run,
+    views: Mapping[int, ShardView],
+    count: int,
+    address: str | None,
+    watch: Callable[[str], None],
+    place: Place,
 ) -> tuple[ReplayedStage, ...]:
     """Train `count` live stages again and compare each adapter with the published one.
 
@@ -60,12 +89,9 @@ def replay_stages(
     stages = choose_stages(views, count, seed)
     if not stages:
         raise ConfigError("no stage is live: there is nothing to replay", "train the run first")
-    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
-    folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
-    root = f"{run.location.storage_uri}/{folder}"
-    store = Store.open(root)
-    config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
-    try:
+    with place(run) as root:
+        store = Store.open(root)
+        config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
         with connected(address):
             from s3t_ray.runtime.worker_groups import RayWorkers
 
@@ -79,8 +105,6 @@ def replay_stages(
             finally:
                 workers.close()
         return tuple(compared(run, store, stage) for stage in stages)
-    finally:
-        run.store.delete(folder)
 
 
 def _copy_slices(run: Run, store: Store, job: StageJob) -> None:

@@ -64,6 +64,14 @@ class Ledger(LedgerLog):
         """
         return cls(Database.open(url, create, clock, read_only))
 
+    @classmethod
+    def open_copy(cls, url: str, clock: Callable[[], datetime] = utc_now) -> Ledger:
+        """A copy on this machine of an SQLite ledger, which goes when it is closed; PostgreSQL: the ledger, read-only.
+
+        A reader of an SQLite file makes files beside it, where it may. LedgerError.
+        """
+        return cls(Database.open(url, False, clock, read_only=True, copied=True))
+
     def close(self) -> None:
         self._database.close()
 
