@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from s3t_ray.errors import S3TError, VerificationFailed
+from s3t_ray.errors import ConfigError, S3TError, VerificationFailed
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.log_leaf import leaf_of, origin_of
+from s3t_ray.run.log_timestamps import stamped_otherwise
 from s3t_ray.run.log_witnesses import WitnessAddress, newest_seen
 from s3t_ray.run.published_log import CHECKPOINT, FIRST_PUBLISHED, published, require_genuine
 from s3t_ray.run.run import Run
@@ -38,6 +39,13 @@ def published_otherwise(
     if note is not None:
         yield from _head(tree, LogHead.parse(note.text), f"the signed checkpoint in {CHECKPOINT}")
     yield from _files(run, tree, leaves, None if note is None else LogHead.parse(note.text))
+    try:
+        for path, found in stamped_otherwise(run):
+            yield from (
+                (f"{path} {found}",) if isinstance(found, str) else _head(tree, found, f"the checkpoint in {path}")
+            )
+    except ConfigError as error:  # the package that reads timestamps is not installed
+        yield f"the log's timestamps could not be checked: {error.problem}; {error.fix}"
     for text in checkpoints:
         try:
             note = SignedNote.parse(text)

@@ -69,6 +69,12 @@ def certificate(
         Path | None,
         typer.Option("--receipt-proof", metavar="FILE", help="New file for the same proof of the deletion's receipt."),
     ] = None,
+    timestamp: Annotated[
+        Path | None,
+        typer.Option(
+            "--timestamp", metavar="FILE", help="New file for a timestamp; --proof then leads to what it is of."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
@@ -93,15 +99,24 @@ def certificate(
     from s3t_ray.run.issued_certificates import certificate_of, chain_of, key_changes_of
     from s3t_ray.run.run import Run
 
-    files = {"--html": html, "--dsse": dsse, "--proof": proof, "--receipt-proof": receipt_proof}
+    files = {
+        "--html": html,
+        "--dsse": dsse,
+        "--proof": proof,
+        "--receipt-proof": receipt_proof,
+        "--timestamp": timestamp,
+    }
     wanted = {name: path for name, path in files.items() if path is not None}
     if request is None and wanted:
         raise typer.BadParameter(f"{' and '.join(wanted)}: of one deletion; name its REQUEST")
     with Run.open(run, read_only=True) as opened:
         texts = chain_of(opened) if request is None else (certificate_of(opened, request), *key_changes_of(opened))
         public_key = opened.location.keys_dir / "public.pem"
+        if timestamp is not None and proof is None:
+            raise typer.BadParameter("--timestamp is of the checkpoint that --proof leads to: give --proof too")
         for name, path in wanted.items():
-            write_new(path, _handed_out(opened, str(request), texts[0], name))
+            if name != "--timestamp":  # it comes with the proof
+                _hand_out(opened, str(request), texts[0], name, path, timestamp)
     if html is not None:
         note(f"page written to {html}; to check: open it, or s3t check-certificate {html} --public-key {public_key}")
     if out is not None:
@@ -116,29 +131,37 @@ def certificate(
         stdout_console().print(Group(*(entry_view(verify_entry(text)) for text in texts)))
 
 
-def _handed_out(run: Run, request: str, text: str, kind: str) -> str:
-    """What the file of this option holds; `text`: the newest certificate."""
+def _hand_out(run: Run, request: str, text: str, kind: str, path: Path, timestamp: Path | None) -> None:
+    """Write the file of this option. `text`: the newest certificate; `timestamp`: file for that of the proof."""
     from s3t_ray import __version__
     from s3t_ray.cli.show.output import note
     from s3t_ray.proof.certificate_page import certificate_page
     from s3t_ray.proof.deletion_statement import deletion_envelope
     from s3t_ray.proof.run_log import parse_certificate, parse_entry
     from s3t_ray.run.issued_certificates import entries_of, key_changes_of, receipt_of
+    from s3t_ray.run.log_timestamps import stamped_checkpoint
     from s3t_ray.run.published_log import proof_of
 
-    if kind == "--receipt-proof":
-        return proof_of(run, parse_entry(receipt_of(run, request)).facts.sequence)
     certificate = parse_certificate(text)
-    if kind == "--proof":
-        return proof_of(run, certificate.facts.sequence)
-    if kind == "--dsse":
-        return deletion_envelope(certificate, run.keys, [parse_entry(each) for each in key_changes_of(run)]) + "\n"
-    try:
-        proof = proof_of(run, certificate.facts.sequence)
-    except VerificationFailed as error:
-        note(f"the page holds no proof of the certificate's place in the log: {error.problem}; {error.fix}")
+    sequence = certificate.facts.sequence
+    if kind == "--receipt-proof":
+        write_new(path, proof_of(run, parse_entry(receipt_of(run, request)).facts.sequence))
+    elif kind == "--proof":
+        under = None
+        if timestamp is not None:
+            under, reply = stamped_checkpoint(run, sequence)
+            write_new(timestamp, reply)
+        write_new(path, proof_of(run, sequence, under))
+    elif kind == "--dsse":
+        changes = [parse_entry(each) for each in key_changes_of(run)]
+        write_new(path, deletion_envelope(certificate, run.keys, changes) + "\n")
+    else:
         proof = None
-    return certificate_page((*entries_of(run, request), *key_changes_of(run)), proof, __version__)
+        try:
+            proof = proof_of(run, sequence)
+        except VerificationFailed as error:
+            note(f"the page holds no proof of the certificate's place in the log: {error.problem}; {error.fix}")
+        write_new(path, certificate_page((*entries_of(run, request), *key_changes_of(run)), proof, __version__))
 
 
 def check_certificate(
@@ -165,6 +188,13 @@ def check_certificate(
         int | None,
         typer.Option("--quorum", min=0, help="Witnesses that must have cosigned; default: all that are given."),
     ] = None,
+    timestamp: Annotated[
+        Path | None, typer.Option("--timestamp", metavar="FILE", help="Timestamp of the checkpoint of the --proof.")
+    ] = None,
+    tsa_roots: Annotated[
+        Path | None,
+        typer.Option("--tsa-roots", metavar="PEM", help="Root certificates of the timestamp authority that you trust."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
@@ -180,7 +210,9 @@ def check_certificate(
     from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
     from s3t_ray.proof.deletion_statement import entries_in
     from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt, keys_among
+    from s3t_ray.tlog.log_proof import LogProof
     from s3t_ray.tlog.signed_note import VerifierKey
+    from s3t_ray.tlog.timestamp import stamped_at
 
     pem = read_file(public_key, "the public key")
     held = [read_proof_file(path) for path in files]
@@ -205,6 +237,13 @@ def check_certificate(
         quorum,
         keys,
     )
+    stamped = None
+    if timestamp is not None:
+        if tsa_roots is None or len(proofs or ()) != 1:
+            raise typer.BadParameter("--timestamp needs the one --proof whose checkpoint it is of, and --tsa-roots")
+        checkpoint = LogProof.parse(read_file((proofs or [])[0], "the proof").decode(errors="replace")).checkpoint
+        reply, roots = read_file(timestamp, "the timestamp"), read_file(tsa_roots, "the root certificates")
+        stamped = stamped_at(reply, checkpoint.text, roots).isoformat()
     last = entries[-1]
     checked = CertificatesChecked(
         certificates=len(entries),
@@ -215,6 +254,7 @@ def check_certificate(
         run=last.facts.run,
         public_key=last.fingerprint,
         in_log=seen,
+        stamped_at=stamped,
         requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
     )
     if json:

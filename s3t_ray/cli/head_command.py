@@ -19,7 +19,10 @@ def add_to(app: typer.Typer) -> None:
 def head(
     run: RunArgument,
     publish: Annotated[
-        bool, typer.Option("--publish", help="First publish what is new, and ask the witnesses of the config.")
+        bool,
+        typer.Option(
+            "--publish", help="First publish what is new, and ask the witnesses and the timestamp server of the config."
+        ),
     ] = False,
     key: Annotated[
         bool, typer.Option("--key", help="Print the log's public key instead: what a witness must be told.")
@@ -37,6 +40,7 @@ def head(
     """
     from s3t_ray.cli.show.output import print_document, print_json
     from s3t_ray.run import published_log
+    from s3t_ray.run.log_timestamps import Timestamps
     from s3t_ray.run.log_witnesses import cosign, require_cosigned
     from s3t_ray.run.run import Run
 
@@ -44,6 +48,8 @@ def head(
         if publish:
             note = published_log.publish(opened)
             answers = () if note is None else cosign(opened, note)
+            if note is not None:
+                Timestamps(opened).stamp(published_log.published(opened) or note)
         note = published_log.published(opened)
         if note is None and not key:
             raise LedgerError(

@@ -46,11 +46,11 @@ def read_file(path: Path, what: str) -> bytes:
         raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give a file that is there") from error
 
 
-def write_new(path: Path, text: str) -> None:
+def write_new(path: Path, content: str | bytes) -> None:
     """Write a file that is not there yet. DataError."""
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with path.open("xb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
     except FileExistsError as error:
         raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
     except OSError as error:

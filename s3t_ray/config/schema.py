@@ -269,6 +269,11 @@ class LogSettings(Section):
     witnesses: tuple[Annotated[str, Field(pattern=_WITNESS)], ...] = ()
     """Witnesses to submit every checkpoint to: the address of each, a space, and its public key, as `s3t witness init`
     prints it."""
+    timestamps: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    """Address of an RFC 3161 timestamp server to have checkpoints stamped by. null: none. Needs the extra
+    `timestamps`."""
+    timestamp_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """A checkpoint is stamped when the last one was stamped this many seconds ago."""
 
 
 class Config(Section):

@@ -36,6 +36,9 @@ from s3t_ray.tlog.signed_note import NoteSigner, SignedNote, VerifierKey
 from s3t_ray.tlog.tiles import LogFile, Read, TiledLog, outgrown, read_or_cut
 
 CHECKPOINT = f"{layout.LOG}/checkpoint"
+TIMESTAMPS, STAMPED, REPLY = "timestamps", "checkpoint", "reply.tsr"
+"""In the log's folder: a folder of this name, with one for each stamped checkpoint, by its size; the files in that."""
+
 FIRST_PUBLISHED = "log_published"
 """Event of the history, before the first checkpoint is written: from then on there is one."""
 
@@ -102,13 +105,13 @@ def publish(run: Run) -> SignedNote | None:
     return note
 
 
-def proof_of(run: Run, sequence: int) -> str:
+def proof_of(run: Run, sequence: int, note: SignedNote | None = None) -> str:
     """The proof (c2sp.org/tlog-proof, a text) that entry `sequence` of the log stands under the published checkpoint.
 
     It shows nothing of other entries but hashes. VerificationFailed: the log was not published so far, or its files
-    do not prove it.
+    do not prove it. `note`: an earlier checkpoint of the log to prove it under.
     """
-    note = published(run)
+    note = note or published(run)
     head = None if note is None else LogHead.parse(note.text)
     if note is None or head is None or head.size < sequence:
         raise VerificationFailed(
@@ -134,6 +137,9 @@ def head_report(run: Run, note: SignedNote | None) -> HeadReport:
 def is_of_log(path: str) -> bool:
     """Whether a file of the published log may lie at this path of the storage."""
     inside = path.removeprefix(f"{layout.LOG}/")
+    stamped = inside.removeprefix(f"{TIMESTAMPS}/").split("/")
+    if inside.startswith(f"{TIMESTAMPS}/") and len(stamped) == 2:
+        return stamped[0].isascii() and stamped[0].isdecimal() and stamped[1] in (STAMPED, REPLY)
     return path == CHECKPOINT or (inside != path and LogFile.parse(inside) is not None)
 
 

@@ -1,9 +1,9 @@
 """Keeps the published log up with the ledger's: looked at in every round of the scheduler, after all deeds.
 
 In: a run, and the scheduler's epoch. Out: a published checkpoint that covers every receipt and certificate, with the
-cosignatures of the witnesses that the config names; or a failure that `s3t status` shows and that is tried again. It
-never keeps a deletion waiting: what cannot be published now is published later, with all that came meanwhile, and
-witnesses are asked in a thread of its own.
+cosignatures of the witnesses that the config names, and now and then a timestamp; or a failure that `s3t status` shows
+and that is tried again. It never keeps a deletion waiting: what cannot be published now is published later, with all
+that came meanwhile, and others are asked in a thread of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from queue import SimpleQueue
 from s3t_ray.errors import S3TError, problem_of
 from s3t_ray.ledger.rows.failure_rows import FailedLog
 from s3t_ray.ledger.values import Fenced
+from s3t_ray.run.log_timestamps import Timestamps
 from s3t_ray.run.log_witnesses import cosign, require_cosigned
-from s3t_ray.run.published_log import publish
+from s3t_ray.run.published_log import publish, published
 from s3t_ray.run.run import Run
 from s3t_ray.scheduler.policy.retries import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
 from s3t_ray.tlog.signed_note import SignedNote
@@ -31,7 +32,9 @@ class LogPublishing:
         self._clock = clock
         self._done = 0  # entries that are published, and cosigned
         self._asked = 0  # entries of the checkpoint that witnesses are looking at; 0: none
+        self._timestamps = Timestamps(run)
         self._answers: SimpleQueue[S3TError | None] = SimpleQueue()
+        self._asking: threading.Thread | None = None
         self._attempts = 0  # in vain, in a row
         self._not_before = 0.0
         self._failed = any(row.subject == FailedLog() for row in run.ledger.failures())
@@ -50,16 +53,28 @@ class LogPublishing:
         except S3TError as error:
             self._in_vain(error)
             return
-        if note is None or not self._run.config.log.witnesses:
+        settings = self._run.config.log
+        if note is None or not (settings.witnesses or settings.timestamps):
             self._succeeded(newest)
             return
         self._asked = newest
-        threading.Thread(target=self._ask, args=(note,), daemon=True, name="witnesses").start()
+        self._asking = threading.Thread(target=self._ask, args=(note,), daemon=True, name="witnesses")
+        self._asking.start()
+
+    def end(self, wait_seconds: float) -> None:
+        """A last round, and a while for those who are being asked: nobody may come after this scheduler for long."""
+        self.round()
+        if self._asking is not None:
+            self._asking.join(wait_seconds)
+        if self._asked:
+            self._collect()
 
     def _ask(self, note: SignedNote) -> None:
         """In a thread of its own."""
         try:
-            require_cosigned(cosign(self._run, note))
+            answers = cosign(self._run, note)
+            self._timestamps.stamp(published(self._run) or note)  # whatever a witness says
+            require_cosigned(answers)
         except S3TError as error:
             self._answers.put(error)
         else:

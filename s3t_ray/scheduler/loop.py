@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 BEAT_SECONDS = 0.5
+LAST_WORD_SECONDS = 15.0
+"""What the witnesses of the log are waited for at the end."""
 HUNG_SECONDS = 600.0
 """A scheduler whose round takes longer than this stops beating, so that another may take over."""
 
@@ -191,6 +193,7 @@ class SchedulerLoop:
                 if not self.snapshot.running:
                     self._wake.wait(TICK_SECONDS)
                     self._wake.clear()
+            scheduler.end(LAST_WORD_SECONDS)
         finally:
             heartbeat.stop()
             requests.close()

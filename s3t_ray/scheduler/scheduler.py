@@ -69,6 +69,10 @@ class Scheduler:
         self._show_depths()
         self._log.round()
 
+    def end(self, wait_seconds: float) -> None:
+        """After the last round: give the witnesses of the log this long to cosign what it signed."""
+        self._log.end(wait_seconds)
+
     def _act(self, free: tuple[int, ...]) -> None:
         """Decide and act, until nothing is left to do at once."""
         while True:

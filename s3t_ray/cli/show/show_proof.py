@@ -40,6 +40,8 @@ class CertificatesChecked(Report):
     """Fingerprint (SHA-256)."""
     in_log: tuple[Inclusion, ...] = ()
     """What each proof given proves."""
+    stamped_at: str | None = None
+    """Time (UTC) at which the proof's checkpoint was there, by a timestamp authority; null: no timestamp was given."""
     requests: tuple[str, ...]
 
 
@@ -136,6 +138,8 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
              f"{units.printable(', '.join(each.cosigned)) or 'no witness given'}")
         for each in checked.in_log
     ]  # fmt: skip
+    if checked.stamped_at is not None:
+        proved.append(Text(f"stamped: the log had this entry at {checked.stamped_at}, by the timestamp authority"))
     return Group(
         table,
         *proved,

@@ -29,6 +29,8 @@ REASONS: dict[str, str] = {
     "s3t_events.kind changed": _HISTORY,
     "s3t_events.shard changed": _HISTORY,
     "s3t_events.detail changed": _HISTORY,
+    "the published log as it was before the deletions": "a log that is behind the ledger says nothing wrong, and the "
+    "next publisher continues it; whoever kept a newer checkpoint, or asks a witness, sees that it is behind",
     "s3t_head.beats changed": "a sign of life: it decides nothing but when a silent scheduler is replaced",
     "s3t_head.at changed": _LATER,
     "the ledger's clock is set far ahead": _LATER,

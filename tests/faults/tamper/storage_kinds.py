@@ -26,11 +26,16 @@ FILES = {
     "a fence": "fences/*.json",
     "run.json": "run.json",
     "config.yaml": "config.yaml",
+    "the log's checkpoint": "log/checkpoint",
+    "the log's newest tile": "log/tile/0/000.p/*",
+    "the log's newest entries": "log/tile/entries/000.p/*",
 }
 
 
 def _first(root: Path, pattern: str) -> Path | None:
-    """The first such file, of a stage that is live where it is a stage's."""
+    """The first such file, of a stage that is live where it is a stage's; of the log's, the newest."""
+    if pattern.startswith("log/tile/"):
+        return max(root.glob(pattern), key=lambda path: int(path.name), default=None)
     found = (path for path in sorted(root.glob(pattern)) if path.is_file())
     return next((path for path in found if not pattern.startswith("stages/") or path.parent.name in _live(root)), None)
 
@@ -116,6 +121,13 @@ def with_metadata(path: Path) -> None:
     """A record's text in the metadata of a slice's file, its rows as they are."""
     table = pq.read_table(path)
     pq.write_table(table.replace_schema_metadata({"note": "this is r3"}), path)
+
+
+def older_log(root: Path) -> bool:
+    """The published log as it was before the deletions: genuine, and behind."""
+    shutil.rmtree(root / "log")
+    shutil.copytree(root.parents[1] / "first" / "log", root / "log")
+    return True
 
 
 def hidden_with_manifest(root: Path) -> bool:
@@ -258,6 +270,8 @@ def kinds() -> Iterator[tuple[str, Apply]]:
     yield "copies of a replay", put("replay/0/slices/0/0/x.parquet")
     yield "a temporary that nobody is at work on", put("slices/0/tmp-rows-0123456789abcdef")
     yield "hidden states of data that is not retained", put("hidden/" + "b" * 16 + "/0/0/" + "0" * 64 + "/layer-2/x")
+    yield "the published log as it was before the deletions", older_log
+    yield "the published log taken out", lambda root: shutil.rmtree(root / "log") is None
     yield "the storage as it was before the deletions", rolled_back(storage=True, ledger=False)
 
 

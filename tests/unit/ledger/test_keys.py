@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
+from s3t_ray.ledger.signing_key import SIGNING_FILE
 
 
 def mode(path: Path) -> int:
@@ -24,7 +25,7 @@ def test_made_once_and_private(tmp_path: Path) -> None:
     made = Keys.load_or_create(folder)
     secret = (folder / MASTER_FILE).read_bytes()
     assert (mode(folder), mode(folder / MASTER_FILE), mode(folder / PUBLIC_FILE)) == (0o700, 0o600, 0o600)
-    assert sorted(path.name for path in folder.iterdir()) == [MASTER_FILE, PUBLIC_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [MASTER_FILE, PUBLIC_FILE, SIGNING_FILE]
     again = Keys.load_or_create(folder)
     assert (folder / MASTER_FILE).read_bytes() == secret
     for keys in (again, Keys.load(folder)):
@@ -39,7 +40,7 @@ def test_one_process_wins_when_two_create(tmp_path: Path, monkeypatch: pytest.Mo
     real = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: False if path.name == MASTER_FILE else real(path))
     assert Keys.load_or_create(tmp_path).key_check == first.key_check
-    assert sorted(path.name for path in tmp_path.iterdir()) == [MASTER_FILE, PUBLIC_FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MASTER_FILE, PUBLIC_FILE, SIGNING_FILE]
 
 
 def test_lost_keys_say_what_is_lost(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""Timestamps of checkpoints by somebody else's authority (RFC 3161): the log was this long at that time, or before.
+
+In: a checkpoint's text, a reply of a timestamp server, the authority's root certificates. Out: requests, and the time
+that a genuine reply states. Pure. Needs the extra `timestamps` (rfc3161-client), which is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from types import ModuleType
+
+from cryptography.x509 import Certificate, load_pem_x509_certificates
+
+from s3t_ray.errors import ConfigError, VerificationFailed
+
+REQUEST_TYPE = "application/timestamp-query"
+
+
+def request_for(text: str) -> bytes:
+    """What to POST to a timestamp server: a request (DER) for the SHA-512 of this text, with its certificates."""
+    client = _client()
+    return bytes(
+        client.TimestampRequestBuilder().data(text.encode()).cert_request(cert_request=True).build().as_bytes()
+    )
+
+
+def stamped_at(reply: bytes, text: str, roots: bytes) -> datetime:
+    """When the text was there, by an authority whose root certificate is among `roots` (PEM).
+
+    VerificationFailed: the reply is not genuine, not of this text, or not of such an authority.
+    """
+    client = _client()
+    builder = client.VerifierBuilder()
+    for certificate in _certificates(roots):
+        builder = builder.add_root_certificate(certificate)
+    try:
+        answer = client.decode_timestamp_response(reply)
+        builder.build().verify_message(answer, text.encode())
+        found: datetime = answer.tst_info.gen_time
+        return found.astimezone(UTC)
+    except (client.VerificationError, ValueError) as error:
+        raise VerificationFailed(
+            f"the timestamp does not say that this checkpoint was there: {error}",
+            "give the reply that was handed out with this checkpoint, and the root certificate of its authority",
+        ) from error
+
+
+def granted(reply: bytes, text: str) -> bool:
+    """Whether the server granted a timestamp of this text; its certificates are for those who rely on it to check."""
+    client = _client()
+    try:
+        answer = client.decode_timestamp_response(reply)
+        digest = hashlib.sha512(text.encode()).digest()
+        return bool(answer.status == client.PKIStatus.GRANTED and answer.tst_info.message_imprint.message == digest)
+    except ValueError:
+        return False
+
+
+def _certificates(roots: bytes) -> list[Certificate]:
+    try:
+        return list(dict.fromkeys(load_pem_x509_certificates(roots)))
+    except ValueError as error:
+        raise VerificationFailed(
+            "the timestamp authority's root certificates are not PEM", "give them as the authority publishes them"
+        ) from error
+
+
+def _client() -> ModuleType:
+    try:
+        import rfc3161_client
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "timestamps need the package rfc3161-client, which is not installed",
+            "pip install 's3t-ray[timestamps]', or remove log.timestamps from the config",
+        ) from error
+    return rfc3161_client
