@@ -39,7 +39,7 @@ from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
-from s3t_ray.proof.signed_entry import FIRST, SignedEntry
+from s3t_ray.proof.signed_entry import FIRST, LogKeys, SignedEntry
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
 from s3t_ray.run.issued_certificates import log_keys
 from s3t_ray.run.log_witnesses import WitnessAddress
@@ -102,9 +102,7 @@ def audit(
 
 def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
     """The copy for auditors is what they verify with, and the key is the one that they trust."""
-    if trusted is not None and not log_keys(run, trusted).cover(
-        run.keys.public_key.hex(), run.ledger.log_head().sequence
-    ):
+    if trusted is not None and not _keys(run, trusted).cover(run.keys.public_key.hex(), run.ledger.log_head().sequence):
         yield (
             f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
             f"{CONFIG_FILE} names other keys and perhaps another ledger"
@@ -142,11 +140,7 @@ def recipe_problems(run: Run) -> Iterator[str]:
 
 def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Iterator[str]:
     """Each entry by itself; then the log, if each is genuine. `pem`: the run's public key."""
-    try:
-        keys = log_keys(run, pem)
-    except VerificationFailed as error:
-        yield error.problem
-        keys = keys_of(pem, ())
+    keys = _keys(run, pem)
     genuine: list[SignedEntry] = []
     for row in stored:
         name = f"certificate {row.sequence}" if row.kind in CERTIFYING else f"{row.kind} {row.sequence}"
@@ -167,12 +161,20 @@ def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Itera
             yield error.problem
 
 
+def _keys(run: Run, public_key: bytes) -> LogKeys:
+    """All keys of the log, by one of them; it alone where a change of key is not genuine, as the chain then shows."""
+    try:
+        return log_keys(run, public_key)
+    except VerificationFailed:
+        return keys_of(public_key, ())
+
+
 def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Iterator[str]:
     """What was handed out earlier stands in the log, letter by letter."""
     texts = {row.text.strip() for row in stored}
     for text in known:
         try:
-            entry = verify_entry(text, log_keys(run, run.keys.public_key_pem))
+            entry = verify_entry(text, _keys(run, run.keys.public_key_pem))
         except VerificationFailed as error:
             yield f"a certificate or receipt got earlier: {error.problem}"
             continue

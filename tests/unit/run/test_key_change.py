@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,6 +118,21 @@ def test_an_audit_passes_and_knows_the_key_that_the_auditor_had(run: Run, tmp_pa
         assert audit(opened, trusted_key=pem).problems == ()
         assert audit(opened, trusted_key=opened.keys.public_key_pem).problems == ()
         assert "is not the trusted one" in audit(opened, trusted_key=Keys(b"x" * 32).public_key_pem).problems[0]
+
+
+def test_a_change_of_key_that_was_edited_is_a_finding(run: Run, tmp_path: Path) -> None:
+    pem = run.keys.public_key_pem
+    change_key(run, "rotation")
+    deletion.accept(run, ["r7"], [])
+    publish(run)
+    run.close()
+    with sqlite3.connect(tmp_path / "run" / "ledger.db") as connection:
+        connection.execute("UPDATE s3t_log SET entry = replace(entry, 'rotation', 'hand-over') WHERE kind = 'key'")
+    connection.close()
+    with Run.open(tmp_path / "run", read_only=True) as opened:
+        told = audit(opened, trusted_key=pem).problems
+        assert any(line.startswith("key 5: ") for line in told), told
+        assert any("is not the trusted one" in line for line in told)
 
 
 def test_a_process_that_has_the_last_key_is_refused_and_goes_on_when_started_again(run: Run, tmp_path: Path) -> None:
