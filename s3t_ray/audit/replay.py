@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from s3t_ray.audit.verdict import judge, mismatches, same_files
-from s3t_ray.config.schema import Storage
+from s3t_ray.config.schema import Config, Storage
 from s3t_ray.errors import ConfigError, StageDamaged, TrainError
 from s3t_ray.plan.stages import Stage
 from s3t_ray.run.machine_scratch import machine_scratch
@@ -24,6 +24,7 @@ from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import connected
+from s3t_ray.scheduler.interfaces import WorkerGroups
 from s3t_ray.scheduler.requeue import stage_job
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE
@@ -93,9 +94,7 @@ def replay_stages(
         store = Store.open(root)
         config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
         with connected(address):
-            from s3t_ray.runtime.worker_groups import RayWorkers
-
-            workers = RayWorkers(config, str(run.base), 1)
+            workers = group_for(config, str(run.base), 1)
             try:
                 for stage in stages:
                     job = stage_job(run, views[stage.shard], stage)
@@ -114,10 +113,14 @@ def _copy_slices(run: Run, store: Store, job: StageJob) -> None:
                 store.upload(run.store.fetch(part.path, folder), part.path)
 
 
-def _train(workers: object, job: StageJob) -> None:
+def group_for(config: Config, base: str, groups: int) -> WorkerGroups:
+    """Worker groups on the cluster that this process is connected to."""
     from s3t_ray.runtime.worker_groups import RayWorkers
 
-    assert isinstance(workers, RayWorkers)
+    return RayWorkers(config, base, groups)
+
+
+def _train(workers: WorkerGroups, job: StageJob) -> None:
     pause = threading.Event()
     while not workers.free():
         pause.wait(0.1)

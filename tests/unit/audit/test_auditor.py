@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,20 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from s3t_ray.audit.auditor import audit_copy, open_copy
+from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError, DataError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
+from s3t_ray.ledger.values import StageState
 from s3t_ray.proof.audit_statement import PREDICATE, AuditFacts, audit_envelope, read_audit, statement_about
 from s3t_ray.proof.dsse import enveloped
 from s3t_ray.run.published_log import published
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE
+from s3t_ray.store.store import Store
 from s3t_ray.tlog.log_head import LogHead
 from tests.e2e.test_frozen_runs import listed
+from tests.fakes import FakeWorkers
 from tests.fakes.command_line import s3t
 
 AUDITOR = Keys(b"a" * 32)
@@ -70,6 +75,40 @@ def test_a_good_run_is_stated_with_its_log_and_what_was_not_checked(
         assert facts.stages == len(run.wanted_stages())
     assert any("the keyed digests" in line for line in facts.not_checked)
     assert any("no stage was trained again" in line for line in facts.not_checked)
+
+
+class Hashing(FakeWorkers):
+    """In the place of the worker groups: the trainer that hashes what it would learn from."""
+
+    def __init__(self, config: Config, base: str, groups: int) -> None:
+        super().__init__(Store.open(config.storage.uri), groups)
+
+
+def test_stages_are_trained_again_elsewhere_from_the_copys_rows(
+    copy: Path, public_key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[str] = []
+
+    def workers(config: Config, base: str, groups: int) -> Hashing:
+        places.append(config.storage.uri)
+        return Hashing(config, base, groups)
+
+    monkeypatch.setattr("s3t_ray.audit.replay.connected", lambda address: nullcontext())
+    monkeypatch.setattr("s3t_ray.audit.replay.group_for", workers)
+    before = listed(copy)
+    with open_copy(copy, None) as run:
+        facts = audit_copy(run, public_key, replay=3)
+        live = {row.id: row.adapter_sha256 for row in run.ledger.stages(state=StageState.LIVE)}
+    assert listed(copy) == before
+    (place,) = places
+    assert not Path(place).exists() and not Path(place).is_relative_to(copy)
+    assert facts.result == "verified" and len(facts.replayed) == 3
+    assert {(each.stage, each.adapter_sha256) for each in facts.replayed} <= live.items()
+    assert not any("no stage was trained again" in line for line in facts.not_checked)
+    grown(a_stage(copy) / ADAPTER_FILE)
+    with open_copy(copy, None) as run:
+        facts = audit_copy(run, public_key, replay=len(live))
+    assert sorted(each.verdict for each in facts.replayed) == ["differs"] + ["equal"] * (len(live) - 1)
 
 
 def a_stage(copy: Path) -> Path:
