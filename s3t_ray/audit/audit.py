@@ -75,8 +75,8 @@ def audit(
     problems = [
         *_memory(run),
         *_public_key(run, trusted_key),
-        *_recipe(run),
-        *_chain(run, stored),
+        *recipe_problems(run),
+        *chain_problems(run, stored, run.keys.public_key_pem),
         *_known(run, stored, known),
         *published_otherwise(run, stored, checkpoints, witnesses),
     ]
@@ -122,7 +122,7 @@ def _memory(run: Run) -> Iterator[str]:
         yield lost
 
 
-def _recipe(run: Run) -> Iterator[str]:
+def recipe_problems(run: Run) -> Iterator[str]:
     """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
     if run.config.name != run.row.name:
         yield f"{CONFIG_FILE} names the run {run.config.name!r}, the ledger {run.row.name!r}"
@@ -138,9 +138,8 @@ def _recipe(run: Run) -> Iterator[str]:
         yield f"{CONFIG_FILE} asks for another recipe than the one that the run was begun with"
 
 
-def _chain(run: Run, stored: Sequence[StoredEntry]) -> Iterator[str]:
-    """Each entry by itself; then the log, if each is genuine."""
-    pem = run.keys.public_key_pem
+def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Iterator[str]:
+    """Each entry by itself; then the log, if each is genuine. `pem`: the run's public key."""
     keys = _keys(run, pem)
     genuine: list[SignedEntry] = []
     for row in stored:

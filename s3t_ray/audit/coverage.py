@@ -5,20 +5,26 @@ from __future__ import annotations
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.run_entry import RunEntry
-from s3t_ray.proof.run_log import parse_entry
+from s3t_ray.proof.run_log import verify_entry
+from s3t_ray.proof.signed_entry import LogKeys
+from s3t_ray.run.issued_certificates import log_keys
 from s3t_ray.run.run import Run
 
 
-def sealed_since(run: Run) -> int:
+def sealed_since(run: Run, keys: LogKeys | None = None) -> int:
     """The ledger's count from which on a stage must bear a seal: 0 for a run that was begun with seals.
 
-    A run that an older version began has stages without; what it counts up to here is not covered.
+    A run that an older version began has stages without; what it counts up to here is not covered. `keys`: of the log;
+    None: by the run's own. An entry that none of them signed excuses nothing.
     """
-    for row in run.ledger.log((EntryKind.RUN,)):
+    rows = run.ledger.log((EntryKind.RUN,))
+    for row in rows:
         try:
-            entry = parse_entry(row.text)
+            entry = verify_entry(row.text, keys or log_keys(run, run.keys.public_key_pem))
         except VerificationFailed:
             continue  # told elsewhere
         if isinstance(entry, RunEntry):
             return entry.facts.ledger_sequence if entry.facts.sealed == "upgrade" else 0
+    if rows or run.ledger.is_sealed():
+        return 0
     return run.ledger.events()[-1].seq  # never sealed: `Ledger.contradictions` says so

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
@@ -50,22 +49,31 @@ def unfinished(run: Run) -> tuple[DeletionRow, ...]:
     return tuple(deletion for deletion in run.ledger.deletions() if deletion.state in states)
 
 
-def left_behind(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
-    """Every problem found. What an unfinished deletion may still have there is none; of all others it is."""
+def left_behind(run: Run, views: Mapping[int, ShardView], since: int) -> Iterator[str]:
+    """Every problem found. What an unfinished deletion may still have there is none; of all others it is.
+
+    `since`: see `sealed_since`.
+    """
+    yield from left_unnamed(run, views, since)
+    pending = unfinished(run)
+    rows, junk = undeleted_rejects(run, frozenset(deletion.number for deletion in pending))
+    if rows:
+        yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
+    if junk:
+        yield f"{layout.REJECTS}: {junk} lines are not rows that ingest set aside: the next purge erases them"
+
+
+def left_unnamed(run: Run, views: Mapping[int, ShardView], since: int) -> Iterator[str]:
+    """The part of it that nobody needs the run's secret for."""
     pending = unfinished(run)
     yield from _of_no_kind(run)
-    yield from _fences(run, pending)
+    yield from _fences(run, pending, since)
     yield from _temporaries(run)
     yield from _stages(run, views)
     yield from _checkpoints(run, views)
     yield from _slices(run)
     yield from _hidden(run, pending)
     yield from _exports(run, pending)
-    rows, junk = undeleted_rejects(run, frozenset(deletion.number for deletion in pending))
-    if rows:
-        yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
-    if junk:
-        yield f"{layout.REJECTS}: {junk} lines are not rows that ingest set aside: the next purge erases them"
 
 
 def _of_no_kind(run: Run) -> Iterator[str]:
@@ -79,9 +87,8 @@ def _of_no_kind(run: Run) -> Iterator[str]:
             yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
 
 
-def _fences(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
+def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[str]:
     """A fence names the data of the last purge: another would stop workers, or let one through that was overtaken."""
-    since = sealed_since(run)
     purged = {hit.shard for row in run.ledger.deletions() if row.number > since for hit in row.receipt.hits}
     moving = {hit.shard for row in pending for hit in row.receipt.hits}
     for shard in sorted(set(range(run.row.shards)) - moving):

@@ -1,8 +1,8 @@
 """Replay: train live stages again from nothing but the base and the retained rows, and compare bytes.
 
 The whole chain of each chosen stage is trained, never taken from the run, with hidden states
-computed again, in a store of its own that is erased afterwards, or by the purge of a deletion that
-comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
+computed again, in a store of its own that is erased afterwards; or, where it lies beside the run, by the purge of a
+deletion that comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 from s3t_ray.audit.verdict import judge, mismatches, same_files
-from s3t_ray.config.schema import Storage
-from s3t_ray.errors import ConfigError, TrainError
+from s3t_ray.config.schema import Config, Storage
+from s3t_ray.errors import ConfigError, StageDamaged, TrainError
 from s3t_ray.plan.stages import Stage
-from s3t_ray.run.reports import ReplayedStage
+from s3t_ray.run.machine_scratch import machine_scratch
+from s3t_ray.run.reports import ReplayedStage, Verdict
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import connected
+from s3t_ray.scheduler.interfaces import WorkerGroups
 from s3t_ray.scheduler.requeue import stage_job
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE
@@ -49,8 +52,35 @@ def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tupl
     return tuple(sorted(chosen.values(), key=lambda stage: (stage.shard, stage.depth, stage.slices)))
 
 
+Place = Callable[[Run], AbstractContextManager[str]]
+"""Where the copies of a replay lie, while it lasts: the URI of a storage."""
+
+
+@contextmanager
+def beside_the_run(run: Run) -> Iterator[str]:
+    """In the run's storage, where the purge of a deletion that comes meanwhile erases them too."""
+    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
+    folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
+    try:
+        yield f"{run.location.storage_uri}/{folder}"
+    finally:
+        run.store.delete(folder)
+
+
+@contextmanager
+def on_this_machine(run: Run) -> Iterator[str]:
+    """Nowhere near the run: for who may not write there, or looks at a copy."""
+    with machine_scratch("replay") as folder:
+        yield folder
+
+
 def replay_stages(
-    run: Run, views: Mapping[int, ShardView], count: int, address: str | None, watch: Callable[[str], None]
+    run: Run,
+    views: Mapping[int, ShardView],
+    count: int,
+    address: str | None,
+    watch: Callable[[str], None],
+    place: Place,
 ) -> tuple[ReplayedStage, ...]:
     """Train `count` live stages again and compare each adapter with the published one.
 
@@ -60,16 +90,11 @@ def replay_stages(
     stages = choose_stages(views, count, seed)
     if not stages:
         raise ConfigError("no stage is live: there is nothing to replay", "train the run first")
-    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
-    folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
-    root = f"{run.location.storage_uri}/{folder}"
-    store = Store.open(root)
-    config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
-    try:
+    with place(run) as root:
+        store = Store.open(root)
+        config = with_boundaries(run).model_copy(update={"storage": Storage(uri=root)})
         with connected(address):
-            from s3t_ray.runtime.worker_groups import RayWorkers
-
-            workers = RayWorkers(config, str(run.base), 1)
+            workers = group_for(config, str(run.base), 1)
             try:
                 for stage in stages:
                     job = stage_job(run, views[stage.shard], stage)
@@ -78,9 +103,7 @@ def replay_stages(
                     _train(workers, job)
             finally:
                 workers.close()
-        return tuple(_compared(run, store, stage) for stage in stages)
-    finally:
-        run.store.delete(folder)
+        return tuple(compared(run, store, stage) for stage in stages)
 
 
 def _copy_slices(run: Run, store: Store, job: StageJob) -> None:
@@ -90,10 +113,14 @@ def _copy_slices(run: Run, store: Store, job: StageJob) -> None:
                 store.upload(run.store.fetch(part.path, folder), part.path)
 
 
-def _train(workers: object, job: StageJob) -> None:
+def group_for(config: Config, base: str, groups: int) -> WorkerGroups:
+    """Worker groups on the cluster that this process is connected to."""
     from s3t_ray.runtime.worker_groups import RayWorkers
 
-    assert isinstance(workers, RayWorkers)
+    return RayWorkers(config, base, groups)
+
+
+def _train(workers: WorkerGroups, job: StageJob) -> None:
     pause = threading.Event()
     while not workers.free():
         pause.wait(0.1)
@@ -106,23 +133,42 @@ def _train(workers: object, job: StageJob) -> None:
         )
 
 
-def _compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
-    stages = PublishedStage.open(run.store, stage.id), PublishedStage.open(store, stage.id)
-    published, again = (each.manifest for each in stages)
-    first, second = _files(run.store, stages[0]), _files(store, stages[1])
+def compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
+    """The stage as it is published, against the one that was trained again in `store`.
+
+    Where the published one is not a stage any more it differs, whatever was changed of it: the other findings of an
+    audit must not be lost for it.
+    """
+    again = PublishedStage.open(store, stage.id)
+    second = _files(again)
+    try:
+        published = PublishedStage.open(run.store, stage.id)
+        first = _files(published)
+    except StageDamaged:
+        return ReplayedStage(
+            stage_id=stage.id,
+            shard=stage.shard,
+            slices=stage.slices,
+            verdict=Verdict.DIFFERS,
+            largest_difference=float("inf"),
+            mismatches=(),
+        )
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        verdict=judge(same_files(first, second), published, again),
+        verdict=judge(same_files(first, second), published.manifest, again.manifest),
         largest_difference=largest_difference([first[ADAPTER_FILE], second[ADAPTER_FILE]]),
-        mismatches=mismatches(published, again),
+        mismatches=mismatches(published.manifest, again.manifest),
     )
 
 
-def _files(store: Store, stage: PublishedStage) -> dict[str, bytes]:
-    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict."""
-    return {name: store.read_bytes(f"{stage.folder}/{name}") for name in stage.files}
+def _files(stage: PublishedStage) -> dict[str, bytes]:
+    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict.
+
+    StageDamaged: one is missing, or larger than any.
+    """
+    return {name: stage.as_it_is(name) for name in stage.files}
 
 
 def largest_difference(files: Sequence[bytes]) -> float:

@@ -11,7 +11,7 @@ from itertools import islice
 
 from s3t_ray.audit.coverage import sealed_since
 from s3t_ray.audit.leftovers import left_behind, unfinished
-from s3t_ray.audit.replay import replay_stages
+from s3t_ray.audit.replay import beside_the_run, replay_stages
 from s3t_ray.audit.seals import checkpoint_problems, hidden_problems
 from s3t_ray.data.slice_file import Row, file_sha256, read_slice
 from s3t_ray.errors import S3TError
@@ -56,14 +56,14 @@ def verify(
     views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
     since = sealed_since(run)
     for view in views.values():
-        problems += _check_stages(run, view, since, watch)
+        problems += check_stages(run, view, since, watch)
     watch("the storage: what should be gone")
     excused = tuple(deletion.receipt.request_id for deletion in unfinished(run))
-    problems += left_behind(run, views)
+    problems += left_behind(run, views, since)
     problems += checkpoint_problems(run, views)
     watch("stored hidden states: every byte")
     problems += hidden_problems(run)
-    replayed = replay_stages(run, views, replay, address, watch) if replay and not replaced else ()
+    replayed = replay_stages(run, views, replay, address, watch, beside_the_run) if replay and not replaced else ()
     stages = sum(len(view.live) for view in views.values())
     return Verification(records=records, stages=stages, problems=tuple(problems), replayed=replayed, excused=excused)
 
@@ -130,8 +130,11 @@ class _Rows:
         self.retained += len(kept)
 
 
-def _check_stages(run: Run, view: ShardView, since: int, watch: Callable[[str], None]) -> Iterator[str]:
-    """Every live stage of a shard: its row, its manifest, its bytes. `since`: see `sealed_since`."""
+def check_stages(run: Run, view: ShardView, since: int | None, watch: Callable[[str], None]) -> Iterator[str]:
+    """Every live stage of a shard: its row, its manifest, its bytes.
+
+    `since`: see `sealed_since`; None: whoever looks lacks the run's secret, and can tell nothing of seals.
+    """
     rows = {row.id: row for row in run.ledger.stages(view.plan.shard, StageState.LIVE)}
     for stage in _live(view):
         watch(f"stage {stage.id[:12]}: shard {stage.shard}, slices {list(stage.slices)}")
@@ -150,7 +153,7 @@ def _check_stages(run: Run, view: ShardView, since: int, watch: Callable[[str], 
             yield f"stage {row.id[:12]} of shard {row.shard} has the very adapter of another stage"
 
 
-def _check_stage(run: Run, view: ShardView, stage: Stage, row: StageRow, since: int) -> list[str]:
+def _check_stage(run: Run, view: ShardView, stage: Stage, row: StageRow, since: int | None) -> list[str]:
     name, adapter_sha256 = _name(stage), row.adapter_sha256
     digests = {state.slice: state.digest for state in view.slices}
     try:
@@ -171,7 +174,7 @@ def _check_stage(run: Run, view: ShardView, stage: Stage, row: StageRow, since: 
         problems.append(f"{name}: its manifest names other parents, or another recipe or base")
     if {manifest.adapter_sha256, manifest.files.get(ADAPTER_FILE)} != {adapter_sha256}:
         problems.append(f"{name}: its manifest names another adapter than the ledger")
-    if not is_announced(run, manifest) and (manifest.seal is not None or row.number > since):
+    if since is not None and not is_announced(run, manifest) and (manifest.seal is not None or row.number > since):
         problems.append(f"{name}: its manifest is not what a worker of this run sealed: it was changed, or put there")
     return problems
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.errors import DataError, S3TError
+from s3t_ray.cli.proof_files import read_file, read_proof_file
+from s3t_ray.errors import S3TError
 
 FULL_REPLAY = 2
 
@@ -92,9 +93,9 @@ def audit(
     from s3t_ray.run.run import Run
 
     count = replay if replay is not None else FULL_REPLAY if full else 0
-    known = [line for path in certificates or () for line in _read(path, "certificates").splitlines() if line.strip()]
-    handed = [_read(path, "receipt").strip() for path in receipts or ()]
-    trusted = None if public_key is None else _read(public_key, "public key").encode()
+    known = [text for path in certificates or () for text in read_proof_file(path).entries]
+    handed = [read_file(path, "the receipt").decode(errors="replace").strip() for path in receipts or ()]
+    trusted = None if public_key is None else read_file(public_key, "the public key")
     membership = unmeasured = None
     with Run.open(run, read_only=True) as opened, progress(stderr_console()) as display:
         report = audit_run(
@@ -102,7 +103,7 @@ def audit(
             replay=count,
             known=known,
             receipts=handed,
-            checkpoints=[_read(path, "checkpoint") for path in checkpoints or ()],
+            checkpoints=[read_file(path, "the checkpoint").decode(errors="replace") for path in checkpoints or ()],
             witnesses=[WitnessAddress.parse(text) for text in witnesses or ()],
             trusted_key=trusted,
             address=address,
@@ -128,12 +129,3 @@ def audit(
     raise_unless_verified(report, "keep this report and the run as it is; each problem names what to look at")
     if unmeasured is not None and records is not None:
         raise unmeasured  # it was asked for by name
-
-
-def _read(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the {what} in {path} cannot be read: {error}", "give files as `s3t certificate` and the run wrote them"
-        ) from error

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, bindparam, select
 
-from s3t_ray.errors import LedgerError
+from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger import deletion_progress
 from s3t_ray.ledger.deletions import read_receipt
 from s3t_ray.ledger.rows import log_rows, stage_rows
@@ -24,13 +25,14 @@ from s3t_ray.proof.certificate import (
     AnyCertificate,
     Certificate,
     CertificateFacts,
+    CertificateV1,
     OrderChoice,
     SliceChange,
     StageProof,
     check_sense,
     issue,
 )
-from s3t_ray.proof.run_log import parse_certificate
+from s3t_ray.proof.run_log import name_of, parse_certificate
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,15 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
     kind = EntryKind.CERTIFICATE if final else EntryKind.INTERIM
     existing = log_rows.read_text(tx.connection, kind, row.sequence)
     if existing is not None:
-        certificate = parse_certificate(existing)
-        if not isinstance(certificate, Certificate):
+        certificate = log_rows.genuine(tx.connection, existing, tx.keys.public_key)
+        if isinstance(certificate, CertificateV1):
             raise LedgerError(
                 f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
+            )
+        if not isinstance(certificate, Certificate) or certificate.facts.request_id != request_id:
+            raise VerificationFailed(
+                f"what the log has as the certificate of deletion {request_id} is {name_of(certificate)}",
+                "look into it with `s3t audit`",
             )
         if final and row.state != DeletionState.RESTORED:
             raise LedgerError(
@@ -68,7 +75,7 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
         )
 
     def make(position: LogPosition) -> Certificate:
-        facts = _facts(tx, request_id, final, position, circumstances.trained_anew)
+        facts = _facts(tx, row, final, position, circumstances.trained_anew)
         certificate = issue(facts, tx.keys, circumstances.orders, circumstances.software)
         check_sense(certificate)
         return certificate
@@ -82,15 +89,17 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
 def same_adapter(connection: Connection, request_id: str) -> tuple[str, ...]:
     """Live stages whose adapter equals one that this deletion took out of service."""
     deletion = deletion_progress.find(connection, request_id).sequence
-    pruned = set(connection.scalars(select(PRUNED.c.adapter_sha256).where(PRUNED.c.deletion == deletion)))
-    shards = connection.scalars(select(HITS.c.shard).where(HITS.c.deletion == deletion).distinct()).all()
+    pruned = {row.adapter_sha256 for row in connection.execute(_PRUNED_BY, {"by_deletion": deletion})}
+    if not pruned:
+        return ()
+    shards = {hit.shard for hit in connection.execute(_HIT_BY, {"by_deletion": deletion})}
     return tuple(row.id for row in stage_rows.live_rows(connection, shards) if row.adapter_sha256 in pruned)
 
 
 def read_changes(connection: Connection, deletion: int) -> tuple[tuple[SliceChange, ...], tuple[StageProof, ...]]:
     """What a deletion changed: slices by place, stages in the order in which they were accepted."""
-    hits = connection.execute(select(HITS).where(HITS.c.deletion == deletion).order_by(HITS.c.shard, HITS.c.slice))
-    pruned = connection.execute(select(PRUNED).where(PRUNED.c.deletion == deletion).order_by(PRUNED.c.position))
+    hits = connection.execute(_HIT_BY, {"by_deletion": deletion})
+    pruned = connection.execute(_PRUNED_BY, {"by_deletion": deletion})
     slices = tuple(
         SliceChange(
             shard=hit.shard,
@@ -126,6 +135,9 @@ def uncertified(connection: Connection) -> tuple[str, ...]:
     return tuple(connection.scalars(_UNCERTIFIED))
 
 
+# Built once: a certificate is a dozen small statements, and building them costs more than running them.
+_HIT_BY = select(HITS).where(HITS.c.deletion == bindparam("by_deletion")).order_by(HITS.c.shard, HITS.c.slice)
+_PRUNED_BY = select(PRUNED).where(PRUNED.c.deletion == bindparam("by_deletion")).order_by(PRUNED.c.position)
 _UNCERTIFIED = (
     select(DELETIONS.c.request_id)
     .outerjoin(LOG, (LOG.c.deletion == DELETIONS.c.sequence) & (LOG.c.kind == str(EntryKind.INTERIM)))
@@ -135,39 +147,37 @@ _UNCERTIFIED = (
 
 
 def _facts(
-    tx: Transaction, request_id: str, final: bool, position: LogPosition, trained_anew: Collection[str]
+    tx: Transaction, row: Row[Any], final: bool, position: LogPosition, trained_anew: Collection[str]
 ) -> CertificateFacts:
+    """`row`: of the deletion."""
     connection = tx.connection
     run = require_run(connection)
-    sequence = deletion_progress.find(connection, request_id).sequence
-    deletion = deletion_progress.read_deletion(connection, request_id)
-    receipt, times = deletion.receipt, deletion.times
-    if times.pruned is None or times.purged is None:
-        raise LedgerError(f"deletion {request_id} has no time of its steps", "look into it with `s3t audit`")
-    slices, pruned = read_changes(connection, sequence)
-    live = stage_rows.live_rows(connection, {hit.shard for hit in receipt.hits})
-    signed = read_receipt(connection, sequence)
+    if row.pruned_at is None or row.purged_at is None:
+        raise LedgerError(f"deletion {row.request_id} has no time of its steps", "look into it with `s3t audit`")
+    slices, pruned = read_changes(connection, row.sequence)
+    live = stage_rows.live_rows(connection, {change.shard for change in slices})
+    signed = read_receipt(connection, row.sequence, tx.keys.public_key)
     adapters = {proof.adapter_sha256 for proof in pruned}
     return CertificateFacts(
         **position._asdict(),
         stage="final" if final else "interim",
         recipe_digest=run.recipe_digest,
         base_digest=run.base_digest,
-        request_id=request_id,
-        earlier_requests=deletion_progress.earlier_requests(connection, sequence),
+        request_id=row.request_id,
+        earlier_requests=deletion_progress.earlier_requests(connection, row.sequence),
         receipt=None if signed is None else signed.hash,
         commitment=None if signed is None else signed.facts.commitment,
-        records=receipt.records,
-        already_deleted=receipt.already_deleted,
-        unknown=receipt.unknown,
+        records=row.records,
+        already_deleted=row.already_deleted,
+        unknown=row.unknown,
         slices=slices,
         stages_pruned=pruned,
-        stages_live=tuple(StageProof(id=row.id, adapter_sha256=row.adapter_sha256) for row in live),
+        stages_live=tuple(StageProof(id=stage.id, adapter_sha256=stage.adapter_sha256) for stage in live),
         trained_to_same_bytes=tuple(
-            row.id for row in live if row.adapter_sha256 in adapters and row.id in trained_anew
+            stage.id for stage in live if stage.adapter_sha256 in adapters and stage.id in trained_anew
         ),
-        accepted_at=times.accepted,
-        pruned_at=times.pruned,
-        purged_at=times.purged,
+        accepted_at=row.accepted_at,
+        pruned_at=row.pruned_at,
+        purged_at=row.purged_at,
         restored_at=tx.now if final else None,
     )

@@ -62,13 +62,17 @@ class Database:
         """Of the run, once they are bound: see `Ledger.bind`."""
 
     @classmethod
-    def open(cls, address: str, create: bool, clock: Callable[[], datetime], read_only: bool = False) -> Database:
-        """See `Ledger.open`."""
+    def open(
+        cls, address: str, create: bool, clock: Callable[[], datetime], read_only: bool = False, copied: bool = False
+    ) -> Database:
+        """See `Ledger.open`, and with `copied` `Ledger.open_copy`."""
         url = _parse(address)
+        if url.get_backend_name() == "sqlite":
+            _require_file(url, create and not read_only)
+            if copied:
+                return cls._open_copy(url, clock)
         if read_only:
             return cls._open_read_only(url, clock)
-        if url.get_backend_name() == "sqlite":
-            _require_file(url, create)
         database = cls(_make_engine(url), clock)
         try:
             database._bring_up_to_date(create)
@@ -79,8 +83,6 @@ class Database:
 
     @classmethod
     def _open_read_only(cls, url: URL, clock: Callable[[], datetime]) -> Database:
-        if url.get_backend_name() == "sqlite":
-            _require_file(url, create=False)
         database = cls(_make_engine(url, read_only=True), clock)
         try:
             with database.read() as connection:

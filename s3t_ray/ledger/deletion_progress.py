@@ -54,6 +54,12 @@ def read_deletions(
     return _assemble(connection, query, {} if known is None else known)
 
 
+def named(connection: Connection, beginning: str) -> tuple[str, ...]:
+    """See `Ledger.requests_named`."""
+    query = select(DELETIONS.c.request_id).where(DELETIONS.c.request_id.startswith(beginning, autoescape=True))
+    return tuple(connection.scalars(query.order_by(DELETIONS.c.request_id).limit(2)))
+
+
 def count(connection: Connection, state: DeletionState) -> int:
     """See `Ledger.count_deletions`."""
     return connection.scalar(_COUNT, {"state": str(state)}) or 0
@@ -67,7 +73,7 @@ def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
 
 def find(connection: Connection, request_id: str) -> Row[Any]:
     """The row of a deletion; NoSuchDeletion: there is none."""
-    row = connection.execute(select(DELETIONS).where(DELETIONS.c.request_id == request_id)).one_or_none()
+    row = connection.execute(_BY_REQUEST, {"of_request": request_id}).one_or_none()
     if row is None:
         raise NoSuchDeletion(
             f"there is no deletion {request_id!r}", "take the id from its receipt, or list the deletions"
@@ -103,13 +109,7 @@ def step(tx: Transaction, row: Row[Any], state: DeletionState, at: str) -> None:
 
 
 def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState) -> None:
-    query = (
-        select(DELETIONS.c.request_id, DELETIONS.c.state)
-        .join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
-        .where(LINKS.c.deletion == row.sequence)
-        .order_by(DELETIONS.c.sequence)
-    )
-    for earlier in connection.execute(query):
+    for earlier in connection.execute(_EARLIER, {"of_deletion": row.sequence}):
         if DeletionState(earlier.state).rank < state.rank:
             raise LedgerError(
                 f"deletion {row.request_id} names records of {earlier.request_id} before it, which is {earlier.state}",
@@ -156,8 +156,7 @@ def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tupl
 
 def earlier_requests(connection: Connection, sequence: int) -> tuple[str, ...]:
     """Ids of the requests that had deleted records this one names too."""
-    query = select(DELETIONS.c.request_id).join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
-    return tuple(connection.scalars(query.where(LINKS.c.deletion == sequence).order_by(DELETIONS.c.sequence)))
+    return tuple(row.request_id for row in connection.execute(_EARLIER, {"of_deletion": sequence}))
 
 
 def _assemble(connection: Connection, chosen: Select[tuple[int]], known: Receipts) -> tuple[DeletionRow, ...]:
@@ -223,5 +222,12 @@ def _read_receipts(connection: Connection, rows: Sequence[Row[Any]], chosen: Sel
 
 
 _ANY_IN = select(DELETIONS.c.sequence).where(DELETIONS.c.state == bindparam("state")).limit(1)
+_BY_REQUEST = select(DELETIONS).where(DELETIONS.c.request_id == bindparam("of_request"))
+_EARLIER = (
+    select(DELETIONS.c.request_id, DELETIONS.c.state)
+    .join(LINKS, LINKS.c.earlier == DELETIONS.c.sequence)
+    .where(LINKS.c.deletion == bindparam("of_deletion"))
+    .order_by(DELETIONS.c.sequence)
+)
 _COUNT = select(func.count()).select_from(DELETIONS).where(DELETIONS.c.state == bindparam("state"))
 _FEW = 1000  # sequence numbers that may be bound to one statement

@@ -26,7 +26,7 @@ from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
 from s3t_ray.proof.certificate import SliceChange, StageProof
 from s3t_ray.proof.receipt import ReceiptFacts, SignedReceipt, effect_of
-from s3t_ray.proof.run_log import name_of, parse_entry
+from s3t_ray.proof.run_log import name_of
 from s3t_ray.proof.signed_entry import signed
 
 REQUEST_ID_CHARACTERS = 16
@@ -77,7 +77,7 @@ def accept(
                 "look into it with `s3t audit`, and restore the ledger from a copy",
             )
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
-        signed = read_receipt(tx.connection, known)
+        signed = read_receipt(tx.connection, known, tx.keys.public_key)
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
     if not is_sealed:
         row_seals.require_never_sealed(tx.connection)
@@ -89,12 +89,15 @@ def accept(
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed)
 
 
-def read_receipt(connection: Connection, deletion: int) -> SignedReceipt | None:
-    """The entry of the log that is a deletion's receipt; None: a version that signed none had accepted it."""
+def read_receipt(connection: Connection, deletion: int, public_key: bytes) -> SignedReceipt | None:
+    """The entry of the log that is a deletion's receipt; None: a version that signed none had accepted it.
+
+    `public_key`: of the run, 32 raw bytes. VerificationFailed: what stands in its place is not what the run signed.
+    """
     text = log_rows.read_text(connection, EntryKind.RECEIPT, deletion)
     if text is None:
         return None
-    entry = parse_entry(text)
+    entry = log_rows.genuine(connection, text, public_key)
     if not isinstance(entry, SignedReceipt):
         raise VerificationFailed(
             f"what the log has as the receipt of deletion number {deletion} is {name_of(entry)}",

@@ -64,6 +64,14 @@ class Ledger(LedgerLog):
         """
         return cls(Database.open(url, create, clock, read_only))
 
+    @classmethod
+    def open_copy(cls, url: str, clock: Callable[[], datetime] = utc_now) -> Ledger:
+        """A copy on this machine of an SQLite ledger, which goes when it is closed; PostgreSQL: the ledger, read-only.
+
+        A reader of an SQLite file makes files beside it, where it may. LedgerError.
+        """
+        return cls(Database.open(url, False, clock, read_only=True, copied=True))
+
     def close(self) -> None:
         self._database.close()
 
@@ -190,6 +198,11 @@ class Ledger(LedgerLog):
         """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
         with self._database.read() as connection:
             return deletion_progress.read_deletion(connection, request_id)
+
+    def requests_named(self, beginning: str) -> tuple[str, ...]:
+        """Ids of up to two deletions whose id begins in this way: enough to know whether it names one."""
+        with self._database.read() as connection:
+            return deletion_progress.named(connection, beginning)
 
     def advance(self, epoch: int, request_id: str, state: DeletionState) -> None:
         """Move a deletion to the next state (pruned or purged); the state it is in already: no change.

@@ -95,6 +95,11 @@ class LedgerLog:
         with self._database.read() as connection:
             return log_rows.read_entries(connection, kinds)
 
+    def log_of(self, request_id: str) -> tuple[StoredEntry, ...]:
+        """The entries that are of one deletion, oldest first, as they stand. Costs the same in a log of any length."""
+        with self._database.read() as connection:
+            return log_rows.read_entries_of(connection, request_id)
+
     def log_after(self, sequence: int) -> tuple[StoredEntry, ...]:
         """The entries above this number, oldest first, as they stand."""
         with self._database.read() as connection:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import PUBLIC_FILE
-from s3t_ray.ledger.rows.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import CERTIFYING, EntryKind
+from s3t_ray.ledger.values import StoredEntry
+from s3t_ray.proof.certificate import Certificate
 from s3t_ray.proof.key_entry import keys_of
-from s3t_ray.proof.run_log import parse_entry, verify_certificate, verify_entry
-from s3t_ray.proof.signed_entry import LogKeys
+from s3t_ray.proof.run_log import name_of, parse_entry, verify_certificate, verify_entry
+from s3t_ray.proof.signed_entry import LogKeys, SignedEntry
 from s3t_ray.run.run import Run
 
 
@@ -21,21 +23,50 @@ def certificate_of(run: Run, request_id: str) -> str:
     Raises LedgerError when there is no such deletion or it is not purged yet, VerificationFailed when
     what the ledger holds is not a genuine certificate of it.
     """
+    rows = _rows_of(run, request_id)
+    newest = next(kind for kind in reversed(CERTIFYING) if kind in rows)
+    return _genuine(run, rows[newest])[0]
+
+
+def entries_of(run: Run, request_id: str) -> tuple[str, ...]:
+    """All that the log says of one deletion, newest certificate last: its receipt if there is one, its certificates.
+
+    Reads nothing of other deletions. Raises as `certificate_of` does, and VerificationFailed when the receipt is
+    not there that the certificate names.
+    """
+    rows = _rows_of(run, request_id)
+    found = [_genuine(run, rows[kind]) for kind in (EntryKind.RECEIPT, *CERTIFYING) if kind in rows]
+    newest = found[-1][1]
+    named = newest.facts.receipt if isinstance(newest, Certificate) else None
+    if named != (found[0][1].hash if EntryKind.RECEIPT in rows else None):
+        raise VerificationFailed(
+            f"{name_of(newest)} names another receipt than the log holds", "look into it with `s3t audit`"
+        )
+    return tuple(text for text, _ in found)
+
+
+def _rows_of(run: Run, request_id: str) -> dict[str, StoredEntry]:
+    """The entries of one deletion by kind, unchecked, once one of them is a certificate."""
     request_id = run.request_named(request_id)
     deletion = run.ledger.deletion(request_id)
-    kinds = (EntryKind.CERTIFICATE, EntryKind.INTERIM)
-    for row in sorted(run.ledger.log(kinds), key=lambda row: kinds.index(EntryKind(row.kind))):
-        if row.request_id == request_id:
-            if verify_certificate(row.text, _public_key(run)).facts.request_id != request_id:
-                raise VerificationFailed(
-                    f"the certificate that the ledger has for deletion {request_id} is of another deletion",
-                    "look into it with `s3t audit`",
-                )
-            return row.text
-    raise LedgerError(
-        f"deletion {request_id} is {deletion.state}: it has no certificate yet",
-        "wait until it is purged (`s3t status`); `s3t train` with the run's config carries it on",
-    )
+    rows = {row.kind: row for row in run.ledger.log_of(request_id)}
+    if rows.keys().isdisjoint(CERTIFYING):
+        raise LedgerError(
+            f"deletion {request_id} is {deletion.state}: it has no certificate yet",
+            "wait until it is purged (`s3t status`); `s3t train` with the run's config carries it on",
+        )
+    return rows
+
+
+def _genuine(run: Run, row: StoredEntry) -> tuple[str, SignedEntry]:
+    key = _public_key(run)
+    entry = verify_certificate(row.text, key) if row.kind in CERTIFYING else verify_entry(row.text, key)
+    if getattr(entry.facts, "request_id", None) != row.request_id:
+        raise VerificationFailed(
+            f"the {row.kind} that the ledger has for deletion {row.request_id} is of another deletion",
+            "look into it with `s3t audit`",
+        )
+    return row.text, entry
 
 
 def receipt_of(run: Run, request_id: str) -> str:
@@ -45,10 +76,9 @@ def receipt_of(run: Run, request_id: str) -> str:
     """
     request_id = run.request_named(request_id)
     run.ledger.deletion(request_id)
-    for row in run.ledger.log((EntryKind.RECEIPT,)):
-        if row.request_id == request_id:
-            verify_entry(row.text, _public_key(run))
-            return row.text
+    for row in run.ledger.log_of(request_id):
+        if row.kind == EntryKind.RECEIPT:
+            return _genuine(run, row)[0]
     raise LedgerError(
         f"deletion {request_id} has no signed receipt: an older version accepted it", "its certificate stands alone"
     )

@@ -49,19 +49,28 @@ class Run:
     """Config, store and ledger of one run. Close it, or use it as a context manager."""
 
     def __init__(
-        self, config: Config, location: RunLocation, store: Store, ledger: Ledger, read_only: bool = False
+        self,
+        config: Config,
+        location: RunLocation,
+        store: Store,
+        ledger: Ledger,
+        read_only: bool = False,
+        lent_keys: Keys | None = None,
     ) -> None:
+        """`lent_keys`: see `open`. They seal what a replay makes, and match nothing of the run."""
         self.config = config
         self.read_only = read_only
         self.location = location
         self.store = store
         self.ledger = ledger
+        self._lent_keys = lent_keys
 
     @classmethod
-    def open(cls, uri: str | Path, read_only: bool = False) -> Run:
+    def open(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
         """The existing run at `uri` (its storage root, or a config file that names it).
 
-        `read_only`: for whoever only looks, at a run that may have been taken back or exchanged.
+        `read_only`: for whoever only looks, at a run that may have been taken back or exchanged. `lent_keys`: for an
+        auditor, who lacks the run's own; then nothing is touched, and the ledger is read from a copy elsewhere.
         Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run.
         """
         root = str(uri)
@@ -85,7 +94,11 @@ class Run:
             ) from error
         config = placed(parse_config(text, f"{root}/{CONFIG_FILE}"), root)
         location = locate(config)
-        ledger = Ledger.open(location.ledger_url, read_only=read_only)
+        read_only = read_only or lent_keys is not None
+        if lent_keys is not None:
+            ledger = Ledger.open_copy(location.ledger_url)
+        else:
+            ledger = Ledger.open(location.ledger_url, read_only=read_only)
         try:
             check_together(store, ledger, config.name)
             if not read_only:
@@ -93,7 +106,7 @@ class Run:
         except S3TError:
             ledger.close()
             raise
-        return cls(config, location, store, ledger, read_only)
+        return cls(config, location, store, ledger, read_only, lent_keys)
 
     @classmethod
     def create(cls, config: Config, *, drop_stages: bool = False) -> Run:
@@ -188,6 +201,8 @@ class Run:
 
         ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
         """
+        if self._lent_keys is not None:
+            return self._lent_keys
         if self.ledger.run() is None:
             if not Keys.exist(self.location.keys_dir):
                 check_keys_last(self.location.keys_dir, self.location.storage_uri)
@@ -277,9 +292,8 @@ class Run:
 
         `name` itself where no deletion, or several, begin with it.
         """
-        named = [row.receipt.request_id for row in self.ledger.deletions()]
-        found = [request for request in named if request.startswith(name)]
-        return found[0] if len(found) == 1 and len(name) >= SHORTEST_REQUEST else name
+        found = self.ledger.requests_named(name) if len(name) >= SHORTEST_REQUEST else ()
+        return found[0] if len(found) == 1 else name
 
     def orders(self, shard: int) -> tuple[tuple[int, ...], ...]:
         return () if shard == HOLDOUT_SHARD else orders(self.config, shard)

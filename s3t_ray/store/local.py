@@ -9,6 +9,7 @@ Must never follow a symbolic link below the root.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +48,10 @@ class LocalStore(Store):
     def read_bytes(self, path: str) -> bytes:
         with explained("read", path, self.uri):
             return Path(self._at(path)).read_bytes()
+
+    def sha256(self, path: str) -> str:
+        with explained("read", path, self.uri), open(self._at(path), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write_bytes(self, path: str, data: bytes) -> None:
         self._put(path, data)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 
-from s3t_ray.errors import StageDamaged
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, damaged, parse_manifest
 from s3t_ray.store.store import Store
+
+LARGEST_TEXT = 64 * 2**20
+LARGEST_WEIGHTS = 8 * 2**30
+"""Bytes of a file that no stage needs: whoever can write to the storage may have put anything there."""
 
 
 class PublishedStage:
@@ -26,8 +29,7 @@ class PublishedStage:
     def open(cls, store: Store, stage_id: str) -> PublishedStage:
         """Read the stage's manifest. StageDamaged: there is none, or it is not one, or of another stage."""
         path = f"{layout.stage_folder(stage_id)}/{layout.MANIFEST}"
-        if not store.exists(path):
-            raise damaged(stage_id, f"{path} is missing")
+        _check_readable(store, stage_id, path)
         return cls(store, parse_manifest(store.read_bytes(path), stage_id))
 
     @property
@@ -41,6 +43,12 @@ class PublishedStage:
         if expected is None:
             raise damaged(self.manifest.stage_id, f"its manifest names no {name}")
         return self._read(name, expected)
+
+    def as_it_is(self, name: str) -> bytes:
+        """The bytes of one file, whether or not they are those published. StageDamaged: there are none, or too many."""
+        path = f"{self.folder}/{name}"
+        _check_readable(self._store, self.manifest.stage_id, path)
+        return self._store.read_bytes(path)
 
     def broken_files(self, adapter_sha256: str | None = None) -> tuple[str, ...]:
         """Names of the files whose bytes are missing or not those published. Reads all of them.
@@ -56,23 +64,27 @@ class PublishedStage:
         return tuple(sorted(found - self.files.keys() - {layout.MANIFEST}))
 
     def _read(self, name: str, expected: str) -> bytes:
-        path = f"{self.folder}/{name}"
-        if not self._store.exists(path):
-            raise damaged(self.manifest.stage_id, f"{path} is missing")
-        data = self._store.read_bytes(path)
+        data = self.as_it_is(name)
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise damaged(
-                self.manifest.stage_id, f"{path} has sha256 {found[:16]}..., its manifest says {expected[:16]}..."
+                self.manifest.stage_id,
+                f"{self.folder}/{name} has sha256 {found[:16]}..., its manifest says {expected[:16]}...",
             )
         return data
 
     def _is_whole(self, name: str, expected: str) -> bool:
-        try:
-            self._read(name, expected)
-        except StageDamaged:
-            return False
-        return True
+        path = f"{self.folder}/{name}"
+        return self._store.exists(path) and self._store.sha256(path) == expected
+
+
+def _check_readable(store: Store, stage_id: str, path: str) -> None:
+    """StageDamaged: the file is missing, or larger than any that was published."""
+    if not store.exists(path):
+        raise damaged(stage_id, f"{path} is missing")
+    most, size = LARGEST_TEXT if path.endswith(".json") else LARGEST_WEIGHTS, store.size(path)
+    if size > most:
+        raise damaged(stage_id, f"{path} has {size} bytes, and none was published with more than {most}")
 
 
 def read_manifest(store: Store, stage_id: str) -> Manifest:

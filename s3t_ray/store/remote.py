@@ -12,6 +12,7 @@ Must never be imported by a run whose storage is local: it loads pyarrow.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Mapping
@@ -53,6 +54,13 @@ class RemoteStore(Store):
     def read_bytes(self, path: str) -> bytes:
         with explained("read", path, self.uri), self._fs.open_input_stream(self._at(path)) as stream:
             return bytes(stream.read())
+
+    def sha256(self, path: str) -> str:
+        total = hashlib.sha256()
+        with explained("read", path, self.uri), self._fs.open_input_stream(self._at(path)) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                total.update(chunk)
+        return total.hexdigest()
 
     def write_bytes(self, path: str, data: bytes) -> None:
         with explained("write", path, self.uri):

@@ -52,6 +52,10 @@ class Store(ABC):
         """The whole file. StoreError if it is not there."""
 
     @abstractmethod
+    def sha256(self, path: str) -> str:
+        """SHA-256 of the whole file, in hex, in bounded memory. StoreError if it is not there."""
+
+    @abstractmethod
     def write_bytes(self, path: str, data: bytes) -> None:
         """Put `data` at `path`, durably: after a crash there is the old file or the new one, never a mixture."""
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from s3t_ray.audit.verdict import mismatches
 from s3t_ray.ledger.values import StageState
@@ -88,6 +91,48 @@ def test_a_replay_proves_its_stages_or_says_that_it_cannot(healed: Healed) -> No
     assert verdicts.keys() == healed.facts.adapters_after.keys()
     assert verdicts[healed.of_now] == "equal"
     assert set(verdicts.values()) <= ({"equal", "not_proved"} if elsewhere else {"equal"})
+
+
+def test_an_auditor_replays_a_copy_without_the_runs_secret(healed: Healed, tmp_path: Path) -> None:
+    """On another machine, as far as one machine can play it: nothing of the run but its copy, its base and its key."""
+    copy, base = tmp_path / "copy", tmp_path / "the-base"
+    shutil.copytree(healed.folder / RUN, copy)
+    with Run.open(healed.folder / RUN, read_only=True) as run:
+        shutil.copytree(run.base_folder, base)
+    for path in (copy, *copy.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    key = Ed25519PrivateKey.generate()
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "auditor.key").write_bytes(secret)
+    (tmp_path / "auditor.key").chmod(0o600)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "auditor.pem").write_bytes(public)
+    known = ("--public-key", str(healed.folder / PUBLIC_KEY))
+    before = listed(copy)
+    s3t("verify", str(copy), "--as-auditor", "auditor.key", *known, "--base", str(base), "--replay", "2",
+        "--out", "statement.json", code=(0, 10), cwd=tmp_path)  # fmt: skip
+    assert listed(copy) == before
+    told = s3t("check-statement", "statement.json", "--auditor-key", "auditor.pem", *known, "--json", code=(0, 10),
+               cwd=tmp_path)  # fmt: skip
+    facts = json.loads(told)
+    assert facts["problems"] == [] and facts["run_id"] == json.loads((copy / "run.json").read_text())["run_id"]
+    replayed = {stage["stage"]: stage for stage in facts["replayed"]}
+    assert len(replayed) == 2 and replayed.keys() <= healed.facts.adapters_after.keys()
+    for name, stage in replayed.items():
+        assert stage["adapter_sha256"] == healed.manifest(name).adapter_sha256
+        assert stage["verdict"] == "equal" or (stage["verdict"] == "not_proved" and stage["mismatches"])
+
+
+def listed(folder: Path) -> dict[str, tuple[int, int, str]]:
+    """All that is in a folder, to the byte, and when it was last written."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_mtime_ns,
+            path.stat().st_mode,
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+        )
+        for path in sorted([folder, *folder.rglob("*")])
+    }
 
 
 def test_a_swapped_adapter_is_never_verified(healed: Healed) -> None:

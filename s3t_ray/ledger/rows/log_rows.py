@@ -16,8 +16,9 @@ from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.tables import DELETIONS, IDENTITY, LOG
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import StoredEntry
-from s3t_ray.proof.run_log import claimed_key, claimed_next_key
-from s3t_ray.proof.signed_entry import FIRST, ChainHead, SignedEntry, hash_of
+from s3t_ray.proof.key_entry import keys_of
+from s3t_ray.proof.run_log import claimed_key, claimed_next_key, name_of, parse_entry
+from s3t_ray.proof.signed_entry import FIRST, ChainHead, SignedEntry, check_signature, hash_of, pem_of
 
 
 class EntryKind(StrEnum):
@@ -87,6 +88,17 @@ def read_after(connection: Connection, sequence: int) -> tuple[StoredEntry, ...]
     return tuple(StoredEntry(*row) for row in connection.execute(query))
 
 
+def read_entries_of(connection: Connection, request_id: str) -> tuple[StoredEntry, ...]:
+    """See `Ledger.log_of`."""
+    query = (
+        select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry)
+        .join(DELETIONS, LOG.c.deletion == DELETIONS.c.sequence)
+        .where(DELETIONS.c.request_id == request_id)
+        .order_by(LOG.c.sequence)
+    )
+    return tuple(StoredEntry(*row) for row in connection.execute(query))
+
+
 def read_head(connection: Connection) -> ChainHead:
     """See `Ledger.log_head`."""
     row = _newest(connection)
@@ -107,6 +119,20 @@ def signing_key(connection: Connection) -> str | None:
         return claimed_next_key(changed)
     first = connection.scalar(select(LOG.c.entry).order_by(LOG.c.sequence).limit(1))
     return None if first is None else claimed_key(first)
+
+
+def genuine(connection: Connection, text: str, public_key: bytes) -> SignedEntry:
+    """The entry in `text`, once it is known that the log's key signed it. VerificationFailed.
+
+    `public_key`: the key that signs now (32 raw bytes); an entry of an earlier one is held to the changes of key.
+    """
+    entry = parse_entry(text)
+    keys = None  # the one that it carries
+    if entry.public_key != public_key.hex():
+        changed = select(LOG.c.entry).where(LOG.c.kind == str(EntryKind.KEY)).order_by(LOG.c.sequence)
+        keys = keys_of(pem_of(public_key), [parse_entry(each) for each in connection.scalars(changed)])
+    check_signature(entry, name_of(entry), keys)
+    return entry
 
 
 def require_key(connection: Connection, public_key: bytes) -> None:

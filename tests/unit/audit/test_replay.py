@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from s3t_ray.audit.replay import choose_stages, largest_difference
+from s3t_ray.audit.replay import choose_stages, compared, largest_difference
+from s3t_ray.errors import StageDamaged
+from s3t_ray.run.reports import Verdict
 from s3t_ray.run.shard_view import view_shard
+from s3t_ray.store import layout
+from s3t_ray.store.manifest import ADAPTER_FILE
+from s3t_ray.store.store import Store
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 
 @pytest.fixture(scope="module")
-def views(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
     folder = tmp_path_factory.mktemp("replay")
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", [(f"r{number}", None) for number in range(12)])
     cluster = Cluster(small_config(folder))
     cluster.settle()
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def views(cluster: Cluster) -> dict[Any, Any]:
     return {shard: view_shard(cluster.run, shard) for shard in range(2)}
 
 
@@ -36,6 +48,22 @@ def test_whole_chains_of_as_many_stages_as_asked(views: dict[Any, Any], count: i
 def test_deep_stages_are_preferred_and_seeds_choose_differently(views: dict[Any, Any]) -> None:
     assert all(max(stage.depth for stage in choose_stages(views, 3, seed)) == 3 for seed in range(20))
     assert len({choose_stages(views, 3, seed) for seed in range(20)}) > 1
+
+
+def test_a_stage_that_is_damaged_differs_and_does_not_end_the_replay(cluster: Cluster, tmp_path: Path) -> None:
+    stage = next(iter(view_shard(cluster.run, 0).plan.stages.values()))
+    shutil.copytree(Path(cluster.run.location.storage_uri, "stages"), tmp_path / "again" / "stages")
+    again = Store.open(str(tmp_path / "again"))
+    assert compared(cluster.run, again, stage).verdict is Verdict.EQUAL
+    folder = Path(cluster.run.location.storage_uri, layout.stage_folder(stage.id))
+    for name in (ADAPTER_FILE, layout.MANIFEST):
+        (folder / name).rename(tmp_path / name)
+        found = compared(cluster.run, again, stage)
+        assert (found.verdict, found.largest_difference) == (Verdict.DIFFERS, float("inf"))
+        (tmp_path / name).rename(folder / name)
+    (tmp_path / "again" / layout.stage_folder(stage.id) / ADAPTER_FILE).unlink()
+    with pytest.raises(StageDamaged):  # what was just trained is no finding about the run
+        compared(cluster.run, again, stage)
 
 
 def test_how_far_adapters_are_apart_whatever_lies_in_the_place_of_one() -> None:

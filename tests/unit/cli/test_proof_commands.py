@@ -11,14 +11,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from s3t_ray import __version__
 from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view, entry_view
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.proof.certificate import Certificate, issue
+from s3t_ray.proof.certificate_page import read_page
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
+from s3t_ray.store import layout
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.fakes.command_line import s3t
+from tests.unit.ledger.certify import KEYS, ORDERS, PEM, SOFTWARE
+from tests.unit.proof.test_handed_out import certificate
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +169,50 @@ def test_no_entry_drives_the_terminal(run: Path, requests: list[str]) -> None:
     with console.capture() as shown:
         console.print(entry_view(entry), checked_view(checked, [entry]))
     assert "\x1b" not in shown.get() and "\x9b" not in shown.get()
+
+
+def test_a_page_and_a_statement_are_handed_out_and_checked_like_a_certificate(
+    run: Path, requests: list[str], tmp_path: Path
+) -> None:
+    key = str(run.parent / "run.keys" / "public.pem")
+    page, statement = str(tmp_path / "c.html"), str(tmp_path / "c.dsse.json")
+    made = s3t("certificate", str(run), requests[0], "--html", page, "--dsse", statement)
+    assert made.exit_code == 0 and "open it, or s3t check-certificate" in made.stderr, made.output
+    for file, count, proofs in ((page, 3, 1), (statement, 1, 0)):
+        checked = json.loads(s3t("check-certificate", file, "--public-key", key, "--json").stdout)
+        assert (checked["certificates"], len(checked["in_log"])) == (count, proofs)
+        assert checked["requests"] == [requests[0]]
+    assert s3t("audit", str(run), "--certificate", page).exit_code == 0
+    genuine = Path(page).read_text()
+    for text, part in (
+        (genuine.replace("What was deleted", "All was deleted"), "not letter for letter"),
+        (genuine.replace('"version": "', '"version": "9'), "wrote this page, and this is"),
+        (genuine.replace('id="signed">', 'id="other">'), "holds no certificate"),
+        (genuine.replace("\n", "\r\n"), "not letter for letter"),
+    ):
+        Path(page).write_bytes(text.encode())
+        refused = s3t("check-certificate", page, "--public-key", key)
+        assert refused.exit_code == VerificationFailed.exit_code and part in refused.stderr, refused.stderr
+    assert s3t("certificate", str(run), "--html", str(tmp_path / "all.html")).exit_code == 2
+
+
+def test_a_page_comes_without_a_proof_where_the_log_is_not_published(
+    run: Path, requests: list[str], tmp_path: Path
+) -> None:
+    shutil.rmtree(run / layout.LOG)
+    made = s3t("certificate", str(run), requests[0], "--html", str(tmp_path / "c.html"))
+    assert made.exit_code == 0 and "no proof of the certificate's place" in made.stderr
+    assert read_page((tmp_path / "c.html").read_text(), __version__).proof is None
+
+
+def test_a_name_with_a_line_separator_in_it_is_one_line(tmp_path: Path) -> None:
+    """U+2028 ends no line of a file of entries, and JSON leaves it as it is."""
+    named = issue(certificate(2, "9" * 64, run="a\u2028b").facts, KEYS, ORDERS, SOFTWARE)
+    (tmp_path / "c.json").write_text(named.to_json() + "\n")
+    (tmp_path / "public.pem").write_bytes(PEM)
+    checked = s3t("check-certificate", str(tmp_path / "c.json"), "--public-key", str(tmp_path / "public.pem"), "--json")
+    assert checked.exit_code == 0, checked.stderr
+    assert json.loads(checked.stdout)["run"] == "a\u2028b"
 
 
 def test_an_audit_of_a_good_run(run: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionState, StageState
-from s3t_ray.proof.certificate import OrderChoice
+from s3t_ray.proof.certificate import OrderChoice, issue
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_log import verify_chain
-from s3t_ray.proof.signed_entry import ChainHead
+from s3t_ray.proof.signed_entry import ChainHead, SignedEntry, signed
 from tests.unit.ledger.certify import CIRCUMSTANCES, OTHER, PEM, SOFTWARE, certify
 from tests.unit.ledger.world import RUN, Clock, adapter, digests, name, plan, purge, record, train_all
 
@@ -202,6 +202,35 @@ def test_a_log_that_an_older_version_began_goes_on(ledger: Ledger, url: str) -> 
     assert certify(ledger, epoch, requests[1]).facts.sequence == 5
     with pytest.raises(VerificationFailed, match="of format 's3t/certificate/0'"):
         ledger.certificates()
+
+
+def test_what_another_key_signed_is_not_returned_for_ours(ledger: Ledger, url: str) -> None:
+    """Who can write to the ledger, and has no key, puts a receipt or a certificate of his own in the place of ours."""
+    epoch = ledger.take_lease("me")
+    answer = ledger.accept_deletion([record(0, 0, 0)])
+    request = answer.receipt.request_id
+    purge(ledger, epoch, request)
+    interim = ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
+    assert answer.signed is not None
+
+    def forge(kind: EntryKind, entry: SignedEntry) -> None:
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection:
+            change = text("UPDATE s3t_log SET entry = :entry WHERE kind = :kind")
+            connection.execute(change, {"entry": entry.to_json(), "kind": str(kind)})
+        engine.dispose()
+
+    forge(EntryKind.INTERIM, issue(interim.facts, OTHER, interim.orders, interim.software))
+    with pytest.raises(VerificationFailed, match="signed by another key"):
+        ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
+    forge(EntryKind.INTERIM, answer.signed)
+    with pytest.raises(VerificationFailed, match=r"as the certificate of deletion .* is the receipt"):
+        ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
+    forge(EntryKind.RECEIPT, signed(SignedReceipt, OTHER, facts=answer.signed.facts))
+    with pytest.raises(VerificationFailed, match="signed by another key"):
+        ledger.accept_deletion([record(0, 0, 0)])
+    with pytest.raises(VerificationFailed, match="signed by another key"):
+        certify(ledger, epoch, request)
 
 
 def test_earlier_requests_are_named(ledger: Ledger) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 from s3t_ray.errors import StageDamaged
 from s3t_ray.store import layout
+from s3t_ray.store.local import LocalStore
 from s3t_ray.store.manifest import ADAPTER_FILE, Manifest, SliceLearned, write_manifest
-from s3t_ray.store.published_stage import PublishedStage, looks_whole
+from s3t_ray.store.published_stage import LARGEST_TEXT, LARGEST_WEIGHTS, PublishedStage, looks_whole
 from s3t_ray.store.store import Store
 
 FILES = {ADAPTER_FILE: b"adapter", "adapter_config.json": b"{}", "head.safetensors": b"head"}
@@ -89,6 +91,22 @@ def test_a_stage_without_a_manifest_of_its_own_is_damaged(store: Store) -> None:
         PublishedStage.open(store, "s")
     store.write_bytes("stages/s/manifest.json", b"{")
     with pytest.raises(StageDamaged, match="is not a manifest"):
+        PublishedStage.open(store, "s")
+
+
+def test_a_file_of_a_size_that_none_was_published_with_is_never_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = PublishedStage.open(store, "s")
+    # Files with holes: large to whoever asks, nothing on the disk.
+    for name, size in ((layout.MANIFEST, LARGEST_TEXT), ("head.safetensors", LARGEST_WEIGHTS)):
+        path = store.local_path(f"stages/s/{name}")
+        assert path is not None
+        os.truncate(path, size + 1)
+    monkeypatch.setattr(LocalStore, "read_bytes", lambda self, path: pytest.fail(f"{path} was read"))
+    with pytest.raises(StageDamaged, match=rf"head\.safetensors has {LARGEST_WEIGHTS + 1} bytes"):
+        stage.read("head.safetensors")
+    with pytest.raises(StageDamaged, match=r"manifest\.json has 67108865 bytes"):
         PublishedStage.open(store, "s")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ BIG = bytes(range(256)) * 12_000  # more than two chunks
 def test_bytes_come_back_and_are_replaced(store: Store) -> None:
     store.write_bytes("a/b.bin", BIG)
     assert store.read_bytes("a/b.bin") == BIG
+    assert store.sha256("a/b.bin") == hashlib.sha256(BIG).hexdigest()
     assert store.size("a/b.bin") == len(BIG)
     store.write_bytes("a/b.bin", b"")
     assert store.read_bytes("a/b.bin") == b""
@@ -85,7 +87,7 @@ def test_exists_sees_files_and_folders(store: Store) -> None:
 @pytest.mark.parametrize("path", ["missing", "a/b/missing", "a/file/below"])
 def test_what_is_missing_is_named(store: Store, path: str, tmp_path: Path) -> None:
     store.write_bytes("a/file", b"1")
-    for ask in (store.read_bytes, store.size, lambda path: store.fetch(path, tmp_path / "cache")):
+    for ask in (store.read_bytes, store.sha256, store.size, lambda path: store.fetch(path, tmp_path / "cache")):
         with pytest.raises(StoreError, match=path):
             ask(path)
 

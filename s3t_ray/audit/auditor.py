@@ -1,0 +1,176 @@
+"""A second opinion: what somebody without the run's secret can check of a copy, on a machine of their own.
+
+In: a read-only copy of a run, the run's public key from elsewhere, and the base model. Out: `AuditFacts` to sign.
+Writes nothing into the copy: what a replay needs lies in a temporary folder of this machine. What needs the run's
+secret is not checked, and the facts say so: the keyed digests of records and the seals.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from s3t_ray import __version__
+from s3t_ray.audit.audit import chain_problems, recipe_problems
+from s3t_ray.audit.coverage import sealed_since
+from s3t_ray.audit.leftovers import left_unnamed, unfinished
+from s3t_ray.audit.replay import on_this_machine, replay_stages
+from s3t_ray.audit.seals import checkpoint_problems
+from s3t_ray.audit.verify import check_stages
+from s3t_ray.data.slice_file import file_sha256, read_slice
+from s3t_ray.errors import S3TError, VerificationFailed
+from s3t_ray.ledger.keys import KEY_BYTES, Keys
+from s3t_ray.ledger.lthash import LtHash16
+from s3t_ray.ledger.values import SliceState, StageState
+from s3t_ray.proof.audit_statement import AuditFacts, ReplayFinding
+from s3t_ray.proof.key_entry import keys_of
+from s3t_ray.proof.log_leaf import leaf_of, origin_of
+from s3t_ray.proof.signed_entry import FIRST, LogKeys, raw_public_key
+from s3t_ray.run.issued_certificates import log_keys
+from s3t_ray.run.reports import ReplayedStage, Verification
+from s3t_ray.run.run import Run
+from s3t_ray.run.scratch import scratch_folder
+from s3t_ray.run.shard_view import view_shard
+from s3t_ray.store import layout
+from s3t_ray.tlog.entry_tree import EntryTree
+
+_NOT_CHECKED = (
+    "the keyed digests: that each row has the content, and is of the person, that the run recorded",
+    "the seals on stages and stored hidden states, by which the run knows its own workers",
+    "rows that were set aside at ingest",
+)
+_WITHOUT_REPLAY = "that the adapters come from training on the retained records: no stage was trained again"
+_SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
+
+
+def open_copy(uri: str | Path, base: Path | None) -> Run:
+    """A copy of a run, read-only, with keys that are not the run's. `base`: where the base model lies here."""
+    run = Run.open(uri, lent_keys=Keys(secrets.token_bytes(KEY_BYTES)))
+    if base is not None:
+        run.config = run.config.model_copy(
+            update={"model": run.config.model.model_copy(update={"path": str(base), "revision": None})}
+        )
+    return run
+
+
+def audit_copy(
+    run: Run,
+    public_key: bytes,
+    *,
+    replay: int = 0,
+    address: str | None = None,
+    watch: Callable[[str], None] = lambda line: None,
+) -> AuditFacts:
+    """Check what can be checked without the run's secret; `run` comes from `open_copy`.
+
+    `public_key`: the run's, as PEM, which the auditor had from elsewhere. Every problem is a line of the facts.
+    Raises what a replay raises.
+    """
+    watch("the log")
+    stored = run.ledger.log()
+    problems = (*recipe_problems(run), *chain_problems(run, stored, public_key))
+    try:
+        found = _checked(run, _keys(run, public_key), replay, address, watch)
+    except (ValueError, KeyError, TypeError) as error:
+        # A row holds what no code of ours ever wrote there.
+        told = f"the ledger cannot be understood, and was not checked to the end: {error!r}"
+        found = Verification(records=0, stages=0, problems=(told,))
+    tree = EntryTree(origin_of(run.ledger.run_id), [leaf_of(row.hash) for row in stored])
+    return AuditFacts(
+        run=run.row.name,
+        run_id=run.ledger.run_id,
+        run_key=raw_public_key(public_key).hex(),
+        entries=len(stored),
+        head=stored[-1].hash if stored else FIRST,
+        root=tree.head().root.hex(),
+        recipe_digest=run.row.recipe_digest,
+        base_digest=run.row.base_digest,
+        at=datetime.now(UTC).isoformat(),
+        records=found.records,
+        stages=found.stages,
+        excused=found.excused,
+        problems=(*problems, *found.problems),
+        replayed=tuple(_stated(stage, _adapters(run)) for stage in found.replayed),
+        result="failed" if problems else found.result,
+        not_checked=_NOT_CHECKED if found.replayed else (*_NOT_CHECKED, _WITHOUT_REPLAY),
+        software={"s3t_ray": __version__, **{name: version(name) for name in _SOFTWARE}},
+    )
+
+
+def _checked(run: Run, keys: LogKeys, replay: int, address: str | None, watch: Callable[[str], None]) -> Verification:
+    """What `verify` checks, without what needs the run's secret."""
+    watch("the ledger against itself")
+    problems = [f"ledger: {problem}" for problem in run.ledger.contradictions()]
+    watch("base model: every byte")
+    replaced = run.base_digest != run.row.base_digest
+    if replaced:
+        problems.append(f"the base model at {run.base_folder} is not the one that this run was trained on")
+    records = 0
+    for state in run.ledger.slices():
+        watch(f"shard {layout.shard_folder(state.shard)} slice {state.slice}: {state.records} records")
+        problems += _slice_problems(run, state)
+        records += state.records
+    views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
+    for view in views.values():
+        problems += check_stages(run, view, None, watch)
+    watch("the storage: what should be gone")
+    problems += left_unnamed(run, views, sealed_since(run, keys))
+    problems += checkpoint_problems(run, views)
+    return Verification(
+        records=records,
+        stages=sum(len(view.live) for view in views.values()),
+        problems=tuple(problems),
+        replayed=replay_stages(run, views, replay, address, watch, on_this_machine) if replay and not replaced else (),
+        excused=tuple(deletion.receipt.request_id for deletion in unfinished(run)),
+    )
+
+
+def _keys(run: Run, public_key: bytes) -> LogKeys:
+    """Of the log, as far as genuine changes of key lead."""
+    try:
+        return log_keys(run, public_key)
+    except VerificationFailed:
+        return keys_of(public_key, ())  # told with the chain
+
+
+def _slice_problems(run: Run, state: SliceState) -> Iterator[str]:
+    """The slice's digest from what its rows say of themselves: whether they say the truth needs the secret."""
+    where = f"slice {state.slice} of shard {layout.shard_folder(state.shard)}"
+    if state.file is None:
+        yield f"{where} has no file"
+        return
+    tombstones, total = run.ledger.tombstones(state.shard, state.slice), LtHash16()
+    try:
+        with scratch_folder(run, "verify") as folder:
+            path = run.store.fetch(state.file, folder)
+            if file_sha256(path) != state.file_sha256:
+                yield f"{where}: {state.file} was changed: its bytes are not those that the ledger names"
+                return
+            for row in read_slice(path):
+                if row.digest not in tombstones:
+                    total.add([row.digest])
+    except S3TError as error:
+        yield f"{where}: {error.problem}"
+        return
+    if (total.digest(), total.members) != (state.digest, state.records):
+        yield f"{where}: its {total.members} retained rows are not the {state.records} records of the ledger"
+
+
+def _adapters(run: Run) -> dict[str, str]:
+    return {row.id: row.adapter_sha256 for row in run.ledger.stages(state=StageState.LIVE)}
+
+
+def _stated(stage: ReplayedStage, adapters: Mapping[str, str]) -> ReplayFinding:
+    return ReplayFinding(
+        stage=stage.stage_id,
+        shard=stage.shard,
+        slices=stage.slices,
+        adapter_sha256=adapters[stage.stage_id],
+        verdict=stage.verdict.value,
+        largest_difference=stage.largest_difference if math.isfinite(stage.largest_difference) else None,
+        mismatches=stage.mismatches,
+    )
