@@ -123,6 +123,11 @@ def with_metadata(path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({"note": "this is r3"}), path)
 
 
+def removed_log(root: Path) -> bool:
+    shutil.rmtree(root / "log")
+    return True
+
+
 def older_log(root: Path) -> bool:
     """The published log as it was before the deletions: genuine, and behind."""
     shutil.rmtree(root / "log")
@@ -271,7 +276,7 @@ def kinds() -> Iterator[tuple[str, Apply]]:
     yield "a temporary that nobody is at work on", put("slices/0/tmp-rows-0123456789abcdef")
     yield "hidden states of data that is not retained", put("hidden/" + "b" * 16 + "/0/0/" + "0" * 64 + "/layer-2/x")
     yield "the published log as it was before the deletions", older_log
-    yield "the published log taken out", lambda root: shutil.rmtree(root / "log") is None
+    yield "the published log taken out", removed_log
     yield "the storage as it was before the deletions", rolled_back(storage=True, ledger=False)
 
 
