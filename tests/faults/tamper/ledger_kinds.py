@@ -99,13 +99,16 @@ _OTHER = {
 
 LIVE = "(SELECT max(id) FROM s3t_stages WHERE state = 'live')"
 NEWEST = "(SELECT max(sequence) FROM s3t_deletions)"
+FIRST_PERSON = "(SELECT min(subject_hmac) FROM s3t_records WHERE deletion IS NULL)"
+LAST_PERSON = FIRST_PERSON.replace("min", "max")
+FIRST_ADAPTER = "(SELECT min(adapter_sha256) FROM s3t_stages WHERE state = 'live')"
+LAST_ADAPTER = FIRST_ADAPTER.replace("min", "max")
 TWO = "SELECT id_hmac FROM s3t_records WHERE deletion IS NULL AND digest IS NOT NULL ORDER BY id_hmac"
 
 STORIES: dict[str, Apply] = {
     "two people swap their subject": statements(
-        f"""UPDATE s3t_records SET subject_hmac = (SELECT max(subject_hmac) FROM s3t_records WHERE deletion IS NULL)
-        WHERE id_hmac = ({TWO} LIMIT 1) AND subject_hmac <>
-        (SELECT max(subject_hmac) FROM s3t_records WHERE deletion IS NULL)"""
+        f"""UPDATE s3t_records SET subject_hmac = CASE subject_hmac WHEN {FIRST_PERSON} THEN {LAST_PERSON}
+        ELSE {FIRST_PERSON} END WHERE deletion IS NULL AND subject_hmac IN ({FIRST_PERSON}, {LAST_PERSON})"""
     ),
     "a record belongs to nobody": statements(
         f"UPDATE s3t_records SET subject_hmac = NULL WHERE id_hmac = ({TWO} LIMIT 1)"
@@ -160,8 +163,8 @@ STORIES: dict[str, Apply] = {
         f"NULL FROM s3t_stages WHERE id = {LIVE}"
     ),
     "two adapters of the ledger are swapped": statements(
-        f"UPDATE s3t_stages SET adapter_sha256 = (SELECT min(adapter_sha256) FROM s3t_stages) WHERE id = {LIVE} "
-        "AND adapter_sha256 <> (SELECT min(adapter_sha256) FROM s3t_stages)"
+        f"""UPDATE s3t_stages SET adapter_sha256 = CASE adapter_sha256 WHEN {FIRST_ADAPTER} THEN {LAST_ADAPTER}
+        ELSE {FIRST_ADAPTER} END WHERE state = 'live' AND adapter_sha256 IN ({FIRST_ADAPTER}, {LAST_ADAPTER})"""
     ),
     "a purged stage is live again": statements("UPDATE s3t_stages SET state = 'live' WHERE state = 'purged'"),
     "a foreign table with a record's text": foreign_table,

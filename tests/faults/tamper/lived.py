@@ -7,6 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from s3t_ray.config.location import MASTER_FILE
+from s3t_ray.ledger.keys import KEY_BYTES
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
 from s3t_ray.run.reports import DeletionReceipt
@@ -32,6 +34,7 @@ class Moment:
 
 def live(folder: Path) -> dict[str, Moment]:
     """Train a run and restore a deletion (idle), accept a second one (receipt), and restore it (certified)."""
+    _same_keys(folder / "run.keys")
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", PEOPLE)
     cluster = Cluster(small_config(folder, budget=1))
@@ -53,6 +56,13 @@ def live(folder: Path) -> dict[str, Moment]:
     moments["certified"] = _snapshot(run, folder, "certified", receipts)
     run.close()
     return moments
+
+
+def _same_keys(folder: Path) -> None:
+    """The same in every run of the harness, so that the same rows are first and last among keyed hashes."""
+    folder.mkdir(mode=0o700)
+    (folder / MASTER_FILE).touch(mode=0o600)
+    (folder / MASTER_FILE).write_bytes(bytes(range(KEY_BYTES)))
 
 
 def fork(moment: Moment, target: Path) -> Path:
