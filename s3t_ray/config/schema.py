@@ -85,6 +85,11 @@ class Data(Section):
     partition_by: Literal["record", "subject"] = "record"
     """What the keyed hash of the partition covers. With `subject`, all records of a person fall in one slice.
     Recipe."""
+    partition_key: Literal["secret", "seed"] = "secret"
+    """What keys that hash, beside the seed. `secret`: a secret of the run's keys, so that nobody without them can tell
+    which slice a person would fall in, and a certificate, which names slices, narrows down nobody. `seed`: the seed
+    alone, so that runs with other keys have the same partition: for public data and comparisons. Asked once, when the
+    data is read in: a run keeps the partition that it began with."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None

@@ -70,6 +70,8 @@ class Keys:
         self._row_state = hashlib.blake2b(key=self._row, digest_size=ROW_SEAL_BYTES)
         self._seal = _derive(master, "seal")
         self._nonce = _derive(master, "nonce")
+        self.place_key = _derive(master, "place")
+        """32 bytes that key the partition (`data.partition.place`)."""
         self._signing = Ed25519PrivateKey.from_private_bytes(_derive(master, "sign"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
