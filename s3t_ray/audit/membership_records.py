@@ -15,12 +15,12 @@ from random import Random
 from typing import Generic, TypeVar
 
 from s3t_ray.data.partition import HOLDOUT, Place
-from s3t_ray.data.read import read_records
+from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, read_slice
 from s3t_ray.errors import ConfigError, DataError, StoreError
 from s3t_ray.ledger.values import SliceState
-from s3t_ray.run.placing import place_in
+from s3t_ray.run.input.placing import place_in
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import view_shard

@@ -15,9 +15,9 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import Place, place
 from s3t_ray.data.records import Record
 from s3t_ray.ledger.keys import KEY_BYTES
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.run import deletion
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 CANDIDATES = [f"person {number}" for number in range(2000)]
