@@ -43,6 +43,11 @@ class LedgerLog:
         with self._database.write() as tx:
             return row_seals.seal_older_rows(tx)
 
+    def require_never_sealed(self) -> None:
+        """LedgerError if somebody took the seals of the ledger's rows off."""
+        with self._database.read() as connection:
+            row_seals.require_never_sealed(connection)
+
     def is_sealed(self) -> bool:
         """Whether the run's rows are sealed."""
         with self._database.read() as connection:

@@ -133,6 +133,7 @@ class Run:
         """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
             self.keys  # noqa: B018  # bound to the ledger
+            self.ledger.require_never_sealed()  # before anything is erased
             for path in self.store.files(layout.HIDDEN):
                 self.store.delete(path)
             self.ledger.seal()

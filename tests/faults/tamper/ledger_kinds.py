@@ -177,5 +177,18 @@ STORIES: dict[str, Apply] = {
     "the times of the history run backwards": statements(
         "UPDATE s3t_events SET at = '2001-01-01T00:00:00.000000+00:00' WHERE kind = 'stage_accepted'"
     ),
+    "an export is hidden, with its line of history": statements(
+        "DELETE FROM s3t_exports", "UPDATE s3t_events SET kind = 'depths' WHERE kind = 'exported'"
+    ),
+    "an export is made up, with its line of history": statements(
+        "INSERT INTO s3t_exports SELECT '/elsewhere', 0, '[\"x\"]', '[\"adapter_model.safetensors\"]', max(at) "
+        "FROM s3t_events",
+        "INSERT INTO s3t_events SELECT max(sequence) + 1, max(at), 'exported', 0, '{\"folder\":\"/elsewhere\"}' "
+        "FROM s3t_events",
+        "UPDATE s3t_head SET sequence = sequence + 1",
+    ),
+    "the ledger's clock is set an hour ahead": statements(
+        "UPDATE s3t_head SET at = strftime('%Y-%m-%dT%H:%M:%S', at, '+1 hour') || '.000000+00:00'"
+    ),
     "the ledger's clock is set far ahead": statements("UPDATE s3t_head SET at = '9999-01-01T00:00:00.000000+00:00'"),
 }

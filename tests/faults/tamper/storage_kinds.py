@@ -26,6 +26,7 @@ FILES = {
     "a fence": "fences/*.json",
     "run.json": "run.json",
     "config.yaml": "config.yaml",
+    "input.json": "input.json",
 }
 
 
@@ -237,6 +238,7 @@ def kinds() -> Iterator[tuple[str, Apply]]:
     }.items():
         yield f"config.yaml: {field.replace('__', '.')}", on("config.yaml", config(**{field: value}))
     yield "run.json: another run's id", on("run.json", manifest(run_id="0" * 32))
+    yield "input.json: another partition key", on("input.json", manifest(partition_key="secret"))
     yield "a slice: a record's text in its metadata", on(FILES["a slice"], with_metadata)
     yield "hidden states with their manifest", hidden_with_manifest
     yield "an adapter with its manifest", adapter_with_manifest
