@@ -37,6 +37,7 @@ from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
+from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
@@ -108,9 +109,16 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
 def _memory(run: Run) -> Iterator[str]:
     """What the keys remember of the log is in it."""
     run.keys  # noqa: B018  # lost or wrong keys are an error of their own
-    lost = lost_entries(run.location.keys_dir, run.ledger, run.location.storage_uri)
+    lost = lost_entries(run.location, run.ledger)
     if lost is not None:
         yield lost
+    copy = LogCopy.of(run.location.log_copy, run.ledger.run_id)
+    head = run.ledger.log_head().sequence
+    if copy is not None and (kept := len(copy.texts())) < head:
+        yield (
+            f"the copy of the log in {copy.folder} ends at entry {kept}, the log at {head}: what was deleted since "
+            "could not be deleted again after a backup was restored"
+        )
 
 
 def _recipe(run: Run) -> Iterator[str]:

@@ -25,6 +25,7 @@ from s3t_ray.cli import (
     metrics_command,
     plan_command,
     read_commands,
+    restore_command,
     serve_command,
     train_command,
     ui_command,
@@ -104,6 +105,7 @@ verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)
 witness_command.add_to(app)
+restore_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)
 keys_command.add_to(app)

@@ -254,6 +254,10 @@ class LedgerSettings(Section):
     url: Text | None = None
     """SQLAlchemy URL. null: SQLite in the run's folder. A cluster with remote storage needs postgresql+psycopg://.
     ${NAME} is replaced by that environment variable; a password must be given that way."""
+    log_copy: Text | None = None
+    """Folder on another disk than the run's, into which each entry of its log is copied as it is made: a receipt with
+    the keyed hashes of what it names. `s3t restore` deletes again from there what a backup still holds, and a run that
+    is older than its copy is refused. null: there is no copy."""
 
 
 class KeySettings(Section):

@@ -88,6 +88,11 @@ class LedgerLog:
         with self._database.read() as connection:
             return log_rows.read_entries(connection, kinds)
 
+    def log_entry(self, sequence: int) -> StoredEntry | None:
+        """The entry of this number; None: the log does not reach it."""
+        with self._database.read() as connection:
+            return log_rows.read_numbered(connection, sequence)
+
     def log_head(self) -> ChainHead:
         """Number and hash of the newest entry."""
         with self._database.read() as connection:
