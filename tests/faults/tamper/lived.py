@@ -7,8 +7,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3t_ray.config.location import MASTER_FILE
-from s3t_ray.ledger.keys import KEY_BYTES
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
 from s3t_ray.run.integrity.seal_keys import slice_key
@@ -17,6 +15,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.store.seal import seal
 from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes.same_keys import same_keys
 
 PEOPLE = [(f"r{number}", f"p{number % 5}") for number in range(18)]
 MOMENTS = ("idle", "receipt", "certified")
@@ -34,7 +33,7 @@ class Moment:
 
 def live(folder: Path) -> dict[str, Moment]:
     """Train a run and restore a deletion (idle), accept a second one (receipt), and restore it (certified)."""
-    _same_keys(folder / "run.keys")
+    same_keys(folder / "run.keys")
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", PEOPLE)
     cluster = Cluster(small_config(folder, budget=1))
@@ -56,13 +55,6 @@ def live(folder: Path) -> dict[str, Moment]:
     moments["certified"] = _snapshot(run, folder, "certified", receipts)
     run.close()
     return moments
-
-
-def _same_keys(folder: Path) -> None:
-    """The same in every run of the harness, so that the same rows are first and last among keyed hashes."""
-    folder.mkdir(mode=0o700)
-    (folder / MASTER_FILE).touch(mode=0o600)
-    (folder / MASTER_FILE).write_bytes(bytes(range(KEY_BYTES)))
 
 
 def fork(moment: Moment, target: Path) -> Path:

@@ -10,15 +10,14 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.audit.membership_records import choose, live_models
-from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import Place, place
 from s3t_ray.data.records import Record
-from s3t_ray.ledger.keys import KEY_BYTES
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.run import deletion
 from s3t_ray.run.input.ingest import ingest
 from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes.same_keys import same_keys
 
 CANDIDATES = [f"person {number}" for number in range(2000)]
 MEMBERS = CANDIDATES[::20]
@@ -29,9 +28,7 @@ def lived(folder: Path, partition_key: str) -> Cluster:
     """A run of 20 slices from which people were deleted one by one; its keys are always the same."""
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", [(f"record of {name}", name) for name in MEMBERS])
-    (folder / "run.keys").mkdir(mode=0o700)
-    (folder / "run.keys" / MASTER_FILE).touch(mode=0o600)
-    (folder / "run.keys" / MASTER_FILE).write_bytes(bytes(range(KEY_BYTES)))
+    same_keys(folder / "run.keys")
     data = {
         "path": str(folder / "data.jsonl"),
         "subject_field": "subject",
