@@ -113,7 +113,7 @@ def _memory(run: Run) -> Iterator[str]:
     if lost is not None:
         yield lost
     copy = LogCopy.of(run.location.log_copy, run.ledger.run_id)
-    head = run.ledger.log_head().sequence
+    head = run.ledger.log_length()
     if copy is not None and (kept := len(copy.texts())) < head:
         yield (
             f"the copy of the log in {copy.folder} ends at entry {kept}, the log at {head}: what was deleted since "

@@ -98,6 +98,11 @@ class LedgerLog:
         with self._database.read() as connection:
             return log_rows.read_head(connection)
 
+    def log_length(self) -> int:
+        """Number of the newest entry, whatever stands there; 0: there is none."""
+        with self._database.read() as connection:
+            return log_rows.read_length(connection)
+
     def log_hash(self, sequence: int) -> str | None:
         """Hash of the entry of this number; None: the log does not reach it."""
         with self._database.read() as connection:

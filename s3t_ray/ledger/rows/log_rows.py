@@ -96,6 +96,12 @@ def read_head(connection: Connection) -> ChainHead:
     return ChainHead() if row is None else ChainHead(sequence=row.sequence, hash=row.hash)
 
 
+def read_length(connection: Connection) -> int:
+    """See `Ledger.log_length`."""
+    newest = _newest(connection)
+    return 0 if newest is None else newest.sequence
+
+
 def read_hash(connection: Connection, sequence: int) -> str | None:
     """Hash of the entry of this number; None: the log does not reach it."""
     return connection.scalar(select(LOG.c.hash).where(LOG.c.sequence == sequence))

@@ -19,7 +19,7 @@ from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import DuplicateSearch, Reach
-from s3t_ray.proof.signed_entry import ChainHead, hash_of
+from s3t_ray.proof.signed_entry import hash_of
 from s3t_ray.store.seal import Sealed, is_sealed_with, seal
 
 _NAMES = "names.json"
@@ -69,7 +69,7 @@ class LogCopy:
     def catch_up(self, ledger: Ledger) -> None:
         """Copy the entries that are not here yet, oldest first. OSError."""
         missing = []
-        sequence = ledger.log_head().sequence
+        sequence = ledger.log_length()
         while sequence > 0 and not self._entry(sequence).exists():
             if (stored := ledger.log_entry(sequence)) is not None:
                 missing.append((stored.sequence, stored.text))
@@ -77,14 +77,15 @@ class LogCopy:
         for number, text in reversed(missing):
             self._write(self._entry(number).name, text)
 
-    def lacks(self, head: ChainHead) -> str | None:
-        """What the copy holds that a log with this head does not have, in words; None: nothing."""
-        later = self._entry(head.sequence + 1)
+    def lacks(self, ledger: Ledger) -> str | None:
+        """What the copy holds that the ledger's log does not have, in words; None: nothing."""
+        length = ledger.log_length()
+        later = self._entry(length + 1)
         if later.exists():
-            return f"the copy of its log in {self.folder} goes on after entry {head.sequence}, where the ledger ends"
-        newest = self._entry(head.sequence)
-        if head.sequence and newest.exists() and hash_of(newest.read_text()) != head.hash:
-            return f"the copy of its log in {self.folder} has another entry {head.sequence} than the ledger"
+            return f"the copy of its log in {self.folder} goes on after entry {length}, where the ledger ends"
+        newest = self._entry(length)
+        if length and newest.exists() and hash_of(newest.read_text()) != ledger.log_hash(length):
+            return f"the copy of its log in {self.folder} has another entry {length} than the ledger"
         return None
 
     def texts(self) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def lost_entries(location: RunLocation, ledger: Ledger) -> str | None:
     """What the keys remember of this run's log, or its copy has, and the ledger does not have; None: nothing."""
     folder, storage = location.keys_dir, location.storage_uri
     copy = LogCopy.of(location.log_copy, ledger.run_id)
-    if copy is not None and (lacks := copy.lacks(ledger.log_head())) is not None:
+    if copy is not None and (lacks := copy.lacks(ledger)) is not None:
         return f"{lacks}: the ledger is older than its copy, or was rewritten"
     memory = _recall(_memory_file(folder, ledger.run_id))
     if memory is not None and ledger.log_hash(memory.sequence) != memory.hash:
