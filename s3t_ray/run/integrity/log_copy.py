@@ -90,7 +90,7 @@ class LogCopy:
 
     def texts(self) -> tuple[str, ...]:
         """The entries, oldest first, up to the first that is missing."""
-        found = []
+        found: list[str] = []
         while (path := self._entry(len(found) + 1)).exists():
             found.append(path.read_text())
         return tuple(found)
