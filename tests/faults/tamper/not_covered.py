@@ -26,8 +26,6 @@ REASONS: dict[str, str] = {
     "a fence: one bit flipped": _FENCE,
     "a fence: cut off in the middle": _FENCE,
     "a fence: taken out": _FENCE,
-    "s3t_events.at changed": _HISTORY,
-    "s3t_events.kind changed": _HISTORY,
     "s3t_events.shard changed": _HISTORY,
     "s3t_events.detail changed": _HISTORY,
     "s3t_head.beats changed": "a sign of life: it decides nothing but when a silent scheduler is replaced",
