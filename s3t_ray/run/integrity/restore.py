@@ -9,9 +9,9 @@ Killed at any moment, the same call goes on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from os import rename
 
 from s3t_ray.errors import ConfigError, LedgerError
 from s3t_ray.proof.receipt import SignedReceipt
@@ -113,14 +113,14 @@ def _begin_anew(copy: LogCopy, run: Run, named: list[NamedHashes], lost: list[Si
     for names in _all_names(copy, run, named):
         fresh.add_sealed(names)
     fresh.catch_up(run.ledger)
-    rename(copy.folder, former)
-    rename(fresh.folder, copy.folder)
+    os.rename(copy.folder, former)
+    os.rename(fresh.folder, copy.folder)
 
 
 def _finish(copy: LogCopy) -> None:
     """What a restore that was killed between its two last steps left to do."""
     if not copy.folder.exists() and (fresh := _fresh(copy)).folder.exists():
-        rename(fresh.folder, copy.folder)
+        os.rename(fresh.folder, copy.folder)
 
 
 def _fresh(copy: LogCopy) -> LogCopy:
