@@ -149,7 +149,7 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
         updates = []
         for number in numbers[2 * rounds : 3 * rounds]:
             deletion.commit(run, [record_id(number)], [])
-            shard = place(record_id(number), None, run.config).shard
+            shard = place(record_id(number), None, run.config, None).shard
             before = plans.pop(shard)
             updates.append(seconds(partial(renew, plans, run, shard)))
             if plans[shard].stages.keys() == before.stages.keys():
@@ -176,7 +176,7 @@ def _entries(run: Run, records: int, subjects: bool) -> Iterator[RecordEntry]:
     person = None
     for number in range(records):
         name = record_id(number)
-        spot = place(name, None, config)
+        spot = place(name, None, config, None)
         content = blake3(number.to_bytes(8, "big")).digest(2 * KEY_BYTES)
         if subjects and number % PERSON_RECORDS == 0:
             person = keys.subject_hmac(f"person-{number // PERSON_RECORDS}")

@@ -126,7 +126,7 @@ def _config(folder: Path, sizes: Sizes, ledger_url: str | None, settings: dict[s
         "slices": sizes.slices,
         "budget": sizes.budget,
         "model": {"path": str(base)},
-        "data": {"path": "nothing.jsonl", "subject_field": "subject"},
+        "data": {"path": "nothing.jsonl", "subject_field": "subject", "partition_key": "seed"},
         "lora": {"layers_per_group": 1},
         "storage": {"uri": str(folder / "run")},
         "ledger": {"url": ledger_url},

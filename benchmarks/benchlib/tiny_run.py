@@ -26,7 +26,7 @@ def tiny_run(
         "slices": slices,
         "budget": budget,
         "model": {"path": str(base)},
-        "data": {"path": str(folder / "data.jsonl")},
+        "data": {"path": str(folder / "data.jsonl"), "partition_key": "seed"},
         "lora": {"rank": 4, "layers_per_group": 2},
         "optimizer": optimizer,
         "workers": {"groups": 1},

@@ -40,6 +40,7 @@ from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, LogKeys, SignedEntry
+from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
 from s3t_ray.run.issued_certificates import log_keys
 from s3t_ray.run.log_witnesses import WitnessAddress
@@ -117,9 +118,16 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
 def _memory(run: Run) -> Iterator[str]:
     """What the keys remember of the log is in it."""
     run.keys  # noqa: B018  # lost or wrong keys are an error of their own
-    lost = lost_entries(run.location.keys_dir, run.ledger, run.location.storage_uri)
+    lost = lost_entries(run.location, run.ledger)
     if lost is not None:
         yield lost
+    copy = LogCopy.of(run.location.log_copy, run.ledger.run_id)
+    head = run.ledger.log_length()
+    if copy is not None and (kept := len(copy.texts())) < head:
+        yield (
+            f"the copy of the log in {copy.folder} ends at entry {kept}, the log at {head}: what was deleted since "
+            "could not be deleted again after a backup was restored"
+        )
 
 
 def recipe_problems(run: Run) -> Iterator[str]:

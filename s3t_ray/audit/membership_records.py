@@ -14,12 +14,13 @@ from pathlib import Path
 from random import Random
 from typing import Generic, TypeVar
 
-from s3t_ray.data.partition import HOLDOUT, Place, place
+from s3t_ray.data.partition import HOLDOUT, Place
 from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, read_slice
 from s3t_ray.errors import ConfigError, DataError, StoreError
 from s3t_ray.ledger.values import SliceState
+from s3t_ray.run.input.placing import place_in
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import view_shard
@@ -105,7 +106,7 @@ def live_models(run: Run, named: Sequence[Record], seed: int) -> tuple[LiveModel
             live[shard] = LiveModel(shard, deepest.chain, deepest.slices)
     if not live:
         raise ConfigError("no shard has a live model: there is nothing to audit", "run `s3t train` with its config")
-    asked = {place(record.id, record.subject, run.config).shard for record in named} & live.keys()
+    asked = {place_in(run, record).shard for record in named} & live.keys()
     others = sorted(live.keys() - asked)
     Random(seed).shuffle(others)
     return tuple(live[shard] for shard in sorted([*asked, *others[: max(0, MOST_MODELS - len(asked))]]))
@@ -120,7 +121,7 @@ def choose(run: Run, models: Sequence[LiveModel], named: Sequence[Record], sampl
     """
     learned = {Place(model.shard, index) for model in models for index in model.slices}
     wanted = {record.id: record for record in named}
-    places = {record.id: place(record.id, record.subject, run.config) for record in named}
+    places = {record.id: place_in(run, record) for record in named}
     texts = {record.content for record in named}
     visited = {HOLDOUT, *learned, *places.values()}
     never_seen: _Reservoir[str] = _Reservoir(sample, Random(seed))

@@ -28,6 +28,7 @@ from s3t_ray.cli import (
     plan_command,
     read_commands,
     report_command,
+    restore_command,
     serve_command,
     train_command,
     ui_command,
@@ -109,6 +110,7 @@ audit_command.add_to(app)
 certificate_command.add_to(app)
 head_command.add_to(app)
 witness_command.add_to(app)
+restore_command.add_to(app)
 demo_command.add_to(app)
 configs_command.add_to(app)
 keys_command.add_to(app)

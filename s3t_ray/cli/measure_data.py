@@ -1,8 +1,8 @@
 """How large the data of a config is, for `s3t plan`: records, tokens per record, and the share with a loss.
 
-In: a config. Out: a DataSize. Every record is read and placed as training would; tokens are counted
-on a sample, by the base model's tokenizer where its folder is on this machine, else estimated from
-characters. Downloads no model, and keeps no record.
+In: a config. Out: a DataSize. Every record is read and placed as training would (where the run's keys are made);
+tokens are counted on a sample, by the base model's tokenizer where its folder is on this machine, else estimated
+from characters. Downloads no model, and keeps no record.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
 
     images = TASKS[config.task.kind].architecture == "vision"
     sample: list[str] = []
-    random = Random(config.seed)
+    random, secret = Random(config.seed), _place_key(config)
     records = held_out = 0
     with RejectFile(Path(os.devnull)) as rejects:
         check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
         taught, reading = Taught(config), Reading()
         found = read_records(config.data, config.task, rejects, check, reading)
-        for spot, record in taught.count((place(each.id, each.subject, config), each) for each in found):
+        for spot, record in taught.count((place(each.id, each.subject, config, secret), each) for each in found):
             if spot == HOLDOUT:
                 held_out += 1
                 continue
@@ -80,7 +80,12 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     notes = reading.notes()
     taught.tell(notes.append)
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
-        notes += _seed_to_try(config)
+        notes += _seed_to_try(config, secret)
+    if config.data.partition_key == "secret" and secret is None:
+        notes.append(
+            "the run's secret, which is not made yet, decides which slice each record falls in: how they fall here is "
+            "an example"
+        )
     counted_by: Literal["tokenizer", "characters"] = "characters" if tokenizer is None else "tokenizer"
     tokens, labelled = _count(sample, tokenizer or _estimating(config), config.task)
     return DataSize(
@@ -97,8 +102,24 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     )
 
 
-def _seed_to_try(config: Config) -> list[str]:
+def _place_key(config: Config) -> bytes | None:
+    """What keys the run's partition, where its keys are made and can be read; None: the seed alone."""
+    from s3t_ray.config.location import locate
+    from s3t_ray.errors import ConfigError, LedgerError
+    from s3t_ray.ledger.keys import Keys
+
+    if config.data.partition_key == "seed":
+        return None
+    try:
+        return Keys.load(locate(config).keys_dir).place_key
+    except (ConfigError, LedgerError):  # `s3t train` says what is wrong with them
+        return None
+
+
+def _seed_to_try(config: Config, secret: bytes | None) -> list[str]:
     """A seed under which the shards would be more even, in words; reads the data once more."""
+    if secret is None and config.data.partition_key == "secret":
+        return []
     from s3t_ray.data.balance import better_seed
     from s3t_ray.data.readers.read import RejectFile, read_records
 
@@ -107,7 +128,7 @@ def _seed_to_try(config: Config) -> list[str]:
         for record in read_records(config.data, config.task, rejects):
             by_subject = config.data.partition_by == "subject" and record.subject is not None
             names[str(record.subject) if by_subject else record.id] += 1
-    found = better_seed(names, config)
+    found = better_seed(names, config, secret)
     return [] if found is None else [f"seed: {found[0]} would make the largest shard {found[1]:.2f} times the mean"]
 
 

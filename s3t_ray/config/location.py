@@ -35,6 +35,7 @@ class RunLocation:
     storage_uri: str
     ledger_url: str = field(repr=False)
     keys_dir: Path
+    log_copy: Path | None = None
 
 
 def locate(config: Config) -> RunLocation:
@@ -44,7 +45,8 @@ def locate(config: Config) -> RunLocation:
     if not is_remote(uri):
         uri = str(_local(uri))
     url = f"sqlite:///{uri}/{LEDGER_FILE}" if config.ledger.url is None else _expand(config.ledger.url)
-    return RunLocation(uri, url, _keys_dir(config))
+    copy = None if config.ledger.log_copy is None else _local(config.ledger.log_copy)
+    return RunLocation(uri, url, _keys_dir(config), copy)
 
 
 def check_keys_apart(config: Config) -> None:

@@ -87,6 +87,11 @@ class Data(Section):
     partition_by: Literal["record", "subject"] = "record"
     """What the keyed hash of the partition covers. With `subject`, all records of a person fall in one slice.
     Recipe."""
+    partition_key: Literal["secret", "seed"] = "secret"
+    """What keys that hash, beside the seed. `secret`: a secret of the run's keys, so that nobody without them can tell
+    which slice a person would fall in, and a certificate, which names slices, narrows down nobody. `seed`: the seed
+    alone, so that runs with other keys have the same partition: for public data and comparisons. Asked once, when the
+    data is read in: a run keeps the partition that it began with."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None
@@ -251,6 +256,10 @@ class LedgerSettings(Section):
     url: Text | None = None
     """SQLAlchemy URL. null: SQLite in the run's folder. A cluster with remote storage needs postgresql+psycopg://.
     ${NAME} is replaced by that environment variable; a password must be given that way."""
+    log_copy: Text | None = None
+    """Folder on another disk than the run's, into which each entry of its log is copied as it is made: a receipt with
+    the keyed hashes of what it names. `s3t restore` deletes again from there what a backup still holds, and a run that
+    is older than its copy is refused. null: there is no copy."""
 
 
 class KeySettings(Section):

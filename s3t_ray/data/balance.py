@@ -52,18 +52,20 @@ class Balance:
         return lines
 
 
-def better_seed(names: Mapping[str, int], config: Config, tries: int = 100) -> tuple[int, float] | None:
+def better_seed(
+    names: Mapping[str, int], config: Config, secret: bytes | None, tries: int = 100
+) -> tuple[int, float] | None:
     """The seed, of `tries`, whose largest shard is nearest to the mean, and by how much it exceeds it.
 
-    `names`: records by what the partition hashes (a subject, or a record id). None: no seed is better than the
-    config's own.
+    `names`: records by what the partition hashes (a subject, or a record id); `secret`: see `place`. None: no seed is
+    better than the config's own.
     """
     best: tuple[int, float] | None = None
     for seed in [config.seed, *(seed for seed in range(tries) if seed != config.seed)]:
         tried = config.model_copy(update={"seed": seed})
         by_shard = [0] * config.shards
         for name, count in names.items():
-            spot = place(name, name, tried)
+            spot = place(name, name, tried, secret)
             if spot != HOLDOUT:
                 by_shard[spot.shard] += count
         unevenness = max(by_shard) * config.shards / max(1, sum(by_shard))

@@ -15,6 +15,7 @@ import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -27,6 +28,7 @@ from s3t_ray.ledger.rows.record_rows import read_run
 from s3t_ray.ledger.tables import (
     DELETIONS,
     EVENTS,
+    EXPORTS,
     HEAD,
     HITS,
     PRUNED,
@@ -36,6 +38,7 @@ from s3t_ray.ledger.tables import (
     STAGES,
     TOMBSTONES,
 )
+from s3t_ray.ledger.transaction import is_time
 from s3t_ray.ledger.values import DeletionState, EventKind, StageState
 
 _WITH_TOMBSTONES = RECORDS.outerjoin(
@@ -50,6 +53,9 @@ _MOVED = {
     EventKind.DELETION_PURGED: DeletionState.PURGED,
     EventKind.DELETION_RESTORED: DeletionState.RESTORED,
 }
+_EXPORTED = {EventKind.EXPORTED: None, EventKind.EXPORT_ERASED: None}
+CLOCKS_APART = timedelta(days=1)
+"""How far the clocks of the machines that write a ledger, and of the one that audits it, may be apart."""
 _BECAME = {
     EventKind.STAGE_ACCEPTED: StageState.LIVE,
     EventKind.STAGE_STALE: StageState.STALE,
@@ -57,8 +63,8 @@ _BECAME = {
 }
 
 
-def contradictions(connection: Connection, keys: LedgerKeys | None) -> tuple[str, ...]:
-    """See `Ledger.contradictions`."""
+def contradictions(connection: Connection, keys: LedgerKeys | None, now: str) -> tuple[str, ...]:
+    """See `Ledger.contradictions`. `now`: by the clock of the reader."""
     if read_run(connection) is None:
         return ()
     checks: tuple[Callable[[Connection], Iterator[str]], ...] = (
@@ -66,12 +72,13 @@ def contradictions(connection: Connection, keys: LedgerKeys | None) -> tuple[str
         _slices,
         _erased,
         _numbers,
+        _exports,
         _stages,
         _deletions,
         log_contradictions,
     )
     sealed = () if keys is None else broken_seals(connection, keys)
-    return (*(problem for check in checks for problem in check(connection)), *sealed)
+    return (*(problem for check in checks for problem in check(connection)), *_clock(connection, now), *sealed)
 
 
 def _records(connection: Connection) -> Iterator[str]:
@@ -189,6 +196,40 @@ def _numbers(connection: Connection) -> Iterator[str]:
         yield f"the lease is said to be epoch {lease.epoch}, by the history it is epoch {said['epoch']}"
     if used and max(used) > head:
         yield f"the history goes to number {max(used)}, the head says {head}: lines were added to it"
+
+
+def _clock(connection: Connection, now: str) -> Iterator[str]:
+    """The latest time given out is one, none later was given, and it has come."""
+    at = str(connection.scalar(select(HEAD.c.at)))
+    latest = str(connection.scalar(select(func.max(EVENTS.c.at))) or "")
+    if at and not is_time(at):
+        yield f"the ledger's clock says {at[:40]!r}, which is no time"
+    elif at and at < latest:
+        yield f"the ledger's clock says {at}, and its history goes on to {latest}"
+    elif at and datetime.fromisoformat(at) > datetime.fromisoformat(now) + CLOCKS_APART:
+        yield (
+            f"the ledger's clock says {at}, and here it is {now}: a clock was wrong or the ledger's was changed, and "
+            "what is signed from now on bears that time or a later one"
+        )
+
+
+def _exports(connection: Connection) -> Iterator[str]:
+    """Exports that the history tells of, and nobody erased, have their row, and no others."""
+    told: dict[str, int | None] = {}
+    for row in _history(connection, _EXPORTED):
+        folder = json.loads(row.detail)["folder"]
+        if row.kind == EventKind.EXPORTED:
+            told[folder] = row.shard
+        else:
+            told.pop(folder, None)
+    there = {row.folder: row.shard for row in connection.execute(select(EXPORTS))}
+    for folder in sorted(told.keys() - there.keys()):
+        yield f"the export at {folder} is in the history, and was taken out of the ledger: no purge would erase it"
+    for folder in sorted(there.keys() - told.keys()):
+        yield f"the export at {folder} is in the ledger, and no line of the history tells of it"
+    for folder in sorted(there.keys() & told.keys()):
+        if there[folder] != told[folder]:
+            yield f"the export at {folder} names another shard than when it was noted"
 
 
 def _stages(connection: Connection) -> Iterator[str]:

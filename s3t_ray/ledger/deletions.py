@@ -17,7 +17,7 @@ from s3t_ray.ledger import deletion_progress, row_seals, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.query_batches import BATCH
-from s3t_ray.ledger.resolve import NamedRows, Place, Resolved, resolve
+from s3t_ray.ledger.resolve import REQUEST_ID_CHARACTERS, NamedRows, Place, Resolved, resolve
 from s3t_ray.ledger.rows import log_rows, stage_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.rows.record_rows import require_run
@@ -28,8 +28,6 @@ from s3t_ray.proof.certificate import SliceChange, StageProof
 from s3t_ray.proof.receipt import ReceiptFacts, SignedReceipt, effect_of
 from s3t_ray.proof.run_log import name_of
 from s3t_ray.proof.signed_entry import signed
-
-REQUEST_ID_CHARACTERS = 16
 
 
 def preview(

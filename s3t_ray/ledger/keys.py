@@ -72,6 +72,8 @@ class Keys:
         self._seal = _derive(master, "seal")
         self._nonce = _derive(master, "nonce")
         self._signer: Signer = signer or FileSigner(_derive(master, "sign"))
+        self.place_key = _derive(master, "place")
+        """32 bytes that key the partition (`data.partition.place`)."""
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
 

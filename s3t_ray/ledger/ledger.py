@@ -306,7 +306,7 @@ class Ledger(LedgerLog):
         With keys bound (`bind`): also every row that is not what they sealed.
         """
         with self._database.read() as connection:
-            found = contradictions(connection, self._database.keys)
+            found = contradictions(connection, self._database.keys, self._database.now())
         return (*found, *self._database.foreign())
 
     def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:

@@ -55,6 +55,11 @@ class LedgerLog:
         with self._database.write() as tx:
             return row_seals.seal_older_rows(tx)
 
+    def require_never_sealed(self) -> None:
+        """LedgerError if somebody took the seals of the ledger's rows off."""
+        with self._database.read() as connection:
+            row_seals.require_never_sealed(connection)
+
     def is_sealed(self) -> bool:
         """Whether the run's rows are sealed."""
         with self._database.read() as connection:
@@ -105,10 +110,20 @@ class LedgerLog:
         with self._database.read() as connection:
             return log_rows.read_after(connection, sequence)
 
+    def log_entry(self, sequence: int) -> StoredEntry | None:
+        """The entry of this number; None: the log does not reach it."""
+        with self._database.read() as connection:
+            return log_rows.read_numbered(connection, sequence)
+
     def log_head(self) -> ChainHead:
         """Number and hash of the newest entry."""
         with self._database.read() as connection:
             return log_rows.read_head(connection)
+
+    def log_length(self) -> int:
+        """Number of the newest entry, whatever stands there; 0: there is none."""
+        with self._database.read() as connection:
+            return log_rows.read_length(connection)
 
     def log_hash(self, sequence: int) -> str | None:
         """Hash of the entry of this number; None: the log does not reach it."""

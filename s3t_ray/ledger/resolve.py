@@ -20,6 +20,7 @@ from s3t_ray.ledger.tables import RECORDS
 from s3t_ray.ledger.values import NAMED_ALONE, DuplicateSearch, Hit, Reach
 
 _DOMAIN = b"s3t/request/1"
+REQUEST_ID_CHARACTERS = 16
 
 _Row = tuple[bytes, bytes | None, bytes | None, bytes, int, int, int | None, bytes | None]
 
@@ -76,6 +77,11 @@ class NamedRows:
         elif self.closure.reach is Reach.NEAR_DUPLICATES:
             hasher.update(f"near-duplicates from {self.closure.threshold!r}".encode())
         return hasher.hexdigest()
+
+    @property
+    def request_id(self) -> str:
+        """What the deletion is called."""
+        return self.digest[:REQUEST_ID_CHARACTERS]
 
 
 @dataclass(slots=True)

@@ -35,6 +35,25 @@ class Head:
     at: str
 
 
+def is_time(text: str) -> bool:
+    """Whether a text is a time as the ledger writes it: UTC, ISO 8601 with microseconds."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds") == text
+    except ValueError:
+        return False
+
+
+def _time_of(head: Head) -> str:
+    """The latest time that was given out; empty: none yet. Nothing keyed covers it, and it goes into signed entries."""
+    if head.at and not is_time(head.at):
+        raise LedgerError(
+            f"the ledger's clock says {head.at[:40]!r}, which is no time: its row was changed outside the run; "
+            "nothing was written",
+            "look into it with `s3t audit`, and restore the ledger from a copy",
+        )
+    return head.at
+
+
 class Transaction:
     """Handed to the functions that write; it is theirs until `Database.write` ends."""
 
@@ -42,7 +61,7 @@ class Transaction:
         self.connection = connection
         self.head = head
         # A clock may have been turned back; what is signed never says that an effect came before its cause.
-        self.now = max(clock, head.at)
+        self.now = max(clock, _time_of(head))
         self._keys = keys
         self._stored = replace(head)
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3t_ray.errors import S3TError, UnknownRecords, problem_of
-from s3t_ray.ledger.values import Acceptance, Hit, Reach
+from s3t_ray.ledger.resolve import NamedRows
+from s3t_ray.ledger.values import NAMED_ALONE, Acceptance, DuplicateSearch, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to_text, named
 from s3t_ray.proof.signed_entry import ChainHead
@@ -51,6 +52,7 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
     named (then nothing was stored), LedgerError for near-duplicates of a run that was not sketched.
     """
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
+    uncopied = _copy_names(run, names, closure)
     try:
         answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure, names.commitment)
     except UnknownRecords as error:
@@ -64,7 +66,9 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
         raise
     # The deletion is a fact: what follows is for people to read, and must not keep the receipt from them.
     receipt = _receipt(names, answer, SetAside(0, frozenset()))
-    _remember(run, answer)
+    uncopied = _remember(run, answer) or uncopied
+    if uncopied is not None:
+        return receipt.model_copy(update={"note": uncopied})
     try:
         receipt = _receipt(names, answer, erase_rejects(run, names.ids, names.subjects))
         impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
@@ -78,16 +82,44 @@ def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach =
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
     """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
     names = _Names.of(run, ids, subjects)
+    uncopied = _copy_names(run, names, NAMED_ALONE)
     answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), commitment=names.commitment)
-    _remember(run, answer)
-    return _receipt(names, answer, SetAside(0, frozenset()))
+    uncopied = _remember(run, answer) or uncopied
+    return _receipt(names, answer, SetAside(0, frozenset())).model_copy(update={"note": uncopied})
 
 
-def _remember(run: Run, answer: Acceptance) -> None:
-    """Beside the keys, without another look at the ledger."""
+def _remember(run: Run, answer: Acceptance) -> str | None:
+    """Beside the keys, without another look at the ledger, and in the log's copy. Why not there; None: it is there."""
     if answer.signed is not None and not answer.repeated:
         head = ChainHead(sequence=answer.signed.facts.sequence, hash=answer.signed.hash)
         remember(run.location.keys_dir, run.ledger.run_id, run.location.storage_uri, head)
+    if run.log_copy is None:
+        return None
+    try:
+        run.log_copy.catch_up(run.ledger)  # a repeat too: an earlier attempt may have been killed before it
+    except OSError as error:
+        return _uncopied(error)
+    return None
+
+
+def _copy_names(run: Run, names: _Names, search: DuplicateSearch) -> str | None:
+    """Before the commit, so that no receipt in the log's copy lacks what it names. Why they are not there."""
+    if run.log_copy is None:
+        return None
+    ids, subjects = tuple(names.ids), tuple(names.subjects)
+    request_id = NamedRows.of(ids, subjects, search).request_id
+    try:
+        run.log_copy.add_names(request_id, ids, subjects, search, run.keys)
+    except OSError as error:
+        return _uncopied(error)
+    return None
+
+
+def _uncopied(error: OSError) -> str:
+    return (
+        f"accepted, and ledger.log_copy could not be written ({error.strerror}): ask for the same again once that is "
+        "mended, or a restored backup would not know of this deletion"
+    )
 
 
 @dataclass(frozen=True)

@@ -327,6 +327,15 @@ class AuditReport(Verification):
     """Fingerprint (SHA-256) of the run's public key."""
 
 
+class RestoreReport(Report):
+    """`s3t restore`."""
+
+    lost_entries: int
+    """Entries of the log that the backup lacked."""
+    deletions: tuple[str, ...]
+    """Requests that were accepted again."""
+
+
 class KeysReport(Report):
     """`s3t keys`."""
 

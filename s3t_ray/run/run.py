@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.run.input.input_summary import InputSummary, read_summary
+from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.run_identity import begin, check_together, remember, require_whole
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
@@ -71,8 +73,21 @@ class Run:
 
         `read_only`: for whoever only looks, at a run that may have been taken back or exchanged. `lent_keys`: for an
         auditor, who lacks the run's own; then nothing is touched, and the ledger is read from a copy elsewhere.
-        Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run.
+        Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run, or not the
+        newest that is known.
         """
+        run = cls.open_unchecked(uri, read_only, lent_keys)
+        if not run.read_only:
+            try:
+                require_whole(run.location, run.ledger)
+            except S3TError:
+                run.close()
+                raise
+        return run
+
+    @classmethod
+    def open_unchecked(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
+        """The same, be it the newest or not: for `s3t restore`. A run that was taken back holds deleted records."""
         root = str(uri)
         if root.endswith((".yaml", ".yml")) and Path(root).is_file():
             home = run_folder(Path(root))
@@ -101,8 +116,6 @@ class Run:
             ledger = Ledger.open(location.ledger_url, read_only=read_only)
         try:
             check_together(store, ledger, config.name)
-            if not read_only:
-                require_whole(location.keys_dir, ledger, location.storage_uri)
         except S3TError:
             ledger.close()
             raise
@@ -123,7 +136,7 @@ class Run:
         ledger = Ledger.open(location.ledger_url, create=True)
         try:
             check_together(store, ledger, config.name)
-            require_whole(location.keys_dir, ledger, location.storage_uri)
+            require_whole(location, ledger)
             begin(store, ledger, config.name)
         except S3TError:
             ledger.close()
@@ -146,13 +159,22 @@ class Run:
         """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
             self.keys  # noqa: B018  # bound to the ledger
+            self.ledger.require_never_sealed()  # before anything is erased
             for path in self.store.files(layout.HIDDEN):
                 self.store.delete(path)
             self.ledger.seal()
 
     def remember(self) -> None:
-        """Note beside the keys how far the run's log has come."""
+        """Note beside the keys how far the run's log has come, and bring its copy up to that."""
         remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
+        if self.log_copy is not None:
+            with suppress(OSError):  # the next entry copies this one too, and an audit tells
+                self.log_copy.catch_up(self.ledger)
+
+    @property
+    def log_copy(self) -> LogCopy | None:
+        """The copy of the log outside the run; None: the config asks for none."""
+        return LogCopy.of(self.location.log_copy, self.ledger.run_id)
 
     def close(self) -> None:
         self.ledger.close()

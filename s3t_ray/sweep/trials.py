@@ -3,8 +3,8 @@
 In: a base config, points, a folder. Out: `Trial`s, in the order to make them. Points that differ only in
 what decides no stage's name (the budget first of all) train in one run, the smallest budget first: then
 each trains what the last one lacks, and the largest holds the stages of all. Points that differ in
-anything that names stages get runs of their own, in folders named by the digest of it. So does each
-kind of order: a run purges the stages that its orders do not want.
+anything that names stages get runs of their own, in folders named by the digest of it, with the same keys, so that
+all have the same partition. So does each kind of order: a run purges the stages that its orders do not want.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _trial(base: Config, point: Point, folder: Path, base_digest: str) -> Trial:
     for path, value in point.settings:
         _put(document, path, yaml.safe_load(value), point)
     document["storage"] = {"uri": str(folder)}
-    document["ledger"], document["keys"] = {"url": None}, {"dir": None}
+    document["ledger"], document["keys"] = {"url": None}, {"dir": str(folder.with_name(f"{folder.name}.keys"))}
     config = parse_config(json.dumps(document), f"the point ({point.label})")
     root = _root(config, base_digest)
     document["storage"] = {"uri": str(folder / root)}

@@ -122,7 +122,7 @@ def test_nodes_come_when_there_is_something_to_train_and_go_after_it(tmp_path: P
         "slices": 2,
         "budget": 2,
         "model": {"path": str(tmp_path / "base")},
-        "data": {"path": str(tmp_path / "data.jsonl")},
+        "data": {"path": str(tmp_path / "data.jsonl"), "partition_key": "seed"},
         "lora": {"layers_per_group": 2, "rank": 4},
         "optimizer": {"epochs": 30, "lr": 0.01, "batch_records": 4},
         "workers": {"groups": "auto", "gpus_per_rank": 1, "autoscale_to": 2},

@@ -70,7 +70,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "slices": 2,
         "budget": 2,
         "model": {"path": str(folder / "base")},
-        "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject", "partition_by": "subject"},
+        "data": {
+            "path": str(folder / "data.jsonl"),
+            "subject_field": "subject",
+            "partition_by": "subject",
+            "partition_key": "seed",
+        },
         "lora": {"layers_per_group": 2, "rank": 4},
         "optimizer": {"epochs": 3, "lr": 0.01, "batch_records": 4},
         "workers": {"groups": "auto", "gpus_per_rank": 1},

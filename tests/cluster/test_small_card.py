@@ -42,7 +42,7 @@ def test_it_says_what_is_needed_and_what_is_there(small_gpus: Cluster, tmp_path:
         "slices": 2,
         "budget": 1,
         "model": {"path": str(tmp_path / "base")},
-        "data": {"path": str(tmp_path / "data.jsonl")},
+        "data": {"path": str(tmp_path / "data.jsonl"), "partition_key": "seed"},
         "lora": {"layers_per_group": 2, "rank": 4},
         "workers": {"gpus_per_rank": 1},
         "storage": {"uri": str(tmp_path / "run")},

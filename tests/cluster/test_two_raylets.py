@@ -48,7 +48,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_does_not_end_the_run(ray
         "slices": 2,
         "budget": 2,
         "model": {"path": str(tmp_path / "base")},
-        "data": {"path": str(tmp_path / "data.jsonl")},
+        "data": {"path": str(tmp_path / "data.jsonl"), "partition_key": "seed"},
         "lora": {"layers_per_group": 2, "rank": 4},
         "optimizer": {"epochs": 30, "lr": 0.01, "batch_records": 4},
         "workers": {"groups": "auto", "gpus_per_rank": 1},

@@ -40,6 +40,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "path": str(folder / "data.jsonl"),
             "subject_field": "subject",
             "partition_by": "subject",
+            "partition_key": "seed",
             "holdout_path": str(folder / "held.jsonl"),
         },
         "lora": {"layers_per_group": 2, "rank": 4},

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from safetensors.numpy import save, save_file
@@ -85,7 +86,9 @@ def small_config(folder: Path, **changes: object) -> Config:
         "lora": {"layers_per_group": 2, "rank": 4},
         "storage": {"uri": str(folder / "run")},
     }
-    return parse_config(json.dumps({**document, **changes}), "test")
+    document |= changes
+    data = {"partition_key": "seed", **cast("dict[str, object]", document["data"])}  # tests know who lies where
+    return parse_config(json.dumps({**document, "data": data}), "test")
 
 
 class FakeWorkers:

@@ -99,10 +99,27 @@ def read_entries_of(connection: Connection, request_id: str) -> tuple[StoredEntr
     return tuple(StoredEntry(*row) for row in connection.execute(query))
 
 
+def read_numbered(connection: Connection, sequence: int) -> StoredEntry | None:
+    """The entry of this number; None: the log does not reach it."""
+    query = (
+        select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry)
+        .outerjoin(DELETIONS, LOG.c.deletion == DELETIONS.c.sequence)
+        .where(LOG.c.sequence == sequence)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else StoredEntry(*row)
+
+
 def read_head(connection: Connection) -> ChainHead:
     """See `Ledger.log_head`."""
     row = _newest(connection)
     return ChainHead() if row is None else ChainHead(sequence=row.sequence, hash=row.hash)
+
+
+def read_length(connection: Connection) -> int:
+    """See `Ledger.log_length`."""
+    newest = _newest(connection)
+    return 0 if newest is None else newest.sequence
 
 
 def read_hash(connection: Connection, sequence: int) -> str | None:

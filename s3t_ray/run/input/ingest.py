@@ -25,6 +25,7 @@ from s3t_ray.ledger.values import DuplicateRecord, RecordEntry, RunRow
 from s3t_ray.run.duplicates import RunSketcher, sketching_of
 from s3t_ray.run.input.input_changes import tell_changes
 from s3t_ray.run.input.input_summary import summarise
+from s3t_ray.run.input.placing import asked_for
 from s3t_ray.run.input.rejects import purge_rejects
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
@@ -101,8 +102,9 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
 
 def _placed(run: Run, rejects: RejectFile, check: Check | None, reading: Reading) -> Iterator[tuple[Place, Record]]:
     config = run.config
+    secret = asked_for(run)
     for record in read_records(config.data, config.task, rejects, check, reading):
-        yield place(record.id, record.subject, config), record
+        yield place(record.id, record.subject, config, secret), record
     for record in read_holdout(config.data, config.task, rejects, check, reading):
         yield HOLDOUT, record
 

@@ -16,6 +16,7 @@ from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_reco
 from s3t_ray.data.records import Record
 from s3t_ray.errors import DataError
 from s3t_ray.run.input.input_summary import InputSummary, is_unchanged
+from s3t_ray.run.input.placing import begun_with
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 
@@ -55,6 +56,11 @@ class InputChanges:
 def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> None:
     """Say how the data differs from what the run has; nothing where it does not, or cannot be compared."""
     summary = run.input_summary
+    if begun_with(run) is None and run.config.data.partition_key == "secret":
+        note(
+            "the run's records lie where its seed alone puts them (an earlier version began it): whoever has its "
+            "config and a certificate can narrow down whose it is. Only a new run gets a partition with a secret"
+        )
     path = run.config.data.path
     if summary is None or not _comparable(summary, path) or is_unchanged(summary):
         return

@@ -7,6 +7,7 @@ record's content could be told from, so no deletion need erase it.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -39,6 +40,8 @@ class InputSummary(BaseModel):
     ids_derived: bool
     teaching_nothing: int
     """Training records without a response within task.max_tokens."""
+    partition_key: Literal["secret", "seed"] = "seed"
+    """What the partition was keyed with; earlier versions had no other than the seed."""
 
 
 def summarise(data: Data, reading: Reading, taught: Taught) -> InputSummary:
@@ -48,6 +51,7 @@ def summarise(data: Data, reading: Reading, taught: Taught) -> InputSummary:
         files=tuple(_file(name) for name in reading.files),
         ids_derived=reading.ids_derived or data.id_field is None,
         teaching_nothing=taught.nothing,
+        partition_key=data.partition_key,
     )
 
 

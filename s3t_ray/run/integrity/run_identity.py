@@ -14,9 +14,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from s3t_ray.config.location import RunLocation
 from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.proof.signed_entry import ChainHead
+from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
@@ -119,8 +121,12 @@ def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
             os.close(file)
 
 
-def lost_entries(folder: Path, ledger: Ledger, storage: str) -> str | None:
-    """What the keys remember of this run's log and the ledger does not have; None: nothing."""
+def lost_entries(location: RunLocation, ledger: Ledger) -> str | None:
+    """What the keys remember of this run's log, or its copy has, and the ledger does not have; None: nothing."""
+    folder, storage = location.keys_dir, location.storage_uri
+    copy = LogCopy.of(location.log_copy, ledger.run_id)
+    if copy is not None and (lacks := copy.lacks(ledger)) is not None:
+        return f"{lacks}: the ledger is older than its copy, or was rewritten"
     memory = _recall(_memory_file(folder, ledger.run_id))
     if memory is not None and ledger.log_hash(memory.sequence) != memory.hash:
         return (
@@ -138,16 +144,22 @@ def lost_entries(folder: Path, ledger: Ledger, storage: str) -> str | None:
     return None
 
 
-def require_whole(folder: Path, ledger: Ledger, storage: str) -> None:
+def require_whole(location: RunLocation, ledger: Ledger) -> None:
     """LedgerError if the ledger was taken back, or exchanged, since these keys signed last."""
-    lost = lost_entries(folder, ledger, storage)
+    lost = lost_entries(location, ledger)
     if lost is not None:
         raise LedgerError(
             f"{lost}; deletions that were accepted since would be undone, so nothing is served, trained or deleted",
-            "restore the newest ledger. If there is none: look into the run with `s3t audit`, then move the "
-            f"*.log.json files out of {folder}, delete again everything that receipts were given for since, and only "
-            "then serve",
+            "restore the newest ledger. If there is none, and ledger.log_copy has a copy of the log: `s3t restore` "
+            "deletes again what was deleted since. Without a copy: look into the run with `s3t audit`, then move the "
+            f"*.log.json files out of {location.keys_dir}, delete again everything that receipts were given for since, "
+            "and only then serve",
         )
+
+
+def remembered(folder: Path, run_id: str) -> LogMemory | None:
+    """The newest entry of the run's log that its keys remember; None: none, or it cannot be read."""
+    return _recall(_memory_file(folder, run_id))
 
 
 def _memory_file(folder: Path, run_id: str) -> Path:

@@ -98,7 +98,7 @@ class Chaos:
             "slices": 2,
             "budget": 2,
             "model": {"path": str(self.folder / "base")},
-            "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject"},
+            "data": {"path": str(folder / "data.jsonl"), "subject_field": "subject", "partition_key": "seed"},
             "lora": {"layers_per_group": 2, "rank": 2},
             "optimizer": {"epochs": 1, "lr": 0.01, "batch_records": 16},
             "engine": {"ranks": self.plan.ranks, "checkpoint_steps": 1},

@@ -59,7 +59,7 @@ def _found(folder: Path) -> dict[Place, list[str]]:
     number = 0
     while any(len(ids) < PER_SLICE for ids in found.values()):
         name = f"record-{number:04d}-c0ffee"
-        ids = found[place(name, None, config)]
+        ids = found[place(name, None, config, None)]
         if len(ids) < PER_SLICE:
             ids.append(name)
         number += 1

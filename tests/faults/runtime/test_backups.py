@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3t_ray.audit.audit import audit
-from s3t_ray.errors import LedgerError, StoreError
+from s3t_ray.errors import LedgerError, S3TError, StoreError, VerificationFailed
+from s3t_ray.ledger.values import DeletionState
 from s3t_ray.run import deletion
+from s3t_ray.run.integrity.restore import restore
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from s3t_ray.run.stored_boundaries import with_boundaries
@@ -93,6 +98,130 @@ def test_a_run_taken_back_as_a_whole_serves_nobody(folder: Path) -> None:
         assert receipt.proof is not None
         told = audit(opened, receipts=[receipt.proof.to_json()]).problems
     assert len([line for line in told if "is not in the chain" in line or "the ledger is older" in line]) == 2
+
+
+def test_a_run_from_a_backup_forgets_again_before_it_opens(folder: Path) -> None:
+    """The whole run, with its keys' memory, is of before two deletions: only the copy of its log knows of them."""
+    config = small_config(folder, ledger={"log_copy": str(folder / "elsewhere")})
+    cluster = Cluster(config)
+    cluster.settle()
+    deletion.accept(cluster.run, ["r2"], [])
+    cluster.settle()
+    cluster.run.ledger._database.forget_overwritten()
+    for name in ("run", "run.keys"):
+        shutil.copytree(folder / name, folder / "copy" / name)
+    receipts = [deletion.accept(cluster.run, ["r3"], []), deletion.accept(cluster.run, ["r9"], ["p1"])]
+    cluster.settle()
+    wanted = adapters(cluster.run)
+    cluster.run.close()
+    for name in ("run", "run.keys"):
+        shutil.rmtree(folder / name)
+        shutil.copytree(folder / "copy" / name, folder / name)
+    with pytest.raises(LedgerError, match="the ledger is older than its copy") as refused:
+        Run.open(folder / "run")
+    assert "s3t restore" in refused.value.fix
+    with pytest.raises(LedgerError, match="the ledger is older than its copy"):
+        Cluster(config)
+    with Run.open_unchecked(folder / "run") as taken_back:
+        done = restore(taken_back, lambda line: None)
+        assert done.deletions == tuple(receipt.request_id for receipt in receipts)
+        assert restore(taken_back, lambda line: None).lost_entries == 0
+    with Run.open(folder / "run") as opened:
+        pending = [row for row in opened.ledger.deletions() if row.state is DeletionState.ACCEPTED]
+        assert [row.receipt.request_id for row in pending] == list(done.deletions)
+        assert [row.receipt.records for row in pending] == [receipt.records for receipt in receipts]
+    again = Cluster(config)
+    again.settle()
+    assert adapters(again.run) == wanted
+    assert audit(again.run).problems == ()
+    assert b"this is r3" not in b"".join(path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file())
+    copied = b"".join(path.read_bytes() for path in (folder / "elsewhere").rglob("*") if path.is_file())
+    assert b'"r3"' not in copied and b'"p1"' not in copied
+
+
+@pytest.mark.parametrize("crash_at", range(1, 5))
+def test_a_restore_that_is_killed_goes_on(folder: Path, crash_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each of its steps: the two deletions, and the two renames of the copy."""
+    config = small_config(folder, ledger={"log_copy": str(folder / "elsewhere")})
+    cluster = Cluster(config)
+    cluster.run.ledger._database.forget_overwritten()
+    shutil.copytree(folder / "run", folder / "copy")
+    receipts = [deletion.accept(cluster.run, [name], []) for name in ("r3", "r9")]
+    cluster.run.close()
+    put_back(folder / "copy", folder / "run", ledger=True)
+    steps = 0
+
+    def counted(do: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*given: Any, **named: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == crash_at:
+                raise KeyboardInterrupt
+            return do(*given, **named)
+
+        return step
+
+    rename = os.rename
+    moving = counted(rename)  # not the renames by which a file appears whole
+    with monkeypatch.context() as patch, Run.open_unchecked(folder / "run") as taken_back:
+        patch.setattr(taken_back.ledger, "accept_deletion", counted(taken_back.ledger.accept_deletion))
+        patch.setattr(os, "rename", lambda old, new: (moving if ".tmp-" not in str(old) else rename)(old, new))
+        with pytest.raises(KeyboardInterrupt):
+            restore(taken_back, lambda line: None)
+    with contextlib.suppress(LedgerError), Run.open(folder / "run") as opened:
+        assert len(opened.ledger.deletions()) == len(receipts)  # never with one of them missing
+    with Run.open_unchecked(folder / "run") as taken_back:
+        restore(taken_back, lambda line: None)
+    with Run.open(folder / "run") as opened:
+        known = {row.receipt.request_id for row in opened.ledger.deletions()}
+        assert known == {receipt.request_id for receipt in receipts}
+        assert opened.log_copy is not None
+        assert all(opened.log_copy.named(request, opened.keys) for request in known)
+
+
+def test_a_copy_of_the_log_that_was_changed_or_cut_restores_nothing(folder: Path) -> None:
+    config = small_config(folder, ledger={"log_copy": str(folder / "elsewhere")})
+    cluster = Cluster(config)
+    cluster.run.ledger._database.forget_overwritten()
+    shutil.copytree(folder / "run", folder / "copy")
+    receipt = deletion.accept(cluster.run, ["r3"], [])
+    (copied,) = (folder / "elsewhere").iterdir()
+    cluster.run.close()
+    put_back(folder / "copy", folder / "run", ledger=True)
+    names = f"{receipt.request_id}.names.json"
+    damages: tuple[tuple[str, tuple[str, str] | None, type[S3TError]], ...] = (
+        ("000000002.json", ('"records":1', '"records":2'), VerificationFailed),
+        (names, ('"ids":["', '"ids":["00'), VerificationFailed),
+        ("000000002.json", None, LedgerError),
+        (names, None, LedgerError),
+    )
+    for name, change, error in damages:
+        path = copied / name
+        kept = path.read_text()
+        if change is None:
+            path.unlink()
+        else:
+            assert change[0] in kept
+            path.write_text(kept.replace(*change))
+        with Run.open_unchecked(folder / "run") as taken_back:
+            with pytest.raises(error):
+                restore(taken_back, lambda line: None)
+            assert taken_back.ledger.deletions() == ()
+        path.write_text(kept)
+
+
+def test_a_deletion_is_accepted_while_the_copy_of_the_log_cannot_be_written(folder: Path) -> None:
+    cluster = Cluster(small_config(folder, ledger={"log_copy": str(folder / "elsewhere")}))
+    cluster.settle()
+    (folder / "elsewhere").write_text("a file in its place")
+    receipt = deletion.accept(cluster.run, ["r3"], [])
+    assert receipt.note is not None and "log_copy could not be written" in receipt.note
+    assert receipt.proof is not None
+    assert any("ends at entry 0" in line for line in audit(cluster.run).problems)
+    (folder / "elsewhere").unlink()
+    assert deletion.accept(cluster.run, ["r3"], []).note is None
+    cluster.settle()
+    assert audit(cluster.run).problems == ()
 
 
 def test_two_runs_with_one_ledger(folder: Path) -> None:

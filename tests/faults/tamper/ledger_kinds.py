@@ -99,13 +99,16 @@ _OTHER = {
 
 LIVE = "(SELECT max(id) FROM s3t_stages WHERE state = 'live')"
 NEWEST = "(SELECT max(sequence) FROM s3t_deletions)"
+FIRST_PERSON = "(SELECT min(subject_hmac) FROM s3t_records WHERE deletion IS NULL)"
+LAST_PERSON = FIRST_PERSON.replace("min", "max")
+FIRST_ADAPTER = "(SELECT min(adapter_sha256) FROM s3t_stages WHERE state = 'live')"
+LAST_ADAPTER = FIRST_ADAPTER.replace("min", "max")
 TWO = "SELECT id_hmac FROM s3t_records WHERE deletion IS NULL AND digest IS NOT NULL ORDER BY id_hmac"
 
 STORIES: dict[str, Apply] = {
     "two people swap their subject": statements(
-        f"""UPDATE s3t_records SET subject_hmac = (SELECT max(subject_hmac) FROM s3t_records WHERE deletion IS NULL)
-        WHERE id_hmac = ({TWO} LIMIT 1) AND subject_hmac <>
-        (SELECT max(subject_hmac) FROM s3t_records WHERE deletion IS NULL)"""
+        f"""UPDATE s3t_records SET subject_hmac = CASE subject_hmac WHEN {FIRST_PERSON} THEN {LAST_PERSON}
+        ELSE {FIRST_PERSON} END WHERE deletion IS NULL AND subject_hmac IN ({FIRST_PERSON}, {LAST_PERSON})"""
     ),
     "a record belongs to nobody": statements(
         f"UPDATE s3t_records SET subject_hmac = NULL WHERE id_hmac = ({TWO} LIMIT 1)"
@@ -160,8 +163,8 @@ STORIES: dict[str, Apply] = {
         f"NULL FROM s3t_stages WHERE id = {LIVE}"
     ),
     "two adapters of the ledger are swapped": statements(
-        f"UPDATE s3t_stages SET adapter_sha256 = (SELECT min(adapter_sha256) FROM s3t_stages) WHERE id = {LIVE} "
-        "AND adapter_sha256 <> (SELECT min(adapter_sha256) FROM s3t_stages)"
+        f"""UPDATE s3t_stages SET adapter_sha256 = CASE adapter_sha256 WHEN {FIRST_ADAPTER} THEN {LAST_ADAPTER}
+        ELSE {FIRST_ADAPTER} END WHERE state = 'live' AND adapter_sha256 IN ({FIRST_ADAPTER}, {LAST_ADAPTER})"""
     ),
     "a purged stage is live again": statements("UPDATE s3t_stages SET state = 'live' WHERE state = 'purged'"),
     "a foreign table with a record's text": foreign_table,
@@ -173,6 +176,19 @@ STORIES: dict[str, Apply] = {
     ),
     "the times of the history run backwards": statements(
         "UPDATE s3t_events SET at = '2001-01-01T00:00:00.000000+00:00' WHERE kind = 'stage_accepted'"
+    ),
+    "an export is hidden, with its line of history": statements(
+        "DELETE FROM s3t_exports", "UPDATE s3t_events SET kind = 'depths' WHERE kind = 'exported'"
+    ),
+    "an export is made up, with its line of history": statements(
+        "INSERT INTO s3t_exports SELECT '/elsewhere', 0, '[\"x\"]', '[\"adapter_model.safetensors\"]', max(at) "
+        "FROM s3t_events",
+        "INSERT INTO s3t_events SELECT max(sequence) + 1, max(at), 'exported', 0, '{\"folder\":\"/elsewhere\"}' "
+        "FROM s3t_events",
+        "UPDATE s3t_head SET sequence = sequence + 1",
+    ),
+    "the ledger's clock is set an hour ahead": statements(
+        "UPDATE s3t_head SET at = strftime('%Y-%m-%dT%H:%M:%S', at, '+1 hour') || '.000000+00:00'"
     ),
     "the ledger's clock is set far ahead": statements("UPDATE s3t_head SET at = '9999-01-01T00:00:00.000000+00:00'"),
 }

@@ -15,6 +15,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.store.seal import seal
 from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes.same_keys import same_keys
 
 PEOPLE = [(f"r{number}", f"p{number % 5}") for number in range(18)]
 MOMENTS = ("idle", "receipt", "certified")
@@ -32,6 +33,7 @@ class Moment:
 
 def live(folder: Path) -> dict[str, Moment]:
     """Train a run and restore a deletion (idle), accept a second one (receipt), and restore it (certified)."""
+    same_keys(folder / "run.keys")
     fake_base(folder / "base")
     write_records(folder / "data.jsonl", PEOPLE)
     cluster = Cluster(small_config(folder, budget=1))

@@ -10,12 +10,13 @@ _LATER = "times given from then on are late, never early; the signed ones given 
 
 _EXPORTS = (
     "what was exported is noted by processes without the keys: an export hidden from the ledger escapes the purge, as "
-    "a copy that somebody made does"
+    "a copy that somebody made does; one that is made up has no other files erased than an export has"
 )
+_INPUT = "it is for people: what the data looked like when it was read in. Places and records come from the ledger"
 
 REASONS: dict[str, str] = {
-    "s3t_exports: a row taken out": _EXPORTS,
-    "s3t_exports.shard changed": "nothing is decided by it: an export is erased by the stages that it holds",
+    "an export is hidden, with its line of history": _EXPORTS,
+    "an export is made up, with its line of history": _EXPORTS,
     "s3t_exports.at changed": _HISTORY,
     "the manifest of hidden states: cut off in the middle": _UNREAD,
     "the manifest of hidden states: taken out": _UNREAD,
@@ -25,15 +26,16 @@ REASONS: dict[str, str] = {
     "a fence: one bit flipped": _FENCE,
     "a fence: cut off in the middle": _FENCE,
     "a fence: taken out": _FENCE,
-    "s3t_events.at changed": _HISTORY,
-    "s3t_events.kind changed": _HISTORY,
     "s3t_events.shard changed": _HISTORY,
     "s3t_events.detail changed": _HISTORY,
     "the published log as it was before the deletions": "a log that is behind the ledger says nothing wrong, and the "
     "next publisher continues it; whoever kept a newer checkpoint, or asks a witness, sees that it is behind",
     "s3t_head.beats changed": "a sign of life: it decides nothing but when a silent scheduler is replaced",
-    "s3t_head.at changed": _LATER,
-    "the ledger's clock is set far ahead": _LATER,
+    "the ledger's clock is set an hour ahead": _LATER,
+    "input.json: one bit flipped": _INPUT,
+    "input.json: cut off in the middle": _INPUT,
+    "input.json: taken out": _INPUT,
+    "input.json: another partition key": _INPUT,
     "s3t_identity.place changed": "it only names the storage in an error; run ids decide what belongs together",
     "a forged pruned, with its line of history": "whether replicas confirmed is the scheduler's word; each looks at "
     "the ledger again before an answer goes out, so none comes from a stage that left service",

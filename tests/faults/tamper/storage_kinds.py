@@ -29,6 +29,7 @@ FILES = {
     "the log's checkpoint": "log/checkpoint",
     "the log's newest tile": "log/tile/0/000.p/*",
     "the log's newest entries": "log/tile/entries/000.p/*",
+    "input.json": "input.json",
 }
 
 
@@ -254,6 +255,7 @@ def kinds() -> Iterator[tuple[str, Apply]]:
     }.items():
         yield f"config.yaml: {field.replace('__', '.')}", on("config.yaml", config(**{field: value}))
     yield "run.json: another run's id", on("run.json", manifest(run_id="0" * 32))
+    yield "input.json: another partition key", on("input.json", manifest(partition_key="secret"))
     yield "a slice: a record's text in its metadata", on(FILES["a slice"], with_metadata)
     yield "hidden states with their manifest", hidden_with_manifest
     yield "an adapter with its manifest", adapter_with_manifest

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.errors import LedgerError
+from s3t_ray.run.run import Run
 from tests.faults.tamper.judge import MISSED, judged
-from tests.faults.tamper.lived import MOMENTS, Moment, live
+from tests.faults.tamper.ledger_kinds import statements
+from tests.faults.tamper.lived import MOMENTS, Moment, fork, live
 from tests.faults.tamper.not_covered import NOTHING_THERE, REASONS
 from tests.faults.tamper.table import PAGE, Cells, judge_all, page
 
@@ -42,6 +45,18 @@ def test_every_tampering_is_caught_or_listed_with_its_reason(cells: Cells) -> No
     assert REASONS.keys() - missed == set(), "these are listed, and caught at every moment"
     idle = [kind for (_, kind), row in cells.items() if set(row.values()) == {NOTHING_THERE}]
     assert idle == [], "these were never tried"
+
+
+def test_a_run_whose_seals_were_taken_off_loses_nothing_when_it_is_refused(
+    moments: dict[str, Moment], tmp_path: Path
+) -> None:
+    root = fork(moments["idle"], tmp_path)
+    statements("UPDATE s3t_records SET seal = NULL", "UPDATE s3t_run SET seal = NULL")(root)
+    before = sorted(path for path in root.rglob("*.safetensors"))
+    assert any("hidden" in path.parts for path in before)
+    with Run.open(root) as run, pytest.raises(LedgerError, match="seals of the ledger's rows were taken off"):
+        run.seal()
+    assert sorted(path for path in root.rglob("*.safetensors")) == before
 
 
 def test_the_page_says_what_was_found(cells: Cells) -> None:

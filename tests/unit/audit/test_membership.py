@@ -70,6 +70,7 @@ def begin(root: Path, base: Path, records: Sequence[dict[str, str]]) -> Run:
             "holdout_path": str(write(root / "holdout.jsonl", HELD_OUT)),
             "subject_field": "subject",
             "partition_by": "subject",
+            "partition_key": "seed",
         },
         "lora": {"rank": 16, "layers_per_group": 2},
         "optimizer": {"lr": 7e-3, "epochs": 40, "batch_records": 16},
@@ -186,7 +187,7 @@ def test_a_retained_person_is_found_and_her_own_sample_left_out(story: Story, tm
 def test_records_of_a_dead_shard_have_no_model_to_ask(story: Story, tmp_path: Path) -> None:
     """Last: it ends the run's life."""
     run = story.run
-    shard = place("ann-0", ANN, run.config).shard
+    shard = place("ann-0", ANN, run.config, None).shard
     run.ledger.mark_stale(run.ledger.take_lease("test"), run.live_stages(shard))
     handed_in = write(tmp_path / "ann.jsonl", [record for record in DATA if record["subject"] == ANN])
     audit = audit_membership(run, records=handed_in)

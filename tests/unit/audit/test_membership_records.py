@@ -43,7 +43,7 @@ def by_place(cluster: Cluster) -> dict[int, list[str]]:
     """Ids by shard; -1 is held out."""
     found: dict[int, list[str]] = {}
     for name, subject in PEOPLE:
-        found.setdefault(place(name, subject, cluster.run.config).shard, []).append(name)
+        found.setdefault(place(name, subject, cluster.run.config, None).shard, []).append(name)
     assert set(found) == {-1, 0, 1}  # else the tests here could not fail
     return found
 
@@ -83,7 +83,7 @@ def test_records_handed_in_are_told_apart_and_kept_out_of_the_samples(cluster: C
     chosen = choose(cluster.run, live_models(cluster.run, named, 0), named, 1000, seed=0)
     known = chosen.known
     assert (known.given, known.deleted, known.retained, known.seen, known.changed) == (8, 2, 4, 4, 1)
-    stranger_is_held_out = place("stranger", "nobody", cluster.run.config) == HOLDOUT
+    stranger_is_held_out = place("stranger", "nobody", cluster.run.config, None) == HOLDOUT
     assert (known.unknown, known.held_out) == ((0, 2) if stranger_is_held_out else (1, 1))
     texts = {record.content for record in named}
     assert not texts & {*chosen.never_seen, *(asked.content for asked in chosen.retained)}
@@ -105,13 +105,13 @@ def test_only_what_the_live_model_learned_is_a_member(cluster: Cluster) -> None:
     gone = by_place(cluster)[0][0]
     delete(cluster, [gone])  # one sequence of the shard is left shallower, the other may be dead
     (model,) = [model for model in live_models(cluster.run, (), 0) if model.shard == 0]
-    lost = place(gone, dict(PEOPLE)[gone], cluster.run.config).slice
+    lost = place(gone, dict(PEOPLE)[gone], cluster.run.config, None).slice
     assert lost not in model.slices and model.slices
     chosen = choose(cluster.run, [model], (), 1000, seed=0)
     inside = {
         content(name)
         for name, subject in PEOPLE
-        if (spot := place(name, subject, cluster.run.config)).shard == 0 and spot.slice in model.slices
+        if (spot := place(name, subject, cluster.run.config, None)).shard == 0 and spot.slice in model.slices
     }
     assert {asked.content for asked in chosen.retained} == inside
 

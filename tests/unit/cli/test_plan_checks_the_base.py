@@ -17,7 +17,7 @@ shards: 2
 slices: 3
 budget: 1
 model: {{path: {folder}/base}}
-data: {{path: {folder}/data.jsonl, subject_field: who, partition_by: subject}}
+data: {{path: {folder}/data.jsonl, subject_field: who, partition_by: subject, partition_key: seed}}
 lora: {{layers_per_group: 1}}
 storage: {{uri: {folder}/run}}
 """

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.resolve import NamedRows
+from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.run_log import parse_entry
 from tests.unit.ledger.certify import CIRCUMSTANCES, certify
@@ -89,3 +90,37 @@ def test_a_final_certificate_before_its_time_ends_the_scheduler(ledger: Ledger) 
     edit(ledger, "UPDATE s3t_log SET kind = 'certificate' WHERE kind = 'interim'")
     with pytest.raises(LedgerError, match="is purged and has its final certificate all the same"):
         certify(ledger, epoch, request)
+
+
+@pytest.mark.parametrize("said", ["zzz", "2026-01-01", "2026-01-01T00:00:00.000000+02:00", "9999"])
+def test_a_clock_that_holds_no_time_is_refused_before_anything_is_signed(ledger: Ledger, said: str) -> None:
+    """Nothing keyed covers it, and every signed time would follow from it."""
+    with ledger._database._writer.connect() as connection, connection.begin():
+        connection.execute(text("UPDATE s3t_head SET at = :said"), {"said": said})
+    with pytest.raises(LedgerError, match="which is no time"):
+        ledger.accept_deletion([record(0, 0, 0)])
+    assert ledger.deletions() == ()
+    assert any("which is no time" in line for line in ledger.contradictions())
+
+
+def test_a_clock_that_was_set_ahead_or_back_is_told(ledger: Ledger) -> None:
+    ledger.accept_deletion([record(0, 0, 0)])
+    assert ledger.contradictions() == ()
+    edit(ledger, "UPDATE s3t_head SET at = '9999-01-01T00:00:00.000000+00:00'")
+    assert any("a clock was wrong or the ledger's was changed" in line for line in ledger.contradictions())
+    edit(ledger, "UPDATE s3t_head SET at = '2001-01-01T00:00:00.000000+00:00'")
+    assert any("its history goes on to" in line for line in ledger.contradictions())
+
+
+def test_an_export_that_was_taken_out_or_put_in_is_told(ledger: Ledger) -> None:
+    """Hidden from the ledger it would escape every purge; put in, a purge would erase files that are not the run's."""
+    ledger.exports.note(0, ExportedFolder("out", ("stage",), ("adapter_model.safetensors",)))
+    ledger.exports.note(1, ExportedFolder("gone", ("stage",), ("adapter_model.safetensors",)))
+    ledger.exports.forget("gone")
+    assert ledger.contradictions() == ()
+    edit(ledger, "UPDATE s3t_exports SET shard = 1")
+    assert any("names another shard" in line for line in ledger.contradictions())
+    edit(ledger, "UPDATE s3t_exports SET folder = 'elsewhere'")
+    told = ledger.contradictions()
+    assert any("the export at out is in the history" in line for line in told)
+    assert any("no line of the history tells of it" in line for line in told)

@@ -61,7 +61,7 @@ def test_another_base_model_is_another_run(base: Config, tmp_path: Path) -> None
 def test_the_run_lies_in_the_sweeps_folder_whatever_the_config_says(base: Config, tmp_path: Path) -> None:
     (trial,) = arranged(base, tmp_path)
     assert Path(trial.config.storage.uri) == tmp_path / "sweep" / trial.root
-    assert trial.config.ledger.url is None and trial.config.keys.dir is None
+    assert trial.config.ledger.url is None and trial.config.keys.dir is not None
 
 
 @pytest.mark.parametrize("vary", ["storage.uri=[x]", "data.path=[x]", "ledger.url=[x]", "name=[a]", "model.path=[x]"])

@@ -1,0 +1,140 @@
+"""A second copy of a run's log, outside the run, written as the log grows: what a backup lacks stands in it.
+
+In: a folder, the ledger's log. Out: in `<folder>/<run id>/`, a file for each entry as it stands in the log, and beside
+each receipt the keyed hashes of what it names, under a seal of the run's keys: no name and no content. Whoever restores
+a backup deletes again from there (`restore.py`). An entry appears whole or not at all, and is never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, ValidationError
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.ledger.keys import Keys
+from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.values import DuplicateSearch, Reach
+from s3t_ray.proof.signed_entry import hash_of
+from s3t_ray.store.seal import Sealed, is_sealed_with, seal
+
+_NAMES = "names.json"
+
+
+class NamedHashes(Sealed):
+    """What a deletion named, as keyed hashes in hex: enough to delete it again, with the run's keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format: int = 1
+    request_id: str
+    ids: tuple[str, ...]
+    subjects: tuple[str, ...]
+    reach: str
+    threshold: float
+
+
+@dataclass(frozen=True)
+class LogCopy:
+    """The copy of one run's log."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, folder: Path | None, run_id: str) -> LogCopy | None:
+        """None: the config asks for none."""
+        return None if folder is None else cls(folder / run_id)
+
+    def add_names(
+        self, request_id: str, ids: Sequence[bytes], subjects: Sequence[bytes], search: DuplicateSearch, keys: Keys
+    ) -> None:
+        """Keep what a deletion names; before its receipt, which nobody could act upon alone. OSError."""
+        named = NamedHashes(
+            request_id=request_id,
+            ids=tuple(name.hex() for name in ids),
+            subjects=tuple(name.hex() for name in subjects),
+            reach=search.reach.value,
+            threshold=search.threshold,
+        )
+        self.add_sealed(seal(named, _key(keys, request_id)))
+
+    def add_sealed(self, names: NamedHashes) -> None:
+        """The same, taken from another copy. OSError."""
+        self._write(f"{names.request_id}.{_NAMES}", names.model_dump_json())
+
+    def catch_up(self, ledger: Ledger) -> None:
+        """Copy the entries that are not here yet, oldest first. OSError."""
+        missing = []
+        sequence = ledger.log_length()
+        while sequence > 0 and not self._entry(sequence).exists():
+            if (stored := ledger.log_entry(sequence)) is not None:
+                missing.append((stored.sequence, stored.text))
+            sequence -= 1
+        for number, text in reversed(missing):
+            self._write(self._entry(number).name, text)
+
+    def lacks(self, ledger: Ledger) -> str | None:
+        """What the copy holds that the ledger's log does not have, in words; None: nothing."""
+        length = ledger.log_length()
+        later = self._entry(length + 1)
+        if later.exists():
+            return f"the copy of its log in {self.folder} goes on after entry {length}, where the ledger ends"
+        newest = self._entry(length)
+        if length and newest.exists() and hash_of(newest.read_text()) != ledger.log_hash(length):
+            return f"the copy of its log in {self.folder} has another entry {length} than the ledger"
+        return None
+
+    def texts(self) -> tuple[str, ...]:
+        """The entries, oldest first, up to the first that is missing."""
+        found: list[str] = []
+        while (path := self._entry(len(found) + 1)).exists():
+            found.append(path.read_text())
+        return tuple(found)
+
+    def named(self, request_id: str, keys: Keys) -> NamedHashes | None:
+        """What a deletion named; None: it is not here. VerificationFailed: not what the run's keys sealed."""
+        path = self.folder / f"{request_id}.{_NAMES}"
+        if not path.exists():
+            return None
+        try:
+            found = NamedHashes.model_validate_json(path.read_bytes())
+        except ValidationError:
+            found = None
+        if found is None or found.request_id != request_id or not is_sealed_with(found, _key(keys, request_id)):
+            raise VerificationFailed(
+                f"{path} is not what the run's keys sealed", "take it from another copy of the log"
+            )
+        return found
+
+    def _entry(self, sequence: int) -> Path:
+        return self.folder / f"{sequence:09d}.json"
+
+    def _write(self, name: str, text: str) -> None:
+        """Whole or not at all, and on disk."""
+        if (self.folder / name).exists():
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=self.folder)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, self.folder / name)
+        opened = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def search_of(named: NamedHashes) -> DuplicateSearch:
+    """What such a deletion takes along."""
+    return DuplicateSearch(Reach(named.reach), named.threshold)
+
+
+def _key(keys: Keys, request_id: str) -> str:
+    return keys.seal_key("named", request_id)

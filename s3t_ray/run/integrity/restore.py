@@ -1,0 +1,132 @@
+"""A run that was restored as a whole from a backup: every deletion since then is made again, before anything is served.
+
+In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted
+anew. The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember. A
+deletion that is made again has the same id and a new receipt: the run's log goes on from where the backup was taken,
+and the entries that it lost stay beside the copy, signed as they are. A witness sees that fork, and must be told of it.
+Killed at any moment, the same call goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from s3t_ray.errors import ConfigError, LedgerError
+from s3t_ray.proof.receipt import SignedReceipt
+from s3t_ray.proof.run_log import verify_chain
+from s3t_ray.proof.signed_entry import SignedEntry
+from s3t_ray.run.integrity.log_copy import LogCopy, NamedHashes, search_of
+from s3t_ray.run.integrity.run_identity import remembered
+from s3t_ray.run.run import Run
+
+RESTORED = "restored_from_backup"
+"""Line of the history: how many entries the log lost, and how many deletions were made again."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did."""
+
+    lost_entries: int
+    deletions: tuple[str, ...]
+    """Requests that were accepted again, in the order in which they first were."""
+
+
+def restore(run: Run, note: Callable[[str], None]) -> Restored:
+    """Delete again all that the copy of the log knows to be deleted. `run`: from `Run.open_unchecked`.
+
+    ConfigError: there is no copy. VerificationFailed: it is not genuine. LedgerError: it does not reach far enough,
+    the ledger is of another history, or what a deletion named is not in it; then nothing was changed.
+    """
+    copy = run.log_copy
+    if copy is None:
+        raise ConfigError(
+            "the run's config names no ledger.log_copy: nothing knows what was deleted since the backup was taken",
+            "take the receipts that were given out since, and delete by name with `s3t delete`",
+        )
+    _finish(copy)
+    keys = run.keys
+    entries = verify_chain(copy.texts(), keys.public_key_pem)
+    lost = _lost(run, entries)
+    if not lost:
+        return Restored(0, ())
+    again = [entry for entry in lost if isinstance(entry, SignedReceipt)]
+    named = [_named(copy, run, receipt) for receipt in again]
+    for receipt, names in zip(again, named, strict=True):
+        made = run.ledger.accept_deletion(
+            [bytes.fromhex(name) for name in names.ids],
+            [bytes.fromhex(name) for name in names.subjects],
+            search_of(names),
+            receipt.facts.commitment,
+        )
+        if made.receipt.request_id != receipt.facts.request_id or made.receipt.records != receipt.facts.records:
+            was, now = receipt.facts.records, made.receipt.records
+            note(f"deletion {receipt.facts.request_id} took {was} records when it was first made, and {now} now")
+    _begin_anew(copy, run, named, lost)
+    return Restored(len(lost), tuple(receipt.facts.request_id for receipt in again))
+
+
+def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> list[SignedEntry]:
+    """The entries of the copy that the ledger lacks. LedgerError: they are not all, or the ledger has others."""
+    ours, copied = [row.hash for row in run.ledger.log()], [entry.hash for entry in entries]
+    common = next((at for at, pair in enumerate(zip(ours, copied, strict=False)) if pair[0] != pair[1]), None)
+    if common is None:
+        common = min(len(ours), len(copied))
+    lost = list(entries[common:])
+    memory = remembered(run.location.keys_dir, run.ledger.run_id)
+    if memory is not None and memory.hash not in {*ours, *copied}:
+        raise LedgerError(
+            f"the run's keys have signed entry {memory.sequence} of its log, and the copy of it ends at entry "
+            f"{len(copied)}: deletions could be missing; nothing was changed",
+            "use the newest copy of the log, or the newest ledger",
+        )
+    asked = {entry.facts.request_id for entry in lost if isinstance(entry, SignedReceipt)}
+    strangers = [row for row in run.ledger.log()[common:] if row.request_id not in asked]
+    if lost and strangers:
+        raise LedgerError(
+            f"the ledger went on after entry {common} with entries that the copy of its log does not have: they are of "
+            "two histories; nothing was changed",
+            "look into it with `s3t audit`, and restore a ledger that the copy continues",
+        )
+    return lost
+
+
+def _named(copy: LogCopy, run: Run, receipt: SignedReceipt) -> NamedHashes:
+    found = copy.named(receipt.facts.request_id, run.keys)
+    if found is None:
+        raise LedgerError(
+            f"{copy.folder} has the receipt of deletion {receipt.facts.request_id} and not what it names; nothing was "
+            "changed",
+            "use the newest ledger, or another copy of its log",
+        )
+    return found
+
+
+def _begin_anew(copy: LogCopy, run: Run, named: list[NamedHashes], lost: list[SignedEntry]) -> None:
+    """The copy of the log as it is now takes the place of the former one, which stays beside it."""
+    run.ledger.add_event(RESTORED, None, {"entries": len(lost), "deletions": len(named), "head": lost[-1].hash})
+    run.remember()  # the run stays refused: its copy goes on elsewhere until the next lines
+    former = copy.folder.with_name(f"{copy.folder.name}.until-{lost[-1].hash[:16]}")
+    fresh = _fresh(copy)
+    for names in _all_names(copy, run, named):
+        fresh.add_sealed(names)
+    fresh.catch_up(run.ledger)
+    os.rename(copy.folder, former)
+    os.rename(fresh.folder, copy.folder)
+
+
+def _finish(copy: LogCopy) -> None:
+    """What a restore that was killed between its two last steps left to do."""
+    if not copy.folder.exists() and (fresh := _fresh(copy)).folder.exists():
+        os.rename(fresh.folder, copy.folder)
+
+
+def _fresh(copy: LogCopy) -> LogCopy:
+    return LogCopy(copy.folder.with_name(f"{copy.folder.name}.new"))
+
+
+def _all_names(copy: LogCopy, run: Run, named: list[NamedHashes]) -> list[NamedHashes]:
+    earlier = (copy.named(row.receipt.request_id, run.keys) for row in run.ledger.deletions())
+    return [*named, *(names for names in earlier if names is not None and names not in named)]
