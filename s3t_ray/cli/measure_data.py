@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from s3t_ray.data.token_ids import Tokenizer
 
 SAMPLE_RECORDS = 1000
+_NAMES_COUNTED = 1_000_000
+"""Records or people among whom a better seed is looked for; beyond, memory would grow with the data."""
 CHARACTERS_A_TOKEN = 4
 """Of English text; an estimate."""
 
@@ -51,7 +53,7 @@ class DataSize:
 def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     """Read the data of `config` once. Raises DataError as training would, and for what it would refuse to encode
     where `tokenizer` is given."""
-    from s3t_ray.data.balance import UNEVEN
+    from s3t_ray.data.balance import UNEVEN, better_seed, hashed
     from s3t_ray.data.partition import HOLDOUT, place
     from s3t_ray.data.read import RejectFile, read_records
     from s3t_ray.data.reading import Reading
@@ -60,12 +62,15 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
 
     sample: list[str] = []
     random = Random(config.seed)
+    names: Counter[tuple[str, str | None]] = Counter()
     records = held_out = 0
     with RejectFile(Path(os.devnull)) as rejects:
         check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
         taught, reading = Taught(config), Reading()
         found = read_records(config.data, config.task, rejects, check, reading)
         for spot, record in taught.count((place(each.id, each.subject, config), each) for each in found):
+            if len(names) < _NAMES_COUNTED:
+                names[hashed(record, config)] += 1
             if spot == HOLDOUT:
                 held_out += 1
                 continue
@@ -74,7 +79,9 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     notes = reading.notes()
     taught.tell(notes.append)
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
-        notes += _seed_to_try(config)
+        found_seed = better_seed(names, config) if len(names) < _NAMES_COUNTED else None
+        if found_seed is not None:
+            notes.append(f"seed: {found_seed[0]} would make the largest shard {found_seed[1]:.2f} times the mean")
     counted_by: Literal["tokenizer", "characters"] = "characters" if tokenizer is None else "tokenizer"
     tokens, labelled = _count(sample, tokenizer or EstimatingTokenizer(), config.task)
     return DataSize(
@@ -89,20 +96,6 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
         balance=taught.balance,
         notes=tuple(notes),
     )
-
-
-def _seed_to_try(config: Config) -> list[str]:
-    """A seed under which the shards would be more even, in words; reads the data once more."""
-    from s3t_ray.data.balance import better_seed
-    from s3t_ray.data.read import RejectFile, read_records
-
-    names: Counter[str] = Counter()
-    with RejectFile(Path(os.devnull)) as rejects:
-        for record in read_records(config.data, config.task, rejects):
-            by_subject = config.data.partition_by == "subject" and record.subject is not None
-            names[str(record.subject) if by_subject else record.id] += 1
-    found = better_seed(names, config)
-    return [] if found is None else [f"seed: {found[0]} would make the largest shard {found[1]:.2f} times the mean"]
 
 
 class EstimatingTokenizer:

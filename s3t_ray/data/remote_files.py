@@ -37,8 +37,7 @@ def remote_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
         for name in names:
             copy = Path(folder) / "file"
             fetch(name, copy)
-            reading.files.append(name)
-            yield from file_rows(copy, _without_query(name), data)
+            yield from reading.noted(_without_query(name), file_rows(copy, _without_query(name), data))
             copy.unlink()
 
 
