@@ -87,8 +87,8 @@ def delete(
     is purged, nothing can tell any more what was like it.
     """
     from s3t_ray.cli.named_ids import named_ids
-    from s3t_ray.cli.output import print_json, stdout_console
-    from s3t_ray.cli.show_deletion import impact_view, receipt_view
+    from s3t_ray.cli.show.output import print_json, stdout_console
+    from s3t_ray.cli.show.show_deletion import impact_view, receipt_view
     from s3t_ray.ledger.values import Reach
     from s3t_ray.run.deletion import accept, preview
     from s3t_ray.run.run import Run
@@ -124,7 +124,7 @@ def delete(
 
 def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
     """The deletion is a fact already: what goes wrong here is told, and it goes on."""
-    from s3t_ray.cli.output import note
+    from s3t_ray.cli.show.output import note
 
     if receipt.proof is None:
         note("this deletion was accepted by an older version, which signed no receipt: no file was written")
@@ -140,10 +140,10 @@ def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
 
 
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:
-    from s3t_ray.cli.live_progress import progress
-    from s3t_ray.cli.output import stderr_console, stdout_console
-    from s3t_ray.cli.show_deletion import settled_view
-    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.show.live_progress import progress
+    from s3t_ray.cli.show.output import stderr_console, stdout_console
+    from s3t_ray.cli.show.show_deletion import settled_view
+    from s3t_ray.cli.show.show_status import glyphs
     from s3t_ray.runtime.delete import settle
 
     with progress(stderr_console()) as display:
@@ -158,7 +158,7 @@ def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool)
 
 def _refuse_unknown(ids: Sequence[str], subjects: Sequence[str], known: str) -> None:
     """Raise UnknownRecords when there are any, after everything known was done; `known` says what of it."""
-    from s3t_ray.cli.units import listed, plural
+    from s3t_ray.cli.show.units import listed, plural
 
     named = [
         f"{plural(len(names), noun)}: {listed(names)}" for noun, names in (("id", ids), ("subject", subjects)) if names

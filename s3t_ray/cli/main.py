@@ -32,7 +32,7 @@ from s3t_ray.cli import (
     witness_command,
 )
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
-from s3t_ray.cli.output import note, print_document, print_error
+from s3t_ray.cli.show.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
 
 _GOES_ON = ("train", "delete", "demo")

@@ -30,11 +30,11 @@ def ui(
     """
     import uvicorn
 
-    from s3t_ray.cli.output import note, print_document
+    from s3t_ray.cli.show.output import note, print_document
     from s3t_ray.run.run import Run
-    from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
-    from s3t_ray.serve.page_routes import Access, page_app
-    from s3t_ray.serve.page_token import OneToken
+    from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+    from s3t_ray.serve.access.page_token import OneToken
+    from s3t_ray.serve.routes.page_routes import Access, page_app
     from s3t_ray.serve.run_desk import RunDesk
 
     address = f"http://{host}:{port}/"

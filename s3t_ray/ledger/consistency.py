@@ -22,8 +22,8 @@ from sqlalchemy import Connection, Row, func, select
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.log_consistency import log_contradictions
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.record_rows import read_run
 from s3t_ray.ledger.row_seals import broken_seals
+from s3t_ray.ledger.rows.record_rows import read_run
 from s3t_ray.ledger.tables import (
     DELETIONS,
     EVENTS,

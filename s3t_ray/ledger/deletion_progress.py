@@ -15,7 +15,8 @@ from typing import Any
 from sqlalchemy import Column, Connection, Row, Select, bindparam, func, select, update
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import stage_rows, tombstones
+from s3t_ray.ledger import tombstones
+from s3t_ray.ledger.rows import stage_rows
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import (

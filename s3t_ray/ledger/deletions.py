@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import LedgerError, UnknownRecords, VerificationFailed
-from s3t_ray.ledger import deletion_progress, log_rows, row_seals, stage_rows, tombstones
+from s3t_ray.ledger import deletion_progress, row_seals, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
-from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.query_batches import BATCH
-from s3t_ray.ledger.record_rows import require_run
 from s3t_ray.ledger.resolve import NamedRows, Place, Resolved, resolve
+from s3t_ray.ledger.rows import log_rows, stage_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
+from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt

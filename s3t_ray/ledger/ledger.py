@@ -13,23 +13,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
 
-from s3t_ray.ledger import (
-    deletion_progress,
-    deletions,
-    failure_rows,
-    lease,
-    minhash_index,
-    record_rows,
-    resolve,
-    running_rows,
-    slice_rows,
-    stage_rows,
-)
+from s3t_ray.ledger import deletion_progress, deletions, lease, minhash_index, resolve
 from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
-from s3t_ray.ledger.export_rows import Exports
-from s3t_ray.ledger.failure_rows import FailureRow, FailureSubject
 from s3t_ray.ledger.ledger_log import LedgerLog
+from s3t_ray.ledger.rows import failure_rows, record_rows, running_rows, slice_rows, stage_rows
+from s3t_ray.ledger.rows.export_rows import Exports
+from s3t_ray.ledger.rows.failure_rows import FailureRow, FailureSubject
 from s3t_ray.ledger.transaction import read_events, utc_now
 from s3t_ray.ledger.values import (
     NAMED_ALONE,

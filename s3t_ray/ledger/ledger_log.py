@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from s3t_ray.ledger import certificate_chain, lease, log_rows, row_seals
+from s3t_ray.ledger import certificate_chain, lease, row_seals
 from s3t_ray.ledger.certificate_chain import Circumstances
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.keys import LedgerKeys
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows import log_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, Certificate
 from s3t_ray.proof.signed_entry import ChainHead

@@ -15,10 +15,10 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to_text, named
 from s3t_ray.proof.signed_entry import ChainHead
 from s3t_ray.run.duplicates import asked, likeness
-from s3t_ray.run.rejects import SetAside, erase_rejects, find_rejects
+from s3t_ray.run.input.rejects import SetAside, erase_rejects, find_rejects
+from s3t_ray.run.integrity.run_identity import remember
 from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
 from s3t_ray.run.run import Run
-from s3t_ray.run.run_identity import remember
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.run.spellings import other_spellings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
 from s3t_ray.ledger.values import DeletionRow, DeletionState, NotedStage, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status

@@ -36,13 +36,13 @@ from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from s3t_ray.runtime.ray_metrics import report_ledger
-from s3t_ray.serve.answering import Prompt
-from s3t_ray.serve.bearer_tokens import Tokens
+from s3t_ray.serve.access.bearer_tokens import Tokens
+from s3t_ray.serve.access.token_guard import Guard
 from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.http import make_deletion_app, make_front_app, make_model_app
-from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.serve.routes.answering import Prompt
+from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.serve.service_settings import ServiceSettings
-from s3t_ray.serve.token_guard import Guard
 
 HEALTH_SECONDS = 20.0
 MOST_CONNECTIONS = 4096

@@ -127,7 +127,7 @@ class RunDesk:
         The live answer is given only after a ledger read that shows every stage it rests on live.
         """
         from s3t_ray.ensemble.answers import Wish
-        from s3t_ray.ensemble.sampling_params import SamplingParams
+        from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 
         with self._loading:
             base, live = self._loaded()

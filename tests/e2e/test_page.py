@@ -14,8 +14,8 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from s3t_ray.proof.run_log import verify_certificate
-from s3t_ray.serve.page_routes import page_app
-from s3t_ray.serve.page_token import OneToken
+from s3t_ray.serve.access.page_token import OneToken
+from s3t_ray.serve.routes.page_routes import page_app
 from s3t_ray.serve.run_desk import Comparison, RunDesk
 from tests.cluster.raylets import free_port, wait_for
 from tests.fakes import Cluster, fake_base, small_config, write_records

@@ -27,8 +27,8 @@ from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
-from s3t_ray.serve.answering import Prompt
-from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.serve.routes.answering import Prompt
+from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.store.layout import MANIFEST, stage_folder
 from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, write_manifest
 from s3t_ray.store.store import Store

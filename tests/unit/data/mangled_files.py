@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.read import RejectFile, read_records
-from s3t_ray.data.reading import Reading
+from s3t_ray.data.readers.read import RejectFile, read_records
+from s3t_ray.data.readers.reading import Reading
 from s3t_ray.data.records import Record
 from s3t_ray.errors import DataError
 

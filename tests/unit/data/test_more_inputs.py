@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.read import read_records
-from s3t_ray.data.reading import Reading
+from s3t_ray.data.readers.read import read_records
+from s3t_ray.data.readers.reading import Reading
 from s3t_ray.errors import DataError
 
 CHAT = Task(prompt="chat_template")

@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 
 from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
 from s3t_ray.errors import ConfigError, DataError, LedgerError
-from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.token_guard import LARGEST_BODY
 from s3t_ray.serve.fingerprint import fingerprint
 from s3t_ray.serve.http import (
     DELETION_PATH,
@@ -18,7 +19,6 @@ from s3t_ray.serve.http import (
     make_front_app,
     make_model_app,
 )
-from s3t_ray.serve.token_guard import LARGEST_BODY
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import ASK, CHAT, ERASE, ask, bearer, events
 

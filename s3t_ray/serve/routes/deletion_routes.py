@@ -1,0 +1,88 @@
+"""Deletions and health over HTTP.
+
+In: a `DeletionBackend` and the tokens. Out: routes. None of them waits for the model.
+
+| endpoint | token | answer |
+|---|---|---|
+| GET /healthz | any | whether the ledger can be read, and what it says is live |
+| POST /v1/deletions | deletions | 202 and the receipt: from then on it cannot be lost |
+| GET /v1/deletions/{id} | deletions | where it stands |
+| GET /v1/deletions/{id}/certificate | deletions | the signed certificate, once it is restored |
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from fastapi import APIRouter, Depends, HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from s3t_ray.ensemble.answers import Live
+from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.serve.access.bearer_tokens import Tokens
+from s3t_ray.serve.http_errors import check_run
+from s3t_ray.serve.routes.openai_format import RUN_HEADER, live_headers, refusal
+from s3t_ray.serve.routes.requests import DeletionRequest
+
+
+class DeletionBackend(Protocol):
+    """What deletions stand on. Raises S3TError; its classes decide the status code. Each call may block."""
+
+    @property
+    def run(self) -> str:
+        """Name of the run."""
+        ...
+
+    def live(self) -> Live:
+        """What the ledger says is live."""
+        ...
+
+    def delete(self, request: DeletionRequest) -> DeletionReceipt:
+        """Blocks until the deletion is durable."""
+        ...
+
+    def deletion(self, request_id: str) -> DeletionStatus: ...
+
+    def certificate(self, request_id: str) -> str | None:
+        """Canonical JSON; None: not yet."""
+        ...
+
+
+def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
+    """The routes of the table above."""
+
+    def opened(request: HttpRequest) -> None:
+        if not tokens.opens_deletions(request.headers.get("authorization", "")):
+            raise HTTPException(403, "this token opens the model, not deletions")
+
+    routes = APIRouter()
+    guarded = APIRouter(prefix="/v1/deletions", dependencies=[Depends(opened)])
+
+    @routes.get("/healthz")
+    def health() -> Response:
+        live = backend.live()
+        told = {"status": "ok", "run": backend.run, "version": live.version, "depths": list(live.depths)}
+        return JSONResponse(told, headers=live_headers(backend.run, live.version, live.depths, live.stages))
+
+    @guarded.post("")
+    def delete(asked: DeletionRequest, request: HttpRequest) -> Response:
+        check_run(asked.run or request.headers.get(RUN_HEADER), backend.run)
+        receipt = backend.delete(asked)
+        where = {"location": f"{request.url.path}/{receipt.request_id}"}
+        return JSONResponse({"run": backend.run, **receipt.model_dump(mode="json")}, 202, where)
+
+    @guarded.get("/{request_id}")
+    def status(request_id: str) -> Response:
+        return JSONResponse({"run": backend.run, **backend.deletion(request_id).model_dump(mode="json")})
+
+    @guarded.get("/{request_id}/certificate")
+    def certificate(request_id: str) -> Response:
+        state = backend.deletion(request_id).state
+        text = backend.certificate(request_id)
+        if text is None:
+            return refusal(404, f"deletion {request_id} is {state}: its certificate comes with restored", "not_yet")
+        return Response(text, media_type="application/json")
+
+    routes.include_router(guarded)
+    return routes
