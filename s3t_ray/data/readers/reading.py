@@ -43,17 +43,21 @@ class Reading:
         """Lines to show."""
         lines = []
         if len(self.files) > 1 or self.skipped:
-            lines.append(f"{len(self.files):,} files read: {_some(self.files)}")
+            lines.append(f"{_files(self.files)} read: {_some(self.files)}")
         if self.skipped:
-            lines.append(f"{len(self.skipped):,} files skipped: {_some(self.skipped)}")
+            lines.append(f"{_files(self.skipped)} skipped: {_some(self.skipped)}")
         if self.empty:
-            lines.append(f"{len(self.empty):,} file{'s' * (len(self.empty) != 1)} without a row: {_some(self.empty)}")
+            lines.append(f"{_files(self.empty)} without a row: {_some(self.empty)}")
         lines += [f"{count:,} row{'s' * (count != 1)} taken as {shape}" for shape, count in sorted(self.shapes.items())]
         if self.ids_derived:
             lines.append("the rows have no field 'id': ids are derived from contents (data.id_field: null)")
         if self.repeated:
             lines.append(f"{self.repeated:,} rows repeat the content of an earlier row and were left out")
         return lines
+
+
+def _files(names: list[str]) -> str:
+    return "1 file" if len(names) == 1 else f"{len(names):,} files"
 
 
 def _some(names: list[str]) -> str:
