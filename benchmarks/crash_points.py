@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--points", type=int, default=None, help="a sample of this many points; default: all")
     parser.add_argument("--again", action="store_true", help="kill the restart too, at a step drawn by the seed")
     parser.add_argument("--disk", choices=FAILURES, help="no kills: from the point on the disk fails like this")
+    parser.add_argument("--power", action="store_true", help="the machine loses its power: what was not synced may go")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the second kills")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures and for all that broke")
     parser.add_argument("--phase", default=None, help="only the points of this phase")
@@ -66,7 +67,7 @@ def _verdicts(
         for phase in dict.fromkeys(point.phase for point in chosen):
             numbers = {point.number for point in chosen if point.phase == phase} - record.struck(phase)
             if numbers:
-                yield from crashes.judge_held(phase, numbers)
+                yield from crashes.judge_held(phase, numbers, random.Random(options.seed) if options.power else None)
         return
     dice = random.Random(options.seed)
     count = len(chosen) if options.points is None else min(options.points, len(chosen))

@@ -121,7 +121,8 @@ def _message(message: Mapping[str, object]) -> dict[str, Any] | None:
 
 
 def _role(told: str) -> str:
-    role = told if told in ROLES else _KNOWN_ROLES.get(told.strip().lower(), "")
+    name = told.strip().lower()
+    role = name if name in ROLES else _KNOWN_ROLES.get(name, "")
     if not role:
         raise MalformedRow(
             f"role is none of {', '.join(ROLES)}", "name what the data calls them in data.roles (docs/data.md)"

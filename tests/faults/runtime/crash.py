@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import shutil
 import signal
 import tempfile
@@ -26,6 +27,7 @@ from s3t_ray.scheduler.certify import software_versions
 from tests.fakes import adapters
 from tests.faults.runtime import life
 from tests.faults.runtime.moments import Moments
+from tests.faults.runtime.power import PowerWatch, cut_power, read_unsafe, write_unsafe
 from tests.faults.runtime.promises import Adapters, found_in, published_and_wanted, unkept
 
 SOURCES = ("data.jsonl", "held.jsonl")
@@ -115,12 +117,13 @@ class Crashes:
         problems += self.check(receipts)
         return Verdict(point, again, tuple(problems), time.monotonic() - began)
 
-    def judge_held(self, phase: str, numbers: Iterable[int]) -> Iterator[Verdict]:
+    def judge_held(self, phase: str, numbers: Iterable[int], power: random.Random | None = None) -> Iterator[Verdict]:
         """A verdict on each of these points of a phase, which is lived once.
 
         At each of them the process holds still, and a copy of its folder is restarted: what a kill there
         leaves, since what a process has written survives it, and what it holds in memory does not. It costs
         half of killing a new process for each (`judge`), which lives the phase again up to its point.
+        `power`: the machine loses its power there, and the copy is without some of what was not synced (`power.py`).
         """
         after, live = life.PHASES[phase]
         points = {point.number: point for point in self.points if point.phase == phase}
@@ -128,11 +131,12 @@ class Crashes:
         self.restore(after or "")
         go_on, gate = os.pipe()
         receipts: list[str] = []
-        with forked(lambda tell: self._held(tell, live, wanted, go_on, gate)) as lines:
+        unsafe = None if power is None else self.folder / "unsafe.json"
+        with forked(lambda tell: self._held(tell, live, wanted, go_on, gate, unsafe)) as lines:
             for line in lines:
                 if line.startswith("point "):
                     began = time.monotonic()
-                    problems = self.check_copy(receipts)
+                    problems = self.check_copy(receipts, unsafe, power)
                     yield Verdict(points[int(line.split()[1])], None, tuple(problems), time.monotonic() - began)
                     os.write(gate, b".")
                 else:
@@ -173,14 +177,21 @@ class Crashes:
 
         live(self.place, acknowledge)
 
-    def _held(self, tell: Tell, live: life.Phase, wanted: frozenset[int], go_on: int, gate: int) -> None:
-        """Live the phase; at each wanted step say so, and wait."""
+    def _held(
+        self, tell: Tell, live: life.Phase, wanted: frozenset[int], go_on: int, gate: int, unsafe: Path | None
+    ) -> None:
+        """Live the phase; at each wanted step say so, and wait. `unsafe`: where to write what a power cut may undo."""
         os.close(gate)
         number = 0
+        power = None if unsafe is None else PowerWatch(self.place, self.folder / "kept")
+        if power is not None:
+            power.watch()
 
         def hold(_operation: str, _path: str) -> None:
             nonlocal number
             if number in wanted:
+                if power is not None and unsafe is not None:
+                    write_unsafe(unsafe, power.unsafe())
                 tell(f"point {number}")
                 if not os.read(go_on, 1):
                     os._exit(1)  # whoever asked is gone
@@ -195,11 +206,13 @@ class Crashes:
 
         live(self.place, acknowledge)
 
-    def check_copy(self, receipts: Sequence[str]) -> list[str]:
-        """`_check` on a copy in the folder's own place: config and ledger name absolute paths."""
+    def check_copy(self, receipts: Sequence[str], unsafe: Path | None, power: random.Random | None) -> list[str]:
+        """`check` on a copy in the folder's own place: config and ledger name absolute paths."""
         held = self.folder / "held"
         self.place.rename(held)
         shutil.copytree(held, self.place)
+        if unsafe is not None and power is not None:
+            cut_power(self.place, read_unsafe(unsafe), power)
         try:
             return self.check(receipts)
         finally:

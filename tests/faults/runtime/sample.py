@@ -25,6 +25,7 @@ class Sample:
     full: int
     failed: int
     held: int
+    powerless: int
 
 
 def killed(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
@@ -60,7 +61,9 @@ def verdicts_on(sample: Sample) -> dict[str, list[Verdict]]:
             for judge, count in judges
         }
         steps = [point.number for point in crashes.points if point.phase == "together"]
-        return found | {"held": list(crashes.judge_held("together", dice.sample(steps, sample.held)))}
+        found["held"] = list(crashes.judge_held("together", dice.sample(steps, sample.held)))
+        found["powerless"] = list(crashes.judge_held("together", dice.sample(steps, sample.powerless), power=dice))
+        return found
 
 
 def problems_without_a_purge() -> tuple[list[str], list[str]]:

@@ -18,7 +18,7 @@ import pytest
 from tests.faults.runtime.crash import Verdict
 from tests.faults.runtime.sample import Sample, problems_without_a_purge, verdicts_on
 
-SAMPLE = Sample(seed=7, killed=8, killed_twice=6, full=4, failed=8, held=6)
+SAMPLE = Sample(seed=7, killed=8, killed_twice=6, full=4, failed=8, held=4, powerless=8)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def verdicts(processes: ForkServerContext) -> Iterator[dict[str, list[Verdict]]]
         yield pool.submit(verdicts_on, SAMPLE).result()
 
 
-@pytest.mark.parametrize("struck", ["killed", "killed_twice", "full", "failed", "held"])
+@pytest.mark.parametrize("struck", ["killed", "killed_twice", "full", "failed", "held", "powerless"])
 def test_every_promise_is_kept(verdicts: dict[str, list[Verdict]], struck: str) -> None:
     assert len(verdicts[struck]) == getattr(SAMPLE, struck)
     assert [verdict for verdict in verdicts[struck] if verdict.problems] == []
