@@ -46,6 +46,8 @@ class DataSize:
     teaching_nothing: int
     """Training records without a response within task.max_tokens; 0 where no tokenizer was there to tell."""
     balance: Balance
+    sizes: list[list[int]]
+    """Training records by shard and slice."""
     notes: tuple[str, ...]
     """What was read and skipped, how columns were taken, and what is uneven."""
 
@@ -94,6 +96,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
         counted_by=counted_by,
         teaching_nothing=taught.nothing,
         balance=taught.balance,
+        sizes=taught.sizes,
         notes=tuple(notes),
     )
 
