@@ -15,14 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from s3t_ray.plan.boundaries import fill_layer_tokens, stored_state_tokens
-from s3t_ray.plan.real_sizes import Sizes, sized_healing, sized_stages
 from s3t_ray.plan.work import (
     ADAPTER_BYTES_PER_PARAMETER,
     Orders,
+    Sizes,
     Work,
     attention_flops_per_token,
     count_stages,
     forward_flops_per_token,
+    sized_healing,
+    sized_stages,
 )
 
 ROW_BYTES_PER_TOKEN = 2.8

@@ -24,6 +24,7 @@ from s3t_ray.plan.forecast import (
     Estimate,
     Orders,
     count_first_slices,
+    deletion_chances,
     expected_deletions_for_first_slices,
     mean_depth_after,
     most_depth_after,
@@ -31,8 +32,7 @@ from s3t_ray.plan.forecast import (
 )
 from s3t_ray.plan.memory import RankMemory, engine_setting, rank_memory
 from s3t_ray.plan.orders import alike_in_all_shards, orders
-from s3t_ray.plan.real_sizes import Sizes, deletion_chances
-from s3t_ray.plan.work import Work, describe_work
+from s3t_ray.plan.work import Sizes, Work, describe_work
 
 RETENTION_DELETIONS = (1, 2, 3, 4)
 SIMULATED_HITS = 2_000_000

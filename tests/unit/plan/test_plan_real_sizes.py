@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Config, ModelShape
 from s3t_ray.plan.cost import healing_cost, plan_cost
+from s3t_ray.plan.forecast import deletion_chances
 from s3t_ray.plan.overview import plan_overview
-from s3t_ray.plan.real_sizes import deletion_chances, sized_healing, sized_stages
-from s3t_ray.plan.work import describe_work
+from s3t_ray.plan.work import describe_work, sized_healing, sized_stages
 
 SHAPE = ModelShape(layers=12, hidden=64, intermediate=128, heads=4, kv_heads=4, vocabulary=300)
 SLICES = 3
