@@ -113,7 +113,7 @@ class Gcs(_Server):
         parts = path.removeprefix("storage/v1/").removeprefix("download/storage/v1/").split("/", 3)
         if parts[0] != "b":  # bytes are read by another API
             found = self.objects.get(path)
-            self.send(b"no such object", 404) if found is None else self.send(found, **{"x-goog-generation": "1"})
+            self.send(b"no such object", 404) if found is None else self.send(found, x_goog_generation="1")
             return
         bucket, key = parts[1], parts[3] if len(parts) == 4 else ""
         if not key:
@@ -123,7 +123,7 @@ class Gcs(_Server):
         elif f"{bucket}/{key}" not in self.objects:
             self.send_json({"error": {"code": 404, "message": "no such object"}}, 404)
         elif query.get("alt") == "media":
-            self.send(self.objects[f"{bucket}/{key}"], **{"x-goog-generation": "1"})
+            self.send(self.objects[f"{bucket}/{key}"], x_goog_generation="1")
         else:
             self.send_json(self._told(bucket, f"{bucket}/{key}"))
 
@@ -159,15 +159,17 @@ class Hub(_Server):
             self.send_json({"error": "Repository not found"}, 404)
         elif rest[:1] == ["tree"]:
             start = "".join(f"{part}/" for part in rest[2:])
-            inside = {each: data for each, data in sorted(mine.items()) if each.startswith(start)}
-            folders = {each.rpartition("/")[0] for each in inside} - {"", start.rstrip("/")}
-            told = [{"type": "directory", "path": each, "oid": "0" * 40} for each in sorted(folders)]
-            told += [
+            within = {each: data for each, data in sorted(mine.items()) if each.startswith(start)}
+            parents = {each.rpartition("/")[0] for each in within} - {"", start.rstrip("/")}
+            listed: list[dict[str, object]] = [
+                {"type": "directory", "path": each, "oid": "0" * 40} for each in sorted(parents)
+            ]
+            listed += [
                 {"type": "file", "path": each, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                for each, data in inside.items()
+                for each, data in within.items()
             ]
             deep = query.get("recursive") == "true"
-            found = [each for each in told if deep or "/" not in str(each["path"]).removeprefix(start)]
-            self.send_json(found or {"error": "no such folder"}, 200 if found else 404)
+            shown = [each for each in listed if deep or "/" not in str(each["path"]).removeprefix(start)]
+            self.send_json(shown or {"error": "no such folder"}, 200 if shown else 404)
         else:
             self.send_json({"id": f"{owner}/{name}", "sha": "0" * 40, "siblings": [], "private": False, "tags": []})

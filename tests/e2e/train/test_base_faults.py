@@ -23,7 +23,7 @@ FILES = (
 )
 UNUSED = {"generation_config.json"}
 """What neither training nor serving reads."""
-DAMAGE = ("missing", "empty", "half", "one byte short")
+DAMAGE = ("missing", "empty", "half", "three bytes short")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def damaged(path: Path, how: str) -> None:
     if how == "missing":
         path.unlink()
     else:
-        path.write_bytes(data[: {"empty": 0, "half": len(data) // 2, "one byte short": len(data) - 1}[how]])
+        path.write_bytes(data[: {"empty": 0, "half": len(data) // 2, "three bytes short": len(data) - 3}[how]])
 
 
 def test_each_file_missing_or_cut_off(base: Path, tmp_path: Path) -> None:
