@@ -18,7 +18,7 @@ import pytest
 from tests.faults.runtime.crash import Verdict
 from tests.faults.runtime.sample import Sample, problems_without_a_purge, verdicts_on
 
-SAMPLE = Sample(seed=7, killed=8, killed_twice=6, full=4, failed=8, held=4, powerless=8)
+SAMPLE = Sample(seed=7, killed=6, killed_twice=4, full=3, failed=6, held=3, powerless=6)
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 def read(uri: str, **data: str) -> tuple[list[str], Reading]:
     reading = Reading()
-    found = read_records(Data(path=uri, **data), Task(), reading=reading)  # type: ignore[arg-type]
+    found = read_records(Data.model_validate({"path": uri, **data}), Task(), reading=reading)
     return [record.id for record in found], reading
 
 
