@@ -9,7 +9,7 @@ leaves, is restarted; over a sample, a process is killed at each (SIGKILL).
 
     python -m benchmarks.crash_points --json crash_points.json   # every point once: some 15 minutes on one free core
     python -m benchmarks.crash_points --points 60 --again  # a sample, with the restart killed too
-    python -m benchmarks.crash_points --full storage       # no kills: from the point on this disk is full
+    python -m benchmarks.crash_points --disk eio-once      # no kills: the point's own step fails; see --help for more
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.faults.runtime.crash import ALL_FULL, STORAGE_FULL, Crashes, Point, Verdict, quick_folder
+from tests.faults.runtime.crash import Crashes, Point, Verdict, quick_folder
+from tests.faults.runtime.failing_disk import ALL_FULL, ERROR_LASTING, ERROR_ONCE, STORAGE_FULL, judge_failing
 from tests.faults.runtime.sample import RESTART_STEPS
 
 WRITTEN_EVERY = 20
-FULL = {"storage": STORAGE_FULL, "all": ALL_FULL}
+FAILURES = {"full": STORAGE_FULL, "all-full": ALL_FULL, "eio-once": ERROR_ONCE, "eio": ERROR_LASTING}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=None, help="a sample of this many points; default: all")
     parser.add_argument("--again", action="store_true", help="kill the restart too, at a step drawn by the seed")
-    parser.add_argument("--full", choices=FULL, help="no kills: the disk of the storage, or of the ledger too, is full")
+    parser.add_argument("--disk", choices=FAILURES, help="no kills: from the point on the disk fails like this")
+    parser.add_argument("--power", action="store_true", help="the machine loses its power: what was not synced may go")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the second kills")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures and for all that broke")
     parser.add_argument("--phase", default=None, help="only the points of this phase")
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for problem in verdict.problems:
                 console.print(f"{_name(verdict)}: {problem}", style="red", markup=False, highlight=False)
     record.write()
-    title = "A full disk from every durable step on" if options.full else "The end at every durable step"
+    title = f"The disk at every durable step: {options.disk}" if options.disk else "The end at every durable step"
     Console().print(_table(title, record))
     return 1 if record.broken else 0
 
@@ -61,17 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _verdicts(
     crashes: Crashes, chosen: Sequence[Point], record: Record, options: argparse.Namespace
 ) -> Iterator[Verdict]:
-    if options.points is None and not options.again and not options.full:
+    if options.points is None and not options.again and not options.disk:
         for phase in dict.fromkeys(point.phase for point in chosen):
             numbers = {point.number for point in chosen if point.phase == phase} - record.struck(phase)
             if numbers:
-                yield from crashes.judge_held(phase, numbers)
+                yield from crashes.judge_held(phase, numbers, random.Random(options.seed) if options.power else None)
         return
     dice = random.Random(options.seed)
     count = len(chosen) if options.points is None else min(options.points, len(chosen))
     for point in sorted(dice.sample(chosen, count), key=lambda point: (point.phase, point.number)):
-        if options.full:
-            yield crashes.judge_full(point, FULL[options.full])
+        if point.number in record.struck(point.phase):
+            continue
+        if options.disk:
+            yield judge_failing(crashes, point, FAILURES[options.disk])
         else:
             yield crashes.judge(point, dice.randrange(RESTART_STEPS) if options.again else None)
 

@@ -67,7 +67,7 @@ def sweep(
             "name an absolute folder on a disk that all nodes share",
         )
     base = load_config(config, overrides or ())
-    data = data_size(base, records, tokens_per_record, labelled_share)
+    data, _ = data_size(base, records, tokens_per_record, labelled_share)
     size = Size(data.records, data.tokens_per_record, data.labelled_share, model_shape(base))
     need = Need(deletions, gpu_hours, tflops)
     found = run_sweep(

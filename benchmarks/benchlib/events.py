@@ -179,7 +179,7 @@ def _ids_by_place(config: Config) -> dict[Place, list[str]]:
     found: dict[Place, list[str]] = {}
     for number in range(config.shards * config.slices * RECORDS_PER_SLICE):
         name = f"r{number}"
-        found.setdefault(place(name, None, config), []).append(name)
+        found.setdefault(place(name, None, config, None), []).append(name)
     return found
 
 

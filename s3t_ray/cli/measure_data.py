@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from s3t_ray.data.chats.token_ids import Tokenizer
 
 SAMPLE_RECORDS = 1000
+_NAMES_COUNTED = 1_000_000
+"""Records or people among whom a better seed is looked for; beyond, memory would grow with the data."""
 CHARACTERS_A_TOKEN = 4
 """Of English text; an estimate."""
 
@@ -47,6 +49,8 @@ class DataSize:
     teaching_nothing: int
     """Training records without a response within task.max_tokens; 0 where no tokenizer was there to tell."""
     balance: Balance
+    sizes: list[list[int]]
+    """Training records by shard and slice."""
     notes: tuple[str, ...]
     """What was read and skipped, how columns were taken, and what is uneven."""
 
@@ -55,7 +59,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     """Read the data of `config` once. Raises DataError as training would, and for what it would refuse to encode
     where `tokenizer` is given."""
     from s3t_ray.config.tasks import TASKS
-    from s3t_ray.data.balance import UNEVEN
+    from s3t_ray.data.balance import UNEVEN, better_seed, hashed
     from s3t_ray.data.partition import HOLDOUT, place
     from s3t_ray.data.readers.read import RejectFile, read_records
     from s3t_ray.data.readers.reading import Reading
@@ -65,12 +69,15 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     images = TASKS[config.task.kind].architecture == "vision"
     sample: list[str] = []
     random, secret = Random(config.seed), _place_key(config)
+    names: Counter[tuple[str, str | None]] = Counter()
     records = held_out = 0
     with RejectFile(Path(os.devnull)) as rejects:
         check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
         taught, reading = Taught(config), Reading()
         found = read_records(config.data, config.task, rejects, check, reading)
         for spot, record in taught.count((place(each.id, each.subject, config, secret), each) for each in found):
+            if len(names) < _NAMES_COUNTED:
+                names[hashed(record, config)] += 1
             if spot == HOLDOUT:
                 held_out += 1
                 continue
@@ -80,7 +87,11 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     notes = reading.notes()
     taught.tell(notes.append)
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
-        notes += _seed_to_try(config, secret)
+        # Before a run's secret is made, no seed can be told from another.
+        known = len(names) < _NAMES_COUNTED and (secret is not None or config.data.partition_key == "seed")
+        found_seed = better_seed(names, config, secret) if known else None
+        if found_seed is not None:
+            notes.append(f"seed: {found_seed[0]} would make the largest shard {found_seed[1]:.2f} times the mean")
     if config.data.partition_key == "secret" and secret is None:
         notes.append(
             "the run's secret, which is not made yet, decides which slice each record falls in: how they fall here is "
@@ -98,6 +109,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
         counted_by=counted_by,
         teaching_nothing=taught.nothing,
         balance=taught.balance,
+        sizes=taught.sizes,
         notes=tuple(notes),
     )
 
@@ -114,22 +126,6 @@ def _place_key(config: Config) -> bytes | None:
         return Keys.load(locate(config).keys_dir).place_key
     except (ConfigError, LedgerError):  # `s3t train` says what is wrong with them
         return None
-
-
-def _seed_to_try(config: Config, secret: bytes | None) -> list[str]:
-    """A seed under which the shards would be more even, in words; reads the data once more."""
-    if secret is None and config.data.partition_key == "secret":
-        return []
-    from s3t_ray.data.balance import better_seed
-    from s3t_ray.data.readers.read import RejectFile, read_records
-
-    names: Counter[str] = Counter()
-    with RejectFile(Path(os.devnull)) as rejects:
-        for record in read_records(config.data, config.task, rejects):
-            by_subject = config.data.partition_by == "subject" and record.subject is not None
-            names[str(record.subject) if by_subject else record.id] += 1
-    found = better_seed(names, config, secret)
-    return [] if found is None else [f"seed: {found[0]} would make the largest shard {found[1]:.2f} times the mean"]
 
 
 def _estimating(config: Config) -> Any:

@@ -67,8 +67,8 @@ def plan(
     resolved = load_config(config, overrides or ())
     tokenizer = checked_tokenizer(resolved)
     shape = model_shape(resolved)
-    data = data_size(resolved, records, tokens_per_record, labelled_share, tokenizer)
-    overview = plan_overview(resolved, data.records, data.tokens_per_record, data.labelled_share, shape)
+    data, sizes = data_size(resolved, records, tokens_per_record, labelled_share, tokenizer)
+    overview = plan_overview(resolved, data.records, data.tokens_per_record, data.labelled_share, shape, sizes)
     fit = None if gpus is None else gpu_fit(resolved, overview.work, gpus, overview.cost.flops)
     report = plan_report(overview, data, fit)
     if json:
@@ -117,8 +117,11 @@ def data_size(
     tokens_per_record: float | None,
     labelled_share: float | None,
     tokenizer: Tokenizer | None = None,
-) -> PlanData:
-    """The size of the data: from the options, and what they leave open from the data itself."""
+) -> tuple[PlanData, list[list[int]] | None]:
+    """The size of the data: from the options, and what they leave open from the data itself.
+
+    With it the training records by shard and slice, where they were counted.
+    """
     from s3t_ray.cli.plan_report import PlanData, balance_report
 
     if records is not None and tokens_per_record is not None:
@@ -135,13 +138,13 @@ def data_size(
             teaching_nothing=0,
             balance=None,
             notes=(),
-        )
+        ), None
     from s3t_ray.cli.measure_data import measure
     from s3t_ray.cli.show.output import working
 
     with working(f"reading {config.data.path}"):
         size = measure(config, tokenizer)
-    return PlanData(
+    found = PlanData(
         records=size.records + size.held_out if records is None else records,
         held_out_records=size.held_out if records is None else round(records * config.data.holdout),
         set_aside_rows=size.set_aside,
@@ -155,3 +158,4 @@ def data_size(
         balance=None if records is not None else balance_report(size.balance),
         notes=size.notes,
     )
+    return found, None if records is not None else size.sizes

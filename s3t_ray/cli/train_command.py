@@ -22,7 +22,7 @@ def train(
     drop_stages: Annotated[
         bool,
         typer.Option(
-            "--drop-stages", help="Discard trained stages that a smaller budget or another order no longer uses."
+            "--drop-stages", help="Delete trained stages that a smaller budget or a different order leaves unused."
         ),
     ] = False,
     json: JsonOption = False,

@@ -40,8 +40,8 @@ class StoredWeight:
 def stored_weights(folder: Path) -> dict[str, StoredWeight]:
     """Every weight that loading `folder` would read, by name. Reads the headers only, so it takes milliseconds.
 
-    Raises ConfigError: a file is missing, a Git LFS pointer, cut off or not safetensors; an adapter lies beside the
-    weights; the weights are quantised.
+    Raises ConfigError: a file is missing, a Git LFS pointer, cut off or not safetensors; a weight is stored twice; an
+    adapter lies beside the weights; the weights are quantised.
     """
     _check_no_adapter(folder)
     _check_not_quantised(folder)
@@ -51,6 +51,12 @@ def stored_weights(folder: Path) -> dict[str, StoredWeight]:
         if lacking := sorted(set(expected) - header.keys()):
             raise ConfigError(
                 f"{folder / INDEX} says that {name} holds {_some(lacking)}, but it does not", "download the model again"
+            )
+        if twice := sorted(header.keys() & found.keys()):
+            raise ConfigError(
+                f"{folder}: {_some(twice)} is stored twice, in {found[twice[0]].file} and in {name}; which one counts "
+                "depends on the loader",
+                "save the model again with save_pretrained, or download it again",
             )
         found |= header
     if odd := sorted(name for name, weight in found.items() if weight.dtype not in _FLOATS):

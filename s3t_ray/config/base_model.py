@@ -68,15 +68,23 @@ def read_shape(folder: Path) -> ModelShape:
         positions = _size(settings, "max_position_embeddings", folder)
     if family.name == "roberta" and positions is not None:
         positions -= 2  # RoBERTa's first two rows are for padding
+    kv_heads = heads
+    if settings.get("num_key_value_heads") is not None:
+        kv_heads = _size(settings, "num_key_value_heads", folder)
+    hidden = _size(settings, "hidden_size", folder)
+    head_size = None if settings.get("head_dim") is None else _size(settings, "head_dim", folder)
+    _check_divides(heads, "num_attention_heads", kv_heads, "num_key_value_heads", folder)
+    if head_size is None:
+        _check_divides(hidden, "hidden_size", heads, "num_attention_heads", folder)
     return ModelShape(
         layers=_size(settings, "num_hidden_layers", folder),
-        hidden=_size(settings, "hidden_size", folder),
+        hidden=hidden,
         intermediate=_size(settings, "intermediate_size", folder),
         heads=heads,
-        kv_heads=_size(settings, "num_key_value_heads", folder) if settings.get("num_key_value_heads") else heads,
+        kv_heads=kv_heads,
         vocabulary=_size(settings, "vocab_size", folder),
-        tied_embeddings=bool(settings.get("tie_word_embeddings", family.tied_unless_told)),
-        head_size=None if settings.get("head_dim") is None else _size(settings, "head_dim", folder),
+        tied_embeddings=_flag(settings, "tie_word_embeddings", family.tied_unless_told, folder),
+        head_size=head_size,
         gated_mlp=family.gated_mlp,
         positions=positions,
     )
@@ -197,4 +205,21 @@ def _size(settings: Mapping[str, Any], name: str, folder: Path) -> int:
     value = settings.get(name)
     if type(value) is not int or value < 1:
         raise ConfigError(f"{folder}/config.json: {name} = {value!r}, not a positive whole number", "restore the file")
+    return value
+
+
+def _check_divides(whole: int, whole_name: str, part: int, part_name: str, folder: Path) -> None:
+    if whole % part:
+        raise ConfigError(
+            f"{folder}/config.json: {whole_name} = {whole} is not a multiple of {part_name} = {part}",
+            "restore the file",
+        )
+
+
+def _flag(settings: Mapping[str, Any], name: str, default: bool, folder: Path) -> bool:
+    value = settings.get(name)
+    if value is None:
+        return default
+    if type(value) is not bool:
+        raise ConfigError(f"{folder}/config.json: {name} = {value!r}, neither true nor false", "restore the file")
     return value

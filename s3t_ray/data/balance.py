@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.partition import HOLDOUT, Place, place
+from s3t_ray.data.records import Record
 
+Hashed = tuple[str, str | None]
+"""What the partition hashes of a record: ("", subject), or (id, None)."""
 UNEVEN = 1.5
 """Largest shard over the mean from which on it is said."""
 
@@ -53,11 +56,11 @@ class Balance:
 
 
 def better_seed(
-    names: Mapping[str, int], config: Config, secret: bytes | None, tries: int = 100
+    names: Mapping[Hashed, int], config: Config, secret: bytes | None, tries: int = 100
 ) -> tuple[int, float] | None:
     """The seed, of `tries`, whose largest shard is nearest to the mean, and by how much it exceeds it.
 
-    `names`: records by what the partition hashes (a subject, or a record id); `secret`: see `place`. None: no seed is
+    `names`: how many records there are by what the partition hashes of each; `secret`: see `place`. None: no seed is
     better than the config's own.
     """
     best: tuple[int, float] | None = None
@@ -65,13 +68,19 @@ def better_seed(
         tried = config.model_copy(update={"seed": seed})
         by_shard = [0] * config.shards
         for name, count in names.items():
-            spot = place(name, name, tried, secret)
+            spot = place(*name, tried, secret)
             if spot != HOLDOUT:
                 by_shard[spot.shard] += count
         unevenness = max(by_shard) * config.shards / max(1, sum(by_shard))
         if best is None or unevenness < best[1]:
             best = (seed, unevenness)
     return None if best is None or best[0] == config.seed else best
+
+
+def hashed(record: Record, config: Config) -> Hashed:
+    """What the partition hashes of `record`."""
+    by_subject = config.data.partition_by == "subject" and record.subject is not None
+    return ("", record.subject) if by_subject else (record.id, None)
 
 
 def balance(shards: int, slices: int, records: Mapping[Place, int]) -> Balance:

@@ -151,7 +151,7 @@ def _told(path: Path, what: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise StoreError(f"slice {path} does not exist", "restore the run's storage") from error
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise StoreError(f"slice {path} is damaged: {error}", "restore the run's storage from a copy") from error
     except OSError as error:
         reason = error.strerror or str(error)

@@ -42,6 +42,12 @@ class Taught:
         return sum(count for spot, count in self._nothing.items() if spot != HOLDOUT)
 
     @property
+    def sizes(self) -> list[list[int]]:
+        """Records by shard and slice; held-out ones are not in it."""
+        shards, slices = self._config.shards, self._config.slices
+        return [[self._records[Place(shard, index)] for index in range(slices)] for shard in range(shards)]
+
+    @property
     def balance(self) -> Balance:
         """How the records fall."""
         return balance(self._config.shards, self._config.slices, self._records)

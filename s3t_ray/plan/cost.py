@@ -12,16 +12,19 @@ costs about 4N, not 6N.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s3t_ray.plan.boundaries import fill_layer_tokens, stored_state_tokens
 from s3t_ray.plan.work import (
     ADAPTER_BYTES_PER_PARAMETER,
     Orders,
+    Sizes,
     Work,
     attention_flops_per_token,
     count_stages,
     forward_flops_per_token,
+    sized_healing,
+    sized_stages,
 )
 
 ROW_BYTES_PER_TOKEN = 2.8
@@ -131,32 +134,39 @@ def training_cost(work: Work, stages_by_depth: Mapping[int, float], stored: bool
     )
 
 
-def plan_cost(work: Work, orders_by_shard: Sequence[Orders]) -> PlanCost:
-    """Cost of training every wanted stage from nothing."""
-    stages = count_stages(orders_by_shard)
+def plan_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | None = None) -> PlanCost:
+    """Cost of training every wanted stage from nothing. `sizes`: how the records really fall; None: evenly."""
+    stages: Mapping[int, float] = count_stages(orders_by_shard)
+    count = sum(stages.values())
     sequences = sum(len(orders) for orders in orders_by_shard)
+    unshared: Mapping[int, float] = dict.fromkeys(range(1, work.slices + 1), sequences)
+    if sizes is not None:
+        stages = sized_stages(orders_by_shard, sizes)
+        unshared = sized_stages(orders_by_shard, sizes, shared=False)
     whole = stage_cost(work, work.slices, stored=False)  # of one shard
     other_groups = (work.slices - 1) * work.layers_per_group
     weight_gradients = whole.tokens * work.lora_parameters_per_layer * 2 * other_groups
     return PlanCost(
-        training=training_cost(work, stages),
-        unshared=training_cost(work, dict.fromkeys(range(1, work.slices + 1), sequences)),
-        recomputed=training_cost(work, stages, stored=False),
+        training=replace(training_cost(work, stages), stages=count),
+        unshared=replace(training_cost(work, unshared), stages=sequences * work.slices),
+        recomputed=replace(training_cost(work, stages, stored=False), stages=count),
         hidden_fill_flops=fill_layer_tokens(work, orders_by_shard) * forward_flops_per_token(work),
         one_pass_flops=work.shards * (whole.flops + weight_gradients),
     )
 
 
-def healing_cost(work: Work, orders_by_shard: Sequence[Orders]) -> TrainingCost:
+def healing_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | None = None) -> TrainingCost:
     """Mean cost of healing one deletion eagerly, in a slice picked uniformly from all shards.
 
     A deletion in slice s makes every stage that learned s stale, so a stage of depth d is
-    retrained with chance d / L, and belongs to the shard hit with chance 1 / m.
+    retrained with chance d / L, and belongs to the shard hit with chance 1 / m. With `sizes`, the mean over records.
     """
     slices = work.slices * len(orders_by_shard)
-    return training_cost(
-        work, {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
-    )
+    even = {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
+    cost = training_cost(work, even)
+    if sizes is None:
+        return cost
+    return replace(training_cost(work, sized_healing(orders_by_shard, sizes)), stages=cost.stages)
 
 
 def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes:

@@ -89,6 +89,17 @@ def simulate_deletions(
     return Estimate(mean, sqrt(variance / trials))
 
 
+def deletion_chances(sizes: Sequence[Sequence[int]]) -> list[list[float]] | None:
+    """Chance that a deletion falls in each slice; None where one is empty, for it could never be hit.
+
+    `sizes`: records by shard and slice.
+    """
+    total = sum(map(sum, sizes))
+    if not all(size for shard in sizes for size in shard):
+        return None
+    return [[size / total for size in shard] for shard in sizes]
+
+
 def last_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:
     """float64 [trials]: after how many deletions each of these slices has been hit. See `first_hit_times`.
 

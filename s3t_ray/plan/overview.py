@@ -24,6 +24,7 @@ from s3t_ray.plan.forecast import (
     Estimate,
     Orders,
     count_first_slices,
+    deletion_chances,
     expected_deletions_for_first_slices,
     mean_depth_after,
     most_depth_after,
@@ -31,7 +32,7 @@ from s3t_ray.plan.forecast import (
 )
 from s3t_ray.plan.memory import RankMemory, engine_setting, rank_memory
 from s3t_ray.plan.orders import alike_in_all_shards, orders
-from s3t_ray.plan.work import Work, describe_work
+from s3t_ray.plan.work import Sizes, Work, describe_work
 
 RETENTION_DELETIONS = (1, 2, 3, 4)
 SIMULATED_HITS = 2_000_000
@@ -105,9 +106,16 @@ class PlanOverview:
 
 
 def plan_overview(
-    config: Config, records: int, tokens_per_record: float, labelled_share: float, shape: ModelShape
+    config: Config,
+    records: int,
+    tokens_per_record: float,
+    labelled_share: float,
+    shape: ModelShape,
+    sizes: Sizes | None = None,
 ) -> PlanOverview:
     """The overview of a run over `records` records (held-out ones included).
+
+    `sizes`: the training records of each slice of each shard, for costs and forecasts; None: they fall evenly.
 
     `tokens_per_record`: mean length; `labelled_share`: share of tokens that have a loss. Raises
     ConfigError when the layer groups do not fit the model or a figure is impossible.
@@ -132,24 +140,24 @@ def plan_overview(
             for depth in range(1, config.slices + 1)
         ),
         sequences=sum(len(each) for each in by_shard),
-        cost=plan_cost(work, by_shard),
+        cost=plan_cost(work, by_shard, sizes),
         rates=speed,
         boundaries=boundaries(work, by_shard, speed) if config.engine.hidden_states == "store" else (),
         boundaries_by_plan=config.engine.stored_boundaries == "auto",
-        healing=healing_cost(work, by_shard),
+        healing=healing_cost(work, by_shard, sizes),
         storage=storage_bytes(work, by_shard),
         rank_memory=rank_memory(work, engine_setting(config)),
-        forecast=_forecast(config, by_shard),
+        forecast=_forecast(config, by_shard, sizes),
         retention=_retention(config, by_shard[:1] if same else by_shard[:MOST_SHARDS_SAMPLED]),
     )
 
 
-def _forecast(config: Config, by_shard: Sequence[Orders]) -> DeletionForecast:
+def _forecast(config: Config, by_shard: Sequence[Orders], sizes: Sizes | None) -> DeletionForecast:
     firsts = count_first_slices(by_shard)
     trials = max(100, min(MOST_TRIALS, SIMULATED_HITS // firsts))
     return DeletionForecast(
         closed_form=expected_deletions_for_first_slices(config.shards, config.slices, firsts),
-        simulated=simulate_deletions(by_shard, trials, config.seed),
+        simulated=simulate_deletions(by_shard, trials, config.seed, None if sizes is None else deletion_chances(sizes)),
         one_sequence=expected_deletions_for_first_slices(config.shards, config.slices, config.shards),
     )
 

@@ -5,6 +5,7 @@ Copies that people made of an exported folder are out of the run's reach; the do
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +46,8 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
             files = [path for name in export.files if (path := Path(export.folder, name)).exists()]
             for path in files:
                 path.unlink(missing_ok=True)
+            for folder in sorted({str(path.parent) for path in files}):
+                _sync(folder)  # or a power cut brings the weights back once the ledger has forgotten them
         except OSError as error:
             raise StoreError(
                 f"the export at {export.folder} holds weights that must be erased, and cannot be: {error}",
@@ -52,3 +55,12 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
             ) from error
         if files:
             run.ledger.exports.forget(export.folder)
+
+
+def _sync(folder: str) -> None:
+    """Put the names in `folder`, which may be reached by a link, on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from s3t_ray.config.location import CONFIG_FILE
@@ -20,7 +20,7 @@ def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
     """A private folder that is gone after the block, or, after a kill, with the next sweep of `within`.
 
     `within`: the folder of the storage that it is made in, where that is on this machine. StoreError: it
-    cannot be made.
+    cannot be made, or not erased.
     """
     marker = run.store.local_path(f"{within}/{CONFIG_FILE}" if within else CONFIG_FILE)
     parent = None if marker is None else marker.parent
@@ -35,5 +35,16 @@ def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
             f"no temporary folder can be made in {parent or tempfile.gettempdir()}: {error.strerror}",
             "free space there, or make it writable for this user",
         ) from error
-    with folder as name:
-        yield Path(name)
+    try:
+        yield Path(folder.name)
+    except BaseException:
+        with suppress(OSError):  # what went wrong in the block is what its caller must hear
+            folder.cleanup()
+        raise
+    try:
+        folder.cleanup()
+    except OSError as error:
+        raise StoreError(
+            f"the temporary folder {folder.name}, which holds personal data, cannot be erased: {error.strerror}",
+            "look after that disk; the next start of the run erases the folder, or remove it by hand",
+        ) from error

@@ -195,10 +195,10 @@ class DeletionService:
             scheduler.wake.remote()
 
     def deletion(self, request_id: str) -> DeletionStatus:
-        return deletion_status(self._run.ledger.deletion(request_id))
+        return deletion_status(self._run.ledger.deletion(self._run.request_named(request_id)))
 
     def certificate(self, request_id: str) -> str | None:
-        certificate = self._run.ledger.certificate(request_id)
+        certificate = self._run.ledger.certificate(self._run.request_named(request_id))
         return None if certificate is None else certificate.to_json()
 
 

@@ -46,7 +46,7 @@ def chat_template(tokenizer: Any, task: Task) -> str:
     if not template:
         raise ConfigError(
             "task.prompt = chat_template: the tokenizer of the base model has no chat template",
-            "use task.prompt: alpaca or plain, or a base model with a template",
+            "restore its chat_template.jinja, use a base model with a template, or set task.prompt: alpaca or plain",
         )
     if _RANDOM.search(template):
         raise ConfigError(

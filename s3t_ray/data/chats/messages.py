@@ -121,7 +121,8 @@ def _message(message: Mapping[str, object]) -> dict[str, Any] | None:
 
 
 def _role(told: str) -> str:
-    role = told if told in ROLES else _KNOWN_ROLES.get(told.strip().lower(), "")
+    name = told.strip().lower()
+    role = name if name in ROLES else _KNOWN_ROLES.get(name, "")
     if not role:
         raise MalformedRow(
             f"role is none of {', '.join(ROLES)}", "name what the data calls them in data.roles (docs/data.md)"
@@ -155,15 +156,26 @@ def _calls(value: object) -> list[Any] | None:
         function = made.get("function", made)
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise MalformedRow("field 'tool_calls' has a call without a function's name")
-        arguments = function.get("arguments")
-        if isinstance(arguments, str):  # OpenAI's form; templates expect the object
-            try:
-                told = _JSON.decode(arguments)
-            except (ValueError, RecursionError) as error:
-                raise MalformedRow("field 'tool_calls' has arguments that are not JSON") from error
-            function["arguments"] = _plain(told, "tool_calls")
+        if function.get("arguments") is not None:
+            function["arguments"] = _arguments(function["arguments"])
         calls.append(made)
     return calls or None
+
+
+def _arguments(told: object) -> dict[str, Any]:
+    """The arguments of a call: an object, or its JSON as text (OpenAI's form). Templates expect the object."""
+    if isinstance(told, str):
+        try:
+            decoded = _JSON.decode(told) if told.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise MalformedRow("field 'tool_calls' has arguments that are not JSON") from error
+        told = _plain(decoded, "tool_calls")
+    if not isinstance(told, dict):
+        raise MalformedRow(
+            f"field 'tool_calls' has arguments that are {type_name(told)}, not an object",
+            "write a call's arguments as an object, by their names",
+        )
+    return told
 
 
 def _weight(message: Mapping[str, object]) -> int:

@@ -87,7 +87,7 @@ def _json_rows(path: Path, source: str, kind: str) -> Iterator[RawRow]:
 
 def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
     with _opened(path, source) as file:
-        for number, line in enumerate(_bounded(file, source), start=1):
+        for number, line in enumerate(_pieces(_bounded(file, source)), start=1):
             if not line.strip():
                 continue
             try:
@@ -110,9 +110,19 @@ def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
         if len(line) > LONGEST:
             raise DataError(
                 f"{source}, line {number}: longer than {LONGEST >> 20} MiB, more than any record",
-                "name another data.format if it holds no lines, or restore the file",
+                "end its lines in line feeds, name another data.format if it holds no lines, or restore the file",
             )
         yield line
+
+
+def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines that also end in a carriage return alone, as old Macs and some exports write them. JSON never holds one
+    inside a text, so no row is cut."""
+    for line in lines:
+        if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
+            yield from line.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n").split(b"\n")
+        else:
+            yield line
 
 
 def _whole(text: str) -> object:
@@ -134,8 +144,8 @@ def _items(path: Path, source: str, document: bool) -> Iterator[RawRow]:
 def _first_line_is_whole(path: Path, source: str) -> bool:
     """Whether a .json file that begins with an object holds an object a line, and not one object in all."""
     with _opened(path, source) as file:
-        line = file.readline(64 << 20)
-        rest = file.readline(_PEEK_BYTES)
+        line, *more = _pieces(iter([file.readline(64 << 20)]))
+        rest = b"".join(more) or file.readline(_PEEK_BYTES)
     try:
         value = _whole(line.decode("utf-8-sig").strip())
     except (ValueError, RecursionError):
@@ -180,7 +190,7 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
 
     numbers = count(1)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             columns = wanted_columns(data, file.schema_arrow.names)
             if twice := sorted({name for name in columns if columns.count(name) > 1}):
                 raise DataError(f"{source} has two columns {twice[0]!r}", "give every column a name of its own")
@@ -193,7 +203,7 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
                         if not columns:
                             value = dict.fromkeys(shown)
                     yield RawRow(source, next(numbers), value, problem)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: of a column's name
         raise DataError(f"{source} is not a whole Parquet file: {error}", "restore the file and start again") from error
 
 
@@ -244,6 +254,8 @@ def _name_classes(row: dict[str, Any], classes: Mapping[str, list[str]]) -> None
 def _opened(path: Path, source: str) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed by its name's ending."""
     how = _COMPRESSED.get(Path(source.lower()).suffix)
+    if how is not None and not path.stat().st_size:
+        raise EOFError(f"it has no bytes, and is no {how} file")  # Python's gzip takes it for an empty one
     if how == "gzip":
         with gzip.open(path, "rb") as file:
             yield file  # type: ignore[misc]

@@ -6,9 +6,12 @@ Filled by the readers, told by whoever reads. Counts and names of files and colu
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 _MOST_NAMED = 5
+_Row = TypeVar("_Row")
 
 
 @dataclass
@@ -18,25 +21,43 @@ class Reading:
     files: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     """Files of the folder that were not read, each with the reason."""
+    empty: list[str] = field(default_factory=list)
+    """Files that were read and hold no row: a download that failed, or a part that nothing fell into."""
     shapes: Counter[str] = field(default_factory=Counter)
     """Rows by how their columns were taken, where that is not by our own names."""
     repeated: int = 0
     """Rows left out because an earlier row has the same content, and so the same derived id."""
     ids_derived: bool = False
 
+    def noted(self, name: str, rows: Iterator[_Row]) -> Iterator[_Row]:
+        """`rows` of the file `name`, unchanged; the file is noted as read, and as empty if it has none."""
+        self.files.append(name)
+        first = True
+        for row in rows:
+            first = False
+            yield row
+        if first:
+            self.empty.append(name)
+
     def notes(self) -> list[str]:
         """Lines to show."""
         lines = []
         if len(self.files) > 1 or self.skipped:
-            lines.append(f"{len(self.files):,} files read: {_some(self.files)}")
+            lines.append(f"{_files(self.files)} read: {_some(self.files)}")
         if self.skipped:
-            lines.append(f"{len(self.skipped):,} files skipped: {_some(self.skipped)}")
+            lines.append(f"{_files(self.skipped)} skipped: {_some(self.skipped)}")
+        if self.empty:
+            lines.append(f"{_files(self.empty)} without a row: {_some(self.empty)}")
         lines += [f"{count:,} row{'s' * (count != 1)} taken as {shape}" for shape, count in sorted(self.shapes.items())]
         if self.ids_derived:
             lines.append("the rows have no field 'id': ids are derived from contents (data.id_field: null)")
         if self.repeated:
             lines.append(f"{self.repeated:,} rows repeat the content of an earlier row and were left out")
         return lines
+
+
+def _files(names: list[str]) -> str:
+    return "1 file" if len(names) == 1 else f"{len(names):,} files"
 
 
 def _some(names: list[str]) -> str:

@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from s3t_ray.config.schema import Data
@@ -37,8 +38,7 @@ def remote_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
         for name in names:
             copy = Path(folder) / "file"
             fetch(name, copy)
-            reading.files.append(name)
-            yield from file_rows(copy, _without_query(name), data)
+            yield from reading.noted(shown(name), file_rows(copy, shown(name), data))
             copy.unlink()
 
 
@@ -50,13 +50,13 @@ def _found(uri: str, split: str, reading: Reading) -> tuple[list[str], Fetch]:
     kept = [name for name in listed if file_format(name) is not None]
     if listed == [uri]:
         return listed, fetch
-    reading.skipped += [f"{name} (not a data file)" for name in listed if name not in kept]
+    reading.skipped += [f"{shown(name)} (not a data file)" for name in listed if name not in kept]
     if not kept:
-        raise DataError(f"data.path = {uri}: no data file is there", "name a file, or a folder that holds some")
+        raise DataError(f"data.path = {shown(uri)}: no data file is there", "name a file, or a folder that holds some")
     start = uri.rstrip("/") + "/"
     inside = {name: name.removeprefix(start) for name in kept}
     chosen = of_split(list(inside.values()), split, uri)
-    reading.skipped += [f"{name} (of another split than {split})" for name in kept if inside[name] not in chosen]
+    reading.skipped += [f"{shown(name)} (of another split than {split})" for name in kept if inside[name] not in chosen]
     return [name for name in kept if inside[name] in chosen], fetch
 
 
@@ -78,13 +78,14 @@ def _bucket(uri: str) -> tuple[list[str], Fetch]:
         raise _unreachable(uri, error) from error
     names = [f"{root}{path}" for path in paths if pattern is None or fnmatchcase(path, pattern)]
     if not names:
-        raise DataError(f"data.path = {uri}: nothing is there", "correct the URI")
+        raise DataError(f"data.path = {shown(uri)}: nothing is there", "correct the URI")
     return names, lambda name, copy: _copy(filesystem, name.removeprefix(root), copy, uri)
 
 
-def _copy(filesystem: object, path: str, copy: Path, uri: str) -> None:
+def _copy(filesystem: Any, path: str, copy: Path, uri: str) -> None:
     try:
-        with filesystem.open_input_stream(path) as source, copy.open("wb") as target:  # type: ignore[attr-defined]
+        # Left to itself pyarrow unpacks what is called .gz, and `file_rows` would unpack it again.
+        with filesystem.open_input_stream(path, compression=None) as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target, _PIECE_BYTES)
     except OSError as error:
         raise _unreachable(uri, error) from error
@@ -119,7 +120,9 @@ def _fetch_http(uri: str, copy: Path) -> None:
             shutil.copyfileobj(answer, target, _PIECE_BYTES)
             told = answer.headers.get("Content-Length")
         if told is not None and copy.stat().st_size != int(told):
-            raise DataError(f"{uri} was cut off after {copy.stat().st_size:,} of {int(told):,} bytes", "try again")
+            raise DataError(
+                f"{shown(uri)} was cut off after {copy.stat().st_size:,} of {int(told):,} bytes", "try again"
+            )
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise _unreachable(uri, error) from error
 
@@ -132,21 +135,27 @@ def _pattern(uri: str) -> tuple[str, str | None]:
     parts = PurePosixPath(path.split("://", 1)[1]).parts
     first = next(index for index, part in enumerate(parts) if set(part) & set("*["))
     start = f"{uri.split('://', 1)[0]}://{'/'.join(parts[:first])}" + (f"?{query}" if query else "")
-    return start, "/".join(parts)
+    return start, "/".join((parts[0].rpartition("@")[2], *parts[1:]))
 
 
-def _without_query(uri: str) -> str:
-    return uri.split("?", 1)[0] if "://" in uri else unquote(uri)
+def shown(uri: str) -> str:
+    """`uri` for people and logs: without its query and whoever it names before @, which can be secrets."""
+    scheme, separator, rest = uri.split("?", 1)[0].partition("://")
+    if not separator:
+        return unquote(uri)
+    place, slash, path = rest.partition("/")
+    # An @ behind the place is a revision, as in hf://datasets/owner/name@v1.
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 
 def _unreachable(uri: str, error: Exception) -> DataError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(
-            f"{_without_query(uri)} does not fit into {tempfile.gettempdir()}: {error.strerror}",
+            f"{shown(uri)} does not fit into {tempfile.gettempdir()}: {error.strerror}",
             "free space there, or set TMPDIR to a folder with more",
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return DataError(
-        f"data.path = {_without_query(uri)} cannot be read: {reason}",
+        f"data.path = {shown(uri)} cannot be read: {reason}",
         "check the address, your network and your permission to read it",
     )

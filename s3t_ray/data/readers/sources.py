@@ -70,8 +70,7 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
         yield from _dataset_rows(data, reading)
         return
     for path in files:
-        reading.files.append(str(path))
-        yield from file_rows(path, str(path), data)
+        yield from reading.noted(str(path), file_rows(path, str(path), data))
 
 
 def has_splits(data: Data) -> bool:

@@ -13,8 +13,10 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.base_files import check_text_file
 from s3t_ray.config.schema import Task
+from s3t_ray.data.chats.chat import rendered
+from s3t_ray.data.chats.chat_template import chat_template
 from s3t_ray.data.chats.token_ids import end_id
-from s3t_ray.errors import ConfigError
+from s3t_ray.errors import ConfigError, DataError
 
 _FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt")
 _SETTINGS = "tokenizer_config.json"
@@ -56,6 +58,22 @@ def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Pat
         )
     if task.kind == "causal_lm":
         end_id(tokenizer)
+    if task.kind == "causal_lm" and task.prompt == "chat_template":
+        _check_template(tokenizer, task, folder)
+
+
+def _check_template(tokenizer: Any, task: Task, folder: Path) -> None:
+    """ConfigError for a template that does not even render a question and its answer, cut off or of another use."""
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    fix = (
+        "restore chat_template.jinja (or chat_template in tokenizer_config.json), or set task.prompt to alpaca or plain"
+    )
+    try:
+        text = rendered(turns, tokenizer, chat_template(tokenizer, task), tools=None, prompt=False)
+    except DataError as error:
+        raise ConfigError(f"the chat template in {folder} is broken: {error.problem}", fix) from error
+    if not all(turn["content"] in text for turn in turns):
+        raise ConfigError(f"the chat template in {folder} leaves out a question or its answer", fix)
 
 
 def _check_json(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Kills a life at each of its durable steps, or fills its disk there, lives on, and checks every promise.
+"""Kills a life at each of its durable steps, lives on, and checks every promise.
 
 In: a folder on a quick disk. Out: the points of all phases, and a verdict on each. A point's child is
 forked from this process, so imports are paid once; this process itself opens no ledger and starts no
@@ -7,13 +7,12 @@ thread. Snapshots let each point pay for its own phase only.
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import os
+import random
 import shutil
 import signal
-import sqlite3
 import tempfile
 import time
 import traceback
@@ -23,20 +22,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy.exc import OperationalError
-
-from s3t_ray.errors import S3TError
 from s3t_ray.run.run import Run
 from s3t_ray.scheduler.certify import software_versions
 from tests.fakes import adapters
 from tests.faults.runtime import life
 from tests.faults.runtime.moments import Moments
+from tests.faults.runtime.power import PowerWatch, cut_power, read_unsafe, write_unsafe
 from tests.faults.runtime.promises import Adapters, found_in, published_and_wanted, unkept
 
-STORAGE_FULL = ("mkdir", "create", "write", "open", "link")
-"""Steps that a full disk refuses; what erases or renames goes on."""
-ALL_FULL = (*STORAGE_FULL, "commit")
-"""The same where the ledger lies on that disk too."""
 SOURCES = ("data.jsonl", "held.jsonl")
 Tell = Callable[[str], None]
 
@@ -88,24 +81,24 @@ class Crashes:
     _expected: dict[int, Adapters] = field(default_factory=dict)
 
     @property
-    def _life(self) -> Path:
+    def place(self) -> Path:
         """Where every life is lived: its config and ledger name absolute paths."""
         return self.folder / "life"
 
     def prepare(self) -> None:
         """Live every phase once undisturbed: its points, the state that it begins with, and what must come out."""
         software_versions()  # once here, so that no child looks them up again
-        life.write_data(self._life)
+        life.write_data(self.place)
         gc.freeze()  # or every child's collector copies this process's memory
         self._keep("")
         for phase, (after, live) in life.PHASES.items():
-            self._restore(after or "")
+            self.restore(after or "")
             recorded = in_child(partial(self._record, live=live))
             for number, line in enumerate(recorded.whole):
                 operation, _, path = line.partition(" ")
                 self.points.append(Point(phase, number, operation, path))
             self._keep(phase)
-        for count in range(len(life.requests(self._life)) + 1):
+        for count in range(len(life.requests(self.place)) + 1):
             reference = self.folder / f"reference-{count}"
             life.write_data(reference, without=life.deleted_by(reference, count))
             (line,) = in_child(partial(_tell_reference, reference)).whole
@@ -115,33 +108,35 @@ class Crashes:
         """Kill at the point, and the restart at its step `again`; then restart, settle and check."""
         began = time.monotonic()
         after, live = life.PHASES[point.phase]
-        self._restore(after or "")
+        self.restore(after or "")
         first = in_child(lambda tell: self._doomed(tell, live, point.number))
         receipts = first.receipts
         problems = [] if first.code == -signal.SIGKILL else [f"was not reached: {first.lines}"]
         if again is not None:
             receipts += in_child(lambda tell: self._doomed(tell, self._live_on(first.receipts), again)).receipts
-        problems += self._check(receipts)
+        problems += self.check(receipts)
         return Verdict(point, again, tuple(problems), time.monotonic() - began)
 
-    def judge_held(self, phase: str, numbers: Iterable[int]) -> Iterator[Verdict]:
+    def judge_held(self, phase: str, numbers: Iterable[int], power: random.Random | None = None) -> Iterator[Verdict]:
         """A verdict on each of these points of a phase, which is lived once.
 
         At each of them the process holds still, and a copy of its folder is restarted: what a kill there
         leaves, since what a process has written survives it, and what it holds in memory does not. It costs
         half of killing a new process for each (`judge`), which lives the phase again up to its point.
+        `power`: the machine loses its power there, and the copy is without some of what was not synced (`power.py`).
         """
         after, live = life.PHASES[phase]
         points = {point.number: point for point in self.points if point.phase == phase}
         wanted = frozenset(numbers)
-        self._restore(after or "")
+        self.restore(after or "")
         go_on, gate = os.pipe()
         receipts: list[str] = []
-        with forked(lambda tell: self._held(tell, live, wanted, go_on, gate)) as lines:
+        unsafe = None if power is None else self.folder / "unsafe.json"
+        with forked(lambda tell: self._held(tell, live, wanted, go_on, gate, unsafe)) as lines:
             for line in lines:
                 if line.startswith("point "):
                     began = time.monotonic()
-                    problems = self._check_copy(receipts)
+                    problems = self.check_copy(receipts, unsafe, power)
                     yield Verdict(points[int(line.split()[1])], None, tuple(problems), time.monotonic() - began)
                     os.write(gate, b".")
                 else:
@@ -150,28 +145,18 @@ class Crashes:
         os.close(go_on)
         os.close(gate)
 
-    def judge_full(self, point: Point, refused: Sequence[str]) -> Verdict:
-        """Let the disk be full from the point on: the life ends with an error of ours. Then free it, restart, check."""
-        began = time.monotonic()
-        after, live = life.PHASES[point.phase]
-        self._restore(after or "")
-        first = in_child(lambda tell: self._without_space(tell, live, point.number, refused))
-        problems = [f"ended with {first.code}: {first.lines[-1:]}"] if first.code else []
-        problems += self._check(first.receipts)
-        return Verdict(point, None, tuple(problems), time.monotonic() - began)
-
-    def _check(self, receipts: Sequence[str]) -> list[str]:
+    def check(self, receipts: Sequence[str]) -> list[str]:
         """Restart, settle: what is broken then."""
-        last = in_child(lambda tell: self._live_on(receipts)(self._life, tell))
+        last = in_child(lambda tell: self._live_on(receipts)(self.place, tell))
         problems = [line.removeprefix("problem ") for line in last.lines if line.startswith("problem ")]
         if last.code:
             problems.append(f"the restart ended with {last.code}: {last.lines[-1:]}")
         return problems
 
     def _record(self, tell: Tell, live: life.Phase) -> None:
-        moments = Moments(self._life, lambda operation, path: tell(f"{operation} {path}"))
+        moments = Moments(self.place, lambda operation, path: tell(f"{operation} {path}"))
         moments.watch()
-        live(self._life, lambda line: moments.say("acknowledge", line))
+        live(self.place, lambda line: moments.say("acknowledge", line))
 
     def _doomed(self, tell: Tell, live: life.Phase, number: int) -> None:
         """Live until the step, and die there; what was acknowledged before it has been told."""
@@ -183,65 +168,56 @@ class Crashes:
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1
 
-        moments = Moments(self._life, count_down)
+        moments = Moments(self.place, count_down)
         moments.watch()
 
         def acknowledge(line: str) -> None:
             moments.say("acknowledge", line)
             tell(line)
 
-        live(self._life, acknowledge)
+        live(self.place, acknowledge)
 
-    def _held(self, tell: Tell, live: life.Phase, wanted: frozenset[int], go_on: int, gate: int) -> None:
-        """Live the phase; at each wanted step say so, and wait."""
+    def _held(
+        self, tell: Tell, live: life.Phase, wanted: frozenset[int], go_on: int, gate: int, unsafe: Path | None
+    ) -> None:
+        """Live the phase; at each wanted step say so, and wait. `unsafe`: where to write what a power cut may undo."""
         os.close(gate)
         number = 0
+        power = None if unsafe is None else PowerWatch(self.place, self.folder / "kept")
+        if power is not None:
+            power.watch()
 
         def hold(_operation: str, _path: str) -> None:
             nonlocal number
             if number in wanted:
+                if power is not None and unsafe is not None:
+                    write_unsafe(unsafe, power.unsafe())
                 tell(f"point {number}")
                 if not os.read(go_on, 1):
                     os._exit(1)  # whoever asked is gone
             number += 1
 
-        moments = Moments(self._life, hold)
+        moments = Moments(self.place, hold)
         moments.watch()
 
         def acknowledge(line: str) -> None:
             moments.say("acknowledge", line)
             tell(line)
 
-        live(self._life, acknowledge)
+        live(self.place, acknowledge)
 
-    def _check_copy(self, receipts: Sequence[str]) -> list[str]:
-        """`_check` on a copy in the folder's own place: config and ledger name absolute paths."""
+    def check_copy(self, receipts: Sequence[str], unsafe: Path | None, power: random.Random | None) -> list[str]:
+        """`check` on a copy in the folder's own place: config and ledger name absolute paths."""
         held = self.folder / "held"
-        self._life.rename(held)
-        shutil.copytree(held, self._life)
+        self.place.rename(held)
+        shutil.copytree(held, self.place)
+        if unsafe is not None and power is not None:
+            cut_power(self.place, read_unsafe(unsafe), power)
         try:
-            return self._check(receipts)
+            return self.check(receipts)
         finally:
-            shutil.rmtree(self._life)
-            held.rename(self._life)
-
-    def _without_space(self, tell: Tell, live: life.Phase, number: int, refused: Sequence[str]) -> None:
-        left = number
-
-        def refuse(operation: str, path: str) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0 and operation in refused:
-                if operation == "commit":
-                    raise OperationalError("COMMIT", {}, sqlite3.OperationalError("database or disk is full"))
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-
-        Moments(self._life, refuse).watch()
-        try:
-            live(self._life, tell)
-        except S3TError as error:
-            assert error.fix, f"no word on what to do: {error.problem}"
-            tell(f"refused {type(error).__name__}: {error.problem}")
+            shutil.rmtree(self.place)
+            held.rename(self.place)
 
     def _live_on(self, receipts: Sequence[str]) -> life.Phase:
         def go_on(folder: Path, tell: Tell) -> None:
@@ -270,15 +246,15 @@ class Crashes:
         return go_on
 
     def _leaks(self, count: int) -> list[str]:
-        gone = life.deleted_by(self._life, count)
-        return found_in(self._life, [*gone, *map(life.secret, gone)], SOURCES)
+        gone = life.deleted_by(self.place, count)
+        return found_in(self.place, [*gone, *map(life.secret, gone)], SOURCES)
 
     def _keep(self, phase: str) -> None:
-        shutil.copytree(self._life, self.folder / f"after-{phase}")
+        shutil.copytree(self.place, self.folder / f"after-{phase}")
 
-    def _restore(self, phase: str) -> None:
-        shutil.rmtree(self._life)
-        shutil.copytree(self.folder / f"after-{phase}", self._life)
+    def restore(self, phase: str) -> None:
+        shutil.rmtree(self.place)
+        shutil.copytree(self.folder / f"after-{phase}", self.place)
 
 
 def in_child(work: Callable[[Tell], None]) -> Child:

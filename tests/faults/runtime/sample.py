@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3t_ray.scheduler import purge
-from tests.faults.runtime import crash
 from tests.faults.runtime.crash import Crashes, Point, Verdict, quick_folder
+from tests.faults.runtime.failing_disk import ALL_FULL, ERROR_LASTING, ERROR_ONCE, STORAGE_FULL, judge_failing
 
 RESTART_STEPS = 700
 """A restart has about as many durable steps; one that has fewer simply ends."""
@@ -23,7 +23,9 @@ class Sample:
     killed: int
     killed_twice: int
     full: int
+    failed: int
     held: int
+    powerless: int
 
 
 def killed(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
@@ -35,7 +37,11 @@ def killed_twice(crashes: Crashes, point: Point, dice: random.Random) -> Verdict
 
 
 def full(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
-    return crashes.judge_full(point, dice.choice([crash.STORAGE_FULL, crash.ALL_FULL]))
+    return judge_failing(crashes, point, dice.choice([STORAGE_FULL, ALL_FULL]))
+
+
+def failed(crashes: Crashes, point: Point, dice: random.Random) -> Verdict:
+    return judge_failing(crashes, point, dice.choice([ERROR_ONCE, ERROR_LASTING]))
 
 
 def verdicts_on(sample: Sample) -> dict[str, list[Verdict]]:
@@ -45,6 +51,7 @@ def verdicts_on(sample: Sample) -> dict[str, list[Verdict]]:
         (killed, sample.killed),
         (killed_twice, sample.killed_twice),
         (full, sample.full),
+        (failed, sample.failed),
     ]
     with quick_folder() as folder:
         crashes = Crashes(folder)
@@ -54,7 +61,9 @@ def verdicts_on(sample: Sample) -> dict[str, list[Verdict]]:
             for judge, count in judges
         }
         steps = [point.number for point in crashes.points if point.phase == "together"]
-        return found | {"held": list(crashes.judge_held("together", dice.sample(steps, sample.held)))}
+        found["held"] = list(crashes.judge_held("together", dice.sample(steps, sample.held)))
+        found["powerless"] = list(crashes.judge_held("together", dice.sample(steps, sample.powerless), power=dice))
+        return found
 
 
 def problems_without_a_purge() -> tuple[list[str], list[str]]:

@@ -1,10 +1,10 @@
-"""A kill, or a full disk, at a sample of the durable steps of a run's life; after it every promise is kept.
+"""A kill, a full disk or an I/O error at a sample of the durable steps of a run; after it every promise is kept.
 
 Some 45 s on two busy cores. There are about 1,600 steps; to strike at each of them:
 
     python -m benchmarks.crash_points
     python -m benchmarks.crash_points --again
-    python -m benchmarks.crash_points --full storage
+    python -m benchmarks.crash_points --disk eio-once
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from tests.faults.runtime.crash import Verdict
 from tests.faults.runtime.sample import Sample, problems_without_a_purge, verdicts_on
 
-SAMPLE = Sample(seed=7, killed=8, killed_twice=6, full=6, held=6)
+SAMPLE = Sample(seed=7, killed=6, killed_twice=4, full=3, failed=6, held=3, powerless=6)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def verdicts(processes: ForkServerContext) -> Iterator[dict[str, list[Verdict]]]
         yield pool.submit(verdicts_on, SAMPLE).result()
 
 
-@pytest.mark.parametrize("struck", ["killed", "killed_twice", "full", "held"])
+@pytest.mark.parametrize("struck", ["killed", "killed_twice", "full", "failed", "held", "powerless"])
 def test_every_promise_is_kept(verdicts: dict[str, list[Verdict]], struck: str) -> None:
     assert len(verdicts[struck]) == getattr(SAMPLE, struck)
     assert [verdict for verdict in verdicts[struck] if verdict.problems] == []

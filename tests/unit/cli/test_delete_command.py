@@ -126,6 +126,13 @@ def test_ids_come_from_standard_input(runtime: FakeRuntime) -> None:
     assert fake.calls == [("accept", "runs/a", ("a b", "c"), ())]
 
 
+def test_people_come_from_a_file_verbatim(runtime: FakeRuntime, tmp_path: Path) -> None:
+    fake = FakeDeletion().into(runtime)
+    (tmp_path / "people").write_text("ann@example.org \n\nBob\nann@example.org \n")
+    s3t("delete", "runs/a", "--subject", "eve", "--subjects-file", str(tmp_path / "people"), "--no-wait")
+    assert fake.calls == [("accept", "runs/a", (), ("eve", "ann@example.org ", "Bob"))]
+
+
 def test_a_missing_ids_file_touches_nothing(runtime: FakeRuntime, tmp_path: Path) -> None:
     fake = FakeDeletion().into(runtime)
     result = s3t("delete", "runs/a", "--id", "1", "--ids-file", str(tmp_path / "gone"))

@@ -1,15 +1,16 @@
 """Whatever bytes a file holds: records, or one of our errors, and never a record that says other than the file.
 
-`S3T_FUZZ=30 pytest tests/unit/data/test_fuzz_readers.py` tries 30 times as many.
+`S3T_FUZZ=30 pytest tests/unit/data/test_fuzz_readers.py` tries 30 times as many; so does `python -m
+benchmarks.fuzz_readers`, with a table.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import tempfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -18,26 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.readers.read import RejectFile, read_records
-from s3t_ray.errors import DataError
+from s3t_ray.config.schema import Task
+from tests.unit.data.mangled_files import ROWS, SAMPLES, TASKS, faults, mangled, read
 
 MANY = settings(max_examples=150 * int(os.environ.get("S3T_FUZZ", "1")))
-TASKS = (Task(), Task(prompt="chat_template"), Task(kind="classification", labels=("a", "b")))
-ROWS: list[dict[str, Any]] = [
-    {"id": "a", "instruction": "Q", "input": "", "output": "A"},
-    {"id": 2, "messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]},
-    {"id": "c", "text": "T", "label": "a"},
-    {"id": "d", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "tools": "[]"},
-]
-TEXT = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-SAMPLES = {
-    ".jsonl": TEXT,
-    ".json": json.dumps(ROWS).encode(),
-    ".csv": b'id,instruction,output\na,"Q, ""q""",A\nb,"Q\nr",B\n',
-    ".tsv": b"id\ttext\tlabel\n1\tT\ta\n",
-    ".jsonl.gz": gzip.compress(TEXT, mtime=0),
-}
+PER_FILE = 30 * int(os.environ.get("S3T_FUZZ", "1"))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
@@ -57,39 +43,50 @@ names = st.sampled_from(
 rows = st.dictionaries(names, values, max_size=6) | values
 
 
-def read(path: Path, task: Task) -> list[Any] | None:
-    """The records of the file, malformed rows set aside; None: refused."""
-    with RejectFile(path.with_name("rejects")) as rejects:
-        data = Data(path=str(path), on_malformed="set_aside")
-        try:
-            return list(read_records(data, task, rejects))
-        except DataError as error:
-            assert error.problem and error.fix
-            return None
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_damaged_file_is_refused_or_read_as_it_is(name: str, tmp_path: Path) -> None:
+    for seed in range(PER_FILE):
+        random = Random(f"{name}/{seed}")
+        data = mangled(random, name)
+        path = tmp_path / name
+        path.write_bytes(data)
+        found = read(path, random.choice(TASKS))
+        assert list(faults(name, data, found)) == [], f"seed {seed}"
 
 
-@st.composite
-def mutated(draw: st.DrawFn, sample: bytes) -> bytes:
-    """`sample` with a few pieces replaced, cut out, doubled or cut off."""
-    data = bytearray(sample)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(0, len(data) - 1)))
-        length = draw(st.integers(0, 6))
-        data[at : at + length] = draw(st.binary(max_size=6) | st.sampled_from([b'"', b"{", b"[", b"\n", b"\x00", b","]))
-    return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_whole_files_are_read(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(SAMPLES[name])
+    kinds = [read(tmp_path / name, task) for task in TASKS]
+    assert max(len(found.records) for found in kinds) >= 2
+    assert [fault for found in kinds for fault in faults(name, SAMPLES[name], found)] == []
 
 
-@pytest.mark.parametrize("ending", SAMPLES)
-@MANY
-@given(data=st.data())
-def test_mutated_files(ending: str, data: st.DataObject) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"x{ending}"
-        path.write_bytes(data.draw(mutated(SAMPLES[ending])))
-        read(path, data.draw(st.sampled_from(TASKS)))
+def test_a_parquet_column_whose_name_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(SAMPLES["plain.parquet"].replace(b"output", b"out\xffut"))
+    refused = read(path, TASKS[0]).refused
+    assert refused is not None and "not a whole Parquet file" in refused.problem
 
 
-@pytest.mark.parametrize("ending", [*SAMPLES, ".parquet", ".jsonl.zst"])
+def test_a_turned_bit_that_a_parquet_page_s_checksum_covers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"id": ["a"], "text": ["three"]}), path, compression="none", write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"three", b"thrue", 1))
+    refused = read(path, TASKS[0]).refused
+    assert refused is not None and "could not verify page integrity" in refused.problem
+
+
+def test_the_fuzz_finds_a_record_that_says_other_than_its_file(tmp_path: Path) -> None:
+    data = SAMPLES["lines.jsonl"]
+    (tmp_path / "lines.jsonl").write_bytes(data.replace(b"Hallo", b"Hello"))
+    found = read(tmp_path / "lines.jsonl", TASKS[1])
+    assert [fault[:12] for fault in faults("lines.jsonl", data, found)] == ["record '2' s"]
+    del found.records[:2]
+    assert list(faults("lines.jsonl", data, found)) == ["6 rows became 4 records and 0 rejects"]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".parquet", ".jsonl.zst"])
 @MANY
 @given(content=st.binary(max_size=60))
 def test_any_bytes(ending: str, content: bytes) -> None:
@@ -106,7 +103,7 @@ def test_rows_of_any_shape(given_rows: list[Any], task: Task, lines: bool) -> No
         path = Path(folder) / ("x.jsonl" if lines else "x.json")
         text = "".join(json.dumps(row) + "\n" for row in given_rows) if lines else json.dumps(given_rows)
         path.write_text(text)
-        for record in read(path, task) or ():
+        for record in read(path, task).records:
             record.content.encode()
             assert json.loads(record.content) and record.id.strip()
 
@@ -123,5 +120,5 @@ def test_text_comes_through_every_format_as_it_was(said: list[str]) -> None:
         (folder / "x.csv").write_text(f"id,instruction,output\n{cells}\n", encoding="utf-8", newline="")
         pq.write_table(pa.table({key: [value] for key, value in row.items()}), folder / "x.parquet")
         for path in sorted(folder.iterdir()):
-            (record,) = read(path, TASKS[0]) or [None]
+            (record,) = read(path, TASKS[0]).records
             assert json.loads(record.content) == {"instruction": said[0], "input": "", "output": said[1]}, path.name
