@@ -4,7 +4,7 @@
 |---|---|---|
 | `build` | /v1 | the model: one HTTP side and one model actor per replica |
 | `build_deletions` | /v1/deletions | deletions alone: no busy or broken model stands in their way |
-| `build_front` | / | health and the description of the endpoints; its caretaker keeps the run's scheduler |
+| `build_front` | / | the page, health and the description of the endpoints; its caretaker keeps the run's scheduler |
 
 `jobs/serve.py` deploys all of them, and so does a RayService manifest. A model lives in an actor of its own beside the
 HTTP side, because the scheduler must reach each copy of the model by itself: a deletion is pruned only when each has
@@ -40,9 +40,11 @@ from s3t_ray.serve.answering import Prompt
 from s3t_ray.serve.bearer_tokens import Tokens
 from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.http import make_deletion_app, make_front_app, make_model_app
+from s3t_ray.serve.page.page_models import ServedModel
+from s3t_ray.serve.page.run_desk import RunDesk
 from s3t_ray.serve.requests import DeletionRequest
 from s3t_ray.serve.service_settings import ServiceSettings
-from s3t_ray.serve.token_guard import Guard
+from s3t_ray.serve.token_guard import App, Guard
 
 HEALTH_SECONDS = 20.0
 MOST_CONNECTIONS = 4096
@@ -207,10 +209,10 @@ class DeletionService:
 
 
 class FrontService(DeletionService):
-    """Health and the description of the endpoints."""
+    """The page, health and the description of the endpoints."""
 
-    def __serve_build_asgi_app__(self) -> Guard:
-        return make_front_app(self, self._tokens)
+    def __serve_build_asgi_app__(self) -> App:
+        return make_front_app(self, self._tokens, RunDesk(self._run, ServedModel(self._run)))
 
 
 class Caretaker:
@@ -255,7 +257,7 @@ def build_deletions(settings: ServiceSettings | Mapping[str, object]) -> serve.A
 
 
 def build_front(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
-    """Health and the description, for `import_path: s3t_ray.serve.app:build_front` at the root; with the caretaker."""
+    """Page, health, description, for `import_path: s3t_ray.serve.app:build_front` at the root; with the caretaker."""
     told = _checked(settings)
     front = _http(FrontService).options(name="FrontService", ray_actor_options=_with_keys(told))
     if not told.schedule:

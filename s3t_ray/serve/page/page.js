@@ -4,7 +4,7 @@
 const STATES = ["accepted", "pruned", "purged", "restored"];
 const MOST_SEQUENCES = 12;
 const POLL_MS = 2000;
-let token = "";
+let signedIn = false;
 let filter = "open";
 let status = null;
 let previewed = null;
@@ -27,10 +27,9 @@ function svg(tag, attributes, text) {
   return node;
 }
 
-async function call(path, body) {
-  const options = { headers: { authorization: `Bearer ${token}` } };
+async function call(path, body, method = body === undefined ? "GET" : "POST") {
+  const options = { method, headers: {} };
   if (body !== undefined) {
-    options.method = "POST";
     options.headers["content-type"] = "application/json";
     options.body = JSON.stringify(body);
   }
@@ -107,7 +106,7 @@ function showDeletions() {
     const at = STATES.indexOf(each.state);
     const steps = el("span", { class: "steps", "aria-label": each.state },
       ...STATES.map((state, index) => el("span", { class: index <= at ? "done" : "" }, state)));
-    const proof = each.state === "restored" ? download(`/ui/deletions/${each.request_id}/certificate`, `certificate-${each.request_id.slice(0, 16)}.json`, "Download") : "not yet";
+    const proof = each.state === "restored" ? download(`ui/deletions/${each.request_id}/certificate`, `certificate-${each.request_id.slice(0, 16)}.json`, "Download") : "not yet";
     return el("tr", {},
       el("td", { class: "id", title: each.request_id }, each.request_id.slice(0, 16)),
       el("td", {}, steps),
@@ -225,7 +224,7 @@ async function attempt(work) {
     await work();
     $("problem").hidden = true;
   } catch (error) {
-    if (error.status === 401) return signOut("That token does not open this service.");
+    if (error.status === 401) return showSignIn(signedIn ? "The session has ended. Sign in again." : "");
     $("problem").textContent = error.status ? error.message : "The service cannot be reached. The page keeps trying.";
     $("problem").hidden = false;
   }
@@ -233,36 +232,58 @@ async function attempt(work) {
 
 async function refresh() {
   await attempt(async () => {
-    status = await (await call("/ui/status")).json();
-    $("sign-in").hidden = true;
-    $("content").hidden = false;
+    status = await (await call("ui/status")).json();
+    if (!signedIn) $("sign-in").hidden = true;
+    signedIn = true;
+    $("content").hidden = $("sign-out").hidden = false;
     $("ask-section").hidden = !status.answers;
+    $("delete-section").hidden = !status.deletes;
+    $("more-rights").hidden = status.answers && status.deletes;
     showRun();
     showShards();
     showDeletions();
     showWork();
-    showHistory(await (await call("/ui/history")).json());
+    showHistory(await (await call("ui/history")).json());
   });
 }
 
 async function poll() {
-  if (token && !document.hidden) await refresh();
+  if ((signedIn || $("sign-in").hidden) && !document.hidden) await refresh();
   setTimeout(poll, POLL_MS);
 }
 
-function signOut(why) {
-  token = "";
-  sessionStorage.removeItem("s3t-token");
-  $("content").hidden = true;
+function showSignIn(why) {
+  signedIn = false;
+  $("content").hidden = $("sign-out").hidden = $("more-rights").hidden = true;
+  $("run-name").textContent = document.title = "s3t_ray";
+  $("run-state").textContent = $("run-facts").textContent = "";
+  askForToken(why);
+}
+
+function askForToken(why) {
   $("sign-in").hidden = false;
   $("sign-in").querySelector(".problem").textContent = why;
+  $("token").value = "";
   $("token").focus();
 }
 
-async function signIn(value) {
-  token = value;
-  sessionStorage.setItem("s3t-token", value);
+// The token goes to the service once and is not kept here: a cookie that no script can read stands for it.
+async function signIn(token) {
+  try {
+    await call("ui/session", { token });
+  } catch (error) {
+    return askForToken(error.status === 401 ? "That token does not open this service." : error.message);
+  }
+  $("token").value = "";
+  $("sign-in").hidden = true;
   await refresh();
+}
+
+async function signOut() {
+  await attempt(async () => {
+    await call("ui/session", undefined, "DELETE");
+    showSignIn("");
+  });
 }
 
 function listen() {
@@ -270,6 +291,8 @@ function listen() {
     event.preventDefault();
     signIn($("token").value.trim());
   });
+  $("sign-out").addEventListener("click", signOut);
+  $("more-rights").addEventListener("click", () => askForToken(""));
   for (const button of document.querySelectorAll("[data-filter]")) {
     button.addEventListener("click", () => {
       filter = button.dataset.filter;
@@ -280,7 +303,7 @@ function listen() {
   $("public-key").addEventListener("click", (event) => {
     event.preventDefault();
     attempt(async () => {
-      const save = el("a", { href: URL.createObjectURL(await (await call("/ui/public.pem")).blob()), download: "public.pem" });
+      const save = el("a", { href: URL.createObjectURL(await (await call("ui/public.pem")).blob()), download: "public.pem" });
       save.click();
     });
   });
@@ -288,7 +311,7 @@ function listen() {
     event.preventDefault();
     busy($("preview"), async () => {
       previewed = { ids: lines("ids"), subjects: lines("subjects") };
-      const impact = await (await call("/ui/deletions/preview", previewed)).json();
+      const impact = await (await call("ui/deletions/preview", previewed)).json();
       $("impact").replaceChildren(...impactView(impact));
       setConfirming(impact.records > 0);
       if (impact.records > 0) $("confirm").focus();
@@ -300,7 +323,7 @@ function listen() {
     $("preview").focus();
   });
   $("confirm").addEventListener("click", () => busy($("confirm"), async () => {
-    const receipt = await (await call("/ui/deletions", previewed)).json();
+    const receipt = await (await call("ui/deletions", previewed)).json();
     setConfirming(false);
     $("ids").value = $("subjects").value = "";
     $("impact").replaceChildren(
@@ -311,9 +334,9 @@ function listen() {
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     busy(event.submitter, async () => {
-      const found = await (await call("/ui/ask", { prompt: $("prompt").value })).json();
+      const found = await (await call("ui/ask", { prompt: $("prompt").value })).json();
       $("answers").replaceChildren(
-        el("div", { class: "answer" }, el("h3", {}, "Base model"), found.base),
+        el("div", { class: "answer" }, el("h3", {}, "Base model"), found.base ?? "It has no trained head for this task."),
         el("div", { class: "answer" }, el("h3", {}, `Live model (depth ${found.depths.join(", ")})`), found.live));
     });
   });
@@ -328,7 +351,5 @@ async function busy(button, work) {
 listen();
 const handed = new URLSearchParams(location.hash.slice(1)).get("token");
 if (handed) history.replaceState(null, "", location.pathname); // it must not stay in the address bar or the history
-const first = handed || sessionStorage.getItem("s3t-token");
-if (first) signIn(first);
-else $("sign-in").hidden = false;
-poll();
+if (handed) signIn(handed).then(poll);
+else refresh().then(poll);

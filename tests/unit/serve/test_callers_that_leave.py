@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from s3t_ray.serve import model_routes
 from s3t_ray.serve.answering import Admission
 from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.http import make_model_app
+from s3t_ray.serve.routes import model_routes
 from s3t_ray.serve.token_guard import App
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import ASK, CHAT, ERASE

@@ -22,6 +22,9 @@ from s3t_ray.serve.token_guard import LARGEST_BODY
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import ASK, CHAT, ERASE, ask, bearer, events
 
+NO_DESK: Any = None
+"""Of a page that nobody opens here."""
+
 ROUTES = [
     ("GET", "/v1/models", ASK),
     ("GET", "/v1/models/alpaca", ASK),
@@ -76,7 +79,7 @@ def test_each_application_answers_where_it_is_mounted(backend: FakeBackend) -> N
     for app, mounted, path, token in (
         (make_model_app(backend, tokens), MODEL_PATH, "/v1/models", ASK),
         (make_deletion_app(backend, tokens), DELETION_PATH, "/v1/deletions/req-1", ERASE),
-        (make_front_app(backend, tokens), "", "/healthz", ASK),
+        (make_front_app(backend, tokens, NO_DESK), "", "/healthz", ASK),
     ):
         for prefix in ("", "/under"):
             client = TestClient(app, root_path=prefix + mounted)

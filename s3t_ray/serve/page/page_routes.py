@@ -1,11 +1,13 @@
 """The page at `/` and what it asks for: status, history, deletions, certificates, one answer beside the base's.
 
 In: a `Desk` and who may do what. Out: an ASGI application. The page itself holds no data and needs no token; everything
-that it asks for does. It loads nothing from elsewhere, and its policy forbids it to.
+that it asks for does: by the cookie of a session (`page_door.py`), or by an Authorization header. It loads nothing from
+elsewhere, and its policy forbids it to.
 
 | endpoint | opens with | answer |
 |---|---|---|
 | GET / | nothing | the page |
+| POST, DELETE /ui/session | a token | signs in (a second token adds to the first), signs out |
 | GET /ui/status, /ui/history | any token | reports |
 | GET /ui/deletions/{id}/certificate, /ui/public.pem | any token | what an auditor needs |
 | POST /ui/deletions/preview, /ui/deletions | deletions | what it would hit; the receipt |
@@ -14,24 +16,27 @@ that it asks for does. It loads nothing from elsewhere, and its policy forbids i
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from s3t_ray.errors import ConfigError, DataError, LedgerError, S3TError, UnknownRecords
+from s3t_ray.errors import ConfigError, DataError, LedgerError, Overloaded, S3TError, UnknownRecords
 from s3t_ray.run.reports import Report
-from s3t_ray.serve.run_desk import Desk
-
-LARGEST_BODY = 4 * 2**20
-"""Bytes: some 60,000 ids of a deletion."""
+from s3t_ray.serve.page.page_door import PageDoor, Visitor, from_own_page
+from s3t_ray.serve.page.page_sessions import Access
+from s3t_ray.serve.page.run_desk import Desk
+from s3t_ray.serve.token_guard import BODY_SECONDS, LARGEST_BODY
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -41,14 +46,6 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _ASSETS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
-
-
-class Access(Protocol):
-    """Who may do what, by the Authorization header."""
-
-    def opens_model(self, authorization: str) -> bool: ...
-
-    def opens_deletions(self, authorization: str) -> bool: ...
 
 
 class PageDeletion(Report):
@@ -64,79 +61,124 @@ class PageQuestion(Report):
     prompt: str = Field(min_length=1, max_length=20_000)
 
 
+class PageToken(Report):
+    """What the sign-in sends, once."""
+
+    token: str = Field(min_length=1, max_length=4096)
+
+
 Asked = TypeVar("Asked", bound=Report)
 Handler = Callable[[HttpRequest], Awaitable[Response]]
+Known = Callable[[HttpRequest, Visitor], Awaitable[Response]]
 
 
 def page_app(desk: Desk, access: Access) -> Starlette:
     """The application."""
+    door = PageDoor(access)
 
-    def guarded(may: Callable[[str], bool], handler: Handler) -> Handler:
-        async def answer(request: HttpRequest) -> Response:
-            authorization = request.headers.get("authorization", "")
-            if not may(authorization):
-                known = _reads(access, authorization)
-                return _refused(
-                    403 if known else 401, "this token does not open that" if known else "a token is needed"
-                )
-            try:
-                return await handler(request)
-            except S3TError as error:
-                return _refused(_status_of(error), error.problem, error.fix)
+    def reads(handler: Known) -> Handler:
+        return _answered(_known(door, handler))
 
-        return answer
+    def opens(kind: Literal["model", "deletions"], handler: Known) -> Handler:
+        return _answered(_known(door, _allowed(door, kind, handler)))
 
-    def reads(handler: Handler) -> Handler:
-        return guarded(lambda authorization: _reads(access, authorization), handler)
-
-    async def status(_: HttpRequest) -> Response:
+    async def status(_: HttpRequest, visitor: Visitor) -> Response:
         found = await run_in_threadpool(desk.status)
-        return _json({**found.model_dump(mode="json"), "answers": desk.answers})
+        may = {"answers": desk.asker is not None and visitor.asks, "deletes": visitor.deletes}
+        return _json({**found.model_dump(mode="json"), **may})
 
-    async def history(_: HttpRequest) -> Response:
+    async def history(_: HttpRequest, __: Visitor) -> Response:
         return _json((await run_in_threadpool(desk.history)).model_dump(mode="json"))
 
-    async def certificate(request: HttpRequest) -> Response:
+    async def certificate(request: HttpRequest, _: Visitor) -> Response:
         text = await run_in_threadpool(desk.certificate, request.path_params["request_id"])
         return Response(text, media_type="application/json", headers=_HEADERS)
 
-    async def public_key(_: HttpRequest) -> Response:
+    async def public_key(_: HttpRequest, __: Visitor) -> Response:
         return Response(await run_in_threadpool(desk.public_key), media_type="application/x-pem-file", headers=_HEADERS)
 
-    async def preview(request: HttpRequest) -> Response:
+    async def preview(request: HttpRequest, _: Visitor) -> Response:
         asked = await _deletion(request)
         return _json((await run_in_threadpool(desk.preview, asked.ids, asked.subjects)).model_dump(mode="json"))
 
-    async def accept(request: HttpRequest) -> Response:
+    async def accept(request: HttpRequest, _: Visitor) -> Response:
         asked = await _deletion(request)
         receipt = await run_in_threadpool(desk.accept, asked.ids, asked.subjects)
         return _json(receipt.model_dump(mode="json"), 202)
 
-    async def ask(request: HttpRequest) -> Response:
-        if not desk.answers:
+    async def ask(request: HttpRequest, _: Visitor) -> Response:
+        if desk.asker is None:
             raise ConfigError("this page was started without the model", "start it with `s3t ui RUN --ask`")
         asked = _parsed(PageQuestion, await _body(request))
-        return _json((await run_in_threadpool(desk.ask, asked.prompt)).model_dump(mode="json"))
+        return _json((await run_in_threadpool(desk.asker.ask, asked.prompt)).model_dump(mode="json"))
 
     return Starlette(
         routes=[
             Route("/", _asset("index.html")),
             Route("/ui/page.css", _asset("page.css")),
             Route("/ui/page.js", _asset("page.js")),
+            Route("/ui/session", _answered(_signing_in(door)), methods=["POST"]),
+            Route("/ui/session", _answered(_signing_out(door)), methods=["DELETE"]),
             Route("/ui/status", reads(status)),
             Route("/ui/history", reads(history)),
             Route("/ui/public.pem", reads(public_key)),
             Route("/ui/deletions/{request_id}/certificate", reads(certificate)),
-            Route("/ui/deletions/preview", guarded(access.opens_deletions, preview), methods=["POST"]),
-            Route("/ui/deletions", guarded(access.opens_deletions, accept), methods=["POST"]),
-            Route("/ui/ask", guarded(access.opens_model, ask), methods=["POST"]),
+            Route("/ui/deletions/preview", opens("deletions", preview), methods=["POST"]),
+            Route("/ui/deletions", opens("deletions", accept), methods=["POST"]),
+            Route("/ui/ask", opens("model", ask), methods=["POST"]),
         ]
     )
 
 
-def _reads(access: Access, authorization: str) -> bool:
-    # Both are looked at, always: the time taken tells nothing.
-    return access.opens_model(authorization) | access.opens_deletions(authorization)
+def _answered(handler: Handler) -> Handler:
+    """Our errors become answers."""
+
+    async def answer(request: HttpRequest) -> Response:
+        try:
+            return await handler(request)
+        except S3TError as error:
+            return _refused(_status_of(error), error.problem, error.fix)
+
+    return answer
+
+
+def _known(door: PageDoor, handler: Known) -> Handler:
+    async def answer(request: HttpRequest) -> Response:
+        visitor = door.visitor(request)
+        return await handler(request, visitor) if visitor.reads else _refused(401, "a token is needed")
+
+    return answer
+
+
+def _allowed(door: PageDoor, kind: Literal["model", "deletions"], handler: Known) -> Known:
+    async def answer(request: HttpRequest, visitor: Visitor) -> Response:
+        if not any(kind in holder.opens for holder in visitor.holders):
+            return _refused(403, "this token does not open that", "sign in with one that does")
+        wait = door.wait(visitor, kind)
+        if wait:
+            return _refused(429, "this token's quota is used up", f"ask again in {math.ceil(wait)} s")
+        return await handler(request, visitor)
+
+    return answer
+
+
+def _signing_in(door: PageDoor) -> Handler:
+    async def sign_in(request: HttpRequest) -> Response:
+        if not from_own_page(request):
+            return _refused(403, "only the page itself signs in", "open the page and sign in there")
+        answer = door.sign_in(request, _parsed(PageToken, await _body(request)).token.strip())
+        return _refused(401, "that token does not open this service") if answer is None else answer
+
+    return sign_in
+
+
+def _signing_out(door: PageDoor) -> Handler:
+    async def sign_out(request: HttpRequest) -> Response:
+        if not from_own_page(request):
+            return _refused(403, "only the page itself signs out", "open the page and sign out there")
+        return door.sign_out(request)
+
+    return sign_out
 
 
 def _asset(name: str) -> Handler:
@@ -157,10 +199,15 @@ async def _deletion(request: HttpRequest) -> PageDeletion:
 
 async def _body(request: HttpRequest) -> Any:
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise DataError(f"a request has at most {LARGEST_BODY:,} bytes", "send it in parts, or use `s3t delete`")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LARGEST_BODY:
+                    fix = "send it in parts, or use `s3t delete`"
+                    raise DataError(f"a request has at most {LARGEST_BODY:,} bytes", fix)
+    except (TimeoutError, ClientDisconnect) as error:
+        raise DataError(f"the body did not come whole within {BODY_SECONDS:.0f} s", "send it again") from error
     try:
         return json.loads(body)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -190,6 +237,8 @@ def _status_of(error: S3TError) -> int:
             return 404
         case ConfigError() | DataError():
             return 400
+        case Overloaded():
+            return 429
         case LedgerError():
             return 409
         case _:
