@@ -19,7 +19,7 @@ from typing import Any
 
 from s3t_ray.config.load import dump_config, parse_config
 from s3t_ray.config.schema import Config
-from s3t_ray.data.read import read_records
+from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.slices import Row, write_slice
 from s3t_ray.ensemble.answers import EvalReport
 from s3t_ray.ensemble.replica import Replica

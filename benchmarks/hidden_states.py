@@ -37,8 +37,8 @@ from s3t_ray.store.store import Store
 from s3t_ray.sweep.result_file import save
 from s3t_ray.train import feeder
 from s3t_ray.train.examples import Item
-from s3t_ray.train.hidden import SliceStates
-from s3t_ray.train.readahead import ReadAhead
+from s3t_ray.train.hidden_states.hidden import SliceStates
+from s3t_ray.train.hidden_states.readahead import ReadAhead
 from s3t_ray.train.trainer import Trainer
 
 RESULTS = Path(__file__).with_name("results")
@@ -193,8 +193,8 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
 
 def disk_rates(folder: Path, megabytes: int = 128) -> tuple[float, float]:
     """Megabytes a second read (not cached, through the engine's reader, digests checked) and written to the disk."""
-    from s3t_ray.train.hidden_file import PartReader, PartWriter
-    from s3t_ray.train.hidden_manifest import HiddenManifest
+    from s3t_ray.train.hidden_states.hidden_file import PartReader, PartWriter
+    from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest
 
     rows, tokens, hidden = megabytes, 256, 1024  # rows of one MiB
     one = torch.randn(tokens, hidden)

@@ -110,7 +110,7 @@ def one(base: Path, setting: Setting, layers_per_group: int) -> Row:
     from benchlib.stage_speed import StageBench, model_shape
     from transformers import AutoTokenizer
 
-    from s3t_ray.data.inputs import encode
+    from s3t_ray.data.readers.inputs import encode
     from s3t_ray.plan.memory import engine_setting, rank_memory
     from s3t_ray.plan.work import describe_work
 

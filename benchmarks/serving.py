@@ -29,9 +29,9 @@ from rich.table import Table
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.ensemble.answers import Ended, Started, Token, Wish
-from s3t_ray.ensemble.outbox import Outbox
+from s3t_ray.ensemble.batching.outbox import Outbox
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.replica import Replica
-from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")

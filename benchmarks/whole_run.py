@@ -246,7 +246,7 @@ def main() -> int:
 
     from transformers import AutoConfig, AutoTokenizer
 
-    from s3t_ray.data.inputs import encode
+    from s3t_ray.data.readers.inputs import encode
 
     orders = tuple(
         tuple((start + step) % given.slices for step in range(given.slices)) for start in range(min(2, given.slices))

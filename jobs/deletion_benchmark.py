@@ -29,7 +29,7 @@ def deletion_benchmark() -> Callable[[Sequence[str]], int]:
 
 
 if __name__ == "__main__":
-    from s3t_ray.cli.output import print_error
+    from s3t_ray.cli.show.output import print_error
 
     try:
         code = deletion_benchmark()(sys.argv[1:])

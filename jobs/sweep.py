@@ -47,8 +47,8 @@ def sweep(
     address: AddressOption = None,
 ) -> None:
     """Compare configs: deletions borne, depth and loss that are left, training cost, storage."""
-    from s3t_ray.cli.output import note, stdout_console
     from s3t_ray.cli.plan_command import data_size, model_shape
+    from s3t_ray.cli.show.output import note, stdout_console
     from s3t_ray.config.load import load_config
     from s3t_ray.config.location import in_job_copy
     from s3t_ray.errors import ConfigError

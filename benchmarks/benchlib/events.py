@@ -18,7 +18,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.run import deletion
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 
 SLICES = 2

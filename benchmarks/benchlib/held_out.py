@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchlib.course import Course
-from s3t_ray.data.inputs import encode
+from s3t_ray.data.readers.inputs import encode
 
 
 def losses(course: Course, models: dict[str, str]) -> dict[str, float]:

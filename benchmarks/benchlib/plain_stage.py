@@ -16,7 +16,7 @@ from time import perf_counter
 from pydantic import BaseModel, ConfigDict
 
 from benchlib.course import Course
-from s3t_ray.data.inputs import encode
+from s3t_ray.data.readers.inputs import encode
 
 
 class PlainStage(BaseModel):

@@ -26,7 +26,7 @@ from benchlib.tiny_run import tiny_run
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError
 from s3t_ray.ledger.values import DeletionRow, Event, EventKind, StageState
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.scheduler.scheduler import DEPTHS
 

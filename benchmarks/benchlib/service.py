@@ -155,7 +155,7 @@ class _Asker:
         import ray
 
         from s3t_ray.ensemble.answers import Wish
-        from s3t_ray.ensemble.sampling_params import SamplingParams
+        from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 
         wish = Wish("Say which record this is.", SamplingParams(4))
         while not self._end.is_set():

@@ -17,7 +17,7 @@ from typing import Any
 from gpu.card import Device, Peak
 from gpu.random_weights import made_on, shape_only
 from gpu.stage_lab import WARM_STEPS, Setup
-from s3t_ray.data.inputs import encode
+from s3t_ray.data.readers.inputs import encode
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ def made_on(device: str) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(LlamaForCausalLM, "from_pretrained", make))
         # There is no file whose weights could be compared with the config.
-        stack.enter_context(mock.patch("s3t_ray.train.load_model.stored_weights", lambda folder: {}))
-        stack.enter_context(mock.patch("s3t_ray.train.load_model.hollow_model", lambda *given: None))
+        stack.enter_context(mock.patch("s3t_ray.train.loading.load_model.stored_weights", lambda folder: {}))
+        stack.enter_context(mock.patch("s3t_ray.train.loading.load_model.hollow_model", lambda *given: None))
         yield
 
 

@@ -31,15 +31,15 @@ from s3t_ray.config.location import CONFIG_FILE
 from s3t_ray.config.recipe import recipe
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.keys import PUBLIC_FILE
-from s3t_ray.ledger.log_rows import CERTIFYING, EntryKind
+from s3t_ray.ledger.rows.log_rows import CERTIFYING, EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, SignedEntry, raw_public_key
+from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
-from s3t_ray.run.run_identity import RUN_FILE, lost_entries, read_mark
 
 
 def audit(

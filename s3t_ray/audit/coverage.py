@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.run.run import Run

@@ -20,9 +20,9 @@ from s3t_ray.config.location import CONFIG_FILE, LEDGER_FILE
 from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.rejects import undeleted_rejects
+from s3t_ray.run.input.rejects import undeleted_rejects
+from s3t_ray.run.integrity.run_identity import RUN_FILE
 from s3t_ray.run.run import Run
-from s3t_ray.run.run_identity import RUN_FILE
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS
 from s3t_ray.store import layout

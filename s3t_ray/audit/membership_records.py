@@ -15,7 +15,7 @@ from random import Random
 from typing import Generic, TypeVar
 
 from s3t_ray.data.partition import HOLDOUT, Place, place
-from s3t_ray.data.read import read_records
+from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, read_slice
 from s3t_ray.errors import ConfigError, DataError, StoreError

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.audit.attack_scores import RecordLoss, min_k
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import Example, TeachesNothing, encode
+from s3t_ray.data.readers.inputs import Example, TeachesNothing, encode
 from s3t_ray.ensemble.answers import Chain
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import LoadedStage, load_stage

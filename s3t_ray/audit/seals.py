@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 
 from s3t_ray.plan.stages import HOLDOUT_SHARD
+from s3t_ray.run.integrity.seal_keys import slice_key
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
-from s3t_ray.run.seal_keys import slice_key
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.store import layout
 from s3t_ray.store.seal import is_sealed_with
-from s3t_ray.train.hidden_manifest import HiddenManifest, part_is_whole, part_name
+from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest, part_is_whole, part_name
 
 
 def hidden_problems(run: Run) -> Iterator[str]:

@@ -18,10 +18,10 @@ from s3t_ray.errors import S3TError
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import SliceState, StageRow, StageState
 from s3t_ray.plan.stages import Stage
+from s3t_ray.run.integrity.seal_keys import is_announced
 from s3t_ray.run.reports import Verification
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
-from s3t_ray.run.seal_keys import is_announced
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE

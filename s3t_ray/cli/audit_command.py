@@ -74,11 +74,11 @@ def audit(
     whose config names other keys and another ledger. Membership is measured, and proves nothing.
     """
     from s3t_ray.audit.audit import audit as audit_run
-    from s3t_ray.cli.live_progress import progress
-    from s3t_ray.cli.output import note, print_json, stderr_console, stdout_console
-    from s3t_ray.cli.show_membership import membership_view
-    from s3t_ray.cli.show_proof import FullAudit, audit_view, raise_unless_verified
-    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.show.live_progress import progress
+    from s3t_ray.cli.show.output import note, print_json, stderr_console, stdout_console
+    from s3t_ray.cli.show.show_membership import membership_view
+    from s3t_ray.cli.show.show_proof import FullAudit, audit_view, raise_unless_verified
+    from s3t_ray.cli.show.show_status import glyphs
     from s3t_ray.run.run import Run
 
     count = replay if replay is not None else FULL_REPLAY if full else 0

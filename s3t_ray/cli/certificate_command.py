@@ -55,9 +55,9 @@ def certificate(
     """
     from rich.console import Group
 
-    from s3t_ray.cli.output import note, print_document, stdout_console
-    from s3t_ray.cli.show_proof import entry_view
-    from s3t_ray.cli.units import plural
+    from s3t_ray.cli.show.output import note, print_document, stdout_console
+    from s3t_ray.cli.show.show_proof import entry_view
+    from s3t_ray.cli.show.units import plural
     from s3t_ray.proof.run_log import verify_entry
     from s3t_ray.run.issued_certificates import certificate_of, chain_of
     from s3t_ray.run.run import Run
@@ -97,8 +97,8 @@ def check_certificate(
     is one that was erased. With --receipt: also that the certificates are
     of that deletion, and, with --id and --subject, of exactly these names.
     """
-    from s3t_ray.cli.output import print_json, stdout_console
-    from s3t_ray.cli.show_proof import CertificatesChecked, checked_view
+    from s3t_ray.cli.show.output import print_json, stdout_console
+    from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
     from s3t_ray.proof.handed_out import check_handed_out, check_receipt
 
     pem = _read(public_key, "the public key")

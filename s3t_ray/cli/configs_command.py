@@ -35,8 +35,8 @@ def configs(ctx: typer.Context, json: JsonOption = False) -> None:
     """List the ready configs, or `show` one to start from."""
     if ctx.invoked_subcommand is not None:
         return
-    from s3t_ray.cli.output import print_document, stdout_console
-    from s3t_ray.cli.show_status import plain_table
+    from s3t_ray.cli.show.output import print_document, stdout_console
+    from s3t_ray.cli.show.show_status import plain_table
     from s3t_ray.config.load import ready_configs
 
     summaries = [_summary(name) for name in ready_configs()]
@@ -55,7 +55,7 @@ def show(
     json: JsonOption = False,
 ) -> None:
     """Print a ready config, comments and all; with --json, its resolved values."""
-    from s3t_ray.cli.output import print_document, print_json
+    from s3t_ray.cli.show.output import print_document, print_json
 
     text = _text(name)
     if json:

@@ -25,8 +25,8 @@ def demo(
     import sys
     from contextlib import nullcontext, redirect_stdout
 
-    from s3t_ray.cli.live_progress import progress
-    from s3t_ray.cli.output import print_json, story_console
+    from s3t_ray.cli.show.live_progress import progress
+    from s3t_ray.cli.show.output import print_json, story_console
     from s3t_ray.demo.story import run_demo
     from s3t_ray.run.run import Run
     from s3t_ray.run.status import status

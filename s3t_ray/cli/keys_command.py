@@ -24,7 +24,7 @@ def keys(
 
     A run makes its keys by itself; this is for those who must have them first, such as a Secret in Kubernetes.
     """
-    from s3t_ray.cli.output import note, print_document, print_json
+    from s3t_ray.cli.show.output import note, print_document, print_json
     from s3t_ray.config.memory_folders import check_keys_last
     from s3t_ray.ledger.keys import Keys
     from s3t_ray.run.reports import KeysReport

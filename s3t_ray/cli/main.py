@@ -20,6 +20,7 @@ from s3t_ray.cli import (
     certificate_command,
     configs_command,
     delete_command,
+    deletions_command,
     demo_command,
     keys_command,
     metrics_command,
@@ -32,7 +33,7 @@ from s3t_ray.cli import (
     witness_command,
 )
 from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
-from s3t_ray.cli.output import note, print_document, print_error
+from s3t_ray.cli.show.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
 
 _GOES_ON = ("train", "delete", "demo")
@@ -96,6 +97,7 @@ _quiet_libraries()
 plan_command.add_to(app)
 train_command.add_to(app)
 delete_command.add_to(app)
+deletions_command.add_to(app)
 read_commands.add_to(app)
 serve_command.add_to(app)
 metrics_command.add_to(app)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Task
     from s3t_ray.data.balance import Balance
-    from s3t_ray.data.token_ids import Tokenizer
+    from s3t_ray.data.chats.token_ids import Tokenizer
 
 SAMPLE_RECORDS = 1000
 CHARACTERS_A_TOKEN = 4
@@ -53,8 +53,8 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     where `tokenizer` is given."""
     from s3t_ray.data.balance import UNEVEN
     from s3t_ray.data.partition import HOLDOUT, place
-    from s3t_ray.data.read import RejectFile, read_records
-    from s3t_ray.data.reading import Reading
+    from s3t_ray.data.readers.read import RejectFile, read_records
+    from s3t_ray.data.readers.reading import Reading
     from s3t_ray.data.record_check import RecordCheck
     from s3t_ray.data.taught import Taught
 
@@ -94,7 +94,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
 def _seed_to_try(config: Config) -> list[str]:
     """A seed under which the shards would be more even, in words; reads the data once more."""
     from s3t_ray.data.balance import better_seed
-    from s3t_ray.data.read import RejectFile, read_records
+    from s3t_ray.data.readers.read import RejectFile, read_records
 
     names: Counter[str] = Counter()
     with RejectFile(Path(os.devnull)) as rejects:
@@ -142,7 +142,7 @@ def _count(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> tuple[int
 
 
 def _sizes(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> Iterator[tuple[int, int]]:
-    from s3t_ray.data.inputs import TeachesNothing, encode
+    from s3t_ray.data.readers.inputs import TeachesNothing, encode
 
     for content in sample:
         try:

@@ -26,7 +26,7 @@ def metrics(
     A scheduler takes its metrics with it when it ends. Run this beside your database so that an alert on the
     oldest unfinished deletion (cluster/prometheus-alerts.yaml) still works then. It needs no Ray and no keys.
     """
-    from s3t_ray.cli.output import note
+    from s3t_ray.cli.show.output import note
     from s3t_ray.run.run import Run
     from s3t_ray.serve.ledger_exporter import start_exporter
 

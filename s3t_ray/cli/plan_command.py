@@ -12,7 +12,7 @@ from s3t_ray.errors import ConfigError
 if TYPE_CHECKING:
     from s3t_ray.cli.plan_report import PlanData
     from s3t_ray.config.schema import Config, ModelShape
-    from s3t_ray.data.token_ids import Tokenizer
+    from s3t_ray.data.chats.token_ids import Tokenizer
 
 
 def add_to(app: typer.Typer) -> None:
@@ -54,10 +54,10 @@ def plan(
     --tokens-per-record it reads the data; tokens are counted by the base
     model's tokenizer when that is on this machine, and else estimated.
     """
-    from s3t_ray.cli.output import print_json, stdout_console
     from s3t_ray.cli.plan_report import plan_report
-    from s3t_ray.cli.show_plan import plan_view
-    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.show.output import print_json, stdout_console
+    from s3t_ray.cli.show.show_plan import plan_view
+    from s3t_ray.cli.show.show_status import glyphs
     from s3t_ray.config.load import load_config
     from s3t_ray.plan.gpu_fit import gpu_fit
     from s3t_ray.plan.gpu_kinds import parse_gpus
@@ -88,7 +88,7 @@ def checked_tokenizer(config: Config) -> Tokenizer | None:
     if not any(next(folder.glob(kind), None) for kind in ("*.safetensors*", "*.bin", "adapter_config.json")):
         return None  # nothing but sizes, or not even those
     found = find_base(config.model)
-    from s3t_ray.train.check_base import check_base_model
+    from s3t_ray.train.loading.check_base import check_base_model
 
     tokenizer: Tokenizer = check_base_model(config, found)
     return tokenizer
@@ -137,7 +137,7 @@ def data_size(
             notes=(),
         )
     from s3t_ray.cli.measure_data import measure
-    from s3t_ray.cli.output import working
+    from s3t_ray.cli.show.output import working
 
     with working(f"reading {config.data.path}"):
         size = measure(config, tokenizer)

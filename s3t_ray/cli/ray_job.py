@@ -19,7 +19,7 @@ import typer
 
 from s3t_ray.cli.exit_codes import STOPPED, meaning_of
 from s3t_ray.cli.main import Commands
-from s3t_ray.cli.output import note
+from s3t_ray.cli.show.output import note
 from s3t_ray.config.location import check_job_folder
 
 _MESSAGE = b"stopped; nothing published is lost: submit the same job again and it goes on where it stopped\n"

@@ -31,6 +31,9 @@ def add_to(app: typer.Typer) -> None:
 def status(
     run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Keep refreshing until the run is settled.")] = False,
+    overdue: Annotated[
+        bool, typer.Option("--overdue", help="Of the deletions only those past their due date and not purged.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show a run: live depth of every sequence, stages, deletions, failures. Needs no cluster.
@@ -38,13 +41,15 @@ def status(
     A sequence is shown as its order of slices, with one block a slice:
     filled blocks are its live depth.
     """
-    from s3t_ray.cli.output import print_json, stdout_console
-    from s3t_ray.cli.show_status import glyphs, status_view
+    from s3t_ray.cli.show.output import print_json, stdout_console
+    from s3t_ray.cli.show.show_status import glyphs, status_view
     from s3t_ray.run.run import Run
     from s3t_ray.run.status import status as look
 
     with Run.open(run) as opened:
         seen = _watch_until_settled(opened) if watch else look(opened)
+    if overdue:
+        seen = seen.model_copy(update={"deletions": tuple(each for each in seen.deletions if each.overdue)})
     if json:
         print_json(seen)
     else:
@@ -53,8 +58,8 @@ def status(
 
 
 def _watch_until_settled(run: Run) -> Status:
-    from s3t_ray.cli.live_progress import progress
-    from s3t_ray.cli.output import stderr_console
+    from s3t_ray.cli.show.live_progress import progress
+    from s3t_ray.cli.show.output import stderr_console
     from s3t_ray.run.status import status as look
 
     pause = Event()
@@ -77,8 +82,8 @@ def evaluate(
 
     On a cluster (`--address`, or in a Ray job) the model is loaded by an actor with the resources of a rank.
     """
-    from s3t_ray.cli.output import note, print_json, stdout_console, working
-    from s3t_ray.cli.show_reports import evaluation_view
+    from s3t_ray.cli.show.output import note, print_json, stdout_console, working
+    from s3t_ray.cli.show.show_reports import evaluation_view
     from s3t_ray.ensemble.in_process import evaluate as evaluate_run
     from s3t_ray.run.run import Run
     from s3t_ray.runtime.model_host import model_host
@@ -101,8 +106,8 @@ def generate(
     json: JsonOption = False,
 ) -> None:
     """Answer a prompt with the live ensemble. Prints the text alone on stdout."""
-    from s3t_ray.cli.output import note, print_document, print_json, working
-    from s3t_ray.cli.units import duration
+    from s3t_ray.cli.show.output import note, print_document, print_json, working
+    from s3t_ray.cli.show.units import duration
     from s3t_ray.ensemble.in_process import generate as generate_text
     from s3t_ray.run.run import Run
     from s3t_ray.runtime.model_host import model_host
@@ -128,8 +133,8 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Write a live adapter as a standard PEFT folder, known to the run so that a deletion erases it."""
-    from s3t_ray.cli.output import print_json, stdout_console, working
-    from s3t_ray.cli.show_reports import export_view
+    from s3t_ray.cli.show.output import print_json, stdout_console, working
+    from s3t_ray.cli.show.show_reports import export_view
     from s3t_ray.ensemble.peft_export import export as export_shard
     from s3t_ray.run.run import Run
 

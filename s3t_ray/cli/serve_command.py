@@ -46,7 +46,7 @@ def serve(
     address: AddressOption = None,
 ) -> None:
     """Answer over HTTP from the run's live models, and take deletions, until stopped."""
-    from s3t_ray.cli.output import note
+    from s3t_ray.cli.show.output import note
     from s3t_ray.runtime.connect import connected
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a job has its own
@@ -117,7 +117,7 @@ def check_port(host: str, port: int) -> None:
 def _say_what_is_missing(cpus: int) -> None:
     import ray
 
-    from s3t_ray.cli.output import note
+    from s3t_ray.cli.show.output import note
 
     there = int(ray.cluster_resources().get("CPU", 0))
     if cpus > there:
@@ -143,7 +143,7 @@ def _watch(names: tuple[str, ...]) -> None:
     """Until the process is stopped. Raises ClusterError when one of the applications stays broken."""
     from ray import serve as ray_serve
 
-    from s3t_ray.cli.output import note
+    from s3t_ray.cli.show.output import note
 
     pause, bad, before = threading.Event(), dict.fromkeys(names, 0), dict.fromkeys(names, "")
     while not pause.wait(LOOK_SECONDS):

@@ -28,10 +28,10 @@ def train(
     json: JsonOption = False,
 ) -> None:
     """Train a run until nothing is missing. Run it again to go on after a stop: what is published stays."""
-    from s3t_ray.cli.live_progress import progress
-    from s3t_ray.cli.output import print_json, stderr_console, stdout_console
-    from s3t_ray.cli.show_reports import train_view
-    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.show.live_progress import progress
+    from s3t_ray.cli.show.output import print_json, stderr_console, stdout_console
+    from s3t_ray.cli.show.show_reports import train_view
+    from s3t_ray.cli.show.show_status import glyphs
     from s3t_ray.config.load import load_config
     from s3t_ray.runtime.train import train as train_run
 

@@ -31,9 +31,9 @@ def ui(
     """
     import uvicorn
 
-    from s3t_ray.cli.output import note, print_document
+    from s3t_ray.cli.show.output import note, print_document
     from s3t_ray.run.run import Run
-    from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+    from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
     from s3t_ray.serve.page.page_models import OwnModel
     from s3t_ray.serve.page.page_routes import page_app
     from s3t_ray.serve.page.page_sessions import Access

@@ -28,10 +28,10 @@ def verify(
     then nothing is proved about that stage, and the exit code is 10.
     """
     from s3t_ray.audit.verify import verify as verify_run
-    from s3t_ray.cli.live_progress import progress
-    from s3t_ray.cli.output import print_json, stderr_console, stdout_console
-    from s3t_ray.cli.show_proof import raise_unless_verified, verification_view
-    from s3t_ray.cli.show_status import glyphs
+    from s3t_ray.cli.show.live_progress import progress
+    from s3t_ray.cli.show.output import print_json, stderr_console, stdout_console
+    from s3t_ray.cli.show.show_proof import raise_unless_verified, verification_view
+    from s3t_ray.cli.show.show_status import glyphs
     from s3t_ray.run.run import Run
 
     with Run.open(run, read_only=True) as opened, progress(stderr_console()) as display:

@@ -34,7 +34,7 @@ def init(
     Run it on a machine that the log's operator does not control. Never restore the folder from an old copy:
     a witness that forgets what it saw can be shown another history.
     """
-    from s3t_ray.cli.output import print_document
+    from s3t_ray.cli.show.output import print_document
     from s3t_ray.tlog.witness_folder import create
 
     print_document(str(create(folder, name)))
@@ -58,7 +58,7 @@ def serve(
     """
     import uvicorn
 
-    from s3t_ray.cli.output import note
+    from s3t_ray.cli.show.output import note
     from s3t_ray.serve.witness_http import witness_app as application
     from s3t_ray.tlog.signed_note import VerifierKey
     from s3t_ray.tlog.witness_folder import open_witness

@@ -95,7 +95,7 @@ TASKS: dict[str, TaskKind] = {
             metrics=(),
             usual_metrics=(),
             records="s3t_ray.data.text_records:TextRecords",
-            model="s3t_ray.train.text_model:TextModel",
+            model="s3t_ray.train.task_models.text_model:TextModel",
         ),
         TaskKind(
             name="classification",
@@ -104,7 +104,7 @@ TASKS: dict[str, TaskKind] = {
             metrics=("accuracy", "f1", "f1_macro", "matthews"),
             usual_metrics=("accuracy",),
             records="s3t_ray.data.labelled_records:LabelledRecords",
-            model="s3t_ray.train.class_model:ClassModel",
+            model="s3t_ray.train.task_models.class_model:ClassModel",
         ),
         TaskKind(
             name="regression",
@@ -113,7 +113,7 @@ TASKS: dict[str, TaskKind] = {
             metrics=("pearson", "spearman"),
             usual_metrics=("pearson", "spearman"),
             records="s3t_ray.data.scored_records:ScoredRecords",
-            model="s3t_ray.train.value_model:ValueModel",
+            model="s3t_ray.train.task_models.value_model:ValueModel",
         ),
     )
 }

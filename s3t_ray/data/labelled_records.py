@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s3t_ray.data.chat import Message
+from s3t_ray.data.chats.chat import Message
+from s3t_ray.data.chats.token_ids import Tokenizer
 from s3t_ray.data.record_texts import encode_texts, prompt_texts, texts_of
 from s3t_ray.data.row_fields import MalformedRow, text_field
 from s3t_ray.data.task_records import Example, TaskRecords
-from s3t_ray.data.token_ids import Tokenizer
 
 
 class LabelledRecords(TaskRecords):

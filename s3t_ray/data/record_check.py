@@ -11,12 +11,12 @@ from typing import Any
 
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS
-from s3t_ray.data.control_tokens import control_tokens
-from s3t_ray.data.inputs import Example, TeachesNothing, encode
+from s3t_ray.data.chats.control_tokens import control_tokens
+from s3t_ray.data.chats.token_ids import Tokenizer
+from s3t_ray.data.readers.inputs import Example, TeachesNothing, encode
 from s3t_ray.data.records import canonical
 from s3t_ray.data.row_fields import MalformedRow
 from s3t_ray.data.text_records import ENCODING
-from s3t_ray.data.token_ids import Tokenizer
 from s3t_ray.errors import DataError
 
 _CONTENT_OF_THE_FIRST_ENCODING = {"role", "content"}

@@ -12,10 +12,10 @@ from typing import Any
 
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import template_fields
-from s3t_ray.data.chat import Message
+from s3t_ray.data.chats.chat import Message
+from s3t_ray.data.chats.token_ids import Tokenizer
 from s3t_ray.data.row_fields import MalformedRow, text_field
 from s3t_ray.data.task_records import Example
-from s3t_ray.data.token_ids import Tokenizer
 from s3t_ray.errors import DataError
 
 

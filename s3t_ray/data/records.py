@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s3t_ray.config.schema import Data
-from s3t_ray.data.columns import arrange
+from s3t_ray.data.readers.columns import arrange
 from s3t_ray.data.row_fields import MalformedRow, name_field
 from s3t_ray.data.task_records import TaskRecords
 

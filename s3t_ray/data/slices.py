@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from s3t_ray.data.partition import Place
+from s3t_ray.data.readers.spill import Spill
 from s3t_ray.data.slice_file import SLICE_SCHEMA, Row, SliceFile, read_slice, rewrite_slice, write_slice
-from s3t_ray.data.spill import Spill
 from s3t_ray.errors import StoreError
 
 __all__ = ["SLICE_SCHEMA", "Row", "SliceFile", "partition_rows", "read_slice", "rewrite_slice", "write_slice"]

@@ -14,8 +14,8 @@ from typing import Any
 
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS, load_half
-from s3t_ray.data.chat import Message
-from s3t_ray.data.token_ids import Tokenizer
+from s3t_ray.data.chats.chat import Message
+from s3t_ray.data.chats.token_ids import Tokenizer
 from s3t_ray.errors import DataError
 
 NO_LOSS = -100

@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from s3t_ray.data.chat import Message, Part, chat_parts
-from s3t_ray.data.chat_template import chat_template
-from s3t_ray.data.columns import MEDIA
-from s3t_ray.data.control_tokens import control_tokens
-from s3t_ray.data.conversation import conversation_parts, conversation_prompt
-from s3t_ray.data.messages import history_of, messages_of, tools_of, with_system
+from s3t_ray.data.chats.chat import Message, Part, chat_parts
+from s3t_ray.data.chats.chat_template import chat_template
+from s3t_ray.data.chats.control_tokens import control_tokens
+from s3t_ray.data.chats.conversation import conversation_parts, conversation_prompt
+from s3t_ray.data.chats.messages import history_of, messages_of, tools_of, with_system
+from s3t_ray.data.chats.token_ids import Tokenizer, begin_ids, end_id, text_ids
+from s3t_ray.data.readers.columns import MEDIA
 from s3t_ray.data.row_fields import MalformedRow, text_field
 from s3t_ray.data.task_records import NO_LOSS, Example, TaskRecords, TeachesNothing
-from s3t_ray.data.token_ids import Tokenizer, begin_ids, end_id, text_ids
 from s3t_ray.errors import DataError
 
 ENCODING = 2

@@ -232,7 +232,7 @@ def _open_stage(run: Run, data: DemoData, console: Console, progress: ShowProgre
     import ray
 
     from s3t_ray.ensemble.replica import Replica
-    from s3t_ray.run.ingest import ingest
+    from s3t_ray.run.input.ingest import ingest
     from s3t_ray.runtime.actors import start_scheduler
 
     ingest(run, lambda line: console.print(line, highlight=False))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from s3t_ray.ensemble.sampling_params import SamplingParams
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.errors import S3TError
 
 Chain = tuple[str, ...]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import Example
+from s3t_ray.data.readers.inputs import Example
 from s3t_ray.ensemble.answers import (
     Chain,
     Ended,
@@ -36,21 +36,21 @@ from s3t_ray.ensemble.answers import (
     Started,
     Token,
 )
-from s3t_ray.ensemble.batch_engine import BatchEngine, started_event
-from s3t_ray.ensemble.batch_memory import batch_limits
+from s3t_ray.ensemble.batching.batch_engine import BatchEngine, started_event
+from s3t_ray.ensemble.batching.batch_memory import batch_limits
+from s3t_ray.ensemble.batching.generation_row import GenerationRequest
+from s3t_ray.ensemble.batching.outbox import Outbox
+from s3t_ray.ensemble.batching.packed_pass import install_attention
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.evaluate import evaluate
 from s3t_ray.ensemble.frozen_base import FrozenBase
-from s3t_ray.ensemble.generation_row import GenerationRequest
 from s3t_ray.ensemble.leases import Lease, LiveService, Revoked
 from s3t_ray.ensemble.live_set import LiveSet, assemble
 from s3t_ray.ensemble.loaded_stage import load_stage
-from s3t_ray.ensemble.outbox import Outbox
-from s3t_ray.ensemble.packed_pass import install_attention
 from s3t_ray.ensemble.row_lora import applied, install_hooks
-from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import ClusterError, ConfigError
 from s3t_ray.store.store import Store
-from s3t_ray.train.task_model import JudgingModel
+from s3t_ray.train.task_models.task_model import JudgingModel
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from s3t_ray.data.inputs import Example
+from s3t_ray.data.readers.inputs import Example
 from s3t_ray.ensemble.answers import Chain, EvalReport, Score
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.leases import Lease, LiveService
@@ -23,7 +23,7 @@ from s3t_ray.ensemble.live_set import LiveSet, members
 from s3t_ray.ensemble.row_lora import Layout, applied, plan_rows
 from s3t_ray.ensemble.task_metrics import TASK_METRICS
 from s3t_ray.errors import DataError
-from s3t_ray.train.task_model import JudgingModel
+from s3t_ray.train.task_models.task_model import JudgingModel
 
 _BATCH_TOKENS = 4096
 """Of all rows of a batch together."""

@@ -30,10 +30,10 @@ from s3t_ray.ensemble.answers import (
     Live,
     Wish,
 )
+from s3t_ray.ensemble.batching.outbox import Outbox, Said
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
-from s3t_ray.ensemble.outbox import Outbox, Said
 from s3t_ray.ensemble.replica import Prompt, Replica, answer_of
-from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard

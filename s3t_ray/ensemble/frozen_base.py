@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import Example
+from s3t_ray.data.readers.inputs import Example
 from s3t_ray.errors import DataError
 from s3t_ray.train.attention import attends_to_whole_records
 from s3t_ray.train.forward import has_token_types
-from s3t_ray.train.load_model import load_model, precision_dtype
-from s3t_ray.train.task_model import Head, task_model
+from s3t_ray.train.loading.load_model import load_model, precision_dtype
+from s3t_ray.train.task_models.task_model import Head, task_model
 
 
 class FrozenBase:

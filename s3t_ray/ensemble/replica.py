@@ -16,9 +16,9 @@ from typing import cast
 from transformers import AutoTokenizer
 
 from s3t_ray.config.load import parse_config
-from s3t_ray.data.chat import Message
-from s3t_ray.data.inputs import Example, TeachesNothing, encode, encode_prompt
-from s3t_ray.data.token_ids import begin_ids, text_ids
+from s3t_ray.data.chats.chat import Message
+from s3t_ray.data.chats.token_ids import begin_ids, text_ids
+from s3t_ray.data.readers.inputs import Example, TeachesNothing, encode, encode_prompt
 from s3t_ray.ensemble.answers import (
     Answer,
     AnswerEvent,
@@ -38,10 +38,10 @@ from s3t_ray.ensemble.answers import (
     Token,
     Wish,
 )
+from s3t_ray.ensemble.batching.generation_row import GenerationRequest
+from s3t_ray.ensemble.batching.outbox import Outbox
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ensemble import Ensemble
-from s3t_ray.ensemble.generation_row import GenerationRequest
-from s3t_ray.ensemble.outbox import Outbox
-from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import ClusterError, DataError
 from s3t_ray.store.store import Store
 

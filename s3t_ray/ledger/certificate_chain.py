@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, select
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import deletion_progress, log_rows, stage_rows
+from s3t_ray.ledger import deletion_progress
 from s3t_ray.ledger.deletions import read_receipt
-from s3t_ray.ledger.log_rows import EntryKind, LogPosition
-from s3t_ray.ledger.record_rows import require_run
+from s3t_ray.ledger.rows import log_rows, stage_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
+from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, HITS, LOG, PRUNED
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import DeletionState

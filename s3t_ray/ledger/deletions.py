@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import LedgerError, UnknownRecords, VerificationFailed
-from s3t_ray.ledger import deletion_progress, log_rows, row_seals, stage_rows, tombstones
+from s3t_ray.ledger import deletion_progress, row_seals, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
-from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.query_batches import BATCH
-from s3t_ray.ledger.record_rows import require_run
 from s3t_ray.ledger.resolve import NamedRows, Place, Resolved, resolve
+from s3t_ray.ledger.rows import log_rows, request_rows, stage_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
+from s3t_ray.ledger.rows.record_rows import require_run
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
@@ -61,6 +63,7 @@ def accept(
     subjects: Sequence[bytes],
     closure: DuplicateSearch,
     commitment: str | None,
+    details: RequestDetails,
 ) -> Acceptance:
     """See `Ledger.accept_deletion`."""
     request = NamedRows.of(ids, subjects, closure)
@@ -77,6 +80,7 @@ def accept(
             )
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         signed = read_receipt(tx.connection, known)
+        request_rows.add(tx, known, details)
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
     if not is_sealed:
         row_seals.require_never_sealed(tx.connection)
@@ -84,7 +88,8 @@ def accept(
     found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)
     taken_along = likeness.take_along(tx.connection, found, closure, seal_of)
-    receipt, signed = _write(tx, found, digest, commitment)
+    sequence, receipt, signed = _write(tx, found, digest, commitment)
+    request_rows.add(tx, sequence, details)
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed)
 
 
@@ -111,7 +116,7 @@ def _require_known(connection: Connection, found: Resolved) -> None:
         )
 
 
-def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None) -> tuple[Receipt, SignedReceipt]:
+def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None) -> tuple[int, Receipt, SignedReceipt]:
     """The deletion, its tombstones, all that follows from them, and the receipt in the log."""
     sequence, request_id = tx.next_sequence(), digest[:REQUEST_ID_CHARACTERS]
     counts = {"records": found.records, "already_deleted": found.already_deleted, "unknown": found.unknown}
@@ -160,7 +165,7 @@ def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None
         )
         return signed(SignedReceipt, tx.keys, facts=facts)
 
-    return receipt, log_rows.append(tx, EntryKind.RECEIPT, sequence, make)
+    return sequence, receipt, log_rows.append(tx, EntryKind.RECEIPT, sequence, make)
 
 
 def _take_out(connection: Connection, found: Resolved, sequence: int) -> list[SliceChange]:

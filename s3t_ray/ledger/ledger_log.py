@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from s3t_ray.ledger import certificate_chain, lease, log_rows, row_seals
+from s3t_ray.ledger import certificate_chain, lease, row_seals
 from s3t_ray.ledger.certificate_chain import Circumstances
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.keys import LedgerKeys
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows import log_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, Certificate
 from s3t_ray.proof.signed_entry import ChainHead
@@ -55,7 +56,10 @@ class LedgerLog:
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            return certificate_chain.certify(tx, request_id, final, circumstances)
+            made = certificate_chain.certify(tx, request_id, final, circumstances)
+        if final:
+            self._database.forget_overwritten()  # who asked, and why
+        return made
 
     def without_interim(self) -> tuple[str, ...]:
         """Purged deletions whose interim certificate is not in the log yet, in the order they were accepted."""

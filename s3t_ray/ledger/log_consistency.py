@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.ledger import deletion_progress, log_rows
+from s3t_ray.ledger import deletion_progress
 from s3t_ray.ledger.certificate_chain import read_changes
-from s3t_ray.ledger.log_rows import EntryKind
-from s3t_ray.ledger.record_rows import require_run
+from s3t_ray.ledger.rows import log_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind
+from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, EVENTS
 from s3t_ray.ledger.values import DeletionState, RunRow, StoredEntry
 from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense

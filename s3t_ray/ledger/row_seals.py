@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import log_rows
 from s3t_ray.ledger.keys import LedgerKeys
-from s3t_ray.ledger.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.query_batches import BATCH
+from s3t_ray.ledger.rows import log_rows
+from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.tables import LOG, RECORDS, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import PUBLIC_FILE
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.run_log import verify_certificate, verify_entry
 from s3t_ray.run.run import Run
 

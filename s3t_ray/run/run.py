@@ -26,8 +26,8 @@ from s3t_ray.ledger.values import RunRow, SliceState, StageState
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
-from s3t_ray.run.input_summary import InputSummary, read_summary
-from s3t_ray.run.run_identity import begin, check_together, remember, require_whole
+from s3t_ray.run.input.input_summary import InputSummary, read_summary
+from s3t_ray.run.integrity.run_identity import begin, check_together, remember, require_whole
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, FailureSubject
 from s3t_ray.ledger.values import DeletionRow, DeletionState, NotedStage, RunningStage
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
@@ -29,7 +29,13 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     subjects: set[FailureSubject] = {FailedStage(name) for name in current}
     subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing()}
     failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
-    deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
+    failures += tuple(
+        Failure(kind="callback", error=f"{row.name}: {row.error}", attempts=row.attempts)
+        for row in run.ledger.callbacks.all()
+        if row.attempts
+    )
+    due = run.ledger.requests.due()
+    deletions = tuple(deletion_status(row, due.get(row.number)) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     summary = run.input_summary
     sizes = [state.records for view in views.values() for state in view.slices]
@@ -92,9 +98,10 @@ def _shard(view: ShardView, running: Iterable[RunningStage], failures: Iterable[
     )
 
 
-def deletion_status(row: DeletionRow) -> DeletionStatus:
-    """Where one deletion stands."""
-    end = row.times.restored or datetime.now(UTC).isoformat()
+def deletion_status(row: DeletionRow, due_at: str | None = None) -> DeletionStatus:
+    """Where one deletion stands. `due_at`: when its records must be gone."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    end = row.times.restored or now
     age = (datetime.fromisoformat(end) - datetime.fromisoformat(row.times.accepted)).total_seconds()
     return DeletionStatus(
         request_id=row.receipt.request_id,
@@ -106,4 +113,6 @@ def deletion_status(row: DeletionRow) -> DeletionStatus:
         purged_at=row.times.purged,
         restored_at=row.times.restored,
         age_seconds=max(age, 0.0),
+        due_at=due_at,
+        overdue=due_at is not None and row.times.purged is None and due_at < now,
     )

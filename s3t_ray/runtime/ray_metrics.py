@@ -27,7 +27,7 @@ from s3t_ray.scheduler.metrics import (
     measure,
     measure_ledger,
 )
-from s3t_ray.scheduler.state import UNFINISHED
+from s3t_ray.scheduler.policy.state import UNFINISHED
 
 LEDGER_SECONDS = 10.0
 """Between two readings of the ledger alone: as often as Ray exports its metrics."""

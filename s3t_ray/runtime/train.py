@@ -13,14 +13,14 @@ from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.errors import TrainError
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.reports import Status, TrainReport
 from s3t_ray.run.run import Run, checked_base
 from s3t_ray.run.status import status
 from s3t_ray.runtime.connect import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
 from s3t_ray.runtime.gpu_card import check_a_card
-from s3t_ray.train.check_base import check_base_model
+from s3t_ray.train.loading.check_base import check_base_model
 
 
 def train(

@@ -13,9 +13,9 @@ from s3t_ray.config.schema import Requeue
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.run.shard_view import ShardView, Views
-from s3t_ray.scheduler.decide import ShardPurge
-from s3t_ray.scheduler.retries import Retries
-from s3t_ray.scheduler.state import UNFINISHED, State
+from s3t_ray.scheduler.policy.decide import ShardPurge
+from s3t_ray.scheduler.policy.retries import Retries
+from s3t_ray.scheduler.policy.state import UNFINISHED, State
 
 
 class Bookkeeping:

@@ -15,8 +15,8 @@ from s3t_ray.errors import StoreError, TrainError
 from s3t_ray.ledger.certificate_chain import Circumstances
 from s3t_ray.ledger.values import StageState
 from s3t_ray.proof.certificate import Certificate, OrderChoice
+from s3t_ray.run.integrity.seal_keys import is_announced
 from s3t_ray.run.run import Run
-from s3t_ray.run.seal_keys import is_announced
 from s3t_ray.store.published_stage import read_manifest
 
 SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")

@@ -11,20 +11,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from s3t_ray.errors import problem_of
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.plan.schedule import Assignment
-from s3t_ray.run.damage import damaged
+from s3t_ray.run.integrity.damage import damaged
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.scheduler.bookkeeping import Bookkeeping
 from s3t_ray.scheduler.certify import certify, certify_interim, unannounced
-from s3t_ray.scheduler.decide import Decision, ShardPurge
 from s3t_ray.scheduler.interfaces import Replicas, Shards, WorkerGroups
+from s3t_ray.scheduler.policy.decide import Decision, ShardPurge
+from s3t_ray.scheduler.policy.state import UNFINISHED
 from s3t_ray.scheduler.purge import purge_abandoned, purge_strays
 from s3t_ray.scheduler.requeue import stage_job
 from s3t_ray.scheduler.stage_results import take_out
-from s3t_ray.scheduler.state import UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.status import failure_of
 from s3t_ray.run.waiting import note_waiting
-from s3t_ray.scheduler.capacity import Autoscaling, Capacity, ElasticGroups, RoomRequests
 from s3t_ray.scheduler.confirmations import Confirmations
 from s3t_ray.scheduler.interfaces import Peers, ServingReplica, Shards, WorkerGroups
+from s3t_ray.scheduler.policy.capacity import Autoscaling, Capacity, ElasticGroups, RoomRequests
 from s3t_ray.scheduler.requeue import first_sequences
 from s3t_ray.scheduler.running_stages import Notes
 from s3t_ray.scheduler.scheduler import Scheduler

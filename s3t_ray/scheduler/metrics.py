@@ -16,7 +16,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.status import noted
-from s3t_ray.scheduler.state import UNFINISHED
+from s3t_ray.scheduler.policy.state import UNFINISHED
 
 SECONDS_BETWEEN = 2.0
 """Between two readings: the figures cost a few reads of the ledger, and Ray exports them every 10 s anyway."""

@@ -23,9 +23,9 @@ from s3t_ray.errors import StoreError
 from s3t_ray.ledger.values import SliceState, StageRow, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.exports import purge_exports
-from s3t_ray.run.ingest import slice_digest
-from s3t_ray.run.rejects import purge_rejects
-from s3t_ray.run.restored_storage import mend_slices
+from s3t_ray.run.input.ingest import slice_digest
+from s3t_ray.run.input.rejects import purge_rejects
+from s3t_ray.run.integrity.restored_storage import mend_slices
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.store import layout

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from s3t_ray.ledger.values import StageState
 from s3t_ray.plan.stages import Stage, compare
-from s3t_ray.run.damage import is_whole
+from s3t_ray.run.integrity.damage import is_whole
+from s3t_ray.run.integrity.seal_keys import is_announced
 from s3t_ray.run.run import Run
-from s3t_ray.run.seal_keys import is_announced
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import purge_bytes
 from s3t_ray.store import layout

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from s3t_ray.config.recipe import RECIPE_FORMAT, recipe
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import StoreError, TrainError
-from s3t_ray.ledger.failure_rows import FailureSubject
+from s3t_ray.ledger.rows.failure_rows import FailureSubject
 from s3t_ray.ledger.values import DeletionState, SliceState
 from s3t_ray.plan import schedule
 from s3t_ray.plan.identity import recipe_digest
 from s3t_ray.plan.schedule import Assignment, Placer, ShardState, healing_due
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
+from s3t_ray.run.integrity.seal_keys import slice_key, stage_key
 from s3t_ray.run.run import Run
-from s3t_ray.run.seal_keys import slice_key, stage_key
 from s3t_ray.run.shard_view import ShardView, Views, view_shard
-from s3t_ray.scheduler.state import State, shards_hit, shards_to_purge
+from s3t_ray.scheduler.policy.state import State, shards_hit, shards_to_purge
 from s3t_ray.train.job import SliceInput, StageJob
 
 

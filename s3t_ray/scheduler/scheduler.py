@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable
 
 from s3t_ray.plan.stages import HOLDOUT_SHARD
-from s3t_ray.run.damage import incomplete
+from s3t_ray.run.integrity.damage import incomplete
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, Views, view_shard
 from s3t_ray.scheduler.bookkeeping import Bookkeeping
-from s3t_ray.scheduler.decide import decide
 from s3t_ray.scheduler.deletion_steps import DeletionSteps, Surroundings, wanted
 from s3t_ray.scheduler.interfaces import Replicas, Shards, WorkerGroups
+from s3t_ray.scheduler.policy.decide import decide
+from s3t_ray.scheduler.policy.retries import Retries
 from s3t_ray.scheduler.purge import purge_everything_left, purge_finished_checkpoints
 from s3t_ray.scheduler.recover_published import adopt_published
 from s3t_ray.scheduler.requeue import Offers, idle, sequences_in_need
-from s3t_ray.scheduler.retries import Retries
 from s3t_ray.scheduler.stage_results import StageResults, TrainingTotals
 from s3t_ray.store import layout
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.ledger.failure_rows import FailedStage
+from s3t_ray.ledger.rows.failure_rows import FailedStage
 from s3t_ray.ledger.values import Published
 from s3t_ray.plan.stages import Stage
-from s3t_ray.run.damage import DAMAGED, damaged
+from s3t_ray.run.integrity.damage import DAMAGED, damaged
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler.bookkeeping import Bookkeeping

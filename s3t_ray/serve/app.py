@@ -29,22 +29,24 @@ from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import ClusterError
 from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
-from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion, list_deletions, listed_deletion
+from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
-from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from s3t_ray.runtime.ray_metrics import report_ledger
-from s3t_ray.serve.answering import Prompt
-from s3t_ray.serve.bearer_tokens import Tokens
+from s3t_ray.serve.access.bearer_tokens import Tokens
+from s3t_ray.serve.access.token_guard import App, Guard
+from s3t_ray.serve.callbacks.courier import keep_delivering
+from s3t_ray.serve.callbacks.receivers import receivers_from_environment
 from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.http import make_deletion_app, make_front_app, make_model_app
 from s3t_ray.serve.page.page_models import ServedModel
 from s3t_ray.serve.page.run_desk import RunDesk
-from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.serve.routes.answering import Prompt
+from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.serve.service_settings import ServiceSettings
-from s3t_ray.serve.token_guard import App, Guard
 
 HEALTH_SECONDS = 20.0
 MOST_CONNECTIONS = 4096
@@ -184,7 +186,7 @@ class DeletionService:
         return known
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        receipt = deletion.accept(self._run, request.ids, request.subjects)
+        receipt = deletion.accept(self._run, request.ids, request.subjects, details=request.details())
         # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
         threading.Thread(target=self._wake_scheduler, daemon=True).start()
         return receipt
@@ -200,8 +202,11 @@ class DeletionService:
         finally:
             self._waking.release()
 
-    def deletion(self, request_id: str) -> DeletionStatus:
-        return deletion_status(self._run.ledger.deletion(request_id))
+    def deletion(self, request_id: str) -> ListedDeletion:
+        return listed_deletion(self._run, request_id)
+
+    def deletions(self, wanted: DeletionFilter) -> DeletionList:
+        return list_deletions(self._run, wanted)
 
     def certificate(self, request_id: str) -> str | None:
         certificate = self._run.ledger.certificate(request_id)
@@ -216,7 +221,8 @@ class FrontService(DeletionService):
 
 
 class Caretaker:
-    """Keeps the run's scheduler (see `caretaker.py`), and reports what the ledger says of deletions; one a service."""
+    """Keeps the run's scheduler (see `caretaker.py`), reports what the ledger says of deletions, and sends callbacks;
+    one a service."""
 
     def __init__(self, run_uri: str) -> None:
         self._run = Run.open(run_uri)
@@ -224,6 +230,10 @@ class Caretaker:
         self._threads = [
             threading.Thread(target=target, args=(self._run, self._stop), daemon=True)
             for target in (keep_scheduling, report_ledger)
+        ]
+        self._threads += [
+            threading.Thread(target=keep_delivering, args=(self._run, receiver, self._stop), daemon=True)
+            for receiver in receivers_from_environment()
         ]
         for thread in self._threads:
             thread.start()
@@ -277,6 +287,7 @@ def _with_keys(settings: ServiceSettings) -> dict[str, Any]:
 def _checked(settings: ServiceSettings | Mapping[str, object]) -> ServiceSettings:
     told = ServiceSettings.model_validate(settings)
     Tokens.from_environment()
+    receivers_from_environment()
     with Run.open(told.run) as run:
         _ = run.row  # its data must have been read
         return told.model_copy(update={"run": run.location.storage_uri})

@@ -17,17 +17,17 @@ from starlette.responses import RedirectResponse, Response
 
 from s3t_ray import __version__
 from s3t_ray.errors import S3TError
-from s3t_ray.serve.answering import ModelBackend
-from s3t_ray.serve.bearer_tokens import Tokens
+from s3t_ray.serve.access.bearer_tokens import Tokens
+from s3t_ray.serve.access.token_guard import App, Guard, Receive, Scope, Send
 from s3t_ray.serve.http_errors import WrongRun, code_of, message_of, status_of
-from s3t_ray.serve.openai_format import refusal
 from s3t_ray.serve.page.page_routes import page_app
 from s3t_ray.serve.page.run_desk import Desk
-from s3t_ray.serve.requests import INSTEAD
+from s3t_ray.serve.routes.answering import ModelBackend
 from s3t_ray.serve.routes.deletion_routes import DeletionBackend, deletion_routes
 from s3t_ray.serve.routes.description_routes import description_routes
 from s3t_ray.serve.routes.model_routes import model_routes
-from s3t_ray.serve.token_guard import App, Guard, Receive, Scope, Send
+from s3t_ray.serve.routes.openai_format import refusal
+from s3t_ray.serve.routes.requests import INSTEAD
 
 MODEL_PATH, DELETION_PATH = "/v1", "/v1/deletions"
 """Where the applications are mounted; the longest fitting path gets a request."""

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.inputs import TeachesNothing, encode
+from s3t_ray.data.readers.inputs import TeachesNothing, encode
 from s3t_ray.data.slices import Row, read_slice
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import SliceInput
-from s3t_ray.train.task_model import TaskModel, task_model
+from s3t_ray.train.task_models.task_model import TaskModel, task_model
 
 IGNORED = -100
 

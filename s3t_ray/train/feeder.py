@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 
 from s3t_ray.config.schema import Config
-from s3t_ray.train.base import Base, precision_dtype
 from s3t_ray.train.batches import epoch_order, pack, pad_groups, steps_in_epoch
 from s3t_ray.train.engine import Batch
 from s3t_ray.train.examples import Item
 from s3t_ray.train.forward import pack_items, pad_items
-from s3t_ray.train.incoming_states import Entering
+from s3t_ray.train.hidden_states.incoming_states import Entering
+from s3t_ray.train.hidden_states.readahead import ReadAhead
+from s3t_ray.train.loading.base import Base, precision_dtype
 from s3t_ray.train.ranks import Group
-from s3t_ray.train.readahead import ReadAhead
 from s3t_ray.train.seeds import StagePlace
 
 

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from s3t_ray.train.base import Base
 from s3t_ray.train.examples import Item, Targets, Tokens
-from s3t_ray.train.task_model import JudgingModel
+from s3t_ray.train.loading.base import Base
+from s3t_ray.train.task_models.task_model import JudgingModel
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
-from s3t_ray.train.base import ADAPTER, Base
 from s3t_ray.train.forward import with_layers
 from s3t_ray.train.layer_groups import depth_of_layer, layer_group, layer_index
+from s3t_ray.train.loading.base import ADAPTER, Base
 from s3t_ray.train.seeds import StagePlace
 from s3t_ray.train.zero3_gather import whole
 

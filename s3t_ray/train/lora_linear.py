@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from s3t_ray.train.loading.quantised import QuantisedWeight, frozen_weight
 from s3t_ray.train.peft_layers import LoraLayer
-from s3t_ray.train.quantised import QuantisedWeight, frozen_weight
 
 ADAPTER = "default"  # PEFT's own default adapter name: exports carry no other
 

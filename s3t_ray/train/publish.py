@@ -37,7 +37,7 @@ from s3t_ray.train.fence import is_overtaken
 from s3t_ray.train.grouped import GroupedModel
 from s3t_ray.train.job import StageJob, StageResult, StageStopped
 from s3t_ray.train.ranks import Group
-from s3t_ray.train.task_model import TaskModel
+from s3t_ray.train.task_models.task_model import TaskModel
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "deepspeed", "safetensors", "numpy")
 

@@ -18,16 +18,16 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.store.store import Store
 from s3t_ray.train.adapters import Chain, load_parents
-from s3t_ray.train.base import load_base, precision_dtype
 from s3t_ray.train.engine import forget_gpu_cache, stage_engine, start_communication
 from s3t_ray.train.examples import Item, read_items, to_learn
 from s3t_ray.train.feeder import Feeder
 from s3t_ray.train.forward import Forward
 from s3t_ray.train.grouped import GroupedModel
-from s3t_ray.train.hidden import HiddenStore
-from s3t_ray.train.incoming_states import Entering, EnteringStates
+from s3t_ray.train.hidden_states.hidden import HiddenStore
+from s3t_ray.train.hidden_states.incoming_states import Entering, EnteringStates
 from s3t_ray.train.job import StageJob, StageResult, StageStopped
 from s3t_ray.train.learner import Learner, OnProgress, ShouldStop
+from s3t_ray.train.loading.base import load_base, precision_dtype
 from s3t_ray.train.publish import Trained, publish_stage
 from s3t_ray.train.ranks import join, make_deterministic
 from s3t_ray.train.seeds import StagePlace

@@ -14,7 +14,7 @@ from s3t_ray.plan.fair_shares import Claim, Standing
 from s3t_ray.runtime.connect import NAMESPACE, ray_logs
 from s3t_ray.runtime.peers import PREFIX, RayPeers
 from s3t_ray.runtime.worker_groups import RayWorkers
-from s3t_ray.scheduler.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Capacity
+from s3t_ray.scheduler.policy.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Capacity
 from s3t_ray.train.job import SliceInput, StageJob
 from tests.cluster.raylets import wait_for
 from tests.fakes import small_config

@@ -8,7 +8,7 @@ import pytest
 
 from s3t_ray.errors import ClusterError
 from s3t_ray.run.deletion import accept
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from s3t_ray.runtime.delete import settle

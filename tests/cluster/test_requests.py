@@ -13,7 +13,7 @@ from s3t_ray.runtime.connect import actor_name
 from s3t_ray.runtime.node_requests import NodeRequests
 from s3t_ray.runtime.peers import RayPeers
 from s3t_ray.runtime.worker_groups import RayWorkers
-from s3t_ray.scheduler.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Capacity
+from s3t_ray.scheduler.policy.capacity import IDLE_AFTER_SECONDS, SECONDS_BETWEEN, Capacity
 from tests.cluster.raylets import wait_for
 from tests.fakes import small_config
 from tests.tiny import tiny_llama

@@ -18,12 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from s3t_ray.proof.run_log import verify_certificate
-from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.token_guard import App
 from s3t_ray.serve.http import make_front_app
 from s3t_ray.serve.page.page_routes import page_app
 from s3t_ray.serve.page.page_token import OneToken
 from s3t_ray.serve.page.run_desk import Comparison, RunDesk
-from s3t_ray.serve.token_guard import App
 from tests.cluster.raylets import free_port, wait_for
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.fakes.serving import FakeBackend

@@ -20,7 +20,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
 from s3t_ray.errors import S3TError, TrainError
 from s3t_ray.ledger.values import Fenced, RunningStage
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.interfaces import Finished

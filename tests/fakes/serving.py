@@ -26,9 +26,10 @@ from s3t_ray.ensemble.answers import (
 from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
-from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
-from s3t_ray.serve.answering import Prompt
-from s3t_ray.serve.requests import DeletionRequest
+from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
+from s3t_ray.run.reports import DeletionReceipt
+from s3t_ray.serve.routes.answering import Prompt
+from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.store.layout import MANIFEST, stage_folder
 from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, write_manifest
 from s3t_ray.store.store import Store
@@ -51,6 +52,7 @@ class FakeBackend:
         self.deleted: list[DeletionRequest] = []
         self.closed = 0
         self.certified: str | None = None
+        self.listed: DeletionFilter | None = None
 
     def live(self) -> Live:
         self._fail()
@@ -109,11 +111,21 @@ class FakeBackend:
             shards=(),
         )
 
-    def deletion(self, request_id: str) -> DeletionStatus:
+    def deletions(self, wanted: DeletionFilter) -> DeletionList:
+        self.listed = wanted
+        return DeletionList(deletions=(self.deletion("req-1"),), more=False)
+
+    def deletion(self, request_id: str) -> ListedDeletion:
         if request_id != "req-1":
             raise NoSuchDeletion(f"there is no deletion {request_id!r}", "take the id from its receipt")
-        return DeletionStatus(
-            request_id=request_id, state="purged", records=1, hits=((0, 1, 1),), accepted_at=AT, age_seconds=2.0
+        return ListedDeletion(
+            request_id=request_id,
+            state="purged",
+            records=1,
+            hits=((0, 1, 1),),
+            accepted_at=AT,
+            age_seconds=2.0,
+            number=7,
         )
 
     def certificate(self, request_id: str) -> str | None:

@@ -60,7 +60,7 @@ def _waiting(lab: StageLab, job: Any) -> dict[str, Any]:
 @contextmanager
 def _waits() -> Iterator[list[float]]:
     """Seconds that each micro-batch waited for its states."""
-    from s3t_ray.train.readahead import ReadAhead
+    from s3t_ray.train.hidden_states.readahead import ReadAhead
 
     found: list[float] = []
     take = ReadAhead.take

@@ -3,6 +3,7 @@
 
 const STATES = ["accepted", "pruned", "purged", "restored"];
 const MOST_SEQUENCES = 12;
+const FIELDS = ["ids", "subjects", "reference", "requester", "reason", "due"]; // of the form to delete
 const POLL_MS = 2000;
 let signedIn = false;
 let filter = "open";
@@ -99,9 +100,10 @@ function showShards() {
 }
 
 function showDeletions() {
-  const rows = status.deletions.filter((each) => filter === "all" || each.state !== "restored").reverse();
+  const wanted = { all: () => true, open: (each) => each.state !== "restored", overdue: (each) => each.overdue };
+  const rows = status.deletions.filter(wanted[filter]).reverse();
   $("deletions").hidden = rows.length === 0;
-  $("no-deletions").textContent = rows.length ? "" : filter === "all" ? "No one has asked to be deleted." : "Every deletion is finished.";
+  $("no-deletions").textContent = rows.length ? "" : { all: "No one has asked to be deleted.", open: "Every deletion is finished.", overdue: "Nothing is overdue." }[filter];
   $("deletions").tBodies[0].replaceChildren(...rows.map((each) => {
     const at = STATES.indexOf(each.state);
     const steps = el("span", { class: "steps", "aria-label": each.state },
@@ -109,12 +111,21 @@ function showDeletions() {
     const proof = each.state === "restored" ? download(`ui/deletions/${each.request_id}/certificate`, `certificate-${each.request_id.slice(0, 16)}.json`, "Download") : "not yet";
     return el("tr", {},
       el("td", { class: "id", title: each.request_id }, each.request_id.slice(0, 16)),
+      el("td", {}, (status.references?.[each.request_id] ?? []).join(", ")),
       el("td", {}, steps),
       el("td", {}, each.records.toLocaleString("en")),
       el("td", {}, moment(each.accepted_at)),
       el("td", {}, duration(each.age_seconds)),
+      el("td", { class: each.overdue ? "problem" : "" }, dueText(each)),
       el("td", {}, proof));
   }));
+}
+
+function dueText(each) {
+  if (!each.due_at) return "";
+  const day = each.due_at.slice(0, 10); // a date stands for its end in UTC: not shifted into the local day
+  const late = each.purged_at && each.purged_at > each.due_at;
+  return each.overdue ? `${day}, overdue` : late ? `${day}, late` : day;
 }
 
 function download(path, name, text) {
@@ -215,7 +226,7 @@ function similarView(likeness) {
 function setConfirming(on) {
   $("confirm").hidden = $("cancel").hidden = !on;
   $("preview").hidden = on;
-  $("ids").readOnly = $("subjects").readOnly = on;
+  for (const id of FIELDS) $(id).readOnly = on;
   if (!on) previewed = null;
 }
 
@@ -310,7 +321,8 @@ function listen() {
   $("delete").addEventListener("submit", (event) => {
     event.preventDefault();
     busy($("preview"), async () => {
-      previewed = { ids: lines("ids"), subjects: lines("subjects") };
+      const office = ["reference", "requester", "reason", "due"].map((name) => [name, $(name).value.trim()]);
+      previewed = { ids: lines("ids"), subjects: lines("subjects"), ...Object.fromEntries(office.filter(([, value]) => value)) };
       const impact = await (await call("ui/deletions/preview", previewed)).json();
       $("impact").replaceChildren(...impactView(impact));
       setConfirming(impact.records > 0);
@@ -325,7 +337,7 @@ function listen() {
   $("confirm").addEventListener("click", () => busy($("confirm"), async () => {
     const receipt = await (await call("ui/deletions", previewed)).json();
     setConfirming(false);
-    $("ids").value = $("subjects").value = "";
+    for (const id of FIELDS) $(id).value = "";
     $("impact").replaceChildren(
       el("p", {}, el("strong", {}, "Receipt "), el("code", {}, receipt.request_id)),
       el("p", {}, `${count(receipt.records, "record")} deleted. The deletion is durable and cannot be lost from here on.`));

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from s3t_ray.serve.bearer_tokens import Holder
+from s3t_ray.serve.access.bearer_tokens import Holder
 from s3t_ray.serve.page.page_sessions import Access, Sessions
 
 

@@ -32,11 +32,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from s3t_ray.errors import ConfigError, DataError, LedgerError, Overloaded, S3TError, UnknownRecords
+from s3t_ray.run.deletion_list import OfficeRequest
 from s3t_ray.run.reports import Report
+from s3t_ray.serve.access.token_guard import BODY_SECONDS, LARGEST_BODY
 from s3t_ray.serve.page.page_door import PageDoor, Visitor, from_own_page
 from s3t_ray.serve.page.page_sessions import Access
 from s3t_ray.serve.page.run_desk import Desk
-from s3t_ray.serve.token_guard import BODY_SECONDS, LARGEST_BODY
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -48,8 +49,8 @@ _HEADERS = {
 _ASSETS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 
 
-class PageDeletion(Report):
-    """What the form names."""
+class PageDeletion(OfficeRequest):
+    """What the form names, and what the office says of it."""
 
     ids: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
@@ -84,7 +85,9 @@ def page_app(desk: Desk, access: Access) -> Starlette:
 
     async def status(_: HttpRequest, visitor: Visitor) -> Response:
         found = await run_in_threadpool(desk.status)
-        may = {"answers": desk.asker is not None and visitor.asks, "deletes": visitor.deletes}
+        may: dict[str, Any] = {"answers": desk.asker is not None and visitor.asks, "deletes": visitor.deletes}
+        if visitor.deletes:  # what offices say is not for those who may only ask the model
+            may["references"] = await run_in_threadpool(desk.references)
         return _json({**found.model_dump(mode="json"), **may})
 
     async def history(_: HttpRequest, __: Visitor) -> Response:
@@ -103,7 +106,7 @@ def page_app(desk: Desk, access: Access) -> Starlette:
 
     async def accept(request: HttpRequest, _: Visitor) -> Response:
         asked = await _deletion(request)
-        receipt = await run_in_threadpool(desk.accept, asked.ids, asked.subjects)
+        receipt = await run_in_threadpool(desk.accept, asked.ids, asked.subjects, asked.details())
         return _json(receipt.model_dump(mode="json"), 202)
 
     async def ask(request: HttpRequest, _: Visitor) -> Response:

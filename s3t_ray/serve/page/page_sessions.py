@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from s3t_ray.serve.bearer_tokens import Holder
+from s3t_ray.serve.access.bearer_tokens import Holder
 
 IDLE_SECONDS = 3600.0
 LONGEST_SECONDS = 12 * 3600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from s3t_ray.serve.bearer_tokens import KINDS, Holder
+from s3t_ray.serve.access.bearer_tokens import KINDS, Holder
 
 
 class OneToken:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Event, EventKind
 from s3t_ray.run import deletion
+from s3t_ray.run.deletion_list import DeletionFilter, list_deletions
 from s3t_ray.run.issued_certificates import certificate_of
 from s3t_ray.run.reports import DeletionReceipt, Impact, Report, Status
 from s3t_ray.run.run import Run
@@ -79,7 +81,11 @@ class Desk(Protocol):
 
     def preview(self, ids: Sequence[str], subjects: Sequence[str]) -> Impact: ...
 
-    def accept(self, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt: ...
+    def accept(self, ids: Sequence[str], subjects: Sequence[str], details: RequestDetails) -> DeletionReceipt: ...
+
+    def references(self) -> dict[str, list[str]]:
+        """By request id of a deletion, the references under which it was asked for."""
+        ...
 
     def certificate(self, request_id: str) -> str: ...
 
@@ -107,8 +113,12 @@ class RunDesk:
     def preview(self, ids: Sequence[str], subjects: Sequence[str]) -> Impact:
         return deletion.preview(self._run, ids, subjects)
 
-    def accept(self, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-        return deletion.accept(self._run, ids, subjects)
+    def accept(self, ids: Sequence[str], subjects: Sequence[str], details: RequestDetails) -> DeletionReceipt:
+        return deletion.accept(self._run, ids, subjects, details=details)
+
+    def references(self) -> dict[str, list[str]]:
+        listed = list_deletions(self._run, DeletionFilter()).deletions
+        return {each.request_id: [told.reference for told in each.requests if told.reference] for each in listed}
 
     def certificate(self, request_id: str) -> str:
         return certificate_of(self._run, request_id)

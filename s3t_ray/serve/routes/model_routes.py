@@ -19,11 +19,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from s3t_ray.errors import DataError
-from s3t_ray.serve.answering import Admission, ModelBackend, all_of, respond
-from s3t_ray.serve.bearer_tokens import Tokens
+from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.http_errors import NoSuchModel, check_run
-from s3t_ray.serve.openai_format import RUN_HEADER, Framing, live_headers
-from s3t_ray.serve.requests import ChatRequest, ClassifyRequest, CompletionRequest, TokeniseRequest
+from s3t_ray.serve.routes.answering import Admission, ModelBackend, all_of, respond
+from s3t_ray.serve.routes.openai_format import RUN_HEADER, Framing, live_headers
+from s3t_ray.serve.routes.requests import ChatRequest, ClassifyRequest, CompletionRequest, TokeniseRequest
 
 
 def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:

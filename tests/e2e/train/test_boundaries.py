@@ -14,9 +14,9 @@ import torch
 from s3t_ray.errors import TrainError
 from s3t_ray.train.examples import Item
 from s3t_ray.train.forward import Forward
-from s3t_ray.train.hidden import SliceStates
+from s3t_ray.train.hidden_states.hidden import SliceStates
+from s3t_ray.train.hidden_states.readahead import AHEAD, THREAD
 from s3t_ray.train.job import Progress, StageStopped
-from s3t_ray.train.readahead import AHEAD, THREAD
 from tests.e2e.train.lab import Lab, make_lab, train, train_chain
 from tests.tiny import tiny_llama
 
@@ -66,9 +66,9 @@ def test_what_is_stored_changes_no_bit(tmp_path: Path, base: Path, precision: st
 
 def test_a_state_is_the_same_from_the_tokens_and_from_any_layer_below(base: Path, tmp_path: Path) -> None:
     """And it is computed in the type in which it is stored, so that nothing is rounded on the way."""
-    from s3t_ray.train.base import precision_dtype
     from s3t_ray.train.examples import make_item
     from s3t_ray.train.forward import pack_items
+    from s3t_ray.train.loading.base import precision_dtype
 
     for precision in ("float32", "bfloat16"):
         lab = lab_of(tmp_path / precision, base, "all", precision)

@@ -19,9 +19,9 @@ from s3t_ray.config.base_model import find_base
 from s3t_ray.config.families import FAMILIES
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.adapters import export_adapter, load_chain
-from s3t_ray.train.check_base import check_base_model
 from s3t_ray.train.examples import IGNORED, Item, make_item
 from s3t_ray.train.forward import Forward, pack_items
+from s3t_ray.train.loading.check_base import check_base_model
 from tests.e2e.train.lab import Lab, make_lab, train_chain
 from tests.tiny import tiny_llama
 

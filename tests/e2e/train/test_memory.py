@@ -13,10 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from s3t_ray.config.schema import Config, ModelShape
 from s3t_ray.plan.memory import EngineSetting, layer_activation_bytes
 from s3t_ray.plan.work import describe_work
-from s3t_ray.train.base import load_base, precision_dtype
 from s3t_ray.train.examples import make_item
 from s3t_ray.train.forward import Forward, pack_items
 from s3t_ray.train.grouped import GroupedModel
+from s3t_ray.train.loading.base import load_base, precision_dtype
 from s3t_ray.train.seeds import StagePlace
 
 CPU = torch.device("cpu")

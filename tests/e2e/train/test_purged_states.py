@@ -20,7 +20,7 @@ from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.store.store import Store
-from s3t_ray.train.hidden_manifest import HiddenManifest
+from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest
 from s3t_ray.train.job import StageJob, StageResult
 from s3t_ray.train.trainer import Trainer
 from tests.fakes import Cluster, FakeWorkers, small_config, write_records

@@ -13,10 +13,10 @@ from transformers import AutoModelForCausalLM
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.errors import ConfigError
 from s3t_ray.store.published_stage import read_manifest
-from s3t_ray.train import quantised
 from s3t_ray.train.examples import make_item
 from s3t_ray.train.forward import pack_items
-from s3t_ray.train.quantised import QuantisedWeight
+from s3t_ray.train.loading import quantised
+from s3t_ray.train.loading.quantised import QuantisedWeight
 from tests.e2e.train.lab import Lab, make_lab, train_chain
 from tests.tiny import tiny_llama
 

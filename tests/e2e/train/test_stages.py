@@ -15,7 +15,7 @@ from deepspeed import DeepSpeedEngine
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from s3t_ray.data.inputs import encode
+from s3t_ray.data.readers.inputs import encode
 from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.adapters import export_adapter, load_chain
 from s3t_ray.train.job import Progress

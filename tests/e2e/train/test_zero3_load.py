@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from s3t_ray.train.engine import start_communication
+from s3t_ray.train.loading.zero3_load import split_while_loading
 from s3t_ray.train.ranks import join
 from s3t_ray.train.zero3_gather import whole
-from s3t_ray.train.zero3_load import split_while_loading
 from tests.tiny import tiny_llama
 
 

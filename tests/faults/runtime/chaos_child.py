@@ -15,7 +15,7 @@ from pathlib import Path
 
 from s3t_ray.config.load import load_config
 from s3t_ray.run import deletion
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.runtime.connect import connected
 from s3t_ray.runtime.driver import drive

@@ -17,7 +17,7 @@ from s3t_ray.data.partition import Place, place
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.scheduler.interfaces import Finished

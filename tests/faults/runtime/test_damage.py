@@ -11,7 +11,7 @@ import pytest
 from s3t_ray.audit.verify import verify
 from s3t_ray.ledger.values import DeletionState, StageRow, StageState
 from s3t_ray.run import deletion
-from s3t_ray.run.damage import damaged
+from s3t_ray.run.integrity.damage import damaged
 from s3t_ray.run.status import status
 from tests.fakes import Cluster, adapters, fake_base, small_config, write_records
 from tests.faults.runtime.conftest import PEOPLE

@@ -11,7 +11,8 @@ import pytest
 
 from s3t_ray.audit.audit import audit
 from s3t_ray.errors import LedgerError
-from s3t_ray.run import deletion, ingest
+from s3t_ray.run import deletion
+from s3t_ray.run.input import ingest
 from s3t_ray.run.run import Run
 from tests.faults.runtime.life import Life, config_of, deleted_by, requests, secret, write_data
 from tests.faults.runtime.promises import found_in

@@ -10,7 +10,7 @@ from s3t_ray.ledger.values import DeletionState
 from s3t_ray.run import deletion
 from s3t_ray.run.status import status
 from s3t_ray.scheduler.interfaces import Finished
-from s3t_ray.scheduler.retries import LOSSES, OWN_FAULTS
+from s3t_ray.scheduler.policy.retries import LOSSES, OWN_FAULTS
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
 from tests.faults.runtime import life

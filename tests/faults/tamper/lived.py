@@ -9,11 +9,11 @@ from pathlib import Path
 
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
+from s3t_ray.run.integrity.seal_keys import slice_key
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.run.run import Run
-from s3t_ray.run.seal_keys import slice_key
 from s3t_ray.store.seal import seal
-from s3t_ray.train.hidden_manifest import HiddenManifest
+from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 PEOPLE = [(f"r{number}", f"p{number % 5}") for number in range(18)]

@@ -13,10 +13,10 @@ from s3t_ray.audit.audit import audit
 from s3t_ray.data.slices import Row, read_slice, write_slice
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.keys import Keys
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.certificate import Certificate, issue
 from s3t_ray.run import deletion
-from s3t_ray.run.ingest import slice_digest
+from s3t_ray.run.input.ingest import slice_digest
 from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.audit.tampering import found, problems, root, sql, writable

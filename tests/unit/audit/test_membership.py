@@ -19,7 +19,7 @@ from s3t_ray.audit.membership_report import Finding, GroupResult, MembershipAudi
 from s3t_ray.config.load import parse_config
 from s3t_ray.data.partition import place
 from s3t_ray.errors import ConfigError
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler.requeue import stage_job

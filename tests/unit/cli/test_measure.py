@@ -11,7 +11,7 @@ from s3t_ray.cli import measure_data as measuring
 from s3t_ray.cli.measure_data import EstimatingTokenizer, measure
 from s3t_ray.config.load import load_config
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import NO_LOSS, encode
+from s3t_ray.data.readers.inputs import NO_LOSS, encode
 from s3t_ray.data.records import canonical
 from s3t_ray.errors import DataError
 

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from s3t_ray.cli.live_progress import SECONDS_BETWEEN_TENTHS, LineProgress, changes, progress
+from s3t_ray.cli.show.live_progress import SECONDS_BETWEEN_TENTHS, LineProgress, changes, progress
 from tests.fakes.command_line import FAILURE, deletion, running, shard, status
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from s3t_ray.cli.show_proof import CertificatesChecked, checked_view, entry_view
+from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view, entry_view
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.proof.certificate import Certificate, issue

@@ -15,7 +15,7 @@ from s3t_ray.audit.membership_report import (
     Interval,
     MembershipAudit,
 )
-from s3t_ray.cli.show_membership import membership_view
+from s3t_ray.cli.show.show_membership import membership_view
 from s3t_ray.errors import DataError
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.fakes.command_line import s3t

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from s3t_ray.cli.show_status import (
+from s3t_ray.cli.show.show_status import (
     ASCII,
     UNICODE,
     Glyphs,

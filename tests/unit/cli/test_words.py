@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.cli import units
+from s3t_ray.cli.show import units
 
 
 @pytest.mark.parametrize(

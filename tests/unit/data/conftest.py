@@ -10,7 +10,7 @@ import pytest
 
 from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
-from s3t_ray.data.token_ids import Tokenizer
+from s3t_ray.data.chats.token_ids import Tokenizer
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n{% endfor %}"

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.read import RejectFile, read_records
+from s3t_ray.data.readers.read import RejectFile, read_records
 from s3t_ray.errors import DataError
 
 MANY = settings(max_examples=150 * int(os.environ.get("S3T_FUZZ", "1")))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.inputs import NO_LOSS, Example, encode, encode_prompt
+from s3t_ray.data.readers.inputs import NO_LOSS, Example, encode, encode_prompt
 from s3t_ray.data.records import canonical
 from s3t_ray.errors import ConfigError, DataError
 from tests.unit.data.conftest import MakeTokenizer

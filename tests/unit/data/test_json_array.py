@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.data import json_array
-from s3t_ray.data.json_array import BrokenArray, array_items
+from s3t_ray.data.readers import json_array
+from s3t_ray.data.readers.json_array import BrokenArray, array_items
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False) | st.text(max_size=8),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.inputs import encode, encode_prompt
-from s3t_ray.data.read import read_holdout, read_records
+from s3t_ray.data.readers.inputs import encode, encode_prompt
+from s3t_ray.data.readers.read import read_holdout, read_records
 from s3t_ray.data.records import normalise
 from s3t_ray.data.row_fields import MalformedRow
 from s3t_ray.data.task_records import task_records

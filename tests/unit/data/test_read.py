@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data import formats
-from s3t_ray.data.read import RejectFile, drop_rejects, read_holdout, read_records
+from s3t_ray.data.readers import formats
+from s3t_ray.data.readers.read import RejectFile, drop_rejects, read_holdout, read_records
 from s3t_ray.errors import DataError, StoreError
 
 Lines = Callable[..., Path]

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.read import RejectFile, read_records
-from s3t_ray.data.reading import Reading
-from s3t_ray.data.remote_files import _fetch_http
+from s3t_ray.data.readers.read import RejectFile, read_records
+from s3t_ray.data.readers.reading import Reading
+from s3t_ray.data.readers.remote_files import _fetch_http
 from s3t_ray.errors import DataError
 
 CHAT = Task(prompt="chat_template")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Task
-from s3t_ray.data.control_tokens import control_tokens
-from s3t_ray.data.inputs import NO_LOSS, encode, encode_prompt
+from s3t_ray.data.chats.control_tokens import control_tokens
+from s3t_ray.data.readers.inputs import NO_LOSS, encode, encode_prompt
 from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.data.records import canonical
 from s3t_ray.data.row_fields import MalformedRow

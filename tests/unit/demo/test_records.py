@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.config.schema import Data, Task
-from s3t_ray.data.read import read_records
+from s3t_ray.data.readers.read import read_records
 from s3t_ray.demo.authors import AUTHORS
 from s3t_ray.demo.docstrings import (
     LONGEST,

@@ -8,14 +8,14 @@ import threading
 import pytest
 import torch
 
-from s3t_ray.ensemble import batch_engine
 from s3t_ray.ensemble.answers import Ended, Failed, Finish, GenerationEvent, PromptRead, Started, Token
-from s3t_ray.ensemble.batch_engine import BatchEngine
-from s3t_ray.ensemble.batch_plan import BatchLimits
+from s3t_ray.ensemble.batching import batch_engine
+from s3t_ray.ensemble.batching.batch_engine import BatchEngine
+from s3t_ray.ensemble.batching.batch_plan import BatchLimits
+from s3t_ray.ensemble.batching.generation_row import GenerationRequest
+from s3t_ray.ensemble.batching.outbox import Outbox
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ensemble import Ensemble
-from s3t_ray.ensemble.generation_row import GenerationRequest
-from s3t_ray.ensemble.outbox import Outbox
-from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import DataError, Overloaded
 from tests.unit.ensemble.conftest import Published
 from tests.unit.ensemble.published import slow_logits

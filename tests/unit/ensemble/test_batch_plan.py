@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3t_ray.ensemble.batch_plan import BatchLimits, RunningRow, WaitingRow, next_step
+from s3t_ray.ensemble.batching.batch_plan import BatchLimits, RunningRow, WaitingRow, next_step
 from s3t_ray.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from s3t_ray.config.load import dump_config
-from s3t_ray.data.inputs import Example
+from s3t_ray.data.readers.inputs import Example
 from s3t_ray.ensemble.ensemble import Ensemble
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError, StoreError

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from s3t_ray.data.inputs import NO_LOSS, Example
+from s3t_ray.data.readers.inputs import NO_LOSS, Example
 from s3t_ray.ensemble import evaluate as evaluating
 from s3t_ray.errors import ConfigError, DataError
 from tests.unit.ensemble.conftest import SLICES, Published

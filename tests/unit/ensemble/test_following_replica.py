@@ -12,8 +12,8 @@ import torch
 
 from s3t_ray.ensemble import following_replica
 from s3t_ray.ensemble.answers import AnswerEvent, Ended, Failed, Piece, Started, Wish
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.following_replica import Following
-from s3t_ray.ensemble.sampling_params import SamplingParams
 from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.values import StageState
 from s3t_ray.run import deletion

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from s3t_ray.ensemble.answers import Started, Token
-from s3t_ray.ensemble.outbox import Outbox, Said
+from s3t_ray.ensemble.batching.outbox import Outbox, Said
 
 
 def test_what_is_said_during_the_look_waits_for_the_next_even_when_another_is_forgotten_meanwhile() -> None:

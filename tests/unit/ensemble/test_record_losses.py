@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from s3t_ray.audit import record_losses
 from s3t_ray.audit.attack_scores import RecordLoss, min_k
 from s3t_ray.audit.record_losses import Judge
-from s3t_ray.data.inputs import NO_LOSS, encode
+from s3t_ray.data.readers.inputs import NO_LOSS, encode
 from tests.unit.ensemble.conftest import Published
 from tests.unit.ensemble.published import slow_logits
 from tests.unit.ensemble.test_classify import LABELS, Encoder

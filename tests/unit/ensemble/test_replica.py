@@ -10,7 +10,7 @@ import pytest
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
-from s3t_ray.data.inputs import encode, encode_prompt
+from s3t_ray.data.readers.inputs import encode, encode_prompt
 from s3t_ray.ensemble.answers import Ended, Piece, Started
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3t_ray.ensemble import sampling
-from s3t_ray.ensemble.sampling import SamplingState, penalised, sample, scored
-from s3t_ray.ensemble.sampling_params import SamplingParams
+from s3t_ray.ensemble.batching import sampling
+from s3t_ray.ensemble.batching.sampling import SamplingState, penalised, sample, scored
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.errors import ConfigError
 
 LOGITS = torch.log(torch.tensor([[0.15, 0.5, 0.05, 0.3]]))

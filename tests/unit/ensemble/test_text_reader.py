@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3t_ray.ensemble.text_reader import TextReader
+from s3t_ray.ensemble.batching.text_reader import TextReader
 
 WORDS = [
     b"a",

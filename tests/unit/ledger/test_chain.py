@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, event, text
 
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger.ledger import Ledger
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.proof.certificate import OrderChoice
 from s3t_ray.proof.receipt import SignedReceipt

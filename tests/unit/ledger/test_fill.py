@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import key_order, record_rows
+from s3t_ray.ledger import key_order
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.rows import record_rows
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry
 from tests.unit.ledger.certify import KEYS, opened
 from tests.unit.ledger.world import RUN, entries, name, record
@@ -120,7 +121,8 @@ def test_a_reader_in_the_way_only_costs_the_log(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from s3t_ray.ledger import key_order, record_rows
+from s3t_ray.ledger import key_order
+from s3t_ray.ledger.rows import record_rows
 from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import RUN, entries
 key_order.PIECE, record_rows.BATCH = 4, 2

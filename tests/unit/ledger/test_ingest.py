@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from s3t_ray.errors import DataError, LedgerError
-from s3t_ray.ledger import record_rows
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.lthash import LtHash16
+from s3t_ray.ledger.rows import record_rows
 from s3t_ray.ledger.values import DuplicateRecord, RecordEntry
 from tests.unit.ledger.world import PER_SLICE, PLACES, RUN, digest, entries, entry, name, record
 

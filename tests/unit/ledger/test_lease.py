@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from s3t_ray.ledger.failure_rows import FailedStage
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.rows.failure_rows import FailedStage
 from s3t_ray.ledger.values import DeletionState, Fenced, SchedulerLease
 from tests.unit.ledger.certify import CIRCUMSTANCES, opened
 from tests.unit.ledger.world import adapter, digests, plan, purge, record, train_all

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, parse_subject
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing, FailedStage, FailureRow, parse_subject
 from s3t_ray.ledger.values import Published, StageState
 from s3t_ray.plan.stages import Stage, plan_shard
 from tests.unit.ledger.world import Clock, adapter, digests, plan, purge, record, train, train_all

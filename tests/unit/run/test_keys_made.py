@@ -8,7 +8,7 @@ import pytest
 
 from s3t_ray.config import memory_folders
 from s3t_ray.errors import ConfigError
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from tests.fakes import fake_base, small_config, write_records
 

@@ -11,7 +11,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.plan.demand import Demand
 from s3t_ray.plan.fair_shares import Claim, Standing
 from s3t_ray.plan.resources import Resources
-from s3t_ray.scheduler.capacity import (
+from s3t_ray.scheduler.policy.capacity import (
     FIRST_ANSWERS_SECONDS,
     IDLE_AFTER_SECONDS,
     REST_AFTER_SECONDS,

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing
 from s3t_ray.ledger.values import DeletionRow, DeletionState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.scheduler.bookkeeping import Bookkeeping
-from s3t_ray.scheduler.decide import Decision, ShardPurge, decide
+from s3t_ray.scheduler.policy.decide import Decision, ShardPurge, decide
+from s3t_ray.scheduler.policy.state import State
 from s3t_ray.scheduler.requeue import Offers, idle, place, sequences_in_need
-from s3t_ray.scheduler.state import State
 from tests.unit.scheduler.world import World
 
 POLICIES = [

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import StoreError
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing, FailedStage
 from s3t_ray.ledger.values import DeletionState, StageState
 from s3t_ray.run import deletion
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from s3t_ray.scheduler.interfaces import Finished
-from s3t_ray.scheduler.retries import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, LOSSES, OWN_FAULTS, Retries
+from s3t_ray.scheduler.policy.retries import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, LOSSES, OWN_FAULTS, Retries
 from s3t_ray.scheduler.shard import Shard
 from s3t_ray.train.job import StageJob
 from tests.fakes import Cluster, FakeWorkers, fake_base, small_config, write_records

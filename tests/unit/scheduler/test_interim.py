@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3t_ray.ledger.log_rows import EntryKind
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.run import deletion
 from tests.fakes import Cluster, fake_base, small_config, write_records
 

@@ -13,7 +13,7 @@ from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import Fenced
 from s3t_ray.plan.fair_shares import Claim, Standing
 from s3t_ray.run import deletion
-from s3t_ray.run.ingest import ingest
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.run.status import status

@@ -9,7 +9,7 @@ from pathlib import Path
 from s3t_ray.ledger.values import DeletionState, RunningStage
 from s3t_ray.run import deletion
 from s3t_ray.scheduler.metrics import COUNTERS, GAUGES, Figures, measure
-from s3t_ray.scheduler.state import UNFINISHED
+from s3t_ray.scheduler.policy.state import UNFINISHED
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 DASHBOARD = Path(__file__).parents[3] / "cluster" / "grafana-dashboard.json"

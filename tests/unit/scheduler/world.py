@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from s3t_ray.config.schema import Requeue
-from s3t_ray.ledger.failure_rows import FailedPurge, FailedServing, FailedStage
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedServing, FailedStage
 from s3t_ray.ledger.values import DeletionRow, DeletionState, DeletionTimes, Hit, Receipt, SliceState
 from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage, plan_shard
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.bookkeeping import Bookkeeping
-from s3t_ray.scheduler.decide import Decision
+from s3t_ray.scheduler.policy.decide import Decision
 
 NEXT = {
     DeletionState.ACCEPTED: DeletionState.PRUNED,

@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from s3t_ray.errors import ConfigError
-from s3t_ray.serve.bearer_tokens import LOOK_SECONDS, TOKENS_FILE, Holder, Tokens
+from s3t_ray.serve.access.bearer_tokens import LOOK_SECONDS, TOKENS_FILE, Holder, Tokens
 from s3t_ray.serve.http import make_app
 from tests.fakes.serving import FakeBackend
 

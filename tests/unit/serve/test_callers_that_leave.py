@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from s3t_ray.serve.answering import Admission
-from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.token_guard import App
 from s3t_ray.serve.http import make_model_app
 from s3t_ray.serve.routes import model_routes
-from s3t_ray.serve.token_guard import App
+from s3t_ray.serve.routes.answering import Admission
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import ASK, CHAT, ERASE
 

@@ -20,10 +20,10 @@ from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged,
 from s3t_ray.ensemble.following_replica import Following
 from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.run import deletion
-from s3t_ray.serve.answering import Prompt
-from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.fingerprint import fingerprint
 from s3t_ray.serve.http import make_model_app
+from s3t_ray.serve.routes.answering import Prompt
 from tests.fakes import Cluster, small_config, write_records
 from tests.fakes.serving import LoraWorkers
 from tests.tiny import tiny_llama

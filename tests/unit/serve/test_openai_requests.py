@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from s3t_ray.ensemble.sampling_params import SamplingParams
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.errors import Overloaded
-from s3t_ray.serve.answering import Admission
+from s3t_ray.serve.routes.answering import Admission
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import CHAT, ERASE, ask, bearer, events
 

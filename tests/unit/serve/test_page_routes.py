@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from s3t_ray.ledger.values import Event, EventKind
 from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.scheduler.scheduler import DEPTHS
-from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, KINDS, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, KINDS, SERVE_TOKEN, Tokens
 from s3t_ray.serve.page.page_routes import page_app
 from s3t_ray.serve.page.page_token import OneToken
 from s3t_ray.serve.page.run_desk import MOST_POINTS, RunDesk, history_of

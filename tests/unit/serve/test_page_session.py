@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from s3t_ray.serve.bearer_tokens import DELETE_TOKEN, LOOK_SECONDS, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, LOOK_SECONDS, SERVE_TOKEN, Tokens
 from s3t_ray.serve.http import make_front_app
 from s3t_ray.serve.page.page_sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST_SESSIONS, Sessions
 from s3t_ray.serve.page.page_token import OneToken

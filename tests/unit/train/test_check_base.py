@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from s3t_ray.config.base_model import find_base
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
-from s3t_ray.train.check_base import check_base_model
-from s3t_ray.train.load_model import load_model
+from s3t_ray.train.loading.check_base import check_base_model
+from s3t_ray.train.loading.load_model import load_model
 from tests.tiny import tiny_bert, tiny_llama
 
 SINGLE = "model.safetensors"

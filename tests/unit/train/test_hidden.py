@@ -13,7 +13,7 @@ from s3t_ray.errors import TrainError
 from s3t_ray.store.layout import hidden_place
 from s3t_ray.store.store import Store
 from s3t_ray.train.examples import Item, SliceItems, make_item
-from s3t_ray.train.hidden import HiddenStore
+from s3t_ray.train.hidden_states.hidden import HiddenStore
 from s3t_ray.train.job import SliceInput, StageJob
 from s3t_ray.train.ranks import Group
 

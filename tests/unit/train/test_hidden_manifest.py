@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from s3t_ray.errors import TrainError
-from s3t_ray.train.hidden_file import PartReader
-from s3t_ray.train.hidden_manifest import HiddenManifest, part_is_whole
+from s3t_ray.train.hidden_states.hidden_file import PartReader
+from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest, part_is_whole
 
 ROWS = (b"a" * 8, b"b" * 16)  # of one token and of two, two numbers wide
 

@@ -9,9 +9,9 @@ import torch
 
 from s3t_ray.config.schema import Config
 from s3t_ray.train import loss as loss_module
-from s3t_ray.train.base import load_base
 from s3t_ray.train.examples import IGNORED, Item, make_item
 from s3t_ray.train.forward import Forward, pack_items
+from s3t_ray.train.loading.base import load_base
 from s3t_ray.train.loss import summed_cross_entropy
 from tests.tiny import tiny_llama
 

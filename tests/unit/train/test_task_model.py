@@ -11,7 +11,7 @@ from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS, MetricName, TaskName
 from s3t_ray.data.task_records import task_records
 from s3t_ray.ensemble.task_metrics import TASK_METRICS
-from s3t_ray.train.task_model import JudgingModel, task_model
+from s3t_ray.train.task_models.task_model import JudgingModel, task_model
 
 
 def a_task(name: TaskName) -> Task:

@@ -1,0 +1,80 @@
+"""Where the commands print: results to stdout, everything else to stderr.
+
+Consoles are made at call time, because tests and pipes replace the streams. Text that came from a
+user (ids, paths, errors) is never read as markup, and its control characters are escaped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import IO, TYPE_CHECKING
+
+from s3t_ray.cli.show.units import printable
+from s3t_ray.errors import S3TError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from rich.console import Console
+
+PIPE_COLUMNS = 140
+"""Width of tables that do not go to a terminal, where rich would fold them at 80."""
+
+
+def stdout_console() -> Console:
+    return _console(sys.stdout, stderr=False)
+
+
+def stderr_console() -> Console:
+    return _console(sys.stderr, stderr=True)
+
+
+def story_console(stderr: bool) -> Console:
+    """For the demo, which tells its story in rich's markup."""
+    return _console(sys.stderr if stderr else sys.stdout, stderr, markup=True)
+
+
+def _console(stream: IO[str], stderr: bool, markup: bool = False) -> Console:
+    from rich.console import Console
+
+    folded = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, highlight=False, markup=markup, emoji=False, width=None if folded else PIPE_COLUMNS)
+
+
+@contextmanager
+def working(on: str) -> Iterator[None]:
+    """A sign of life in a terminal while a library works; what the library prints goes to stderr."""
+    with redirect_stdout(sys.stderr), stderr_console().status(on):
+        yield
+
+
+def print_json(report: BaseModel) -> None:
+    """The one JSON document of a `--json` call, on stdout, at once."""
+    print_document(report.model_dump_json(indent=2))
+
+
+def print_document(text: str) -> None:
+    """`text` verbatim on stdout. A reader that went away (`| head`) ends the command quietly with exit code 1."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends; that must not fail aloud.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def note(text: str) -> None:
+    """One plain line on stderr."""
+    stderr_console().print(printable(text), soft_wrap=True)
+
+
+def print_error(error: S3TError) -> None:
+    """The two lines that every refusal has: what is wrong, and what to do."""
+    from rich.text import Text
+
+    console = stderr_console()
+    console.print(Text.assemble(("error: ", "bold red"), printable(error.problem)), soft_wrap=True)
+    console.print(Text.assemble(("fix: ", "bold green"), printable(error.fix)), soft_wrap=True)

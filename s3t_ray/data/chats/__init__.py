@@ -1,0 +1,1 @@
+"""Conversations in tokens: roles and tool calls, chat templates, and text that can never become a control token."""

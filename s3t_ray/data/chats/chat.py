@@ -1,0 +1,107 @@
+"""Chat messages into token ids, turn by turn, with the assistant's turns told apart from everything else.
+
+In: messages and a tokenizer with a chat template. Out: parts of one sequence, each learned or not.
+The template is rendered turn by turn, and each turn must begin with the text of the turns before it:
+so the boundaries are found whatever the template, and one that rewrites earlier turns is refused.
+Must never look for a template's markers in the text: a user can write them too.
+
+`chat_parts` encodes each piece by itself. It is what records without an `encoding` of their own were trained with, and
+gives the same ids as `conversation.py` for text without control tokens on tokenizers that add nothing to a piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from s3t_ray.data.chats.token_ids import Tokenizer, end_id, template_ids
+from s3t_ray.errors import DataError
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Neighbouring tokens that are all learned, or all not."""
+
+    ids: list[int]
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of the rendered text: an assistant's turn, or what stands between two."""
+
+    text: str
+    message: int | None  # index of the assistant's message; None: what stands between
+
+
+def chat_parts(messages: Sequence[Message], tokenizer: Tokenizer, template: str) -> list[Part]:
+    """The sequence that `messages` become, for training: the assistant's turns are learned.
+
+    A turn ends with the end-of-sequence token where the template puts it; the last turn always.
+    Raises DataError (the template refuses or rewrites turns).
+    """
+    end = end_id(tokenizer)
+    parts: list[Part] = []
+    whole = rendered(messages, tokenizer, template, tools=None, prompt=False)
+    for piece in segments(messages, tokenizer, template, whole, None):
+        ids = template_ids(piece.text, tokenizer)
+        if piece.message is None:
+            parts.append(Part(ids, False))
+            continue
+        # What a template writes behind the end of a turn is never generated, so never learned.
+        stop = ids.index(end) + 1 if end in ids else len(ids)
+        parts += [Part(ids[:stop], True), Part(ids[stop:], False)]
+    if messages[-1]["role"] == "assistant" and end not in next(part.ids for part in reversed(parts) if part.learned):
+        parts.append(Part([end], True))
+    return [part for part in parts if part.ids]
+
+
+def segments(
+    messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, template: str, whole: str, tools: Any
+) -> list[Segment]:
+    """`whole` (the rendered messages) cut where assistant turns begin and end."""
+    pieces: list[Segment] = []
+    done = 0
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = rendered(messages[:index], tokenizer, template, tools=tools, prompt=True)
+        after = rendered(messages[: index + 1], tokenizer, template, tools=tools, prompt=False)
+        if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
+            raise DataError(
+                f"message {index + 1}: the tokenizer's chat template rewrites earlier turns, so what the assistant "
+                "said cannot be told apart",
+                "use records of one turn, a template that only appends, or another task.prompt",
+            )
+        pieces += [Segment(whole[done : len(before)], None), Segment(whole[len(before) : len(after)], index)]
+        done = len(after)
+    pieces.append(Segment(whole[done:], None))
+    return [piece for piece in pieces if piece.text]
+
+
+def rendered(
+    messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, template: str, *, tools: Any, prompt: bool
+) -> str:
+    """The text that `template` makes of messages, with the opening of the assistant's next turn where `prompt` is.
+
+    Raises DataError: the template refuses the messages.
+    """
+    from jinja2 import TemplateError
+
+    more = {} if tools is None else {"tools": tools}
+    told = [{name: value for name, value in message.items() if name != "weight"} for message in messages]
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                told, chat_template=template, tokenize=False, add_generation_prompt=prompt, **more
+            )
+        )
+    except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        raise DataError(
+            f"the tokenizer's chat template refuses messages of {roles or 'nobody'}: {error}",
+            "change the order of the turns, or remove what the template does not take",
+        ) from error

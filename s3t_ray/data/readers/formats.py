@@ -1,0 +1,277 @@
+"""One file into rows: JSONL, JSON, CSV, TSV and Parquet, plain or compressed.
+
+In: a file. Out: its rows in order, each with its number; a row that cannot be parsed carries the reason. Memory holds
+one row, or one batch of Parquet. Imports pyarrow only for Parquet and zstd.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import IO, Any, AnyStr
+
+from s3t_ray.config.schema import Data
+from s3t_ray.data.readers.columns import wanted_columns
+from s3t_ray.data.readers.json_array import LONGEST, BrokenArray, array_items, decoder, document_items
+from s3t_ray.errors import DataError
+
+FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv"}
+_ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+_PEEK_BYTES = 4096
+_BATCH_ROWS = 256
+_DECODER = decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row of a source: `number` is its line, or its place in an array, table or dataset, from 1."""
+
+    source: str
+    number: int
+    value: object
+    problem: str | None = None  # why it cannot be parsed
+
+
+def file_format(name: str) -> str | None:
+    """The format that a file's name tells, compressed or not; None: it tells none."""
+    path = Path(name.lower())
+    if path.suffix in _COMPRESSED:
+        path = path.with_suffix("")
+        return None if _ENDINGS.get(path.suffix) == "parquet" else _ENDINGS.get(path.suffix)
+    return _ENDINGS.get(path.suffix)
+
+
+def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
+    """The rows of one file; `source` is what it is called in messages. Raises DataError: it is damaged as a whole."""
+    kind = data.format
+    if kind == "auto":
+        known = file_format(source)
+        if known is None:
+            raise DataError(
+                f"data.path: the ending of {source} does not tell its format",
+                "set data.format to jsonl, json, csv, tsv or parquet",
+            )
+        kind = known  # type: ignore[assignment]
+    try:
+        if kind == "parquet":
+            yield from _parquet_rows(path, source, data)
+        elif kind in ("csv", "tsv"):
+            yield from _table_rows(path, source, "," if kind == "csv" else "\t")
+        else:
+            yield from _json_rows(path, source, kind)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{source} cannot be read: {reason}", "restore the file") from error
+
+
+def _json_rows(path: Path, source: str, kind: str) -> Iterator[RawRow]:
+    first = _first_character(path, source)
+    if first == "[":
+        yield from _items(path, source, document=False)
+    elif kind == "json" and first == "{" and not _first_line_is_whole(path, source):
+        yield from _items(path, source, document=True)
+    else:
+        yield from _line_rows(path, source)
+
+
+def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
+    with _opened(path, source) as file:
+        for number, line in enumerate(_bounded(file, source), start=1):
+            if not line.strip():
+                continue
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                yield RawRow(source, number, _whole(text))
+            except UnicodeDecodeError as error:
+                yield RawRow(source, number, None, f"not UTF-8 (byte {error.start} of the line)")
+            except json.JSONDecodeError as error:
+                yield RawRow(source, number, None, f"not JSON: {error.msg} at column {error.colno}")
+            except (ValueError, RecursionError) as error:  # a number or a nesting without end
+                yield RawRow(source, number, None, f"not JSON that can be held: {type(error).__name__}")
+
+
+def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
+    """The lines of a file. Raises DataError for one that never seems to end: memory must hold it."""
+    for number in count(1):
+        line = file.readline(LONGEST + 1)
+        if not line:
+            return
+        if len(line) > LONGEST:
+            raise DataError(
+                f"{source}, line {number}: longer than {LONGEST >> 20} MiB, more than any record",
+                "name another data.format if it holds no lines, or restore the file",
+            )
+        yield line
+
+
+def _whole(text: str) -> object:
+    return _DECODER.decode(text)
+
+
+def _items(path: Path, source: str, document: bool) -> Iterator[RawRow]:
+    with _opened(path, source) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as file:
+        number = 0
+        try:
+            for number, value in enumerate((document_items if document else array_items)(file), start=1):
+                yield RawRow(source, number, value)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{source} is not UTF-8 text, after record {number}", "convert it to UTF-8") from error
+        except BrokenArray as error:
+            raise DataError(f"{source}: {error}", "make it one array of objects, or write one object a line") from error
+
+
+def _first_line_is_whole(path: Path, source: str) -> bool:
+    """Whether a .json file that begins with an object holds an object a line, and not one object in all."""
+    with _opened(path, source) as file:
+        line = file.readline(64 << 20)
+        rest = file.readline(_PEEK_BYTES)
+    try:
+        value = _whole(line.decode("utf-8-sig").strip())
+    except (ValueError, RecursionError):
+        # Lines that are broken are refused one by one; a document that goes on is read as such.
+        return line.lstrip()[:1] == b"{" and line.rstrip().endswith(b"}") and rest.lstrip()[:1] == b"{"
+    wrapper = isinstance(value, Mapping) and any(isinstance(item, list) for item in value.values())
+    return bool(rest.strip()) or not wrapper
+
+
+def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
+    csv.field_size_limit(LONGEST)
+    with _opened(path, source) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_bounded(file, source), delimiter=delimiter, strict=True)
+        line = 1
+        try:
+            names = next(reader, [])
+            if len(set(names)) < len(names) or not all(name.strip() for name in names):
+                raise DataError(
+                    f"{source}: its first line names a column twice, or one without a name",
+                    "give every column a name of its own in the first line",
+                )
+            for cells in reader:
+                if cells:
+                    yield _table_row(source, line + 1, names, cells)
+                line = reader.line_num
+        except UnicodeDecodeError as error:
+            raise DataError(f"{source} is not UTF-8 text, after line {line}", "convert it to UTF-8") from error
+        except csv.Error as error:
+            raise DataError(f"{source}, line {line + 1}: not {delimiter!r}-separated: {error}", "correct it") from error
+
+
+def _table_row(source: str, line: int, names: list[str], cells: list[str]) -> RawRow:
+    if len(cells) != len(names):
+        return RawRow(source, line, None, f"{len(cells)} cells for {len(names)} columns")
+    # A table has no null: an empty cell is what comes nearest.
+    return RawRow(source, line, {name: cell or None for name, cell in zip(names, cells, strict=True)})
+
+
+def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = count(1)
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = wanted_columns(data, file.schema_arrow.names)
+            if twice := sorted({name for name in columns if columns.count(name) > 1}):
+                raise DataError(f"{source} has two columns {twice[0]!r}", "give every column a name of its own")
+            classes = _class_names(file.schema_arrow.metadata)
+            shown = [name for name in file.schema_arrow.names if name not in columns]
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                for value, problem in _batch_rows(batch):
+                    if value is not None:
+                        _name_classes(value, classes)
+                        if not columns:
+                            value = dict.fromkeys(shown)
+                    yield RawRow(source, next(numbers), value, problem)
+    except pa.ArrowException as error:
+        raise DataError(f"{source} is not a whole Parquet file: {error}", "restore the file and start again") from error
+
+
+def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    """(row, None) or (None, why it cannot be held) for each row of an Arrow batch."""
+    import pyarrow as pa
+
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError, ArithmeticError, ImportError, pa.ArrowException):
+        pass  # of some row and column: looked for below
+    else:
+        yield from ((row, None) for row in rows)
+        return
+    for index in range(batch.num_rows):
+        row: dict[str, Any] = {}
+        problem = None
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                row[name] = column[index].as_py()
+            except (ValueError, OverflowError, ArithmeticError, ImportError, pa.ArrowException) as error:
+                problem = f"field {name!r} ({column.type}) cannot be read: {type(error).__name__}"
+                break
+        yield (None, problem) if problem else (row, None)
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Names of the classes of each ClassLabel column, which `datasets` writes into a Parquet file's schema."""
+    try:
+        features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name: [str(each) for each in kind["names"]]
+            for name, kind in features.items()
+            if isinstance(kind, dict) and kind.get("_type") == "ClassLabel" and isinstance(kind.get("names"), list)
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _name_classes(row: dict[str, Any], classes: Mapping[str, list[str]]) -> None:
+    for name, names in classes.items():
+        value = row.get(name)
+        if type(value) is int and 0 <= value < len(names):
+            row[name] = names[value]
+
+
+@contextmanager
+def _opened(path: Path, source: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed by its name's ending."""
+    how = _COMPRESSED.get(Path(source.lower()).suffix)
+    if how == "gzip":
+        with gzip.open(path, "rb") as file:
+            yield file  # type: ignore[misc]
+    elif how == "zstd":
+        import pyarrow as pa
+
+        with pa.input_stream(str(path), compression="zstd") as stream:
+            yield io.BufferedReader(_Raw(stream))
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+class _Raw(io.RawIOBase):
+    """A pyarrow stream as Python's own kind, which knows lines."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _first_character(path: Path, source: str) -> str:
+    with _opened(path, source) as file:
+        return file.read(_PEEK_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()[:1].decode("latin-1")

@@ -1,0 +1,152 @@
+"""Data files on other machines: s3://, gs://, hf:// and https://, each fetched whole, read, and dropped again.
+
+In: `data.path` as a URI of a file, a folder or a pattern. Out: rows, as of local files. Credentials are those that the
+clients find by themselves (the environment, the instance, `hf auth login`); none is taken from the URI or kept.
+Memory holds one piece; the disk holds one file at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from s3t_ray.config.schema import Data
+from s3t_ray.data.readers.formats import RawRow, file_format, file_rows
+from s3t_ray.data.readers.reading import Reading
+from s3t_ray.data.readers.splits import of_split
+from s3t_ray.errors import DataError
+
+_PIECE_BYTES = 1 << 20
+_TIMEOUT_SECONDS = 60
+Fetch = Callable[[str, Path], None]
+"""Copies the file of a name to a path."""
+
+
+def remote_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
+    """Every row at the URI `data.path`. Raises DataError: it cannot be reached or names no data file."""
+    names, fetch = _found(data.path, data.split, reading)
+    with tempfile.TemporaryDirectory(prefix="s3t-data-") as folder:
+        for name in names:
+            copy = Path(folder) / "file"
+            fetch(name, copy)
+            reading.files.append(name)
+            yield from file_rows(copy, _without_query(name), data)
+            copy.unlink()
+
+
+def _found(uri: str, split: str, reading: Reading) -> tuple[list[str], Fetch]:
+    scheme = uri.split("://", 1)[0]
+    if scheme in ("https", "http"):
+        return [uri], _fetch_http
+    listed, fetch = _hub(uri) if scheme == "hf" else _bucket(uri)
+    kept = [name for name in listed if file_format(name) is not None]
+    if listed == [uri]:
+        return listed, fetch
+    reading.skipped += [f"{name} (not a data file)" for name in listed if name not in kept]
+    if not kept:
+        raise DataError(f"data.path = {uri}: no data file is there", "name a file, or a folder that holds some")
+    start = uri.rstrip("/") + "/"
+    inside = {name: name.removeprefix(start) for name in kept}
+    chosen = of_split(list(inside.values()), split, uri)
+    reading.skipped += [f"{name} (of another split than {split})" for name in kept if inside[name] not in chosen]
+    return [name for name in kept if inside[name] in chosen], fetch
+
+
+def _bucket(uri: str) -> tuple[list[str], Fetch]:
+    import pyarrow as pa
+    from pyarrow import fs
+
+    try:
+        start, pattern = _pattern(uri)
+        filesystem, base = fs.FileSystem.from_uri(start)
+        query = f"?{urlsplit(uri).query}" if urlsplit(uri).query else ""
+        root = start.removesuffix(query).removesuffix("/").removesuffix(base.rstrip("/"))
+        info = filesystem.get_file_info(base.rstrip("/"))
+        if info.type == fs.FileType.File:
+            return [uri], lambda _, copy: _copy(filesystem, base, copy, uri)
+        found = filesystem.get_file_info(fs.FileSelector(base.rstrip("/"), recursive=True))
+        paths = sorted(each.path for each in found if each.type == fs.FileType.File)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreachable(uri, error) from error
+    names = [f"{root}{path}" for path in paths if pattern is None or fnmatchcase(path, pattern)]
+    if not names:
+        raise DataError(f"data.path = {uri}: nothing is there", "correct the URI")
+    return names, lambda name, copy: _copy(filesystem, name.removeprefix(root), copy, uri)
+
+
+def _copy(filesystem: object, path: str, copy: Path, uri: str) -> None:
+    try:
+        with filesystem.open_input_stream(path) as source, copy.open("wb") as target:  # type: ignore[attr-defined]
+            shutil.copyfileobj(source, target, _PIECE_BYTES)
+    except OSError as error:
+        raise _unreachable(uri, error) from error
+
+
+def _hub(uri: str) -> tuple[list[str], Fetch]:
+    from huggingface_hub import HfFileSystem
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        files = HfFileSystem()
+        path = uri.removeprefix("hf://")
+        if files.isfile(path):
+            found = [path]
+        else:
+            found = sorted(files.glob(path) if set(path) & set("*?[") else files.find(path))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        raise _unreachable(uri, error) from error
+
+    def fetch(name: str, copy: Path) -> None:
+        try:
+            files.get_file(name.removeprefix("hf://"), str(copy))
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            raise _unreachable(name, error) from error
+
+    return [f"hf://{each}" for each in found], fetch
+
+
+def _fetch_http(uri: str, copy: Path) -> None:
+    try:
+        with urllib.request.urlopen(uri, timeout=_TIMEOUT_SECONDS) as answer, copy.open("wb") as target:
+            shutil.copyfileobj(answer, target, _PIECE_BYTES)
+            told = answer.headers.get("Content-Length")
+        if told is not None and copy.stat().st_size != int(told):
+            raise DataError(f"{uri} was cut off after {copy.stat().st_size:,} of {int(told):,} bytes", "try again")
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        raise _unreachable(uri, error) from error
+
+
+def _pattern(uri: str) -> tuple[str, str | None]:
+    """The folder to list, and the pattern for paths without a scheme, where the URI is one."""
+    path, _, query = uri.partition("?")
+    if not set(path) & set("*["):
+        return uri, None
+    parts = PurePosixPath(path.split("://", 1)[1]).parts
+    first = next(index for index, part in enumerate(parts) if set(part) & set("*["))
+    start = f"{uri.split('://', 1)[0]}://{'/'.join(parts[:first])}" + (f"?{query}" if query else "")
+    return start, "/".join(parts)
+
+
+def _without_query(uri: str) -> str:
+    return uri.split("?", 1)[0] if "://" in uri else unquote(uri)
+
+
+def _unreachable(uri: str, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"{_without_query(uri)} does not fit into {tempfile.gettempdir()}: {error.strerror}",
+            "free space there, or set TMPDIR to a folder with more",
+        )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return DataError(
+        f"data.path = {_without_query(uri)} cannot be read: {reason}",
+        "check the address, your network and your permission to read it",
+    )

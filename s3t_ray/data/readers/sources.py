@@ -1,0 +1,155 @@
+"""Where rows lie: `data.path` into a stream of (source, number, row), a row at a time.
+
+In: a file, folder, glob, URI or Hugging Face dataset. Out: Rows; one that cannot even be parsed carries the reason in
+its place. Memory holds one row (Parquet: one batch) whatever the size of the data. What is read and what is skipped
+goes into `Reading`. Must never judge what a row means (`records.py`); formats are read in `formats.py`, and files on
+other machines are fetched in `remote_files.py`.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from s3t_ray.config.schema import Data
+from s3t_ray.data.readers.formats import FORMATS, RawRow, file_format, file_rows
+from s3t_ray.data.readers.reading import Reading
+from s3t_ray.data.readers.splits import of_split
+from s3t_ray.errors import DataError
+
+__all__ = ["RawRow", "find_files", "raw_rows"]
+
+_SAVED_DATASET = ("dataset_dict.json", "state.json")
+_NOT_RECORDS = frozenset(
+    {
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dataset_dict.json",
+        "state.json",
+        "package.json",
+        "config.json",
+        "metadata.json",
+    }
+)
+"""Files beside data that describe it."""
+_SCHEMES = ("s3", "gs", "gcs", "hf", "https", "http")
+_HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
+    """Every row at `data.path`: files in the order of their names, rows in the order of the file.
+
+    Raises DataError: nothing is there, or a file is damaged as a whole.
+    """
+    reading = reading or Reading()
+    scheme, separator, _ = data.path.partition("://")
+    if separator and scheme in _SCHEMES:
+        from s3t_ray.data.readers.remote_files import remote_rows
+
+        yield from remote_rows(data, reading)
+        return
+    if separator and scheme != "file":
+        raise DataError(
+            f"data.path = {data.path}: {scheme}:// is not known", f"use a path, or one of {', '.join(_SCHEMES)}"
+        )
+    if separator:
+        data = data.model_copy(update={"path": data.path.removeprefix("file://")})
+    if data.format == "huggingface" or _is_saved_dataset(data.path):
+        yield from _dataset_rows(data, reading)
+        return
+    files = find_files(data.path, data.split, reading)
+    if files is None:
+        yield from _dataset_rows(data, reading)
+        return
+    for path in files:
+        reading.files.append(str(path))
+        yield from file_rows(path, str(path), data)
+
+
+def has_splits(data: Data) -> bool:
+    """Whether `data.split` chooses among rows: of a hub dataset or a saved one with splits, not of files."""
+    if _is_saved_dataset(data.path):
+        return (Path(data.path).expanduser() / "dataset_dict.json").is_file()
+    return data.format == "huggingface" or find_files(data.path, data.split) is None
+
+
+def find_files(path: str, split: str = "train", reading: Reading | None = None) -> tuple[Path, ...] | None:
+    """The files that `path` names, sorted; None when it looks like the name of a hub dataset.
+
+    Raises DataError when it names nothing, or a folder of several splits without `split`.
+    """
+    reading = reading or Reading()
+    place = Path(path).expanduser()
+    if place.is_file():
+        return (place,)
+    if place.is_dir():
+        return _in_folder(place, path, split, reading)
+    if _GLOB.search(path):
+        matched = tuple(sorted(Path(item) for item in glob.glob(str(place), recursive=True) if os.path.isfile(item)))
+        if not matched:
+            raise DataError(f"data.path = {path}: no file matches", "correct the pattern")
+        return matched
+    if _HUB_NAME.fullmatch(path) and file_format(place.name) is None:
+        return None
+    raise DataError(f"data.path = {path}: there is no such file or folder", "correct data.path")
+
+
+def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Path, ...]:
+    found: list[Path] = []
+    for item in sorted(place.rglob("*")):
+        inside = item.relative_to(place)
+        if any(part.startswith(".") for part in inside.parts) or not item.is_file():
+            continue
+        if item.name in _NOT_RECORDS:
+            reading.skipped.append(f"{inside} (describes the data)")
+        elif file_format(item.name) is None:
+            reading.skipped.append(f"{inside} (not a data file)")
+        else:
+            found.append(item)
+    if not found:
+        raise DataError(
+            f"data.path = {path}: the folder holds no {', '.join(FORMATS)} file",
+            "name the folder with the records, or one file and its data.format",
+        )
+    names = [str(item.relative_to(place)) for item in found]
+    kept = of_split(names, split, path)
+    reading.skipped += [f"{name} (of another split than {split})" for name in names if name not in kept]
+    return tuple(item for item, name in zip(found, names, strict=True) if name in kept)
+
+
+def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
+    # Imported late: datasets costs a second that files need not pay.
+    from datasets import ClassLabel, DatasetDict, load_dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
+
+    try:
+        if _is_saved_dataset(data.path):
+            saved = load_from_disk(data.path)
+            if isinstance(saved, DatasetDict) and data.split not in saved:
+                raise DataError(f"data.split = {data.split}: {data.path} has {', '.join(saved)}", "name one of these")
+            rows = saved[data.split] if isinstance(saved, DatasetDict) else saved
+        else:
+            rows = load_dataset(data.path, data.subset, split=data.split, streaming=True)
+        classes = {name: kind for name, kind in (rows.features or {}).items() if isinstance(kind, ClassLabel)}
+        reading.files.append(data.path)
+        for number, value in enumerate(rows, start=1):
+            for name, kind in classes.items():
+                if type(value.get(name)) is int and 0 <= value[name] < kind.num_classes:
+                    value[name] = kind.int2str(value[name])
+            yield RawRow(data.path, number, value)
+    except (DatasetsError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"data.path = {data.path}: the dataset cannot be read: {reason[0]}",
+            "check its name, data.subset, data.split and your network, or name a file or folder",
+        ) from error
+
+
+def _is_saved_dataset(path: str) -> bool:
+    """Whether `Dataset.save_to_disk` made this folder; others keep a dataset_info.json of their own."""
+    folder = Path(path).expanduser()
+    return any((folder / name).is_file() for name in _SAVED_DATASET)

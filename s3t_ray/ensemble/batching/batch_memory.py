@@ -1,0 +1,39 @@
+"""How many generations, and tokens of their caches, this machine has room for.
+
+In: the loaded base, and how many models answer together at most. Out: `BatchLimits`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from s3t_ray.ensemble.batching.batch_plan import BatchLimits
+from s3t_ray.ensemble.frozen_base import FrozenBase
+
+ROWS = 64
+CPU_STEP_TOKENS, GPU_STEP_TOKENS = 128, 1024
+"""What one pass reads of prompts at most. More is hardly faster per token, and a deletion waits for one pass."""
+CPU_SHARE, GPU_SHARE = 0.25, 0.6
+"""Of the machine's memory on a CPU, which others use too; of what the weights left free on a GPU."""
+
+
+def batch_limits(base: FrozenBase, members: int) -> BatchLimits:
+    """Limits for `members` models that answer together."""
+    on_gpu = base.device.type == "cuda"
+    if on_gpu:
+        room = GPU_SHARE * torch.cuda.mem_get_info(base.device)[0]
+    else:
+        room = CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    tokens = max(1, int(room / cache_bytes_per_token(base, members)))
+    return BatchLimits(ROWS, GPU_STEP_TOKENS if on_gpu else CPU_STEP_TOKENS, tokens)
+
+
+def cache_bytes_per_token(base: FrozenBase, members: int) -> int:
+    """Bytes of keys and values of one token at all layers, when every layer runs once per member."""
+    config = base.model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    element = torch.empty((), dtype=base.dtype).element_size()
+    return int(2 * len(base.layers) * heads * size * element * members)

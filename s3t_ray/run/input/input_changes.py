@@ -1,0 +1,98 @@
+"""Whether the data that a config names is still what its run was begun with. Says it; changes nothing.
+
+In: an open run that has its data. Out: lines for people. A run keeps the records that it read in: rows that were
+appended, changed or taken out since are not picked up, and must not pass unsaid either. Files of unchanged size and
+time are not read again; data on other machines is not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records
+from s3t_ray.data.records import Record
+from s3t_ray.errors import DataError
+from s3t_ray.run.input.input_summary import InputSummary, is_unchanged
+from s3t_ray.run.run import Run
+from s3t_ray.run.scratch import scratch_folder
+
+_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class InputChanges:
+    """Rows of the data against the records of the run."""
+
+    new: int
+    changed: int
+    missing: int  # records that are neither in the data nor deleted
+    deleted: int  # rows of records that were deleted: they stay deleted
+
+    def lines(self, path: str) -> list[str]:
+        parts = [
+            f"{count:,} {what}"
+            for count, what in (
+                (self.new, "new rows"),
+                (self.changed, "rows of another content"),
+                (self.missing, "rows missing"),
+            )
+            if count
+        ]
+        told = []
+        if parts:
+            told.append(
+                f"{path} has changed since the run read it: {', '.join(parts)}. The run keeps the records that it "
+                "read: begin a new run to train on new or changed rows, and delete missing ones with `s3t delete`"
+            )
+        if self.deleted:
+            told.append(f"{self.deleted:,} rows of {path} are of deleted records; they stay deleted")
+        return told
+
+
+def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> None:
+    """Say how the data differs from what the run has; nothing where it does not, or cannot be compared."""
+    summary = run.input_summary
+    path = run.config.data.path
+    if summary is None or not _comparable(summary, path) or is_unchanged(summary):
+        return
+    note(f"{path} was touched since the run read it: comparing")
+    try:
+        changes = compare(run, check)
+    except DataError as error:
+        note(f"{path} cannot be read as before: {error.problem}. The run keeps the records that it read")
+        return
+    for line in changes.lines(path):
+        note(line)
+
+
+def compare(run: Run, check: Check | None) -> InputChanges:
+    """Read the data again and compare each row with the ledger's keyed digests. DataError as in reading it in."""
+    new = changed = deleted = seen = 0
+    with scratch_folder(run, "compare") as folder, RejectFile(Path(folder) / "rejects") as rejects:
+        rows = _rows(run, rejects, check)
+        while batch := list(islice(rows, _AT_ONCE)):
+            names = run.keys.id_hmacs([record.id for record in batch])
+            states = run.ledger.record_states(names)
+            for record, name in zip(batch, names, strict=True):
+                state = states.get(name)
+                if state is None:
+                    new += 1
+                elif state.deleted:
+                    deleted += 1
+                else:
+                    seen += 1
+                    changed += state.digest != run.keys.record_digest(record.id, record.content)
+    held = sum(state.records for state in run.ledger.slices())
+    return InputChanges(new, changed, held - seen, deleted)
+
+
+def _rows(run: Run, rejects: RejectFile, check: Check | None) -> Iterator[Record]:
+    yield from read_records(run.config.data, run.config.task, rejects, check)
+    yield from read_holdout(run.config.data, run.config.task, rejects, check)
+
+
+def _comparable(summary: InputSummary, path: str) -> bool:
+    return summary.path == path and all(file.size >= 0 for file in summary.files)

@@ -1,0 +1,1 @@
+"""Whether storage, ledger and keys are of one run and one time, and what is damaged."""

@@ -1,0 +1,1 @@
+"""What a run must do next, decided from frozen values alone."""

@@ -1,0 +1,89 @@
+"""What the scheduler knows at one moment: the input of every decision. Frozen and pure.
+
+In: views of the shards, the unfinished deletions of the ledger, and what the scheduler remembers (`bookkeeping.py`).
+Nothing here is truth: a new scheduler begins with an empty memory and reaches the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from s3t_ray.config.schema import Requeue
+from s3t_ray.ledger.rows.failure_rows import FailedPurge, FailedStage, FailureSubject
+from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
+from s3t_ray.run.shard_view import ShardView
+
+UNFINISHED = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
+"""States of the deletions on their way, least far first: so each deletion comes after those that it waits for."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a decision rests on, at one moment."""
+
+    policy: Requeue
+    now: float
+    """Seconds of a clock that does not jump."""
+    views: Mapping[int, ShardView]
+    changed: frozenset[int] = frozenset()
+    """Shards that were read again since the last decision: in others every stage in training still counts."""
+    deletions: tuple[DeletionRow, ...] = ()
+    """Those that are not restored; each comes after those that it waits for."""
+    training: Mapping[str, Stage] = field(default_factory=dict)
+    stopping: frozenset[str] = frozenset()
+    """Stages in training that were asked to stop."""
+    unaccounted: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """By shard: stages that began to train and that no row of the ledger accounts for; they may have left bytes."""
+    viewed: frozenset[str] = frozenset()
+    """Requests whose shards were read since their acceptance."""
+    serving: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """What the replicas should serve: by shard, the stages of its deepest live model."""
+    confirmed: Mapping[int, tuple[str, ...]] | None = None
+    """The last live set that every replica confirmed; None: some replica has not heard of any."""
+    confirmed_in_part: bool = False
+    """A replica could not load a stage of it."""
+    stale: frozenset[int] = frozenset()
+    """Shards with stages out of service whose bytes are still there."""
+    purging: frozenset[int] = frozenset()
+    """Shards with a purge on its way."""
+    purged: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """By request: shards that were purged since the deletion was pruned."""
+    unhealed_since: Mapping[int, float] = field(default_factory=dict)
+    """By shard: when the oldest deletion that has not healed was seen."""
+    waiting: frozenset[FailureSubject] = frozenset()
+    """What failed and must not be tried now, what is given up included."""
+    given_up: frozenset[FailureSubject] = frozenset()
+    postponed: frozenset[str] = frozenset()
+    """Requests that could not be certified in this round: the ledger was too busy."""
+    free: tuple[int, ...] = ()
+    """Worker groups that can take a stage."""
+
+    @cached_property
+    def waiting_stages(self) -> frozenset[str]:
+        """Stages that must not be trained now."""
+        return frozenset(each.stage_id for each in self.waiting if isinstance(each, FailedStage))
+
+    @cached_property
+    def given_up_stages(self) -> frozenset[str]:
+        return frozenset(each.stage_id for each in self.given_up if isinstance(each, FailedStage))
+
+    def in_state(self, state: DeletionState) -> tuple[DeletionRow, ...]:
+        """The deletions in this state."""
+        return tuple(row for row in self.deletions if row.state is state)
+
+    def purge_given_up(self, shard: int) -> bool:
+        """Whether the purge of this shard failed too often."""
+        return FailedPurge(shard) in self.given_up
+
+
+def shards_hit(deletion: DeletionRow) -> frozenset[int]:
+    """Shards that lost records to this deletion."""
+    return frozenset(hit.shard for hit in deletion.receipt.hits)
+
+
+def shards_to_purge(deletion: DeletionRow) -> frozenset[int]:
+    """Shards whose purge this deletion waits for: those it hit, and the owner of what belongs to no shard."""
+    return shards_hit(deletion) | {HOLDOUT_SHARD}

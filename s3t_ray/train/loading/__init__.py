@@ -1,0 +1,1 @@
+"""The frozen base model: checked, loaded, quantised or split over ranks, and its tokenizer."""

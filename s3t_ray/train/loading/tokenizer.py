@@ -1,0 +1,67 @@
+"""The base model's tokenizer, loaded in one way everywhere and known to fit the model.
+
+In: the folder of a base model. Out: a Hugging Face tokenizer. Runs no code that comes with a model, asks no hub.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from s3t_ray.config.base_files import check_text_file
+from s3t_ray.config.schema import Task
+from s3t_ray.data.chats.token_ids import end_id
+from s3t_ray.errors import ConfigError
+
+_FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt")
+_SETTINGS = "tokenizer_config.json"
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in `folder`. ConfigError: there is none, or its files are damaged."""
+    present = [folder / name for name in _FILES if (folder / name).is_file()]
+    if not present:
+        raise ConfigError(
+            f"{folder} holds no tokenizer ({', '.join(_FILES)})",
+            "save the tokenizer there too: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
+        )
+    for path in (folder / _SETTINGS, *present):
+        if path.is_file():
+            check_text_file(path)
+            _check_json(path)
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"the tokenizer in {folder} cannot be loaded: {reason}", "restore its files, or save the tokenizer again"
+        ) from error
+
+
+def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Path) -> None:
+    """ConfigError unless the model can read every id that the tokenizer gives, and end a response."""
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"the tokenizer in {folder} has no tokenizer.json and cannot be converted to one",
+            "save it as a fast tokenizer: AutoTokenizer.from_pretrained(..., use_fast=True).save_pretrained(folder)",
+        )
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= embedding_rows:
+        raise ConfigError(
+            f"the tokenizer in {folder} has ids up to {highest}, but the model's embedding has {embedding_rows} rows",
+            "use the tokenizer of this very model, or resize the embedding (resize_token_embeddings) and save both",
+        )
+    if task.kind == "causal_lm":
+        end_id(tokenizer)
+
+
+def _check_json(path: Path) -> None:
+    if path.suffix != ".json":
+        return
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not whole: {error}", "download the tokenizer again") from error
