@@ -70,13 +70,14 @@ class Ensemble:
         install_hooks(self._base)
         dead: tuple[Chain, ...] = ((),) * config.shards
         self._service = LiveService(assemble(self._base, 0, dead, {}))
-        self._engines: tuple[BatchEngine, ...] = ()
+        self._engine = self._base_engine = None
         if self._base.task.generates:
             install_attention(self._base)
             limits = batch_limits(self._base, config.shards)
             alone = LiveService(assemble(self._base, 0, dead, {}))  # never swapped: the base model is always live
             few = replace(limits, rows=BASE_ROWS, cache_tokens=max(1, limits.cache_tokens // BASE_PART))
-            self._engines = BatchEngine(self._base, self._service, limits), BatchEngine(self._base, alone, few)
+            self._engine = BatchEngine(self._base, self._service, limits)
+            self._base_engine = BatchEngine(self._base, alone, few)
 
     def live(self) -> Live:
         """What is in service."""
@@ -149,7 +150,7 @@ class Ensemble:
     @property
     def load(self) -> int:
         """Generations that run or wait."""
-        return sum(engine.load for engine in self._engines)
+        return sum(engine.load for engine in (self._engine, self._base_engine) if engine is not None)
 
     def stream(
         self,
@@ -223,11 +224,12 @@ class Ensemble:
                 return compute(lease)
 
     def _generating(self, of_base: bool = False) -> BatchEngine:
-        if not self._engines:
+        engine = self._base_engine if of_base else self._engine
+        if engine is None:
             raise ConfigError(
                 "this run's model judges whole records and does not generate text", "ask it to judge a record instead"
             )
-        return self._engines[of_base]
+        return engine
 
     def _followed(self, request: GenerationRequest) -> Iterator[GenerationEvent]:
         engine, outbox = self._generating(request.of_base), Outbox()

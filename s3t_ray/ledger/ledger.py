@@ -21,6 +21,7 @@ from s3t_ray.ledger.rows import failure_rows, record_rows, running_rows, slice_r
 from s3t_ray.ledger.rows.callback_rows import CallbackPositions
 from s3t_ray.ledger.rows.export_rows import Exports
 from s3t_ray.ledger.rows.failure_rows import FailureRow, FailureSubject
+from s3t_ray.ledger.rows.follower_rows import Followers
 from s3t_ray.ledger.rows.request_rows import DeletionRequests, RequestDetails
 from s3t_ray.ledger.transaction import read_events, utc_now
 from s3t_ray.ledger.values import (
@@ -54,6 +55,7 @@ class Ledger(LedgerLog):
         self.exports = Exports(database)
         self.requests = DeletionRequests(database)
         self.callbacks = CallbackPositions(database)
+        self.followers = Followers(database)
         self._receipts: deletion_progress.Receipts = {}
 
     @classmethod

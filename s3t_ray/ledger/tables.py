@@ -227,6 +227,14 @@ CALLBACKS = Table(
     Column("at", Text),
 )
 
+FOLLOWERS = Table(
+    "s3t_followers",  # servers outside that hold adapters: `rows/follower_rows.py`
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger),  # up to which it has confirmed the history
+    Column("at", Text),
+)
+
 EXPORTS = Table(
     "s3t_exports",  # folders outside the storage that may hold weights of the run
     METADATA,

@@ -42,9 +42,9 @@ class ShardStatus(Report):
 class Failure(Report):
     """What failed, and has not gone through since."""
 
-    kind: Literal["stage", "purge", "serving", "callback"]
-    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, or a message to
-    a receiver of callbacks."""
+    kind: Literal["stage", "purge", "serving", "callback", "follower"]
+    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, a message to a
+    receiver of callbacks, or a server outside that has not confirmed."""
     stage_id: str | None = None
     """Of a stage."""
     shard: int | None = None
@@ -61,7 +61,7 @@ class Failure(Report):
                 return f"stage {(self.stage_id or '')[:12]}"
             case "purge":
                 return "purge of the held-out records" if self.shard == -1 else f"purge of shard {self.shard}"
-            case "serving" | "callback":
+            case "serving" | "callback" | "follower":
                 return self.kind
 
 

@@ -34,6 +34,7 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         for row in run.ledger.callbacks.all()
         if row.attempts
     )
+    failures += _followers_behind(run)
     due = run.ledger.requests.due()
     deletions = tuple(deletion_status(row, due.get(row.number)) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
@@ -58,6 +59,22 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         smallest_slice=min(sizes),
         largest_slice=max(sizes),
         empty_slices=sizes.count(0),
+    )
+
+
+def _followers_behind(run: Run) -> tuple[Failure, ...]:
+    """Servers outside that deletions wait for."""
+    followers = run.ledger.followers.all()
+    rows = run.ledger.deletions(DeletionState.ACCEPTED) if followers else ()
+    waiting = {each.name: sum(row.number > each.position for row in rows) for each in followers}
+    return tuple(
+        Failure(
+            kind="follower",
+            error=f"{waiting[each.name]} deletions wait for {each.name}, which confirmed last at {each.at}",
+            attempts=0,
+        )
+        for each in followers
+        if waiting[each.name]
     )
 
 

@@ -157,7 +157,7 @@ class ModelService:
         return ray.remote(Following).options(**options).remote(uri, settings.cpus)
 
 
-class DeletionService:
+class _LedgerService:
     """Deletions, and health: what the ledger says (see `deletion_routes.DeletionBackend`). Holds no model."""
 
     def __init__(self, settings: ServiceSettings, *_with: object) -> None:
@@ -168,9 +168,6 @@ class DeletionService:
         self._run.ledger.check_key(self._run.keys.key_check)
         self._watch = LedgerWatch(self._run.ledger, lambda position, live: None)
         self._live = Live(-1, ())
-
-    def __serve_build_asgi_app__(self) -> Guard:
-        return make_deletion_app(self, self._tokens)
 
     @property
     def run(self) -> str:
@@ -213,7 +210,14 @@ class DeletionService:
         return None if certificate is None else certificate.to_json()
 
 
-class FrontService(DeletionService):
+class DeletionService(_LedgerService):
+    """Deletions and health, on their own."""
+
+    def __serve_build_asgi_app__(self) -> Guard:
+        return make_deletion_app(self, self._tokens)
+
+
+class FrontService(_LedgerService):
     """The page, health and the description of the endpoints."""
 
     def __serve_build_asgi_app__(self) -> App:

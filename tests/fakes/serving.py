@@ -151,7 +151,7 @@ class LoraWorkers(FakeWorkers):
             name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
             for part, shape in (("A", (self._rank, self._hidden)), ("B", (self._hidden, self._rank))):
                 weights[f"{name}.lora_{part}.weight"] = dice.normal(size=shape, scale=0.5).astype(np.float32)
-        settings = {"r": self._rank, "lora_alpha": 8, "use_rslora": True, "bias": "none"}
+        settings = {"r": self._rank, "lora_alpha": 8, "use_rslora": True, "bias": "none", "target_modules": ["o_proj"]}
         files = {ADAPTER_FILE: save(weights), ADAPTER_CONFIG: json.dumps(settings).encode()}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         manifest = manifest_of(job, digests)

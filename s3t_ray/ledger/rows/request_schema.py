@@ -1,4 +1,5 @@
-"""The SQL of a migration: what offices ask with a deletion, and how far its callbacks have been delivered."""
+"""The SQL of a migration: what offices ask with a deletion, how far its callbacks have been delivered, and up to where
+servers outside have followed."""
 
 from __future__ import annotations
 
@@ -19,6 +20,13 @@ REQUESTS = (
         position {integer} NOT NULL,
         attempts {integer} NOT NULL,
         error TEXT,
+        at TEXT NOT NULL
+    ){strict}
+    """,
+    """
+    CREATE TABLE s3t_followers (
+        name TEXT NOT NULL PRIMARY KEY,
+        position {integer} NOT NULL,
         at TEXT NOT NULL
     ){strict}
     """,
