@@ -1,6 +1,6 @@
 """Kills what a live run consists of, at random and again and again, under a stream of deletions: is any lost?
 
-In: how many runs, kills and deletions a run, a seed. Out: a table, and JSON with `--json`, to which every
+In: how many runs, kills and deletions per run, a seed. Out: a table, and JSON with `--json`, to which every
 run is added when it ends, so that the whole can be done in pieces. Exit code 1 when a promise broke. A
 tiny random Llama is trained for real; kills go to the scheduler, the shards' owners, the ranks, whole
 nodes of a cluster of three, the driver and the deleting process, one in four of them at once after another.
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--kills", type=int, default=10, help="kills a run")
-    parser.add_argument("--deletions", type=int, default=50, help="deletion requests a run")
+    parser.add_argument("--deletions", type=int, default=50, help="deletion requests per run")
     parser.add_argument("--pause", type=float, default=4.0, help="longest pause between two kills, in seconds")
     parser.add_argument("--kill-seconds", type=float, default=3600.0, help="no kill of a run after so long")
     parser.add_argument("--seed", type=int, default=0, help="of the first run; each further one adds 1")

@@ -150,7 +150,7 @@ def by_ranks(ranks: int, now: Course, folder: Path, like: Point) -> Point:
 def measure(folder: Path, only: str | None, known: Sequence[Point]) -> list[Point]:
     """The points of all curves, or those of `only` beside the others of `known`."""
     base = random_base(folder / "base", SHAPE, "float32", 2048)
-    values = {"slices": SLICES, "sequences": SEQUENCES, "tokens a record": LENGTHS, "ranks": RANKS}
+    values = {"slices": SLICES, "sequences": SEQUENCES, "tokens per record": LENGTHS, "ranks": RANKS}
     points: list[Point] = []
     for curve in values:
         if only in (None, curve):
@@ -210,7 +210,7 @@ def draw(result: Result, path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("slices", "sequences", "tokens a record", "ranks"))
+    parser.add_argument("--only", choices=("slices", "sequences", "tokens per record", "ranks"))
     given = parser.parse_args()
     known = saved_points(RESULTS / "cost_curves.json") if given.only else ()
     with tempfile.TemporaryDirectory() as folder:

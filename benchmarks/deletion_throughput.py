@@ -1,4 +1,4 @@
-"""Durable deletions a second against the floors of the machine, and a run in service while records are deleted.
+"""Durable deletions per second against the floors of the machine, and a run in service while records are deleted.
 
     python benchmarks/deletion_throughput.py                  # some minutes
     python benchmarks/deletion_throughput.py --live-shards 0  # receipts only

@@ -250,7 +250,7 @@ def saved(path: Path) -> Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="base model; `s3t demo` makes one in demo-model")
-    parser.add_argument("--records", type=int, default=4, help="records a slice")
+    parser.add_argument("--records", type=int, default=4, help="records per slice")
     parser.add_argument("--layers-per-group", type=int, default=10)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the run would lie: its disk is measured")

@@ -198,7 +198,7 @@ def main() -> int:
     result = Result(given.base.name, tuple(rows), proposals())
     console = Console(width=130)
     table = Table(title="peak memory of a rank at the deepest stage, CPU", title_justify="left")
-    for name in ("ZeRO", "tokens a pack", "checkpointing", "plan GiB", "measured GiB", "measured / plan"):
+    for name in ("ZeRO", "tokens per pack", "checkpointing", "plan GiB", "measured GiB", "measured / plan"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
@@ -211,7 +211,16 @@ def main() -> int:
         )
     console.print(table)
     table = Table(title="proposed for Llama-13B, rank 32, bfloat16 (predicted, not measured)", title_justify="left")
-    for name in ("machine", "groups x ranks", "ZeRO", "base", "tokens a pack", "checkpointing", "a GPU, GiB", "of GiB"):
+    for name in (
+        "machine",
+        "groups x ranks",
+        "ZeRO",
+        "base",
+        "tokens per pack",
+        "checkpointing",
+        "GiB per GPU",
+        "of GiB",
+    ):
         table.add_column(name, justify="left" if name == "machine" else "right")
     for each in result.proposals:
         table.add_row(

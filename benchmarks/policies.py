@@ -170,7 +170,7 @@ def draw(rows: list[Row], path: Path) -> None:
         panel.set_xscale("log")
         panel.set_xticks(DELETIONS_A_DAY, [f"{rate:g}" for rate in DELETIONS_A_DAY])
         panel.minorticks_off()
-        panel.set_xlabel("deletions a day")
+        panel.set_xlabel("deletions per day")
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, ncol=4, loc="lower center")
     figure.suptitle(
@@ -191,7 +191,7 @@ def main() -> int:
     table = Table(title=f"{DAYS} days, means over {RUNS} runs", title_justify="left")
     names = (
         "system",
-        "deletions a day",
+        "deletions per day",
         "depth served",
         "dead shards",
         "all dead",

@@ -211,7 +211,8 @@ def draw(result: Result, path: Path) -> None:
     right.set_title("ours without one technique", fontsize=10)
     figure.suptitle(
         f"{result.shards} shards x {result.slices} slices x {result.sequences} sequences, "
-        f"{result.layers_per_group} layers a group, {result.records_a_slice} records a slice, SmolLM2-135M, one thread",
+        f"{result.layers_per_group} layers per group, {result.records_a_slice} records per slice, "
+        "SmolLM2-135M, one thread",
         fontsize=10,
     )
     figure.tight_layout()

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "s3t_ray"
 PURE_ROOMS = ("config", "data", "plan", "proof", "ledger", "store", "run", "tlog")
 HEAVY = {"torch", "ray", "transformers", "peft", "deepspeed", "accelerate", "datasets"}
 SOURCES = sorted(
-    path for folder in ("s3t_ray", "tests", "benchmarks", "jobs") for path in (ROOT / folder).rglob("*.py")
+    path for folder in ("s3t_ray", "tests", "benchmarks", "jobs", "examples") for path in (ROOT / folder).rglob("*.py")
 )
 MOST_LINES = 350
 MOST_FILES = {"train": 31, "ledger": 27, "cli": 27, "plan": 22, "config": 22}
@@ -192,7 +192,7 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu"}
+OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu", "examples"}
 
 
 def test_every_import_is_declared() -> None:

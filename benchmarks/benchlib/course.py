@@ -89,7 +89,7 @@ class Course(BaseModel):
 
 
 def share_out(contents: Sequence[str], shards: int, slices: int, of_each: int, held_out: int) -> dict[str, Any]:
-    """`of_each` records a slice and the records held out, as the fields of a Course. ConfigError: too few records."""
+    """`of_each` records per slice and the records held out, as the fields of a Course. ConfigError: too few records."""
     needed = shards * slices * of_each + held_out
     if len(contents) < needed:
         raise ConfigError(

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Durable deletions a second, and a run in service meanwhile.")
+    parser = argparse.ArgumentParser(description="Durable deletions per second, and a run in service meanwhile.")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 64], help="of the ledgers deleted from")
     parser.add_argument("--singles", type=int, default=200, help="single deletions to time")
     parser.add_argument("--batch", type=int, default=100_000, help="records of a large batch")
@@ -113,11 +113,13 @@ def _receipts(rows: Sequence[Acknowledgement]) -> Table:
     line("  times the sum of the floors", lambda row: f"{row.single_over_floor:.2f}")
     line("single, with its impact on the shard", lambda row: _ms(row.with_impact))
     line("batch of 100", lambda row: _ms(row.small_batch))
-    line("large batch: records a second", lambda row: f"{row.large_batch_records / min(row.large_batch_seconds):,.0f}")
-    line("bare insert: rows a second", lambda row: f"{row.large_batch_records / min(row.bulk_insert_seconds):,.0f}")
+    line(
+        "large batch: records per second", lambda row: f"{row.large_batch_records / min(row.large_batch_seconds):,.0f}"
+    )
+    line("bare insert: rows per second", lambda row: f"{row.large_batch_records / min(row.bulk_insert_seconds):,.0f}")
     line("  share of the bare insert rate", lambda row: f"{row.batch_of_insert_rate:.2f}")
     line(
-        "insert into the record table: rows a second",
+        "insert into the record table: rows per second",
         lambda row: f"{row.large_batch_records / min(row.record_insert_seconds):,.0f}",
     )
     line("  share of that rate", lambda row: f"{row.batch_of_record_rate:.2f}")

@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dry", action="store_true", help="toy sizes on a CPU")
     parser.add_argument("--only", nargs="+", default=(), choices=[each.name for each in EXPERIMENTS], metavar="NAME")
     parser.add_argument("--work", type=Path, help="scratch space, some GB; default: the temporary folder")
-    parser.add_argument("--bundle", type=Path, help="a .tar.gz of everything so far, made anew after each experiment")
+    parser.add_argument("--bundle", type=Path, help="a .tar.gz of everything so far, made again after each experiment")
     parser.add_argument("--base", type=Path, help="SmolLM2-135M's folder, for the last experiment")
     parser.add_argument("--records", type=Path, help="TOFU's pairs as JSON lines, likewise")
     given = parser.parse_args()

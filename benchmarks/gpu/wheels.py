@@ -89,7 +89,7 @@ def pip(*arguments: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", type=Path, required=True, help="made anew")
+    parser.add_argument("--to", type=Path, required=True, help="made again")
     parser.add_argument("--also", nargs="*", default=[], metavar="NAME==VERSION")
     parser.add_argument("--file", nargs="*", default=[], type=Path, metavar="PATH")
     given = parser.parse_args()

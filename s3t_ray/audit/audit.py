@@ -15,7 +15,7 @@ What it cannot find, and what does:
   (`known`), or the hash of the newest, kept elsewhere;
 - weights that were trained on something else and then accepted by the rules, or a task head or
   adapter config changed together with its manifest: a replay of that very stage;
-- whatever the holder of the secret key writes anew in all places: certificates and hashes elsewhere;
+- whatever the holder of the secret key writes again in all places: certificates and hashes elsewhere;
 - copies outside the run, and old row versions inside PostgreSQL.
 A run in the middle of a deletion or a training is checked as it stands; a change during the audit can
 look like a problem, which another audit then does not repeat.

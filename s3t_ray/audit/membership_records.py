@@ -76,7 +76,7 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
 
     Raises DataError: missing, empty or malformed, or an id that stands twice.
     """
-    if not path.is_file():  # a name that is no file would be looked for on a hub
+    if not path.is_file():  # a name that is not a file would be looked for on a hub
         raise DataError(f"{path}: no such file", "give a file of records in the format of the run's data")
     changes = {
         "path": str(path),

@@ -1,7 +1,7 @@
 """Replay: train live stages again from nothing but the base and the retained rows, and compare bytes.
 
 The whole chain of each chosen stage is trained, never taken from the run, with hidden states
-computed anew, in a store of its own that is erased afterwards, or by the purge of a deletion that
+computed again, in a store of its own that is erased afterwards, or by the purge of a deletion that
 comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
 """
 

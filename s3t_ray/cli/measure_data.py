@@ -1,4 +1,4 @@
-"""How large the data of a config is, for `s3t plan`: records, tokens a record, and the share with a loss.
+"""How large the data of a config is, for `s3t plan`: records, tokens per record, and the share with a loss.
 
 In: a config. Out: a DataSize. Every record is read and placed as training would; tokens are counted
 on a sample, by the base model's tokenizer where its folder is on this machine, else estimated from

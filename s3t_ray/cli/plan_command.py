@@ -105,7 +105,7 @@ def model_shape(config: Config) -> ModelShape:
     folder = Path(config.model.path).expanduser()
     if not (folder / "config.json").is_file():
         raise ConfigError(
-            f"model.shape is not set, and model.path = {config.model.path} is no model folder on this machine",
+            f"model.shape is not set, and model.path = {config.model.path} is not a model folder on this machine",
             "set model.shape (its sizes stand in the model's config.json), or download the model first",
         )
     return read_shape(folder)

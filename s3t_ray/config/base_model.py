@@ -2,7 +2,7 @@
 
 In: the `model` section. Out: a folder in Hugging Face format, its ModelShape, its digest. Must never
 load weights, run code that comes with a model, or accept pickled weights; the hub is asked only
-when the path is no local folder.
+when the path is not a local folder.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _download(model: Model) -> Path:
     except (ClientError, RevisionResolutionError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"model.path = {model.path} is no local folder, and the hub did not give it: {reason}",
+            f"model.path = {model.path} is not a local folder, and the hub did not give it: {reason}",
             "check the name, your network and your access to the model, or give a local folder",
         ) from error
 

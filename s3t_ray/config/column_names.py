@@ -16,7 +16,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Columns(Section):
-    """Columns of the data that are called otherwise than ours. Once one is named, only those named are read."""
+    """Columns of the data that are called something else than ours. Once one is named, only those named are read."""
 
     instruction: Text | None = None
     """Column with the instruction or question."""

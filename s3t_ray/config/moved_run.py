@@ -39,7 +39,7 @@ def placed(config: Config, root: str) -> Config:
             _log.warning("the run's keys are still in %s: move them to %s, or set keys.dir", left, beside)
             moved = moved.model_copy(update={"keys": KeySettings(dir=str(left))})
     _log.warning(
-        "the run is at %s; its %s still names %s, where it was. `s3t train %s/%s` writes it anew",
+        "the run is at %s; its %s still names %s, where it was. `s3t train %s/%s` writes it again",
         root,
         CONFIG_FILE,
         named,

@@ -63,7 +63,7 @@ def find_gguf(package: str = PACKAGE) -> Path:
         path = Path(str(file.locate()))
         if file.name == GGUF_NAME and path.is_file():
             return path
-    raise ConfigError(f"the installed package {package} holds no {GGUF_NAME}", f"install it anew: {INSTALL}")
+    raise ConfigError(f"the installed package {package} holds no {GGUF_NAME}", f"install it again: {INSTALL}")
 
 
 def _publish(source: Path, folder: Path) -> None:
@@ -84,7 +84,7 @@ def _publish(source: Path, folder: Path) -> None:
     except OSError as error:
         raise StoreError(
             f"cannot make the demo's base model in {folder}: {error}",
-            f"choose a folder that you may write to; if {source} is damaged, install it anew: {INSTALL}",
+            f"choose a folder that you may write to; if {source} is damaged, install it again: {INSTALL}",
         ) from error
 
 

@@ -66,7 +66,7 @@ class _Stage:
 def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
     """Train, serve, delete a person, heal and prove, in `folder`; about ten minutes on two CPU cores.
 
-    Run again, it resumes; once it has ended, it says how to begin anew. Raises what the other
+    Run again, it resumes; once it has ended, it says how to begin again. Raises what the other
     commands raise.
     """
     from s3t_ray.runtime.connect import connected
@@ -292,7 +292,7 @@ def _measure(stage: _Stage, name: str, person: str) -> _Moment:
 
 
 def _show_depths(report: Evaluation, console: Console) -> None:
-    _say(console, "Held-out loss of the ensemble, cut at each depth (nats a token, lower is better):")
+    _say(console, "Held-out loss of the ensemble, cut at each depth (nats per token, lower is better):")
     for entry in report.by_depth:
         name = "base model" if entry.depth == 0 else f"depth {entry.depth}"
         _say(console, f"  {name:<10}  {entry.loss:.3f}  " + "█" * round(entry.loss * 12))

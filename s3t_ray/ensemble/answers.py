@@ -36,9 +36,9 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True)
 class Started:
-    """A generation begins, or begins anew: everything heard of it before this event is void.
+    """A generation begins, or begins again: everything heard of it before this event is void.
 
-    It begins anew when a stage that it used leaves the live set, so that no answer mixes models and
+    It begins again when a stage that it used leaves the live set, so that no answer mixes models and
     none rests on a pruned stage.
     """
 
@@ -132,7 +132,7 @@ class Generated:
     stages: tuple[str, ...]
     finish: Finish
     restarts: int
-    """How often a change of the live set made it begin anew."""
+    """How often a change of the live set made it begin again."""
 
 
 @dataclass(frozen=True)

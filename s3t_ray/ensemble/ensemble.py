@@ -88,7 +88,7 @@ class Ensemble:
 
         Returns the version then in service: `version`, or a newer one that was told while stages were loading.
         When it returns, no answer can come from a stage outside `chains` any more; it waits at most for the
-        forward passes that are running. Generations and evaluations that rest on a stage that left begin anew.
+        forward passes that are running. Generations and evaluations that rest on a stage that left begin again.
 
         Raises ClusterError, and changes nothing, for a version older than the one in service: whoever counts
         from the wrong end must not take its prune for done. The same version again is carried out again.
@@ -136,7 +136,7 @@ class Ensemble:
     def submit(self, name: str, request: GenerationRequest, outbox: Outbox) -> None:
         """Begin a generation beside all others; `outbox` hears of it under `name`. See `BatchEngine.submit`.
 
-        When a stage that it uses is pruned it begins anew from the prompt with what is live then, and says
+        When a stage that it uses is pruned it begins again from the prompt with what is live then, and says
         so with another `Started`: what came before is void, and must not be shown as part of the answer. From
         the same seed the new answer is the one that the new live set gives to a fresh call.
         """

@@ -173,7 +173,7 @@ class Keys:
     def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes:
         """16 bytes that fix, of a record with this id HMAC, its subject HMAC (None: nobody's) and its place."""
         said = identity + (b"\0" if subject is None else b"\1" + subject) + _PLACE.pack(shard, index)
-        state = self._row_state.copy()  # half the time of a keyed state made anew
+        state = self._row_state.copy()  # half the time of a keyed state made again
         state.update(said)
         return state.digest()
 

@@ -68,7 +68,7 @@ def add(connection: Connection, sketching: Sketching, entries: Sequence[RecordEn
     """Add the sketches of one batch; its records are numbered from `first`."""
     sketched = [(number, entry.id_hmac, entry.signature) for number, entry in enumerate(entries, start=first)]
     bands = [(key, number) for number, _, signature in sketched for key in band_keys(signature or b"", sketching)]
-    # In the driver's own SQL, as in `pieces`: there are a dozen rows a record.
+    # In the driver's own SQL, as in `pieces`: there are a dozen rows per record.
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     connection.exec_driver_sql(
         f"INSERT INTO s3t_sketches (record, id_hmac, signature) VALUES ({mark}, {mark}, {mark})", sketched

@@ -4,7 +4,7 @@ In: `Work` and the orders. Out: frozen figures with their unit in the name. Pure
 that cannot be avoided (a multiply and an add are 2), the floor that measured times compare with;
 a stage that several sequences share counts once.
 
-Sources: 2N FLOPs a token for a forward pass through N weights and 2N for the gradient of the
+Sources: 2N FLOPs per token for a forward pass through N weights and 2N for the gradient of the
 activations (Kaplan et al. 2020, 2001.08361); the frozen base has no weight gradients, so LoRA
 costs about 4N, not 6N.
 """
@@ -93,7 +93,7 @@ class StorageBytes:
 def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
     """Cost of a stage of this depth; it trains on `depth` slices.
 
-    With N weights a layer, g layers a group and d the depth, a token costs
+    With N weights per layer, g layers per group and d the depth, a token costs
     - forward 2N x (the layers above the stored boundary that it starts from: d g from its own, all from none),
     - backward 2N x d g; checkpointing runs these d g layers forward once more,
     - attention besides, forward 4 D (T + 1) / 2 a layer (two products over (T + 1) / 2 keys on
@@ -163,7 +163,7 @@ def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes
     """Bytes of adapters, stored hidden states and retained rows of a fully trained run.
 
     A hidden state is kept for each token and each stored boundary that some stage enters with it; one
-    store serves all sequences and epochs (13B in bfloat16: 10,240 bytes a token and boundary).
+    store serves all sequences and epochs (13B in bfloat16: 10,240 bytes per token and boundary).
     """
     stages = count_stages(orders_by_shard).total()
     states = stored_state_tokens(work, orders_by_shard)

@@ -68,7 +68,7 @@ class CertificateFacts(DeletionFacts):
     receipt: Digest | None  # hash of its receipt's entry; None: accepted by a version that signed none
     commitment: Digest | None  # to the names it was asked for, as on its receipt
     trained_to_same_bytes: tuple[str, ...]
-    """Live stages that were trained anew, by their worker's seal, to the bytes of a pruned one.
+    """Live stages that were trained again, by their worker's seal, to the bytes of a pruned one.
 
     So the records deleted taught nothing: they had no labelled token.
     """

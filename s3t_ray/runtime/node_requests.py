@@ -3,7 +3,7 @@
 In: how many. An autoscaler sees a placement group that waits as one demand, with its bundles, its strategy and its
 kind of GPU; it goes with the scheduler that made it, and other runs have theirs beside it. (`ray.autoscaler.sdk.
 request_resources` is one list for the whole cluster: a second run overwrites the first one's, and it outlives both.)
-A worker group that gets room takes over the placement group that waited for it: ended and made anew, it would look
+A worker group that gets room takes over the placement group that waited for it: ended and made again, it would look
 like one demand more for a moment. No actor waits in one: for those Ray warns every few seconds.
 """
 

@@ -128,6 +128,6 @@ def publication(
 
 
 def require_file(local: Path, path: str) -> None:
-    """StoreError if `local`, to be stored at `path`, is no file (for the two stores)."""
+    """StoreError if `local`, to be stored at `path`, is not a file (for the two stores)."""
     if not local.is_file():
         raise StoreError(f"cannot store {local} as {path!r}: there is no such file", "check that it was written")

@@ -13,7 +13,7 @@ from s3t_ray.sweep.objectives import Outcome
 
 @dataclass(frozen=True)
 class Need:
-    """What a run must do before it is trained anew, and what its training may cost."""
+    """What a run must do before it is trained again, and what its training may cost."""
 
     deletions: int  # that it bears without healing
     most_gpu_hours: float | None  # None: whatever it takes
@@ -66,7 +66,7 @@ def recommendation(outcomes: Sequence[Outcome], need: Need) -> str:
     """Some sentences for whoever must decide."""
     limit = "" if need.most_gpu_hours is None else f" and {need.most_gpu_hours:,.3g} GPU hours"
     plural = "" if need.deletions == 1 else "s"
-    asked = f"For {need.deletions} deletion{plural} without healing{limit} (at {need.tflops:g} TFLOP/s a GPU)"
+    asked = f"For {need.deletions} deletion{plural} without healing{limit} (at {need.tflops:g} TFLOP/s per GPU)"
     chosen = best(outcomes, need)
     if chosen is None:
         cheapest = min(outcomes, key=lambda outcome: outcome.forecast.training_flops)

@@ -26,7 +26,7 @@ from s3t_ray.train.task_models.task_model import TaskModel, task_model
 
 IGNORED = -100
 
-Tokens = NDArray[np.int32]  # four bytes a token: a stage holds the tokens of all its records
+Tokens = NDArray[np.int32]  # four bytes per token: a stage holds the tokens of all its records
 Targets = NDArray[np.int32] | NDArray[np.float32]
 TokenTypes = NDArray[np.int8]
 

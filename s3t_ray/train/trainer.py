@@ -1,7 +1,7 @@
 """Trains stages: the main path of the engine, top to bottom in `Trainer.train`.
 
 In: a config, a base folder, a store; then one StageJob after another. Out: published stages. The base is loaded
-once; everything else of a stage is made anew, so that a stage's bytes depend on its job and never on what was
+once; everything else of a stage is made again, so that a stage's bytes depend on its job and never on what was
 trained before it. Never touches the ledger and never decides what to train.
 """
 

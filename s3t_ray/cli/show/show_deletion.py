@@ -147,7 +147,7 @@ def _kept(found: Duplicates, what: str, option: str) -> Text:
 
 
 def _shards(shards: Sequence[ShardImpact]) -> list[RenderableType]:
-    """A row a shard: what goes out of service, the depths that are left, and what healing costs."""
+    """A row per shard: what goes out of service, the depths that are left, and what healing costs."""
     if not shards:
         return []
     table = plain_table("shard", "slices", "records", "stages lost", "depth", "stages to train", "records to train")

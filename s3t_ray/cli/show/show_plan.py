@@ -105,7 +105,7 @@ def _data(data: PlanData) -> str:
         "tokenizer": f"counted on {units.plural(data.sampled_records, 'record')}",
         "characters": f"an estimate: 4 characters a token, on {units.plural(data.sampled_records, 'record')}",
     }
-    tokens, share = f"{data.tokens_per_record:,.0f} tokens a record", f"{data.labelled_share:.0%} of them with a loss"
+    tokens, share = f"{data.tokens_per_record:,.0f} tokens per record", f"{data.labelled_share:.0%} of them with a loss"
     if data.tokens_from == data.labelled_share_from:
         described = f"{tokens}, {share} ({origins[data.tokens_from]})"
     else:
@@ -171,7 +171,7 @@ def _boundaries(report: PlanReport) -> RenderableType:
         )
     said = (
         f"{'chosen by the plan' if states.chosen_by == 'plan' else 'as the config says'}; rank time over a first "
-        f"training, at {states.gigaflops_per_rank:,.0f} GFLOP/s and {states.megabytes_per_second:,.0f} MB/s a rank "
+        f"training, at {states.gigaflops_per_rank:,.0f} GFLOP/s and {states.megabytes_per_second:,.0f} MB/s per rank "
         "(workers.gigaflops_per_rank, storage.megabytes_per_second)"
     )
     return Group(table, Text(said, style="dim"))

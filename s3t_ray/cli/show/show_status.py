@@ -108,7 +108,7 @@ def headline(status: Status) -> Text:
 
 
 def shards_table(status: Status, signs: Glyphs, short: bool = False) -> Table:
-    """A row a shard. `short` gives every sequence one block: the higher, the deeper; a dot is depth 0."""
+    """A row per shard. `short` gives every sequence one block: the higher, the deeper; a dot is depth 0."""
     table = plain_table("shard", "records", "depth", "sequences", "trained", "running", "queued", "failed")
     for column in (0, 1, 2, 4, 5, 6, 7):
         table.columns[column].justify = "right"
@@ -135,7 +135,7 @@ def depth_text(depth: int, slices: int, died: bool) -> Text:
 
 
 def sequences_text(shard: ShardStatus, slices: int, signs: Glyphs, short: bool) -> Text:
-    """One line a sequence, "0→1→2 ██░ 2", its live part bright; or one block a sequence."""
+    """One line per sequence, "0→1→2 ██░ 2", its live part bright; or one block per sequence."""
     if short or len(shard.depths) > SEQUENCES_IN_FULL:
         blocks = "".join(_block(depth, slices, signs) for depth in shard.depths)
         return Text("\n").join(Text(line) for line in _lines(blocks, BLOCKS_A_LINE))

@@ -1,7 +1,7 @@
 """Data into a run: read -> partition -> Parquet slices -> one ledger transaction.
 
 The files come first, under names made of their own bytes, then an index of them, then the ledger's
-single transaction, which makes them part of the run. Killed before it, the next start begins anew;
+single transaction, which makes them part of the run. Killed before it, the next start begins again;
 killed after it, the next start finds the files through the index. Neither reads a row twice into the run.
 """
 

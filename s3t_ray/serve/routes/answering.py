@@ -1,6 +1,6 @@
 """One request to the model, answered: admitted or refused, whole or as a stream, with one answer or many.
 
-In: a `ModelBackend`, wishes and their framing. Out: a response. A stream whose answer begins anew after its first words
+In: a `ModelBackend`, wishes and their framing. Out: a response. A stream whose answer restarts after its first words
 ends with an error: a client that only appends would mix two models.
 """
 

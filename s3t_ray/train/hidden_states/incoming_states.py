@@ -1,7 +1,7 @@
 """The states that enter a stage's lowest layer: read where they are stored, else computed from what lies below.
 
 In: which boundaries are stored, a job, its slices. Out: `Entering`, from which micro-batches are fed. What is not
-stored is computed anew for each micro-batch, record by record, from the highest boundary below that is stored (or the
+stored is computed again for each micro-batch, record by record, from the highest boundary below that is stored (or the
 tokens): the very computation whose result would have been stored, so what is stored never changes a bit.
 """
 

@@ -102,7 +102,7 @@ class Chaos:
             "lora": {"layers_per_group": 2, "rank": 2},
             "optimizer": {"epochs": 1, "lr": 0.01, "batch_records": 16},
             "engine": {"ranks": self.plan.ranks, "checkpoint_steps": 1},
-            # Some 45 tokens a record, since the tokenizer spells bytes; the default prompt alone has more than 64.
+            # Some 45 tokens per record, since the tokenizer spells bytes; the default prompt alone has more than 64.
             "task": {"prompt": "chat_template", "max_tokens": 64},
             "workers": {"groups": self.plan.groups},
             "storage": {"uri": str(folder / "run")},

@@ -30,11 +30,11 @@ def test_the_view_has_the_numbers_of_the_document() -> None:
     assert (plan["sequences"], plan["stages"]) == (20, 80)
     assert "5 shards of 4 slices, budget 4, cyclic orders" in text
     assert "52,002 records, 1,040 held out" in text
-    assert "182 tokens a record (as given), 100% of them with a loss (assumed, the upper bound)" in text
+    assert "182 tokens per record (as given), 100% of them with a loss (assumed, the upper bound)" in text
     assert "→" in text
     assert "no two sequences begin alike" in text
     assert f"{plan['forecast']['closed_form_deletions']:.1f} deletions until every shard is dead" in text
-    assert f"{plan['rank_memory']['total_bytes'] / 2**30:.1f} GiB a rank" in text
+    assert f"{plan['rank_memory']['total_bytes'] / 2**30:.1f} GiB per rank" in text
 
 
 def test_the_forecast_is_the_formula_and_the_simulation_agrees() -> None:

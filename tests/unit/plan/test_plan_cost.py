@@ -62,7 +62,7 @@ def test_lora_costs_about_four_n_a_token(work: Work) -> None:
 def test_a_stage_walks_its_layers(work: Work) -> None:
     for depth in (1, 3, 5):
         cost = stage_cost(work, depth)
-        tokens = 3 * depth * 100 * 1.0 * 200  # epochs x slices x records a slice x tokens a record
+        tokens = 3 * depth * 100 * 1.0 * 200  # epochs x slices x records per slice x tokens per record
         assert cost.tokens == pytest.approx(tokens)
         assert cost.labelled_tokens == pytest.approx(0.8 * tokens)
         boundary = 40 - 8 * depth
