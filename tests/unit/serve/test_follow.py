@@ -50,7 +50,7 @@ class InPlaceOfVllm:
         if (method, path) == ("GET", "/v1/models"):
             told = [{"id": "base", "object": "model", "parent": None}]
             return 200, {"object": "list", "data": told + [{"id": n, "parent": "base"} for n in self.adapters]}
-        name = body.get("lora_name") if isinstance(body, dict) else None
+        name = str(body.get("lora_name")) if isinstance(body, dict) else ""
         self.calls.append(f"{path.removeprefix('/v1/')} {name}")
         if (method, path) == ("POST", "/v1/load_lora_adapter") and set(body) == {"lora_name", "lora_path"}:
             if name in self.adapters:
