@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from s3t_ray.errors import S3TError
 from s3t_ray.run.deletion_list import listed_deletion
 from s3t_ray.run.run import Run
-from s3t_ray.serve.callbacks.messages import STATES, StateReached, body_of, headers_of, states_reached
+from s3t_ray.serve.callbacks.callback_messages import STATES, StateReached, body_of, headers_of, states_reached
 from s3t_ray.serve.callbacks.receivers import Receiver
 from s3t_ray.serve.callbacks.safe_post import CallbackFailed, post
 
