@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
         "$ s3t delete runs/alpaca --id 17 --id 4711 --dry-run\n"
         "$ s3t delete runs/alpaca --subject ann --receipt-out ann.receipt.json\n"
         "$ s3t delete runs/alpaca --subject ann --with-duplicates\n"
+        "$ s3t delete runs/alpaca --subject ann --reference DSR-17 --due 2026-12-31\n"
         "$ s3t delete runs/alpaca --ids-file expired.txt --no-wait\n"
         "$ cat expired.txt | s3t delete runs/alpaca --ids-file - --json"
     )(delete)
@@ -67,6 +68,19 @@ def delete(
             "--receipt-out", metavar="FILE", help="New file for the signed receipt, to hand to whoever asked."
         ),
     ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="Your own name for the request; kept with the deletion.")
+    ] = None,
+    requester: Annotated[
+        str | None, typer.Option("--requester", help="Who asked; encrypted, and erased when it is restored.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why; encrypted, and erased when it is restored.")
+    ] = None,
+    due: Annotated[
+        str | None,
+        typer.Option("--due", metavar="DATE", help="By when the records must be purged: 2026-12-31, end of day UTC."),
+    ] = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -91,6 +105,7 @@ def delete(
     from s3t_ray.cli.show.show_deletion import impact_view, receipt_view
     from s3t_ray.ledger.values import Reach
     from s3t_ray.run.deletion import accept, preview
+    from s3t_ray.run.deletion_list import OfficeRequest, checked
     from s3t_ray.run.run import Run
 
     if not (ids or ids_files or subjects or subjects_files):
@@ -99,6 +114,7 @@ def delete(
     reach = Reach.DUPLICATES if with_duplicates else Reach.NAMED
     reach = Reach.NEAR_DUPLICATES if with_near_duplicates else reach
 
+    office = checked(OfficeRequest, reference=reference, requester=requester, reason=reason, due=due)
     with Run.open(run) as opened:
         if dry_run:
             impact = preview(opened, record_ids, people, reach)
@@ -110,7 +126,7 @@ def delete(
             return
         if receipt_out is not None and receipt_out.exists():
             raise DataError(f"{receipt_out} is there already", "name a new file: nothing is overwritten")
-        receipt = accept(opened, record_ids, people, reach)
+        receipt = accept(opened, record_ids, people, reach, office.details())
         if receipt_out is not None:
             _write_receipt(receipt_out, receipt)
         if json:

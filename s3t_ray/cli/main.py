@@ -20,6 +20,7 @@ from s3t_ray.cli import (
     certificate_command,
     configs_command,
     delete_command,
+    deletions_command,
     demo_command,
     head_command,
     key_command,
@@ -100,6 +101,7 @@ _quiet_libraries()
 plan_command.add_to(app)
 train_command.add_to(app)
 delete_command.add_to(app)
+deletions_command.add_to(app)
 read_commands.add_to(app)
 serve_command.add_to(app)
 metrics_command.add_to(app)

@@ -25,12 +25,18 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog='Example:\n$ s3t generate runs/alpaca "Name three primary colours." --max-new-tokens 64')(
         generate
     )
-    app.command(epilog="Example:\n$ s3t export runs/alpaca --shard 0 adapter-0")(export)
+    app.command(
+        epilog="Examples:\n$ s3t export runs/alpaca --shard 0 adapter-0\n"
+        "$ s3t export runs/alpaca adapters --follow vllm --server http://127.0.0.1:8000"
+    )(export)
 
 
 def status(
     run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Keep refreshing until the run is settled.")] = False,
+    overdue: Annotated[
+        bool, typer.Option("--overdue", help="Of the deletions only those past their due date and not purged.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show a run: live depth of every sequence, stages, deletions, failures. Needs no cluster.
@@ -45,6 +51,8 @@ def status(
 
     with Run.open(run) as opened:
         seen = _watch_until_settled(opened) if watch else look(opened)
+    if overdue:
+        seen = seen.model_copy(update={"deletions": tuple(each for each in seen.deletions if each.overdue)})
     if json:
         print_json(seen)
     else:
@@ -120,19 +128,50 @@ def generate(
 
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the adapter, in PEFT's format.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUT", help="New folder for the adapter, in PEFT's format; with --follow, for all."),
+    ] = None,
     shard: Annotated[
         int | None, typer.Option("--shard", min=0, help="Shard whose deepest live adapter is exported.")
     ] = None,
     merged: Annotated[bool, typer.Option("--merged", help="The mean of all live shards as one adapter.")] = False,
+    follow: Annotated[
+        str | None,
+        typer.Option("--follow", metavar="vllm|folder", help="Keep a server outside on what is live, until stopped."),
+    ] = None,
+    server: Annotated[str | None, typer.Option("--server", help="Address of the vLLM server to keep.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Of the follower; default: the server or folder.")] = None,
+    unfollow: Annotated[
+        str | None,
+        typer.Option("--unfollow", metavar="NAME", help="The server of this follower is gone: wait no more."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a live adapter as a standard PEFT folder, known to the run so that a deletion erases it."""
+    """Write a live adapter as a standard PEFT folder, known to the run so that a deletion erases it.
+
+    With --follow it goes on: each shard's live adapter is exported below OUT and loaded, struck ones are unloaded and
+    erased, and a deletion is pruned only once the server has let go of them. Both must see OUT under one path.
+    """
+    from s3t_ray.cli.export_follow import follow as keep_following
+    from s3t_ray.cli.export_follow import unfollow as let_go
     from s3t_ray.cli.show.output import print_json, stdout_console, working
     from s3t_ray.cli.show.show_reports import export_view
     from s3t_ray.ensemble.peft_export import export as export_shard
     from s3t_ray.run.run import Run
 
+    if unfollow is not None:
+        with Run.open(run) as opened:
+            let_go(opened, unfollow)
+        return
+    if out is None:
+        raise typer.BadParameter("name the folder to write to: OUT")
+    if follow is not None:
+        if shard is not None or merged:
+            raise ConfigError("--follow keeps every live shard", "leave --shard and --merged out")
+        with Run.open(run) as opened:
+            keep_following(opened, follow, out, server, name)
+        return
     if (shard is None) != merged:
         raise ConfigError("an export is of one shard or of all merged", "give --shard or --merged, one of them")
     with Run.open(run) as opened, working("exporting"):

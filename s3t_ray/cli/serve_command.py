@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ from s3t_ray.errors import ClusterError, ConfigError
 
 APP = "s3t"
 LOOK_SECONDS = 5.0
+SAID_AFTER_LOOKS = 6
+"""Looks in a row at which an application is not up yet, after which it is said what may be missing: half a minute."""
 BAD_LOOKS = 60
 """Looks in a row at which the application is broken, after which the job fails: 5 minutes of Serve's own retries."""
 
@@ -83,15 +85,28 @@ def serve(
                 ray_serve.shutdown()  # left by a service that was stopped; it would keep its address
             check_port(host, port)
         _say_what_is_missing(replicas * cpus)
-        ray_serve.start(http_options={"host": host, "port": port, **tls})
+        _start_proxy({"host": host, "port": port, **tls})
         try:
             for each, (application, path) in applications.items():
                 ray_serve.run(application, name=each, route_prefix=path, blocking=False)
             note(f"serving {run} at {'https' if tls else 'http'}://{host}:{port}{root}{MODEL_PATH}")
-            _watch(tuple(applications))
+            _watch(tuple(applications), replicas * cpus)
         finally:
             for each in applications:
                 ray_serve.delete(each, _blocking=False)
+
+
+def _start_proxy(options: dict[str, Any]) -> None:
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+
+    try:
+        ray_serve.start(http_options=options)
+    except RayError as error:
+        raise ClusterError(
+            "Ray Serve's HTTP proxy did not start: it was not ready in time, or ended",
+            "see its log; on a machine that is busy, set RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60 where Ray starts",
+        ) from error
 
 
 def check_port(host: str, port: int) -> None:
@@ -139,13 +154,26 @@ def _applications() -> list[str]:
         pause.wait(1.0)
 
 
-def _watch(names: tuple[str, ...]) -> None:
+def waiting_for(cpus: int, free: float, there: float) -> str:
+    """What a service that does not come up may wait for. `cpus`: of all its copies of the model."""
+    needs = f"the copies of the model need {cpus} CPUs in all"
+    if cpus > there:
+        return f"{needs}, and the cluster has {there:g}: give fewer --replicas or --cpus, or add nodes"
+    return (
+        f"{needs}; of the cluster's {there:g}, {free:g} are free now. What trains, or another service, may hold the "
+        "others: give fewer --replicas, wait until it ends, or set workers.groups lower"
+    )
+
+
+def _watch(names: tuple[str, ...], cpus: int) -> None:
     """Until the process is stopped. Raises ClusterError when one of the applications stays broken."""
+    import ray
     from ray import serve as ray_serve
 
     from s3t_ray.cli.show.output import note
 
     pause, bad, before = threading.Event(), dict.fromkeys(names, 0), dict.fromkeys(names, "")
+    slow = 0
     while not pause.wait(LOOK_SECONDS):
         found = ray_serve.status().applications
         for name in names:
@@ -159,3 +187,7 @@ def _watch(names: tuple[str, ...]) -> None:
                 raise ClusterError(
                     f"{name} is {state.lower()}: {'' if app is None else app.message}", "see the logs of its replicas"
                 )
+        slow = slow + 1 if "DEPLOYING" in before.values() else 0
+        if slow == SAID_AFTER_LOOKS:
+            free, there = (found.get("CPU", 0.0) for found in (ray.available_resources(), ray.cluster_resources()))
+            note(f"not up after {slow * LOOK_SECONDS:.0f} s: {waiting_for(cpus, free, there)}")

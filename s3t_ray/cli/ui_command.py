@@ -25,7 +25,8 @@ def ui(
 ) -> None:
     """Show a run in the browser: its shards, its deletions and their certificates, and a form to delete.
 
-    Prints the address with a token in it. With S3T_SERVE_TOKEN and S3T_DELETE_TOKEN set, these open the page instead.
+    Prints the address with a token behind the #, which no browser sends: the page trades it for a cookie. With
+    S3T_SERVE_TOKEN and S3T_DELETE_TOKEN set, these open the page instead.
     Deletions made here are durable at once; `s3t train` or a service carries them to their end.
     """
     import uvicorn
@@ -33,9 +34,11 @@ def ui(
     from s3t_ray.cli.show.output import note, print_document
     from s3t_ray.run.run import Run
     from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
-    from s3t_ray.serve.access.page_token import OneToken
-    from s3t_ray.serve.routes.page_routes import Access, page_app
-    from s3t_ray.serve.run_desk import RunDesk
+    from s3t_ray.serve.page.page_models import OwnModel
+    from s3t_ray.serve.page.page_routes import page_app
+    from s3t_ray.serve.page.page_sessions import Access
+    from s3t_ray.serve.page.page_token import OneToken
+    from s3t_ray.serve.page.run_desk import RunDesk
 
     address = f"http://{host}:{port}/"
     if os.environ.get(SERVE_TOKEN) or os.environ.get(DELETE_TOKEN):
@@ -46,10 +49,11 @@ def ui(
         access, shown = OneToken(token), f"{address}#token={token}"
     with Run.open(run) as opened:
         name = opened.row.name  # refuses a run whose data was never read, before a server starts
-        desk = RunDesk(opened, answers=ask)
+        model = OwnModel(opened) if ask else None
         print_document(shown)
         note(f"this is the page of run {name!r}; stop it with Ctrl-C")
         try:
-            uvicorn.run(page_app(desk, access), host=host, port=port, log_level="warning")
+            uvicorn.run(page_app(RunDesk(opened, model), access), host=host, port=port, log_level="warning")
         finally:
-            desk.close()
+            if model is not None:
+                model.close()

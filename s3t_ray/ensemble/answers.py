@@ -222,3 +222,5 @@ class Wish:
     """A text is read as it is, without the template of the training."""
     whole: bool = True
     """Nobody listens before the answer is complete."""
+    of_base: bool = False
+    """The base model answers alone, whatever is live."""

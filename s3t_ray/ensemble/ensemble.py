@@ -54,6 +54,9 @@ from s3t_ray.train.task_models.task_model import JudgingModel
 
 T = TypeVar("T")
 
+BASE_ROWS, BASE_PART = 4, 16
+"""Of the base model alone, which few ask for: generations at once, and the part of the caches' memory."""
+
 
 class Ensemble:
     """Loads the base model once; `threads` sets the CPU threads of this process (None: as they are)."""
@@ -67,10 +70,14 @@ class Ensemble:
         install_hooks(self._base)
         dead: tuple[Chain, ...] = ((),) * config.shards
         self._service = LiveService(assemble(self._base, 0, dead, {}))
-        self._engine = None
+        self._engine = self._base_engine = None
         if self._base.task.generates:
             install_attention(self._base)
-            self._engine = BatchEngine(self._base, self._service, batch_limits(self._base, config.shards))
+            limits = batch_limits(self._base, config.shards)
+            alone = LiveService(assemble(self._base, 0, dead, {}))  # never swapped: the base model is always live
+            few = replace(limits, rows=BASE_ROWS, cache_tokens=max(1, limits.cache_tokens // BASE_PART))
+            self._engine = BatchEngine(self._base, self._service, limits)
+            self._base_engine = BatchEngine(self._base, alone, few)
 
     def live(self) -> Live:
         """What is in service."""
@@ -133,16 +140,17 @@ class Ensemble:
         so with another `Started`: what came before is void, and must not be shown as part of the answer. From
         the same seed the new answer is the one that the new live set gives to a fresh call.
         """
-        self._generating().submit(name, request, outbox)
+        self._generating(request.of_base).submit(name, request, outbox)
 
     def cancel(self, name: str) -> None:
         """End a generation whose listener has gone; one that has ended already is no error."""
-        self._generating().cancel(name)
+        for of_base in (False, True):
+            self._generating(of_base).cancel(name)
 
     @property
     def load(self) -> int:
         """Generations that run or wait."""
-        return 0 if self._engine is None else self._engine.load
+        return sum(engine.load for engine in (self._engine, self._base_engine) if engine is not None)
 
     def stream(
         self,
@@ -215,15 +223,16 @@ class Ensemble:
             with self._service.lease() as lease, suppress(Revoked):
                 return compute(lease)
 
-    def _generating(self) -> BatchEngine:
-        if self._engine is None:
+    def _generating(self, of_base: bool = False) -> BatchEngine:
+        engine = self._base_engine if of_base else self._engine
+        if engine is None:
             raise ConfigError(
                 "this run's model judges whole records and does not generate text", "ask it to judge a record instead"
             )
-        return self._engine
+        return engine
 
     def _followed(self, request: GenerationRequest) -> Iterator[GenerationEvent]:
-        engine, outbox = self._generating(), Outbox()
+        engine, outbox = self._generating(request.of_base), Outbox()
         name = secrets.token_hex(8)
         engine.submit(name, request, outbox)
         try:

@@ -24,12 +24,14 @@ from s3t_ray.ensemble.answers import (
     Chain,
     Ended,
     Failed,
+    Finish,
     GenerationEvent,
     Judged,
     Live,
     Wish,
 )
 from s3t_ray.ensemble.batching.outbox import Outbox, Said
+from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.ensemble.replica import Prompt, Replica, answer_of
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
@@ -170,6 +172,18 @@ class Following:
                 self._replica.submit(name, whole, outbox)
         answer = answer_of(self._replica.heard(events, wish.params.logprobs is not None))
         return replace(answer, seconds=time.monotonic() - began)
+
+    def beside_base(self, prompt: str, max_new_tokens: int) -> tuple[str | None, Answer]:
+        """The likeliest answers to one prompt: the base model's text, and what is live.
+
+        None for the base where records are judged as a whole: it has no trained head. See `submit` for what it raises.
+        """
+        if not self._replica.generates:
+            judged = self.judge(prompt)
+            told = (judged.version, judged.depths, judged.stages)
+            return None, Answer(judged.answer, *told, Finish.STOP, 0, 0.0)
+        wish = Wish(prompt, SamplingParams(max_new_tokens))
+        return self.complete(replace(wish, of_base=True)).text, self.complete(wish)
 
     def judge(self, text: str) -> Judged:
         """What the model says of one text. Raises DataError, ConfigError for what cannot be asked."""

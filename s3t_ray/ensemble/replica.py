@@ -85,7 +85,7 @@ class Replica:
     def request(self, wish: Wish) -> GenerationRequest:
         """What the engine is asked for. Raises DataError for a prompt that the model cannot read."""
         ids = self._ids(wish.prompt, wish.as_written)
-        return GenerationRequest(ids, wish.params, frozenset(self._eos), self._text, wish.whole)
+        return GenerationRequest(ids, wish.params, frozenset(self._eos), self._text, wish.whole, wish.of_base)
 
     def submit(self, name: str, wish: Wish, outbox: Outbox) -> None:
         """Begin an answer; `outbox` hears of it under `name`. See `Ensemble.submit`."""
@@ -94,6 +94,11 @@ class Replica:
     def cancel(self, name: str) -> None:
         """End an answer whose listener has gone; one that has ended already is no error."""
         self._ensemble.cancel(name)
+
+    @property
+    def generates(self) -> bool:
+        """Whether an answer is written token by token; else `judge` gives it."""
+        return self._ensemble.generates
 
     @property
     def load(self) -> int:

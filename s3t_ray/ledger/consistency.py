@@ -25,6 +25,7 @@ from s3t_ray.ledger.log_consistency import log_contradictions
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.row_seals import broken_seals
 from s3t_ray.ledger.rows.record_rows import read_run
+from s3t_ray.ledger.rows.request_rows import broken_requests
 from s3t_ray.ledger.tables import (
     DELETIONS,
     EVENTS,
@@ -33,6 +34,7 @@ from s3t_ray.ledger.tables import (
     HITS,
     PRUNED,
     RECORDS,
+    REQUESTS,
     SKETCHES,
     SLICES,
     STAGES,
@@ -77,7 +79,7 @@ def contradictions(connection: Connection, keys: LedgerKeys | None, now: str) ->
         _deletions,
         log_contradictions,
     )
-    sealed = () if keys is None else broken_seals(connection, keys)
+    sealed = () if keys is None else (*broken_seals(connection, keys), *broken_requests(connection, keys))
     return (*(problem for check in checks for problem in check(connection)), *_clock(connection, now), *sealed)
 
 
@@ -177,9 +179,10 @@ def _erased(connection: Connection) -> Iterator[str]:
 
 
 def _numbers(connection: Connection) -> Iterator[str]:
-    """Events, deletions and acceptances share one count: every number up to the head's is one of them."""
+    """Events, deletions, requests and acceptances share one count: every number up to the head's is one of them."""
     head = connection.execute(select(HEAD)).one().sequence
     used: set[int] = set(connection.scalars(select(DELETIONS.c.sequence)))
+    used |= set(connection.scalars(select(REQUESTS.c.sequence)))
     for row in connection.execute(select(EVENTS.c.sequence, EVENTS.c.kind)):
         used.add(row.sequence)
         if row.kind == EventKind.STAGE_ACCEPTED:

@@ -16,7 +16,7 @@ from sqlalchemy import Column, Connection, Row, Select, bindparam, func, select,
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import tombstones
-from s3t_ray.ledger.rows import stage_rows
+from s3t_ray.ledger.rows import request_rows, stage_rows
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import (
@@ -102,6 +102,8 @@ def step(tx: Transaction, row: Row[Any], state: DeletionState, at: str) -> None:
     _require_earlier(tx.connection, row, state)
     if state is DeletionState.PURGED:
         _purge(tx.connection, row)
+    if state is DeletionState.RESTORED:
+        request_rows.forget_people(tx, row.sequence)
     tx.connection.execute(
         update(DELETIONS).where(DELETIONS.c.sequence == row.sequence).values({"state": str(state), f"{state}_at": at})
     )

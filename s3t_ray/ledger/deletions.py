@@ -18,9 +18,10 @@ from s3t_ray.ledger import duplicate_records as likeness
 from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.resolve import REQUEST_ID_CHARACTERS, NamedRows, Place, Resolved, resolve
-from s3t_ray.ledger.rows import log_rows, stage_rows
+from s3t_ray.ledger.rows import log_rows, request_rows, stage_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.rows.record_rows import require_run
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
@@ -60,6 +61,7 @@ def accept(
     subjects: Sequence[bytes],
     closure: DuplicateSearch,
     commitment: str | None,
+    details: RequestDetails,
 ) -> Acceptance:
     """See `Ledger.accept_deletion`."""
     request = NamedRows.of(ids, subjects, closure)
@@ -76,6 +78,7 @@ def accept(
             )
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         signed = read_receipt(tx.connection, known, tx.keys.public_key)
+        request_rows.add(tx, known, details)
         return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
     if not is_sealed:
         row_seals.require_never_sealed(tx.connection)
@@ -83,7 +86,8 @@ def accept(
     found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)
     taken_along = likeness.take_along(tx.connection, found, closure, seal_of)
-    receipt, signed = _write(tx, found, digest, commitment)
+    sequence, receipt, signed = _write(tx, found, digest, commitment)
+    request_rows.add(tx, sequence, details)
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed)
 
 
@@ -113,7 +117,7 @@ def _require_known(connection: Connection, found: Resolved) -> None:
         )
 
 
-def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None) -> tuple[Receipt, SignedReceipt]:
+def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None) -> tuple[int, Receipt, SignedReceipt]:
     """The deletion, its tombstones, all that follows from them, and the receipt in the log."""
     sequence, request_id = tx.next_sequence(), digest[:REQUEST_ID_CHARACTERS]
     counts = {"records": found.records, "already_deleted": found.already_deleted, "unknown": found.unknown}
@@ -162,7 +166,7 @@ def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None
         )
         return signed(SignedReceipt, tx.keys, facts=facts)
 
-    return receipt, log_rows.append(tx, EntryKind.RECEIPT, sequence, make)
+    return sequence, receipt, log_rows.append(tx, EntryKind.RECEIPT, sequence, make)
 
 
 def _take_out(connection: Connection, found: Resolved, sequence: int) -> list[SliceChange]:

@@ -25,17 +25,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from s3t_ray.config.location import MASTER_FILE
-from s3t_ray.errors import DataError, LedgerError
+from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.signing_key import NEXT_FILE, SIGNING_FILE, FileSigner, settle_next
 from s3t_ray.proof.signed_entry import Signer, pem_of
 
 KEY_BYTES = 32
 ROW_SEAL_BYTES = 16
 _SHA256_BLOCK = 64
+_NONCE_BYTES = 12
 _PLACE = struct.Struct("<ii")
 PUBLIC_FILE = "public.pem"
 
@@ -51,6 +54,10 @@ class LedgerKeys(Protocol):
     def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes: ...
 
     def run_seal(self, said: str) -> bytes: ...
+
+    def hide(self, text: str, about: str) -> bytes: ...
+
+    def reveal(self, hidden: bytes, about: str) -> str: ...
 
 
 class Keys:
@@ -74,6 +81,7 @@ class Keys:
         self._signer: Signer = signer or FileSigner(_derive(master, "sign"))
         self.place_key = _derive(master, "place")
         """32 bytes that key the partition (`data.partition.place`)."""
+        self._hiding = ChaCha20Poly1305(_derive(master, "hide"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
         """Tells these keys from others and nothing about them; kept in the ledger."""
 
@@ -195,6 +203,18 @@ class Keys:
     def run_seal(self, said: str) -> bytes:
         """32 bytes that fix what the ledger says of its run."""
         return _hmac(self._row, f"run\n{said}")
+
+    def hide(self, text: str, about: str) -> bytes:
+        """`text`, encrypted; `about` stands elsewhere in the clear and is fixed with it."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._hiding.encrypt(nonce, text.encode(), about.encode())
+
+    def reveal(self, hidden: bytes, about: str) -> str:
+        """What `hide` was given. VerificationFailed: not these keys' doing, or not about that."""
+        try:
+            return self._hiding.decrypt(hidden[:_NONCE_BYTES], hidden[_NONCE_BYTES:], about.encode()).decode()
+        except (InvalidTag, ValueError) as error:
+            raise VerificationFailed("this is not what the run's keys encrypted", "see `s3t audit`") from error
 
     def seal_key(self, *purpose: str) -> str:
         """A key, in hex, for one job or one slice of data: who has it can seal and check that one thing only."""

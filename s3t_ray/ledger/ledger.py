@@ -18,8 +18,11 @@ from s3t_ray.ledger.consistency import contradictions
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.ledger_log import LedgerLog
 from s3t_ray.ledger.rows import failure_rows, record_rows, running_rows, slice_rows, stage_rows
+from s3t_ray.ledger.rows.callback_rows import CallbackPositions
 from s3t_ray.ledger.rows.export_rows import Exports
 from s3t_ray.ledger.rows.failure_rows import FailureRow, FailureSubject
+from s3t_ray.ledger.rows.follower_rows import Followers
+from s3t_ray.ledger.rows.request_rows import DeletionRequests, RequestDetails
 from s3t_ray.ledger.transaction import read_events, utc_now
 from s3t_ray.ledger.values import (
     NAMED_ALONE,
@@ -50,6 +53,9 @@ class Ledger(LedgerLog):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.exports = Exports(database)
+        self.requests = DeletionRequests(database)
+        self.callbacks = CallbackPositions(database)
+        self.followers = Followers(database)
         self._receipts: deletion_progress.Receipts = {}
 
     @classmethod
@@ -155,18 +161,19 @@ class Ledger(LedgerLog):
         subjects: Sequence[bytes] = (),
         search: DuplicateSearch = NAMED_ALONE,
         commitment: str | None = None,
+        details: RequestDetails = RequestDetails(),  # noqa: B008  # frozen
     ) -> Acceptance:
         """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
 
-        `search`: whether records like them go too. `commitment`: to the names, for the receipt
-        (`proof/receipt.py`). Tombstones, new slice digests, live stages turned stale and the signed receipt
-        are one transaction. The same set with the same search again changes nothing and returns the
-        same receipt. UnknownRecords: the run holds none of them, and nothing was stored. DataError:
-        nothing was named. LedgerError: near-duplicates of a run without sketches, or a row that is not
-        what the run's keys sealed.
+        `search`: whether records like them go too. `commitment`: to the names, for the receipt (`proof/receipt.py`).
+        `details`: noted with it, also at a repeat (`rows/request_rows.py`). Tombstones, new slice digests, live
+        stages turned stale and the signed receipt are one transaction. The same set with the same search again
+        changes nothing and returns the same receipt. UnknownRecords: the run holds none of them, and nothing was
+        stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches, or a row that is
+        not what the run's keys sealed.
         """
         with self._database.write() as tx:
-            return deletions.accept(tx, ids, subjects, search, commitment)
+            return deletions.accept(tx, ids, subjects, search, commitment, details)
 
     def deleted(
         self, ids: Iterable[bytes], subjects: Iterable[bytes], but: frozenset[int] = frozenset()

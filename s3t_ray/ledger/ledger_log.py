@@ -73,7 +73,10 @@ class LedgerLog:
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
-            return certificate_chain.certify(tx, request_id, final, circumstances)
+            made = certificate_chain.certify(tx, request_id, final, circumstances)
+        if final:
+            self._database.forget_overwritten()  # who asked, and why
+        return made
 
     def without_interim(self) -> tuple[str, ...]:
         """Purged deletions whose interim certificate is not in the log yet, in the order they were accepted."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, inspect, text
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.rows.request_schema import REQUESTS
 
 _BASE = (
     """
@@ -196,9 +197,8 @@ _PROGRESS = (
     """,
 )
 
-# A deletion only appends: to mark its records where they lie rewrites pages all over the largest table there is.
-# From now on `s3t_records.deletion` is set by the purge, which has to touch those rows anyway. No key refers to the
-# deletion: to check it for every row takes PostgreSQL as long as to insert them; `consistency.py` does it for all.
+# A deletion only appends: to mark its records where they lie rewrites pages all over the largest table there is. The
+# purge sets `s3t_records.deletion`. No key refers to the deletion: `consistency.py` checks it for all rows at once.
 _TOMBSTONES = (
     """
     CREATE TABLE s3t_tombstones (
@@ -282,6 +282,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _TOMBSTONES,
     _EXPORTS,
     _PROOF,
+    REQUESTS,
 )
 LATEST = len(MIGRATIONS)
 
@@ -312,7 +313,7 @@ _TYPES = {
 
 
 def schema_version(connection: Connection) -> int | None:
-    """The version of the ledger in this database; None: there is no ledger here."""
+    """The version of the ledger in this database; None: there is none."""
     if not inspect(connection).has_table("s3t_schema"):
         return None
     version = connection.execute(text("SELECT max(version) FROM s3t_schema")).scalar()

@@ -207,6 +207,34 @@ RUNNING = Table(
     Column("at", Text),
 )
 
+REQUESTS = Table(
+    "s3t_requests",  # what offices say of deletions: `rows/request_rows.py`
+    METADATA,
+    Column("sequence", BigInteger, primary_key=True),
+    Column("deletion", BigInteger),
+    Column("at", Text),
+    Column("due_at", Text),
+    Column("details", LargeBinary),  # encrypted
+)
+
+CALLBACKS = Table(
+    "s3t_callbacks",  # how far each receiver has been told: `rows/callback_rows.py`
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger),  # of the last event that it has taken
+    Column("attempts", BigInteger),
+    Column("error", Text),
+    Column("at", Text),
+)
+
+FOLLOWERS = Table(
+    "s3t_followers",  # servers outside that hold adapters: `rows/follower_rows.py`
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("position", BigInteger),  # up to which it has confirmed the history
+    Column("at", Text),
+)
+
 EXPORTS = Table(
     "s3t_exports",  # folders outside the storage that may hold weights of the run
     METADATA,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from s3t_ray.errors import S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.resolve import NamedRows
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import NAMED_ALONE, Acceptance, DuplicateSearch, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to_text, named
@@ -23,6 +24,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.run.spellings import other_spellings
 
+NO_DETAILS = RequestDetails()
 _LISTED = 20  # spellings named in an error
 
 
@@ -44,17 +46,24 @@ def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach 
     )
 
 
-def accept(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> DeletionReceipt:
+def accept(
+    run: Run,
+    ids: Sequence[str],
+    subjects: Sequence[str],
+    reach: Reach = Reach.NAMED,
+    details: RequestDetails = NO_DETAILS,
+) -> DeletionReceipt:
     """Delete, durably: when this returns the receipt is a fact. Idempotent.
 
-    `reach`: whether records of the same, or nearly the same, content go too. Rows that ingest had set
+    `reach`: whether records of the same, or nearly the same, content go too. `details`: what the office that asks says
+    of the request; a repeat with others adds them. Rows that ingest had set
     aside are erased before it returns. Raises UnknownRecords when the run holds no record of those
     named (then nothing was stored), LedgerError for near-duplicates of a run that was not sketched.
     """
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
     uncopied = _copy_names(run, names, closure)
     try:
-        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure, names.commitment)
+        answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), closure, names.commitment, details)
     except UnknownRecords as error:
         if rows := erase_rejects(run, names.ids, names.subjects).rows:
             raise UnknownRecords(

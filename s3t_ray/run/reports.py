@@ -42,9 +42,9 @@ class ShardStatus(Report):
 class Failure(Report):
     """What failed, and has not gone through since."""
 
-    kind: Literal["stage", "purge", "serving", "log"]
-    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, or the
-    publishing of the log."""
+    kind: Literal["stage", "purge", "serving", "log", "callback", "follower"]
+    """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, the publishing
+    of the log, a message to a receiver of callbacks, or a server outside that has not confirmed."""
     stage_id: str | None = None
     """Of a stage."""
     shard: int | None = None
@@ -61,8 +61,8 @@ class Failure(Report):
                 return f"stage {(self.stage_id or '')[:12]}"
             case "purge":
                 return "purge of the held-out records" if self.shard == -1 else f"purge of shard {self.shard}"
-            case "serving":
-                return "serving"
+            case "serving" | "callback" | "follower":
+                return self.kind
             case "log":
                 return "the published log"
 
@@ -92,6 +92,10 @@ class DeletionStatus(Report):
     restored_at: str | None = None
     age_seconds: float
     """Since acceptance, while it is not restored; else the time that it took."""
+    due_at: str | None = None
+    """The earliest date by which somebody asked for it (UTC)."""
+    overdue: bool = False
+    """That date has passed, and the records are not purged."""
 
 
 class Status(Report):

@@ -36,7 +36,14 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
     subjects: set[FailureSubject] = {FailedStage(name) for name in current}
     subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing(), FailedLog()}
     failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
-    deletions = tuple(deletion_status(row) for row in run.ledger.deletions())
+    failures += tuple(
+        Failure(kind="callback", error=f"{row.name}: {row.error}", attempts=row.attempts)
+        for row in run.ledger.callbacks.all()
+        if row.attempts
+    )
+    failures += _followers_behind(run)
+    due = run.ledger.requests.due()
+    deletions = tuple(deletion_status(row, due.get(row.number)) for row in run.ledger.deletions())
     shards = tuple(_shard(view, running, failures) for view in views.values())
     summary = run.input_summary
     sizes = [state.records for view in views.values() for state in view.slices]
@@ -59,6 +66,22 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
         smallest_slice=min(sizes),
         largest_slice=max(sizes),
         empty_slices=sizes.count(0),
+    )
+
+
+def _followers_behind(run: Run) -> tuple[Failure, ...]:
+    """Servers outside that deletions wait for."""
+    followers = run.ledger.followers.all()
+    rows = run.ledger.deletions(DeletionState.ACCEPTED) if followers else ()
+    waiting = {each.name: sum(row.number > each.position for row in rows) for each in followers}
+    return tuple(
+        Failure(
+            kind="follower",
+            error=f"{waiting[each.name]} deletions wait for {each.name}, which confirmed last at {each.at}",
+            attempts=0,
+        )
+        for each in followers
+        if waiting[each.name]
     )
 
 
@@ -101,9 +124,10 @@ def _shard(view: ShardView, running: Iterable[RunningStage], failures: Iterable[
     )
 
 
-def deletion_status(row: DeletionRow) -> DeletionStatus:
-    """Where one deletion stands."""
-    end = row.times.restored or datetime.now(UTC).isoformat()
+def deletion_status(row: DeletionRow, due_at: str | None = None) -> DeletionStatus:
+    """Where one deletion stands. `due_at`: when its records must be gone."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    end = row.times.restored or now
     age = (datetime.fromisoformat(end) - datetime.fromisoformat(row.times.accepted)).total_seconds()
     return DeletionStatus(
         request_id=row.receipt.request_id,
@@ -115,4 +139,6 @@ def deletion_status(row: DeletionRow) -> DeletionStatus:
         purged_at=row.times.purged,
         restored_at=row.times.restored,
         age_seconds=max(age, 0.0),
+        due_at=due_at,
+        overdue=due_at is not None and row.times.purged is None and due_at < now,
     )

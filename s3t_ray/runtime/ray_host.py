@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from s3t_ray.errors import StoreError, TrainError
+from s3t_ray.ensemble.answers import Answer
+from s3t_ray.errors import S3TError, StoreError, TrainError
 from s3t_ray.run.run import Run
 from s3t_ray.run.stored_boundaries import with_boundaries
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
@@ -71,6 +72,15 @@ class RayServingReplica:
     def end(self) -> None:
         """See `interfaces.ServingReplica`."""
         ray.kill(self._actor)
+
+    def beside_base(self, prompt: str, max_new_tokens: int, wait_seconds: float) -> tuple[str | None, Answer] | None:
+        """See `Following.beside_base`; None: the replica has died, or took longer."""
+        try:
+            return ray.get(self._actor.beside_base.remote(prompt, max_new_tokens), timeout=wait_seconds)
+        except S3TError:
+            raise
+        except RayError:
+            return None
 
 
 class RayConfirmation:

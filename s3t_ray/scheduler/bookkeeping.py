@@ -41,6 +41,8 @@ class Bookkeeping:
         self._purged: dict[str, set[int]] = defaultdict(set)
         self._unhealed_since: dict[int, float] = {}
         self._postponed: set[str] = set()
+        self.followed_to: int | None = None
+        """See `State`: as last read."""
 
     def state(self, free: Iterable[int] = ()) -> State:
         """All of it now; `free`: the worker groups that can take a stage."""
@@ -58,6 +60,7 @@ class Bookkeeping:
             serving=dict(self._serving),
             confirmed=self._confirmed,
             confirmed_in_part=self._confirmed_in_part,
+            followed_to=self.followed_to,
             stale=frozenset(self._stale),
             purging=frozenset(self._purging),
             purged={request: frozenset(shards) for request, shards in self._purged.items()},

@@ -50,7 +50,10 @@ class DeletionSteps:
 
     def look(self, states: Iterable[DeletionState] = UNFINISHED) -> None:
         """The deletions that are on their way and in these states, as the ledger has them now."""
-        self._books.look({state: self._run.ledger.deletions(state) for state in states})
+        found = {state: self._run.ledger.deletions(state) for state in states}
+        self._books.look(found)
+        if found.get(DeletionState.ACCEPTED):
+            self._books.followed_to = self._run.ledger.followers.slowest()
 
     def take(self, decision: Decision) -> None:
         """All steps of a decision."""

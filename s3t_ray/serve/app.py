@@ -4,7 +4,7 @@
 |---|---|---|
 | `build` | /v1 | the model: one HTTP side and one model actor per replica |
 | `build_deletions` | /v1/deletions | deletions alone: no busy or broken model stands in their way |
-| `build_front` | / | health and the description of the endpoints; its caretaker keeps the run's scheduler |
+| `build_front` | / | the page, health and the description of the endpoints; its caretaker keeps the run's scheduler |
 
 `jobs/serve.py` deploys all of them, and so does a RayService manifest. A model lives in an actor of its own beside the
 HTTP side, because the scheduler must reach each copy of the model by itself: a deletion is pruned only when each has
@@ -29,18 +29,22 @@ from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import ClusterError
 from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
-from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion, list_deletions, listed_deletion
+from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
-from s3t_ray.run.status import deletion_status
 from s3t_ray.runtime.actors import find_scheduler
 from s3t_ray.runtime.connect import NAMESPACE, actor_name
 from s3t_ray.runtime.ray_metrics import report_ledger
 from s3t_ray.serve.access.bearer_tokens import Tokens
-from s3t_ray.serve.access.token_guard import Guard
+from s3t_ray.serve.access.token_guard import App, Guard
+from s3t_ray.serve.callbacks.courier import keep_delivering
+from s3t_ray.serve.callbacks.receivers import receivers_from_environment
 from s3t_ray.serve.caretaker import keep_scheduling
 from s3t_ray.serve.coalesced_call import CoalescedCall
 from s3t_ray.serve.http import make_deletion_app, make_front_app, make_model_app
+from s3t_ray.serve.page.page_models import ServedModel
+from s3t_ray.serve.page.run_desk import RunDesk
 from s3t_ray.serve.routes.answering import Prompt
 from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.serve.service_settings import ServiceSettings
@@ -154,7 +158,7 @@ class ModelService:
         return ray.remote(Following).options(**options).remote(uri, settings.cpus)
 
 
-class DeletionService:
+class _LedgerService:
     """Deletions, and health: what the ledger says (see `deletion_routes.DeletionBackend`). Holds no model."""
 
     def __init__(self, settings: ServiceSettings, *_with: object) -> None:
@@ -165,9 +169,6 @@ class DeletionService:
         self._run.ledger.check_key(self._run.keys.key_check)
         self._watch = LedgerWatch(self._run.ledger, lambda position, live: None)
         self._live = Live(-1, ())
-
-    def __serve_build_asgi_app__(self) -> Guard:
-        return make_deletion_app(self, self._tokens)
 
     @property
     def run(self) -> str:
@@ -183,7 +184,7 @@ class DeletionService:
         return known
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
-        receipt = deletion.accept(self._run, request.ids, request.subjects)
+        receipt = deletion.accept(self._run, request.ids, request.subjects, details=request.details())
         # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
         threading.Thread(target=self._wake_once, daemon=True).start()
         return receipt
@@ -194,23 +195,34 @@ class DeletionService:
         if scheduler is not None:
             scheduler.wake.remote()
 
-    def deletion(self, request_id: str) -> DeletionStatus:
-        return deletion_status(self._run.ledger.deletion(self._run.request_named(request_id)))
+    def deletion(self, request_id: str) -> ListedDeletion:
+        return listed_deletion(self._run, self._run.request_named(request_id))
+
+    def deletions(self, wanted: DeletionFilter) -> DeletionList:
+        return list_deletions(self._run, wanted)
 
     def certificate(self, request_id: str) -> str | None:
         certificate = self._run.ledger.certificate(self._run.request_named(request_id))
         return None if certificate is None else certificate.to_json()
 
 
-class FrontService(DeletionService):
-    """Health and the description of the endpoints."""
+class DeletionService(_LedgerService):
+    """Deletions and health, on their own."""
 
     def __serve_build_asgi_app__(self) -> Guard:
-        return make_front_app(self, self._tokens)
+        return make_deletion_app(self, self._tokens)
+
+
+class FrontService(_LedgerService):
+    """The page, health and the description of the endpoints."""
+
+    def __serve_build_asgi_app__(self) -> App:
+        return make_front_app(self, self._tokens, RunDesk(self._run, ServedModel(self._run)))
 
 
 class Caretaker:
-    """Keeps the run's scheduler (see `caretaker.py`), and reports what the ledger says of deletions; one a service."""
+    """Keeps the run's scheduler (see `caretaker.py`), reports what the ledger says of deletions, and sends callbacks;
+    one a service."""
 
     def __init__(self, run_uri: str) -> None:
         self._run = Run.open(run_uri)
@@ -218,6 +230,10 @@ class Caretaker:
         self._threads = [
             threading.Thread(target=target, args=(self._run, self._stop), daemon=True)
             for target in (keep_scheduling, report_ledger)
+        ]
+        self._threads += [
+            threading.Thread(target=keep_delivering, args=(self._run, receiver, self._stop), daemon=True)
+            for receiver in receivers_from_environment()
         ]
         for thread in self._threads:
             thread.start()
@@ -251,7 +267,7 @@ def build_deletions(settings: ServiceSettings | Mapping[str, object]) -> serve.A
 
 
 def build_front(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
-    """Health and the description, for `import_path: s3t_ray.serve.app:build_front` at the root; with the caretaker."""
+    """Page, health, description, for `import_path: s3t_ray.serve.app:build_front` at the root; with the caretaker."""
     told = _checked(settings)
     front = _http(FrontService).options(name="FrontService", ray_actor_options=_with_keys(told))
     if not told.schedule:
@@ -271,6 +287,7 @@ def _with_keys(settings: ServiceSettings) -> dict[str, Any]:
 def _checked(settings: ServiceSettings | Mapping[str, object]) -> ServiceSettings:
     told = ServiceSettings.model_validate(settings)
     Tokens.from_environment()
+    receivers_from_environment()
     with Run.open(told.run) as run:
         _ = run.row  # its data must have been read
         return told.model_copy(update={"run": run.location.storage_uri})

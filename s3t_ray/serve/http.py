@@ -13,13 +13,15 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as RouteError
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from s3t_ray import __version__
 from s3t_ray.errors import S3TError
 from s3t_ray.serve.access.bearer_tokens import Tokens
-from s3t_ray.serve.access.token_guard import Guard
+from s3t_ray.serve.access.token_guard import App, Guard, Receive, Scope, Send
 from s3t_ray.serve.http_errors import WrongRun, code_of, message_of, status_of
+from s3t_ray.serve.page.page_routes import page_app
+from s3t_ray.serve.page.run_desk import Desk
 from s3t_ray.serve.routes.answering import ModelBackend
 from s3t_ray.serve.routes.deletion_routes import DeletionBackend, deletion_routes
 from s3t_ray.serve.routes.description_routes import description_routes
@@ -45,9 +47,27 @@ def make_deletion_app(backend: DeletionBackend, tokens: Tokens) -> Guard:
     return Guard(_application(deletion_routes(backend, tokens)), tokens, DELETION_PATH)
 
 
-def make_front_app(backend: DeletionBackend, tokens: Tokens) -> Guard:
-    """Health and the description of all endpoints, mounted at the root."""
-    return Guard(_application(deletion_routes(backend, tokens), description_routes(openapi_document)), tokens)
+def make_front_app(backend: DeletionBackend, tokens: Tokens, desk: Desk) -> App:
+    """The page, health and the description of all endpoints, mounted at the root."""
+    routes = deletion_routes(backend, tokens), description_routes(openapi_document)
+    return with_page(page_app(desk, tokens), Guard(_application(*routes), tokens))
+
+
+def with_page(page: App, others: App) -> App:
+    """`page` at the root and under /ui, which let people sign in; `others` everywhere else."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await others(scope, receive, send)
+            return
+        root = scope.get("root_path", "")
+        path = scope["path"].removeprefix(root)
+        if path == "":  # what the page loads lies beside it, so its address must end in a slash
+            await RedirectResponse(f"{root}/")(scope, receive, send)
+        else:
+            await (page if path == "/" or path.startswith("/ui/") else others)(scope, receive, send)
+
+    return app
 
 
 def make_app(backend: Backend, tokens: Tokens) -> Guard:

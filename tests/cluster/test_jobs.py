@@ -243,6 +243,17 @@ def test_the_service_answers_whoever_has_the_token(service: tuple[int, str]) -> 
         assert refused.status == 400 and "shorten" in refused.json()["error"]["message"]
 
 
+def test_the_page_of_the_service_asks_a_copy_of_the_model(service: tuple[int, str], trained: Trained) -> None:
+    port, _ = service
+    page = Client(port, None).ask("GET", "/")
+    assert page.status == 200 and "<title>s3t_ray" in page.text
+    assert Client(port, None).ask("GET", "/ui/status").status == 401
+    assert Client(port, ASK).ask("GET", "/ui/status").json()["name"] == trained.run.row.name
+    answered = Client(port, ASK).ask("POST", "/ui/ask", prompt="Say something.")
+    assert answered.status == 200, answered.text
+    assert answered.json()["depths"] == [2, 2] and answered.json()["base"] != answered.json()["live"]
+
+
 def test_a_lost_copy_of_the_model_is_replaced(cluster: Raylets, service: tuple[int, str]) -> None:
     client = Client(service[0], ASK)
     before = wait_for("both copies", lambda: pair if len(pair := cluster.actors("Following")) == 2 else None)

@@ -6,26 +6,36 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from s3t_ray.proof.run_log import verify_certificate
-from s3t_ray.serve.access.page_token import OneToken
-from s3t_ray.serve.routes.page_routes import page_app
-from s3t_ray.serve.run_desk import Comparison, RunDesk
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.access.token_guard import App
+from s3t_ray.serve.http import make_front_app
+from s3t_ray.serve.page.page_routes import page_app
+from s3t_ray.serve.page.page_token import OneToken
+from s3t_ray.serve.page.run_desk import Comparison, RunDesk
 from tests.cluster.raylets import free_port, wait_for
 from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes.serving import FakeBackend
 
 TOKEN = "a-token-of-this-test"
+ASK, ERASE = "ask-token-of-this-test", "erase-token-of-this-test"
+FORGED = '{"ids": ["r3"], "subjects": ["'
 EVIL = '<img src=x onerror="document.title=1">'
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
-class EchoDesk(RunDesk):
+class EchoModel:
     """A fake of the two models, named so: the page's question and its answers are what is tested here."""
 
     def ask(self, prompt: str) -> Comparison:
@@ -49,22 +59,43 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
     fake_base(tmp_path / "base")
     people = [(f"r{number}", EVIL if number == 0 else f"p{number % 5}") for number in range(20)]
     write_records(tmp_path / "data.jsonl", people)
-    cluster = Cluster(small_config(tmp_path))
-    cluster.settle()
+    made = Cluster(small_config(tmp_path))
+    made.settle()
+    yield made
+    made.run.close()
+
+
+@contextmanager
+def listening(app: App, path: str = "/") -> Iterator[str]:
+    """The address of `app`, while a real server serves it."""
     port = free_port()
-    app = page_app(EchoDesk(cluster.run, answers=True), OneToken(TOKEN))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     wait_for("the page is served", lambda: server.started, 60)
-    yield Served(cluster, f"http://127.0.0.1:{port}/")
+    yield f"http://127.0.0.1:{port}{path}"
     server.should_exit = True
     thread.join(30)
-    cluster.run.close()
+
+
+@pytest.fixture
+def served(cluster: Cluster) -> Iterator[Served]:
+    """`s3t ui`."""
+    with listening(page_app(RunDesk(cluster.run, EchoModel()), OneToken(TOKEN))) as address:
+        yield Served(cluster, address)
+
+
+@pytest.fixture
+def service(cluster: Cluster) -> Iterator[Served]:
+    """The root of the HTTP service, with its tokens, under a prefix."""
+    tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
+    front = make_front_app(FakeBackend(), tokens, RunDesk(cluster.run, EchoModel()))
+    with listening(Starlette(routes=[Mount("/under", front)]), "/under") as address:
+        yield Served(cluster, address)
 
 
 @pytest.fixture
@@ -159,6 +190,63 @@ def test_without_a_token_there_is_nothing_to_see_and_a_wrong_one_is_told(page: P
     expect(page.locator("#content")).to_be_visible()
     page.reload()
     expect(page.locator("#content")).to_be_visible()
+
+
+def test_in_the_service_a_token_becomes_a_cookie_and_a_second_one_adds_its_rights(
+    context: BrowserContext, service: Served
+) -> None:
+    page = context.new_page()
+    sent: list[Request] = []
+    page.on("request", lambda asked: sent.append(asked))
+    page.goto(service.address)  # without its closing slash
+    page.get_by_label("Token").fill(ASK)
+    page.keyboard.press("Enter")
+    expect(page.locator("#run-name")).to_have_text(service.cluster.run.row.name)
+    expect(page.get_by_role("heading", name="Ask the model")).to_be_visible()
+    expect(page.get_by_role("heading", name="Delete", exact=True)).to_be_hidden()
+    page.get_by_role("button", name="Use another token too").click()
+    page.get_by_label("Token").fill(ERASE)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Delete", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask the model")).to_be_visible()
+    page.get_by_label("Record ids, one per line").fill("r3")
+    page.get_by_role("button", name="Preview").click()
+    page.get_by_role("button", name="Delete for good").click()
+    expect(page.locator("#impact")).to_contain_text("cannot be lost")
+    assert len(service.cluster.run.ledger.deletions()) == 1
+    (cookie,) = context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/under/ui")
+    assert page.evaluate("document.cookie + JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+    tokens = (ASK, ERASE)
+    assert not [asked.url for asked in sent if any(token in asked.url for token in tokens)]
+    carrying = [asked.url for asked in sent if any(token in (asked.post_data or "") for token in tokens)]
+    assert carrying == [f"{service.address}/ui/session"] * 2
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    assert context.cookies() == []
+    page.reload()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(page.locator("#content")).to_be_hidden()
+
+
+def test_another_site_cannot_delete_with_the_cookie_of_the_page(context: BrowserContext, service: Served) -> None:
+    page = context.new_page()
+    page.goto(service.address)
+    page.get_by_label("Token").fill(ERASE)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Delete", exact=True)).to_be_visible()
+    target = f"{service.address}/ui/deletions"
+    form = f"<form method=post enctype=text/plain action={target}><input name='{FORGED}' value='\"]}}'></form>"
+    other = Response(f"<!doctype html>{form}<script>document.forms[0].submit()</script>", media_type="text/html")
+    with listening(Starlette(routes=[Route("/", lambda _: other)])) as elsewhere:
+        forging = context.new_page()
+        with forging.expect_response(target) as refused:  # the same host, another port: the cookie goes with it
+            forging.goto(elsewhere)
+        assert refused.value.status == 401
+        with forging.expect_response(target) as refused:
+            forging.goto(elsewhere.replace("127.0.0.1", "localhost"))
+        assert refused.value.status == 401
+    assert not service.cluster.run.ledger.deletions()
 
 
 def test_by_keyboard_alone(page: Page, served: Served) -> None:

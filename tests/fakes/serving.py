@@ -26,7 +26,8 @@ from s3t_ray.ensemble.answers import (
 from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
-from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
+from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.serve.routes.answering import Prompt
 from s3t_ray.serve.routes.requests import DeletionRequest
 from s3t_ray.store.layout import MANIFEST, stage_folder
@@ -51,6 +52,7 @@ class FakeBackend:
         self.deleted: list[DeletionRequest] = []
         self.closed = 0
         self.certified: str | None = None
+        self.listed: DeletionFilter | None = None
 
     def live(self) -> Live:
         self._fail()
@@ -109,11 +111,21 @@ class FakeBackend:
             shards=(),
         )
 
-    def deletion(self, request_id: str) -> DeletionStatus:
+    def deletions(self, wanted: DeletionFilter) -> DeletionList:
+        self.listed = wanted
+        return DeletionList(deletions=(self.deletion("req-1"),), more=False)
+
+    def deletion(self, request_id: str) -> ListedDeletion:
         if request_id != "req-1":
             raise NoSuchDeletion(f"there is no deletion {request_id!r}", "take the id from its receipt")
-        return DeletionStatus(
-            request_id=request_id, state="purged", records=1, hits=((0, 1, 1),), accepted_at=AT, age_seconds=2.0
+        return ListedDeletion(
+            request_id=request_id,
+            state="purged",
+            records=1,
+            hits=((0, 1, 1),),
+            accepted_at=AT,
+            age_seconds=2.0,
+            number=7,
         )
 
     def certificate(self, request_id: str) -> str | None:
@@ -139,7 +151,7 @@ class LoraWorkers(FakeWorkers):
             name = f"base_model.model.model.layers.{layer}.self_attn.o_proj"
             for part, shape in (("A", (self._rank, self._hidden)), ("B", (self._hidden, self._rank))):
                 weights[f"{name}.lora_{part}.weight"] = dice.normal(size=shape, scale=0.5).astype(np.float32)
-        settings = {"r": self._rank, "lora_alpha": 8, "use_rslora": True, "bias": "none"}
+        settings = {"r": self._rank, "lora_alpha": 8, "use_rslora": True, "bias": "none", "target_modules": ["o_proj"]}
         files = {ADAPTER_FILE: save(weights), ADAPTER_CONFIG: json.dumps(settings).encode()}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         manifest = manifest_of(job, digests)

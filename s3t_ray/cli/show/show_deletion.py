@@ -11,7 +11,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from s3t_ray.cli.show import units
-from s3t_ray.cli.show.show_status import Glyphs, plain_table, state_text
+from s3t_ray.cli.show.show_status import Glyphs, due_text, plain_table, state_text
+from s3t_ray.run.deletion_list import ListedDeletion
 from s3t_ray.run.reports import (
     DeletionReceipt,
     DeletionStatus,
@@ -33,6 +34,25 @@ def impact_view(impact: Impact) -> RenderableType:
         *_alike(impact.likeness),
         *_shards(impact.shards),
     )
+
+
+def list_view(deletions: Sequence[ListedDeletion], signs: Glyphs) -> RenderableType:
+    """A row for each time that a deletion was asked for."""
+    table = plain_table("deletion", "state", "records", "accepted", "due", "reference", "requester", "reason")
+    table.columns[2].justify = "right"
+    for each in deletions:
+        about = (
+            units.short_id(each.request_id),
+            state_text(each.state, signs),
+            units.count(each.records),
+            each.accepted_at[:10],
+            due_text(each),
+        )
+        for told in each.requests or (None,):
+            said = ("", "", "") if told is None else (told.reference, told.requester, told.reason)
+            shown = ("not what was sealed: see `s3t audit`", "", "") if told and not told.sealed else said
+            table.add_row(*about, *(Text(units.printable(part or "")) for part in shown))
+    return table
 
 
 def receipt_view(receipt: DeletionReceipt) -> RenderableType:

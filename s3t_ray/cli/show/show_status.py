@@ -198,7 +198,8 @@ def steps_text(stage: RunningStage, signs: Glyphs) -> Text:
 
 def deletions_table(deletions: Sequence[DeletionStatus], signs: Glyphs) -> Table:
     """Unfinished deletions, and the last few restored ones."""
-    table = plain_table("deletion", "state", "records", "shard: slices", "age")
+    due = any(deletion.due_at for deletion in deletions)
+    table = plain_table("deletion", "state", "records", "shard: slices", "age", *(("due",) if due else ()))
     table.columns[2].justify = "right"
     unfinished = [deletion for deletion in deletions if deletion.state != "restored"]
     restored = [deletion for deletion in deletions if deletion.state == "restored"]
@@ -209,6 +210,7 @@ def deletions_table(deletions: Sequence[DeletionStatus], signs: Glyphs) -> Table
             units.count(deletion.records),
             hits_text(deletion.hits),
             age_text(deletion),
+            *((due_text(deletion),) if due else ()),
         )
     hidden = len(restored) - RESTORED_SHOWN
     if hidden > 0:
@@ -229,6 +231,17 @@ def age_text(deletion: DeletionStatus) -> str:
     """Age of an unfinished deletion, or how long a restored one took."""
     age = units.duration(deletion.age_seconds)
     return f"took {age}" if deletion.state == "restored" else f"{age} ago"
+
+
+def due_text(deletion: DeletionStatus) -> Text:
+    """The day by which the records must be purged; red when it has passed and they are not."""
+    if deletion.due_at is None:
+        return Text("")
+    late = deletion.purged_at is not None and deletion.purged_at > deletion.due_at
+    return Text(
+        deletion.due_at[:10] + (" overdue" if deletion.overdue else " late" if late else ""),
+        style="bold red" if deletion.overdue else "yellow" if late else "",
+    )
 
 
 def hits_text(hits: Sequence[tuple[int, int, int]], most: int = 4) -> str:

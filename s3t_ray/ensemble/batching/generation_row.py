@@ -28,6 +28,8 @@ class GenerationRequest:
     """None: nobody asks for text."""
     whole: bool = False
     """Nothing is said before the answer is complete."""
+    of_base: bool = False
+    """The base model answers alone."""
 
 
 @dataclass(frozen=True)

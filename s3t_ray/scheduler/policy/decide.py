@@ -6,7 +6,8 @@ to do at once, so a decision names only what follows from its state alone.
 
 Invariants, each with a test:
 - a deletion is `pruned` only when every shard that it hit was read after its acceptance, no unwanted stage trains
-  without having been asked to stop, and the replicas confirmed a live set without the stages that it pruned;
+  without having been asked to stop, the replicas confirmed a live set without the stages that it pruned, and so did
+  every server outside that follows the run;
 - a shard is purged by one purge at a time, and never while a stage of its former data may still be in training;
 - a deletion is `purged` only when every shard that it concerns was purged after the deletion was pruned;
 - a deletion is certified only when its shards have healed as far as the re-queue policy asks;
@@ -79,12 +80,17 @@ def decide(state: State, place: Placement) -> Decision:
     serve = _to_serve(state)
     if stop or serve is not None:
         return Decision(stop=stop, serve=serve)
-    if pruned := _in_turn(state.in_state(DeletionState.ACCEPTED)):
+    if pruned := _in_turn(row for row in state.in_state(DeletionState.ACCEPTED) if _followed(state, row)):
         return Decision(pruned=pruned)
     purge, purged = _to_purge(state), _in_turn(row for row in state.in_state(DeletionState.PRUNED) if _done(state, row))
     if purge or purged:
         return Decision(purge=purge, purged=purged)
     return Decision(train=place(state), certify=_to_certify(state))
+
+
+def _followed(state: State, row: DeletionRow) -> bool:
+    """Whether every server outside has confirmed a moment after the deletion."""
+    return state.followed_to is None or row.number <= state.followed_to
 
 
 def _in_turn(deletions: Iterable[DeletionRow]) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ class State:
     """The last live set that every replica confirmed; None: some replica has not heard of any."""
     confirmed_in_part: bool = False
     """A replica could not load a stage of it."""
+    followed_to: int | None = None
+    """Number of the history up to which every server outside has confirmed; None: none follows."""
     stale: frozenset[int] = frozenset()
     """Shards with stages out of service whose bytes are still there."""
     purging: frozenset[int] = frozenset()

@@ -30,6 +30,8 @@ DELETE_TOKEN = "S3T_DELETE_TOKEN"
 TOKENS_FILE = "S3T_TOKENS_FILE"
 SHORTEST = 16
 """Characters; a shorter one can be guessed."""
+KINDS = frozenset(("model", "deletions"))
+"""What a token can open."""
 LOOK_SECONDS = 2.0
 """Between two looks at the file."""
 
@@ -64,7 +66,8 @@ class Holder:
 
     name: str
     digest: bytes = field(repr=False)
-    opens: Literal["model", "deletions"]
+    opens: frozenset[str]
+    """Of `KINDS`."""
     requests_per_minute: int | None = None
 
 
@@ -86,7 +89,7 @@ class Tokens:
             self._stamp, self._listed = _stamp_of(file), _read(file)
             _check_names((*self._fixed, *self._listed))
         for kind, name in (("model", SERVE_TOKEN), ("deletions", DELETE_TOKEN)):
-            if not any(holder.opens == kind for holder in (*self._fixed, *self._listed)):
+            if not any(kind in holder.opens for holder in (*self._fixed, *self._listed)):
                 raise ConfigError(
                     f"{name} is not set, and no token opens {'the model' if kind == 'model' else 'deletions'}: "
                     "the service does not start without it",
@@ -112,9 +115,9 @@ class Tokens:
             )
         holders = []
         if SERVE_TOKEN in told:
-            holders.append(Holder(SERVE_TOKEN, _digest(told[SERVE_TOKEN]), "model"))
+            holders.append(Holder(SERVE_TOKEN, _digest(told[SERVE_TOKEN]), frozenset(("model",))))
         if DELETE_TOKEN in told:
-            holders.append(Holder(DELETE_TOKEN, _digest(told[DELETE_TOKEN]), "deletions"))
+            holders.append(Holder(DELETE_TOKEN, _digest(told[DELETE_TOKEN]), frozenset(("deletions",))))
         file = found.get(TOKENS_FILE)
         return cls(holders, Path(file) if file else None)
 
@@ -129,12 +132,16 @@ class Tokens:
     def opens_model(self, authorization: str) -> bool:
         """Whether the Authorization header may ask the model."""
         holder = self.holder(authorization)
-        return holder is not None and holder.opens == "model"
+        return holder is not None and "model" in holder.opens
 
     def opens_deletions(self, authorization: str) -> bool:
         """Whether the Authorization header may delete, and see deletions."""
         holder = self.holder(authorization)
-        return holder is not None and holder.opens == "deletions"
+        return holder is not None and "deletions" in holder.opens
+
+    def knows(self, holder: Holder) -> bool:
+        """Whether the holder's token has not been withdrawn, nor its rights changed."""
+        return holder in self._holders()
 
     def spend(self, holder: Holder) -> float:
         """Count one request of `holder`; 0, or after how many seconds its quota lets the next one through."""
@@ -191,7 +198,8 @@ def _read(file: Path) -> tuple[Holder, ...]:
             f"{file} is not a list of tokens{where}", "give each a name, its sha256 and opens: model or deletions"
         ) from None
     return tuple(
-        Holder(entry.name, bytes.fromhex(entry.sha256), entry.opens, entry.requests_per_minute) for entry in entries
+        Holder(entry.name, bytes.fromhex(entry.sha256), frozenset((entry.opens,)), entry.requests_per_minute)
+        for entry in entries
     )
 
 

@@ -3,8 +3,9 @@
 
 const STATES = ["accepted", "pruned", "purged", "restored"];
 const MOST_SEQUENCES = 12;
+const FIELDS = ["ids", "subjects", "reference", "requester", "reason", "due"]; // of the form to delete
 const POLL_MS = 2000;
-let token = "";
+let signedIn = false;
 let filter = "open";
 let status = null;
 let previewed = null;
@@ -27,10 +28,9 @@ function svg(tag, attributes, text) {
   return node;
 }
 
-async function call(path, body) {
-  const options = { headers: { authorization: `Bearer ${token}` } };
+async function call(path, body, method = body === undefined ? "GET" : "POST") {
+  const options = { method, headers: {} };
   if (body !== undefined) {
-    options.method = "POST";
     options.headers["content-type"] = "application/json";
     options.body = JSON.stringify(body);
   }
@@ -100,22 +100,32 @@ function showShards() {
 }
 
 function showDeletions() {
-  const rows = status.deletions.filter((each) => filter === "all" || each.state !== "restored").reverse();
+  const wanted = { all: () => true, open: (each) => each.state !== "restored", overdue: (each) => each.overdue };
+  const rows = status.deletions.filter(wanted[filter]).reverse();
   $("deletions").hidden = rows.length === 0;
-  $("no-deletions").textContent = rows.length ? "" : filter === "all" ? "No one has asked to be deleted." : "Every deletion is finished.";
+  $("no-deletions").textContent = rows.length ? "" : { all: "No one has asked to be deleted.", open: "Every deletion is finished.", overdue: "Nothing is overdue." }[filter];
   $("deletions").tBodies[0].replaceChildren(...rows.map((each) => {
     const at = STATES.indexOf(each.state);
     const steps = el("span", { class: "steps", "aria-label": each.state },
       ...STATES.map((state, index) => el("span", { class: index <= at ? "done" : "" }, state)));
-    const proof = each.state === "restored" ? download(`/ui/deletions/${each.request_id}/certificate`, `certificate-${each.request_id.slice(0, 16)}.json`, "Download") : "not yet";
+    const proof = each.state === "restored" ? download(`ui/deletions/${each.request_id}/certificate`, `certificate-${each.request_id.slice(0, 16)}.json`, "Download") : "not yet";
     return el("tr", {},
       el("td", { class: "id", title: each.request_id }, each.request_id.slice(0, 16)),
+      el("td", {}, (status.references?.[each.request_id] ?? []).join(", ")),
       el("td", {}, steps),
       el("td", {}, each.records.toLocaleString("en")),
       el("td", {}, moment(each.accepted_at)),
       el("td", {}, duration(each.age_seconds)),
+      el("td", { class: each.overdue ? "problem" : "" }, dueText(each)),
       el("td", {}, proof));
   }));
+}
+
+function dueText(each) {
+  if (!each.due_at) return "";
+  const day = each.due_at.slice(0, 10); // a date stands for its end in UTC: not shifted into the local day
+  const late = each.purged_at && each.purged_at > each.due_at;
+  return each.overdue ? `${day}, overdue` : late ? `${day}, late` : day;
 }
 
 function download(path, name, text) {
@@ -216,7 +226,7 @@ function similarView(likeness) {
 function setConfirming(on) {
   $("confirm").hidden = $("cancel").hidden = !on;
   $("preview").hidden = on;
-  $("ids").readOnly = $("subjects").readOnly = on;
+  for (const id of FIELDS) $(id).readOnly = on;
   if (!on) previewed = null;
 }
 
@@ -225,7 +235,7 @@ async function attempt(work) {
     await work();
     $("problem").hidden = true;
   } catch (error) {
-    if (error.status === 401) return signOut("That token does not open this service.");
+    if (error.status === 401) return showSignIn(signedIn ? "The session has ended. Sign in again." : "");
     $("problem").textContent = error.status ? error.message : "The service cannot be reached. The page keeps trying.";
     $("problem").hidden = false;
   }
@@ -233,36 +243,58 @@ async function attempt(work) {
 
 async function refresh() {
   await attempt(async () => {
-    status = await (await call("/ui/status")).json();
-    $("sign-in").hidden = true;
-    $("content").hidden = false;
+    status = await (await call("ui/status")).json();
+    if (!signedIn) $("sign-in").hidden = true;
+    signedIn = true;
+    $("content").hidden = $("sign-out").hidden = false;
     $("ask-section").hidden = !status.answers;
+    $("delete-section").hidden = !status.deletes;
+    $("more-rights").hidden = status.answers && status.deletes;
     showRun();
     showShards();
     showDeletions();
     showWork();
-    showHistory(await (await call("/ui/history")).json());
+    showHistory(await (await call("ui/history")).json());
   });
 }
 
 async function poll() {
-  if (token && !document.hidden) await refresh();
+  if ((signedIn || $("sign-in").hidden) && !document.hidden) await refresh();
   setTimeout(poll, POLL_MS);
 }
 
-function signOut(why) {
-  token = "";
-  sessionStorage.removeItem("s3t-token");
-  $("content").hidden = true;
+function showSignIn(why) {
+  signedIn = false;
+  $("content").hidden = $("sign-out").hidden = $("more-rights").hidden = true;
+  $("run-name").textContent = document.title = "s3t_ray";
+  $("run-state").textContent = $("run-facts").textContent = "";
+  askForToken(why);
+}
+
+function askForToken(why) {
   $("sign-in").hidden = false;
   $("sign-in").querySelector(".problem").textContent = why;
+  $("token").value = "";
   $("token").focus();
 }
 
-async function signIn(value) {
-  token = value;
-  sessionStorage.setItem("s3t-token", value);
+// The token goes to the service once and is not kept here: a cookie that no script can read stands for it.
+async function signIn(token) {
+  try {
+    await call("ui/session", { token });
+  } catch (error) {
+    return askForToken(error.status === 401 ? "That token does not open this service." : error.message);
+  }
+  $("token").value = "";
+  $("sign-in").hidden = true;
   await refresh();
+}
+
+async function signOut() {
+  await attempt(async () => {
+    await call("ui/session", undefined, "DELETE");
+    showSignIn("");
+  });
 }
 
 function listen() {
@@ -270,6 +302,8 @@ function listen() {
     event.preventDefault();
     signIn($("token").value.trim());
   });
+  $("sign-out").addEventListener("click", signOut);
+  $("more-rights").addEventListener("click", () => askForToken(""));
   for (const button of document.querySelectorAll("[data-filter]")) {
     button.addEventListener("click", () => {
       filter = button.dataset.filter;
@@ -280,15 +314,16 @@ function listen() {
   $("public-key").addEventListener("click", (event) => {
     event.preventDefault();
     attempt(async () => {
-      const save = el("a", { href: URL.createObjectURL(await (await call("/ui/public.pem")).blob()), download: "public.pem" });
+      const save = el("a", { href: URL.createObjectURL(await (await call("ui/public.pem")).blob()), download: "public.pem" });
       save.click();
     });
   });
   $("delete").addEventListener("submit", (event) => {
     event.preventDefault();
     busy($("preview"), async () => {
-      previewed = { ids: lines("ids"), subjects: lines("subjects") };
-      const impact = await (await call("/ui/deletions/preview", previewed)).json();
+      const office = ["reference", "requester", "reason", "due"].map((name) => [name, $(name).value.trim()]);
+      previewed = { ids: lines("ids"), subjects: lines("subjects"), ...Object.fromEntries(office.filter(([, value]) => value)) };
+      const impact = await (await call("ui/deletions/preview", previewed)).json();
       $("impact").replaceChildren(...impactView(impact));
       setConfirming(impact.records > 0);
       if (impact.records > 0) $("confirm").focus();
@@ -300,9 +335,9 @@ function listen() {
     $("preview").focus();
   });
   $("confirm").addEventListener("click", () => busy($("confirm"), async () => {
-    const receipt = await (await call("/ui/deletions", previewed)).json();
+    const receipt = await (await call("ui/deletions", previewed)).json();
     setConfirming(false);
-    $("ids").value = $("subjects").value = "";
+    for (const id of FIELDS) $(id).value = "";
     $("impact").replaceChildren(
       el("p", {}, el("strong", {}, "Receipt "), el("code", {}, receipt.request_id)),
       el("p", {}, `${count(receipt.records, "record")} deleted. The deletion is durable and cannot be lost from here on.`));
@@ -311,9 +346,9 @@ function listen() {
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     busy(event.submitter, async () => {
-      const found = await (await call("/ui/ask", { prompt: $("prompt").value })).json();
+      const found = await (await call("ui/ask", { prompt: $("prompt").value })).json();
       $("answers").replaceChildren(
-        el("div", { class: "answer" }, el("h3", {}, "Base model"), found.base),
+        el("div", { class: "answer" }, el("h3", {}, "Base model"), found.base ?? "It has no trained head for this task."),
         el("div", { class: "answer" }, el("h3", {}, `Live model (depth ${found.depths.join(", ")})`), found.live));
     });
   });
@@ -328,7 +363,5 @@ async function busy(button, work) {
 listen();
 const handed = new URLSearchParams(location.hash.slice(1)).get("token");
 if (handed) history.replaceState(null, "", location.pathname); // it must not stay in the address bar or the history
-const first = handed || sessionStorage.getItem("s3t-token");
-if (first) signIn(first);
-else $("sign-in").hidden = false;
-poll();
+if (handed) signIn(handed).then(poll);
+else refresh().then(poll);

@@ -5,6 +5,7 @@ In: a `DeletionBackend` and the tokens. Out: routes. None of them waits for the 
 | endpoint | token | answer |
 |---|---|---|
 | GET /healthz | any | whether the ledger can be read, and what it says is live |
+| GET /v1/deletions?... | deletions | those that pass a filter: the fields of `DeletionFilter` |
 | POST /v1/deletions | deletions | 202 and the receipt: from then on it cannot be lost |
 | GET /v1/deletions/{id} | deletions | where it stands |
 | GET /v1/deletions/{id}/certificate | deletions | the signed certificate, once it is restored |
@@ -12,14 +13,15 @@ In: a `DeletionBackend` and the tokens. Out: routes. None of them waits for the 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from s3t_ray.ensemble.answers import Live
-from s3t_ray.run.reports import DeletionReceipt, DeletionStatus
+from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
+from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.http_errors import check_run
 from s3t_ray.serve.routes.openai_format import RUN_HEADER, live_headers, refusal
@@ -42,7 +44,9 @@ class DeletionBackend(Protocol):
         """Blocks until the deletion is durable."""
         ...
 
-    def deletion(self, request_id: str) -> DeletionStatus: ...
+    def deletion(self, request_id: str) -> ListedDeletion: ...
+
+    def deletions(self, wanted: DeletionFilter) -> DeletionList: ...
 
     def certificate(self, request_id: str) -> str | None:
         """Canonical JSON; None: not yet."""
@@ -65,9 +69,14 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
         told = {"status": "ok", "run": backend.run, "version": live.version, "depths": list(live.depths)}
         return JSONResponse(told, headers=live_headers(backend.run, live.version, live.depths, live.stages))
 
+    @guarded.get("")
+    def deletions(wanted: Annotated[DeletionFilter, Query()]) -> Response:
+        return JSONResponse({"run": backend.run, **backend.deletions(wanted).model_dump(mode="json")})
+
     @guarded.post("")
     def delete(asked: DeletionRequest, request: HttpRequest) -> Response:
         check_run(asked.run or request.headers.get(RUN_HEADER), backend.run)
+        asked.details()  # a date that is none is refused before anything is deleted
         receipt = backend.delete(asked)
         where = {"location": f"{request.url.path}/{receipt.request_id}"}
         return JSONResponse({"run": backend.run, **receipt.model_dump(mode="json")}, 202, where)

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from s3t_ray.ensemble.answers import Wish
 from s3t_ray.ensemble.batching.sampling_params import MOST_LOGPROBS, SamplingParams
+from s3t_ray.ledger.rows.request_rows import RequestDetails
+from s3t_ray.run.deletion_list import LongText, OfficeRequest, ShortText
 
 MOST_NEW_TOKENS = 8192
 CHAT_TOKENS, TEXT_TOKENS = 512, 16
@@ -249,3 +251,16 @@ class DeletionRequest(Request):
     subjects: tuple[Name, ...] = ()
     run: Name | None = None
     """Name of the run that is meant; another one refuses."""
+    reference: ShortText | None = None
+    """Your own name for the request; kept with the deletion."""
+    requester: ShortText | None = None
+    """Who asked; encrypted, and erased when the deletion is restored."""
+    reason: LongText | None = None
+    """Why; encrypted, and erased when the deletion is restored."""
+    due: str | None = None
+    """By when the records must be purged: a date (its end, UTC), or a moment with its offset."""
+
+    def details(self) -> RequestDetails:
+        """What the ledger keeps of it. Raises DataError for a due date that is none."""
+        told = OfficeRequest(reference=self.reference, requester=self.requester, reason=self.reason, due=self.due)
+        return told.details()

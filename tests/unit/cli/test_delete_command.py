@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from s3t_ray.errors import ClusterError, DataError, UnknownRecords
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Reach
+from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion, ListedRequest
 from s3t_ray.run.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
 from tests.fakes.command_line import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
@@ -31,8 +33,11 @@ class FakeDeletion:
         self.reaches.append(reach)
         return self.impact
 
-    def accept(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach) -> DeletionReceipt:
+    def accept(
+        self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach, details: RequestDetails
+    ) -> DeletionReceipt:
         self.calls.append(("accept", run.uri, tuple(ids), tuple(subjects)))
+        self.details = details
         self.reaches.append(reach)
         return self.receipt
 
@@ -57,6 +62,45 @@ def test_delete_prints_the_receipt_and_waits(runtime: FakeRuntime) -> None:
     assert "3 to 2" in result.stdout
     assert "restored after 41 s" in result.stdout
     assert "deletion dddddddddddd: pruned after 2 min 5 s" in result.stderr
+
+
+def test_what_an_office_says_goes_with_the_deletion_and_a_wrong_date_deletes_nothing(runtime: FakeRuntime) -> None:
+    fake = FakeDeletion().into(runtime)
+    office = ("--reference", "DSR-17", "--requester", "Ann", "--reason", "Article 17", "--due", "2026-12-31")
+    assert s3t("delete", "runs/a", "--id", "17", "--no-wait", *office).exit_code == 0
+    assert fake.details == RequestDetails("DSR-17", "Ann", "Article 17", "2026-12-31T23:59:59.999999+00:00")
+    result = s3t("delete", "runs/a", "--id", "17", "--due", "31.12.2026")
+    assert result.exit_code == DataError.exit_code and "write it as 2026-12-31" in result.stderr
+    assert len(fake.calls) == 1
+
+
+def test_deletions_are_listed_by_what_is_asked_for(runtime: FakeRuntime) -> None:
+    asked: list[DeletionFilter] = []
+
+    def found(_: FakeRun, wanted: DeletionFilter) -> DeletionList:
+        asked.append(wanted)
+        told = ListedRequest(at="2026-11-21T10:00:00Z", reference="DSR-17", requester="[red]Ann", due_at="2026-11-22")
+        row = {**deletion("accepted", "d" * 16).model_dump(), "due_at": "2026-11-22", "overdue": True}
+        listed = ListedDeletion(**row, requests=(told, ListedRequest(at="then", sealed=False)), number=7)
+        return DeletionList(deletions=(listed,), more=True)
+
+    runtime.answer("run.deletion_list", list_deletions=found)
+    result = s3t("deletions", "runs/a", "--state", "accepted", "--overdue", "--reference", "DSR-17", "--limit", "1")
+    assert asked == [DeletionFilter(state="accepted", overdue=True, reference="DSR-17", limit=1)]
+    for words in ("2026-11-22 overdue", "DSR-17", "[red]Ann", "not what was sealed"):
+        assert words in result.stdout
+    assert "--after 7" in result.stderr
+    document = json.loads(s3t("deletions", "runs/a", "--json").stdout)
+    assert document["deletions"][0]["requests"][0]["reference"] == "DSR-17"
+    assert s3t("deletions", "runs/a", "--state", "gone").exit_code == DataError.exit_code
+
+
+def test_status_shows_what_is_overdue_alone(runtime: FakeRuntime) -> None:
+    late = deletion("accepted", "e" * 16).model_copy(update={"due_at": "2026-11-20T23", "overdue": True})
+    runtime.answer("run.status", status=lambda _: status(deletions=(deletion("pruned", "d" * 16), late)))
+    assert "dddddddddddd" in s3t("status", "runs/a").stdout
+    shown = s3t("status", "runs/a", "--overdue").stdout
+    assert "2026-11-20 overdue" in shown and "eeeeeeeeeeee" in shown and "dddddddddddd" not in shown
 
 
 def test_delete_without_waiting_stops_after_the_receipt(runtime: FakeRuntime) -> None:

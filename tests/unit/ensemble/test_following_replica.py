@@ -118,6 +118,19 @@ def test_an_answer_that_was_complete_before_the_deletion_is_not_handed_out_after
     assert said.text["q"] == replica.complete(WISH).text
 
 
+def test_the_base_answers_beside_what_is_live_and_is_untouched_by_a_deletion(
+    cluster: Cluster, replica: Following
+) -> None:
+    base, answer = replica.beside_base("Name a colour.", 8)
+    assert answer.stages and base != answer.text
+    assert answer.text == replica.complete(Wish("Name a colour.", SamplingParams(8))).text
+    alone = replica.complete(Wish("Name a colour.", SamplingParams(8), of_base=True))
+    assert (alone.text, alone.stages) == (base, ())
+    deletion.accept(cluster.run, ["r3"], [])
+    again, shorter = replica.beside_base("Name a colour.", 8)
+    assert again == base and set(shorter.stages) <= live(cluster.run)
+
+
 @pytest.mark.parametrize("strike", [1, 2, 3, 5])
 def test_wherever_a_deletion_strikes_streams_they_end_on_live_stages(
     cluster: Cluster, replica: Following, strike: int

@@ -89,8 +89,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_quota_lets_through_what_it_says_and_tells_when_to_come_back() -> None:
     clock = Clock()
-    holder = Holder("ann", hashlib.sha256(ANN.encode()).digest(), "model", requests_per_minute=6)
-    tokens = Tokens([holder, Holder("office", hashlib.sha256(ERASE.encode()).digest(), "deletions")], now=clock)
+    holder = Holder("ann", hashlib.sha256(ANN.encode()).digest(), frozenset({"model"}), requests_per_minute=6)
+    office = Holder("office", hashlib.sha256(ERASE.encode()).digest(), frozenset({"deletions"}))
+    tokens = Tokens([holder, office], now=clock)
     client = TestClient(make_app(FakeBackend(), tokens))
     answers = [client.get("/v1/models", headers=bearer(ANN)) for _ in range(7)]
     assert [answer.status_code for answer in answers] == [200] * 6 + [429]

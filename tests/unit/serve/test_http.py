@@ -9,6 +9,8 @@ from starlette.testclient import TestClient
 
 from s3t_ray.ensemble.answers import Ended, Finish, Piece, Started
 from s3t_ray.errors import ConfigError, DataError, LedgerError
+from s3t_ray.ledger.rows.request_rows import RequestDetails
+from s3t_ray.run.deletion_list import DeletionFilter
 from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.access.token_guard import LARGEST_BODY
 from s3t_ray.serve.fingerprint import fingerprint
@@ -22,6 +24,9 @@ from s3t_ray.serve.http import (
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import ASK, CHAT, ERASE, ask, bearer, events
 
+NO_DESK: Any = None
+"""Of a page that nobody opens here."""
+
 ROUTES = [
     ("GET", "/v1/models", ASK),
     ("GET", "/v1/models/alpaca", ASK),
@@ -30,6 +35,7 @@ ROUTES = [
     ("POST", "/v1/classifications", ASK),
     ("POST", "/v1/tokenize", ASK),
     ("POST", "/v1/detokenize", ASK),
+    ("GET", "/v1/deletions", ERASE),
     ("POST", "/v1/deletions", ERASE),
     ("GET", "/v1/deletions/req-1", ERASE),
     ("GET", "/v1/deletions/req-1/certificate", ERASE),
@@ -76,7 +82,7 @@ def test_each_application_answers_where_it_is_mounted(backend: FakeBackend) -> N
     for app, mounted, path, token in (
         (make_model_app(backend, tokens), MODEL_PATH, "/v1/models", ASK),
         (make_deletion_app(backend, tokens), DELETION_PATH, "/v1/deletions/req-1", ERASE),
-        (make_front_app(backend, tokens), "", "/healthz", ASK),
+        (make_front_app(backend, tokens, NO_DESK), "", "/healthz", ASK),
     ):
         for prefix in ("", "/under"):
             client = TestClient(app, root_path=prefix + mounted)
@@ -215,6 +221,30 @@ def test_a_deletion_from_request_to_certificate(client: TestClient, backend: Fak
     backend.certified = '{"facts":{}}'
     assert client.get(f"{where}/certificate", headers=bearer(ERASE)).text == backend.certified
     assert client.get("/v1/deletions/other", headers=bearer(ERASE)).status_code == 404
+
+
+def test_what_an_office_says_comes_with_a_deletion(client: TestClient, backend: FakeBackend) -> None:
+    said = {"reference": "DSR-17", "requester": "Ann", "reason": "Article 17", "due": "2026-12-31"}
+    assert client.post("/v1/deletions", json={"ids": ["r1"], **said}, headers=bearer(ERASE)).status_code == 202
+    assert backend.deleted[0].details() == RequestDetails(
+        "DSR-17", "Ann", "Article 17", "2026-12-31T23:59:59.999999+00:00"
+    )
+    for wrong in ({"due": "soon"}, {"reference": ""}, {"reason": "x" * 2001}, {"callback": "https://office.example"}):
+        answer = client.post("/v1/deletions", json={"ids": ["r1"], **wrong}, headers=bearer(ERASE))
+        assert answer.status_code == 400, answer.text
+    assert len(backend.deleted) == 1
+
+
+def test_deletions_are_listed_by_what_is_asked_for(client: TestClient, backend: FakeBackend) -> None:
+    wanted = "state=purged&overdue=true&reference=DSR-17&due_before=2026-12-31&after=3&limit=5"
+    document = client.get(f"/v1/deletions?{wanted}", headers=bearer(ERASE)).json()
+    assert document["run"] == "alpaca" and document["more"] is False
+    assert [each["request_id"] for each in document["deletions"]] == ["req-1"]
+    assert backend.listed == DeletionFilter(
+        state="purged", overdue=True, reference="DSR-17", due_before="2026-12-31", after=3, limit=5
+    )
+    for wrong in ("state=gone", "limit=0", "overdue=perhaps", "due_before=soon", "status=purged"):
+        assert client.get(f"/v1/deletions?{wrong}", headers=bearer(ERASE)).status_code == 400, wrong
 
 
 def test_a_deletion_of_nobody_changes_nothing(client: TestClient, backend: FakeBackend) -> None:

@@ -1,4 +1,4 @@
-"""What the page shows of a run and does for it, without a service: reads of the ledger, deletions, one answer.
+"""What the page shows of a run and does for it, without a service: reads of the ledger, deletions, and who answers.
 
 In: an open run. Out: reports, in words that JSON can hold. Safe to call from any thread. Never shows an id of a record
 or a subject that the caller did not give.
@@ -7,28 +7,24 @@ or a subject that the caller did not give.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Event, EventKind
 from s3t_ray.run import deletion
+from s3t_ray.run.deletion_list import DeletionFilter, list_deletions
 from s3t_ray.run.issued_certificates import certificate_of
 from s3t_ray.run.reports import DeletionReceipt, Impact, Report, Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from s3t_ray.scheduler.scheduler import DEPTHS
 
-if TYPE_CHECKING:
-    from s3t_ray.ensemble.following_replica import Following
-    from s3t_ray.ensemble.replica import Replica
-
 T = TypeVar("T")
 
 MOST_POINTS = 2_000
 """Of a history that is drawn; a longer one is thinned out."""
-ANSWER_TOKENS = 96
 
 _MARKS = {
     EventKind.DELETION_ACCEPTED: "accepted",
@@ -60,11 +56,20 @@ class History(Report):
 class Comparison(Report):
     """One prompt, answered by the base model and by the live ensemble."""
 
-    base: str
+    base: str | None
+    """None: it has no trained head for records that are judged as a whole."""
     live: str
     depths: tuple[int, ...]
     """Live depth of each shard."""
     seconds: float
+
+
+class Asker(Protocol):
+    """Puts a prompt to the base model and to what is live."""
+
+    def ask(self, prompt: str) -> Comparison:
+        """Blocks. Raises Overloaded when too many ask, DataError for a prompt that cannot be read."""
+        ...
 
 
 class Desk(Protocol):
@@ -76,32 +81,28 @@ class Desk(Protocol):
 
     def preview(self, ids: Sequence[str], subjects: Sequence[str]) -> Impact: ...
 
-    def accept(self, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt: ...
+    def accept(self, ids: Sequence[str], subjects: Sequence[str], details: RequestDetails) -> DeletionReceipt: ...
+
+    def references(self) -> dict[str, list[str]]:
+        """By request id of a deletion, the references under which it was asked for."""
+        ...
 
     def certificate(self, request_id: str) -> str: ...
 
     def public_key(self) -> bytes: ...
 
     @property
-    def answers(self) -> bool:
-        """Whether `ask` is offered."""
+    def asker(self) -> Asker | None:
+        """None: the page has no box to ask."""
         ...
-
-    def ask(self, prompt: str) -> Comparison: ...
 
 
 class RunDesk:
-    """The desk of one run. With `answers` it loads the models at the first question."""
+    """The desk of one run."""
 
-    def __init__(self, run: Run, answers: bool) -> None:
+    def __init__(self, run: Run, asker: Asker | None = None) -> None:
         self._run = run
-        self._answers = answers
-        self._loading = threading.Lock()
-        self._models: tuple[Replica, Following] | None = None
-
-    @property
-    def answers(self) -> bool:
-        return self._answers
+        self.asker = asker
 
     def status(self) -> Status:
         return status(self._run)
@@ -112,45 +113,18 @@ class RunDesk:
     def preview(self, ids: Sequence[str], subjects: Sequence[str]) -> Impact:
         return deletion.preview(self._run, ids, subjects)
 
-    def accept(self, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-        return deletion.accept(self._run, ids, subjects)
+    def accept(self, ids: Sequence[str], subjects: Sequence[str], details: RequestDetails) -> DeletionReceipt:
+        return deletion.accept(self._run, ids, subjects, details=details)
+
+    def references(self) -> dict[str, list[str]]:
+        listed = list_deletions(self._run, DeletionFilter()).deletions
+        return {each.request_id: [told.reference for told in each.requests if told.reference] for each in listed}
 
     def certificate(self, request_id: str) -> str:
         return certificate_of(self._run, request_id)
 
     def public_key(self) -> bytes:
         return self._run.keys.public_key_pem
-
-    def ask(self, prompt: str) -> Comparison:
-        """The likeliest answer of the base model beside that of what is live.
-
-        The live answer is given only after a ledger read that shows every stage it rests on live.
-        """
-        from s3t_ray.ensemble.answers import Wish
-        from s3t_ray.ensemble.batching.sampling_params import SamplingParams
-
-        with self._loading:
-            base, live = self._loaded()
-            of_base = base.generate(prompt, ANSWER_TOKENS)
-            answer = live.complete(Wish(prompt, SamplingParams(ANSWER_TOKENS)))
-        return Comparison(base=of_base.text, live=answer.text, depths=answer.depths, seconds=answer.seconds)
-
-    def close(self) -> None:
-        """End what was started to answer."""
-        with self._loading:
-            if self._models is not None:
-                self._models[1].close()
-
-    def _loaded(self) -> tuple[Replica, Following]:
-        """Two copies of the base; one of them stays as it is."""
-        if self._models is None:
-            from s3t_ray.config.load import dump_config
-            from s3t_ray.ensemble.following_replica import Following
-            from s3t_ray.ensemble.replica import Replica
-
-            uri = self._run.location.storage_uri
-            self._models = (Replica(dump_config(self._run.config), str(self._run.base), uri), Following(uri))
-        return self._models
 
 
 def history_of(events: Sequence[Event]) -> History:

@@ -1,0 +1,72 @@
+"""`s3t deletions`: the deletions of a run with what offices said of them, filtered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from s3t_ray.cli.options import JsonOption, RunArgument
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command(
+        epilog="Examples:\n"
+        "$ s3t deletions runs/alpaca --overdue\n"
+        "$ s3t deletions runs/alpaca --state purged --json\n"
+        "$ s3t deletions runs/alpaca --reference DSR-17"
+    )(deletions)
+
+
+def deletions(
+    run: RunArgument,
+    state: Annotated[
+        str | None, typer.Option("--state", help="In this state: accepted, pruned, purged or restored.")
+    ] = None,
+    overdue: Annotated[
+        bool, typer.Option("--overdue", help="Past their due date, and the records are not purged.")
+    ] = False,
+    due_before: Annotated[
+        str | None, typer.Option("--due-before", metavar="DATE", help="Due before this date, and not purged.")
+    ] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Asked for under this reference.")] = None,
+    requester: Annotated[
+        str | None, typer.Option("--requester", help="Asked for by this person; until it is restored.")
+    ] = None,
+    after: Annotated[int | None, typer.Option("--after", min=0, help="Numbered above this: the next page.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """List a run's deletions with their references and due dates.
+
+    References, requesters and reasons are encrypted under the run's keys, so
+    this needs them. Requesters and reasons are erased when a deletion is restored.
+    """
+    from s3t_ray.cli.show.output import note, print_json, stdout_console
+    from s3t_ray.cli.show.show_deletion import list_view
+    from s3t_ray.cli.show.show_status import glyphs
+    from s3t_ray.run.deletion_list import DeletionFilter, checked, list_deletions
+    from s3t_ray.run.run import Run
+
+    wanted = checked(
+        DeletionFilter,
+        state=state,
+        overdue=overdue,
+        due_before=due_before,
+        reference=reference,
+        requester=requester,
+        after=after,
+        limit=limit,
+    )
+    with Run.open(run) as opened:
+        found = list_deletions(opened, wanted)
+    if json:
+        print_json(found)
+        return
+    console = stdout_console()
+    if found.deletions:
+        console.print(list_view(found.deletions, glyphs(console)))
+    else:
+        note("no deletion is like that")
+    if found.more:
+        note(f"there are more: --after {found.deletions[-1].number}")

@@ -1,0 +1,67 @@
+"""Servers outside of the run's cluster that hold its adapters, and up to where each has confirmed the history.
+
+In: a follower's name. Out: the position that all of them have confirmed: no deletion after it is pruned. A follower
+that is gone without having let go holds deletions up until somebody says that its server is gone too (`end`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+
+from s3t_ray.ledger.database import Database
+from s3t_ray.ledger.tables import FOLLOWERS, HEAD
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerRow:
+    """Where one follower stands."""
+
+    name: str
+    position: int  # everything up to this number of the history is carried out there
+    at: str  # of the last confirmation
+
+
+class Followers:
+    """The followers that one ledger knows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def all(self) -> tuple[FollowerRow, ...]:
+        """By name."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(FOLLOWERS).order_by(FOLLOWERS.c.name)).all()
+        return tuple(FollowerRow(row.name, row.position, row.at) for row in rows)
+
+    def slowest(self) -> int | None:
+        """The position that all have confirmed; None: nobody follows."""
+        with self._database.read() as connection:
+            return connection.scalar(select(func.min(FOLLOWERS.c.position)))
+
+    def head(self) -> int:
+        """Number of the newest line of the history."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(HEAD.c.sequence)).scalar_one())
+
+    def begin(self, name: str) -> None:
+        """From now on deletions wait for `name`, which has confirmed nothing yet; known already: it goes on."""
+        with self._database.write() as tx:
+            known = tx.connection.execute(select(FOLLOWERS.c.name).where(FOLLOWERS.c.name == name)).scalar()
+            if known is None:
+                tx.connection.execute(insert(FOLLOWERS).values(name=name, position=0, at=tx.now))
+
+    def confirm(self, name: str, position: int) -> None:
+        """What `name` serves is what was live at `position` or later."""
+        with self._database.write() as tx:
+            tx.connection.execute(
+                update(FOLLOWERS)
+                .where(FOLLOWERS.c.name == name, FOLLOWERS.c.position < position)
+                .values(position=position, at=tx.now)
+            )
+
+    def end(self, name: str) -> bool:
+        """`name` holds no adapter any more; False: it was not known."""
+        with self._database.write() as tx:
+            return tx.connection.execute(delete(FOLLOWERS).where(FOLLOWERS.c.name == name)).rowcount > 0

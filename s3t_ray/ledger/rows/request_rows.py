@@ -1,0 +1,141 @@
+"""What offices say of a deletion: reference, requester, reason and due date, one row for each time it was asked for.
+
+In: details in plain words, with the run's keys. Out: the same. What people wrote is personal data, so it is encrypted
+under the run's keys (ChaCha20-Poly1305); the due date stands beside it in the clear, for whoever only watches dates.
+One tag covers both, the deletion and its request digest: who has no key can read nothing, move no row to another
+deletion, change no date and, since rows are numbered with the history, take none out unseen. Requester and reason go
+when the deletion is restored; the reference, by which the office finds its own file, stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from s3t_ray.errors import VerificationFailed
+from s3t_ray.ledger.database import Database
+from s3t_ray.ledger.keys import LedgerKeys
+from s3t_ray.ledger.tables import DELETIONS, REQUESTS
+from s3t_ray.ledger.transaction import Transaction
+from s3t_ray.ledger.values import DeletionState
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDetails:
+    """What an office says of a deletion that it asks for."""
+
+    reference: str | None = None  # the office's own name for the request
+    requester: str | None = None
+    reason: str | None = None
+    due_at: str | None = None  # UTC, ISO 8601 with microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """One time that a deletion was asked for."""
+
+    deletion: int
+    at: str
+    details: RequestDetails | None  # None: nobody has bound the keys, or the row is not what they sealed
+    due_at: str | None  # as it stands in the clear
+
+
+class DeletionRequests:
+    """The requests that one ledger knows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, deletions: Collection[int] | None = None) -> dict[int, tuple[RequestRow, ...]]:
+        """Requests by number of the deletion, oldest first; of these deletions (None: of all)."""
+        query = select(REQUESTS, DELETIONS.c.request_digest).join(
+            DELETIONS, DELETIONS.c.sequence == REQUESTS.c.deletion
+        )
+        if deletions is not None and len(deletions) <= _FEW:
+            query = query.where(REQUESTS.c.deletion.in_(deletions))
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(REQUESTS.c.sequence)).all()
+        found: dict[int, tuple[RequestRow, ...]] = {}
+        for row in rows:
+            if deletions is None or row.deletion in deletions:
+                made = RequestRow(row.deletion, row.at, _revealed(row, self._database.keys), row.due_at)
+                found[row.deletion] = (*found.get(row.deletion, ()), made)
+        return found
+
+    def due(self) -> dict[int, str]:
+        """The earliest due date of each deletion that has one. Reads no details."""
+        query = select(REQUESTS.c.deletion, REQUESTS.c.due_at).where(REQUESTS.c.due_at.is_not(None))
+        found: dict[int, str] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                found[row.deletion] = min(row.due_at, found.get(row.deletion, row.due_at))
+        return found
+
+
+def add(tx: Transaction, deletion: int, details: RequestDetails) -> None:
+    """Note that the deletion was asked for so; the same details again change nothing."""
+    if details == RequestDetails():
+        return
+    row = tx.connection.execute(select(DELETIONS).where(DELETIONS.c.sequence == deletion)).one()
+    if row.state == DeletionState.RESTORED:
+        details = _without_people(details)
+    known = tx.connection.execute(_OF_ONE.where(REQUESTS.c.deletion == deletion)).all()
+    if any(_revealed(other, tx.keys) == details for other in known):
+        return
+    sequence = tx.next_sequence()
+    sealed = tx.keys.hide(_written(details), _about(row.request_digest, deletion, sequence, tx.now, details.due_at))
+    place = {"sequence": sequence, "deletion": deletion, "at": tx.now, "due_at": details.due_at}
+    tx.connection.execute(insert(REQUESTS).values(**place, details=sealed))
+
+
+def forget_people(tx: Transaction, deletion: int) -> None:
+    """Erase who asked and why. A row that is not what the keys sealed stays, for an audit to find."""
+    for row in tx.connection.execute(_OF_ONE.where(REQUESTS.c.deletion == deletion)).all():
+        details = _revealed(row, tx.keys)
+        if details is None:
+            continue
+        about = _about(row.request_digest, row.deletion, row.sequence, row.at, row.due_at)
+        sealed = tx.keys.hide(_written(_without_people(details)), about)
+        tx.connection.execute(update(REQUESTS).where(REQUESTS.c.sequence == row.sequence).values(details=sealed))
+
+
+def broken_requests(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
+    """A line for each row that is not what the keys sealed."""
+    for row in connection.execute(_OF_ONE.order_by(REQUESTS.c.sequence)).all():
+        if _revealed(row, keys) is None:
+            yield f"what an office said of deletion {row.request_id} (row {row.sequence}) is not what was sealed"
+
+
+def _revealed(row: Row[tuple[object, ...]], keys: LedgerKeys | None) -> RequestDetails | None:
+    if keys is None:
+        return None
+    about = _about(row.request_digest, row.deletion, row.sequence, row.at, row.due_at)
+    try:
+        said = json.loads(keys.reveal(row.details, about))
+    except VerificationFailed:
+        return None
+    return RequestDetails(**said, due_at=row.due_at)
+
+
+def _written(details: RequestDetails) -> str:
+    """As JSON, padded: the length does not tell a long reason from a short one."""
+    said = json.dumps({name: value for name, value in asdict(details).items() if name != "due_at"})
+    return said + " " * (-len(said.encode()) % _PADDED)
+
+
+def _about(request_digest: str, deletion: int, sequence: int, at: str, due_at: str | None) -> str:
+    return json.dumps([request_digest, deletion, sequence, at, due_at])
+
+
+def _without_people(details: RequestDetails) -> RequestDetails:
+    return RequestDetails(reference=details.reference, due_at=details.due_at)
+
+
+_PADDED = 256  # bytes
+_FEW = 1000  # numbers that may be bound to one statement
+_OF_ONE = select(REQUESTS, DELETIONS.c.request_digest, DELETIONS.c.request_id).join(
+    DELETIONS, DELETIONS.c.sequence == REQUESTS.c.deletion
+)

@@ -1,0 +1,72 @@
+"""What a callback says, and its signature as Standard Webhooks has it (standardwebhooks.com). Pure.
+
+In: events of the ledger's history. Out: a body and headers. The id of a message is the same at every attempt, so a
+receiver drops what it has had. The signature is HMAC-SHA256 over id, time and body.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from s3t_ray.ledger.values import Event, EventKind
+
+STATES = {
+    EventKind.DELETION_ACCEPTED: "accepted",
+    EventKind.DELETION_PRUNED: "pruned",
+    EventKind.DELETION_PURGED: "purged",
+    EventKind.DELETION_RESTORED: "restored",
+}
+
+
+@dataclass(frozen=True)
+class StateReached:
+    """A deletion has reached a state."""
+
+    seq: int
+    at: str
+    request_id: str
+    state: str
+
+
+def states_reached(events: Sequence[Event], after: int) -> Iterator[StateReached]:
+    """Of events in order, the states reached with a number above `after`.
+
+    An accepted deletion has one event for each shard that it hits, numbered in a row: the first one counts. So
+    `events` must hold the event `after` itself too, if it is of this kind.
+    """
+    before: tuple[int, str, str] | None = None
+    for event in events:
+        request = str(json.loads(event.detail)["request"])
+        if before != (event.seq - 1, event.kind, request) and event.seq > after:
+            yield StateReached(event.seq, event.at, request, STATES[EventKind(event.kind)])
+        before = (event.seq, event.kind, request)
+
+
+def body_of(reached: StateReached, run: str, records: int, references: Sequence[str], due_at: str | None) -> bytes:
+    """The body. No id of a record, no person: what a receiver wants beyond it asks for with a token."""
+    data = {
+        "run": run,
+        "request_id": reached.request_id,
+        "state": reached.state,
+        "records": records,
+        "references": list(references),
+        "due_at": due_at,
+    }
+    document = {"type": f"deletion.{reached.state}", "timestamp": reached.at, "data": data}
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def headers_of(message_id: str, now: int, body: bytes, keys: Sequence[bytes]) -> dict[str, str]:
+    """`now`: seconds since 1970, of this attempt."""
+    said = f"{message_id}.{now}.".encode() + body
+    signatures = (base64.b64encode(hmac.digest(key, said, "sha256")).decode() for key in keys)
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(now),
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }

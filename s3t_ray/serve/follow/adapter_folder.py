@@ -1,0 +1,46 @@
+"""A folder as the target of a follower: whoever reads it goes by `live.json`, which is replaced in one step.
+
+In: names of adapters whose folders lie beside it. Out: `live.json`. For servers that can only be given folders.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from s3t_ray.errors import StoreError
+
+LIVE_FILE = "live.json"
+
+
+class AdapterFolder:
+    """See `follower.Target`. A reader that holds an adapter in memory must look at `live.json` before it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / LIVE_FILE
+
+    def loaded(self) -> frozenset[str]:
+        if not self._file.exists():
+            return frozenset()
+        try:
+            return frozenset(json.loads(self._file.read_text())["adapters"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self._file} is not what was written there", "remove it: it is written anew") from error
+
+    def load(self, name: str, folder: Path) -> None:
+        self._write(self.loaded() | {name})
+
+    def unload(self, name: str) -> None:
+        self._write(self.loaded() - {name})
+
+    def _write(self, names: frozenset[str]) -> None:
+        made = self._file.with_suffix(".tmp")
+        try:
+            with made.open("w") as file:
+                file.write(json.dumps({"adapters": sorted(names)}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            made.replace(self._file)
+        except OSError as error:
+            raise StoreError(f"{self._file} cannot be written: {error.strerror}", "make its folder writable") from error

@@ -1,0 +1,105 @@
+"""A small process that keeps a server outside on the run's live adapters, and that deletions wait for.
+
+In: an open run, a target, a folder that the target reads. Out: each live shard's deepest adapter, exported and loaded
+there under a name made from its stages; what was struck, unloaded and erased. In this order: unload, confirm to the
+ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. What is loaded is
+asked of the target each time, so that either side can be killed and started again at any moment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from s3t_ray.ensemble.peft_export import export
+from s3t_ray.errors import ConfigError
+from s3t_ray.run.exports import EXPORTED_FILES
+from s3t_ray.run.run import Run
+from s3t_ray.run.shard_view import view_shard
+from s3t_ray.serve.fingerprint import fingerprint
+
+Chain = tuple[str, ...]
+
+
+class Target(Protocol):
+    """Where adapters are loaded. Raises S3TError when it cannot be reached or refuses."""
+
+    def loaded(self) -> frozenset[str]:
+        """Names of all that is loaded, those of others too."""
+        ...
+
+    def load(self, name: str, folder: Path) -> None: ...
+
+    def unload(self, name: str) -> None:
+        """When it returns, no new request is answered by that adapter."""
+        ...
+
+
+class Follower:
+    """Of one target. Used by one thread."""
+
+    def __init__(self, run: Run, name: str, target: Target, folder: Path) -> None:
+        self._run = run
+        self._name = name
+        self._target = target
+        self._folder = folder.absolute()
+        self._prefix = f"s3t-{re.sub(r'[^A-Za-z0-9._-]', '-', run.row.name)}-shard"
+        self._pattern = re.compile(re.escape(self._prefix) + r"\d+-[0-9a-f]{16}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        run.ledger.followers.begin(name)
+
+    def look(self) -> tuple[str, ...]:
+        """Bring the target to what is live now; the names in service then. Raises what the target raises: what was not
+        unloaded is not confirmed."""
+        position = self._run.ledger.followers.head()  # before the look at what is live: no older than it says
+        wanted = self._wanted()
+        self._let_go(wanted)
+        self._run.ledger.followers.confirm(self._name, position)
+        there = self._target.loaded()
+        for name, (shard, chain) in wanted.items():
+            if name not in there:
+                self._load(name, shard, chain)
+        return tuple(sorted(self._ours(self._target.loaded())))
+
+    def close(self) -> None:
+        """Unload everything of this run, erase what was exported, and let deletions go on without this target."""
+        self._let_go({})
+        self._run.ledger.followers.end(self._name)
+
+    def _wanted(self) -> dict[str, tuple[int, Chain]]:
+        chains = {shard: view_shard(self._run, shard).serving for shard in range(self._run.row.shards)}
+        return {self._name_of(shard, chain): (shard, chain) for shard, chain in chains.items() if chain}
+
+    def _name_of(self, shard: int, chain: Chain) -> str:
+        return f"{self._prefix}{shard}-{fingerprint(chain).removeprefix('s3t-')[:16]}"
+
+    def _ours(self, names: frozenset[str]) -> frozenset[str]:
+        return frozenset(name for name in names if self._pattern.fullmatch(name))
+
+    def _let_go(self, wanted: Mapping[str, object]) -> None:
+        for name in sorted(self._ours(self._target.loaded()) - wanted.keys()):
+            self._target.unload(name)
+        for left in sorted(self._folder.glob(f"{self._prefix}*")):
+            if self._pattern.fullmatch(left.name) and left.name not in wanted:
+                self._erase(left)
+
+    def _load(self, name: str, shard: int, chain: Chain) -> None:
+        folder = self._folder / name
+        self._erase(folder)  # of an export that was cut off
+        try:
+            exported = export(self._run, shard, folder)
+        except ConfigError:
+            return  # a deletion was quicker: the next look sees it
+        if exported.stages == chain:
+            self._target.load(name, folder)
+        else:
+            self._erase(folder)
+
+    def _erase(self, folder: Path) -> None:
+        for name in EXPORTED_FILES:
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir():
+            folder.rmdir()
+        self._run.ledger.exports.forget(str(folder))

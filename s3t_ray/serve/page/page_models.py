@@ -1,0 +1,96 @@
+"""Who answers the page's question: a model in this process, or one of the service's replicas.
+
+In: a prompt. Out: a `Comparison` of the base model's likeliest answer with that of what is live. The live one is given
+only after a ledger read that shows every stage it rests on live (see `Following`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from s3t_ray.errors import ClusterError, Overloaded
+from s3t_ray.run.run import Run
+from s3t_ray.serve.page.run_desk import Comparison
+
+if TYPE_CHECKING:
+    from s3t_ray.ensemble.answers import Answer
+    from s3t_ray.ensemble.following_replica import Following
+
+ANSWER_TOKENS = 96
+MOST_QUESTIONS = 4
+"""Questions of the page that are at work at once: the model is there for its users first."""
+ANSWER_SECONDS = 300.0
+
+
+class OwnModel:
+    """Loads the model at the first question, and keeps it."""
+
+    def __init__(self, run: Run) -> None:
+        self._uri = run.location.storage_uri
+        self._loading = threading.Lock()
+        self._turns = _Turns()
+        self._model: Following | None = None
+
+    def ask(self, prompt: str) -> Comparison:
+        """See `run_desk.Asker`."""
+        with self._turns.turn():
+            began = time.monotonic()
+            return _compared(*self._loaded().beside_base(prompt, ANSWER_TOKENS), began)
+
+    def close(self) -> None:
+        """End what was loaded."""
+        with self._loading:
+            if self._model is not None:
+                self._model.close()
+
+    def _loaded(self) -> Following:
+        with self._loading:
+            if self._model is None:
+                from s3t_ray.ensemble.following_replica import Following
+
+                self._model = Following(self._uri)
+            return self._model
+
+
+class ServedModel:
+    """Asks any of the service's replicas in this Ray cluster."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._turns = _Turns()
+
+    def ask(self, prompt: str) -> Comparison:
+        """See `run_desk.Asker`. Raises ClusterError while no replica is up."""
+        from s3t_ray.runtime.ray_host import find_replicas
+
+        with self._turns.turn():
+            began = time.monotonic()
+            for replica in find_replicas(self._run).values():
+                found = replica.beside_base(prompt, ANSWER_TOKENS, ANSWER_SECONDS)
+                if found is not None:
+                    return _compared(*found, began)
+        raise ClusterError("no copy of the model is up", "ask again in a moment, or see the log of the replicas")
+
+
+class _Turns:
+    """So many at once; the next one is told to come again."""
+
+    def __init__(self) -> None:
+        self._free = threading.BoundedSemaphore(MOST_QUESTIONS)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        if not self._free.acquire(blocking=False):
+            raise Overloaded(f"{MOST_QUESTIONS} questions of this page are being answered", "ask again in a moment")
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def _compared(base: str | None, live: Answer, began: float) -> Comparison:
+    return Comparison(base=base, live=live.text, depths=live.depths, seconds=time.monotonic() - began)
