@@ -17,19 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchlib.job_inputs import NO_SECRET, put_slice
+
 from s3t_ray.config.load import dump_config, parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.read import read_records
-from s3t_ray.data.slices import Row, write_slice
+from s3t_ray.data.slices import Row
 from s3t_ray.ensemble.answers import EvalReport
 from s3t_ray.ensemble.replica import Replica
-from s3t_ray.store.layout import slice_file
 from s3t_ray.store.store import Store
-from s3t_ray.train.job import SliceInput, StageJob
+from s3t_ray.train.job import StageJob
 from s3t_ray.train.trainer import Trainer
-
-NO_SECRET = "00" * 32
-"""Key of the seals: what is trained here proves nothing to anybody."""
 
 
 def main() -> None:
@@ -101,13 +99,6 @@ def _train(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[in
             chain = (*chain, trainer.train(job, lambda progress: None, lambda: False).stage_id)
         chains[shard] = chain
     return chains, time.process_time() - began, records
-
-
-def put_slice(store: Store, folder: Path, shard: int, index: int, rows: list[Row]) -> SliceInput:
-    file = write_slice(folder / "slice.parquet", rows)
-    path = slice_file(shard, index, file.sha256)
-    store.upload(file.path, path)
-    return SliceInput(index, path, file.sha256, file.sha256, file.rows, NO_SECRET)
 
 
 def _judge(config: Config, base: Path, dev: Path, chains: Mapping[int, tuple[str, ...]]) -> EvalReport:

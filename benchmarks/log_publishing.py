@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from s3t_ray.run import deletion
-from s3t_ray.run.published_log import proof_of, publish
+from s3t_ray.run.log.published_log import proof_of, publish
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from encoder_tasks import put_slice
+from benchlib.job_inputs import NO_SECRET, put_slice
 
 from s3t_ray.config.load import dump_config, parse_config
 from s3t_ray.config.schema import Config
@@ -41,7 +41,6 @@ LEARNED_BY_BASE = (0, 1, 7, 8, 9)
 LEARNED_BY_ENSEMBLE = (2, 3, 4, 5, 6)
 SHARDS, SLICES = 2, 3
 ORDERS = tuple(tuple((start + step) % SLICES for step in range(SLICES)) for start in range(SLICES))
-NO_SECRET = "00" * 32
 
 Chains = Mapping[tuple[int, tuple[int, ...]], tuple[str, ...]]
 """Stage ids by shard and order, depth 1 first."""

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from s3t_ray.run import deletion
-from s3t_ray.run.issued_certificates import certificate_of
+from s3t_ray.run.log.issued_certificates import certificate_of
 from s3t_ray.run.run import Run
 from s3t_ray.runtime.delete import settle
 

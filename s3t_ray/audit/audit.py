@@ -42,8 +42,8 @@ from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, LogKeys, SignedEntry
 from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
-from s3t_ray.run.issued_certificates import log_keys
-from s3t_ray.run.log_witnesses import WitnessAddress
+from s3t_ray.run.log.issued_certificates import log_keys
+from s3t_ray.run.log.log_witnesses import WitnessAddress
 from s3t_ray.run.reports import AuditReport, Verification
 from s3t_ray.run.run import Run
 

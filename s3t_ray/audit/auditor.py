@@ -30,7 +30,7 @@ from s3t_ray.proof.audit_statement import AuditFacts, ReplayFinding
 from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.log_leaf import leaf_of, origin_of
 from s3t_ray.proof.signed_entry import FIRST, LogKeys, raw_public_key
-from s3t_ray.run.issued_certificates import log_keys
+from s3t_ray.run.log.issued_certificates import log_keys
 from s3t_ray.run.reports import ReplayedStage, Verification
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder

@@ -7,7 +7,7 @@ from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.run_log import verify_entry
 from s3t_ray.proof.signed_entry import LogKeys
-from s3t_ray.run.issued_certificates import log_keys
+from s3t_ray.run.log.issued_certificates import log_keys
 from s3t_ray.run.run import Run
 
 

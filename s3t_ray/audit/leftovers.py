@@ -21,7 +21,7 @@ from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.input.rejects import undeleted_rejects
 from s3t_ray.run.integrity.run_identity import RUN_FILE
-from s3t_ray.run.published_log import is_of_log
+from s3t_ray.run.log.published_log import is_of_log
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import ShardView
 from s3t_ray.scheduler.purge import KINDS

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from s3t_ray.errors import ConfigError, S3TError, VerificationFailed
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.log_leaf import leaf_of, origin_of
-from s3t_ray.run.log_timestamps import stamped_otherwise
-from s3t_ray.run.log_witnesses import WitnessAddress, newest_seen
-from s3t_ray.run.published_log import CHECKPOINT, FIRST_PUBLISHED, published, require_genuine
+from s3t_ray.run.log.log_timestamps import stamped_otherwise
+from s3t_ray.run.log.log_witnesses import WitnessAddress, newest_seen
+from s3t_ray.run.log.published_log import CHECKPOINT, FIRST_PUBLISHED, published, require_genuine
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.tlog.entry_tree import EntryTree

@@ -160,7 +160,7 @@ def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
 def _publish(run: Run) -> None:
     """Show the receipt in the published log, which a scheduler would do otherwise."""
     from s3t_ray.cli.show.output import note
-    from s3t_ray.run.published_log import publish
+    from s3t_ray.run.log.published_log import publish
 
     try:
         publish(run)

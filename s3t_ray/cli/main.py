@@ -16,14 +16,10 @@ from typer.core import TyperGroup
 
 from s3t_ray import __version__
 from s3t_ray.cli import (
-    audit_command,
-    certificate_command,
     configs_command,
     delete_command,
     deletions_command,
     demo_command,
-    head_command,
-    key_command,
     keys_command,
     metrics_command,
     plan_command,
@@ -33,10 +29,16 @@ from s3t_ray.cli import (
     serve_command,
     train_command,
     ui_command,
+)
+from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
+from s3t_ray.cli.proofs import (
+    audit_command,
+    certificate_command,
+    head_command,
+    key_command,
     verify_command,
     witness_command,
 )
-from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.show.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
 

@@ -15,9 +15,9 @@ from queue import SimpleQueue
 from s3t_ray.errors import S3TError, problem_of
 from s3t_ray.ledger.rows.failure_rows import FailedLog
 from s3t_ray.ledger.values import Fenced
-from s3t_ray.run.log_timestamps import Timestamps
-from s3t_ray.run.log_witnesses import cosign, require_cosigned
-from s3t_ray.run.published_log import publish, published
+from s3t_ray.run.log.log_timestamps import Timestamps
+from s3t_ray.run.log.log_witnesses import cosign, require_cosigned
+from s3t_ray.run.log.published_log import publish, published
 from s3t_ray.run.run import Run
 from s3t_ray.scheduler.policy.retries import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
 from s3t_ray.tlog.signed_note import SignedNote

@@ -15,7 +15,6 @@ import re
 import signal
 import socket
 import subprocess
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from tests.cluster.http import Client
+from tests.cluster.node_metrics import scrape
 from tests.cluster.raylets import Laptop, Raylets, free_port, wait_for
 from tests.fakes import write_records
 from tests.tiny import tiny_llama
@@ -90,22 +90,6 @@ def job_id(output: str) -> str:
     found = re.search(r"raysubmit_\w+", output)
     assert found, output
     return found[0]
-
-
-def scrape(cluster: Raylets) -> dict[str, float]:
-    """Our metrics, as Prometheus reads them from the nodes: name, or name{state or shard}, to value."""
-    read = {}
-    for port, node in zip(cluster.metrics, cluster.processes, strict=True):
-        if node.poll() is not None:
-            continue
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
-            lines = [line for line in answer.read().decode().splitlines() if line.startswith("ray_s3t_")]
-        for line in lines:
-            labels, value = line.rsplit(" ", 1)
-            assert 'run="jobs"' in labels
-            mark = re.search(r'(?:state|shard)="(\w+)"', labels)
-            read[labels.partition("{")[0] + (f"{{{mark[1]}}}" if mark else "")] = float(value)
-    return read
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from s3t_ray import __version__
 from s3t_ray.proof.certificate_page import certificate_page, read_page
 from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.run import deletion
-from s3t_ray.run.issued_certificates import entries_of
-from s3t_ray.run.published_log import proof_of
+from s3t_ray.run.log.issued_certificates import entries_of
+from s3t_ray.run.log.published_log import proof_of
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.tlog.signed_note import NoteSigner, SignedNote
 from tests.e2e.test_page import NAMES, contrast

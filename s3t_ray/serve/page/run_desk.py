@@ -15,7 +15,7 @@ from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Event, EventKind
 from s3t_ray.run import deletion
 from s3t_ray.run.deletion_list import DeletionFilter, list_deletions
-from s3t_ray.run.issued_certificates import certificate_of
+from s3t_ray.run.log.issued_certificates import certificate_of
 from s3t_ray.run.reports import DeletionReceipt, Impact, Report, Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status

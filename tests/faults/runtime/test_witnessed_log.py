@@ -26,8 +26,8 @@ from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.proof.signed_entry import FIRST, signed
 from s3t_ray.run import deletion
-from s3t_ray.run.log_witnesses import SawAnotherLog, WitnessAddress, cosign, require_cosigned
-from s3t_ray.run.published_log import publish, published, verifier_key
+from s3t_ray.run.log.log_witnesses import SawAnotherLog, WitnessAddress, cosign, require_cosigned
+from s3t_ray.run.log.published_log import publish, published, verifier_key
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.tlog.cosignature import cosigned_by

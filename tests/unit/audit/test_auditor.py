@@ -27,7 +27,7 @@ from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.values import StageState
 from s3t_ray.proof.audit_statement import PREDICATE, AuditFacts, audit_envelope, read_audit, statement_about
 from s3t_ray.proof.dsse import enveloped
-from s3t_ray.run.published_log import published
+from s3t_ray.run.log.published_log import published
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.store.manifest import ADAPTER_FILE

@@ -9,7 +9,7 @@ import pytest
 
 from s3t_ray.audit.audit import audit
 from s3t_ray.run import deletion
-from s3t_ray.run.published_log import CHECKPOINT, publish, published
+from s3t_ray.run.log.published_log import CHECKPOINT, publish, published
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.tlog.entry_tree import EntryTree

@@ -21,10 +21,11 @@ from s3t_ray.proof.key_entry import KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_log import parse_entry, verify_chain
 from s3t_ray.proof.signed_entry import signed
-from s3t_ray.run import deletion, key_change
-from s3t_ray.run.issued_certificates import chain_of, key_changes_of, receipt_of
-from s3t_ray.run.key_change import change_key
-from s3t_ray.run.published_log import proof_of, publish
+from s3t_ray.run import deletion
+from s3t_ray.run.log import key_change
+from s3t_ray.run.log.issued_certificates import chain_of, key_changes_of, receipt_of
+from s3t_ray.run.log.key_change import change_key
+from s3t_ray.run.log.published_log import proof_of, publish
 from s3t_ray.run.run import Run
 from s3t_ray.tlog.log_head import LogHead
 from s3t_ray.tlog.log_proof import LogProof

@@ -16,8 +16,8 @@ import pytest
 from s3t_ray.audit.audit import audit
 from s3t_ray.errors import ConfigError, LedgerError, StoreError, VerificationFailed
 from s3t_ray.run import deletion
-from s3t_ray.run.log_timestamps import Timestamps, stamped_checkpoint
-from s3t_ray.run.published_log import publish
+from s3t_ray.run.log.log_timestamps import Timestamps, stamped_checkpoint
+from s3t_ray.run.log.published_log import publish
 from s3t_ray.run.run import Run
 from s3t_ray.tlog.signed_note import SignedNote
 from s3t_ray.tlog.timestamp import granted, request_for, stamped_at

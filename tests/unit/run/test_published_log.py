@@ -13,7 +13,7 @@ from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.log_leaf import check_inclusion, leaf_of
 from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.run import deletion
-from s3t_ray.run.published_log import CHECKPOINT, proof_of, publish, published, reader
+from s3t_ray.run.log.published_log import CHECKPOINT, proof_of, publish, published, reader
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.store.local import LocalStore

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from s3t_ray.cli.main import app
-from s3t_ray.cli.witness_command import _lines
+from s3t_ray.cli.proofs.witness_command import _lines
 from s3t_ray.errors import ConfigError
 from s3t_ray.serve.witness_http import MOST_BODY_BYTES, witness_app
 from s3t_ray.tlog.cosignature import cosigned_by

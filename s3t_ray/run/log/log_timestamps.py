@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPException
 
 from s3t_ray.errors import LedgerError, StoreError, VerificationFailed
-from s3t_ray.run.published_log import REPLY, STAMPED, TIMESTAMPS, is_of_log, require_genuine
+from s3t_ray.run.log.published_log import REPLY, STAMPED, TIMESTAMPS, is_of_log, require_genuine
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.tlog.log_head import LogHead

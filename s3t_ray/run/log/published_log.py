@@ -23,7 +23,7 @@ from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
 from s3t_ray.proof.log_leaf import leaf_of, log_key, origin_of
 from s3t_ray.proof.run_log import verify_chain
 from s3t_ray.proof.signed_entry import FIRST, ChainHead, pem_of, raw_public_key
-from s3t_ray.run.issued_certificates import log_keys
+from s3t_ray.run.log.issued_certificates import log_keys
 from s3t_ray.run.reports import HeadReport
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.cli.proof_files import read_file, read_proof_file
+from s3t_ray.cli.proofs.proof_files import read_file, read_proof_file
 from s3t_ray.errors import S3TError
 
 FULL_REPLAY = 2
@@ -89,7 +89,7 @@ def audit(
     from s3t_ray.cli.show.show_membership import membership_view
     from s3t_ray.cli.show.show_proof import FullAudit, audit_view, raise_unless_verified
     from s3t_ray.cli.show.show_status import glyphs
-    from s3t_ray.run.log_witnesses import WitnessAddress
+    from s3t_ray.run.log.log_witnesses import WitnessAddress
     from s3t_ray.run.run import Run
 
     count = replay if replay is not None else FULL_REPLAY if full else 0

@@ -39,9 +39,9 @@ def head(
     published.
     """
     from s3t_ray.cli.show.output import print_document, print_json
-    from s3t_ray.run import published_log
-    from s3t_ray.run.log_timestamps import Timestamps
-    from s3t_ray.run.log_witnesses import cosign, require_cosigned
+    from s3t_ray.run.log import published_log
+    from s3t_ray.run.log.log_timestamps import Timestamps
+    from s3t_ray.run.log.log_witnesses import cosign, require_cosigned
     from s3t_ray.run.run import Run
 
     with Run.open(run, read_only=not publish) as opened:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3t_ray.cli.options import JsonOption, RunArgument
-from s3t_ray.cli.proof_files import read_file, read_proof_file, write_new
+from s3t_ray.cli.proofs.proof_files import read_file, read_proof_file, write_new
 from s3t_ray.errors import DataError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def certificate(
     from s3t_ray.cli.show.show_proof import entry_view
     from s3t_ray.cli.show.units import plural
     from s3t_ray.proof.run_log import verify_entry
-    from s3t_ray.run.issued_certificates import certificate_of, chain_of, key_changes_of
+    from s3t_ray.run.log.issued_certificates import certificate_of, chain_of, key_changes_of
     from s3t_ray.run.run import Run
 
     files = {
@@ -138,9 +138,9 @@ def _hand_out(run: Run, request: str, text: str, kind: str, path: Path, timestam
     from s3t_ray.proof.certificate_page import certificate_page
     from s3t_ray.proof.deletion_statement import deletion_envelope
     from s3t_ray.proof.run_log import parse_certificate, parse_entry
-    from s3t_ray.run.issued_certificates import entries_of, key_changes_of, receipt_of
-    from s3t_ray.run.log_timestamps import stamped_checkpoint
-    from s3t_ray.run.published_log import proof_of
+    from s3t_ray.run.log.issued_certificates import entries_of, key_changes_of, receipt_of
+    from s3t_ray.run.log.log_timestamps import stamped_checkpoint
+    from s3t_ray.run.log.published_log import proof_of
 
     certificate = parse_certificate(text)
     sequence = certificate.facts.sequence

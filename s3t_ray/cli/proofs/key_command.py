@@ -33,8 +33,8 @@ def rotate_key(
     impossible.
     """
     from s3t_ray.cli.show.output import note, print_document
-    from s3t_ray.run.key_change import change_key
-    from s3t_ray.run.published_log import publish, verifier_key
+    from s3t_ray.run.log.key_change import change_key
+    from s3t_ray.run.log.published_log import publish, verifier_key
     from s3t_ray.run.run import Run
 
     with Run.open(run) as opened:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from s3t_ray.cli.options import AddressOption, JsonOption, RunArgument
-from s3t_ray.cli.proof_files import read_file, write_new
+from s3t_ray.cli.proofs.proof_files import read_file, write_new
 
 
 def add_to(app: typer.Typer) -> None:
@@ -99,7 +99,7 @@ def _state(
 ) -> None:
     """Check a copy and write what was found, signed."""
     from s3t_ray.audit.auditor import audit_copy, open_copy
-    from s3t_ray.cli.auditor_key import AuditorKey
+    from s3t_ray.cli.proofs.auditor_key import AuditorKey
     from s3t_ray.cli.show.live_progress import progress
     from s3t_ray.cli.show.output import note, print_document, stderr_console, stdout_console
     from s3t_ray.cli.show.show_statement import raise_unless_stated_good, statement_view
