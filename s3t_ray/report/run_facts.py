@@ -13,6 +13,8 @@ from s3t_ray.errors import StageDamaged, VerificationFailed
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import DeletionRow, DeletionState, Event, EventKind, StageRow, StageState, StoredEntry
 from s3t_ray.proof.run_log import verify_certificate
+from s3t_ray.proof.signed_entry import LogKeys
+from s3t_ray.run.log.issued_certificates import log_keys
 from s3t_ray.run.reports import Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
@@ -80,7 +82,12 @@ def read_facts(run: Run) -> ReportedRun:
     row, ledger = run.row, run.ledger
     found, problems = _live_stages(run)
     log = ledger.log()
-    certificates = _certificates(log, run.keys.public_key_pem)
+    keys: bytes | LogKeys = run.keys.public_key_pem
+    try:
+        keys = log_keys(run, run.keys.public_key_pem)
+    except VerificationFailed as error:  # a change of key that is not genuine: the newest key is held to all
+        problems = (*problems, error.problem)
+    certificates = _certificates(log, keys)
     return ReportedRun(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         status=status(run),
@@ -126,15 +133,15 @@ def _deletion(
     return DeletionFound(row, certificates.get(row.receipt.request_id, missing), retrained)
 
 
-def _certificates(log: tuple[StoredEntry, ...], key: bytes) -> dict[str, CertificateFound]:
-    """By request: the newest certificate, checked against the run's key."""
+def _certificates(log: tuple[StoredEntry, ...], keys: bytes | LogKeys) -> dict[str, CertificateFound]:
+    """By request: the newest certificate, checked against the run's keys, those before a change of key among them."""
     found = {}
     for entry in log:  # oldest first: the final certificate replaces the interim one
         if entry.request_id is None or EntryKind(entry.kind) not in _KINDS:
             continue
         kind = _KINDS[EntryKind(entry.kind)]
         try:
-            of = verify_certificate(entry.text, key).facts.request_id
+            of = verify_certificate(entry.text, keys).facts.request_id
             check = "holds" if of == entry.request_id else f"it is of another deletion, {of}"
         except VerificationFailed as error:
             check = error.problem

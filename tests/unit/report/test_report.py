@@ -16,6 +16,7 @@ from s3t_ray.report.report_files import write_report
 from s3t_ray.report.run_facts import read_facts
 from s3t_ray.report.run_page import depth_series, run_page
 from s3t_ray.run import deletion
+from s3t_ray.run.log.key_change import change_key
 from s3t_ray.run.reports import DepthLoss, Evaluation
 from s3t_ray.store.layout import MANIFEST, stage_folder
 from tests.fakes import Cluster, fake_base, small_config, write_records
@@ -102,6 +103,19 @@ def test_a_certificate_that_does_not_check_is_told(cluster: Cluster) -> None:
         tx.connection.exec_driver_sql("UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":2')")
     (row,) = rows_of(run_page(read_facts(cluster.run), {}), "deletions")
     assert "signature" in str(row["its signature"])
+
+
+def test_a_certificate_from_before_a_change_of_key_holds(cluster: Cluster) -> None:
+    deletion.accept(cluster.run, ["secret-3"], ())
+    cluster.settle()
+    change_key(cluster.run, "rotation")
+    page = run_page(read_facts(cluster.run), {})
+    (row,) = rows_of(page, "deletions")
+    assert row["its signature"] == "holds"
+    with cluster.run.ledger._database.write() as tx:
+        tx.connection.exec_driver_sql("UPDATE s3t_log SET entry = replace(entry, '\"rotation\"', '\"hand-over\"')")
+    told = read_facts(cluster.run)
+    assert [problem for problem in told.problems if "signature" in problem]
 
 
 def test_evaluations_become_a_chart_and_a_table(cluster: Cluster) -> None:
