@@ -160,8 +160,9 @@ class Raylets:
     def _start(self, *options: str) -> int:
         """`ray start` with these options, and with what several nodes of one machine need besides."""
         number = len(self.processes)
-        # No server for Ray's clients: nothing here uses it, and its port would be the same for all clusters.
-        head = (f"--dashboard-port={self.dashboard}", "--ray-client-server-port=0") if "--head" in options else ()
+        # Ray's clients get a port that nothing here uses: the default is the same for all clusters.
+        ports = (f"--dashboard-port={self.dashboard}", f"--ray-client-server-port={free_port()}")
+        head = ports if "--head" in options else ()
         self.metrics.append(free_port())
         log = (self.folder / f"start-{number}.log").open("wb")
         process = subprocess.Popen(
