@@ -86,8 +86,17 @@ def _of_cluster(config: Config) -> Card | None:
 
     wanted = dict(bundles(config)[0])
     wanted.pop("CPU")
-    task = ray.remote(num_cpus=0, num_gpus=wanted.pop("GPU"), resources=wanted or None, max_retries=0)(read_card)
-    asked = task.remote()
+    asked = (
+        ray.remote(read_card)
+        .options(
+            num_cpus=0,
+            num_gpus=wanted.pop("GPU"),
+            resources=wanted or None,
+            max_retries=0,
+            scheduling_strategy="SPREAD",  # else it would have to fit the bundle of a sweep's trial
+        )
+        .remote()
+    )
     ready, _ = ray.wait([asked], timeout=PATIENCE_SECONDS)
     if not ready:
         ray.cancel(asked)
