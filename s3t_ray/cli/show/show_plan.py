@@ -49,7 +49,7 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     )
     table.add_row(
         "memory",
-        f"{units.size(memory.total_bytes)} a rank on a GPU: base {units.size(memory.base_bytes)}, "
+        f"{units.size(memory.total_bytes)} per rank on a GPU: base {units.size(memory.base_bytes)}, "
         f"adapters and optimizer {units.size(memory.adapters_bytes)}, activations "
         f"{units.size(memory.activations_bytes)}, logits {units.size(memory.logits_bytes)}, "
         f"reserve {units.size(memory.reserve_bytes)}",
@@ -77,7 +77,7 @@ def _gpus(report: GpuReport) -> str:
     )
     lines = [f"{report.gpus}, {units.size(report.memory_bytes)} each{rate}"]
     if report.fits:
-        lines.append(f"the config fits: {units.size(report.rank_bytes)} a rank")
+        lines.append(f"the config fits: {units.size(report.rank_bytes)} per rank")
     else:
         lines.append(f"the config does not run there as it is: {'; '.join(report.obstacles)}")
     if report.proposed is None or report.proposed_rank_bytes is None:
@@ -85,7 +85,7 @@ def _gpus(report: GpuReport) -> str:
     elif report.proposed:
         lines.append(
             f"proposed: {units.plural(report.proposed_groups or 0, 'worker group')}, "
-            f"{units.size(report.proposed_rank_bytes)} a rank, with"
+            f"{units.size(report.proposed_rank_bytes)} per rank, with"
         )
         lines += [f"  --set {setting}" for setting in report.proposed]
         lines.append("all but workers.* is recipe: set it before the run begins")

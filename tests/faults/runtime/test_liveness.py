@@ -24,11 +24,11 @@ from s3t_ray.scheduler.policy.retries import LONGEST_WAIT_SECONDS
 from tests.fakes import Cluster, small_config
 from tests.fakes.same_keys import same_keys
 
-ROUNDS = 24
+ROUNDS = 36
 EACH = 4
 """Rounds from one deletion to the next."""
 GROUPS = 2
-FAULTS = {"storage": 0.25, "ledger": 0.04, "stages": 0.6}
+FAULTS = {"storage": 0.2, "ledger": 0.04, "stages": 0.7}
 """How likely each is to fail while faults last: an erasure or an upload, a transaction, a stage in training."""
 
 
@@ -36,13 +36,14 @@ class Faults:
     """Breaks writes of the storage and of the ledger, and stages, by chance, until it is told to stop."""
 
     def __init__(self, seed: int, what: frozenset[str]) -> None:
-        self._random = Random(seed)
+        # One for each kind: a write more or less of one leaves the others' faults where they are.
+        self._random = {each: Random(f"{each} {seed}") for each in FAULTS}
         self._what = what
         self.happened: set[str] = set()
         self.on = True
 
     def strike(self, what: str) -> bool:
-        struck = self.on and what in self._what and self._random.random() < FAULTS[what]
+        struck = self.on and what in self._what and self._random[what].random() < FAULTS[what]
         if struck:
             self.happened.add(what)
         return struck

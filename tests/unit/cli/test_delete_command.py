@@ -27,6 +27,7 @@ class FakeDeletion:
         self.impact = impact
         self.calls: list[tuple[Any, ...]] = []
         self.reaches: list[Reach] = []
+        self.published: list[FakeRun] = []
 
     def preview(self, run: FakeRun, ids: tuple[str, ...], subjects: tuple[str, ...], reach: Reach) -> Impact:
         self.calls.append(("preview", run.uri, tuple(ids), tuple(subjects)))
@@ -49,6 +50,7 @@ class FakeDeletion:
     def into(self, runtime: FakeRuntime) -> FakeDeletion:
         runtime.answer("run.deletion", preview=self.preview, accept=self.accept)
         runtime.answer("runtime.delete", settle=self.settle)
+        runtime.answer("run.log.published_log", publish=self.published.append)
         return self
 
 

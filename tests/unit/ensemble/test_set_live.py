@@ -104,6 +104,9 @@ def test_a_newer_version_that_comes_while_stages_load_wins(published: Published)
         def exists(self, path: str) -> bool:
             return published.store.exists(path)
 
+        def size(self, path: str) -> int:
+            return published.store.size(path)
+
     ensemble._store = Slow()  # type: ignore[assignment]
     assert ensemble.set_live(2, published.chains(3, 1)) == 3
     assert ensemble.live().depths == (1, 1)
