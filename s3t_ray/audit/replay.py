@@ -153,14 +153,34 @@ def compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
             largest_difference=float("inf"),
             mismatches=(),
         )
+    unlike = (*mismatches(published.manifest, again.manifest), *_unlike_below(run, store, stage))
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        verdict=judge(same_files(first, second), published.manifest, again.manifest),
+        verdict=judge(same_files(first, second), unlike),
         largest_difference=largest_difference([first[ADAPTER_FILE], second[ADAPTER_FILE]]),
-        mismatches=mismatches(published.manifest, again.manifest),
+        mismatches=unlike,
     )
+
+
+def _unlike_below(run: Run, store: Store, stage: Stage) -> Iterator[str]:
+    """What is unlike of the stages below it that gave other bytes: the replay trained it on top of those.
+
+    A run that was moved to other hardware heals on top of stages of the former one. A stage below that is equal
+    excuses nothing.
+    """
+    for ancestor in stage.ancestors:
+        again = PublishedStage.open(store, ancestor)
+        second = _files(again)
+        try:
+            published = PublishedStage.open(run.store, ancestor)
+            first = _files(published)
+        except StageDamaged:
+            continue  # a finding of its own
+        if not same_files(first, second):
+            for told in mismatches(published.manifest, again.manifest):
+                yield f"stage {ancestor[:12]} below it: {told}"
 
 
 def _files(stage: PublishedStage) -> dict[str, bytes]:

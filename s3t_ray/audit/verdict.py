@@ -12,7 +12,7 @@ which is in every stage's id.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from s3t_ray.run.reports import Verdict
 from s3t_ray.store.manifest import ADAPTER_CONFIG, Manifest
@@ -46,11 +46,12 @@ def _without_place(data: bytes) -> object:
     return {name: value for name, value in settings.items() if name not in _PLACE}
 
 
-def judge(equal: bool, published: Manifest, again: Manifest) -> Verdict:
-    """`equal`: whether the files of the stage are the `same_files` as when it was trained again."""
+def judge(equal: bool, unlike: Sequence[str]) -> Verdict:
+    """`equal`: whether the files of the stage are the `same_files` as when it was trained again. `unlike`: the
+    `mismatches` of the stage, and of those below it that gave other bytes: it was trained on top of them."""
     if equal:
         return Verdict.EQUAL
-    return Verdict.NOT_PROVED if mismatches(published, again) else Verdict.DIFFERS
+    return Verdict.NOT_PROVED if unlike else Verdict.DIFFERS
 
 
 def mismatches(published: Manifest, again: Manifest) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,37 @@ def test_a_stage_that_is_damaged_differs_and_does_not_end_the_replay(cluster: Cl
     (tmp_path / "again" / layout.stage_folder(stage.id) / ADAPTER_FILE).unlink()
     with pytest.raises(StageDamaged):  # what was just trained is no finding about the run
         compared(cluster.run, again, stage)
+
+
+def edited(root: Path, stage: str) -> None:
+    """Other bytes of its adapter."""
+    other = save({"x": np.array([[9.0]], np.float32)})
+    (root / layout.stage_folder(stage) / ADAPTER_FILE).write_bytes(other)
+
+
+def test_a_stage_on_top_of_one_of_other_hardware_is_not_proved(cluster: Cluster, tmp_path: Path) -> None:
+    """A run that was moved heals on top of stages of its former hardware; their replay gives it another parent."""
+    plan = view_shard(cluster.run, 0).plan.stages
+    stage = next(each for each in plan.values() if each.depth == 2)
+    assert stage.parent is not None
+    shutil.copytree(Path(cluster.run.location.storage_uri, "stages"), tmp_path / "again" / "stages")
+    again = Store.open(str(tmp_path / "again"))
+    edited(tmp_path / "again", stage.id)
+    assert compared(cluster.run, again, stage).verdict is Verdict.DIFFERS
+    here, there = (
+        Path(root, layout.stage_folder(stage.parent), layout.MANIFEST)
+        for root in (tmp_path / "again", cluster.run.location.storage_uri)
+    )
+    kept = there.read_text()
+    there.write_text(json.dumps(json.loads(kept) | {"versions": {"torch": "2.12.0"}}))
+    here.write_text(json.dumps(json.loads(kept) | {"versions": {"torch": "2.13.0"}}))
+    assert compared(cluster.run, again, stage).verdict is Verdict.DIFFERS, "a parent of the same bytes excuses nothing"
+    edited(tmp_path / "again", stage.parent)
+    found = compared(cluster.run, again, stage)
+    assert found.verdict is Verdict.NOT_PROVED
+    assert found.mismatches == (f"stage {stage.parent[:12]} below it: torch 2.12.0, here 2.13.0",)
+    assert compared(cluster.run, again, plan[stage.parent]).verdict is Verdict.NOT_PROVED
+    there.write_text(kept)
 
 
 def test_how_far_adapters_are_apart_whatever_lies_in_the_place_of_one() -> None:

@@ -37,18 +37,18 @@ THE_SAME = [
 
 @pytest.mark.parametrize("published", THE_SAME + ELSEWHERE)
 def test_equal_bytes_are_equal_wherever_they_were_made(published: Manifest) -> None:
-    assert judge(True, published, manifest()) is Verdict.EQUAL
+    assert judge(True, mismatches(published, manifest())) is Verdict.EQUAL
 
 
 @pytest.mark.parametrize("published", THE_SAME)
 def test_other_bytes_under_the_same_conditions_are_a_failure(published: Manifest) -> None:
-    assert judge(False, published, manifest()) is Verdict.DIFFERS
+    assert judge(False, mismatches(published, manifest())) is Verdict.DIFFERS
     assert mismatches(published, manifest()) == ()
 
 
 @pytest.mark.parametrize("published", ELSEWHERE)
 def test_other_bytes_under_other_conditions_prove_nothing(published: Manifest) -> None:
-    assert judge(False, published, manifest()) is Verdict.NOT_PROVED
+    assert judge(False, mismatches(published, manifest())) is Verdict.NOT_PROVED
     assert len(mismatches(published, manifest())) == 1
 
 
