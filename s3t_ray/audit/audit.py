@@ -103,7 +103,7 @@ def audit(
 
 def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
     """The copy for auditors is what they verify with, and the key is the one that they trust."""
-    if trusted is not None and not _keys(run, trusted).cover(run.keys.public_key.hex(), run.ledger.log_head().sequence):
+    if trusted is not None and not _keys(run, trusted).cover(run.keys.public_key.hex(), run.ledger.log_length()):
         yield (
             f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
             f"{CONFIG_FILE} names other keys and perhaps another ledger"
