@@ -59,7 +59,7 @@ def config_of(folder: Path, images: Mapping[str, tuple[bytes, str]]) -> Config:
         "budget": 2,
         "model": {"path": str(folder / "base")},
         "task": {"kind": "image_classification", "labels": list(LABELS)},
-        "data": {"path": str(folder / "data.parquet")},
+        "data": {"path": str(folder / "data.parquet"), "partition_key": "seed"},
         "lora": {"layers_per_group": 1, "rank": 4},
         "optimizer": {"epochs": 1, "batch_records": 4, "lr": 0.01},
         "storage": {"uri": str(folder / "run")},
