@@ -107,6 +107,9 @@ def broken_requests(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
     for row in connection.execute(_OF_ONE.order_by(REQUESTS.c.sequence)).all():
         if _revealed(row, keys) is None:
             yield f"what an office said of deletion {row.request_id} (row {row.sequence}) is not what was sealed"
+    known = select(DELETIONS.c.sequence)
+    for sequence in connection.scalars(select(REQUESTS.c.sequence).where(REQUESTS.c.deletion.not_in(known))).all():
+        yield f"what an office said (row {sequence}) is of a deletion that the ledger does not hold"
 
 
 def _revealed(row: Row[tuple[object, ...]], keys: LedgerKeys | None) -> RequestDetails | None:

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
 from s3t_ray.run.integrity.seal_keys import slice_key
@@ -40,21 +41,30 @@ def live(folder: Path) -> dict[str, Moment]:
     run = cluster.run
     cluster.settle()
     shutil.copytree(folder / "run", folder / "first")
-    receipts = [deletion.accept(run, ["r3"], [])]
+    told = run.ledger.callbacks.begin("office")
+    receipts = [deletion.accept(run, ["r3"], [], details=_told(1))]
+    run.ledger.callbacks.failed("office", told.position, "no answer")
     cluster.settle()
     _store_hidden(run)
     (folder / "out").mkdir()
     (folder / "out" / "adapter_config.json").write_bytes(b"weights")
     name = run.ledger.stages()[-1].id
     run.ledger.exports.note(0, ExportedFolder(str(folder / "out"), (name,), ("adapter_config.json",)))
+    run.ledger.followers.begin("vllm")
     moments = {"idle": _snapshot(run, folder, "idle", receipts)}
-    receipts.append(deletion.accept(run, ["r7"], []))
+    run.ledger.followers.end("vllm")  # nobody here would confirm for it
+    receipts.append(deletion.accept(run, ["r7"], [], details=_told(2)))
     moments["receipt"] = _snapshot(run, folder, "receipt", receipts)
     cluster.settle()
     _store_hidden(run)
     moments["certified"] = _snapshot(run, folder, "certified", receipts)
     run.close()
     return moments
+
+
+def _told(number: int) -> RequestDetails:
+    """What an office says of its request."""
+    return RequestDetails(f"case-{number}", "Ann's lawyer", "withdrawn consent", "2027-01-01T00:00:00.000000+00:00")
 
 
 def fork(moment: Moment, target: Path) -> Path:

@@ -14,7 +14,17 @@ _EXPORTS = (
 )
 _INPUT = "it is for people: what the data looked like when it was read in. Places and records come from the ledger"
 
+_CALLBACKS = (
+    "how far a receiver of callbacks was told is noted by processes without the keys: messages can be withheld or "
+    "repeated, never forged; receipts and `s3t deletions` say what is so"
+)
+_FOLLOWERS = "a server outside that is taken out of the ledger is not waited for: it is noted without the keys"
+
 REASONS: dict[str, str] = {
+    **{f"s3t_callbacks.{column} changed": _CALLBACKS for column in ("position", "attempts", "error", "at")},
+    "s3t_callbacks: a row taken out": _CALLBACKS,
+    **{f"s3t_followers.{column} changed": _FOLLOWERS for column in ("position", "at")},
+    "s3t_followers: a row taken out": _FOLLOWERS,
     "an export is hidden, with its line of history": _EXPORTS,
     "an export is made up, with its line of history": _EXPORTS,
     "s3t_exports.at changed": _HISTORY,
