@@ -154,7 +154,7 @@ STORIES: dict[str, Apply] = {
     "a forged pruned, with its line of history": statements(
         f"UPDATE s3t_deletions SET state = 'pruned', pruned_at = accepted_at WHERE sequence = {NEWEST} "
         "AND state = 'accepted'",
-        "INSERT INTO s3t_events SELECT max(sequence) + 1, max(at), 'deletion_pruned', NULL, "
+        "INSERT INTO s3t_events SELECT (SELECT sequence FROM s3t_head) + 1, max(at), 'deletion_pruned', NULL, "
         f"(SELECT json_object('request', request_id) FROM s3t_deletions WHERE sequence = {NEWEST}) FROM s3t_events",
         "UPDATE s3t_head SET sequence = sequence + 1",
     ),
@@ -183,8 +183,8 @@ STORIES: dict[str, Apply] = {
     "an export is made up, with its line of history": statements(
         "INSERT INTO s3t_exports SELECT '/elsewhere', 0, '[\"x\"]', '[\"adapter_model.safetensors\"]', max(at) "
         "FROM s3t_events",
-        "INSERT INTO s3t_events SELECT max(sequence) + 1, max(at), 'exported', 0, '{\"folder\":\"/elsewhere\"}' "
-        "FROM s3t_events",
+        "INSERT INTO s3t_events SELECT (SELECT sequence FROM s3t_head) + 1, max(at), 'exported', 0, "
+        "'{\"folder\":\"/elsewhere\"}' FROM s3t_events",
         "UPDATE s3t_head SET sequence = sequence + 1",
     ),
     "the ledger's clock is set an hour ahead": statements(
