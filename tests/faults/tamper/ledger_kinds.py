@@ -184,7 +184,7 @@ STORIES: dict[str, Apply] = {
         "INSERT INTO s3t_exports SELECT '/elsewhere', 0, '[\"x\"]', '[\"adapter_model.safetensors\"]', max(at) "
         "FROM s3t_events",
         "INSERT INTO s3t_events SELECT (SELECT sequence FROM s3t_head) + 1, max(at), 'exported', 0, "
-        "'{\"folder\":\"/elsewhere\"}' FROM s3t_events",
+        '\'{"folder":"/elsewhere"}\' FROM s3t_events',
         "UPDATE s3t_head SET sequence = sequence + 1",
     ),
     "the ledger's clock is set an hour ahead": statements(
