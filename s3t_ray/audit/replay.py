@@ -153,12 +153,15 @@ def compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
             largest_difference=float("inf"),
             mismatches=(),
         )
-    unlike = (*mismatches(published.manifest, again.manifest), *_unlike_below(run, store, stage))
+    equal = same_files(first, second)
+    unlike = mismatches(published.manifest, again.manifest)
+    if not equal:
+        unlike = (*unlike, *_unlike_below(run, store, stage))
     return ReplayedStage(
         stage_id=stage.id,
         shard=stage.shard,
         slices=stage.slices,
-        verdict=judge(same_files(first, second), unlike),
+        verdict=judge(equal, unlike),
         largest_difference=largest_difference([first[ADAPTER_FILE], second[ADAPTER_FILE]]),
         mismatches=unlike,
     )
