@@ -25,7 +25,6 @@ from s3t_ray.proof.certificate import (
     AnyCertificate,
     Certificate,
     CertificateFacts,
-    CertificateV1,
     OrderChoice,
     SliceChange,
     StageProof,
@@ -52,7 +51,7 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
     existing = log_rows.read_text(tx.connection, kind, row.sequence)
     if existing is not None:
         certificate = log_rows.genuine(tx.connection, existing, tx.keys.public_key)
-        if isinstance(certificate, CertificateV1):
+        if isinstance(certificate, AnyCertificate) and not isinstance(certificate, Certificate):
             raise LedgerError(
                 f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
             )

@@ -20,7 +20,7 @@ from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, EVENTS
 from s3t_ray.ledger.values import DeletionState, RunRow, StoredEntry
-from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.certificate import AnyCertificate, CertificateV1, check_sense, receipt_of
 from s3t_ray.proof.key_entry import KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt, effect_of
 from s3t_ray.proof.run_entry import RunEntry
@@ -103,13 +103,14 @@ def _agreement(connection: Connection, run: RunRow, row: Row[Any], entries: Mapp
     for entry in entries.values():
         for what in _unlike(connection, run, row, entry):
             yield f"{name}: the ledger has other {what} than {_short(entry)}"
-        if isinstance(entry, (CertificateV1, Certificate)):
+        if isinstance(entry, AnyCertificate):
             try:
                 check_sense(entry)
             except VerificationFailed as error:
                 yield error.problem
-        if isinstance(entry, Certificate) and receipt is not None and entry.facts.receipt != receipt.hash:
-            yield f"{name}: its certificate names another receipt"
+            knows_receipts = not isinstance(entry, CertificateV1)
+            if knows_receipts and receipt is not None and receipt_of(entry) != receipt.hash:
+                yield f"{name}: its certificate names another receipt"
 
 
 def _short(entry: SignedEntry) -> str:
@@ -130,7 +131,7 @@ def _unlike(connection: Connection, run: RunRow, row: Row[Any], entry: SignedEnt
             "earlier requests": told.earlier_requests == earlier,
             "times": told.accepted_at == row.accepted_at,
         }
-    elif isinstance(entry, (CertificateV1, Certificate)):
+    elif isinstance(entry, AnyCertificate):
         said = entry.facts
         times = [row.accepted_at, row.pruned_at, row.purged_at]
         same = {

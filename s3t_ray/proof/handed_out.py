@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.certificate import AnyCertificate, CertificateV1, check_sense, receipt_of
 from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.log_leaf import check_inclusion
 from s3t_ray.proof.receipt import SignedReceipt, read_handed
@@ -26,7 +26,7 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
     keys = keys_among(texts, public_key)
     entries = sorted((verify_entry(text, keys) for text in texts), key=lambda entry: entry.facts.sequence)
     for entry in entries:
-        if isinstance(entry, (Certificate, CertificateV1)):
+        if isinstance(entry, AnyCertificate):
             check_sense(entry)
     missing = 0
     for before, after in pairwise(entries):
@@ -71,8 +71,7 @@ def check_receipt(
     for entry in entries:
         if entry.facts.sequence == receipt.facts.sequence and entry.hash != receipt.hash:
             raise _twice(receipt, entry)
-        named = entry.facts.receipt if isinstance(entry, Certificate) else None  # the first format knew no receipts
-        if isinstance(entry, (Certificate, CertificateV1)) and named != receipt.hash:
+        if isinstance(entry, AnyCertificate) and receipt_of(entry) != receipt.hash:
             raise VerificationFailed(
                 f"{name_of(entry)} is not of the deletion of this receipt ({receipt.facts.request_id})",
                 "give the certificate of that deletion: `s3t certificate RUN REQUEST`",

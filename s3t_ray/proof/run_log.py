@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.certificate import FORMAT, AnyCertificate, Certificate, CertificateV1, check_sense
+from s3t_ray.proof.certificate import CERTIFICATE_FORMATS, FORMAT, AnyCertificate, Certificate, check_sense
 from s3t_ray.proof.key_entry import KeyEntry, check_consent
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.signed_entry import ChainHead, LogKeys, SignedEntry, check_signature, raw_public_key
 
 KINDS: Mapping[str, type[SignedEntry]] = {
-    kind.model_fields["format"].default: kind
-    for kind in (CertificateV1, Certificate, SignedReceipt, RunEntry, KeyEntry)
+    kind.model_fields["format"].default: kind for kind in (*CERTIFICATE_FORMATS, SignedReceipt, RunEntry, KeyEntry)
 }
 """Entries by format: the ones of older versions stay here."""
 
@@ -52,7 +51,7 @@ def verify_entry(text: str, public_key: bytes | LogKeys | None = None) -> Signed
 def parse_certificate(text: str) -> AnyCertificate:
     """`parse_entry`, for a certificate of any format."""
     entry = parse_entry(text)
-    if not isinstance(entry, (CertificateV1, Certificate)):
+    if not isinstance(entry, AnyCertificate):
         raise VerificationFailed(
             f"this is not a certificate: it is {name_of(entry)}", "give what `s3t certificate` wrote"
         )
@@ -125,7 +124,7 @@ def name_of(entry: SignedEntry) -> str:
     facts = entry.facts
     if isinstance(entry, SignedReceipt):
         return f"the receipt of deletion {entry.facts.request_id}"
-    if isinstance(entry, (CertificateV1, Certificate)):
+    if isinstance(entry, AnyCertificate):
         return f"the certificate of deletion {entry.facts.request_id}"
     return f"entry {facts.sequence} of the log of run {facts.run!r}"
 

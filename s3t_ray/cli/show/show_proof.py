@@ -14,7 +14,7 @@ from s3t_ray.audit.membership_report import MembershipAudit
 from s3t_ray.cli.show import units
 from s3t_ray.cli.show.show_status import Glyphs, plain_table
 from s3t_ray.errors import NotProved, VerificationFailed
-from s3t_ray.proof.certificate import AnyCertificate, Certificate, CertificateV1
+from s3t_ray.proof.certificate import AnyCertificate
 from s3t_ray.proof.handed_out import Inclusion
 from s3t_ray.proof.key_entry import KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt
@@ -53,7 +53,7 @@ class FullAudit(AuditReport):
 
 def entry_view(entry: SignedEntry) -> RenderableType:
     """All that an entry says, in full for a certificate."""
-    if isinstance(entry, (Certificate, CertificateV1)):
+    if isinstance(entry, AnyCertificate):
         return certificate_view(entry)
     lines = [Text(f"entry {entry.facts.sequence} of run {units.printable(entry.facts.run)}: "
                   f"{units.printable(name_of(entry))}", style="bold")]  # fmt: skip
@@ -106,7 +106,7 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
     table.columns[3].justify = "right"
     for entry in entries:
         facts = entry.facts
-        if isinstance(entry, (Certificate, CertificateV1)):
+        if isinstance(entry, AnyCertificate):
             restored = entry.facts.restored_at
             table.add_row(
                 str(facts.sequence),
