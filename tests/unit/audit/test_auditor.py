@@ -235,7 +235,7 @@ def test_a_key_that_will_not_do_is_told_before_anything_is_checked(
     files = {
         "none": (None, 0o600, "cannot be read"),
         "open": (private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o644, "mode 0644"),
-        "junk": (b"junk", 0o600, "not a private key"),
+        "junk": (b"junk", 0o600, "not a PEM private key"),
         "locked": (
             private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
             0o600,

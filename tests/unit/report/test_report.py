@@ -147,7 +147,7 @@ def test_the_command_writes_the_page_and_its_csv(cluster: Cluster, tmp_path: Pat
 def test_one_of_run_and_experiment(given: tuple[str, ...]) -> None:
     told = s3t("report", *given)
     assert told.exit_code == 2
-    assert told.stderr.startswith("error: a report is of one run or of one experiment")
+    assert told.stderr.startswith("error: a report covers either a run or an experiment")
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
