@@ -75,7 +75,7 @@ def audit_membership(
     never_seen = [loss for loss in losses.never_seen if loss is not None]
     if not never_seen:
         raise DataError(
-            f"none of the {len(chosen.never_seen)} held-out records has anything to predict", "raise task.max_tokens"
+            f"none of the {len(chosen.never_seen)} held-out records has a token to predict", "raise task.max_tokens"
         )
 
     def own(group: Sequence[tuple[int, RecordLoss | None]]) -> GroupResult | None:
@@ -88,7 +88,7 @@ def audit_membership(
 
     retained, other_shards = own(losses.retained), other(losses.retained)
     if retained is None:
-        raise DataError("none of the retained records has anything to predict", "raise task.max_tokens")
+        raise DataError("none of the retained records has a token to predict", "raise task.max_tokens")
     named_own, named_other = own(losses.named), other(losses.named)
     told = _told(chosen, losses) if records is not None else None
     return MembershipAudit(

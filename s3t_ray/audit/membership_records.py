@@ -89,7 +89,7 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
     named = tuple(read_records(run.config.data.model_copy(update=changes), run.config.task))
     repeated = [name for name, times in Counter(record.id for record in named).items() if times > 1]
     if repeated:
-        raise DataError(f"{path}: id {repeated[0]!r} stands in more than one record", "leave out the repeats")
+        raise DataError(f"{path}: id {repeated[0]!r} is in more than one record", "remove the repeated records")
     return named
 
 
@@ -144,8 +144,8 @@ def choose(run: Run, models: Sequence[LiveModel], named: Sequence[Record], sampl
                 equal_elsewhere += row.content in texts
     if not never_seen.kept:
         raise DataError(
-            f"run {run.row.name!r} has no held-out records: nothing shows what a never-seen record looks like",
-            "set data.holdout, data.holdout_path or data.holdout_split and begin a new run",
+            f"run {run.row.name!r} has no held-out records to compare with",
+            "set data.holdout, data.holdout_path or data.holdout_split and start a new run",
         )
     if not retained.kept:
         raise DataError(f"run {run.row.name!r} retains no record that a live model learned", "train the run first")
@@ -210,7 +210,7 @@ def _check_places(run: Run, places: Mapping[str, Place], found: Mapping[str, Pla
 
 def _misplaced(records: int) -> DataError:
     return DataError(
-        f"{records} of the records named lie in other slices than their ids and subjects say",
+        f"{records} of the named records are in other slices than their ids and subjects say",
         "give each record the id and the subject that it had in the run's data",
     )
 

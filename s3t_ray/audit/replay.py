@@ -129,7 +129,7 @@ def _train(workers: WorkerGroups, job: StageJob) -> None:
         pass
     if done[0].result is None:
         raise TrainError(
-            f"the replay of stage {job.stage_id[:12]} failed: {done[0].error}", "mend the cause and verify again"
+            f"the replay of stage {job.stage_id[:12]} failed: {done[0].error}", "fix the cause and verify again"
         )
 
 

@@ -56,8 +56,8 @@ def check_keys_apart(config: Config) -> None:
     root, keys = _local(config.storage.uri).resolve(), _keys_dir(config).resolve()
     if keys.is_relative_to(root):
         raise ConfigError(
-            f"keys.dir = {keys}: it lies inside storage.uri ({root}), so a copy of the run would hold its keys",
-            f"name a folder outside it, such as {root}.keys, or remove keys.dir",
+            f"keys.dir = {keys}: it is inside storage.uri ({root}), so a copy of the run would hold its keys",
+            f"set it to a folder outside, such as {root}.keys, or remove keys.dir",
         )
 
 
@@ -65,7 +65,7 @@ def _keys_dir(config: Config) -> Path:
     if config.keys.dir is not None:
         return _local(config.keys.dir)
     if is_remote(config.storage.uri):
-        raise ConfigError("keys.dir is not set and the storage is remote", "name a folder on the head node in keys.dir")
+        raise ConfigError("keys.dir is not set and the storage is remote", "set keys.dir to a folder on the head node")
     root = _local(config.storage.uri)
     return root.with_name(f"{root.name}.keys")
 
@@ -128,7 +128,7 @@ def check_job_folder(here: Path) -> None:
         raise ConfigError(
             f"this job's working folder holds keys: {key.relative_to(here)}. Ray has copied them to its nodes",
             "submit with `--working-dir jobs`, end the cluster, which holds the copies, and treat the ids of their run "
-            "as known to whoever can reach the cluster",
+            "as known to everyone who can reach the cluster",
         )
     ledger = min(here.rglob(LEDGER_FILE), default=None)
     if ledger is not None:

@@ -84,5 +84,7 @@ def encodable(text: str, field: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise MalformedRow(f"field {field!r} holds half a surrogate pair at character {error.start}") from error
+        raise MalformedRow(
+            f"field {field!r} is not valid Unicode: half a surrogate pair at character {error.start}"
+        ) from error
     return text

@@ -76,7 +76,7 @@ def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
     with Run.create(config) as run:
         if run.ledger.run() is not None and run.ledger.certificates():
             raise ConfigError(
-                f"the demo in {folder} has been told to its end",
+                f"the demo in {folder} is finished",
                 f"look at it (s3t status {folder}), or remove {folder} and {run.location.keys_dir} to see it again",
             )
         _explain_plan(config, data, console)

@@ -177,7 +177,7 @@ class Replica:
     def _check_reads_text(self) -> None:
         if isinstance(self._tokenizer, ImageTransform):
             raise DataError(
-                f"a {self._task.kind} model reads images, which have no tokens",
+                f"a {self._task.kind} model reads images, which have no token ids",
                 "send the image to /v1/classifications, as a data URL",
             )
 
@@ -239,4 +239,4 @@ def answer_of(events: Iterable[AnswerEvent]) -> Answer:
                     prompt_tokens=started.prompt_tokens,
                     cached_tokens=started.cached_tokens,
                 )
-    raise ClusterError("the model's answer ended before it was complete", "ask again")
+    raise ClusterError("the model's answer ended before it was complete", "try again")

@@ -114,7 +114,7 @@ def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], 
         having = [stage for stage in chain if name in stages[stage].deltas]
         if len(having) > 1:
             raise StoreError(
-                f"stages {having} both change {name}: they cannot answer together",
+                f"stages {having} both change {name}: they cannot be combined",
                 "train the run again: its layer groups overlap",
             )
         owners.extend((row, stage) for stage in having)

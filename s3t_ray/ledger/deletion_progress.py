@@ -87,7 +87,7 @@ def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
     if row.state == state:
         return
     if state is DeletionState.RESTORED:
-        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use Ledger.certify")
+        raise LedgerError(f"deletion {request_id} becomes restored only with its certificate", "use Ledger.certify")
     step(tx, row, state, tx.now)
 
 
@@ -114,7 +114,8 @@ def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState
     for earlier in connection.execute(_EARLIER, {"of_deletion": row.sequence}):
         if DeletionState(earlier.state).rank < state.rank:
             raise LedgerError(
-                f"deletion {row.request_id} names records of {earlier.request_id} before it, which is {earlier.state}",
+                f"deletion {row.request_id} names records of the earlier deletion {earlier.request_id}, which is "
+                f"{earlier.state}",
                 f"move {earlier.request_id} to {state} first",
             )
 

@@ -60,7 +60,7 @@ def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch
             raise LedgerError(
                 "the records of this run were read in without sketches (closure.near_duplicates: false): "
                 "near-duplicates cannot be told",
-                "name their ids, or take exact duplicates only; a new run can have sketches",
+                "name their ids, or delete only exact duplicates; a new run can have sketches",
             )
         extra = (*alike.duplicates, *alike.near_duplicates)
     if seal_of is not None:

@@ -68,7 +68,7 @@ class LedgerLog:
     def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
         """Enter a purged deletion's certificate in the log; the final one moves it to `restored`, in one transaction.
 
-        One that is there already is returned. LedgerError: the deletion is not purged yet, or an earlier one of
+        One that already exists is returned. LedgerError: the deletion is not purged yet, or an earlier one of
         the same records is not restored. VerificationFailed: an erased adapter is live again.
         """
         with self._database.write() as tx:

@@ -111,7 +111,7 @@ def require_never_sealed(connection: Connection) -> None:
         raise LedgerError(
             "the seals of the ledger's rows were taken off: its log tells that the run's keys had sealed them; "
             "nothing was changed",
-            "look into it with `s3t audit`, and restore the ledger from a copy",
+            "run `s3t audit` to investigate, and restore the ledger from a copy",
         )
 
 

@@ -48,8 +48,8 @@ class FileSigner:
             ) from error
         if mode & 0o077:
             raise LedgerError(
-                f"the signing key {path} has mode {mode:04o}: others than its owner can use it",
-                f"chmod 600 {path}; if others may have read it, change it: s3t rotate-key RUN",
+                f"the signing key {path} has mode {mode:04o}: other users can read it",
+                f"chmod 600 {path}; if other users may have read it, replace it: s3t rotate-key RUN",
             )
         if len(seed) != _SEED_BYTES:
             raise LedgerError(

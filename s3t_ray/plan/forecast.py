@@ -204,6 +204,6 @@ def _flat_probabilities(
     if chances.shape != shape or (chances < 0).any() or abs(chances.sum() - 1) > 1e-9:
         raise ConfigError(
             f"probabilities must be {shape[0]} x {shape[1]} numbers of at least 0 that sum to 1, got {probabilities}",
-            "give one a slice of each shard and divide them by their sum",
+            "give one per slice of each shard, and divide them by their sum",
         )
     return chances.ravel()

@@ -141,6 +141,6 @@ def check_sense(certificate: AnyCertificate) -> None:
     known = [time for time in times if time is not None]
     if known != sorted(known):
         raise VerificationFailed(
-            f"{name} has times that run backwards: {', '.join(known)}",
-            "its order of steps holds all the same; the clock of the run's machine was wrong when it was made",
+            f"{name} has times in the wrong order: {', '.join(known)}",
+            "the order of its steps is still valid; the clock of the run's machine was wrong when it was made",
         )

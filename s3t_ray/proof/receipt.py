@@ -98,7 +98,7 @@ def read_handed(text: str) -> HandedReceipt:
         ) from error
     if canonical(json.loads(text, object_pairs_hook=_each_once)) != found.to_json():
         raise VerificationFailed(
-            "the receipt says one thing in two ways: its text was changed", "give the file exactly as it was written"
+            "the receipt contradicts itself: its text was changed", "give the file exactly as it was written"
         )
     return found
 

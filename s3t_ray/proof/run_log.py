@@ -92,8 +92,8 @@ def verify_chain(
             )
         if signer is not None and entry.public_key != signer:
             raise VerificationFailed(
-                f"entry {facts.sequence} is of another key than those before it",
-                "verify with the run's public key: a log has one key, until an entry names the next",
+                f"entry {facts.sequence} is signed with another key than the entries before it",
+                "verify with the run's public key: a log has one key until an entry changes it",
             )
         signer = entry.public_key
         if isinstance(entry, KeyEntry):

@@ -128,13 +128,13 @@ def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys |
     if public_key is not None and not public_key.cover(entry.public_key, entry.facts.sequence):
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {entry.fingerprint})",
-            "get it from the run itself, or the public key of the run that issued it",
+            "get it from the run itself, or get the public key of the run that issued it",
         )
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(entry.signature), entry.signed_bytes())
     except InvalidSignature as error:
         raise VerificationFailed(
-            f"{name} does not carry a valid signature: it was changed or forged", "get it again from the run's ledger"
+            f"{name} does not have a valid signature: it was changed or forged", "get it again from the run's ledger"
         ) from error
 
 

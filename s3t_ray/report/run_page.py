@@ -147,7 +147,7 @@ def _since_start(history: Iterable[Event]) -> Iterable[tuple[float, Event]]:
 def _deletions(facts: ReportedRun) -> ReportSection:
     title = "Deletions and certificates"
     if not facts.deletions:
-        return ReportSection(title=title, text=("Nobody has asked for a deletion.",))
+        return ReportSection(title=title, text=("No deletion has been requested.",))
     columns = (
         "request", "state", "records", "shards hit", "stages out of service", "accepted", "s to pruned", "s to purged",
         "s to restored", "certificate", "its entry in the log", "its signature",

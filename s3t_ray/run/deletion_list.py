@@ -56,7 +56,7 @@ class ListedRequest(Report):
     reason: str | None = None
     due_at: str | None = None
     sealed: bool = True
-    """False: what is stored is not what the run's keys sealed (see `s3t audit`), so it is not shown."""
+    """False: what is stored was not sealed by the run's keys (see `s3t audit`), so it is not shown."""
 
 
 class ListedDeletion(DeletionStatus):
@@ -140,7 +140,7 @@ def moment(told: str) -> str:
         found = None
     if found is None or found.tzinfo is None:
         raise DataError(
-            f"{told!r} is neither a date nor a moment with its offset from UTC",
+            f"{told!r} is neither a date nor a time with a UTC offset",
             "write it as 2026-12-31 or 2026-12-31T17:00:00+01:00",
         )
     return found.astimezone(UTC).isoformat(timespec="microseconds")

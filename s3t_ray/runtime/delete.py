@@ -66,8 +66,8 @@ def _settle_here(
         worst = snapshot.given_up[0]
         erased = not any(failure.kind == "purge" for failure in snapshot.given_up)
         raise TrainError(
-            f"{'the records are erased, but healing stopped' if erased else 'not all of it could be erased'}: "
+            f"{'the records are erased, but healing stopped' if erased else 'not everything could be erased'}: "
             f"{worst.title} failed {worst.attempts} times: {worst.error}",
-            "mend the cause and run `s3t train` with the run's config",
+            "fix the cause and run `s3t train` with the run's config",
         )
     return last[-1]

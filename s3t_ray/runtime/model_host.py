@@ -158,7 +158,7 @@ def _got(value: Any) -> Any:
             raise cause from error
         if cause is error:
             raise ClusterError(
-                f"the process that held the model ended: {str(error).splitlines()[0]}",
+                f"the process with the model ended: {str(error).splitlines()[0]}",
                 "see its log (`ray logs`): memory, or a lost node; then run the same command again",
             ) from error
         raise

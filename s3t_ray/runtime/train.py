@@ -64,7 +64,7 @@ def train(
         raise TrainError(
             f"given up after {worst.attempts} failed attempts: {worst.title}: {worst.error}"
             + (f" (and {more} more)" if more else ""),
-            "mend the cause and run the same command again: it trains only what is missing",
+            "fix the cause and run the same command again: it trains only what is missing",
         )
     return TrainReport(
         trained=last.trained, reused=reused, seconds=time.monotonic() - began, tokens=last.tokens, status=final

@@ -138,9 +138,10 @@ def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
         source = run.store.fetch(state.file, folder)
         if file_sha256(source) != state.file_sha256:
             raise StoreError(
-                f"{state.file} was changed outside the run: its bytes are not those that the ledger names, so "
-                f"{len(drop)} deleted rows cannot be taken out of it",
-                "restore the file from a copy of the storage, or erase the run and begin it anew without these records",
+                f"{state.file} was changed outside the run: its bytes are not those recorded in the ledger, so "
+                f"{len(drop)} deleted rows cannot be removed from it",
+                "restore the file from a copy of the storage, or erase the run and start it again without these "
+                "records",
             )
         clean = rewrite_slice(source, folder / "clean.parquet", drop)
         digest = slice_digest(clean.path)

@@ -211,7 +211,7 @@ def check_recipe_of(job: StageJob, config: Config) -> None:
 def _input(run: Run, state: SliceState) -> SliceInput:
     if state.file is None or state.file_sha256 is None or state.file_digest != state.digest:
         raise StoreError(
-            f"slice {state.slice} of shard {state.shard} has no clean file: nothing may train on it",
+            f"slice {state.slice} of shard {state.shard} has no clean file, so no stage may train on it",
             "wait for its purge, or run `s3t train` again to finish reading the data",
         )
     key = slice_key(run, state.shard, state.slice, state.digest)

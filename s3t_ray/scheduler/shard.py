@@ -146,7 +146,8 @@ class ShardOwners:
         unanswered = sorted(shard for asked in waiting.values() for shard in asked)
         raise ClusterError(
             f"the owners of shards {unanswered} died or did not answer {OWNER_DEATHS} times in a row",
-            "see Ray's logs of the ShardOwner actors (memory, lost nodes) and run the same command again: it resumes",
+            "see Ray's logs of the ShardOwner actors (out of memory, lost nodes) and run the same command again: it "
+            "resumes",
         )
 
     def _start(self, block: int) -> None:

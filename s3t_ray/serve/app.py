@@ -55,7 +55,7 @@ MOST_CONNECTIONS = 4096
 them the model works on is decided behind (`Admission`, `BatchEngine`), with an answer that says so."""
 CONTROL_THREADS = 24
 """Of the model's actor: prunes, submissions and the one that hands out what is said must not queue for each other."""
-GONE = ClusterError("the model's process has ended", "ask again: another one is started")
+GONE = ClusterError("the model's process has ended", "try again: another one is starting")
 
 _log = logging.getLogger(__name__)
 

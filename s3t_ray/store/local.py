@@ -31,7 +31,7 @@ class LocalStore(Store):
         self._root = os.path.realpath(root)  # the root itself may be reached through links
         self._disk = Disk(before) if before else Disk()
         if os.path.lexists(self._root) and not os.path.isdir(self._root):
-            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "name a folder that is new or a run's")
+            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "give a new folder or that of a run")
 
     @classmethod
     def from_uri(cls, uri: str) -> LocalStore:
@@ -42,7 +42,9 @@ class LocalStore(Store):
             return cls(uri, Path(uri))
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or not parts.path:
-            raise StoreError(f"storage.uri {uri!r} names a machine, not a folder of this one", "write file:///folder")
+            raise StoreError(
+                f"storage.uri {uri!r} names another machine, not a folder on this one", "write file:///folder"
+            )
         return cls(uri, Path(unquote(parts.path)))
 
     def read_bytes(self, path: str) -> bytes:
@@ -127,7 +129,7 @@ class LocalStore(Store):
         place = os.path.join(self._root, clean_path(path))
         if os.path.realpath(place) != place:
             raise StoreError(
-                f"unsafe storage path {path!r}: a symbolic link lies on it",
+                f"unsafe storage path {path!r}: it contains a symbolic link",
                 f"remove the link from {self._root}; to move a run, move the whole folder",
             )
         return place

@@ -46,7 +46,7 @@ class RemoteStore(Store):
                 filesystem, base = fs.FileSystem.from_uri(uri)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise StoreError(
-                    f"storage.uri {shown(uri)!r} is not understood: {error}",
+                    f"storage.uri {shown(uri)!r} is not supported: {error}",
                     "use a local path, s3://bucket/folder or gs://bucket/folder",
                 ) from error
         return cls(uri, filesystem, base)

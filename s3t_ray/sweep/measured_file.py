@@ -41,6 +41,6 @@ def kept(file: Path) -> Measured | None:
         return TypeAdapter(Measured).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:
         raise DataError(
-            f"{file} does not hold what a trial measured: {error.errors()[0]['msg']}",
+            f"{file} does not hold a trial's measurements: {error.errors()[0]['msg']}",
             "remove it, and the sweep measures its trial again",
         ) from error

@@ -64,7 +64,7 @@ class LogProof:
         seen = cosigned_by(self.checkpoint, witnesses)
         if len(seen) < quorum:
             raise VerificationFailed(
-                f"{len(seen)} of the witnesses cosigned the checkpoint, and {quorum} are asked for",
+                f"{len(seen)} of the witnesses cosigned the checkpoint, but {quorum} are required",
                 "ask for a proof with the witnesses' cosignatures",
             )
         return head, seen
@@ -85,4 +85,4 @@ def decoded_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
 
 
 def _malformed(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a proof of inclusion: {why}", "give the file exactly as it was handed out")
+    return VerificationFailed(f"not a proof of inclusion: {why}", "give the file exactly as you received it")

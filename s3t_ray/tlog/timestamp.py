@@ -41,8 +41,8 @@ def stamped_at(reply: bytes, text: str, roots: bytes) -> datetime:
         return found.astimezone(UTC)
     except (client.VerificationError, ValueError) as error:
         raise VerificationFailed(
-            f"the timestamp does not say that this checkpoint was there: {error}",
-            "give the reply that was handed out with this checkpoint, and the root certificate of its authority",
+            f"the timestamp is not for this checkpoint: {error}",
+            "give the reply that came with this checkpoint, and the root certificate of its authority",
         ) from error
 
 

@@ -76,7 +76,8 @@ class AddCheckpoint:
         old = _OLD.fullmatch(lines[0])
         if old is None or len(lines) - 1 > MOST_HASHES:
             raise VerificationFailed(
-                "the request does not begin with `old` and a size", "send what c2sp.org/tlog-witness asks for"
+                "the request does not start with `old` and a size",
+                "send a request as described at c2sp.org/tlog-witness",
             )
         signed = SignedNote.parse(note)
         return cls(int(old[1]), decoded_hashes(lines[1:]), signed, LogHead.parse(signed.text))
@@ -130,7 +131,7 @@ class Witness:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"the witness cannot keep its state at {state}: {error}",
-                "name a file on a local disk that it may write",
+                "give a writable file on a local disk",
             ) from error
 
     @property

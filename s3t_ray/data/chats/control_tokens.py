@@ -88,7 +88,7 @@ class ControlTokens:
         for name, number in self.ids.items():
             if self.encode(self._secret[name]).ids != [number] or number in self.encode(f"a{name}b").ids:
                 raise ConfigError(
-                    f"the tokenizer of the base model cannot keep its control token {name!r} apart from text",
+                    f"the tokenizer of the base model cannot distinguish its control token {name!r} from text",
                     "save the tokenizer again with a current version of transformers (save_pretrained)",
                 )
 

@@ -52,7 +52,7 @@ def end_id(tokenizer: Tokenizer) -> int:
     """The token that ends a response. Raises ConfigError: the tokenizer has none."""
     if tokenizer.eos_token_id is None:
         raise ConfigError(
-            "the tokenizer of the base model has no end-of-sequence token, so a model could not learn where to stop",
+            "the tokenizer of the base model has no end-of-sequence token, so the model could not learn where to stop",
             "set eos_token in its tokenizer_config.json",
         )
     return tokenizer.eos_token_id

@@ -44,7 +44,7 @@ _GLOB = re.compile(r"[*?\[]")
 def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
     """Every row at `data.path`: files in the order of their names, rows in the order of the file.
 
-    Raises DataError: nothing is there, or a file is damaged as a whole.
+    Raises DataError: there is nothing, or a file is damaged as a whole.
     """
     reading = reading or Reading()
     scheme, separator, _ = data.path.partition("://")
@@ -55,7 +55,7 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
         return
     if separator and scheme != "file":
         raise DataError(
-            f"data.path = {data.path}: {scheme}:// is not known", f"use a path, or one of {', '.join(_SCHEMES)}"
+            f"data.path = {data.path}: {scheme}:// is not supported", f"use a path, or one of {', '.join(_SCHEMES)}"
         )
     if separator:
         data = data.model_copy(update={"path": data.path.removeprefix("file://")})

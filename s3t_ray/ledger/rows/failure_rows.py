@@ -86,7 +86,7 @@ def parse_subject(text: str) -> FailureSubject:
     elif " " not in text and text:
         return FailedStage(text)
     raise LedgerError(
-        f"the ledger counts failures of {text!r}, which is neither a stage, a purge nor serving",
+        f"the ledger counts failures of {text!r}, which is not a stage, a purge or serving",
         "open the run with the version of s3t_ray that wrote it, or a newer one",
     )
 

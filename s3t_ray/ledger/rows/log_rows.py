@@ -57,8 +57,8 @@ def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callabl
         raise LedgerError("the ledger has no run yet", "start the run first: its log begins with its records")
     if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
         raise LedgerError(
-            "the run's signing key was changed, and this process has another one: nothing was done",
-            "start it again, so that it reads the keys anew (`s3t rotate-key` says when they change)",
+            "the run's signing key was changed, but this process has the old one: nothing was done",
+            "restart it so that it reads the new keys (`s3t rotate-key` replaced them)",
         )
     entry = make(LogPosition((row.sequence or 0) + 1, row.hash or FIRST, row.name, row.run_id))
     text = entry.to_json()

@@ -74,7 +74,7 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
             note(line)
         taught.tell(note)
         if run.ledger.run() is not None:
-            note("another process has read the data meanwhile")
+            note("another process has already read the data")
             _finish(run)
             return
         run.store.delete(layout.REJECTS)
@@ -186,10 +186,8 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
             if run.keys.id_hmac(record.id) == error.id_hmac:
                 what = f"id {record.id!r} (field {field!r})" if field else f"content with derived id {record.id!r}"
                 return DataError(
-                    f"{what} stands in more than one record of {run.config.data.path}; nothing was kept",
-                    "give every record an id of its own"
-                    if field
-                    else "remove the repeated records, or name data.id_field",
+                    f"{what} is in more than one record of {run.config.data.path}; nothing was kept",
+                    "give every record its own id" if field else "remove the repeated records, or name data.id_field",
                 )
     return DataError(error.problem, error.fix)
 
@@ -203,7 +201,7 @@ def _finish(run: Run) -> None:
             return
         raise LedgerError(
             f"run {run.row.name!r}: the ledger has its records, but {layout.SLICE_INDEX} is gone from the storage",
-            "restore the storage from a copy, or begin the run anew with another storage.uri",
+            "restore the storage from a copy, or start the run again with another storage.uri",
         )
     if lost:
         index = {(item["shard"], item["slice"]): item for item in json.loads(run.store.read_bytes(layout.SLICE_INDEX))}

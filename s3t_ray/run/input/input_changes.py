@@ -64,11 +64,11 @@ def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> 
     path = run.config.data.path
     if summary is None or not _comparable(summary, path) or is_unchanged(summary):
         return
-    note(f"{path} was touched since the run read it: comparing")
+    note(f"{path} was changed since the run read it: comparing")
     try:
         changes = compare(run, check)
     except DataError as error:
-        note(f"{path} cannot be read as before: {error.problem}. The run keeps the records that it read")
+        note(f"{path} can no longer be read: {error.problem}. The run keeps the records that it read")
         return
     for line in changes.lines(path):
         note(line)

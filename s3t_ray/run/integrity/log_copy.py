@@ -106,7 +106,7 @@ class LogCopy:
             found = None
         if found is None or found.request_id != request_id or not is_sealed_with(found, _key(keys, request_id)):
             raise VerificationFailed(
-                f"{path} is not what the run's keys sealed", "take it from another copy of the log"
+                f"{path} was not sealed by the run's keys", "restore it from another copy of the log"
             )
         return found
 

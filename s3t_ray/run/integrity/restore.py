@@ -63,7 +63,7 @@ def restore(run: Run, note: Callable[[str], None]) -> Restored:
         )
         if made.receipt.request_id != receipt.facts.request_id or made.receipt.records != receipt.facts.records:
             was, now = receipt.facts.records, made.receipt.records
-            note(f"deletion {receipt.facts.request_id} took {was} records when it was first made, and {now} now")
+            note(f"deletion {receipt.facts.request_id} took {was} records at first, and {now} now")
     _begin_anew(copy, run, named, lost)
     return Restored(len(lost), tuple(receipt.facts.request_id for receipt in again))
 
@@ -88,7 +88,7 @@ def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> list[SignedEntry]:
         raise LedgerError(
             f"the ledger went on after entry {common} with entries that the copy of its log does not have: they are of "
             "two histories; nothing was changed",
-            "look into it with `s3t audit`, and restore a ledger that the copy continues",
+            "run `s3t audit` to investigate, and restore a ledger that the copy continues",
         )
     return lost
 

@@ -70,7 +70,7 @@ def check_together(store: Store, ledger: Ledger, name: str) -> None:
                 f"{store.uri} is the storage of run {mark.name!r} ({mark.run_id[:8]}), and this ledger is of {other} "
                 f"({ledger.run_id[:8]}): they do not belong together; nothing was changed",
                 "put ledger.url and storage.uri back as they were when the run began (a lost ledger comes from its "
-                "backup); a new run needs a storage.uri and a ledger.url of its own",
+                "backup); a new run needs its own storage.uri and ledger.url",
             )
         return
     if row is None:
@@ -86,7 +86,7 @@ def check_together(store: Store, ledger: Ledger, name: str) -> None:
     if row.name != name or (files and not any(store.exists(file) for file in files)):
         raise LedgerError(
             f"this ledger has run {row.name!r} already, and {store.uri} is not its storage; nothing was changed",
-            "give each run a ledger.url of its own: on one PostgreSQL server a database, or a schema "
+            "give each run its own ledger.url: on one PostgreSQL server a database, or a schema "
             "(?options=-csearch_path%3DNAME); or name the storage.uri of that run",
         )
 
@@ -99,7 +99,7 @@ def begin(store: Store, ledger: Ledger, name: str) -> None:
     if place != store.uri:
         raise LedgerError(
             f"this ledger is of the run whose storage is {place}, not {store.uri}; nothing was changed",
-            "give each run a ledger.url of its own; a storage that was moved needs its run.json",
+            "give each run its own ledger.url; a storage that was moved needs its run.json",
         )
     mark = RunMark(run_id=ledger.run_id, name=name)
     store.write_bytes(RUN_FILE, mark.model_dump_json().encode())

@@ -64,7 +64,7 @@ def published(run: Run) -> SignedNote | None:
     try:
         note = SignedNote.parse(run.store.read_bytes(CHECKPOINT).decode())
     except UnicodeDecodeError as error:
-        raise VerificationFailed(f"{CHECKPOINT} is not a text", "restore it, or publish the log again") from error
+        raise VerificationFailed(f"{CHECKPOINT} is not text", "restore it, or publish the log again") from error
     require_genuine(run, note)
     return note
 
@@ -116,12 +116,12 @@ def proof_of(run: Run, sequence: int, note: SignedNote | None = None) -> str:
     if note is None or head is None or head.size < sequence:
         raise VerificationFailed(
             f"entry {sequence} is not in the published log yet, which has {head.size if head else 0} entries",
-            "publish it: s3t head RUN --publish (a scheduler does so by itself)",
+            "run s3t head RUN --publish (a scheduler does this by itself)",
         )
     entry_hash, read = run.ledger.log_hash(sequence), reader(run)
     if entry_hash is None or not stands_at(head, sequence - 1, leaf_of(entry_hash), read):
         raise VerificationFailed(
-            f"entry {sequence} of the ledger's log does not stand in the published log", "look into it with `s3t audit`"
+            f"entry {sequence} of the ledger's log is not in the published log", "run `s3t audit` to investigate"
         )
     path = inclusion_path(sequence - 1, head.size, TiledLog(head.size, read).subtree)
     return str(LogProof(sequence - 1, tuple(path), note))
@@ -198,7 +198,7 @@ def _show(run: Run, head: LogHead) -> SignedNote:
             if there.size == head.size and there != head:
                 raise VerificationFailed(
                     f"another log of {head.size} entries was published meanwhile, signed by the run's key",
-                    "two ledgers sign for this run: stop all processes of one of them, and audit the run",
+                    "two ledgers are signing for this run: stop all processes of one of them, and audit the run",
                 )
             return now
         run.store.write_bytes(CHECKPOINT, str(note).encode())

@@ -48,7 +48,7 @@ class Guard:
         authorization = headers.get(b"authorization", "")
         holder = self._tokens.holder(authorization)
         if holder is None:
-            await refusal(401, "a bearer token is needed", "invalid_api_key")(scope, receive, send)
+            await refusal(401, "a bearer token is required", "invalid_api_key")(scope, receive, send)
             return
         wait = self._tokens.spend(holder)
         if wait:

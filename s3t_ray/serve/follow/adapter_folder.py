@@ -26,7 +26,9 @@ class AdapterFolder:
         try:
             return frozenset(json.loads(self._file.read_text())["adapters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self._file} is not what was written there", "remove it: it is written anew") from error
+            raise StoreError(
+                f"{self._file} was changed by something else", "remove it: it will be written again"
+            ) from error
 
     def load(self, name: str, folder: Path) -> None:
         self._write(self.loaded() | {name})

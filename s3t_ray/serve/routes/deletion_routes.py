@@ -58,7 +58,7 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
 
     def opened(request: HttpRequest) -> None:
         if not tokens.opens_deletions(request.headers.get("authorization", "")):
-            raise HTTPException(403, "this token opens the model, not deletions")
+            raise HTTPException(403, "this token gives access to the model, not to deletions")
 
     routes = APIRouter()
     guarded = APIRouter(prefix="/v1/deletions", dependencies=[Depends(opened)])
@@ -90,7 +90,9 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
         state = backend.deletion(request_id).state
         text = backend.certificate(request_id)
         if text is None:
-            return refusal(404, f"deletion {request_id} is {state}: its certificate comes with restored", "not_yet")
+            return refusal(
+                404, f"deletion {request_id} is {state}: its certificate is issued when it is restored", "not_yet"
+            )
         return Response(text, media_type="application/json")
 
     routes.include_router(guarded)

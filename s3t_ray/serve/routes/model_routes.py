@@ -32,12 +32,12 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
 
     def opened(request: HttpRequest) -> None:
         if not tokens.opens_model(request.headers.get("authorization", "")):
-            raise HTTPException(403, "this token opens deletions, not the model")
+            raise HTTPException(403, "this token gives access to deletions, not to the model")
 
     def check(model: str | None, run: str | None, request: HttpRequest) -> None:
         check_run(run or request.headers.get(RUN_HEADER), backend.run)
         if model is not None and model != backend.run:
-            raise NoSuchModel(f"this service answers as {backend.run!r}, not as {model!r}", "name that model")
+            raise NoSuchModel(f"this service serves model {backend.run!r}, not {model!r}", "use that model's name")
 
     routes = APIRouter(dependencies=[Depends(opened)])
 
@@ -95,7 +95,7 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
     async def tokenise(asked: TokeniseRequest, request: HttpRequest) -> Response:
         check(asked.model, None, request)
         if (asked.prompt is None) == (asked.messages is None):
-            raise DataError("a prompt or messages are needed, one of them", "give one of the two")
+            raise DataError("either a prompt or messages are required", "give exactly one of them")
         told = tuple(message.plain() for message in asked.messages or ())
         ids = await backend.tokenise(told if asked.prompt is None else asked.prompt, asked.as_written)
         return JSONResponse({"tokens": list(ids), "count": len(ids)})
@@ -104,7 +104,7 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
     async def detokenise(asked: TokeniseRequest, request: HttpRequest) -> Response:
         check(asked.model, None, request)
         if asked.tokens is None:
-            raise DataError("no tokens are given", "give their ids as tokens")
+            raise DataError("no tokens were given", "give token ids in the field tokens")
         return JSONResponse({"prompt": await backend.detokenise(asked.tokens)})
 
     return routes

@@ -41,7 +41,7 @@ def test_a_run_in_the_middle_of_a_deletion_passes(lived: Run) -> None:
 
 def test_an_edited_certificate(lived: Run) -> None:
     sql(lived, "UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":2') WHERE kind <> 'run'")
-    found(lived, "does not carry a valid signature")
+    found(lived, "does not have a valid signature")
 
 
 def test_a_certificate_that_is_none(lived: Run) -> None:

@@ -213,12 +213,8 @@ def test_what_is_alike_and_stays_is_listed(runtime: FakeRuntime) -> None:
     for words in (["--dry-run"], ["--no-wait"]):
         shown = " ".join(s3t("delete", "runs/a", "--id", "17", *words).stdout.split())
         assert set(fake.reaches) == {Reach.NAMED}
-        assert (
-            "kept: 3 records with the same content; subjects: 9f3a00112233 (2), nobody (1); --with-dup" in shown
-        )
-        assert (
-            "kept: 1 record with nearly the same content (similarity 0.8 or more); subjects: 00ff00ff00ff" in shown
-        )
+        assert "kept: 3 records with the same content; subjects: 9f3a00112233 (2), nobody (1); --with-dup" in shown
+        assert "kept: 1 record with nearly the same content (similarity 0.8 or more); subjects: 00ff00ff00ff" in shown
     assert json.loads(s3t("delete", "runs/a", "--id", "17", "--dry-run", "--json").stdout)["likeness"]["forgotten"] == 0
 
 

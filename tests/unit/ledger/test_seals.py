@@ -88,7 +88,7 @@ def test_a_final_certificate_before_its_time_ends_the_scheduler(ledger: Ledger) 
     purge(ledger, epoch, request)
     ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
     edit(ledger, "UPDATE s3t_log SET kind = 'certificate' WHERE kind = 'interim'")
-    with pytest.raises(LedgerError, match="is purged and has its final certificate all the same"):
+    with pytest.raises(LedgerError, match="is purged but already has its final certificate"):
         certify(ledger, epoch, request)
 
 

@@ -244,7 +244,7 @@ def test_rows_that_never_became_records_can_be_deleted_by_name(folder: Path) -> 
 
 def test_rows_of_nobody_that_the_run_knows_are_erased_all_the_same(folder: Path) -> None:
     cluster = Cluster(config_of(folder))
-    with pytest.raises(UnknownRecords, match="1 rows of theirs that had been set aside as malformed were erased"):
+    with pytest.raises(UnknownRecords, match="1 of their rows, set aside as malformed, were erased"):
         deletion.accept(cluster.run, ["x2"], [])
     with pytest.raises(UnknownRecords) as refused:
         deletion.accept(cluster.run, ["x2"], [])
