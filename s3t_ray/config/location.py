@@ -104,13 +104,14 @@ def check_outlives_job(location: RunLocation) -> None:
         return
     if "://" not in location.storage_uri and Path(location.storage_uri).is_relative_to(here):
         raise ConfigError(
-            f"storage.uri = {location.storage_uri} lies in this job's own copy of its working folder, which is gone "
-            "after it",
+            f"storage.uri = {location.storage_uri} is in this job's copy of its working folder, which is deleted "
+            "after the job",
             "name an absolute folder on a disk that all nodes share, or an s3:// or gs:// URI",
         )
     if location.keys_dir.is_relative_to(here):
         raise ConfigError(
-            f"keys.dir = {location.keys_dir} lies in this job's own copy of its working folder, which is gone after it",
+            f"keys.dir = {location.keys_dir} is in this job's copy of its working folder, which is deleted after the "
+            "job",
             "name an absolute folder on the node where jobs run, which is the head",
         )
 

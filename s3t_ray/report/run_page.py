@@ -47,7 +47,7 @@ def _overview(facts: ReportedRun) -> ReportSection:
     now = facts.status
     wanted, trained = (sum(getattr(shard, name) for shard in now.shards) for name in ("wanted", "trained"))
     rows: list[tuple[str, Cell]] = [
-        ("State", "settled" if now.settled else now.waiting or "work is left: `s3t train` carries it on"),
+        ("State", "settled" if now.settled else now.waiting or "not finished: `s3t train` continues it"),
         ("Task", facts.task),
         ("Base model", facts.base),
         ("Training records", now.records),

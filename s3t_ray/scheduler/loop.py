@@ -205,7 +205,7 @@ class SchedulerLoop:
         waits = shortage(config, nodes, groups) if groups else None
         if waits != self._waiting:
             self._waiting = waits
-            _log.warning("%s: %s", config.name, waits or "no worker group waits any more")
+            _log.warning("%s: %s", config.name, waits or "no worker group is waiting any more")
             note_waiting(self._run, waits)
 
     def _look(self, scheduler: Scheduler, workers: ResizableWorkers) -> Snapshot:

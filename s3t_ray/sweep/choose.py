@@ -101,7 +101,7 @@ def _words(outcome: Outcome, need: Need) -> str:
     forecast = outcome.forecast
     parts = [
         f"{outcome.depth_share_after(need.deletions):.0%} of its depth is left then",
-        f"it bears {forecast.deletions_until_dead:.0f} deletions until every shard is dead",
+        f"it survives {forecast.deletions_until_dead:.0f} deletions until every shard is dead",
         f"{need.gpu_hours(forecast.training_flops):,.3g} GPU hours",
         f"{forecast.storage_bytes / 1e9:,.3g} GB",
     ]
