@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import typer
 
+from s3t_ray.cli.exit_codes import exit_codes
 from s3t_ray.cli.main import app
 from s3t_ray.config.fields import fields
+from s3t_ray.scheduler.metrics import COUNTERS, GAUGES
+from s3t_ray.serve.http import openapi_document
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -122,3 +125,22 @@ def test_settings_that_a_command_overrides_exist() -> None:
     known = {field.path for field in fields()}
     given = [word for _, line in COMMANDS for word in words_of(line) if re.match(r"[a-z_]+(\.[a-z_]+)?=", word)]
     assert {word.partition("=")[0] for word in given} - known == set()
+
+
+def test_metrics_on_the_pages_exist() -> None:
+    known = {f"ray_{name}" for name in (*GAUGES, *(f"{name}_total" for name in COUNTERS))}
+    known |= {"ray_s3t_ledger_up", "ray_s3t_scheduler_beats_total"}  # of the exporter alone
+    named = {name for page in PAGES for name in re.findall(r"\bray_s3t_[a-z_]+[a-z]", page.read_text())}
+    assert len(named) > 8 and named - known == set()
+
+
+def test_the_page_on_clusters_lists_every_endpoint() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    paths = {path.replace("{model}", "{id}") for path in openapi_document()["paths"]}
+    assert {path for path in paths if f"`{path}" not in page} == set()
+
+
+def test_exit_codes_on_the_pages_exist() -> None:
+    known = {code.code for code in exit_codes()}
+    named = {int(code) for page in PAGES for code in re.findall(r"exit(?:s with)? code (\d+)", page.read_text())}
+    assert named and named <= known
