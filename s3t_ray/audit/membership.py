@@ -1,6 +1,6 @@
 """Membership inference on a run: do its live models betray which records they were trained on?
 
-In: an open run, and optionally a file of records that somebody hands in again (typically a deleted person's).
+In: an open run, and optionally a file of submitted records (typically a deleted person's).
 Out: a MembershipAudit. A record of shard k was never seen by the models of the other shards, so these are its
 reference models (the base model where there is no other). Three groups are compared with the held-out records,
 which no model saw: retained records under their own shard's model (the attack must find them, or it has no

@@ -1,4 +1,4 @@
-"""Which records a membership audit looks at: samples of the run's own, and those that somebody hands in.
+"""Which records a membership audit tests: samples of the run's own records, and submitted ones.
 
 In: an open run, the models to audit, a file of records. Out: contents, each with the shard whose model is asked
 about it, and what the run knows of the records handed in. Reads only. Must never choose by content: the same

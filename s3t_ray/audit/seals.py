@@ -66,7 +66,7 @@ def checkpoint_problems(run: Run, views: Mapping[int, ShardView]) -> Iterator[st
     for path in run.store.files(layout.CHECKPOINTS):
         _, name, *rest = path.split("/")
         if name in live:
-            yield f"{path} lies among checkpoints of a stage that is trained"
+            yield f"{path} is among the checkpoints of a stage that is already trained"
         elif len(rest) != 2 or not rest[0].isdigit() or not (rest[1] == layout.MANIFEST or _is_rank_file(rest[1])):
             yield f"{path} is not a checkpoint"
 

@@ -36,7 +36,7 @@ _SHOWN = 80  # characters of a value
 
 
 def explain(error: ValidationError, document: Document) -> ConfigError:
-    """The ConfigError that tells every fault of `document`."""
+    """The ConfigError that lists every fault of `document`."""
     faults: dict[FieldPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         faults.setdefault(_path(detail, document.tree), []).append(detail)

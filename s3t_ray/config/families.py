@@ -1,4 +1,4 @@
-"""Which base models can be trained and planned, and where their layers lie: one table for every command.
+"""Which base models can be trained and planned, and where their layers are: one table for every command.
 
 In: config.json's model_type. Out: a Family. A family stands here only once its tests passed: its stages from stored
 hidden states equal the full forward, packed records do not see each other, and its export loads in PEFT with equal

@@ -28,7 +28,7 @@ HeadRows = Literal["none", "classes", "value"]
 
 
 WHOLE_TEXT = "{text}"
-"""`task.text` where nothing else is said."""
+"""The default of `task.text`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TaskKind:
             raise refusal("task.metrics", "f1", f"it is defined for 2 classes, not for {classes}", "use f1_macro")
 
     def head_rows(self, labels: tuple[str, ...]) -> int:
-        """Outputs of the task head; 0: the task has none of its own."""
+        """Outputs of the task head; 0: the task has no head of its own."""
         return {"none": 0, "classes": len(labels), "value": 1}[self.head]
 
     def check_texts(self, text: str, pair: str | None) -> None:

@@ -101,7 +101,7 @@ def evaluate(
 
 
 def _layout(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence[Team]) -> Layout:
-    """Every chain of every team in a row of its own; made once, kept with the lease."""
+    """One row for each chain of each team; computed once, kept with the lease."""
     if lease.memory is None:
         lease.memory = plan_rows(base, now.stages, [chain for team in teams for chain in team])
     layout: Layout = lease.memory

@@ -187,7 +187,7 @@ class Ledger(LedgerLog):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While it lasts nobody else writes to the ledger: for a file that two processes must not rewrite at once."""
+        """Blocks all other writers of the ledger meanwhile: for a file that two processes must not rewrite at once."""
         with self._database.write():
             yield
 

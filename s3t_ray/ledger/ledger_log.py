@@ -56,7 +56,7 @@ class LedgerLog:
             return row_seals.seal_older_rows(tx)
 
     def require_never_sealed(self) -> None:
-        """LedgerError if somebody took the seals of the ledger's rows off."""
+        """LedgerError if the seals of the ledger's rows were removed."""
         with self._database.read() as connection:
             row_seals.require_never_sealed(connection)
 

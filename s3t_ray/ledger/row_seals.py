@@ -88,7 +88,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
         )
         return
     if run.seal != keys.run_seal(_said_of_run(connection, log_rows.read_identity(connection))):
-        yield "the ledger's row of the run was changed: it is not what its keys sealed"
+        yield "the ledger's row of the run was changed: its keys sealed something else"
     wrong = 0
     rows = connection.execution_options(yield_per=BATCH).execute(
         select(RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.seal)

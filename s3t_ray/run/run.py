@@ -165,7 +165,7 @@ class Run:
             self.ledger.seal()
 
     def remember(self) -> None:
-        """Note beside the keys how far the run's log has come, and bring its copy up to that."""
+        """Note with the keys how long the run's log is, and bring its copy up to date."""
         remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
         if self.log_copy is not None:
             with suppress(OSError):  # the next entry copies this one too, and an audit tells

@@ -1,4 +1,4 @@
-"""Temporary folders for personal data: beside the run where it is local, so that the next start's sweep
+"""Temporary folders for personal data: next to a local run, so that the next start's sweep
 erases what a crash left; else on this machine's disk, where the next such folder does (`machine_scratch.py`).
 """
 

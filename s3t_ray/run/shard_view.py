@@ -67,7 +67,7 @@ class ShardView:
 
 
 class Views(dict[int, ShardView]):
-    """The views of a run's shards, and which changed since somebody asked: a round looks at those, not at all."""
+    """The views of a run's shards, and which changed since the last call: a round looks only at those."""
 
     def __init__(self, views: Mapping[int, ShardView]) -> None:
         super().__init__(views)

@@ -32,7 +32,7 @@ _LOST = "see `ray logs` of its node: out of memory, a lost node, or a crash in a
 
 @dataclass(frozen=True)
 class StageFailure:
-    """What is told of a failure, and what is kept of it."""
+    """How a failure is reported, and what is kept of it."""
 
     problem: str
     fix: str

@@ -54,7 +54,7 @@ MOST_CONNECTIONS = 4096
 """Requests that one HTTP process of Serve holds, half-sent ones among them. They wait without a thread; how many of
 them the model works on is decided behind (`Admission`, `BatchEngine`), with an answer that says so."""
 CONTROL_THREADS = 24
-"""Of the model's actor: prunes, submissions and the one that hands out what is said must not queue for each other."""
+"""Threads of the model's actor: prunes, submissions and the stream of events must not wait for each other."""
 GONE = ClusterError("the model's process has ended", "try again: another one is starting")
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class LocalStore(Store):
-    """See `Store`. `before` is told of every change to the disk (for tests)."""
+    """See `Store`. `before` is called before every change to the disk (for tests)."""
 
     def __init__(self, uri: str, root: Path, before: Before | None = None) -> None:
         super().__init__(uri)

@@ -29,7 +29,7 @@ def seal(manifest: SealedT, key: str) -> SealedT:
 
 
 def is_sealed_with(manifest: Sealed, key: str) -> bool:
-    """Whether whoever wrote this manifest had `key`, and nobody changed it since."""
+    """Whether this manifest was written with `key` and is unchanged."""
     # As bytes: of texts, only ASCII can be compared, and this one may be anybody's.
     return manifest.seal is not None and hmac.compare_digest(manifest.seal.encode(), _mac(manifest, key).encode())
 

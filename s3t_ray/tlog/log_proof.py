@@ -25,7 +25,7 @@ _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 
 @dataclass(frozen=True)
 class LogProof:
-    """Where an entry stands in a log, and why."""
+    """Where an entry is in a log, with the proof."""
 
     index: int
     path: tuple[bytes, ...]

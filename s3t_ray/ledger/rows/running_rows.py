@@ -1,4 +1,4 @@
-"""What is in training now: notes of the scheduler for whoever looks at the run from outside.
+"""What is in training now: notes of the scheduler for observers of the run.
 
 No truth: they are overwritten every few seconds, and those of a scheduler that died stay until the next
 one writes its own. `at` tells how old they are.

@@ -158,7 +158,7 @@ def _upload(run: Run, files: dict[Place, SliceFile]) -> list[str]:
 
 
 def _withdraw(run: Run, uploaded: list[str]) -> None:
-    """Another process was quicker to make its files the run's: what it has deleted since must not lie here again."""
+    """Another process was faster to make its files the run's: what it has deleted since must not be here again."""
     if run.ledger.run() is None:
         return
     named = {state.file for state in run.ledger.slices()}
@@ -193,7 +193,7 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
 
 
 def _finish(run: Run) -> None:
-    """Tell the ledger where each slice's rows lie, and erase what earlier attempts left; also after a kill."""
+    """Record in the ledger where each slice's rows are, and erase what earlier attempts left; also after a kill."""
     epoch = run.ledger.lease().epoch
     lost = [state for state in run.ledger.slices() if state.file is None]
     if not run.store.exists(layout.SLICE_INDEX):

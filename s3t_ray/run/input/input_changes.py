@@ -1,4 +1,4 @@
-"""Whether the data that a config names is still what its run was begun with. Says it; changes nothing.
+"""Whether the data that a config names is still what its run was started with. Reports it; changes nothing.
 
 In: an open run that has its data. Out: lines for people. A run keeps the records that it read in: rows that were
 appended, changed or taken out since are not picked up, and must not pass unsaid either. Files of unchanged size and

@@ -1,4 +1,4 @@
-"""A second copy of a run's log, outside the run, written as the log grows: what a backup lacks stands in it.
+"""A second copy of a run's log, outside the run, written as the log grows: it has what a backup lacks.
 
 In: a folder, the ledger's log. Out: in `<folder>/<run id>/`, a file for each entry as it stands in the log, and beside
 each receipt the keyed hashes of what it names, under a seal of the run's keys: no name and no content. Whoever restores

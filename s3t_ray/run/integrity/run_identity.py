@@ -106,7 +106,7 @@ def begin(store: Store, ledger: Ledger, name: str) -> None:
 
 
 def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
-    """Note beside the keys that the run's log has this entry.
+    """Note with the keys that the run's log has this entry.
 
     It makes a proof stronger and is never needed for one: a folder that is mounted read-only stays as it is.
     """

@@ -136,7 +136,7 @@ def _ask(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
 
 
 def _submit(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
-    """The witness says itself how far it has seen the log, so nobody need remember it."""
+    """The witness itself says how far it has seen the log, so it need not be stored here."""
     name, head = witness.key.name, LogHead.parse(note.text)
     subtree = TiledLog(head.size, reader(run)).subtree
     old, tried = _guess(head.size), set[int]()

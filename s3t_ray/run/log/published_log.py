@@ -135,7 +135,7 @@ def head_report(run: Run, note: SignedNote | None) -> HeadReport:
 
 
 def is_of_log(path: str) -> bool:
-    """Whether a file of the published log may lie at this path of the storage."""
+    """Whether this path of the storage may hold a file of the published log."""
     inside = path.removeprefix(f"{layout.LOG}/")
     stamped = inside.removeprefix(f"{TIMESTAMPS}/").split("/")
     if inside.startswith(f"{TIMESTAMPS}/") and len(stamped) == 2:

@@ -122,7 +122,7 @@ class Tokens:
         return cls(holders, Path(file) if file else None)
 
     def holder(self, authorization: str) -> Holder | None:
-        """Whose token the Authorization header carries; None: nobody's."""
+        """Holder of the token in the Authorization header; None: an unknown token."""
         scheme, _, token = authorization.partition(" ")
         digest = _digest(token.strip())
         # All are looked at, always: the time taken tells nothing.

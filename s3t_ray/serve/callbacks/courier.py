@@ -72,7 +72,7 @@ class Courier:
 
 
 def keep_delivering(run: Run, receiver: Receiver, stop: threading.Event) -> None:
-    """Until `stop`. Call it in a thread of its own: a slow receiver delays nobody else."""
+    """Until `stop`. Call it in its own thread: a slow receiver does not delay the others."""
     courier: Courier | None = None
     pause = 0.0
     while not stop.wait(pause):
