@@ -1,7 +1,7 @@
 """Compares the published log with the ledger's: every file is computed again from the entries.
 
-In: an open run, its log's rows, and what is known of the log from elsewhere: checkpoints kept, witnesses. Out: a line
-for each problem. Reads only. A log that is behind the ledger is none: a scheduler publishes the rest.
+In: an open run, its log's rows, and what is known of the log from elsewhere: kept checkpoints, witnesses. Out: one line
+per problem. Reads only. A log that is behind the ledger is not a problem: a scheduler publishes the rest.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What follows from a membership audit, and how to say it without claiming more than was measured. Pure.
+"""The conclusion of a membership audit, worded so that it claims no more than was measured. Pure.
 
-In: what was measured of each group. Out: a Finding and its conclusion in plain words.
+In: the measurements of each group. Out: a Finding and its conclusion in plain words.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Whether what training reads and leaves was made by the run's own workers: seals and bytes of derived files.
+"""Whether the run's own workers made what training reads and leaves: seals and bytes of derived files.
 
-In: an open run. Out: a line for each problem. Reads only, and every byte of stored hidden states.
+In: an open run. Out: one line per problem. Reads only, including every byte of stored hidden states.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pydantic's verdicts into words that name the field, where it stands, its value and the fix.
+"""Turns pydantic's errors into words that name the field, its line, its value and the fix.
 
 In: a ValidationError and the document that it is about. Out: one ConfigError for all its faults.
 Must never show `ledger.url`, which can hold a password.

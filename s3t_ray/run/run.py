@@ -1,6 +1,6 @@
-"""A run, opened: its config, store, ledger and keys in one place, and the plan that follows.
+"""An open run: its config, store, ledger and keys in one place, and the plan that follows from them.
 
-In: the run's folder or URI (or a config to begin one). Out: handles that every command and actor
+In: the run's folder or URI (or a config to start one). Out: handles that every command and actor
 uses. Never imports torch or Ray: `s3t status` must start fast.
 """
 

@@ -1,4 +1,4 @@
-"""A shard as the ledger has it at one moment: what it wants, what it has, what is unclean.
+"""The state of a shard in the ledger at one moment: what it requires, what it has, what is unclean.
 
 In: an open run. Out: frozen views over pure plans. Reads only; never Ray or torch.
 """

@@ -1,9 +1,8 @@
 """A run's storage on a local disk.
 
-Every file and every published folder is made under a temporary name beside its place, put on the
-disk, and renamed into place: at every instant, and after every crash, what stands under a final
-name is whole. In: checked relative paths. Out: files under the root; StoreError.
-Must never follow a symbolic link below the root.
+Every file and every published folder is written under a temporary name in the same folder, synced to disk, and renamed
+into place. So at every instant, and after every crash, whatever has a final name is complete. In: checked relative
+paths. Out: files under the root; StoreError. Must never follow a symbolic link below the root.
 """
 
 from __future__ import annotations

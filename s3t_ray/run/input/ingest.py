@@ -1,8 +1,8 @@
 """Data into a run: read -> partition -> Parquet slices -> one ledger transaction.
 
-The files come first, under names made of their own bytes, then an index of them, then the ledger's
-single transaction, which makes them part of the run. Killed before it, the next start begins again;
-killed after it, the next start finds the files through the index. Neither reads a row twice into the run.
+The files come first, named by the hash of their bytes, then an index of them, then the ledger's single transaction,
+which makes them part of the run. If it is killed before the transaction, the next start begins again. If it is killed
+after it, the next start finds the files through the index. Neither reads a row into the run twice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A run is one thing: its storage, its ledger and its keys say so, or nothing is written.
+"""Refuses to write unless storage, ledger and keys belong to the same run.
 
-A random run id stands in the ledger, made with it, and in the storage (`run.json`). The folder of the keys remembers
-how far the run's log has come, so that a run taken back to an earlier moment is known even if all of it was taken.
-In: a store, a ledger, what the config says. Out: errors that say which of them belongs elsewhere.
+A random run id is in the ledger, which it was made with, and in the storage (`run.json`). The key folder remembers how
+long the run's log is, so a run that was reset to an earlier moment is detected even if all of it was reset. In: a
+store, a ledger, the config's locations. Out: errors that say which of them belongs elsewhere.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The keys that jobs are given: each seals what is made for one stage, or from one slice in one state of its data."""
+"""The keys of jobs: each seals what is made for one stage, or from one slice in one state of its data."""
 
 from __future__ import annotations
 

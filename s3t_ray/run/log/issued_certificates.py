@@ -1,7 +1,7 @@
 """What a run hands out as proof: the certificate or the receipt of one deletion, or its whole log.
 
-In: an open run. Out: canonical JSON exactly as it was signed. A damaged one is not given out, nor one of another key
-than the run's, while the key folder has its public half.
+In: an open run. Out: canonical JSON exactly as it was signed. A damaged entry is not given out, and neither is one
+signed with another key than the run's, as long as the key folder has the public key.
 """
 
 from __future__ import annotations
