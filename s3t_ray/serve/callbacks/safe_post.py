@@ -1,7 +1,7 @@
 """One POST to an address that must not be internal: the resolved address is checked, and then connected to.
 
-In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once, and the connection goes to
-an address that was checked, so a name that resolves differently a moment later has no effect. Redirects are not
+In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once, and the connection goes
+to an address that was checked, so a name that resolves differently a moment later has no effect. Redirects are not
 followed, proxies of the environment are not used, and the receiver's answer is never kept or repeated.
 """
 
