@@ -148,10 +148,12 @@ class StorageReport(Report):
 
 
 class ForecastReport(Report):
-    """Uniform deletions until every shard is dead, if none is healed."""
+    """Deletions until every shard is dead, if none is healed."""
 
     closed_form_deletions: float
+    """Every slice being equally likely."""
     simulated_deletions: float
+    """Every record being equally likely, where the data was read."""
     simulated_standard_error: float
     one_sequence_deletions: float
     """With budget 1."""

@@ -53,7 +53,13 @@ class Taught:
         return balance(self._config.shards, self._config.slices, self._records)
 
     def tell(self, note: Callable[[str], None]) -> None:
-        """Say what is uneven or teaches nothing. Raises DataError for a shard that would learn nothing."""
+        """Say what is uneven or teaches nothing. Raises DataError where no record is left to train on, and for a shard
+        that would learn nothing from those it has."""
+        if not self.records:
+            raise DataError(
+                f"no record is left to train on: all {sum(self._records.values()):,} are held out",
+                f"give more records, or a smaller data.holdout (it is {self._config.data.holdout:g})",
+            )
         idle = self.idle_shards()
         if idle:
             names = ", ".join(str(shard) for shard in idle[:20])

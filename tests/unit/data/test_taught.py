@@ -38,6 +38,12 @@ def test_a_shard_that_would_learn_nothing_is_refused() -> None:
     assert (taught.records, taught.nothing) == (3, 2), "held-out records are not trained on"
 
 
+def test_a_run_of_held_out_records_alone_is_refused() -> None:
+    with pytest.raises(DataError, match="all 2 are held out") as caught:
+        counted([(HOLDOUT, True), (HOLDOUT, True)]).tell(lambda line: None)
+    assert "data.holdout" in caught.value.fix
+
+
 def test_a_prompt_that_fills_the_length_teaches_nothing() -> None:
     task = build_config().task.model_copy(update={"max_tokens": 64})
     check = RecordCheck(tokenizer_of("bpe"), task)
