@@ -35,8 +35,8 @@ def main() -> None:
     seconds: dict[str, float] = {}
     for states in ("store", "recompute"):
         with tempfile.TemporaryDirectory() as folder:
-            config = _config(arguments, Path(folder), states)
-            chains, seconds[states], records = _train(config, arguments.base, Path(folder), arguments.records)
+            config = config_of(arguments, Path(folder), states)
+            chains, seconds[states], records = train_chains(config, arguments.base, Path(folder), arguments.records)
             report = _judge(config, arguments.base, arguments.dev, chains)
         print(f"{arguments.task}, {records} records, hidden states: {states}, {seconds[states]:.0f} CPU seconds")
         for depth, score in sorted(report.by_depth.items()):
@@ -60,7 +60,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _config(arguments: argparse.Namespace, folder: Path, states: str) -> Config:
+def config_of(arguments: argparse.Namespace, folder: Path, states: str) -> Config:
+    """The config of a run in `folder`; `states`: engine.hidden_states."""
     tree: dict[str, Any] = {
         "name": "encoder",
         "shards": arguments.shards,
@@ -77,7 +78,7 @@ def _config(arguments: argparse.Namespace, folder: Path, states: str) -> Config:
     return parse_config(json.dumps(tree), "the benchmark's config")
 
 
-def _train(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[int, tuple[str, ...]], float, int]:
+def train_chains(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[int, tuple[str, ...]], float, int]:
     """The chain of each shard, CPU seconds of their training, and records."""
     store = Store.open(config.storage.uri)
     parts: dict[tuple[int, int], list[Row]] = {}
