@@ -263,6 +263,13 @@ def check_boundaries(config: Config) -> None:
             f"it is not a list of different depths from 1 to {config.slices}",
             f"list each depth once, at most {config.slices} (slices), or write all or auto",
         )
+    if isinstance(wanted, tuple) and config.lora.isolation == "none" and not set(wanted) <= {config.slices}:
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "with lora.isolation none all stages train the same layers, so that there is one boundary",
+            f"write all, auto or [{config.slices}]",
+        )
 
 
 def check_places(config: Config) -> None:

@@ -140,6 +140,10 @@ class Lora(Section):
     """Scale adapters by alpha / sqrt(rank) (rsLoRA), as the paper does, instead of alpha / rank. Recipe."""
     layers_per_group: PositiveInt
     """Layers per layer group. Stage i trains the i-th group from the top. Recipe."""
+    isolation: Literal["layers", "none"] = "layers"
+    """`layers`: stage i trains the i-th layer group, and all other groups stay as they are. `none`: every stage goes on
+    training the adapters and the task head of all groups from where the stage before it left them, as SISA does: a
+    rival to compare with. `layers` stands in no recipe, as before there was a choice. Recipe."""
     targets: Literal["all-linear"] | Annotated[tuple[Text, ...], Field(min_length=1)] = "all-linear"
     """Names of the linear modules in a layer that get an adapter, or all of them. Recipe."""
 

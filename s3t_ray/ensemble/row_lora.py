@@ -88,7 +88,9 @@ def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Seque
     Raises StoreError when two stages of a chain change the same module: then they are no chain.
     """
     wanted = tuple(dict.fromkeys(chains))
-    lowest = {chain: min((stages[name].lowest for name in chain), default=len(base.layers)) for chain in wanted}
+    lowest = {
+        chain: min((stages[name].lowest for name in _acting(base, chain)), default=len(base.layers)) for chain in wanted
+    }
     rows: tuple[Chain, ...] = (BASE,)
     rows_at: list[tuple[Chain, ...]] = []
     forks: dict[int, Tensor] = {}
@@ -102,10 +104,16 @@ def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Seque
             rows = (*(rows[row] for row in kept), *joining)
         rows_at.append(rows)
     for name, layer in base.layer_of.items():
-        stack = _stack(name, rows_at[layer], stages, base.device)
+        acting = [_acting(base, chain) for chain in rows_at[layer]]
+        stack = _stack(name, acting, stages, base.device)
         if stack is not None:
             stacks[name] = stack
     return Layout(rows, forks, stacks)
+
+
+def _acting(base: FrozenBase, chain: Chain) -> Chain:
+    """The stages of a chain whose adapters are in force; without isolation the last one holds all of them."""
+    return chain if base.isolation == "layers" else chain[-1:]
 
 
 def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], device: torch.device) -> Stack | None:
