@@ -182,6 +182,13 @@ def check_workers(config: Config) -> None:
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
+    if config.ensemble == "mean" and TASKS[config.task.kind].head != "none":
+        raise refusal(
+            "ensemble",
+            config.ensemble,
+            f"task.kind is {config.task.kind}, and the mean of task heads is not the mean of what they say",
+            "set ensemble to logits",
+        )
     if config.model.quantize != "none" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "model.quantize",

@@ -306,6 +306,11 @@ class Config(Section):
     order: Order = Order()
     model: Model
     task: Task = Task()
+    ensemble: Literal["logits", "mean"] = "logits"
+    """How the shards answer together. `logits`: each shard's model computes, and their logits are averaged. `mean`: the
+    mean of their adapters, of rank m x `lora.rank`, answers as one model: text only, at the cost of one model. It
+    decides what serve, eval and generate compute and what export writes, and no trained weight: change it between two
+    starts."""
     data: Data
     lora: Lora
     optimizer: Optimizer = Optimizer()

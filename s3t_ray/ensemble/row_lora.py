@@ -104,8 +104,7 @@ def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Seque
             rows = (*(rows[row] for row in kept), *joining)
         rows_at.append(rows)
     for name, layer in base.layer_of.items():
-        acting = [_acting(base, chain) for chain in rows_at[layer]]
-        stack = _stack(name, acting, stages, base.device)
+        stack = _stack(base, name, rows_at[layer], stages)
         if stack is not None:
             stacks[name] = stack
     return Layout(rows, forks, stacks)
@@ -116,16 +115,23 @@ def _acting(base: FrozenBase, chain: Chain) -> Chain:
     return chain if base.isolation == "layers" else chain[-1:]
 
 
-def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], device: torch.device) -> Stack | None:
-    owners: list[tuple[int, str]] = []  # row, stage
-    for row, chain in enumerate(rows):
-        having = [stage for stage in chain if name in stages[stage].deltas]
-        if len(having) > 1:
-            raise StoreError(
-                f"stages {having} both change {name}: they cannot answer together",
-                "train the run again: its layer groups overlap",
-            )
-        owners.extend((row, stage) for stage in having)
+def changing_stage(base: FrozenBase, name: str, chain: Chain, stages: Mapping[str, LoadedStage]) -> str | None:
+    """The stage of a chain whose adapter of the module `name` is in force; None: none has one.
+
+    Raises StoreError when two stages change it: then they are no chain.
+    """
+    having = [stage for stage in _acting(base, chain) if name in stages[stage].deltas]
+    if len(having) > 1:
+        raise StoreError(
+            f"stages {having} both change {name}: they cannot answer together",
+            "train the run again: its layer groups overlap",
+        )
+    return having[0] if having else None
+
+
+def _stack(base: FrozenBase, name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage]) -> Stack | None:
+    changing = ((row, changing_stage(base, name, chain, stages)) for row, chain in enumerate(rows))
+    owners = [(row, stage) for row, stage in changing if stage is not None]
     if not owners:
         return None
     distinct = list(dict.fromkeys(stage for _, stage in owners))
@@ -137,8 +143,8 @@ def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], 
     return Stack(
         torch.stack([delta.down for delta in deltas]),
         torch.stack([delta.up for delta in deltas]),
-        None if pick == list(range(len(distinct))) else torch.tensor(pick, device=device),
-        None if having_rows == list(range(len(rows))) else torch.tensor(having_rows, device=device),
+        None if pick == list(range(len(distinct))) else torch.tensor(pick, device=base.device),
+        None if having_rows == list(range(len(rows))) else torch.tensor(having_rows, device=base.device),
     )
 
 
