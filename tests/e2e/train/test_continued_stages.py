@@ -64,9 +64,8 @@ def test_a_stage_goes_on_from_the_weights_of_the_one_before(trained: tuple[Lab, 
                 loss = model(input_ids=torch.tensor([example.input_ids]), labels=labels).loss
             learned = int((labels[0, 1:] != -100).sum())
             summed, counted = summed + float(loss) * learned, counted + learned
-        losses = read_manifest(lab.store, names[depth - 1]).losses
-        assert losses[0] == pytest.approx(summed / counted, abs=1e-5)
-        assert losses[1] < losses[0]
+        first = read_manifest(lab.store, names[depth - 1]).losses[0]
+        assert first == pytest.approx(summed / counted, abs=1e-5)
 
 
 def test_the_last_stage_of_a_chain_answers_alone(trained: tuple[Lab, list[str]], tmp_path: Path) -> None:
