@@ -62,8 +62,8 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     )
     table.add_row(
         "forecast",
-        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, without healing and with slices of "
-        f"equal size (closed form); {forecast.one_sequence_deletions:,.1f} with one sequence per shard\n"
+        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, without healing and with slices "
+        f"of equal size (closed form); {forecast.one_sequence_deletions:,.1f} with one sequence per shard\n"
         f"{forecast.simulated_deletions:,.1f} simulated{sized}, standard error {forecast.simulated_standard_error:.1f}",
     )
     if report.gpus is not None:
