@@ -181,11 +181,12 @@ def export(
         with Run.open(run) as opened:
             keep_following(opened, follow, out, server, name)
         return
+    unclear = ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
     if shard is not None and merged:
-        raise ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
+        raise unclear
     with Run.open(run) as opened, working("exporting"):
         if shard is None and not merged and opened.config.ensemble != "mean":
-            raise ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
+            raise unclear
         exported = export_shard(opened, shard, out)
     if json:
         print_json(exported)
