@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from encoder_tasks import config_of, train_chains
+from benchlib.encoder_run import config_of, train_chains
 from transformers import AutoModel, AutoTokenizer
 
 from s3t_ray.config.load import dump_config
