@@ -16,9 +16,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from s3t_ray.config.schema import Config, Task
+    from s3t_ray.config.schema import Config, Data, Task
     from s3t_ray.data.balance import Balance
     from s3t_ray.data.chats.token_ids import Tokenizer
+    from s3t_ray.data.records import Record
+    from s3t_ray.data.seen_texts import Seen
 
 SAMPLE_RECORDS = 1000
 _NAMES_COUNTED = 1_000_000
@@ -60,9 +62,10 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     from s3t_ray.config.tasks import TASKS
     from s3t_ray.data.balance import UNEVEN, better_seed, hashed
     from s3t_ray.data.partition import HOLDOUT, place
-    from s3t_ray.data.readers.read import RejectFile, read_records
+    from s3t_ray.data.readers.read import RejectFile, read_holdout, read_records
     from s3t_ray.data.readers.reading import Reading
     from s3t_ray.data.record_check import RecordCheck
+    from s3t_ray.data.seen_texts import Seen
     from s3t_ray.data.taught import Taught
 
     images = TASKS[config.task.kind].architecture == "vision"
@@ -70,10 +73,10 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     random, secret = Random(config.seed), _place_key(config)
     names: Counter[tuple[str, str | None]] = Counter()
     records = held_out = 0
-    with RejectFile(Path(os.devnull)) as rejects:
+    with RejectFile(Path(os.devnull)) as rejects, Seen() as ids:
         check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
         taught, reading = Taught(config), Reading()
-        found = read_records(config.data, config.task, rejects, check, reading)
+        found = _once(read_records(config.data, config.task, rejects, check, reading), ids, config.data)
         for spot, record in taught.count((place(each.id, each.subject, config, secret), each) for each in found):
             if len(names) < _NAMES_COUNTED:
                 names[hashed(record, config)] += 1
@@ -83,8 +86,12 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
             if not (images and sample):  # every image has as many tokens
                 _sample(sample, records, record.content, random)
             records += 1
+        apart = _once(read_holdout(config.data, config.task, rejects, check, reading), ids, config.data)
+        held_out += sum(1 for _ in taught.count((HOLDOUT, each) for each in apart))
     notes = reading.notes()
     taught.tell(notes.append)
+    if secret is not None or config.data.partition_key == "seed":  # else another secret may have them fall otherwise
+        taught.check_shards()
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
         # Seeds differ only once the run's secret exists.
         known = len(names) < _NAMES_COUNTED and (secret is not None or config.data.partition_key == "seed")
@@ -111,6 +118,16 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
         sizes=taught.sizes,
         notes=tuple(notes),
     )
+
+
+def _once(records: Iterable[Record], ids: Seen, data: Data) -> Iterator[Record]:
+    """`records`, unchanged. Raises DataError for an id that stands twice, as the ledger would."""
+    from s3t_ray.data.readers.read import repeated_id
+
+    for record in records:
+        if not ids.add(record.id):
+            raise repeated_id(record.id, data)
+        yield record
 
 
 def _place_key(config: Config) -> bytes | None:

@@ -151,7 +151,9 @@ class ForecastReport(Report):
     """Uniform deletions until every shard is dead, without healing."""
 
     closed_form_deletions: float
+    """If every slice is equally likely to be hit."""
     simulated_deletions: float
+    """If every record is equally likely to be deleted, where the data was read."""
     simulated_standard_error: float
     one_sequence_deletions: float
     """With budget 1."""

@@ -181,9 +181,12 @@ def export(
         with Run.open(run) as opened:
             keep_following(opened, follow, out, server, name)
         return
-    if (shard is None) != merged:
-        raise ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
+    unclear = ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
+    if shard is not None and merged:
+        raise unclear
     with Run.open(run) as opened, working("exporting"):
+        if shard is None and not merged and opened.config.ensemble != "mean":
+            raise unclear
         exported = export_shard(opened, shard, out)
     if json:
         print_json(exported)

@@ -25,6 +25,8 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 _BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
+_DETOURS = ("configuration_files", "transformers_weights")
+"""Entries of config.json by which transformers reads other files in the place of those that are checked."""
 _RESTORE = "download the model again, or copy the file from where it is whole"
 
 
@@ -41,10 +43,10 @@ def stored_weights(folder: Path) -> dict[str, StoredWeight]:
     """Every weight that loading `folder` would read, by name. Reads the headers only, so it takes milliseconds.
 
     Raises ConfigError: a file is missing, a Git LFS pointer, cut off or not safetensors; a weight is stored twice; an
-    adapter lies beside the weights; the weights are quantised.
+    adapter lies beside the weights; the weights are quantised; config.json has other files read instead.
     """
     _check_no_adapter(folder)
-    _check_not_quantised(folder)
+    _check_settings(folder)
     found: dict[str, StoredWeight] = {}
     for name, expected in _files(folder).items():
         header = _read_header(folder / name)
@@ -107,8 +109,15 @@ def _check_no_adapter(folder: Path) -> None:
     )
 
 
-def _check_not_quantised(folder: Path) -> None:
+def _check_settings(folder: Path) -> None:
     settings = read_json(folder / "config.json")
+    if detours := [name for name in _DETOURS if name in settings]:
+        raise ConfigError(
+            f"{folder}/config.json has other files read in place of the usual ones ({detours[0]}: "
+            f"{settings[detours[0]]})",
+            "save the model again with save_pretrained, or put these files in the place of the usual ones and remove "
+            "the entry",
+        )
     found = settings.get("quantization_config")
     if found is not None:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown"

@@ -184,6 +184,13 @@ def check_workers(config: Config) -> None:
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
+    if config.ensemble == "mean" and TASKS[config.task.kind].head != "none":
+        raise refusal(
+            "ensemble",
+            config.ensemble,
+            f"task.kind is {config.task.kind}, and the mean of task heads is not the mean of what they say",
+            "set ensemble to logits",
+        )
     if config.model.quantize != "none" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "model.quantize",
@@ -264,6 +271,13 @@ def check_boundaries(config: Config) -> None:
             shown,
             f"it is not a list of different depths from 1 to {config.slices}",
             f"list each depth once, at most {config.slices} (slices), or write all or auto",
+        )
+    if isinstance(wanted, tuple) and config.lora.isolation == "none" and not set(wanted) <= {config.slices}:
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "with lora.isolation none all stages train the same layers, so that there is one boundary",
+            f"write all, auto or [{config.slices}]",
         )
 
 

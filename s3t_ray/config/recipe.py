@@ -38,6 +38,7 @@ RECIPE_FIELDS = (
     "lora.dropout",
     "lora.use_rslora",
     "lora.layers_per_group",
+    "lora.isolation",
     "lora.targets",
     "optimizer.lr",
     "optimizer.betas",
@@ -61,6 +62,7 @@ RECIPE_FIELDS = (
 
 UNNAMED: dict[str, object] = {
     "engine.norms": "eager",
+    "lora.isolation": "layers",
     "task.date": None,
     "task.pixels.size": None,
     "task.pixels.resize": None,

@@ -140,6 +140,10 @@ class Lora(Section):
     """Scale adapters by alpha / sqrt(rank) (rsLoRA), as the paper does, instead of alpha / rank. Recipe."""
     layers_per_group: PositiveInt
     """Layers per layer group. Stage i trains the i-th group from the top. Recipe."""
+    isolation: Literal["layers", "none"] = "layers"
+    """`layers`: stage i trains the i-th layer group, and all other groups stay as they are. `none`: every stage goes on
+    training the adapters and the task head of all groups from where the stage before it left them, as SISA does: a
+    rival to compare with. `layers` stands in no recipe, as before there was a choice. Recipe."""
     targets: Literal["all-linear"] | Annotated[tuple[Text, ...], Field(min_length=1)] = "all-linear"
     """Names of the linear modules in a layer that get an adapter, or all of them. Recipe."""
 
@@ -303,6 +307,11 @@ class Config(Section):
     order: Order = Order()
     model: Model
     task: Task = Task()
+    ensemble: Literal["logits", "mean"] = "logits"
+    """How the shards answer together. `logits`: each shard's model computes, and their logits are averaged. `mean`: the
+    mean of their adapters, of rank m x `lora.rank`, answers as one model: text only, at the cost of one model. It
+    decides what serve, eval and generate compute and what export writes, and no trained weight: change it between two
+    starts."""
     data: Data
     lora: Lora
     optimizer: Optimizer = Optimizer()

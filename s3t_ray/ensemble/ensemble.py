@@ -1,8 +1,8 @@
 """The ensemble in service: the shards' deepest live models, answering together on one base model.
 
 In: which chains are live, told by version. Out: logits, generations and held-out losses, each from one live set.
-A prediction is the mean of the logits of the shards with depth 1 or more; when all are dead the base model
-answers, and says so by its depths.
+A prediction is the mean of the logits of the shards with depth 1 or more, or what the mean of their adapters says
+(`ensemble: mean`); when all are dead the base model answers, and says so by its depths.
 
 A prune works at once and cannot fail: stages that left are out of service before anything is read from the store,
 so a new stage that turns out damaged raises, but leaves no stale one answering. Never holds a stage that is not
@@ -73,7 +73,7 @@ class Ensemble:
         self._engine = self._base_engine = None
         if self._base.task.generates:
             install_attention(self._base)
-            limits = batch_limits(self._base, config.shards)
+            limits = batch_limits(self._base, config.shards if config.ensemble == "logits" else 1)
             alone = LiveService(assemble(self._base, 0, dead, {}))  # never swapped: the base model is always live
             few = replace(limits, rows=BASE_ROWS, cache_tokens=max(1, limits.cache_tokens // BASE_PART))
             self._engine = BatchEngine(self._base, self._service, limits)

@@ -28,14 +28,17 @@ from s3t_ray.train.task_models.task_model import Head, task_model
 class FrozenBase:
     """A loaded base model.
 
-    `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
-    layer that is. `head_shapes` are the parameters of the task head that the base
-    folder does not hold: each stage brings its own. `eos` are the tokens that end a text. `batches` says whether
-    several texts can be read together.
+    `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which layer that is.
+    `isolation` says whether a chain's stages change different layers, or the last one all of them; `combine`, whether
+    chains that answer together do so by their logits or as the mean of their adapters. `head_shapes` are the parameters
+    of the task head that the base folder does not hold: each stage brings its own. `eos` are the tokens that end a
+    text. `batches` says whether several texts can be read together.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.task = task_model(config.task)
+        self.isolation = config.lora.isolation
+        self.combine = config.ensemble
         self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
         self.dtype = precision_dtype(config)
         self.max_tokens = read_shape(folder).positions

@@ -36,8 +36,12 @@ def model_card(run: Run, chains: Mapping[int, Sequence[str]], merged: bool) -> s
     ]
     if merged:
         lines += [
-            "The shards' adapters stand side by side in it, each divided by their number. The service averages what "
-            "whole models say instead, so its answers differ somewhat.",
+            "The shards' adapters stand side by side in it, each divided by their number. "
+            + (
+                "The service answers as this one model (`ensemble: mean`)."
+                if config.ensemble == "mean"
+                else "The service averages what whole models say instead, so its answers differ somewhat."
+            ),
             "",
         ]
     lines += [

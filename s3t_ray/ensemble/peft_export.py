@@ -38,9 +38,9 @@ def export(run: Run, shard: int | None, out: Path) -> Export:
     stages = tuple(name for chain in chains.values() for name in chain)
     run.ledger.exports.note(min(chains), ExportedFolder(str(folder), stages, EXPORTED_FILES))
     if shard is None:
-        export_merged_adapter(run.store, tuple(chains.values()), folder)
+        export_merged_adapter(run.store, tuple(chains.values()), folder, run.config.lora.isolation)
     else:
-        export_adapter(run.store, stages, folder)
+        export_adapter(run.store, stages, folder, run.config.lora.isolation)
     (folder / MODEL_CARD).write_text(model_card(run, chains, merged=shard is None))
     sha256 = hashlib.sha256((folder / EXPORTED_FILES[0]).read_bytes()).hexdigest()
     # A deletion may have struck between the reading of the live stages and here.

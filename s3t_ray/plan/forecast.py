@@ -89,15 +89,22 @@ def simulate_deletions(
     return Estimate(mean, sqrt(variance / trials))
 
 
-def deletion_chances(sizes: Sequence[Sequence[int]]) -> list[list[float]] | None:
-    """Chance that a deletion falls in each slice; None where one is empty, for it could never be hit.
+def deletion_chances(sizes: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Chance that a deletion falls in each slice: none where it is empty.
 
-    `sizes`: records by shard and slice.
+    `sizes`: records by shard and slice, at least one in all.
     """
     total = sum(map(sum, sizes))
-    if not all(size for shard in sizes for size in shard):
-        return None
     return [[size / total for size in shard] for shard in sizes]
+
+
+def full_slices_first(orders: Orders, sizes: Sequence[int]) -> Orders:
+    """The orders with their empty slices last.
+
+    A model of empty slices alone has learned nothing, and no deletion takes it away: what a shard serves lives as long
+    as the first slice of some order that has records.
+    """
+    return [sorted(order, key=lambda index: sizes[index] == 0) for order in orders]
 
 
 def last_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from s3t_ray.errors import DataError
 from s3t_ray.ledger.rows.request_rows import RequestDetails, RequestRow
 from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.run.office_words import DropOutcome, OpenDsrStatus, drop_outcome, opendsr_status
 from s3t_ray.run.reports import DeletionStatus, Report
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import deletion_status
@@ -63,6 +64,10 @@ class ListedDeletion(DeletionStatus):
     requests: tuple[ListedRequest, ...] = ()
     number: int
     """Its place in the run's count: list those after it with `after`."""
+    opendsr_status: OpenDsrStatus
+    """Its state in the words of OpenDSR."""
+    drop_outcome: DropOutcome | None
+    """What California's DROP wants to hear; null: too early to say."""
 
 
 class DeletionList(Report):
@@ -149,7 +154,13 @@ def moment(told: str) -> str:
 def _listed(row: DeletionRow, requests: tuple[RequestRow, ...]) -> ListedDeletion:
     due = min((request.due_at for request in requests if request.due_at is not None), default=None)
     told = tuple(_told(request) for request in requests)
-    return ListedDeletion(**deletion_status(row, due).model_dump(), requests=told, number=row.number)
+    return ListedDeletion(
+        **deletion_status(row, due).model_dump(),
+        requests=told,
+        number=row.number,
+        opendsr_status=opendsr_status(row.state),
+        drop_outcome=drop_outcome(row.state),
+    )
 
 
 def _told(request: RequestRow) -> ListedRequest:

@@ -21,7 +21,8 @@ from rich.text import Text
 from s3t_ray.cli.show import units
 from s3t_ray.cli.show.show_status import glyphs, live_view
 from s3t_ray.ledger.values import RunningStage
-from s3t_ray.run.reports import DeletionStatus, ShardStatus, Status
+from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
+from s3t_ray.scheduler.policy.retries import OWN_FAULTS
 
 SECONDS_BETWEEN_TENTHS = 10.0
 
@@ -112,7 +113,7 @@ def changes(before: Status | None, after: Status) -> list[str]:
 
     told = {(failure.title, failure.attempts) for failure in before.failures} if before else set()
     lines += [
-        f"{failure.title}: attempt {failure.attempts} failed: {units.printable(failure.error)}"
+        f"{failure.title}: attempt {failure.attempts} failed{_repeated(failure)}: {units.printable(failure.error)}"
         for failure in after.failures
         if (failure.title, failure.attempts) not in told
     ]
@@ -126,6 +127,11 @@ def changes(before: Status | None, after: Status) -> list[str]:
     if after.settled and not (before and before.settled):
         lines.append("settled")
     return lines
+
+
+def _repeated(failure: Failure) -> str:
+    """That it is tried again, while no count of failures gives it up yet."""
+    return ", it is tried again" if failure.attempts < OWN_FAULTS else ""
 
 
 def _is_live(stage: RunningStage, shard: ShardStatus) -> bool:

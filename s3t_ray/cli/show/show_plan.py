@@ -32,6 +32,7 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     healing, memory, storage, forecast = report.healing, report.rank_memory, report.storage, report.forecast
+    sized = "" if report.data.balance is None else " for the slices as they fall"
     table.add_row("data", _data(report.data))
     if report.data.balance is not None:
         table.add_row("partition", _partition(report.data.balance))
@@ -61,9 +62,9 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     )
     table.add_row(
         "forecast",
-        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, without healing (closed form)\n"
-        f"{forecast.simulated_deletions:,.1f} simulated, standard error {forecast.simulated_standard_error:.1f}; "
-        f"{forecast.one_sequence_deletions:,.1f} with one sequence per shard",
+        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, without healing and with slices "
+        f"of equal size (closed form); {forecast.one_sequence_deletions:,.1f} with one sequence per shard\n"
+        f"{forecast.simulated_deletions:,.1f} simulated{sized}, standard error {forecast.simulated_standard_error:.1f}",
     )
     if report.gpus is not None:
         table.add_row("GPUs", _gpus(report.gpus))

@@ -16,7 +16,7 @@ from s3t_ray.config.schema import Task
 from s3t_ray.errors import ConfigError
 
 _CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>[^'"\\]*)(?P=quote)\s*\)""")
-_CLOCK = re.compile(r"\bstrftime_now\s*\(")
+_CLOCK = re.compile(r"\bstrftime_now\b(?!\s+is\s+(not\s+)?(defined|undefined)\b)")
 _RANDOM = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (

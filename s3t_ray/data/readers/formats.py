@@ -22,6 +22,7 @@ from typing import IO, Any, AnyStr
 from s3t_ray.config.schema import Data
 from s3t_ray.data.readers.columns import wanted_columns
 from s3t_ray.data.readers.json_array import LONGEST, BrokenArray, array_items, decoder, document_items
+from s3t_ray.data.readers.mistaken_files import LONGEST_START, check_start
 from s3t_ray.errors import DataError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -29,6 +30,7 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 _ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _PEEK_BYTES = 4096
+_COLUMNS = "a table by its columns, not by its rows: write it with orient='records' (pandas), or an object a line"
 _BATCH_ROWS = 256
 _DECODER = decoder()
 
@@ -58,21 +60,43 @@ def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
     if kind == "auto":
         known = file_format(source)
         if known is None:
+            _check_start(path, source, "unknown")
             raise DataError(
                 f"data.path: the extension of {source} does not determine its format",
                 "set data.format to jsonl, json, csv, tsv or parquet",
             )
         kind = known  # type: ignore[assignment]
     try:
+        _check_start(path, source, kind)
         if kind == "parquet":
             yield from _parquet_rows(path, source, data)
         elif kind in ("csv", "tsv"):
             yield from _table_rows(path, source, "," if kind == "csv" else "\t")
         else:
-            yield from _json_rows(path, source, kind)
+            yield from map(_not_columns, _json_rows(path, source, kind))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{source} cannot be read: {reason}", "restore the file") from error
+
+
+def _check_start(path: Path, source: str, kind: str) -> None:
+    with path.open("rb") if kind == "parquet" else _opened(path, source) as file:
+        check_start(file.read(LONGEST_START), kind, source)
+
+
+def _not_columns(row: RawRow) -> RawRow:
+    """`row`, but with a problem where it is a whole table by its columns, as pandas writes it unless told otherwise."""
+    value = row.value
+    if isinstance(value, Mapping) and value and (all(map(_is_column, value.values())) or all(map(str.isdigit, value))):
+        return RawRow(row.source, row.number, None, _COLUMNS)
+    return row
+
+
+def _is_column(value: object) -> bool:
+    """Whether these are cells of a column: texts or numbers by place. Messages are objects in a list."""
+    if isinstance(value, list):
+        return bool(value) and not any(isinstance(cell, (Mapping, list)) for cell in value)
+    return isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
 
 
 def _json_rows(path: Path, source: str, kind: str) -> Iterator[RawRow]:
@@ -91,7 +115,7 @@ def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
             if not line.strip():
                 continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                text = line.decode("utf-8-sig").strip()  # files put together have one at every start
                 yield RawRow(source, number, _whole(text))
             except UnicodeDecodeError as error:
                 yield RawRow(source, number, None, f"not UTF-8 (byte {error.start} of the line)")

@@ -175,6 +175,17 @@ def read_holdout(
         yield from read_records(apart, task, rejects, check, reading)
 
 
+def repeated_id(name: str, data: Data) -> DataError:
+    """The error for an id that more than one record has."""
+    field = data.id_field
+    of = "" if field == "auto" else f" (field {field!r})"
+    what = f"id {name!r}{of}" if field else f"content with derived id {name!r}"
+    return DataError(
+        f"{what} is in more than one record of {data.path}; nothing was kept",
+        "give every record its own id" if field else "remove the repeated records, or name data.id_field",
+    )
+
+
 def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | None, str | None], bool]) -> int:
     """Copy a reject file without the rows whose (id, subject), each as text or None, `drop` tells.
 

@@ -93,6 +93,11 @@ def find_files(path: str, split: str = "train", reading: Reading | None = None) 
         return (place,)
     if place.is_dir():
         return _in_folder(place, path, split, reading)
+    if place.exists():
+        raise DataError(
+            f"data.path = {path} is a pipe or a device; what it holds can be read only once",
+            "write the records to a file",
+        )
     if _GLOB.search(path):
         matched = tuple(sorted(Path(item) for item in glob.glob(str(place), recursive=True) if os.path.isfile(item)))
         if not matched:
@@ -107,9 +112,13 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
     found: list[Path] = []
     for item in sorted(place.rglob("*")):
         inside = item.relative_to(place)
-        if any(part.startswith(".") for part in inside.parts) or not item.is_file():
+        if ".git" in inside.parts or (item.is_dir() and not item.is_symlink()):
             continue
-        if item.name in _NOT_RECORDS:
+        if not item.is_file():
+            reading.skipped.append(_no_file(item, str(inside)))
+        elif any(part.startswith(".") for part in inside.parts):
+            reading.skipped += [f"{inside} (hidden)"] if file_format(item.name) else []
+        elif item.name in _NOT_RECORDS:
             reading.skipped.append(f"{inside} (describes the data)")
         elif file_format(item.name) is None:
             reading.skipped.append(f"{inside} (not a data file)")
@@ -124,6 +133,15 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
     kept = of_split(names, split, path)
     reading.skipped += [f"{name} (of another split than {split})" for name in names if name not in kept]
     return tuple(item for item, name in zip(found, names, strict=True) if name in kept)
+
+
+def _no_file(item: Path, inside: str) -> str:
+    """Why something in a folder is not read. Raises DataError for a link to a data file that is lost."""
+    if item.is_dir():
+        return f"{inside} (a link to a folder)"
+    if item.exists() or file_format(item.name) is None or inside.startswith("."):
+        return f"{inside} (not a data file)"
+    raise DataError(f"{item} is a link to a file that is not there", "restore the file, or remove the link")
 
 
 def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from s3t_ray.data.partition import HOLDOUT, Place, place, places
-from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records
+from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records, repeated_id
 from s3t_ray.data.readers.reading import Reading
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, SliceFile, partition_rows, read_slice
@@ -73,6 +73,7 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
         for line in reading.notes():
             note(line)
         taught.tell(note)
+        taught.check_shards()
         if run.ledger.run() is not None:
             note("another process has already read the data")
             _finish(run)
@@ -180,15 +181,10 @@ def _commit(run: Run, row: RunRow, entries: Path) -> None:
 
 def _named(run: Run, error: DuplicateRecord) -> DataError:
     """The same error with the id in plain words: the caller has the data at hand, the ledger has not."""
-    field = run.config.data.id_field
     with scratch_folder(run, "find") as folder, RejectFile(folder / "rejects.jsonl") as again:
         for _, record in _placed(run, again, None, Reading()):
             if run.keys.id_hmac(record.id) == error.id_hmac:
-                what = f"id {record.id!r} (field {field!r})" if field else f"content with derived id {record.id!r}"
-                return DataError(
-                    f"{what} is in more than one record of {run.config.data.path}; nothing was kept",
-                    "give every record its own id" if field else "remove the repeated records, or name data.id_field",
-                )
+                return repeated_id(record.id, run.config.data)
     return DataError(error.problem, error.fix)
 
 

@@ -15,6 +15,7 @@ from s3t_ray.errors import ClusterError, DataError, UnknownRecords
 from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Reach
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion, ListedRequest
+from s3t_ray.run.office_words import OpenDsrStatus
 from s3t_ray.run.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
 from tests.fakes.command_line import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
@@ -83,7 +84,9 @@ def test_deletions_are_listed_by_what_is_asked_for(runtime: FakeRuntime) -> None
         asked.append(wanted)
         told = ListedRequest(at="2026-11-21T10:00:00Z", reference="DSR-17", requester="[red]Ann", due_at="2026-11-22")
         row = {**deletion("accepted", "d" * 16).model_dump(), "due_at": "2026-11-22", "overdue": True}
-        listed = ListedDeletion(**row, requests=(told, ListedRequest(at="then", sealed=False)), number=7)
+        requests = told, ListedRequest(at="then", sealed=False)
+        words = {"opendsr_status": OpenDsrStatus.PENDING, "drop_outcome": None}
+        listed = ListedDeletion(**row, **words, requests=requests, number=7)
         return DeletionList(deletions=(listed,), more=True)
 
     runtime.answer("run.deletion_list", list_deletions=found)

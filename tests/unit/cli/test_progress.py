@@ -71,7 +71,9 @@ def test_a_stage_that_came_and_went_between_two_looks_still_counts() -> None:
 def test_each_failed_attempt_is_told_once_and_not_as_an_end() -> None:
     failed = status(failures=(FAILURE,))
     before = status(running=(running("f" * 64),))
-    assert changes(before, failed) == ["stage ffffffffffff: attempt 2 failed: loss is not finite at step 3"]
+    assert changes(before, failed) == [
+        "stage ffffffffffff: attempt 2 failed, it is tried again: loss is not finite at step 3"
+    ]
     again = status(failures=(FAILURE.model_copy(update={"attempts": 3}),))
     assert changes(failed, again) == ["stage ffffffffffff: attempt 3 failed: loss is not finite at step 3"]
 

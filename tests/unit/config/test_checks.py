@@ -54,6 +54,7 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
             "padded batches",
         ),
         (["task.kind=regression", "task.labels=[a, b]"], "kind is regression"),
+        (["ensemble=mean", "task.kind=classification", "task.labels=[a, b]"], "set ensemble to logits"),
         (["task.kind=regression", "task.metrics=[accuracy]"], "choose from pearson, spearman"),
         (["task.metrics=[accuracy]"], "remove task.metrics"),
         (["task.kind=classification", "task.labels=[a, b, c]", "task.metrics=[f1]"], "use f1_macro"),
@@ -73,6 +74,7 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
         (["engine.stored_boundaries=[1, 1]"], "list each depth once"),
         (["engine.stored_boundaries=auto", "engine.hidden_states=recompute"], "which stores none"),
         (["engine.stored_boundaries=[1]", "engine.zero_stage=3"], "gather each layer together"),
+        (["engine.stored_boundaries=[1]", "lora.isolation=none"], "write all, auto or [3]"),
         (["storage.uri=gs://b/run", "ledger.url='postgresql+psycopg://host/db'"], "keys.dir = null"),
         (["ledger.url=mysql://host/db"], "neither sqlite"),
     ],
@@ -96,9 +98,11 @@ def test_refused(config_file: Path, overrides: list[str], words: str) -> None:
         ["ledger.url=${LEDGER_URL}"],
         ["engine.stored_boundaries=[]"],
         ["model.quantize=4bit"],
+        ["ensemble=mean"],
         ["engine.stored_boundaries=[3, 1]"],
         ["engine.stored_boundaries=auto", "storage.hidden_states_gib=0.5", "workers.gigaflops_per_rank=90"],
         ["engine.zero_stage=3", "engine.stored_boundaries=all"],
+        ["engine.stored_boundaries=[3]", "lora.isolation=none"],
     ],
 )
 def test_accepted(config_file: Path, overrides: list[str]) -> None:

@@ -187,10 +187,3 @@ def test_python_s_own_spelling_of_rows_is_refused(tmp_path: Path) -> None:
     assert "y.jsonl:1: not JSON: Extra data" in refused(tmp_path / "y.jsonl").problem
     (tmp_path / "z.jsonl").write_text(json.dumps(ROW, indent=1))
     assert "z.jsonl:1: not JSON" in refused(tmp_path / "z.jsonl").problem
-
-
-def test_a_page_of_a_web_site_instead_of_the_file(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text("<!doctype html>\n<title>Sign in</title>\n")
-    assert "x.jsonl:1: not JSON" in refused(tmp_path / "x.jsonl").problem
-    (tmp_path / "x.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert "x.parquet is not a complete Parquet file" in refused(tmp_path / "x.parquet").problem

@@ -316,7 +316,9 @@ def test_a_file_of_a_web_server(server: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(json.dumps(ROW).encode()))
     assert read(f"{server}/x.jsonl.gz?download=1")[0] == [("a", TAKEN)]
     assert "404" in refused(f"{server}/y.jsonl").problem
-    assert "does not determine its format" in refused(f"{server}/?download=1").problem
+    assert "is a web page, not data" in refused(f"{server}/?download=1").problem
+    (tmp_path / "x.txt").write_text(json.dumps(ROW))
+    assert "does not determine its format" in refused(f"{server}/x.txt?download=1").problem
     assert "/cut.jsonl cannot be read: IncompleteRead" in refused(f"{server}/cut.jsonl").problem
     assert "can't contain control characters" in refused(f"{server}/a b.jsonl").problem
 
