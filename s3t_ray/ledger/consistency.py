@@ -1,12 +1,11 @@
-"""Whether the ledger agrees with itself: every fact in it that follows from others is worked out again.
+"""Whether the ledger agrees with itself: recomputes every fact that follows from others.
 
-In: a snapshot of the ledger. Out: a line for each contradiction; nothing is mended. Whoever edits a
-row by hand contradicts another row: tombstones are counted by deletion and slice, slice digests are
-chained by the deletions, states of stages and deletions follow from the history, and the numbers of
-the history leave no gap.
+In: a snapshot of the ledger. Out: one line per contradiction; nothing is repaired. A row that was edited by hand
+contradicts another row: tombstones are counted by deletion and slice, slice digests are chained by the deletions,
+states of stages and deletions follow from the history, and the numbers of the history leave no gap.
 
-What no look at the ledger alone can find: a change that makes all of them agree again, such as the
-return of a whole older copy. Certificates that were handed out, and keyed digests, stand against that.
+What the ledger alone cannot show: a change after which all of them agree again, such as a whole older copy. Handed-out
+certificates and keyed digests reveal that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ledger's part that proves: the run's keys, its random name, its seals, and its log of signed entries."""
+"""The ledger's methods for proof: the run's keys, its random id, its seals, and its log of signed entries."""
 
 from __future__ import annotations
 

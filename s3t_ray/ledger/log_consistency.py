@@ -1,6 +1,6 @@
-"""Whether the ledger says what its log says: every deletion has its receipt and its certificates, with its own facts.
+"""Whether the ledger agrees with its log: every deletion has its receipt and its certificates, with matching facts.
 
-In: a snapshot of the ledger. Out: a line for each contradiction. Whether the entries are genuine is asked elsewhere
+In: a snapshot of the ledger. Out: one line per contradiction. Whether the entries are genuine is checked elsewhere
 (`audit/audit.py`), with the run's key.
 """
 

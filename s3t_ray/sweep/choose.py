@@ -1,6 +1,6 @@
 """Which trials to look at, and which to take: the Pareto front, and a recommendation in words.
 
-In: outcomes, and what somebody needs. Out: the trials that no other beats in everything, and a text. Pure.
+In: outcomes, and the requirements. Out: the trials that no other beats in every respect, and a text. Pure.
 """
 
 from __future__ import annotations

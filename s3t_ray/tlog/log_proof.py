@@ -1,7 +1,7 @@
 """Proofs of inclusion to hand out (c2sp.org/tlog-proof): one entry's path to a signed checkpoint, as one text.
 
-In: a path and a checkpoint. Out: a text that anyone with the log's key, and those of the witnesses whom they trust, can
-check offline. Pure. It shows nothing of other entries but hashes.
+In: a path and a checkpoint. Out: a text that anyone with the log's key, and those of trusted witnesses, can check
+offline. Pure. It reveals only hashes of other entries.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Servers outside of the run's cluster that hold its adapters, and up to where each has confirmed the history.
+"""External servers that hold the run's adapters, and the position in the history that each has confirmed.
 
 In: a follower's name. Out: the position that all of them have confirmed: no deletion after it is pruned. A follower
-that is gone without having let go holds deletions up until somebody says that its server is gone too (`end`).
+that died without unloading delays deletions until its server is reported as gone (`end`).
 """
 
 from __future__ import annotations

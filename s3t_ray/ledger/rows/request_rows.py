@@ -1,10 +1,10 @@
-"""What offices say of a deletion: reference, requester, reason and due date, one row for each time it was asked for.
+"""Details of a deletion: reference, requester, reason and due date, one row per request.
 
-In: details in plain words, with the run's keys. Out: the same. What people wrote is personal data, so it is encrypted
-under the run's keys (ChaCha20-Poly1305); the due date is stored in clear text, for readers without the keys.
-One tag covers both, the deletion and its request digest: who has no key can read nothing, move no row to another
-deletion, change no date and, since rows are numbered with the history, take none out unseen. Requester and reason go
-when the deletion is restored; the reference, by which the office finds its own file, stays.
+In: details in clear text, with the run's keys. Out: the same. They are personal data, so they are encrypted under the
+run's keys (ChaCha20-Poly1305); the due date is stored in clear text, for readers without the keys. One tag covers both,
+the deletion and its request digest. Without the keys no one can read them, move a row to another deletion or change a
+date, nor remove a row unnoticed, because rows are numbered with the history. Requester and reason are erased when the
+deletion is restored; the reference, by which the office finds its own file, stays.
 """
 
 from __future__ import annotations
