@@ -1,7 +1,7 @@
 """Why a stage failed, for people: what went wrong, its cause and what to do; the traceback goes to a file.
 
-In: what Ray raised. Out: two or three short lines. Ray's own error text is some 25 lines of traceback with colour codes,
-with the cause cut off at the end.
+In: what Ray raised. Out: two or three short lines. Ray's own error text is some 25 lines of traceback with colour
+codes, with the cause cut off at the end.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: an open run, a target, a folder that the target reads. Out: each live shard's deepest adapter, exported and loaded
 there under a name made from its stages; stale adapters unloaded and erased. In this order: unload, confirm to the
-ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. The target is asked
-each time what it has loaded, so that either side can be killed and restarted at any moment.
+ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. The target is
+asked each time what it has loaded, so that either side can be killed and restarted at any moment.
 """
 
 from __future__ import annotations
