@@ -1,8 +1,8 @@
-"""Which records a membership audit looks at: samples of the run's own, and those that somebody hands in.
+"""Which records a membership audit tests: samples of the run's own records, and submitted ones.
 
-In: an open run, the models to audit, a file of records. Out: contents, each with the shard whose model is asked
-about it, and what the run knows of the records handed in. Reads only. Must never choose by content: the same
-seed chooses the same records.
+In: an open run, the models to audit, a file of records. Out: contents, each with the shard whose model is tested on it,
+and what the run knows about the submitted records. Reads only. Must never choose by content: the same seed chooses the
+same records.
 """
 
 from __future__ import annotations

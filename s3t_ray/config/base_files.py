@@ -1,7 +1,7 @@
-"""The files of a base model, looked at without loading any: what is missing, cut off or not what it claims to be.
+"""Checks the files of a base model without loading them: what is missing, truncated or not what it claims to be.
 
 In: a folder in Hugging Face format. Out: the name, shape and type of every stored weight, from the headers of the
-safetensors files. Must never read a weight, import torch, or trust a size that a file states of itself.
+safetensors files. Must never read a weight, import torch, or trust a size that a file states about itself.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _FROM_ENVIRONMENT = re.compile(r"(\$\{\w+\})+")
 
 
 def is_remote(uri: str) -> bool:
-    """Whether a storage URI lies on another machine (a plain path and file:// do not)."""
+    """Whether a storage URI is on another machine (a plain path and file:// are not)."""
     return "://" in uri and not uri.startswith("file://")
 
 

@@ -1,5 +1,5 @@
-"""YAML text into plain values, with the line of every field, and nothing that hides: no field twice,
-no aliases, no tags of Python.
+"""YAML text into plain values with the line of every field, and without anything that hides a value: no repeated
+fields, no aliases, no Python tags.
 
 In: YAML text, and `a.b=value` overrides. Out: a Document. Must never construct anything but plain
 values, and must never look at the schema.

@@ -17,7 +17,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
-"""In a run's folder: the config that it was begun with."""
+"""In a run's folder: the config that it was started with."""
 
 LEDGER_FILE = "ledger.db"
 """The default ledger, in the run's folder."""
@@ -50,7 +50,7 @@ def locate(config: Config) -> RunLocation:
 
 
 def check_keys_apart(config: Config) -> None:
-    """Raise ConfigError when the keys would lie inside the run's storage, where a copy takes them along."""
+    """Raise ConfigError if the keys would be inside the run's storage, where a copy would include them."""
     if is_remote(config.storage.uri):
         return
     root, keys = _local(config.storage.uri).resolve(), _keys_dir(config).resolve()
@@ -95,9 +95,9 @@ def _expand(url: str) -> str:
 
 
 def check_outlives_job(location: RunLocation) -> None:
-    """Raise ConfigError when a run or its keys would lie in a Ray job's own copy of the working folder.
+    """Raise ConfigError if a run or its keys would be in a Ray job's copy of the working folder.
 
-    It is gone after the job.
+    That copy is deleted after the job.
     """
     here = Path.cwd()
     if not in_job_copy(here):

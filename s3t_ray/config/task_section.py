@@ -1,4 +1,4 @@
-"""The `task` section of the config: what a record teaches. `tasks.py` says what each kind of task needs.
+"""The `task` section of the config: what the model learns. `tasks.py` says what each kind of task needs.
 
 In: values as they were written. Out: a frozen, checked Task. Must never import torch or anything above `config`.
 """

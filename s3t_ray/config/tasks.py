@@ -1,9 +1,9 @@
-"""The tasks that a model can learn: what each needs of a config and a base, and where its code lies.
+"""The tasks that a model can learn: what each needs from a config and a base, and where its code is.
 
-In: nothing. Out: TASKS, by `task.kind`. To add a task, write its two halves, name them here, and test them. The halves
-are named and not imported, because this room stands below theirs: `records` in the data room turns a row into a
-record and a record into tokens and a label, without torch; `model` in the train room has the loss, the head, what the
-shards' outputs make together, and how they are judged. Must never import torch or anything above `config`.
+In: nothing. Out: TASKS, by `task.kind`. To add a task, write its two classes, name them here, and test them. They are
+named and not imported, because this package is below theirs. `records`, in `data`, turns a row into a record and a
+record into tokens and a label, without torch. `model`, in `train`, has the loss, the head, how to combine the outputs
+of the shards, and how to judge them. Must never import torch or anything above `config`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HeadRows = Literal["none", "classes", "value"]
 
 
 WHOLE_TEXT = "{text}"
-"""`task.text` where nothing else is said."""
+"""The default of `task.text`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TaskKind:
             raise refusal("task.metrics", "f1", f"it is defined for 2 classes, not for {classes}", "use f1_macro")
 
     def head_rows(self, labels: tuple[str, ...]) -> int:
-        """Outputs of the task head; 0: the task has none of its own."""
+        """Outputs of the task head; 0: the task has no head of its own."""
         return {"none": 0, "classes": len(labels), "value": 1}[self.head]
 
     def check_texts(self, text: str, pair: str | None) -> None:

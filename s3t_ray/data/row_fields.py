@@ -25,7 +25,7 @@ class HugeNumber:
 
 
 class RepeatedField:
-    """Stands for an object that has one field twice: nobody could say which of the two counts."""
+    """Marks an object that has a field twice: it is unknown which of the two counts."""
 
     def __init__(self, name: str) -> None:
         self._name = name

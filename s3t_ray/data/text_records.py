@@ -146,7 +146,7 @@ class TextRecords(TaskRecords):
 
 
 def plain_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of text that somebody wrote, none of them a control token's."""
+    """Token ids of ordinary text, without control tokens."""
     return control_tokens(tokenizer).encode(text).ids
 
 

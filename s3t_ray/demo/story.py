@@ -228,7 +228,7 @@ def _tell_what_is_next(folder: Path, other: str, console: Console, seconds: floa
 
 @contextmanager
 def _open_stage(run: Run, data: DemoData, console: Console, progress: ShowProgress) -> Iterator[_Stage]:
-    """The scheduler and one serving replica, for as long as the story is told."""
+    """The scheduler and one serving replica, for the duration of the demo."""
     import ray
 
     from s3t_ray.ensemble.replica import Replica

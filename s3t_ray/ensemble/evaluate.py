@@ -110,7 +110,7 @@ class _Rows:
 
 
 def _rows(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence[Team]) -> _Rows:
-    """Made once, kept with the lease."""
+    """One row for each chain of each team; computed once, kept with the lease."""
     if lease.memory is None:
         stages, of = now.stages, {}
         for team in teams:

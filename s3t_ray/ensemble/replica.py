@@ -1,8 +1,8 @@
 """One serving replica: the ensemble with the run's config and tokenizer, in words instead of token ids.
 
 In: config as YAML, the folder of the base model, the URI of the run's storage; prompts and record contents. Out:
-answers and evaluation reports. A plain class: whoever runs it in a cluster wraps it there. Every method may be
-called from any thread: `set_live` may come while answers are generated, and waits for at most one step of them.
+answers and evaluation reports. A plain class, which a cluster wraps in an actor. Every method may be called from any
+thread: `set_live` may be called while answers are generated, and waits for at most one step of them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""How far deletions have come: reading them, and moving them forward one step at a time.
+"""The progress of deletions: reading it, and moving a deletion forward one step at a time.
 
-`accepted -> pruned -> purged -> restored`. A step is refused while it would say something untrue:
-`purged` while bytes that the ledger knows of are there, anything while an earlier deletion of the
-same records is behind. The ledger cannot see serving replicas: that `pruned` is true is the word of
-the scheduler.
+`accepted -> pruned -> purged -> restored`. A step is refused if it would be untrue: `purged` while bytes that the
+ledger knows of still exist, and any step while an earlier deletion of the same records is behind. The ledger cannot
+see serving replicas: for `pruned` it relies on the scheduler.
 """
 
 from __future__ import annotations

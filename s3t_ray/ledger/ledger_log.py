@@ -1,4 +1,4 @@
-"""The ledger's part that proves: the run's keys, its random name, its seals, and its log of signed entries."""
+"""The ledger's methods for proof: the run's keys, its random id, its seals, and its log of signed entries."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LedgerLog:
             return row_seals.seal_older_rows(tx)
 
     def require_never_sealed(self) -> None:
-        """LedgerError if somebody took the seals of the ledger's rows off."""
+        """LedgerError if the seals of the ledger's rows were removed."""
         with self._database.read() as connection:
             row_seals.require_never_sealed(connection)
 

@@ -1,6 +1,6 @@
-"""Whether the ledger says what its log says: every deletion has its receipt and its certificates, with its own facts.
+"""Whether the ledger agrees with its log: every deletion has its receipt and its certificates, with matching facts.
 
-In: a snapshot of the ledger. Out: a line for each contradiction. Whether the entries are genuine is asked elsewhere
+In: a snapshot of the ledger. Out: one line per contradiction. Whether the entries are genuine is checked elsewhere
 (`audit/audit.py`), with the run's key.
 """
 
@@ -46,7 +46,7 @@ def log_contradictions(connection: Connection) -> Iterator[str]:
         elif isinstance(entry, KeyEntry):
             continue
         elif stored.request_id is None:
-            yield f"{name_of(entry)} is in the log, and the ledger has no such deletion"
+            yield f"{name_of(entry)} is in the log, but the ledger has no such deletion"
         else:
             by_deletion[stored.request_id][stored.kind] = entry
     yield from _run(connection, run, begun)
@@ -71,7 +71,7 @@ def _run(connection: Connection, run: RunRow, begun: RunEntry | None) -> Iterato
     said = begun.facts
     now = (run.name, log_rows.read_identity(connection), run.recipe_digest, run.base_digest, run.shards, run.slices)
     if (said.run, said.run_id, said.recipe_digest, said.base_digest, said.shards, said.slices) != now:
-        yield "the run's row says otherwise than the entry that began its log"
+        yield "the run's row contradicts the first entry of its log"
     late = ""
     for row in connection.execute(
         select(EVENTS.c.sequence, EVENTS.c.at)
@@ -79,7 +79,7 @@ def _run(connection: Connection, run: RunRow, begun: RunEntry | None) -> Iterato
         .order_by(EVENTS.c.sequence)
     ):
         if row.at < max(late, said.at):
-            yield f"line {row.sequence} of the history has a time before that of the line before it"
+            yield f"line {row.sequence} of the history has a time earlier than the line before it"
             return
         late = row.at
 
@@ -89,9 +89,9 @@ def _presence(row: Row[Any], there: frozenset[str], begun: RunEntry | None) -> I
     name = f"deletion {row.request_id}"
     final = EntryKind.CERTIFICATE in there
     if (row.state == DeletionState.RESTORED) != final:
-        yield f"{name} is {row.state} and has {'a certificate all the same' if final else 'no certificate'}"
+        yield f"{name} is {row.state}, but has {'a certificate' if final else 'no certificate'}"
     elif EntryKind.INTERIM in there and DeletionState(row.state).rank < DeletionState.PURGED.rank:
-        yield f"{name} is {row.state} and has a certificate all the same"
+        yield f"{name} is {row.state}, but has a certificate"
     if EntryKind.RECEIPT not in there and begun is not None and row.sequence > begun.facts.ledger_sequence:
         yield f"{name} has no receipt in the log"
 

@@ -1,8 +1,8 @@
-"""Seals: keyed MACs of what the ledger says of its run and of each record, so that no row moves to another person.
+"""Seals: keyed MACs of the ledger's rows of its run and of each record, so that no row can move to another person.
 
-A record's seal fixes its id, its subject and its place. Its content is fixed by keyed digests that an audit makes
-anew from the data; those go with a purge, the seal stays true. A ledger of an older version has no seals: whoever has
-the keys sets them once (`seal_older_rows`), and an entry of the log says from when on they hold.
+A record's seal covers its id, its subject and its place. Its content is covered by keyed digests, which an audit
+recomputes from the data; a purge erases those, and the seal stays valid. A ledger of an older version has no seals: a
+process with the keys sets them once (`seal_older_rows`), and an entry of the log says from when on they are valid.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
         )
         return
     if run.seal != keys.run_seal(_said_of_run(connection, log_rows.read_identity(connection))):
-        yield "the ledger's row of the run was changed: it is not what its keys sealed"
+        yield "the ledger's row of the run was changed: its keys sealed something else"
     wrong = 0
     rows = connection.execution_options(yield_per=BATCH).execute(
         select(RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.seal)

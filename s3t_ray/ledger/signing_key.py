@@ -1,9 +1,9 @@
-"""The run's signing key, apart from the secret that hides ids.
+"""The run's signing key, separate from the secret that hides ids.
 
-In: the folder of keys. Out: something that signs (`Signer`). The log says which key is the run's (`KeyEntry`), so the
-folder may hold two for a moment, when one follows the other: `signing.key`, and `signing.next`. A key behind a device
-or a service is one more class with `public_key` and `sign`. Runs of older versions have no file: their key is derived
-from the master secret, until the first change.
+In: the key folder. Out: a `Signer`. The log says which key is the run's (`KeyEntry`), so the folder may hold two for a
+moment during a change: `signing.key`, and `signing.next`. A key in a device or a service would be another class with
+`public_key` and `sign`. Runs of older versions have no file: their key is derived from the master secret, until the
+first change.
 """
 
 from __future__ import annotations

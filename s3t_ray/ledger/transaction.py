@@ -67,7 +67,7 @@ class Transaction:
 
     @property
     def keys(self) -> LedgerKeys:
-        """The run's keys. LedgerError: nobody bound them to this ledger."""
+        """The run's keys. LedgerError: no keys are bound to this ledger."""
         if self._keys is None:
             raise LedgerError("this needs a signature, but the ledger was not given the run's keys", "call Ledger.bind")
         return self._keys

@@ -83,7 +83,7 @@ class PlanCost:
 
 @dataclass(frozen=True)
 class StorageBytes:
-    """What a fully trained run keeps. Rows are an estimate; the rest is exact but for file headers."""
+    """What a fully trained run stores. Rows are an estimate; the rest is exact except for file headers."""
 
     adapters: int
     hidden_states: int

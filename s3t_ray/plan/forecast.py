@@ -1,4 +1,4 @@
-"""How many deletions a run bears, and how much depth they leave: formulas and simulation.
+"""How many deletions a run survives, and how much depth they leave: formulas and simulation.
 
 In: orders of each shard, deletion probabilities. Out: numbers with their standard errors. Pure:
 a simulation is seeded, and simulates the deletions themselves rather than the formulas, so each

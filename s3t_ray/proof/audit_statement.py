@@ -1,4 +1,4 @@
-"""An auditor's statement: what somebody else checked of a run, and found, under a key of the auditor's own.
+"""An auditor's statement: what a third party checked and found in a run, signed with the auditor's own key.
 
 In: what was found. Out: an in-toto statement in a DSSE envelope, and back. Pure. The run's keys have no part in it.
 docs/proofs.md describes the predicate.

@@ -122,10 +122,10 @@ def issue(facts: CertificateFacts, signer: Signer, orders: OrderChoice, software
 
 
 def check_sense(certificate: AnyCertificate) -> None:
-    """VerificationFailed if what it says cannot be true, whoever signed it.
+    """VerificationFailed if what it says cannot be true, even if the signature is valid.
 
     A live stage never has the adapter of a stage that was taken out of service, unless the certificate says
-    that a worker trained it anew to the same bytes. Its times never run backwards.
+    that a worker trained it again to the same bytes. Its times are never in the wrong order.
     """
     facts = certificate.facts
     name = f"the certificate of deletion {facts.request_id}"

@@ -67,7 +67,7 @@ def enveloped(statement: object, signer: Signer) -> str:
 
 
 def peeked(text: str) -> dict[str, object]:
-    """The in-toto statement in an envelope, whoever signed it: to find out which key it needs. VerificationFailed."""
+    """The in-toto statement in an envelope, unverified, to find out which key it needs. VerificationFailed."""
     return _statement(_parsed(text))
 
 

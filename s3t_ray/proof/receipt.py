@@ -43,7 +43,7 @@ class SignedReceipt(SignedEntry):
 
 
 class HandedReceipt(Value):
-    """What the person who asked is given. Whoever has it and the names can open the commitment."""
+    """What the requester is given. With it and the names, anyone can open the commitment."""
 
     format: Literal["s3t/handed-receipt/1"] = "s3t/handed-receipt/1"
     receipt: SignedReceipt

@@ -2,7 +2,7 @@
 
 In: facts and a signer. Out: a frozen value with one canonical JSON form. What an entry says is in the
 modules of its kinds (`receipt.py`, `certificate.py`, `run_entry.py`); `run_log.py` reads all of them.
-Every kind has a `format` of its own, which also separates the domains of the signatures. A format that was
+Every kind has its own `format`, which also separates the domains of the signatures. A format that was
 released is never changed: a new one gets a new number, and the old one stays readable.
 """
 

@@ -1,7 +1,7 @@
-"""`s3t deletions`: the deletions of a run with what offices said of them, filtered.
+"""`s3t deletions`: a filtered list of a run's deletions, with the details that offices gave.
 
-In: an open run and a filter. Out: reports. References, requesters and reasons are shown to whoever has the run's keys,
-and to nobody else; see `ledger/rows/request_rows.py`.
+In: an open run and a filter. Out: reports. References, requesters and reasons can be read only with the run's keys; see
+`ledger/rows/request_rows.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A run, opened: its config, store, ledger and keys in one place, and the plan that follows.
+"""An open run: its config, store, ledger and keys in one place, and the plan that follows from them.
 
-In: the run's folder or URI (or a config to begin one). Out: handles that every command and actor
+In: the run's folder or URI (or a config to start one). Out: handles that every command and actor
 uses. Never imports torch or Ray: `s3t status` must start fast.
 """
 
@@ -165,7 +165,7 @@ class Run:
             self.ledger.seal()
 
     def remember(self) -> None:
-        """Note beside the keys how far the run's log has come, and bring its copy up to that."""
+        """Note with the keys how long the run's log is, and bring its copy up to date."""
         remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
         if self.log_copy is not None:
             with suppress(OSError):  # the next entry copies this one too, and an audit tells

@@ -1,5 +1,5 @@
-"""Temporary folders for personal data: beside the run where it is local, so that the next start's sweep
-erases what a crash left; else on this machine's disk, where the next such folder does (`machine_scratch.py`).
+"""Temporary folders for personal data: next to a local run, so that the sweep at the next start
+erases what a crash left; otherwise on this machine's disk, where the next such folder does (`machine_scratch.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The second half of a deletion, as a caller sees it: wait until it is pruned, purged, healed and certified.
+"""The second half of a deletion, for its caller: wait until it is pruned, purged, healed and certified.
 
-The scheduler carries it on; where none is at work this starts one. `run/deletion.py` has the first half.
+The scheduler completes it; if none is running, this starts one. `run/deletion.py` has the first half.
 """
 
 from __future__ import annotations

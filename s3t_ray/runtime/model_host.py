@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READY_SECONDS = 15.0
-"""An actor that is not up by then waits for something, which is told."""
+"""If an actor is not up by then, what it waits for is reported."""
 
 
 class ModelHost(Protocol):

@@ -32,7 +32,7 @@ def train(
     drop_stages: bool = False,
     with_scheduler: Callable[[Any], None] = lambda actor: None,
 ) -> TrainReport:
-    """Train what the config wants and the run has not, and carry on its deletions; returns when settled.
+    """Train what the config requires and the run lacks, and complete its deletions; returns when settled.
 
     `watch` is called about twice a second, `note` with single lines before training begins. `drop_stages`: whether
     trained stages may be purged because a smaller budget or another order has no place for them. Raises

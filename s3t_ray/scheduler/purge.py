@@ -1,8 +1,8 @@
 """Erasing everything that derives from deleted records: `KINDS` is the one list of what that is.
 
-Whoever adds a new kind of derived data adds it to `KINDS`, with its purge. `s3t verify` names every file
-of the storage that lies under no root of this list, and a test plants a marker in each kind and searches
-every byte of the storage after the purge.
+A new kind of derived data must be added to `KINDS`, with its purge. `s3t verify` reports every file of the
+storage that is under no root of this list. A test plants a marker in each kind and searches every byte of the
+storage after the purge.
 
 Beside these kinds the ledger holds what derives from contents (content HMACs, row digests, MinHash
 signatures and their bands: `Ledger.advance` to purged erases them), and killed writers leave temporaries

@@ -1,9 +1,8 @@
 """A run's storage on a local disk.
 
-Every file and every published folder is made under a temporary name beside its place, put on the
-disk, and renamed into place: at every instant, and after every crash, what stands under a final
-name is whole. In: checked relative paths. Out: files under the root; StoreError.
-Must never follow a symbolic link below the root.
+Every file and every published folder is written under a temporary name in the same folder, synced to disk, and renamed
+into place. So at every instant, and after every crash, whatever has a final name is complete. In: checked relative
+paths. Out: files under the root; StoreError. Must never follow a symbolic link below the root.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class LocalStore(Store):
-    """See `Store`. `before` is told of every change to the disk (for tests)."""
+    """See `Store`. `before` is called before every change to the disk (for tests)."""
 
     def __init__(self, uri: str, root: Path, before: Before | None = None) -> None:
         super().__init__(uri)

@@ -14,7 +14,7 @@ from s3t_ray.store.store import Store
 
 LARGEST_TEXT = 64 * 2**20
 LARGEST_WEIGHTS = 8 * 2**30
-"""Bytes of a file that no stage needs: whoever can write to the storage may have put anything there."""
+"""More bytes than any stage's file has: someone who can write to the storage may have put anything there."""
 
 
 class PublishedStage:

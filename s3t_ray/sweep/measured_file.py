@@ -1,6 +1,6 @@
-"""What a trial measured, kept in the sweep's folder, so that a sweep that is begun again does not measure it again.
+"""The measurements of a trial, kept in the sweep's folder, so that a restarted sweep does not measure it again.
 
-In: figures of a trial. Out: a file named by all that they depend on, and the figures back from it.
+In: figures of a trial. Out: a file named by everything that they depend on, and the figures read back from it.
 """
 
 from __future__ import annotations

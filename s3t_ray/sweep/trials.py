@@ -1,4 +1,4 @@
-"""From points to trials: each with a config of its own, and a run that those share which can.
+"""From points to trials: each has its own config, and trials share a run where possible.
 
 In: a base config, points, a folder. Out: `Trial`s, in the order to make them. Points that differ only in
 what decides no stage's name (the budget first of all) train in one run, the smallest budget first: then

@@ -1,7 +1,7 @@
 """Checkpoints (c2sp.org/tlog-checkpoint): the head of a log, as the text of a signed note.
 
-In: origin, size and root of a tree. Out: the text, and back. Pure. The origin names one log for ever: a checkpoint of
-one run cannot pass for another's.
+In: origin, size and root of a tree. Out: the text, and back. Pure. The origin names one log permanently: a checkpoint
+of one run cannot be used for another's.
 """
 
 from __future__ import annotations

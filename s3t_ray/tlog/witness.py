@@ -1,8 +1,8 @@
-"""A witness (c2sp.org/tlog-witness): cosigns a log's checkpoint only if it continues every one that it saw before.
+"""A witness (c2sp.org/tlog-witness): cosigns a log's checkpoint only if it extends every one that it saw before.
 
-In: `add-checkpoint` requests. Out: an HTTP status and a body. So whoever holds a log's key cannot show one history to
-some and another to others, nor take a history back, without this witness's refusal. Its state is a small SQLite file:
-the newest checkpoint of each log is on the disk before its cosignature is given.
+In: `add-checkpoint` requests. Out: an HTTP status and a body. Without this witness refusing, the holder of a log's key
+can neither show different histories to different people nor take one back. Its state is a small SQLite file: the newest
+checkpoint of each log is on disk before its cosignature is given.
 """
 
 from __future__ import annotations

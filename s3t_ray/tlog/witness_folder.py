@@ -1,7 +1,7 @@
 """A witness's folder: its key, its name, and the state that must never go back.
 
-In: a folder. Out: a `Witness` that lives in it. The folder is the witness: whoever runs two from copies of one folder,
-or restores an old copy, takes from its word what it is worth.
+In: a folder. Out: a `Witness` that uses it. The folder is the witness: running two witnesses from copies of one folder,
+or restoring an old copy, makes its cosignatures worthless.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
 
 
 def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of text that somebody wrote: `</s>` in it is four characters, not the end of the sequence."""
+    """Token ids of ordinary text: `</s>` in it is four characters, not the end of the sequence."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 

@@ -1,4 +1,4 @@
-"""Where rows lie: `data.path` into a stream of (source, number, row), a row at a time.
+"""From `data.path` to a stream of (source, number, row), one row at a time.
 
 In: a file, folder, glob, URI or Hugging Face dataset. Out: Rows; one that cannot even be parsed carries the reason in
 its place. Memory holds one row (Parquet: one batch) whatever the size of the data. What is read and what is skipped

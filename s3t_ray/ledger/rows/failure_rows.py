@@ -1,8 +1,7 @@
-"""Failed attempts, counted until what failed goes through, so that a restart still shows them.
+"""Failed attempts, counted until the failed task succeeds, so that they are still shown after a restart.
 
-What failed is a stage, the purge of a shard, the loading of a live set by the serving replicas, or the publishing of
-the log. Each has a
-stable text, the key of its row: old ledgers hold the same texts.
+A stage, the purge of a shard, the loading of a live set by the serving replicas, or the publishing of the log can fail.
+Each has a stable text, the key of its row: old ledgers hold the same texts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The run's log in the ledger: signed entries, each naming the one before it, appended by whoever has the keys.
+"""The run's log in the ledger: signed entries, each naming the one before it, appended by processes that have the keys.
 
 `append` is the one way in: it is part of the transaction that does what the entry says, so there is never one
 without the other, and the entries have the order of the commits.

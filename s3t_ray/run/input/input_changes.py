@@ -1,8 +1,8 @@
-"""Whether the data that a config names is still what its run was begun with. Says it; changes nothing.
+"""Whether the data that a config names is still what its run was started with. Reports it; changes nothing.
 
-In: an open run that has its data. Out: lines for people. A run keeps the records that it read in: rows that were
-appended, changed or taken out since are not picked up, and must not pass unsaid either. Files of unchanged size and
-time are not read again; data on other machines is not compared.
+In: an open run that has its data. Out: lines for people. A run keeps the records that it read in. Rows that were
+added, changed or removed since are not picked up, but they are reported. Files of unchanged size and time are not read
+again; data on other machines is not compared.
 """
 
 from __future__ import annotations

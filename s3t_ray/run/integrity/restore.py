@@ -1,10 +1,10 @@
-"""A run that was restored as a whole from a backup: every deletion since then is made again, before anything is served.
+"""A run that was restored as a whole from a backup: repeats every later deletion before anything is served.
 
-In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted
-anew. The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember. A
-deletion that is made again has the same id and a new receipt: the run's log goes on from where the backup was taken,
-and the entries that it lost stay beside the copy, signed as they are. A witness sees that fork, and must be told of it.
-Killed at any moment, the same call goes on.
+In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted again.
+The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember. A
+repeated deletion has the same id and a new receipt: the run's log continues from the backup, and the entries that it
+lost stay next to the copy, with their signatures. A witness sees this fork, and must be told about it. If it is killed
+at any moment, the same call continues.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A run is one thing: its storage, its ledger and its keys say so, or nothing is written.
+"""Refuses to write unless storage, ledger and keys belong to the same run.
 
-A random run id stands in the ledger, made with it, and in the storage (`run.json`). The folder of the keys remembers
-how far the run's log has come, so that a run taken back to an earlier moment is known even if all of it was taken.
-In: a store, a ledger, what the config says. Out: errors that say which of them belongs elsewhere.
+A random run id is in the ledger, which it was made with, and in the storage (`run.json`). The key folder remembers how
+long the run's log is, so a run that was reset to an earlier moment is detected even if all of it was reset. In: a
+store, a ledger, the config's locations. Out: errors that say which of them belongs elsewhere.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def begin(store: Store, ledger: Ledger, name: str) -> None:
 
 
 def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
-    """Note beside the keys that the run's log has this entry.
+    """Note with the keys that the run's log has this entry.
 
     It makes a proof stronger and is never needed for one: a folder that is mounted read-only stays as it is.
     """

@@ -1,7 +1,7 @@
 """What a run hands out as proof: the certificate or the receipt of one deletion, or its whole log.
 
-In: an open run. Out: canonical JSON exactly as it was signed. A damaged one is not given out, nor one of another key
-than the run's, while the key folder has its public half.
+In: an open run. Out: canonical JSON exactly as it was signed. A damaged entry is not given out, and neither is one
+signed with another key than the run's, as long as the key folder has the public key.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _genuine(run: Run, row: StoredEntry) -> tuple[str, SignedEntry]:
 
 
 def receipt_of(run: Run, request_id: str) -> str:
-    """The signed receipt of one deletion, as its entry stands in the log.
+    """The signed receipt of one deletion, as it is in the log.
 
     Raises LedgerError when there is no such deletion, or it was accepted by a version that signed no receipts.
     """
@@ -94,7 +94,7 @@ def chain_of(run: Run) -> tuple[str, ...]:
 
 
 def key_changes_of(run: Run) -> tuple[str, ...]:
-    """The entries by which the log went over to another signing key: whoever has an old key needs them."""
+    """The entries in which the log changed its signing key; needed by anyone who has an old key."""
     return tuple(row.text for row in run.ledger.log((EntryKind.KEY,)))
 
 

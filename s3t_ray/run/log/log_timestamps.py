@@ -1,4 +1,4 @@
-"""Checkpoints of a run's log with a timestamp of somebody else's authority (RFC 3161), kept beside the log.
+"""Checkpoints of a run's log with the timestamp of a third-party authority (RFC 3161), stored with the log.
 
 In: a run whose config names a timestamp server. Out: `log/timestamps/SIZE/`, with the checkpoint and the server's
 reply, written last. Asking needs no key of the run.

@@ -1,7 +1,7 @@
-"""The witnesses of a run's log: other people's processes that cosign its checkpoints (c2sp.org/tlog-witness).
+"""The witnesses of a run's log: third-party processes that cosign its checkpoints (c2sp.org/tlog-witness).
 
-In: a run whose log is published, and the witnesses that its config names. Out: their cosignatures, in the published
-checkpoint; or what each said instead. Asking needs the run's files and no key: the checkpoint is signed already.
+In: a run whose log is published, and the witnesses in its config. Out: their cosignatures, in the published checkpoint,
+or what each answered instead. Needs the run's files, but no key: the checkpoint is already signed.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _ask(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
 
 
 def _submit(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
-    """The witness says itself how far it has seen the log, so nobody need remember it."""
+    """The witness itself says how far it has seen the log, so it need not be stored here."""
     name, head = witness.key.name, LogHead.parse(note.text)
     subtree = TiledLog(head.size, reader(run)).subtree
     old, tried = _guess(head.size), set[int]()

@@ -1,17 +1,17 @@
 """The run's log as others can check it: a Merkle log of static files in the storage (c2sp.org/tlog-tiles).
 
 In: an open run. Out: `log/checkpoint`, signed by the run's key, and `log/tile/`, from which anyone computes proofs;
-proofs of inclusion to hand out. The ledger has the log; this shows it, so anyone who has the keys may publish, at any
-moment, several at once, and be killed at any step:
+proofs of inclusion to hand out. The ledger holds the log; this publishes it. So every process with the keys may
+publish, at any moment, several at once, and be killed at any step:
 
 1. what was published is read, and counts only if the run's key signed it;
 2. the entries that follow it in the ledger are checked: signatures, and the chain from the newest one published;
-3. bundles and tiles are written, none ever with other bytes than before;
+3. bundles and tiles are written, never with other bytes than before;
 4. the checkpoint is written last, and under the ledger's lock, so that it never goes back;
 5. partial files that have become full ones are erased.
 
-Whoever is killed in between leaves files that the next publisher writes again with the same bytes. A ledger that is
-not what was published is refused, so the log is continued or stands still, and never forks.
+A publisher that is killed in between leaves files that the next one writes again with the same bytes. A ledger that
+contradicts what was published is refused, so the log is continued or stops, and never forks.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def head_report(run: Run, note: SignedNote | None) -> HeadReport:
 
 
 def is_of_log(path: str) -> bool:
-    """Whether a file of the published log may lie at this path of the storage."""
+    """Whether this path of the storage may hold a file of the published log."""
     inside = path.removeprefix(f"{layout.LOG}/")
     stamped = inside.removeprefix(f"{TIMESTAMPS}/").split("/")
     if inside.startswith(f"{TIMESTAMPS}/") and len(stamped) == 2:

@@ -1,9 +1,9 @@
-"""Who may ask what: bearer tokens, compared in constant time.
+"""Access control by bearer tokens, compared in constant time.
 
-Two come from the environment: S3T_SERVE_TOKEN opens the model, S3T_DELETE_TOKEN the deletions; neither opens the other.
-More come from the file that S3T_TOKENS_FILE names, each with a name, what it opens and a quota. The file is read again
-when it changes, so tokens come, go and are rotated without a restart. A service without both kinds does not start. Must
-never log, print or store a token, nor say which part of one is wrong.
+Two tokens come from the environment: S3T_SERVE_TOKEN for the model, S3T_DELETE_TOKEN for deletions; neither gives
+access to the other. More come from the file in S3T_TOKENS_FILE, each with a name, what it gives access to, and a quota.
+The file is read again when it changes, so tokens can be added, removed and rotated without a restart. A service without
+both kinds does not start. Must never log, print or store a token, nor say which part of one is wrong.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Tokens:
         return cls(holders, Path(file) if file else None)
 
     def holder(self, authorization: str) -> Holder | None:
-        """Whose token the Authorization header carries; None: nobody's."""
+        """Holder of the token in the Authorization header; None: an unknown token."""
         scheme, _, token = authorization.partition(" ")
         digest = _digest(token.strip())
         # All are looked at, always: the time taken tells nothing.

@@ -1,4 +1,4 @@
-"""Who is told of deletions: the receivers that the operator lists in a file.
+"""Who is notified of deletions: the receivers that the operator lists in a file.
 
 In: the YAML file that S3T_CALLBACKS_FILE names. Out: `Receiver`s. Only the operator says where messages go; no request
 over HTTP can name an address. Must never log or print a secret.

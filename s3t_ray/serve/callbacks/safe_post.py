@@ -1,8 +1,8 @@
-"""One POST to an address that must not lead inside: what a name resolves to is checked, and then connected to.
+"""One POST to an address that must not be internal: the resolved address is checked, and then connected to.
 
-In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once and the connection goes to
-an address that was checked, so a name that resolves otherwise a moment later leads nowhere. Redirects are not followed,
-proxies of the environment are not used, and nothing that the receiver says is kept or repeated.
+In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once, and the connection goes
+to an address that was checked, so a name that resolves differently a moment later has no effect. Redirects are not
+followed, proxies of the environment are not used, and the receiver's answer is never kept or repeated.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A folder as the target of a follower: whoever reads it goes by `live.json`, which is replaced in one step.
+"""A folder as the target of a follower: its readers use `live.json`, which is replaced atomically.
 
-In: names of adapters whose folders lie beside it. Out: `live.json`. For servers that can only be given folders.
+In: names of adapters whose folders are next to it. Out: `live.json`. For servers that can only read folders.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class ServedModel:
 
 
 class _Turns:
-    """So many at once; the next one is told to come again."""
+    """Maximum number of questions at once; further ones are refused."""
 
     def __init__(self) -> None:
         self._free = threading.BoundedSemaphore(MOST_QUESTIONS)

@@ -27,7 +27,7 @@ class Access(Protocol):
     """Whose token is whose."""
 
     def holder(self, authorization: str) -> Holder | None:
-        """Whose token the Authorization header carries; None: nobody's."""
+        """Holder of the token in the Authorization header; None: an unknown token."""
         ...
 
     def knows(self, holder: Holder) -> bool:

@@ -105,7 +105,7 @@ async def respond(
 
 
 async def all_of(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, or the first error; then nobody goes on for nothing."""
+    """All results, or the first error, after which the others are cancelled."""
     tasks = [asyncio.ensure_future(each) for each in asked]
     try:
         return list(await asyncio.gather(*tasks))

@@ -14,10 +14,13 @@ All open with the model's token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Depends, HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from s3t_ray.ensemble.answers import Judged
 from s3t_ray.errors import DataError
 from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.http_errors import NoSuchModel, check_run
@@ -71,25 +74,7 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
             judged = await all_of([backend.judge(text) for text in asked.texts()])
         finally:
             admission.leave(len(asked.texts()))
-        first = judged[0]
-        return JSONResponse(
-            {
-                "object": "list",
-                "model": backend.run,
-                "data": [
-                    {"index": index, "label": each.answer, "probabilities": dict(each.labels)}
-                    for index, each in enumerate(judged)
-                ],
-                "usage": {"prompt_tokens": sum(each.tokens for each in judged)},
-                "s3t": {
-                    "run": backend.run,
-                    "version": first.version,
-                    "depths": list(first.depths),
-                    "stages": list(first.stages),
-                },
-            },
-            headers=live_headers(backend.run, first.version, first.depths, first.stages),
-        )
+        return _judged(backend.run, judged)
 
     @routes.post("/v1/tokenize")
     async def tokenise(asked: TokeniseRequest, request: HttpRequest) -> Response:
@@ -108,6 +93,28 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
         return JSONResponse({"prompt": await backend.detokenise(asked.tokens)})
 
     return routes
+
+
+def _judged(run: str, judged: Sequence[Judged]) -> Response:
+    first = judged[0]
+    return JSONResponse(
+        {
+            "object": "list",
+            "model": run,
+            "data": [
+                {"index": index, "label": each.answer, "probabilities": dict(each.labels)}
+                for index, each in enumerate(judged)
+            ],
+            "usage": {"prompt_tokens": sum(each.tokens for each in judged)},
+            "s3t": {
+                "run": run,
+                "version": first.version,
+                "depths": list(first.depths),
+                "stages": list(first.stages),
+            },
+        },
+        headers=live_headers(run, first.version, first.depths, first.stages),
+    )
 
 
 def _model(name: str) -> dict[str, object]:

@@ -173,7 +173,7 @@ def test_a_forged_beginning_of_the_log_excuses_no_stage(copy: Path, public_key: 
     )
     for fence in (copy / "fences").glob("*"):
         fence.unlink()
-    assert any("a worker that was asleep" in problem for problem in looked_at(copy, public_key).problems)
+    assert any("a worker that was suspended" in problem for problem in looked_at(copy, public_key).problems)
 
 
 def test_the_statement_is_the_auditors_and_about_this_run(copy: Path, public_key: bytes) -> None:

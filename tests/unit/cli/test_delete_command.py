@@ -230,6 +230,6 @@ def test_what_is_alike_goes_along_when_asked(runtime: FakeRuntime) -> None:
     shown = s3t("delete", "runs/a", "--id", "17", "--with-duplicates", "--no-wait").stdout
     assert fake.reaches == [Reach.DUPLICATES]
     assert "2 records of these because of the same content" in shown
-    assert "1 record purged before" in shown and "without sketches" in shown and "kept" not in shown
+    assert "1 record purged earlier" in shown and "without sketches" in shown and "kept" not in shown
     s3t("delete", "runs/a", "--id", "17", "--with-near-duplicates", "--no-wait")
     assert fake.reaches == [Reach.DUPLICATES, Reach.NEAR_DUPLICATES]

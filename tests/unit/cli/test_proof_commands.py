@@ -121,7 +121,7 @@ def test_a_receipt_is_handed_out_and_belongs_to_its_certificate(run: Path, tmp_p
     assert again.exit_code == DataError.exit_code and "already exists" in again.stderr
     sqlite3.connect(run / "ledger.db").executescript("DELETE FROM s3t_log WHERE kind = 'receipt'")
     lost = s3t("audit", str(run), "--receipt", str(handed))
-    assert lost.exit_code == VerificationFailed.exit_code and "was handed out and is not in the chain" in lost.stdout
+    assert lost.exit_code == VerificationFailed.exit_code and "was handed out, but is not in the log" in lost.stdout
 
 
 def test_what_is_not_genuine_is_refused(run: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_data_of_a_kind_that_is_not_on_the_list_is_named(folder: Path) -> None:
     assert verify(cluster.run).problems == ()
     cluster.run.store.write_bytes("embeddings/0/r3.npy", b"derived")
     (problem,) = verify(cluster.run).problems
-    assert problem.startswith("embeddings/0/r3.npy is of no kind that this run writes")
+    assert problem.startswith("embeddings/0/r3.npy is not a kind of file that this run writes")
 
 
 def where_it_lies(run: Run, record_id: str) -> tuple[str, str]:
