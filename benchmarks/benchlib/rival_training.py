@@ -44,6 +44,9 @@ class Settings:
     lr: float
     epochs: int
     seed: int
+    alpha: float = 32.0
+    batch_records: int = 16
+    rank: int = 16
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,27 @@ class TrainedSystem:
 
 
 def s3t(
-    settings: Settings, parts: Parts, orders: Sequence[Prefix], folder: Path, live: Chains | None = None
+    settings: Settings,
+    parts: Parts,
+    orders: Sequence[Prefix],
+    folder: Path,
+    live: Chains | None = None,
+    again: str = "-again",
 ) -> TrainedSystem:
     """Every prefix of every order once; stage i trains the i-th group from the top.
 
-    `live`: chains in the folder's store that are kept: only what is missing is trained, under other names.
+    `live`: chains in the folder's store that are kept: only what is missing is trained, under names that end in
+    `again`.
     """
-    config = _config(settings, folder, settings.slices, settings.layers // settings.slices, "layers")
-    return _prefixes(settings, config, parts, orders, folder, live)
+    kept, ending = ({}, "") if live is None else (live, again)
+    return _prefixes(settings, s3t_config(settings, folder), parts, orders, folder, kept, ending)
 
 
 def sisa(settings: Settings, parts: Parts, folder: Path, *, slices: bool) -> TrainedSystem:
     """SISA. `slices`: a stage per slice, in which all layers and the head go on from the last; else one per shard."""
+    config = sisa_config(settings, folder, slices=slices)
     if slices:
-        config = _config(settings, folder, settings.slices, settings.layers // settings.slices, "none")
-        return _prefixes(settings, config, parts, [tuple(range(settings.slices))], folder, None)
-    config = _config(settings, folder, 1, settings.layers, "layers")
+        return _prefixes(settings, config, parts, [tuple(range(settings.slices))], folder, {}, "")
     store, trainer = _opened(settings, config, folder)
     began, tokens = time.process_time(), 0
     chains: dict[tuple[int, Prefix], tuple[str, ...]] = {}
@@ -85,23 +93,37 @@ def sisa(settings: Settings, parts: Parts, folder: Path, *, slices: bool) -> Tra
     return TrainedSystem(config, chains, time.process_time() - began, tokens)
 
 
+def s3t_config(settings: Settings, folder: Path) -> Config:
+    """Of one shard."""
+    return _config(settings, folder, settings.slices, settings.layers // settings.slices, "layers")
+
+
+def sisa_config(settings: Settings, folder: Path, *, slices: bool) -> Config:
+    """Of one shard, with slices or without; it adapts the layers that S3T adapts."""
+    own = settings.layers // settings.slices
+    if slices:
+        return _config(settings, folder, settings.slices, own, "none")
+    return _config(settings, folder, 1, own * settings.slices, "layers")
+
+
 def _prefixes(
     settings: Settings,
     config: Config,
     parts: Parts,
     orders: Sequence[Prefix],
     folder: Path,
-    live: Chains | None,
+    live: Chains,
+    ending: str,
 ) -> TrainedSystem:
     store, trainer = _opened(settings, config, folder)
     began, tokens = time.process_time(), 0
-    chains = dict(live or {})
+    chains = dict(live)
     for shard in sorted({shard for shard, _ in parts}):
         inputs = {index: _put(store, folder, parts[shard, index], shard, index) for index in range(settings.slices)}
         prefixes = {order[:depth] for order in orders for depth in range(1, len(order) + 1)}
         for prefix in sorted(prefixes - {known for at, known in chains if at == shard}, key=len):
             parents = chains.get((shard, prefix[:-1]), ())
-            name = f"s{shard}-{'-'.join(map(str, prefix))}{'' if live is None else '-again'}"
+            name = f"s{shard}-{'-'.join(map(str, prefix))}{ending}"
             job = _job(name, shard, [inputs[index] for index in prefix], parents)
             tokens += trainer.train(job, lambda progress: None, lambda: False).tokens
             chains[shard, prefix] = (*parents, name)
@@ -123,8 +145,18 @@ def _config(settings: Settings, folder: Path, slices: int, layers_per_group: int
         "model": {"path": str(settings.base)},
         "task": settings.task,
         "data": {"path": "none"},
-        "lora": {"layers_per_group": layers_per_group, "isolation": isolation},
-        "optimizer": {"lr": settings.lr, "epochs": settings.epochs, "batch_records": 16, "schedule": "linear"},
+        "lora": {
+            "layers_per_group": layers_per_group,
+            "isolation": isolation,
+            "rank": settings.rank,
+            "alpha": settings.alpha,
+        },
+        "optimizer": {
+            "lr": settings.lr,
+            "epochs": settings.epochs,
+            "batch_records": settings.batch_records,
+            "schedule": "linear",
+        },
         "engine": {"micro_batch_tokens": 1024},
         "storage": {"uri": str(folder / "run")},
     }

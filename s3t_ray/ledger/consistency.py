@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Row, func, select
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.log_consistency import log_contradictions
 from s3t_ray.ledger.lthash import LtHash16
-from s3t_ray.ledger.row_seals import broken_seals
+from s3t_ray.ledger.row_seals import SEALS_ALL, broken_seals, seals_of
 from s3t_ray.ledger.rows.record_rows import read_run
 from s3t_ray.ledger.rows.request_rows import broken_requests
 from s3t_ray.ledger.tables import (
@@ -55,7 +55,7 @@ _MOVED = {
     EventKind.DELETION_RESTORED: DeletionState.RESTORED,
 }
 _EXPORTED = {EventKind.EXPORTED: None, EventKind.EXPORT_ERASED: None}
-CLOCKS_APART = timedelta(days=1)
+CLOCKS_APART = timedelta(minutes=10)
 """How far the clocks of the machines that write a ledger, and of the one that audits it, may be apart."""
 _BECAME = {
     EventKind.STAGE_ACCEPTED: StageState.LIVE,
@@ -76,10 +76,12 @@ def contradictions(connection: Connection, keys: LedgerKeys | None, now: str) ->
         _exports,
         _stages,
         _deletions,
-        log_contradictions,
     )
+    exports_in_log = keys is not None and seals_of(connection, keys) == SEALS_ALL
+    logged = log_contradictions(connection, exports_in_log)
     sealed = () if keys is None else (*broken_seals(connection, keys), *broken_requests(connection, keys))
-    return (*(problem for check in checks for problem in check(connection)), *_clock(connection, now), *sealed)
+    found = (problem for check in checks for problem in check(connection))
+    return (*found, *logged, *_clock(connection, now), *sealed)
 
 
 def _records(connection: Connection) -> Iterator[str]:

@@ -100,7 +100,7 @@ def step(tx: Transaction, row: Row[Any], state: DeletionState, at: str) -> None:
         )
     _require_earlier(tx.connection, row, state)
     if state is DeletionState.PURGED:
-        _purge(tx.connection, row)
+        _purge(tx, row)
     if state is DeletionState.RESTORED:
         request_rows.forget_people(tx, row.sequence)
     tx.connection.execute(
@@ -119,12 +119,13 @@ def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState
             )
 
 
-def _purge(connection: Connection, row: Row[Any]) -> None:
+def _purge(tx: Transaction, row: Row[Any]) -> None:
     """Refuse if known bytes are left; then erase what the ledger itself derived from the contents.
 
     The database overwrites what is erased here in its own time (SQLite's log at a checkpoint,
     PostgreSQL's rows at a vacuum).
     """
+    connection = tx.connection
     hits = connection.execute(
         select(HITS.c.shard, HITS.c.slice, SLICES.c.file, SLICES.c.file_deletion)
         .join(SLICES, (SLICES.c.shard == HITS.c.shard) & (SLICES.c.slice == HITS.c.slice))
@@ -146,7 +147,7 @@ def _purge(connection: Connection, row: Row[Any]) -> None:
             "erase their bytes and mark them purged",
         )
     for hit in hits:
-        tombstones.bury(connection, (hit.shard, hit.slice), row.sequence)
+        tombstones.bury(connection, (hit.shard, hit.slice), row.sequence, tx.keys)
 
 
 def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -13,7 +14,7 @@ from s3t_ray.ledger.rows import key_changes, log_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, Certificate
-from s3t_ray.proof.key_entry import KeyEntry
+from s3t_ray.proof.key_entry import CarriedKeyEntry, KeyEntry
 from s3t_ray.proof.signed_entry import ChainHead, Signer
 
 
@@ -38,6 +39,15 @@ class LedgerLog:
         """Enter in the log that this key signs from here on; the bound keys sign the entry. LedgerError: no run yet."""
         with self._database.write() as tx:
             return key_changes.change(tx, following, reason, to)
+
+    def carry_key(self, signer: Signer, changes: Sequence[str], lost: ChainHead) -> CarriedKeyEntry:
+        """Enter that `signer` signs from here on in a log that was restored from before its key was changed.
+
+        `changes`: the changes of key of the history that was lost, as they stood there; `lost`: its newest entry.
+        VerificationFailed: they do not lead from the key that signed so far to this one.
+        """
+        with self._database.write() as tx:
+            return key_changes.carry(tx, signer, changes, lost)
 
     @cached_property
     def run_id(self) -> str:

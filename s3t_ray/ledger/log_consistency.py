@@ -16,23 +16,26 @@ from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger import deletion_progress
 from s3t_ray.ledger.certificate_chain import read_changes
 from s3t_ray.ledger.rows import log_rows
+from s3t_ray.ledger.rows.export_rows import export_contradictions
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, EVENTS
 from s3t_ray.ledger.values import DeletionState, RunRow, StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, CertificateV1, check_sense, receipt_of
-from s3t_ray.proof.key_entry import KeyEntry
+from s3t_ray.proof.export_entry import ExportEntry
+from s3t_ray.proof.key_entry import KEY_ENTRIES
 from s3t_ray.proof.receipt import SignedReceipt, effect_of
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.run_log import name_of, parse_entry
 from s3t_ray.proof.signed_entry import SignedEntry
 
 
-def log_contradictions(connection: Connection) -> Iterator[str]:
-    """Every contradiction."""
+def log_contradictions(connection: Connection, all_exports_are_in_log: bool = False) -> Iterator[str]:
+    """Every contradiction. `all_exports_are_in_log`: the run was begun by a version that enters each export."""
     run = require_run(connection)
     by_deletion: dict[str | None, dict[str, SignedEntry]] = defaultdict(dict)
     unreadable: set[tuple[str | None, str]] = set()
+    exports: list[ExportEntry] = []
     begun: RunEntry | None = None
     for stored in log_rows.read_entries(connection):
         try:
@@ -43,13 +46,16 @@ def log_contradictions(connection: Connection) -> Iterator[str]:
             continue
         if isinstance(entry, RunEntry):
             begun = entry
-        elif isinstance(entry, KeyEntry):
+        elif isinstance(entry, ExportEntry):
+            exports.append(entry)
+        elif isinstance(entry, KEY_ENTRIES):
             continue
         elif stored.request_id is None:
             yield f"{name_of(entry)} is in the log, but the ledger has no such deletion"
         else:
             by_deletion[stored.request_id][stored.kind] = entry
     yield from _run(connection, run, begun)
+    yield from export_contradictions(connection, exports, all_are_in_log=all_exports_are_in_log)
     for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
         entries = by_deletion[row.request_id]
         there = frozenset(entries) | {kind for request, kind in unreadable if request == row.request_id}

@@ -79,7 +79,7 @@ class Run:
         run = cls.open_unchecked(uri, read_only, lent_keys)
         if not run.read_only:
             try:
-                require_whole(run.location, run.ledger)
+                require_whole(run.location, run.ledger, run.store)
             except S3TError:
                 run.close()
                 raise
@@ -136,7 +136,7 @@ class Run:
         ledger = Ledger.open(location.ledger_url, create=True)
         try:
             check_together(store, ledger, config.name)
-            require_whole(location, ledger)
+            require_whole(location, ledger, store)
             begin(store, ledger, config.name)
         except S3TError:
             ledger.close()

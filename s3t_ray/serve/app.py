@@ -30,6 +30,7 @@ from s3t_ray.errors import ClusterError
 from s3t_ray.plan.resources import A_TRACE
 from s3t_ray.run import deletion
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion, list_deletions, listed_deletion
+from s3t_ray.run.log.issued_proofs import ProvedEntry, proof_for
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
@@ -204,6 +205,9 @@ class _LedgerService:
     def certificate(self, request_id: str) -> str | None:
         certificate = self._run.ledger.certificate(self._run.request_named(request_id))
         return None if certificate is None else certificate.to_json()
+
+    def proof(self, request_id: str, of: ProvedEntry) -> str | None:
+        return proof_for(self._run, request_id, of)
 
 
 class DeletionService(_LedgerService):

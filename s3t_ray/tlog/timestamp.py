@@ -57,6 +57,16 @@ def granted(reply: bytes, text: str) -> bool:
         return False
 
 
+def claimed_time(reply: bytes) -> datetime | None:
+    """When a reply says that it was given, whoever gave it; None: it cannot be read."""
+    client = _client()
+    try:
+        found: datetime = client.decode_timestamp_response(reply).tst_info.gen_time
+        return found.astimezone(UTC)
+    except ValueError:
+        return None
+
+
 def _certificates(roots: bytes) -> list[Certificate]:
     try:
         return list(dict.fromkeys(load_pem_x509_certificates(roots)))

@@ -15,8 +15,9 @@ from s3t_ray.cli.show import units
 from s3t_ray.cli.show.show_status import Glyphs, plain_table
 from s3t_ray.errors import NotProved, VerificationFailed
 from s3t_ray.proof.certificate import AnyCertificate
+from s3t_ray.proof.export_entry import ExportEntry
 from s3t_ray.proof.handed_out import Inclusion
-from s3t_ray.proof.key_entry import KeyEntry
+from s3t_ray.proof.key_entry import CarriedKeyEntry, KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_log import name_of
 from s3t_ray.proof.signed_entry import SignedEntry
@@ -127,8 +128,7 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
                 "",
             )
         else:
-            what = "change of key" if isinstance(entry, KeyEntry) else "start of the run"
-            table.add_row(str(facts.sequence), what, "", "", "", "")
+            table.add_row(str(facts.sequence), _what(entry), "", "", "", "")
     whole = checked.first == 1 and not checked.missing
     where = f"the whole log of run {checked.run} so far" if whole else f"a part of the log of run {checked.run}"
     if checked.missing:
@@ -215,3 +215,12 @@ def _result(stage: ReplayedStage) -> Text:
         Verdict.DIFFERS: Text("differs", style="bold red"),
         Verdict.NOT_PROVED: Text("not proved", style="yellow"),
     }[stage.verdict]
+
+
+def _what(entry: SignedEntry) -> str:
+    """What an entry that is of no deletion tells."""
+    if isinstance(entry, ExportEntry):
+        return "an export" if entry.facts.what == "noted" else "an export is gone"
+    if isinstance(entry, CarriedKeyEntry):
+        return "another key signs a restored log"
+    return "another key signs" if isinstance(entry, KeyEntry) else "the run begins"

@@ -40,7 +40,7 @@ def _told(start: bytes, kind: str) -> tuple[str, str] | None:
             return what, fix
     if start.startswith(b"BZh") and start[4:10] == b"1AY&SY":
         return "is compressed with bzip2", "unpack it"
-    if start[257:262] == b"ustar":
+    if start[257:262] == b"ustar" and b"\0" in start[:257]:
         return "is a TAR archive", "unpack it"
     if start.lstrip()[:14].lower().startswith(_PAGE):
         return "is a web page, not data", "download the file itself, signed in where its server asks for that"

@@ -23,6 +23,7 @@ from s3t_ray.proof.signed_entry import hash_of
 from s3t_ray.store.seal import Sealed, is_sealed_with, seal
 
 _NAMES = "names.json"
+_CHECKPOINT = "checkpoint"
 
 
 class NamedHashes(Sealed):
@@ -65,6 +66,10 @@ class LogCopy:
     def add_sealed(self, names: NamedHashes) -> None:
         """The same, taken from another copy. OSError."""
         self._write(f"{names.request_id}.{_NAMES}", names.model_dump_json())
+
+    def keep_checkpoint(self, text: str) -> None:
+        """Keep a signed checkpoint of this history, which the log does not continue any more. OSError."""
+        self._write(_CHECKPOINT, text)
 
     def catch_up(self, ledger: Ledger) -> None:
         """Copy the entries that are not here yet, oldest first. OSError."""

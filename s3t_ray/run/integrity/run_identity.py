@@ -19,6 +19,7 @@ from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.proof.signed_entry import ChainHead
 from s3t_ray.run.integrity.log_copy import LogCopy
+from s3t_ray.run.integrity.published_head import CHECKPOINT, published_beyond
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
@@ -144,17 +145,28 @@ def lost_entries(location: RunLocation, ledger: Ledger) -> str | None:
     return None
 
 
-def require_whole(location: RunLocation, ledger: Ledger) -> None:
-    """LedgerError if the ledger was taken back, or exchanged, since these keys signed last."""
-    lost = lost_entries(location, ledger)
+def require_whole(location: RunLocation, ledger: Ledger, store: Store) -> None:
+    """LedgerError if the ledger was taken back, or exchanged, since these keys signed last or the log was published."""
+    lost = lost_entries(location, ledger) or _unpublished(location, ledger, store)
     if lost is not None:
         raise LedgerError(
             f"{lost}; deletions that were accepted since would be undone, so nothing is served, trained or deleted",
             "restore the newest ledger. If there is none, and ledger.log_copy has a copy of the log: `s3t restore` "
             "deletes again what was deleted since. Without a copy: look into the run with `s3t audit`, then move the "
-            f"*.log.json files out of {location.keys_dir}, delete again everything that receipts were given for since, "
-            "and only then serve",
+            f"*.log.json files out of {location.keys_dir} and the folder {layout.LOG} out of the storage, delete "
+            "again everything that receipts were given for since, and only then serve",
         )
+
+
+def _unpublished(location: RunLocation, ledger: Ledger, store: Store) -> str | None:
+    """That the log was published with more entries than the ledger has; None: it was not."""
+    beyond = published_beyond(store, ledger, location.keys_dir)
+    if beyond is None:
+        return None
+    return (
+        f"the run's log was published with {beyond[0]} entries ({store.uri}/{CHECKPOINT}), and the ledger has "
+        f"{beyond[1]}: the ledger is older than that"
+    )
 
 
 def remembered(folder: Path, run_id: str) -> LogMemory | None:

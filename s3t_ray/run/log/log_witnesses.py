@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 
 from s3t_ray.errors import S3TError, StoreError, VerificationFailed
-from s3t_ray.run.log.published_log import CHECKPOINT, published, reader
+from s3t_ray.run.integrity.published_head import CHECKPOINT
+from s3t_ray.run.log.published_log import published, reader
 from s3t_ray.run.run import Run
 from s3t_ray.tlog.cosignature import cosigned_by
 from s3t_ray.tlog.log_head import LogHead

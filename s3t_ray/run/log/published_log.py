@@ -23,6 +23,7 @@ from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
 from s3t_ray.proof.log_leaf import leaf_of, log_key, origin_of
 from s3t_ray.proof.run_log import verify_chain
 from s3t_ray.proof.signed_entry import FIRST, ChainHead, pem_of, raw_public_key
+from s3t_ray.run.integrity.published_head import CHECKPOINT
 from s3t_ray.run.log.issued_certificates import log_keys
 from s3t_ray.run.reports import HeadReport
 from s3t_ray.run.run import Run
@@ -35,7 +36,6 @@ from s3t_ray.tlog.merkle import EMPTY_ROOT, inclusion_path
 from s3t_ray.tlog.signed_note import NoteSigner, SignedNote, VerifierKey
 from s3t_ray.tlog.tiles import LogFile, Read, TiledLog, outgrown, read_or_cut
 
-CHECKPOINT = f"{layout.LOG}/checkpoint"
 TIMESTAMPS, STAMPED, REPLY = "timestamps", "checkpoint", "reply.tsr"
 """In the log's folder: a folder of this name, with one for each stamped checkpoint, by its size; the files in that."""
 

@@ -85,8 +85,8 @@ def test_the_last_stage_of_a_chain_answers_alone(trained: tuple[Lab, list[str]],
 def test_one_boundary_is_stored_and_changes_no_loss(trained: tuple[Lab, list[str]], tmp_path: Path) -> None:
     lab, names = trained
     assert {path.split("/")[5] for path in lab.store.files("hidden")} == {"layer-1"}
-    other = {"engine": {"hidden_states": "recompute"}, "optimizer": {"batch_records": 15, "epochs": 2}}
-    anew = make_lab(tmp_path, base=lab.base, lora=LORA, **other)
+    steps = {"batch_records": 15, "epochs": 2}
+    anew = make_lab(tmp_path, base=lab.base, lora=LORA, engine={"hidden_states": "recompute"}, optimizer=steps)
     again = train_chain(anew, anew.trainer(), "s", (0, 1))
     for one, two in zip(names, again, strict=False):
         assert read_manifest(lab.store, one).losses == pytest.approx(read_manifest(anew.store, two).losses, abs=1e-5)

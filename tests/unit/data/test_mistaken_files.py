@@ -112,6 +112,15 @@ def test_a_file_of_another_kind_is_told(
             list(read_records(Data(path=str(tmp_path / file), on_malformed="set_aside"), Task(), rejects))
 
 
+def test_words_of_a_text_make_no_archive_of_it(tmp_path: Path) -> None:
+    """`ustar` stands at place 257 of a TAR archive, and in mustard."""
+    row = json.dumps({**ROW, "output": "x"}).encode()
+    padded = row.replace(b'"x"', b'"' + b"m" * (257 - row.index(b'"x"') - 1) + b'ustard"')
+    assert padded[257:262] == b"ustar"
+    (tmp_path / "x.jsonl").write_bytes(padded)
+    assert read(tmp_path / "x.jsonl")[0] == ["a"]
+
+
 def test_an_archive_by_its_own_name_is_told_too(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(zipped(tmp_path))
     assert "is a ZIP archive" in refused(tmp_path / "x.zip").problem

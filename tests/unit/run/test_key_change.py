@@ -15,7 +15,7 @@ from s3t_ray.audit.audit import audit
 from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.ledger import keys as ledger_keys
 from s3t_ray.ledger.keys import Keys
-from s3t_ray.ledger.signing_key import FileSigner
+from s3t_ray.ledger.signers.signing_key import FileSigner
 from s3t_ray.proof.handed_out import check_handed_out, check_proofs, keys_among
 from s3t_ray.proof.key_entry import KeyEntry
 from s3t_ray.proof.receipt import SignedReceipt

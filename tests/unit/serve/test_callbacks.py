@@ -23,7 +23,7 @@ from s3t_ray.run.status import status
 from s3t_ray.serve.callbacks.courier import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, Courier
 from s3t_ray.serve.callbacks.receivers import CALLBACKS_FILE, Receiver, receivers_from_environment
 from s3t_ray.serve.callbacks.safe_post import CallbackFailed, is_outside, post
-from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes import Cluster
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -83,16 +83,6 @@ def office() -> Iterator[Office]:
     yield made
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    fake_base(tmp_path / "base")
-    write_records(tmp_path / "data.jsonl", [(f"r{number}", f"p{number % 5}") for number in range(20)])
-    made = Cluster(small_config(tmp_path))
-    made.settle()
-    yield made
-    made.run.close()
 
 
 def is_signed(sent: Post, key: bytes) -> bool:
