@@ -97,7 +97,7 @@ def test_a_proof_is_of_one_entry_of_one_run_unchanged(run: Run) -> None:
         check_inclusion(parse_entry(other.text), proof)
     with pytest.raises(VerificationFailed):
         check_inclusion(entry, proof.replace("index 1\n", "index 2\n"))
-    with pytest.raises(VerificationFailed, match="is not valid"):
+    with pytest.raises(VerificationFailed, match="not genuine"):
         check_inclusion(entry, proof.replace("\n7\n", "\n8\n"))
     foreign = entry.model_copy(update={"facts": entry.facts.model_copy(update={"run_id": "0" * 32})})
     with pytest.raises(VerificationFailed, match="is for log"):
