@@ -1,7 +1,7 @@
-"""The files of a base model, looked at without loading any: what is missing, cut off or not what it claims to be.
+"""Checks the files of a base model without loading them: what is missing, truncated or not what it claims to be.
 
 In: a folder in Hugging Face format. Out: the name, shape and type of every stored weight, from the headers of the
-safetensors files. Must never read a weight, import torch, or trust a size that a file states of itself.
+safetensors files. Must never read a weight, import torch, or trust a size that a file states about itself.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _check_no_adapter(folder: Path) -> None:
     of = f" of {name}" if name else ""
     if (folder / "config.json").is_file():
         raise ConfigError(
-            f"{folder} holds an adapter ({_ADAPTER}) beside the base model: loading the base would apply it",
+            f"{folder} holds an adapter ({_ADAPTER}) in addition to the base model: loading the base would apply it",
             f"move {_ADAPTER} and adapter_model.safetensors elsewhere, or merge the adapter into the weights first",
         )
     raise ConfigError(
@@ -144,13 +144,13 @@ def _files(folder: Path) -> dict[str, list[str]]:
         )
     placed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
-        raise ConfigError(f"{folder / INDEX} has no weight_map from weights to files", _RESTORE)
+        raise ConfigError(f"{folder / INDEX} has no weight_map", _RESTORE)
     files: dict[str, list[str]] = {}
     for weight, name in placed.items():
         files.setdefault(name, []).append(weight)
     strange = sorted(name for name in files if Path(name).name != name)
     if strange:
-        raise ConfigError(f"{folder / INDEX} names {_some(strange)}, which lies outside the folder", _RESTORE)
+        raise ConfigError(f"{folder / INDEX} names {_some(strange)}, which is outside the folder", _RESTORE)
     missing = sorted(name for name in files if not (folder / name).is_file())
     if missing:
         raise ConfigError(f"{folder} lacks {len(missing)} of {len(files)} weight files: {_some(missing)}", _RESTORE)
@@ -164,10 +164,10 @@ def _read_header(path: Path) -> dict[str, StoredWeight]:
             _check_start(path, start)
             size = path.stat().st_size
             if len(start) < 8:
-                raise ConfigError(f"{path} is cut off after {size} bytes", _RESTORE)
+                raise ConfigError(f"{path} is truncated after {size} bytes", _RESTORE)
             (length,) = struct.unpack("<Q", start[:8])
             if length > min(_LONGEST_HEADER, size - 8):
-                raise ConfigError(f"{path} is not a whole safetensors file: its header is cut off", _RESTORE)
+                raise ConfigError(f"{path} is not a complete safetensors file: its header is truncated", _RESTORE)
             file.seek(8)
             header = json.loads(file.read(length))
     except OSError as error:
@@ -188,7 +188,8 @@ def _read_header(path: Path) -> dict[str, StoredWeight]:
         raise ConfigError(f"{path} is not a safetensors file: its weights overlap or leave gaps", _RESTORE)
     if size - 8 - length != whole:
         raise ConfigError(
-            f"{path} has {size:,} bytes, but its header describes {8 + length + whole:,}: it is cut off or overwritten",
+            f"{path} has {size:,} bytes, but its header describes {8 + length + whole:,}: it is truncated or "
+            "overwritten",
             _RESTORE,
         )
     return weights
@@ -202,7 +203,7 @@ def _weight(path: Path, name: str, told: Any) -> tuple[StoredWeight, tuple[int, 
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise ConfigError(f"{path} is not a safetensors file: its header describes {name!r} wrongly", _RESTORE)
+        raise ConfigError(f"{path} is not a safetensors file: its header describes {name!r} incorrectly", _RESTORE)
     return StoredWeight(path.name, shape, dtype), (start, end)
 
 

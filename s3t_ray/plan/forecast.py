@@ -1,4 +1,4 @@
-"""How many deletions a run bears, and how much depth they leave: formulas and simulation.
+"""How many deletions a run survives, and how much depth they leave: formulas and simulation.
 
 In: orders of each shard, deletion probabilities. Out: numbers with their standard errors. Pure:
 a simulation is seeded, and simulates the deletions themselves rather than the formulas, so each
@@ -211,6 +211,6 @@ def _flat_probabilities(
     if chances.shape != shape or (chances < 0).any() or abs(chances.sum() - 1) > 1e-9:
         raise ConfigError(
             f"probabilities must be {shape[0]} x {shape[1]} numbers of at least 0 that sum to 1, got {probabilities}",
-            "give one a slice of each shard and divide them by their sum",
+            "give one per slice of each shard, and divide them by their sum",
         )
     return chances.ravel()

@@ -137,7 +137,7 @@ def plan_overview(
         work=work,
         orders_by_shard=tuple(by_shard[:1] if same else by_shard),
         layer_groups=tuple(
-            LayerGroup(depth, work.boundary(depth), work.boundary(depth - 1) - 1)
+            LayerGroup(depth, work.boundary(depth), work.boundary(depth) + work.trained_layers - 1)
             for depth in range(1, config.slices + 1)
         ),
         sequences=sum(len(each) for each in by_shard),

@@ -33,7 +33,7 @@ def drive(
     """Run a scheduler until `until(snapshot, status)`; the last snapshot (`scheduler.loop.Snapshot`).
 
     Ray must be connected. `detached`: in a cluster, so that the scheduler outlives this process. A
-    scheduler that is there already, for the same config, is followed; it goes on afterwards.
+    scheduler that already exists, for the same config, is followed; it goes on afterwards.
     `with_scheduler` is called with the actor, and again with each that replaces it.
     """
     import ray

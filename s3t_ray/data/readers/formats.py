@@ -62,7 +62,7 @@ def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         if known is None:
             _check_start(path, source, "unknown")
             raise DataError(
-                f"data.path: the ending of {source} does not tell its format",
+                f"data.path: the extension of {source} does not determine its format",
                 "set data.format to jsonl, json, csv, tsv or parquet",
             )
         kind = known  # type: ignore[assignment]
@@ -122,7 +122,7 @@ def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
             except json.JSONDecodeError as error:
                 yield RawRow(source, number, None, f"not JSON: {error.msg} at column {error.colno}")
             except (ValueError, RecursionError) as error:  # a number or a nesting without end
-                yield RawRow(source, number, None, f"not JSON that can be held: {type(error).__name__}")
+                yield RawRow(source, number, None, f"JSON that cannot be represented: {type(error).__name__}")
 
 
 def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
@@ -134,7 +134,7 @@ def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
         if len(line) > LONGEST:
             raise DataError(
                 f"{source}, line {number}: longer than {LONGEST >> 20} MiB, more than any record",
-                "end its lines in line feeds, name another data.format if it holds no lines, or restore the file",
+                "end its lines with line feeds, set another data.format if it has no lines, or restore the file",
             )
         yield line
 
@@ -162,7 +162,9 @@ def _items(path: Path, source: str, document: bool) -> Iterator[RawRow]:
         except UnicodeDecodeError as error:
             raise DataError(f"{source} is not UTF-8 text, after record {number}", "convert it to UTF-8") from error
         except BrokenArray as error:
-            raise DataError(f"{source}: {error}", "make it one array of objects, or write one object a line") from error
+            raise DataError(
+                f"{source}: {error}", "make it one array of objects, or write one object per line"
+            ) from error
 
 
 def _first_line_is_whole(path: Path, source: str) -> bool:
@@ -188,8 +190,8 @@ def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
             names = next(reader, [])
             if len(set(names)) < len(names) or not all(name.strip() for name in names):
                 raise DataError(
-                    f"{source}: its first line names a column twice, or one without a name",
-                    "give every column a name of its own in the first line",
+                    f"{source}: its first line has a repeated or an empty column name",
+                    "give every column its own name in the first line",
                 )
             for cells in reader:
                 if cells:
@@ -217,7 +219,7 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             columns = wanted_columns(data, file.schema_arrow.names)
             if twice := sorted({name for name in columns if columns.count(name) > 1}):
-                raise DataError(f"{source} has two columns {twice[0]!r}", "give every column a name of its own")
+                raise DataError(f"{source} has two columns {twice[0]!r}", "give every column its own name")
             classes = _class_names(file.schema_arrow.metadata)
             shown = [name for name in file.schema_arrow.names if name not in columns]
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
@@ -228,7 +230,9 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
                             value = dict.fromkeys(shown)
                     yield RawRow(source, next(numbers), value, problem)
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: of a column's name
-        raise DataError(f"{source} is not a whole Parquet file: {error}", "restore the file and start again") from error
+        raise DataError(
+            f"{source} is not a complete Parquet file: {error}", "restore the file and start again"
+        ) from error
 
 
 def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
@@ -279,7 +283,7 @@ def _opened(path: Path, source: str) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed by its name's ending."""
     how = _COMPRESSED.get(Path(source.lower()).suffix)
     if how is not None and not path.stat().st_size:
-        raise EOFError(f"it has no bytes, and is no {how} file")  # Python's gzip takes it for an empty one
+        raise EOFError(f"it is empty, and not a {how} file")  # Python's gzip takes it for an empty one
     if how == "gzip":
         with gzip.open(path, "rb") as file:
             yield file  # type: ignore[misc]

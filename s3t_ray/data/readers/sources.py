@@ -1,4 +1,4 @@
-"""Where rows lie: `data.path` into a stream of (source, number, row), a row at a time.
+"""From `data.path` to a stream of (source, number, row), one row at a time.
 
 In: a file, folder, glob, URI or Hugging Face dataset. Out: Rows; one that cannot even be parsed carries the reason in
 its place. Memory holds one row (Parquet: one batch) whatever the size of the data. What is read and what is skipped
@@ -44,7 +44,7 @@ _GLOB = re.compile(r"[*?\[]")
 def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
     """Every row at `data.path`: files in the order of their names, rows in the order of the file.
 
-    Raises DataError: nothing is there, or a file is damaged as a whole.
+    Raises DataError: there is nothing, or a file is damaged as a whole.
     """
     reading = reading or Reading()
     scheme, separator, _ = data.path.partition("://")
@@ -55,7 +55,7 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
         return
     if separator and scheme != "file":
         raise DataError(
-            f"data.path = {data.path}: {scheme}:// is not known", f"use a path, or one of {', '.join(_SCHEMES)}"
+            f"data.path = {data.path}: {scheme}:// is not supported", f"use a path, or one of {', '.join(_SCHEMES)}"
         )
     if separator:
         data = data.model_copy(update={"path": data.path.removeprefix("file://")})

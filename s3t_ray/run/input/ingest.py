@@ -1,8 +1,8 @@
 """Data into a run: read -> partition -> Parquet slices -> one ledger transaction.
 
-The files come first, under names made of their own bytes, then an index of them, then the ledger's
-single transaction, which makes them part of the run. Killed before it, the next start begins again;
-killed after it, the next start finds the files through the index. Neither reads a row twice into the run.
+The files come first, named by the hash of their bytes, then an index of them, then the ledger's single transaction,
+which makes them part of the run. If it is killed before the transaction, the next start begins again. If it is killed
+after it, the next start finds the files through the index. Neither reads a row into the run twice.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
         taught.tell(note)
         taught.check_shards()
         if run.ledger.run() is not None:
-            note("another process has read the data meanwhile")
+            note("another process has already read the data")
             _finish(run)
             return
         run.store.delete(layout.REJECTS)
@@ -159,7 +159,7 @@ def _upload(run: Run, files: dict[Place, SliceFile]) -> list[str]:
 
 
 def _withdraw(run: Run, uploaded: list[str]) -> None:
-    """Another process was quicker to make its files the run's: what it has deleted since must not lie here again."""
+    """Another process was faster to make its files the run's: what it has deleted since must not be here again."""
     if run.ledger.run() is None:
         return
     named = {state.file for state in run.ledger.slices()}
@@ -189,7 +189,7 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
 
 
 def _finish(run: Run) -> None:
-    """Tell the ledger where each slice's rows lie, and erase what earlier attempts left; also after a kill."""
+    """Record in the ledger where each slice's rows are, and erase what earlier attempts left; also after a kill."""
     epoch = run.ledger.lease().epoch
     lost = [state for state in run.ledger.slices() if state.file is None]
     if not run.store.exists(layout.SLICE_INDEX):
@@ -197,7 +197,7 @@ def _finish(run: Run) -> None:
             return
         raise LedgerError(
             f"run {run.row.name!r}: the ledger has its records, but {layout.SLICE_INDEX} is gone from the storage",
-            "restore the storage from a copy, or begin the run anew with another storage.uri",
+            "restore the storage from a copy, or start the run again with another storage.uri",
         )
     if lost:
         index = {(item["shard"], item["slice"]): item for item in json.loads(run.store.read_bytes(layout.SLICE_INDEX))}

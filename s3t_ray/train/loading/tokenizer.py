@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.base_files import check_text_file
 from s3t_ray.config.schema import Task
+from s3t_ray.config.tasks import TASKS
 from s3t_ray.data.chats.chat import rendered
 from s3t_ray.data.chats.chat_template import chat_template
 from s3t_ray.data.chats.token_ids import end_id
@@ -78,10 +79,10 @@ def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Pat
             f"the tokenizer in {folder} has ids up to {highest}, but the model's embedding has {embedding_rows} rows",
             "use the tokenizer of this very model, or resize the embedding (resize_token_embeddings) and save both",
         )
-    if task.kind == "causal_lm":
+    if TASKS[task.kind].head == "none":  # it generates text
         end_id(tokenizer)
-    if task.kind == "causal_lm" and task.prompt == "chat_template":
-        _check_template(tokenizer, task, folder)
+        if task.prompt == "chat_template":
+            _check_template(tokenizer, task, folder)
 
 
 def _check_template(tokenizer: Any, task: Task, folder: Path) -> None:

@@ -76,4 +76,4 @@ def test_a_plan_reads_the_held_out_file_and_finds_ids_that_stand_twice(tmp_path:
     assert refused.exit_code == 3 and "held.jsonl:1: " in refused.output, refused.output
     held.write_text(json.dumps({"id": "0-1", "who": "p9", "question": "Q", "answer": "A"}) + "\n")
     refused = CliRunner().invoke(app, ["plan", str(config), *apart])
-    assert refused.exit_code == 3 and "error: id '0-1' stands in more than one record" in refused.output
+    assert refused.exit_code == 3 and "error: id '0-1' is in more than one record" in refused.output

@@ -37,7 +37,7 @@ def test_what_a_run_waits_for_is_said_once_and_that_it_no_longer_waits() -> None
     waits = status().model_copy(update={"waiting": "1 worker group waits for 1 GPU"})
     assert changes(status(), waits) == ["1 worker group waits for 1 GPU"]
     assert changes(waits, waits) == []
-    assert changes(waits, status()) == ["no worker group waits any more"]
+    assert changes(waits, status()) == ["no worker group is waiting any more"]
 
 
 def test_a_stage_that_ends_is_done_when_its_slices_are_live() -> None:

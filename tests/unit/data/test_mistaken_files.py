@@ -125,7 +125,7 @@ def test_an_archive_by_its_own_name_is_told_too(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(zipped(tmp_path))
     assert "is a ZIP archive" in refused(tmp_path / "x.zip").problem
     (tmp_path / "x.txt").write_bytes(LINE)
-    assert "does not tell its format" in refused(tmp_path / "x.txt").problem
+    assert "does not determine its format" in refused(tmp_path / "x.txt").problem
     assert read(tmp_path / "x.txt", format="jsonl")[0] == ["a"]
     (tmp_path / "x.parquet").write_bytes(POINTER)
     assert "is a Git LFS pointer" in refused(tmp_path / "x.parquet").problem

@@ -161,7 +161,7 @@ def test_a_header_that_lies(base: Path) -> None:
         with pytest.raises(ConfigError, match="not a safetensors file"):
             check(base)
     (base / SINGLE).write_bytes(struct.pack("<Q", 1 << 60) + data[8:])
-    refused(base, "header is cut off")
+    refused(base, "header is truncated")
 
 
 def test_shards(base: Path) -> None:
