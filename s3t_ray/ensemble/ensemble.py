@@ -126,7 +126,7 @@ class Ensemble:
         task = self._base.task
         if not isinstance(task, JudgingModel):
             raise ConfigError(
-                f"a {task.task.kind} model writes text and does not judge records", "let it generate an answer instead"
+                f"a {task.task.kind} model writes text and does not classify records", "generate an answer instead"
             )
         started, scores = self._anew(
             lambda lease: self._service.turn(lease, lambda live: (started_event(live), self._logits(live, example)))
@@ -227,7 +227,7 @@ class Ensemble:
         engine = self._base_engine if of_base else self._engine
         if engine is None:
             raise ConfigError(
-                "this run's model judges whole records and does not generate text", "ask it to judge a record instead"
+                "this run's model judges whole records and does not generate text", "classify a record instead"
             )
         return engine
 
@@ -261,8 +261,8 @@ class Ensemble:
         """Of `told`, each shard's stages that are loaded already, down to the first that is not."""
         if now.version > version:
             raise ClusterError(
-                f"this replica serves live set {now.version}, and was told of live set {version}, which is older",
-                "number live sets upward from the version that the replica says it serves",
+                f"this replica serves live set {now.version}, but was given the older live set {version}",
+                "increase the version of live sets from the one that the replica serves",
             )
         kept = tuple(_live_part(chain, now.stages) for chain in told)
         return assemble(self._base, version, kept, now.stages)

@@ -92,8 +92,8 @@ def evaluate(
                 tallies[team].add(own, example)
     if not tallies[current].losses:
         raise DataError(
-            f"none of the {len(examples)} held-out records has anything to predict",
-            "begin a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
+            f"none of the {len(examples)} held-out records has a token to predict",
+            "start a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
         )
     scores = {team: tally.score(base.task.task.wanted_metrics) for team, tally in tallies.items()}
     by_depth = {depth: scores[team] for depth, team in teams.items()}
@@ -110,7 +110,7 @@ class _Rows:
 
 
 def _rows(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence[Team]) -> _Rows:
-    """Made once, kept with the lease."""
+    """One row for each chain of each team; computed once, kept with the lease."""
     if lease.memory is None:
         stages, of = now.stages, {}
         for team in teams:

@@ -100,7 +100,7 @@ class FrozenBase:
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
         if tokens < 1:
-            raise DataError("the text is empty: it has no token", "give at least one token")
+            raise DataError("the text is empty: it has no tokens", "give at least one token")
         if self.max_tokens is not None and tokens > self.max_tokens:
             raise DataError(
                 f"the text has {tokens} tokens, but the model reads at most {self.max_tokens}", "shorten the text"

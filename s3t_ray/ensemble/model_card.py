@@ -1,7 +1,7 @@
 """The model card of an export: what it was made from, what it is, and what was deleted before it was made.
 
-In: an open run and the chains that are exported. Out: README.md as Hugging Face reads it. Counts and ids of stages
-only: no record, and nobody's name.
+In: an open run and the chains that are exported. Out: README.md in Hugging Face's format. Only counts and ids of
+stages: no records and no names.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def changing_stage(base: FrozenBase, name: str, chain: Chain, stages: Mapping[st
     having = [stage for stage in _acting(base, chain) if name in stages[stage].deltas]
     if len(having) > 1:
         raise StoreError(
-            f"stages {having} both change {name}: they cannot answer together",
+            f"stages {having} both change {name}: they cannot be combined",
             "train the run again: its layer groups overlap",
         )
     return having[0] if having else None
@@ -180,7 +180,10 @@ def _added(stack: Stack, inputs: Tensor, output: Tensor) -> Tensor:
     x = inputs if stack.rows is None else inputs.index_select(0, stack.rows)
     down = stack.down if stack.pick is None else stack.down.index_select(0, stack.pick)
     up = stack.up if stack.pick is None else stack.up.index_select(0, stack.pick)
-    part = torch.bmm(torch.bmm(x.to(down.dtype), down), up)
+    inner = torch.bmm(x.to(down.dtype), down)
+    if stack.rows is None and output.dtype == up.dtype:
+        return output.baddbmm_(inner, up)  # in place: a long prompt's output is large, and this one is nobody else's
+    part = torch.bmm(inner, up)
     if stack.rows is None:
         return (output + part).to(output.dtype)
     return output.index_add(0, stack.rows, part.to(output.dtype))

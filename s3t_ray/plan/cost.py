@@ -25,6 +25,7 @@ from s3t_ray.plan.work import (
     forward_flops_per_token,
     sized_healing,
     sized_stages,
+    stale_stages,
 )
 
 ROW_BYTES_PER_TOKEN = 2.8
@@ -82,7 +83,7 @@ class PlanCost:
 
 @dataclass(frozen=True)
 class StorageBytes:
-    """What a fully trained run keeps. Rows are an estimate; the rest is exact but for file headers."""
+    """What a fully trained run stores. Rows are an estimate; the rest is exact except for file headers."""
 
     adapters: int
     hidden_states: int
@@ -163,11 +164,11 @@ def healing_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | N
     retrained with chance d / L, and belongs to the shard hit with chance 1 / m. With `sizes`, the mean over records.
     """
     slices = work.slices * len(orders_by_shard)
-    even = {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
-    cost = training_cost(work, even)
     if sizes is None:
-        return cost
-    return replace(training_cost(work, sized_healing(orders_by_shard, sizes)), stages=cost.stages)
+        even = {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
+        return training_cost(work, even)
+    cost = training_cost(work, sized_healing(orders_by_shard, sizes))
+    return replace(cost, stages=stale_stages(orders_by_shard, sizes))
 
 
 def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes:

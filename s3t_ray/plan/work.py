@@ -195,6 +195,17 @@ def sized_healing(orders_by_shard: Sequence[Orders], sizes: Sizes) -> dict[int, 
     return _sum(orders_by_shard, sizes, shared=True, chances=chances)
 
 
+def stale_stages(orders_by_shard: Sequence[Orders], sizes: Sizes) -> float:
+    """How many stages one deletion makes stale on average, each record being equally likely."""
+    stale = 0.0
+    learning: dict[int, np.ndarray] = {}  # stages that learn each slice; shards mostly have the very same orders
+    for orders, records in zip(orders_by_shard, sizes, strict=True):
+        if id(orders) not in learning:
+            learning[id(orders)] = _learned(orders, len(records), shared=True).sum(axis=0)
+        stale += float(learning[id(orders)] @ np.asarray(records, dtype=float))
+    return stale / sum(map(sum, sizes))
+
+
 def _sum(
     orders_by_shard: Sequence[Orders], sizes: Sizes, *, shared: bool, chances: Sequence[Sequence[float]] | None
 ) -> dict[int, float]:

@@ -181,7 +181,7 @@ def test_the_ensemble_judges_as_peft_does(learned: tuple[Lab, list[str], Replica
     assert judged.answer == LABELS[int(scores.argmax())]
     assert dict(judged.labels) == pytest.approx(dict(zip(LABELS, scores.tolist(), strict=True)), abs=1e-5)
     for wrong in (lambda: replica.tokenise("a", True), lambda: replica.detokenise((1,))):
-        with pytest.raises(DataError, match="reads images, which have no tokens"):
+        with pytest.raises(DataError, match="reads images, which have no token ids"):
             wrong()
     report = replica.evaluate([json.dumps(image_content(n, LABELS[n % 2])) for n in range(40, 50)])
     assert 0.0 <= report.current.metrics["accuracy"] <= 1.0

@@ -34,7 +34,7 @@ def test_the_view_has_the_numbers_of_the_document() -> None:
     assert "52,002 records, 1,040 held out" in text
     assert "182 tokens per record (as given), 100% of them with a loss (assumed, the upper bound)" in text
     assert "→" in text
-    assert "no two sequences begin alike" in text
+    assert "no two sequences have the same prefix" in text
     assert f"{plan['forecast']['closed_form_deletions']:.1f} deletions until every shard is dead" in text
     assert f"{plan['rank_memory']['total_bytes'] / 2**30:.1f} GiB per rank" in text
 
@@ -104,7 +104,7 @@ def test_without_a_size_the_data_is_read_and_the_estimate_is_said(tmp_path: Path
     plan = document(*args)["data"]
     assert (plan["records"], plan["records_from"], plan["tokens_from"]) == (300, "data", "characters")
     assert plan["sampled_records"] == 300 - plan["held_out_records"]
-    assert "an estimate: 4 characters a token" in s3t_plan(*args).stdout
+    assert "an estimate: 4 characters per token" in s3t_plan(*args).stdout
 
 
 def test_an_option_wins_over_the_data(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_given_gpus_are_planned_for() -> None:
     changed = [part for setting in report["proposed"] for part in ("--set", setting)]
     after = document("llama-2-13b", *SIZE, "--gpu", "4x24GiB", *changed)["gpus"]
     assert after["fits"] and after["proposed"] == []
-    assert "h, at that best rate" in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
+    assert "h, at that peak rate" in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
     assert document("llama-2-13b", *SIZE)["gpus"] is None
 
 
