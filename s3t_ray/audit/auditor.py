@@ -1,4 +1,4 @@
-"""A second opinion: what somebody without the run's secret can check of a copy, on a machine of their own.
+"""A second opinion: what a third party without the run's secret can check in a copy, on their own machine.
 
 In: a read-only copy of a run, the run's public key from elsewhere, and the base model. Out: `AuditFacts` to sign.
 Writes nothing into the copy: what a replay needs lies in a temporary folder of this machine. What needs the run's
@@ -17,10 +17,11 @@ from pathlib import Path
 from s3t_ray import __version__
 from s3t_ray.audit.audit import chain_problems, recipe_problems
 from s3t_ray.audit.coverage import sealed_since
-from s3t_ray.audit.leftovers import left_unnamed, unfinished
+from s3t_ray.audit.leftovers import left_unnamed
+from s3t_ray.audit.log_times import time_problems
 from s3t_ray.audit.replay import on_this_machine, replay_stages
 from s3t_ray.audit.seals import checkpoint_problems
-from s3t_ray.audit.verify import check_stages
+from s3t_ray.audit.verify import check_data_and_stages
 from s3t_ray.data.slice_file import file_sha256, read_slice
 from s3t_ray.errors import S3TError, VerificationFailed
 from s3t_ray.ledger.keys import KEY_BYTES, Keys
@@ -72,7 +73,7 @@ def audit_copy(
     """
     watch("the log")
     stored = run.ledger.log()
-    problems = (*recipe_problems(run), *chain_problems(run, stored, public_key))
+    problems = (*recipe_problems(run), *chain_problems(run, stored, public_key), *time_problems(stored))
     try:
         found = _checked(run, _keys(run, public_key), replay, address, watch)
     except (ValueError, KeyError, TypeError) as error:
@@ -105,28 +106,12 @@ def _checked(run: Run, keys: LogKeys, replay: int, address: str | None, watch: C
     """What `verify` checks, without what needs the run's secret."""
     watch("the ledger against itself")
     problems = [f"ledger: {problem}" for problem in run.ledger.contradictions()]
-    watch("base model: every byte")
-    replaced = run.base_digest != run.row.base_digest
-    if replaced:
-        problems.append(f"the base model at {run.base_folder} is not the one that this run was trained on")
-    records = 0
-    for state in run.ledger.slices():
-        watch(f"shard {layout.shard_folder(state.shard)} slice {state.slice}: {state.records} records")
-        problems += _slice_problems(run, state)
-        records += state.records
     views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
-    for view in views.values():
-        problems += check_stages(run, view, None, watch)
-    watch("the storage: what should be gone")
-    problems += left_unnamed(run, views, sealed_since(run, keys))
-    problems += checkpoint_problems(run, views)
-    return Verification(
-        records=records,
-        stages=sum(len(view.live) for view in views.values()),
-        problems=tuple(problems),
-        replayed=replay_stages(run, views, replay, address, watch, on_this_machine) if replay and not replaced else (),
-        excused=tuple(deletion.receipt.request_id for deletion in unfinished(run)),
-    )
+    found = check_data_and_stages(run, views, _slice_problems, None, watch)
+    problems += (*found.problems, *left_unnamed(run, views, sealed_since(run, keys)), *checkpoint_problems(run, views))
+    trained_again = replay and not found.base_replaced
+    replayed = replay_stages(run, views, replay, address, watch, on_this_machine) if trained_again else ()
+    return found.reported(run, problems, replayed)
 
 
 def _keys(run: Run, public_key: bytes) -> LogKeys:
@@ -148,7 +133,7 @@ def _slice_problems(run: Run, state: SliceState) -> Iterator[str]:
         with scratch_folder(run, "verify") as folder:
             path = run.store.fetch(state.file, folder)
             if file_sha256(path) != state.file_sha256:
-                yield f"{where}: {state.file} was changed: its bytes are not those that the ledger names"
+                yield f"{where}: {state.file} was changed: its bytes are not those recorded in the ledger"
                 return
             for row in read_slice(path):
                 if row.digest not in tombstones:
@@ -157,7 +142,7 @@ def _slice_problems(run: Run, state: SliceState) -> Iterator[str]:
         yield f"{where}: {error.problem}"
         return
     if (total.digest(), total.members) != (state.digest, state.records):
-        yield f"{where}: its {total.members} retained rows are not the {state.records} records of the ledger"
+        yield f"{where}: it has {total.members} retained rows, but the ledger has {state.records} records"
 
 
 def _adapters(run: Run) -> dict[str, str]:

@@ -1,25 +1,31 @@
-"""The published log against the ledger's: every file of it is made anew from the entries, and compared.
+"""Compares the published log with the ledger's: every file is computed again from the entries.
 
-In: an open run, its log's rows, and what is known of the log from elsewhere: checkpoints kept, witnesses. Out: a line
-for each problem. Reads only. A log that is behind the ledger is none: a scheduler publishes the rest.
+In: an open run, its log's rows, and what is known of the log from elsewhere: kept checkpoints, witnesses. Out: one line
+per problem. Reads only. A log that is behind the ledger is not a problem: a scheduler publishes the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 
+from s3t_ray.audit.log_times import Sighting, time_problems
 from s3t_ray.errors import ConfigError, S3TError, VerificationFailed
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.log_leaf import leaf_of, origin_of
+from s3t_ray.run.integrity.published_head import CHECKPOINT
 from s3t_ray.run.log.log_timestamps import stamped_otherwise
-from s3t_ray.run.log.log_witnesses import WitnessAddress, newest_seen
-from s3t_ray.run.log.published_log import CHECKPOINT, FIRST_PUBLISHED, published, require_genuine
+from s3t_ray.run.log.log_witnesses import WitnessAddress, newest_seen, witnesses_of
+from s3t_ray.run.log.published_log import FIRST_PUBLISHED, REPLY, published, require_genuine
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
+from s3t_ray.tlog.cosignature import cosigned_by
 from s3t_ray.tlog.entry_tree import EntryTree
 from s3t_ray.tlog.log_head import LogHead
 from s3t_ray.tlog.signed_note import SignedNote
 from s3t_ray.tlog.tiles import LogFile
+from s3t_ray.tlog.timestamp import claimed_time
 
 
 def published_otherwise(
@@ -35,24 +41,29 @@ def published_otherwise(
         note = None
     else:
         if note is None and run.ledger.events(kinds=[FIRST_PUBLISHED]):
-            yield f"{CHECKPOINT} is gone: the log was published before (`s3t head RUN --publish` publishes it again)"
+            yield f"{CHECKPOINT} is missing: the log was published before (`s3t head RUN --publish` publishes it again)"
     if note is not None:
         yield from _head(tree, LogHead.parse(note.text), f"the signed checkpoint in {CHECKPOINT}")
+        yield from _cosignatures(run, note)
     yield from _files(run, tree, leaves, None if note is None else LogHead.parse(note.text))
+    seen = [] if note is None else [*_cosigned(run, note)]
     try:
         for path, found in stamped_otherwise(run):
-            yield from (
-                (f"{path} {found}",) if isinstance(found, str) else _head(tree, found, f"the checkpoint in {path}")
-            )
+            if isinstance(found, str):
+                yield f"{path} {found}"
+                continue
+            yield from _head(tree, found, f"the checkpoint in {path}")
+            seen += _stamped(run, path, found)
     except ConfigError as error:  # the package that reads timestamps is not installed
         yield f"the log's timestamps could not be checked: {error.problem}; {error.fix}"
+    yield from time_problems(stored, seen)
     for text in checkpoints:
         try:
             note = SignedNote.parse(text)
             require_genuine(run, note)
             kept = LogHead.parse(note.text)
         except VerificationFailed as error:
-            yield f"a checkpoint got earlier: {error.problem}"
+            yield f"a checkpoint from earlier: {error.problem}"
         else:
             yield from _head(tree, kept, "a checkpoint got earlier")
     for witness in witnesses:
@@ -62,9 +73,36 @@ def published_otherwise(
 def _head(tree: EntryTree, head: LogHead, what: str) -> Iterator[str]:
     """The ledger's log continues the one of this genuine head."""
     if head.size > tree.size:
-        yield f"{what} is of {head.size} entries, and the ledger's log has {tree.size}: it was taken back"
+        yield f"{what} has {head.size} entries, but the ledger's log has {tree.size}: the log was reset"
     elif tree.head(head.size) != head:
-        yield f"{what} is of {head.size} other entries than the ledger's log: it was rewritten, or forked"
+        yield f"{what} has {head.size} entries that differ from the ledger's log: the log was rewritten or forked"
+
+
+def _cosignatures(run: Run, note: SignedNote) -> Iterator[str]:
+    """What stands in the name of a witness of the config is that witness's word.
+
+    A line of any other key says nothing to anybody: who reads a signed note ignores it (c2sp.org/signed-note).
+    """
+    try:
+        cosigned_by(note, [witness.key for witness in witnesses_of(run)])
+    except VerificationFailed as error:
+        yield f"{CHECKPOINT}: {error.problem}"
+
+
+def _cosigned(run: Run, note: SignedNote) -> Iterator[Sighting]:
+    """When witnesses of the config cosigned this checkpoint."""
+    with suppress(VerificationFailed):  # told above
+        for key, time in cosigned_by(note, [witness.key for witness in witnesses_of(run)]).items():
+            size = LogHead.parse(note.text).size
+            yield Sighting(f"witness {key.name}", size, datetime.fromtimestamp(time, UTC))
+
+
+def _stamped(run: Run, path: str, head: LogHead) -> Iterator[Sighting]:
+    """When the timestamp beside this checkpoint says that it was there."""
+    reply = f"{path.rpartition('/')[0]}/{REPLY}"
+    at = claimed_time(run.store.read_bytes(reply)) if run.store.exists(reply) else None
+    if at is not None:
+        yield Sighting(f"the timestamp authority of {reply}", head.size, at)
 
 
 def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | None) -> Iterator[str]:
@@ -75,12 +113,12 @@ def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | N
         if place is None:
             continue  # named as a file of no kind that a run writes
         if place.holds(leaves, tree.subtree) != run.store.read_bytes(path):
-            yield f"{path} is not what the ledger's log makes of it"
+            yield f"{path} does not match the ledger's log"
     if head is not None and head.size <= tree.size:
         for name, _ in EntryTree(tree.origin, leaves[: head.size]).files():
             place = LogFile.parse(name)
             if f"{layout.LOG}/{name}" not in there and place is not None and not _full_is(there, place):
-                yield f"{layout.LOG}/{name} is gone, and the log's proofs need it"
+                yield f"{layout.LOG}/{name} is missing, but the log's proofs need it"
 
 
 def _full_is(there: set[str], place: LogFile) -> bool:

@@ -1,12 +1,13 @@
 """`s3t verify`: recompute every name from the retained data, and replay stages to compare bytes.
 
-Reads only; a replay trains in a folder of its own, which is gone afterwards. Finds, never mends.
+Reads only; a replay trains in its own folder, which is deleted afterwards. Reports problems, never repairs them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 from s3t_ray.audit.coverage import sealed_since
@@ -19,7 +20,7 @@ from s3t_ray.ledger.lthash import LtHash16
 from s3t_ray.ledger.values import SliceState, StageRow, StageState
 from s3t_ray.plan.stages import Stage
 from s3t_ray.run.integrity.seal_keys import is_announced
-from s3t_ray.run.reports import Verification
+from s3t_ray.run.reports import ReplayedStage, Verification
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.run.shard_view import ShardView, view_shard
@@ -43,6 +44,45 @@ def verify(
     stage whose name does not follow from the data, bytes that are not those published, bytes that
     should be gone.
     """
+    since = sealed_since(run)
+    views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
+    found = check_data_and_stages(run, views, _check_slice, since, watch)
+    problems = [*found.problems, *left_behind(run, views, since), *checkpoint_problems(run, views)]
+    watch("stored hidden states: every byte")
+    problems += hidden_problems(run)
+    trained_again = replay and not found.base_replaced
+    replayed = replay_stages(run, views, replay, address, watch, beside_the_run) if trained_again else ()
+    return found.reported(run, problems, replayed)
+
+
+@dataclass(frozen=True)
+class DataAndStages:
+    """What a look at the base model, every slice and every live stage found."""
+
+    records: int
+    stages: int
+    problems: tuple[str, ...]
+    base_replaced: bool
+
+    def reported(self, run: Run, problems: Iterable[str], replayed: tuple[ReplayedStage, ...]) -> Verification:
+        """The report; `problems`: all that there are, with those found here."""
+        return Verification(
+            records=self.records,
+            stages=self.stages,
+            problems=tuple(problems),
+            replayed=replayed,
+            excused=tuple(deletion.receipt.request_id for deletion in unfinished(run)),
+        )
+
+
+def check_data_and_stages(
+    run: Run,
+    views: Mapping[int, ShardView],
+    check_slice: Callable[[Run, SliceState], Iterable[str]],
+    since: int | None,
+    watch: Callable[[str], None],
+) -> DataAndStages:
+    """Look at all of them. `check_slice`: with the run's secret or without; `since`: see `check_stages`."""
     problems: list[str] = []
     watch("base model: every byte")
     replaced = run.base_digest != run.row.base_digest
@@ -51,21 +91,12 @@ def verify(
     records = 0
     for state in run.ledger.slices():
         watch(f"shard {layout.shard_folder(state.shard)} slice {state.slice}: {state.records} records")
-        problems += _check_slice(run, state)
+        problems += check_slice(run, state)
         records += state.records
-    views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
-    since = sealed_since(run)
     for view in views.values():
         problems += check_stages(run, view, since, watch)
     watch("the storage: what should be gone")
-    excused = tuple(deletion.receipt.request_id for deletion in unfinished(run))
-    problems += left_behind(run, views, since)
-    problems += checkpoint_problems(run, views)
-    watch("stored hidden states: every byte")
-    problems += hidden_problems(run)
-    replayed = replay_stages(run, views, replay, address, watch, beside_the_run) if replay and not replaced else ()
-    stages = sum(len(view.live) for view in views.values())
-    return Verification(records=records, stages=stages, problems=tuple(problems), replayed=replayed, excused=excused)
+    return DataAndStages(records, sum(len(view.live) for view in views.values()), tuple(problems), replaced)
 
 
 def _live(view: ShardView) -> Iterator[Stage]:
@@ -82,7 +113,7 @@ def _check_slice(run: Run, state: SliceState) -> list[str]:
         with scratch_folder(run, "verify") as folder:
             path = run.store.fetch(state.file, folder)
             if file_sha256(path) != state.file_sha256:
-                return [f"{where}: {state.file} was changed: its bytes are not those that the ledger names"]
+                return [f"{where}: {state.file} was changed: its bytes are not those recorded in the ledger"]
             rows = read_slice(path)
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
                 found.take(batch)
@@ -146,11 +177,11 @@ def check_stages(run: Run, view: ShardView, since: int | None, watch: Callable[[
             yield f"{_name(stage)}: its row in the ledger names other slices or parents"
         yield from _check_stage(run, view, stage, row, since)
     for name in sorted(view.live - frozenset(view.plan.stages)):
-        yield f"stage {name[:12]} of shard {view.plan.shard} serves, but does not follow from the retained data"
+        yield f"stage {name[:12]} of shard {view.plan.shard} is in service, but does not follow from the retained data"
     adapters = Counter(row.adapter_sha256 for row in rows.values())
     for row in rows.values():
         if adapters[row.adapter_sha256] > 1:
-            yield f"stage {row.id[:12]} of shard {row.shard} has the very adapter of another stage"
+            yield f"stage {row.id[:12]} of shard {row.shard} has the same adapter as another stage"
 
 
 def _check_stage(run: Run, view: ShardView, stage: Stage, row: StageRow, since: int | None) -> list[str]:

@@ -2,8 +2,8 @@
 
 In: a folder outside the run's storage. Out: 32-byte HMACs, digests, signatures. One file holds the
 32-byte master secret (mode 0600, made once, never written again); every key that hides something is derived
-from it with HKDF-SHA256. Another holds the Ed25519 key that signs (`signing_key.py`), which can be changed
-(`s3t rotate-key`). `public.pem` beside them is a copy of its public half for auditors.
+from it with HKDF-SHA256. Another holds the Ed25519 key that signs, or says on which token it is (`signing_key.py`), and
+can be changed (`s3t rotate-key`). `public.pem` beside them is a copy of its public half for auditors.
 
 Ids and subjects are hashed as given, UTF-8 without Unicode normalisation: the same bytes are the
 same id, and "é" composed and decomposed are two. Whoever holds the secret can test whether an id was
@@ -20,7 +20,7 @@ import secrets
 import stat
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
-from s3t_ray.ledger.signing_key import NEXT_FILE, SIGNING_FILE, FileSigner, settle_next
+from s3t_ray.ledger.signers.signing_key import NEXT_FILE, SIGNING_FILE, FileSigner, load_signer, settle_next
 from s3t_ray.proof.signed_entry import Signer, pem_of
 
 KEY_BYTES = 32
@@ -54,6 +54,8 @@ class LedgerKeys(Protocol):
     def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes: ...
 
     def run_seal(self, said: str) -> bytes: ...
+
+    def purge_seal(self, deletion: int, shard: int, index: int, identities: Iterable[bytes]) -> bytes: ...
 
     def hide(self, text: str, about: str) -> bytes: ...
 
@@ -133,17 +135,17 @@ class Keys:
             ) from error
         if mode & 0o077:
             raise LedgerError(
-                f"the key file {path} has mode {mode:04o}: others than its owner can use it",
-                f"chmod 600 {path}; if others may have read it, treat the ids of this run as known to them",
+                f"the key file {path} has mode {mode:04o}: other users can read it",
+                f"chmod 600 {path}; if other users may have read it, treat the ids of this run as known to them",
             )
-        following = FileSigner.load(folder / NEXT_FILE)
+        following = load_signer(folder / NEXT_FILE)
         if following is not None and following.public_key.hex() == signs:
             return cls(master, following)
-        return cls(master, FileSigner.load(folder / SIGNING_FILE))
+        return cls(master, load_signer(folder / SIGNING_FILE))
 
     def settle(self, folder: Path) -> None:
         """End a change of key that was cut off: the key that signs is `signing.key`, and `public.pem` is its half."""
-        following = FileSigner.load(folder / NEXT_FILE)
+        following = load_signer(folder / NEXT_FILE)
         if following is not None and following.public_key == self.public_key:
             with suppress(OSError):  # a folder that is mounted read-only stays as it is: the log tells which key it is
                 replace_file(folder / PUBLIC_FILE, self.public_key_pem, 0o600)
@@ -204,6 +206,11 @@ class Keys:
         """32 bytes that fix what the ledger says of its run."""
         return _hmac(self._row, f"run\n{said}")
 
+    def purge_seal(self, deletion: int, shard: int, index: int, identities: Iterable[bytes]) -> bytes:
+        """32 bytes that fix which records (id HMACs, in any order) a deletion took from a slice."""
+        members = hashlib.sha256(b"".join(sorted(identities))).hexdigest()
+        return _hmac(self._row, f"purged\n{deletion} {shard} {index} {members}")
+
     def hide(self, text: str, about: str) -> bytes:
         """`text`, encrypted; `about` stands elsewhere in the clear and is fixed with it."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -214,7 +221,7 @@ class Keys:
         try:
             return self._hiding.decrypt(hidden[:_NONCE_BYTES], hidden[_NONCE_BYTES:], about.encode()).decode()
         except (InvalidTag, ValueError) as error:
-            raise VerificationFailed("this is not what the run's keys encrypted", "see `s3t audit`") from error
+            raise VerificationFailed("this was not encrypted with the run's keys", "see `s3t audit`") from error
 
     def seal_key(self, *purpose: str) -> str:
         """A key, in hex, for one job or one slice of data: who has it can seal and check that one thing only."""
@@ -261,7 +268,7 @@ def _utf8(text: str) -> bytes:
     except UnicodeEncodeError as error:
         raise DataError(
             f"a text of {len(text)} characters is not Unicode: half a surrogate pair at position {error.start}",
-            "correct the record's source: it was cut or encoded wrongly",
+            "correct the record's source: it was truncated or encoded incorrectly",
         ) from error
 
 

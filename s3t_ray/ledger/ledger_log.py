@@ -1,7 +1,8 @@
-"""The ledger's part that proves: the run's keys, its random name, its seals, and its log of signed entries."""
+"""The ledger's methods for proof: the run's keys, its random id, its seals, and its log of signed entries."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -13,7 +14,7 @@ from s3t_ray.ledger.rows import key_changes, log_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, Certificate
-from s3t_ray.proof.key_entry import KeyEntry
+from s3t_ray.proof.key_entry import CarriedKeyEntry, KeyEntry
 from s3t_ray.proof.signed_entry import ChainHead, Signer
 
 
@@ -39,6 +40,15 @@ class LedgerLog:
         with self._database.write() as tx:
             return key_changes.change(tx, following, reason, to)
 
+    def carry_key(self, signer: Signer, changes: Sequence[str], lost: ChainHead) -> CarriedKeyEntry:
+        """Enter that `signer` signs from here on in a log that was restored from before its key was changed.
+
+        `changes`: the changes of key of the history that was lost, as they stood there; `lost`: its newest entry.
+        VerificationFailed: they do not lead from the key that signed so far to this one.
+        """
+        with self._database.write() as tx:
+            return key_changes.carry(tx, signer, changes, lost)
+
     @cached_property
     def run_id(self) -> str:
         """The random name of the run, made with its ledger: 32 hex digits."""
@@ -56,7 +66,7 @@ class LedgerLog:
             return row_seals.seal_older_rows(tx)
 
     def require_never_sealed(self) -> None:
-        """LedgerError if somebody took the seals of the ledger's rows off."""
+        """LedgerError if the seals of the ledger's rows were removed."""
         with self._database.read() as connection:
             row_seals.require_never_sealed(connection)
 
@@ -68,7 +78,7 @@ class LedgerLog:
     def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
         """Enter a purged deletion's certificate in the log; the final one moves it to `restored`, in one transaction.
 
-        One that is there already is returned. LedgerError: the deletion is not purged yet, or an earlier one of
+        One that already exists is returned. LedgerError: the deletion is not purged yet, or an earlier one of
         the same records is not restored. VerificationFailed: an erased adapter is live again.
         """
         with self._database.write() as tx:

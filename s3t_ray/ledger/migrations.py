@@ -243,8 +243,7 @@ _EXPORTS = (
     """,
 )
 
-# Against whoever can write here without the run's keys: a random name of the run, seals of rows, and one log of
-# signed entries, in which the certificates issued so far are the first.
+# Against whoever writes here without the run's keys: a random name, seals, a log that begins with the certificates.
 _PROOF = (
     """
     CREATE TABLE s3t_identity (
@@ -283,6 +282,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _EXPORTS,
     _PROOF,
     REQUESTS,
+    ("ALTER TABLE s3t_hits ADD COLUMN seal {bytes}",),
 )
 LATEST = len(MIGRATIONS)
 
@@ -324,8 +324,8 @@ def check_version(version: int) -> None:
     """LedgerError if a newer s3t_ray has written this ledger."""
     if version > LATEST:
         raise LedgerError(
-            f"the ledger has schema version {version}, this s3t_ray knows versions up to {LATEST}",
-            "use the newer s3t_ray that wrote it; a ledger is never turned back",
+            f"the ledger has schema version {version}, but this s3t_ray knows versions only up to {LATEST}",
+            "use the newer s3t_ray that wrote it; a ledger cannot be downgraded",
         )
 
 

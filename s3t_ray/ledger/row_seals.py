@@ -1,13 +1,17 @@
-"""Seals: keyed MACs of what the ledger says of its run and of each record, so that no row moves to another person.
+"""Seals: keyed MACs of the ledger's rows of its run and of each record, so that no row can move to another person.
 
-A record's seal fixes its id, its subject and its place. Its content is fixed by keyed digests that an audit makes
-anew from the data; those go with a purge, the seal stays true. A ledger of an older version has no seals: whoever has
-the keys sets them once (`seal_older_rows`), and an entry of the log says from when on they hold.
+A record's seal covers its id, its subject and its place. Its content is covered by keyed digests, which an audit
+recomputes from the data; a purge erases those, and the seal stays valid. When a deletion is purged, a seal on what it
+took from each slice fixes which records belong to it. A ledger of an older version has no seals: a process with the
+keys sets them once (`seal_older_rows`), and an entry of the log says from when on they are valid. The run's own seal
+has one of two formats. The second means that no older version ever purged a deletion or exported in this run without
+these seals.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, bindparam, func, select, update
@@ -17,10 +21,14 @@ from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.rows import log_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
-from s3t_ray.ledger.tables import LOG, RECORDS, RUN, SLICES
+from s3t_ray.ledger.tables import DELETIONS, HITS, LOG, RECORDS, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts
 from s3t_ray.proof.signed_entry import canonical, signed
+
+SEALS_ALL = 2
+"""Format of the run's seal: rows have had all their seals from the beginning, and the log tells of every export."""
+_SEALS_RECORDS = 1
 
 
 def seal_run(tx: Transaction, how: str) -> RunEntry:
@@ -28,7 +36,8 @@ def seal_run(tx: Transaction, how: str) -> RunEntry:
     connection = tx.connection
     row = connection.execute(select(RUN)).one()
     run_id = log_rows.read_identity(connection)
-    connection.execute(update(RUN).values(seal=tx.keys.run_seal(_said_of_run(connection, run_id))))
+    written = SEALS_ALL if how == "ingest" else _SEALS_RECORDS
+    connection.execute(update(RUN).values(seal=tx.keys.run_seal(_said_of_run(connection, run_id, written))))
     states = connection.execute(select(SLICES.c.shard, SLICES.c.slice, SLICES.c.digest)).all()
     data = canonical(sorted([state.shard, state.slice, state.digest] for state in states))
     records = int(connection.scalar(select(func.count()).select_from(RECORDS)) or 0)
@@ -87,16 +96,37 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
             "person, or to another place, is not covered until `s3t train` has opened the run with its keys"
         )
         return
-    if run.seal != keys.run_seal(_said_of_run(connection, log_rows.read_identity(connection))):
+    written = seals_of(connection, keys)
+    if written is None:
         yield "the ledger's row of the run was changed: it is not what its keys sealed"
     wrong = 0
-    rows = connection.execution_options(yield_per=BATCH).execute(
-        select(RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.seal)
-    )
-    for row in rows:
+    took: dict[tuple[int, int, int], list[bytes]] = defaultdict(list)
+    for row in connection.execution_options(yield_per=BATCH).execute(_RECORDS):
         wrong += row.seal != keys.row_seal(row.id_hmac, row.subject_hmac, row.shard, row.slice)
+        if row.deletion is not None:
+            took[row.deletion, row.shard, row.slice].append(row.id_hmac)
     if wrong:
         yield f"{wrong} records have another id, subject or place than the keys sealed: their rows were changed"
+    for hit in connection.execute(_PURGED):
+        if hit.seal is None and written != SEALS_ALL:
+            continue  # a version that sealed none may have purged it
+        made = keys.purge_seal(hit.deletion, hit.shard, hit.slice, took[hit.deletion, hit.shard, hit.slice])
+        if hit.seal != made:
+            yield (
+                f"deletion {hit.request_id} is said to have taken other records from slice {hit.slice} of shard "
+                f"{hit.shard} than the keys sealed when it was purged: rows were changed"
+            )
+
+
+def seals_of(connection: Connection, keys: LedgerKeys) -> int | None:
+    """`SEALS_ALL`, or less, by the seal on the run's row; None: it bears none, or not one of these keys."""
+    seal = connection.scalar(_IS_SEALED)
+    for written in (SEALS_ALL, _SEALS_RECORDS):
+        if seal is not None and seal == keys.run_seal(
+            _said_of_run(connection, log_rows.read_identity(connection), written)
+        ):
+            return written
+    return None
 
 
 def is_sealed(connection: Connection) -> bool:
@@ -111,16 +141,27 @@ def require_never_sealed(connection: Connection) -> None:
         raise LedgerError(
             "the seals of the ledger's rows were taken off: its log tells that the run's keys had sealed them; "
             "nothing was changed",
-            "look into it with `s3t audit`, and restore the ledger from a copy",
+            "run `s3t audit` to investigate, and restore the ledger from a copy",
         )
 
 
-def _said_of_run(connection: Connection, run_id: str) -> str:
+def _said_of_run(connection: Connection, run_id: str, written: int) -> str:
     row = connection.execute(select(RUN)).one()
     said = {column.name: getattr(row, column.name) for column in RUN.columns if column.name not in ("id", "seal")}
+    if written == SEALS_ALL:
+        said["seals"] = SEALS_ALL
     return canonical({**said, "run_id": run_id})
 
 
+_RECORDS = select(
+    RECORDS.c.id_hmac, RECORDS.c.subject_hmac, RECORDS.c.shard, RECORDS.c.slice, RECORDS.c.seal, RECORDS.c.deletion
+)
+_PURGED = (
+    select(HITS.c.deletion, HITS.c.shard, HITS.c.slice, HITS.c.seal, DELETIONS.c.request_id)
+    .join(DELETIONS, DELETIONS.c.sequence == HITS.c.deletion)
+    .where(DELETIONS.c.purged_at.is_not(None))
+    .order_by(HITS.c.deletion, HITS.c.shard, HITS.c.slice)
+)
 _IS_SEALED = select(RUN.c.seal)
 _BEGUN = select(func.min(LOG.c.sequence), func.count().filter(LOG.c.kind == str(EntryKind.RUN)))
 _UNSEALED = (

@@ -132,6 +132,7 @@ HITS = Table(
     Column("records", BigInteger),
     Column("digest_before", Text),
     Column("digest_after", Text),
+    Column("seal", LargeBinary),  # keyed MAC of which records it took, made when they are purged; null: not yet
 )
 
 LINKS = Table(

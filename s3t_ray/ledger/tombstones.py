@@ -1,8 +1,8 @@
 """The tombstones of records that are deleted and not purged yet.
 
-In: the records that a deletion takes. Out: a row each, which says so from then on. The purge writes the
-number of the deletion into the record's own row, which it has to touch anyway, and takes the tombstone
-away: so the table stays small, and a deletion writes few pages however large the run is.
+In: the records of a deletion. Out: one row for each, which marks it as deleted. The purge writes the deletion's number
+into the record's own row, which it has to touch anyway, and removes the tombstone. So the table stays small, and a
+deletion writes few pages however large the run is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, select, update
 
 from s3t_ray.ledger import minhash_index
+from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.resolve import Members, Place
-from s3t_ray.ledger.tables import RECORDS, TOMBSTONES
+from s3t_ray.ledger.tables import HITS, RECORDS, TOMBSTONES
 
 
 def add(connection: Connection, records: Mapping[Place, Members], deletion: int) -> None:
@@ -49,13 +50,15 @@ def digests(connection: Connection, place: Place, after: int) -> frozenset[bytes
     return frozenset(connection.scalars(_DIGESTS, {"of_shard": place[0], "of_slice": place[1], "after": after}))
 
 
-def bury(connection: Connection, place: Place, deletion: int) -> None:
+def bury(connection: Connection, place: Place, deletion: int, keys: LedgerKeys) -> None:
     """Erase what was derived from the contents of the records that this deletion took from this place.
 
-    The HMACs of id and subject stay, so that a repeat is known as one.
+    The HMACs of id and subject stay, so that a repeat is known as one; a seal fixes whose they are.
     """
     bound = {"of_shard": place[0], "of_slice": place[1], "of_deletion": deletion}
-    minhash_index.remove(connection, connection.scalars(_NAMES, bound).all())
+    names = connection.scalars(_NAMES, bound).all()
+    minhash_index.remove(connection, names)
+    connection.execute(_SEAL, {**bound, "made": keys.purge_seal(deletion, *place, names)})
     connection.execute(_ERASE, bound)
     connection.execute(_REMOVE, bound)
 
@@ -71,6 +74,15 @@ _DIGESTS = (
     .where(*_HERE, TOMBSTONES.c.deletion > bindparam("after"))
 )
 _NAMES = select(TOMBSTONES.c.id_hmac).where(*_THESE)
+_SEAL = (
+    update(HITS)
+    .where(
+        HITS.c.deletion == bindparam("of_deletion"),
+        HITS.c.shard == bindparam("of_shard"),
+        HITS.c.slice == bindparam("of_slice"),
+    )
+    .values(seal=bindparam("made"))
+)
 _ERASE = (
     update(RECORDS)
     .where(RECORDS.c.id_hmac.in_(_NAMES))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.proof.certificate import AnyCertificate
 from s3t_ray.proof.dsse import STATEMENT, enveloped, opened, peeked
-from s3t_ray.proof.key_entry import KeyEntry, keys_of
+from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.run_log import parse_entry, verify_certificate
 from s3t_ray.proof.signed_entry import SignedEntry, Signer, canonical
 
@@ -57,11 +57,9 @@ def entries_in(text: str, public_key: bytes) -> tuple[SignedEntry, ...]:
         )
     told = predicate.get("keyChanges")
     changes = tuple(parse_entry(canonical(each)) for each in told) if isinstance(told, list) else ()
-    keys = keys_of(public_key, [entry for entry in changes if isinstance(entry, KeyEntry)])
+    keys = keys_of(public_key, changes)
     statement = opened(text, [bytes.fromhex(key) for key in keys.spans])
     certificate = verify_certificate(canonical(predicate.get("certificate")), keys)
     if canonical(statement) != canonical(statement_of(certificate, changes)):
-        raise VerificationFailed(
-            "this statement says something else than the certificate in it", "rely on the certificate alone"
-        )
+        raise VerificationFailed("this statement does not match the certificate in it", "rely only on the certificate")
     return (certificate, *changes)

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.certificate import FORMAT, AnyCertificate, Certificate, CertificateV1, check_sense
-from s3t_ray.proof.key_entry import KeyEntry, check_consent
+from s3t_ray.proof.certificate import CERTIFICATE_FORMATS, FORMAT, AnyCertificate, Certificate, check_sense
+from s3t_ray.proof.export_entry import ExportEntry
+from s3t_ray.proof.key_entry import KEY_ENTRIES, CarriedKeyEntry, KeyEntry, change_in, check_change
 from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.signed_entry import ChainHead, LogKeys, SignedEntry, check_signature, raw_public_key
 
 KINDS: Mapping[str, type[SignedEntry]] = {
     kind.model_fields["format"].default: kind
-    for kind in (CertificateV1, Certificate, SignedReceipt, RunEntry, KeyEntry)
+    for kind in (*CERTIFICATE_FORMATS, SignedReceipt, RunEntry, KeyEntry, CarriedKeyEntry, ExportEntry)
 }
 """Entries by format: the ones of older versions stay here."""
 
@@ -52,7 +53,7 @@ def verify_entry(text: str, public_key: bytes | LogKeys | None = None) -> Signed
 def parse_certificate(text: str) -> AnyCertificate:
     """`parse_entry`, for a certificate of any format."""
     entry = parse_entry(text)
-    if not isinstance(entry, (CertificateV1, Certificate)):
+    if not isinstance(entry, AnyCertificate):
         raise VerificationFailed(
             f"this is not a certificate: it is {name_of(entry)}", "give what `s3t certificate` wrote"
         )
@@ -82,7 +83,7 @@ def verify_chain(
     entries: list[SignedEntry] = []
     expected = after or ChainHead()
     signer: str | None = None
-    changed = any(isinstance(parse_entry(text), KeyEntry) for text in texts)
+    changed = any(isinstance(parse_entry(text), KEY_ENTRIES) for text in texts)
     for text in texts:
         entry = verify_entry(text, None if changed else public_key)
         facts = entry.facts
@@ -91,14 +92,15 @@ def verify_chain(
                 f"the chain breaks: entry {facts.sequence} does not follow entry {expected.sequence}",
                 "one is missing, swapped or replaced: get the log again from the run's ledger",
             )
-        if signer is not None and entry.public_key != signer:
+        change = change_in(entry) if isinstance(entry, KEY_ENTRIES) else None
+        if signer not in (None, entry.public_key if change is None else change.before):
             raise VerificationFailed(
-                f"entry {facts.sequence} is of another key than those before it",
-                "verify with the run's public key: a log has one key, until an entry names the next",
+                f"entry {facts.sequence} is signed with another key than the entries before it",
+                "verify with the run's public key: a log has one key until an entry changes it",
             )
         signer = entry.public_key
-        if isinstance(entry, KeyEntry):
-            check_consent(entry)
+        if isinstance(entry, KEY_ENTRIES):
+            check_change(entry)
             signer = entry.facts.next_key
         expected = ChainHead(sequence=facts.sequence, hash=entry.hash)
         entries.append(entry)
@@ -115,7 +117,8 @@ def verify_chain(
 def _require_one_of(entries: Sequence[SignedEntry], public_key: bytes) -> None:
     """VerificationFailed unless the key (PEM) signed at some time in this chain, or signs what comes next."""
     keys = {entry.public_key for entry in entries}
-    keys |= {entry.facts.next_key for entry in entries if isinstance(entry, KeyEntry)}
+    changes = [change_in(entry) for entry in entries if isinstance(entry, KEY_ENTRIES)]
+    keys |= {key for change in changes for key in (change.before, change.after)}
     if raw_public_key(public_key).hex() not in keys:
         check_signature(entries[0], name_of(entries[0]), public_key)
 
@@ -125,7 +128,7 @@ def name_of(entry: SignedEntry) -> str:
     facts = entry.facts
     if isinstance(entry, SignedReceipt):
         return f"the receipt of deletion {entry.facts.request_id}"
-    if isinstance(entry, (CertificateV1, Certificate)):
+    if isinstance(entry, AnyCertificate):
         return f"the certificate of deletion {entry.facts.request_id}"
     return f"entry {facts.sequence} of the log of run {facts.run!r}"
 
@@ -141,6 +144,11 @@ def claimed_next_key(text: str) -> str | None:
     facts = _claims(text).get("facts")
     key = facts.get("next_key") if isinstance(facts, dict) else None
     return key if isinstance(key, str) else None
+
+
+def signing_key_after(text: str) -> str | None:
+    """The public key (hex) that an entry says signs what comes after it; None: it says none."""
+    return claimed_next_key(text) or claimed_key(text)
 
 
 def _unreadable(text: str, told: object, error: ValidationError) -> VerificationFailed:

@@ -1,7 +1,7 @@
-"""`s3t deletions`: the deletions of a run with what offices said of them, filtered.
+"""`s3t deletions`: a filtered list of a run's deletions, with the details that offices gave.
 
-In: an open run and a filter. Out: reports. References, requesters and reasons are shown to whoever has the run's keys,
-and to nobody else; see `ledger/rows/request_rows.py`.
+In: an open run and a filter. Out: reports. References, requesters and reasons can be read only with the run's keys; see
+`ledger/rows/request_rows.py`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ListedRequest(Report):
     reason: str | None = None
     due_at: str | None = None
     sealed: bool = True
-    """False: what is stored is not what the run's keys sealed (see `s3t audit`), so it is not shown."""
+    """False: what is stored was not sealed by the run's keys (see `s3t audit`), so it is not shown."""
 
 
 class ListedDeletion(DeletionStatus):
@@ -145,7 +145,7 @@ def moment(told: str) -> str:
         found = None
     if found is None or found.tzinfo is None:
         raise DataError(
-            f"{told!r} is neither a date nor a moment with its offset from UTC",
+            f"{told!r} is neither a date nor a time with a UTC offset",
             "write it as 2026-12-31 or 2026-12-31T17:00:00+01:00",
         )
     return found.astimezone(UTC).isoformat(timespec="microseconds")

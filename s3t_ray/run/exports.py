@@ -1,6 +1,6 @@
 """Adapters that leave the run: where `s3t export` wrote them, and how a deletion erases them.
 
-Copies that people made of an exported folder are out of the run's reach; the documentation says so.
+Copies of an exported folder are out of the run's reach; the documentation says so.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
     exports = run.ledger.exports.all()
     if not exports:
         return
-    gone = {stage.id for stage in (*stale, *run.ledger.stages(state=StageState.PURGED))}
+    known = run.ledger.stages()
+    gone = {stage.id for stage in (*stale, *(each for each in known if each.state is StageState.PURGED))}
+    kept = {stage.id for stage in known} - gone
     for export in exports:
-        if gone.isdisjoint(export.stages):
+        # A stage that the ledger does not know was trained before it was restored from a backup, on who knows what.
+        if kept.issuperset(export.stages):
             continue
         if strange := sorted(set(export.files) - _EVER_EXPORTED):
             # Or whoever can write the ledger could have a purge erase any file of this user, the keys among them.

@@ -25,6 +25,7 @@ import yaml
 from s3t_ray.audit.verify import verify
 from s3t_ray.cli.serve_command import check_port
 from s3t_ray.errors import ClusterError
+from s3t_ray.proof.handed_out import check_proofs
 from s3t_ray.proof.run_log import verify_certificate
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
@@ -140,7 +141,7 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
 
 def test_a_sweep_trains_two_runs_side_by_side(laptop: Laptop, config: Path) -> None:
     done = laptop.submit("sweep.py", "--set", "budget=1", "--deletions", "2")
-    assert "2 of 2 runs side by side" in done.stdout and "take lora.rank" in done.stdout
+    assert "2 of 2 runs in parallel" in done.stdout and "take lora.rank" in done.stdout
     assert (config.parent / "sweep" / "sweep.png").is_file()
     written = json.loads((config.parent / "sweep" / "sweep.json").read_text())
     assert written["failures"] == {}
@@ -273,6 +274,10 @@ def test_a_deletion_over_http_from_receipt_to_certificate(
     wait_for("restoration", lambda: deletions.ask("GET", where).json()["state"] == "restored")
     certificate = verify_certificate(deletions.ask("GET", f"{where}/certificate").text, trained.run.keys.public_key_pem)
     assert certificate.facts.records == 5
+    proof = wait_for(
+        "the published log", lambda: (told := deletions.ask("GET", f"{where}/proof")).status == 200 and told
+    )
+    assert check_proofs([proof.text], [certificate])[0].entry == certificate.facts.sequence
     wait_for("the healed model", lambda: answered_depths(model) == {"2,2"})
     assert model.ask("GET", "/healthz").json()["depths"] == [2, 2]
 

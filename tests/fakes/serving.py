@@ -27,6 +27,7 @@ from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
+from s3t_ray.run.log.issued_proofs import ProvedEntry
 from s3t_ray.run.office_words import DropOutcome, OpenDsrStatus
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.serve.routes.answering import Prompt
@@ -133,6 +134,9 @@ class FakeBackend:
 
     def certificate(self, request_id: str) -> str | None:
         return self.certified
+
+    def proof(self, request_id: str, of: ProvedEntry) -> str | None:
+        return None if self.certified is None else f"proof of the {of} of {request_id}"
 
     def _fail(self) -> None:
         if self.fails is not None:

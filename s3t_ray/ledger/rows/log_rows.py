@@ -1,4 +1,4 @@
-"""The run's log in the ledger: signed entries, each naming the one before it, appended by whoever has the keys.
+"""The run's log in the ledger: signed entries, each naming the one before it, appended by processes that have the keys.
 
 `append` is the one way in: it is part of the transaction that does what the entry says, so there is never one
 without the other, and the entries have the order of the commits.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
@@ -29,6 +29,7 @@ class EntryKind(StrEnum):
     INTERIM = "interim"  # certificate: purged
     CERTIFICATE = "certificate"  # final: restored
     KEY = "key"  # another key signs from here on
+    EXPORT = "export"  # weights left the storage, or their files are gone
 
 
 CERTIFYING = (EntryKind.INTERIM, EntryKind.CERTIFICATE)
@@ -52,14 +53,27 @@ def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callabl
     `deletion`: number of the deletion that it is of. LedgerError: the ledger has no run yet, or another key signs
     for it by now.
     """
+    row = read_next(tx)
+    if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
+        raise LedgerError(
+            "the run's signing key was changed, but this process has the old one: nothing was done",
+            "restart it so that it reads the new keys (`s3t rotate-key` replaced them)",
+        )
+    return append_next(tx, kind, deletion, make, row)
+
+
+def read_next(tx: Transaction) -> Row[Any]:
+    """What the next entry stands upon. LedgerError: the ledger has no run yet."""
     row = tx.connection.exec_driver_sql(_NEXT).one_or_none()
     if row is None:
         raise LedgerError("the ledger has no run yet", "start the run first: its log begins with its records")
-    if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
-        raise LedgerError(
-            "the run's signing key was changed, and this process has another one: nothing was done",
-            "start it again, so that it reads the keys anew (`s3t rotate-key` says when they change)",
-        )
+    return row
+
+
+def append_next(
+    tx: Transaction, kind: EntryKind, deletion: int | None, make: Callable[[LogPosition], EntryT], row: Row[Any]
+) -> EntryT:
+    """`append`, whichever key signs. `row`: from `read_next`."""
     entry = make(LogPosition((row.sequence or 0) + 1, row.hash or FIRST, row.name, row.run_id))
     text = entry.to_json()
     # In the driver's own SQL, as in `pieces`: every single deletion comes this way.

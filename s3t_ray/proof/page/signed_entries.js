@@ -60,33 +60,55 @@ async function verifiedEntry(text) {
   return { ...entry, text, hash: toHex(await sha256(utf8(text))) };
 }
 
-const isCertificate = (entry) => /^s3t\/certificate\/[12]$/.test(entry.format);
+const isCertificate = (entry) => /^s3t\/certificate\/[1-9]\d*$/.test(entry.format);
 const isReceipt = (entry) => entry.format === "s3t/receipt/1";
-const isKeyChange = (entry) => entry.format === "s3t/key/1";
+const isKeyChange = (entry) => /^s3t\/key\/[12]$/.test(entry.format);
 
-/** The keys of the log by one of them, as key -> [first, last] number of an entry that it may have signed. */
-async function logKeys(trusted, entries) {
-  const changes = entries.filter(isKeyChange).sort((one, other) => one.facts.sequence - other.facts.sequence);
-  for (const { facts, public_key: key } of changes) {
+/** A change of key, once both keys are known to have agreed: key `before` signs up to entry `last`, then `after`. */
+async function keyChange(entry) {
+  const { facts, public_key: key } = entry;
+  if (entry.format === "s3t/key/1") {
     const consent = utf8(`s3t/key-consent/1\n${facts.run_id}\n${facts.sequence}\n${key}\n${facts.next_key}\n`);
     if (!await verifies(fromHex(facts.next_key), consent, fromHex(facts.consent))) {
       throw new Failure("A change of the model’s key in this file is not genuine: the new key did not agree to it.");
     }
+    return { before: key, after: facts.next_key, last: facts.sequence };
   }
+  // Of a log that was restored from a backup: it carries the changes of the history that was lost.
+  const carried = [];
+  for (const text of facts.changes) {
+    const change = await verifiedEntry(text);
+    if (!isKeyChange(change) || change.facts.run_id !== facts.run_id) {
+      throw new Failure("A change of the model’s key in this file carries something else than changes of its key.");
+    }
+    carried.push(await keyChange(change));
+  }
+  const follows = carried.every((change, at) => at === 0 || change.before === carried[at - 1].after);
+  if (!carried.length || !follows || carried.at(-1).after !== key || facts.next_key !== key) {
+    throw new Failure("A change of the model’s key in this file is not genuine: nothing leads to the new key.");
+  }
+  return { before: carried[0].before, after: key, last: facts.sequence - 1 };
+}
+
+/** The keys of the log by one of them, as key -> [first, last] number of an entry that it may have signed. */
+async function logKeys(trusted, entries) {
+  const inOrderOfLog = entries.filter(isKeyChange).sort((one, other) => one.facts.sequence - other.facts.sequence);
+  const changes = [];
+  for (const entry of inOrderOfLog) changes.push(await keyChange(entry));
   const spans = new Map([[trusted, [1, Infinity]]]);
   let here = trusted;
-  for (const { facts: { sequence, next_key: next }, public_key: key } of changes) {
-    if (key !== here || spans.has(next)) continue;
-    spans.set(here, [spans.get(here)[0], sequence]);
-    spans.set(next, [sequence + 1, Infinity]);
-    here = next;
+  for (const { before, after, last } of changes) {
+    if (before !== here || spans.has(after)) continue;
+    spans.set(here, [spans.get(here)[0], last]);
+    spans.set(after, [last + 1, Infinity]);
+    here = after;
   }
   here = trusted;
-  for (const { facts: { sequence, next_key: next }, public_key: key } of changes.reverse()) {
-    if (next !== here || spans.has(key)) continue;
-    spans.set(here, [sequence + 1, spans.get(here)[1]]);
-    spans.set(key, [1, sequence]);
-    here = key;
+  for (const { before, after, last } of changes.reverse()) {
+    if (after !== here || spans.has(before)) continue;
+    spans.set(here, [last + 1, spans.get(here)[1]]);
+    spans.set(before, [1, last]);
+    here = before;
   }
   return spans;
 }

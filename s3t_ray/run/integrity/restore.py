@@ -1,28 +1,39 @@
-"""A run that was restored as a whole from a backup: every deletion since then is made again, before anything is served.
+"""A run that was restored as a whole from a backup: repeats every later deletion before anything is served.
 
-In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted
-anew. The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember. A
-deletion that is made again has the same id and a new receipt: the run's log goes on from where the backup was taken,
-and the entries that it lost stay beside the copy, signed as they are. A witness sees that fork, and must be told of it.
-Killed at any moment, the same call goes on.
+In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted again.
+The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember and as
+the log was published. A repeated deletion has the same id and a new receipt: the run's log continues from the backup,
+under the current key, and the entries that it lost stay next to the copy, with their signatures. A witness sees this
+fork, and must be told about it. If it is killed at any moment, the same call continues.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from s3t_ray.errors import ConfigError, LedgerError
+from s3t_ray.errors import ConfigError, LedgerError, VerificationFailed
+from s3t_ray.ledger.keys import Keys
+from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.receipt import SignedReceipt
-from s3t_ray.proof.run_log import verify_chain
-from s3t_ray.proof.signed_entry import SignedEntry
+from s3t_ray.proof.run_log import signing_key_after, verify_chain
+from s3t_ray.proof.signed_entry import SignedEntry, pem_of
 from s3t_ray.run.integrity.log_copy import LogCopy, NamedHashes, search_of
+from s3t_ray.run.integrity.published_head import published_beyond
+from s3t_ray.run.integrity.restored_log import follow_key, renote_exports, withdraw
 from s3t_ray.run.integrity.run_identity import remembered
+from s3t_ray.run.log.issued_certificates import log_keys
+from s3t_ray.run.log.published_log import publish
 from s3t_ray.run.run import Run
 
 RESTORED = "restored_from_backup"
 """Line of the history: how many entries the log lost, and how many deletions were made again."""
+
+
+_MADE_ALONG = (EntryKind.KEY, EntryKind.EXPORT)
+"""Beside deletions, what a restore that was killed may have entered in the log."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +58,18 @@ def restore(run: Run, note: Callable[[str], None]) -> Restored:
             "take the receipts that were given out since, and delete by name with `s3t delete`",
         )
     _finish(copy)
-    keys = run.keys
-    entries = verify_chain(copy.texts(), keys.public_key_pem)
-    lost = _lost(run, entries)
+    texts = copy.texts()
+    keys = Keys.load(run.location.keys_dir, signing_key_after(texts[-1]) if texts else None)
+    run.ledger.check_key(keys.key_check)
+    entries = _genuine(run, keys, texts)
+    kept, lost = _lost(run, entries)
     if not lost:
         return Restored(0, ())
     again = [entry for entry in lost if isinstance(entry, SignedReceipt)]
-    named = [_named(copy, run, receipt) for receipt in again]
+    named = [_named(copy, keys, receipt) for receipt in again]
+    follow_key(run, keys, lost, note)
+    run.keys  # noqa: B018  # bound to the ledger, as they are from here on
+    renote_exports(run, entries)
     for receipt, names in zip(again, named, strict=True):
         made = run.ledger.accept_deletion(
             [bytes.fromhex(name) for name in names.ids],
@@ -63,13 +79,23 @@ def restore(run: Run, note: Callable[[str], None]) -> Restored:
         )
         if made.receipt.request_id != receipt.facts.request_id or made.receipt.records != receipt.facts.records:
             was, now = receipt.facts.records, made.receipt.records
-            note(f"deletion {receipt.facts.request_id} took {was} records when it was first made, and {now} now")
+            note(f"deletion {receipt.facts.request_id} took {was} records at first, and {now} now")
+    withdraw(run, copy, kept)
     _begin_anew(copy, run, named, lost)
+    publish(run)
     return Restored(len(lost), tuple(receipt.facts.request_id for receipt in again))
 
 
-def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> list[SignedEntry]:
-    """The entries of the copy that the ledger lacks. LedgerError: they are not all, or the ledger has others."""
+def _genuine(run: Run, keys: Keys, texts: Sequence[str]) -> tuple[SignedEntry, ...]:
+    """The entries of the copy. VerificationFailed: no key of the run signed them, or they are no chain."""
+    for key in log_keys(run, keys.public_key_pem).spans:
+        with suppress(VerificationFailed):
+            return verify_chain(texts, pem_of(bytes.fromhex(key)))
+    return verify_chain(texts, keys.public_key_pem)  # says what is wrong
+
+
+def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> tuple[int, list[SignedEntry]]:
+    """How many entries both have, and those that the ledger lacks. LedgerError: not all, or the ledger has others."""
     ours, copied = [row.hash for row in run.ledger.log()], [entry.hash for entry in entries]
     common = next((at for at, pair in enumerate(zip(ours, copied, strict=False)) if pair[0] != pair[1]), None)
     if common is None:
@@ -82,19 +108,28 @@ def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> list[SignedEntry]:
             f"{len(copied)}: deletions could be missing; nothing was changed",
             "use the newest copy of the log, or the newest ledger",
         )
+    beyond = published_beyond(run.store, run.ledger, run.location.keys_dir)
+    if beyond is not None and beyond[0] > len(copied):
+        raise LedgerError(
+            f"the run's log was published with {beyond[0]} entries, and the copy of it ends at entry {len(copied)}: "
+            "deletions could be missing; nothing was changed",
+            "use the newest copy of the log, or the newest ledger",
+        )
     asked = {entry.facts.request_id for entry in lost if isinstance(entry, SignedReceipt)}
-    strangers = [row for row in run.ledger.log()[common:] if row.request_id not in asked]
+    strangers = [
+        row for row in run.ledger.log()[common:] if row.request_id not in asked and row.kind not in _MADE_ALONG
+    ]
     if lost and strangers:
         raise LedgerError(
             f"the ledger went on after entry {common} with entries that the copy of its log does not have: they are of "
             "two histories; nothing was changed",
-            "look into it with `s3t audit`, and restore a ledger that the copy continues",
+            "run `s3t audit` to investigate, and restore a ledger that the copy continues",
         )
-    return lost
+    return common, lost
 
 
-def _named(copy: LogCopy, run: Run, receipt: SignedReceipt) -> NamedHashes:
-    found = copy.named(receipt.facts.request_id, run.keys)
+def _named(copy: LogCopy, keys: Keys, receipt: SignedReceipt) -> NamedHashes:
+    found = copy.named(receipt.facts.request_id, keys)
     if found is None:
         raise LedgerError(
             f"{copy.folder} has the receipt of deletion {receipt.facts.request_id} and not what it names; nothing was "

@@ -1,36 +1,48 @@
-"""A new signing key for a run: made, entered in its log, put in the last one's place.
+"""A new signing key for a run: made, entered in the run's log, and put in place of the old one.
 
-In: a run, opened to be written. Out: the entry (`KeyEntry`), from which on the new key signs. It can be killed at any
-step and called again: which key is the run's is told by the log alone, so at every moment one of those in the folder
-is, and processes that still hold the last one are refused by the ledger.
+In: a run, opened for writing. Out: the entry (`KeyEntry`), after which the new key signs. The key is in a new file, or
+already on a PKCS#11 token. It can be killed at any step and called again: the log alone says which key is the run's,
+so the folder always holds that key. The ledger refuses processes that still have the old one.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 from typing import Literal
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.keys import KEY_BYTES, PUBLIC_FILE, replace_file, write_once
-from s3t_ray.ledger.signing_key import NEXT_FILE, FileSigner, settle_next
+from s3t_ray.ledger.signers.pkcs11_signer import Pkcs11Signer
+from s3t_ray.ledger.signers.pkcs11_uri import Pkcs11Uri
+from s3t_ray.ledger.signers.signing_key import NEXT_FILE, load_signer, settle_next, token_file
 from s3t_ray.proof.key_entry import KeyEntry
+from s3t_ray.proof.signed_entry import Signer
 from s3t_ray.run.run import Run
 
 
-def change_key(run: Run, reason: Literal["rotation", "hand-over"], to: str | None = None) -> KeyEntry:
-    """Have a new key sign from here on. The last one is erased from the folder of keys.
+def change_key(
+    run: Run, reason: Literal["rotation", "hand-over"], to: str | None = None, token: Pkcs11Uri | None = None
+) -> KeyEntry:
+    """Have a new key sign from here on: one that is made, or the one on this token. The last one leaves the folder.
 
-    LedgerError: the run has no records yet, or the folder cannot be written to.
+    LedgerError: the run has no records yet, the folder cannot be written to, the token does not sign, its key signs
+    already, or a change to another key was begun.
     """
     folder = run.location.keys_dir
     keys = run.keys
+    on_token = None if token is None else Pkcs11Signer.on_token(token)
+    if on_token is not None and on_token.public_key == keys.public_key:
+        raise LedgerError("the key on that token signs for this run already", "name another key pair")
     try:
         keys.settle(folder)
         if not (folder / NEXT_FILE).exists():
-            write_once(folder / NEXT_FILE, secrets.token_bytes(KEY_BYTES), 0o600)
-        following = FileSigner.load(folder / NEXT_FILE)
+            made = secrets.token_bytes(KEY_BYTES) if on_token is None else token_file(on_token)
+            write_once(folder / NEXT_FILE, made, 0o600)
+        following = load_signer(folder / NEXT_FILE)
         assert following is not None
+        _require_asked_for(following, on_token, folder)
         entry = run.ledger.change_key(following, reason, to)
         keys.follow(following)
         replace_file(folder / PUBLIC_FILE, keys.public_key_pem, 0o600)
@@ -42,3 +54,15 @@ def change_key(run: Run, reason: Literal["rotation", "hand-over"], to: str | Non
         ) from error
     run.remember()
     return entry
+
+
+def _require_asked_for(following: Signer, on_token: Pkcs11Signer | None, folder: Path) -> None:
+    """LedgerError: a change of key that was cut off, or is under way elsewhere, was to another key than this one."""
+    is_on_token = isinstance(following, Pkcs11Signer)
+    if is_on_token == (on_token is not None) and (on_token is None or following.public_key == on_token.public_key):
+        return
+    raise LedgerError(
+        f"a change to another key {'on a token' if is_on_token else 'in a file'} was begun and not ended: nothing was "
+        "changed",
+        f"give the same command as then; or, if no `s3t rotate-key` is running, remove {folder / NEXT_FILE} first",
+    )

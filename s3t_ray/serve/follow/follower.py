@@ -1,9 +1,9 @@
-"""A small process that keeps a server outside on the run's live adapters, and that deletions wait for.
+"""A small process that keeps an external server up to date with the run's live adapters. Deletions wait for it.
 
 In: an open run, a target, a folder that the target reads. Out: each live shard's deepest adapter, exported and loaded
-there under a name made from its stages; what was struck, unloaded and erased. In this order: unload, confirm to the
-ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. What is loaded is
-asked of the target each time, so that either side can be killed and started again at any moment.
+there under a name made from its stages; stale adapters unloaded and erased. In this order: unload, confirm to the
+ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. The target is
+asked each time what it has loaded, so that either side can be killed and restarted at any moment.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Follower:
         self._prefix = f"s3t-{re.sub(r'[^A-Za-z0-9._-]', '-', run.row.name)}-shard"
         self._pattern = re.compile(re.escape(self._prefix) + r"\d+-[0-9a-f]{16}")
         self._folder.mkdir(parents=True, exist_ok=True)
+        run.keys  # noqa: B018  # bound to the ledger: the log tells of every export
         run.ledger.followers.begin(name)
 
     def look(self) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ In: a `DeletionBackend` and the tokens. Out: routes. None of them waits for the 
 | GET /v1/deletions?... | deletions | those that pass a filter: the fields of `DeletionFilter` |
 | POST /v1/deletions | deletions | 202 and the receipt: from then on it cannot be lost |
 | GET /v1/deletions/{id} | deletions | where it stands |
-| GET /v1/deletions/{id}/certificate | deletions | the signed certificate, once it is restored |
+| GET /v1/deletions/{id}/certificate | deletions | the newest signed certificate: interim once purged, then final |
+| GET /v1/deletions/{id}/proof | deletions | proof that the certificate stands in the published log |
+| GET /v1/deletions/{id}/receipt-proof | deletions | the same of the receipt |
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from s3t_ray.ensemble.answers import Live
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
+from s3t_ray.run.log.issued_proofs import ProvedEntry
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.http_errors import check_run
@@ -52,13 +55,17 @@ class DeletionBackend(Protocol):
         """Canonical JSON; None: not yet."""
         ...
 
+    def proof(self, request_id: str, of: ProvedEntry) -> str | None:
+        """Proof of inclusion (c2sp.org/tlog-proof, a text); None: it is not in the published log yet."""
+        ...
+
 
 def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
     """The routes of the table above."""
 
     def opened(request: HttpRequest) -> None:
         if not tokens.opens_deletions(request.headers.get("authorization", "")):
-            raise HTTPException(403, "this token opens the model, not deletions")
+            raise HTTPException(403, "this token gives access to the model, not to deletions")
 
     routes = APIRouter()
     guarded = APIRouter(prefix="/v1/deletions", dependencies=[Depends(opened)])
@@ -90,8 +97,31 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
         state = backend.deletion(request_id).state
         text = backend.certificate(request_id)
         if text is None:
-            return refusal(404, f"deletion {request_id} is {state}: its certificate comes with restored", "not_yet")
+            return refusal(
+                404, f"deletion {request_id} is {state}: its first certificate is issued when it is purged", "not_yet"
+            )
         return Response(text, media_type="application/json")
+
+    @guarded.get("/{request_id}/proof", response_class=PlainTextResponse)
+    def proof(request_id: str) -> Response:
+        """Proof, as a text (c2sp.org/tlog-proof), that the newest certificate stands in the run's published log.
+
+        It shows nothing of other deletions but hashes. `s3t check-certificate CERTIFICATE --proof FILE` checks it.
+        """
+        return _proof(request_id, ProvedEntry.CERTIFICATE)
+
+    @guarded.get("/{request_id}/receipt-proof", response_class=PlainTextResponse)
+    def receipt_proof(request_id: str) -> Response:
+        """Proof, as a text (c2sp.org/tlog-proof), that the receipt stands in the run's published log."""
+        return _proof(request_id, ProvedEntry.RECEIPT)
+
+    def _proof(request_id: str, of: ProvedEntry) -> Response:
+        state = backend.deletion(request_id).state
+        text = backend.proof(request_id, of)
+        if text is None:
+            told = f"deletion {request_id} is {state}: its {of} is not in the published log yet; ask again in a moment"
+            return refusal(404, told, "not_yet")
+        return PlainTextResponse(text)
 
     routes.include_router(guarded)
     return routes

@@ -99,6 +99,7 @@ _OTHER = {
 
 LIVE = "(SELECT max(id) FROM s3t_stages WHERE state = 'live')"
 NEWEST = "(SELECT max(sequence) FROM s3t_deletions)"
+OLDEST = "(SELECT min(sequence) FROM s3t_deletions)"
 FIRST_PERSON = "(SELECT min(subject_hmac) FROM s3t_records WHERE deletion IS NULL)"
 LAST_PERSON = FIRST_PERSON.replace("min", "max")
 FIRST_ADAPTER = "(SELECT min(adapter_sha256) FROM s3t_stages WHERE state = 'live')"
@@ -187,8 +188,29 @@ STORIES: dict[str, Apply] = {
         '\'{"folder":"/elsewhere"}\' FROM s3t_events',
         "UPDATE s3t_head SET sequence = sequence + 1",
     ),
+    "two purged records swap their deletions": statements(
+        f"UPDATE s3t_records SET deletion = CASE deletion WHEN {NEWEST} THEN {OLDEST} ELSE {NEWEST} END "
+        f"WHERE deletion IS NOT NULL AND {NEWEST} > {OLDEST}"
+    ),
+    "a retained record is said to be purged, and a purged one retained": statements(
+        f"UPDATE s3t_records SET deletion = {OLDEST} WHERE id_hmac = ({TWO} LIMIT 1)",
+        "UPDATE s3t_records SET deletion = NULL WHERE digest IS NULL",
+    ),
+    "the seal of a purge is taken off": statements("UPDATE s3t_hits SET seal = NULL WHERE seal IS NOT NULL"),
+    "an export's entry of the log is dropped": statements(
+        "DELETE FROM s3t_log WHERE kind = 'export'", "DELETE FROM s3t_exports"
+    ),
+    "an export is said to be erased, with its line of history": statements(
+        "DELETE FROM s3t_exports",
+        "INSERT INTO s3t_events SELECT (SELECT sequence FROM s3t_head) + 1, max(at), 'export_erased', 0, "
+        "(SELECT detail FROM s3t_events WHERE kind = 'exported') FROM s3t_events",
+        "UPDATE s3t_head SET sequence = sequence + 1",
+    ),
     "the ledger's clock is set an hour ahead": statements(
         "UPDATE s3t_head SET at = strftime('%Y-%m-%dT%H:%M:%S', at, '+1 hour') || '.000000+00:00'"
+    ),
+    "the ledger's clock is set five minutes ahead": statements(
+        "UPDATE s3t_head SET at = strftime('%Y-%m-%dT%H:%M:%S', at, '+5 minutes') || '.000000+00:00'"
     ),
     "the ledger's clock is set far ahead": statements("UPDATE s3t_head SET at = '9999-01-01T00:00:00.000000+00:00'"),
 }

@@ -6,12 +6,11 @@ _UNREAD = "states without a readable manifest are never read: training makes the
 _HISTORY = "lines of the history that no state follows from are not signed: processes without the keys write them"
 _OWNERS = "settings that decide no weights may change at any time, and the owner of the run does it in this way"
 _FENCE = "the shard's purge is on its way and writes its fence anew before it erases anything"
-_LATER = "times given from then on are late, never early; the signed ones given before stay true"
-
-_EXPORTS = (
-    "what was exported is noted by processes without the keys: an export hidden from the ledger escapes the purge, as "
-    "a copy that somebody made does; one that is made up has no other files erased than an export has"
+_LATER = (
+    "clocks may be ten minutes apart; times given from then on are late, never early, and the signed ones given before "
+    "stay true. One that is further ahead is told at once, and later by the witnesses and timestamps that saw the entry"
 )
+
 _INPUT = "it is for people: what the data looked like when it was read in. Places and records come from the ledger"
 
 _CALLBACKS = (
@@ -25,9 +24,6 @@ REASONS: dict[str, str] = {
     "s3t_callbacks: a row taken out": _CALLBACKS,
     **{f"s3t_followers.{column} changed": _FOLLOWERS for column in ("position", "at")},
     "s3t_followers: a row taken out": _FOLLOWERS,
-    "an export is hidden, with its line of history": _EXPORTS,
-    "an export is made up, with its line of history": _EXPORTS,
-    "s3t_exports.at changed": _HISTORY,
     "the manifest of hidden states: cut off in the middle": _UNREAD,
     "the manifest of hidden states: taken out": _UNREAD,
     "config.yaml: budget": _OWNERS,
@@ -41,7 +37,7 @@ REASONS: dict[str, str] = {
     "the published log as it was before the deletions": "a log that is behind the ledger says nothing wrong, and the "
     "next publisher continues it; whoever kept a newer checkpoint, or asks a witness, sees that it is behind",
     "s3t_head.beats changed": "a sign of life: it decides nothing but when a silent scheduler is replaced",
-    "the ledger's clock is set an hour ahead": _LATER,
+    "the ledger's clock is set five minutes ahead": _LATER,
     "input.json: one bit flipped": _INPUT,
     "input.json: cut off in the middle": _INPUT,
     "input.json: taken out": _INPUT,

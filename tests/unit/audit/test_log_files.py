@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from s3t_ray.audit.audit import audit
 from s3t_ray.run import deletion
-from s3t_ray.run.log.published_log import CHECKPOINT, publish, published
+from s3t_ray.run.integrity.published_head import CHECKPOINT
+from s3t_ray.run.log.published_log import publish, published
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
+from s3t_ray.tlog.cosignature import Cosigner
 from s3t_ray.tlog.entry_tree import EntryTree
-from s3t_ray.tlog.signed_note import NoteSigner
+from s3t_ray.tlog.signed_note import NoteSigner, SignedNote
 from tests.unit.audit.tampering import found, problems, root, writable
+
+NOW = int(datetime.now(UTC).timestamp())
 
 
 def folder(run: Run) -> Path:
@@ -34,7 +40,7 @@ def test_a_log_behind_the_ledger_passes(lived: Run) -> None:
 def test_a_changed_file(lived: Run, name: str) -> None:
     path = folder(lived) / name
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
-    found(lived, f"log/{name} is not what the ledger's log makes of it")
+    found(lived, f"log/{name} does not match the ledger's log")
 
 
 def test_a_file_that_is_gone_or_one_too_many(lived: Run) -> None:
@@ -68,9 +74,9 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
     signer = NoteSigner(f"s3t-ray/{lived.ledger.run_id}", lived.keys.public_key, lived.keys.sign)
     forged = EntryTree(signer.key.name, [b"other %d" % number for number in range(9)])
     path.write_text(str(signer.sign(forged.head(7).text())))
-    found(lived, "it was rewritten, or forked")
+    found(lived, "the log was rewritten or forked")
     path.write_text(str(signer.sign(forged.head().text())))
-    found(lived, "is of 9 entries, and the ledger's log has 7: it was taken back")
+    found(lived, "has 9 entries, but the ledger's log has 7: the log was reset")
     path.write_text(str(note))
     assert problems(lived) == ()
     assert audit(lived, checkpoints=[str(note)]).problems == ()
@@ -78,3 +84,22 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
         told_of = audit(lived, checkpoints=[str(signer.sign(kept.text()))]).problems
         assert len(told_of) == 1 and told in told_of[0]
     assert "is not genuine" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
+
+
+def test_a_signature_line_of_an_unknown_key_says_nothing_and_a_false_one_of_a_witness_is_told(lived: Run) -> None:
+    """The first is what c2sp.org/signed-note asks of every reader; nobody takes such a line for a word of anyone."""
+    path = root(lived) / CHECKPOINT
+    note = published(lived)
+    assert note is not None
+    witness, stranger = (Cosigner(name, Ed25519PrivateKey.generate()) for name in ("witness.example", "stranger"))
+    log = lived.config.log.model_copy(update={"witnesses": (f"https://witness.example {witness.key}",)})
+    lived.config = lived.config.model_copy(update={"log": log})
+    for others in ([stranger.cosign(note.text, 1)], [stranger.cosign("other\n", 1)], [witness.cosign(note.text, NOW)]):
+        path.write_text(str(note.with_signatures(others)))
+        assert problems(lived) == ()
+        again = published(lived)
+        assert again is not None and again.text == note.text
+    path.write_text(str(note.with_signatures([witness.cosign("other\n", 1)])))
+    found(lived, "the signature in the name of witness.example is not genuine")
+    path.write_text(str(SignedNote(note.text, (stranger.cosign(note.text, 1),))))
+    found(lived, "is not signed by")

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from s3t_ray.config.location import MASTER_FILE
 from s3t_ray.errors import DataError, LedgerError
 from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
-from s3t_ray.ledger.signing_key import SIGNING_FILE
+from s3t_ray.ledger.signers.signing_key import SIGNING_FILE
 
 
 def mode(path: Path) -> int:

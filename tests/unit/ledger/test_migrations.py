@@ -10,6 +10,7 @@ from s3t_ray.ledger import migrations
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.tables import METADATA
 from s3t_ray.ledger.values import DeletionState, ExportedFolder
+from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import name as hmac_of
 
 V1_ROWS = (
@@ -131,7 +132,7 @@ def test_version_5_keeps_its_exports(url: str, engine: Engine) -> None:
                 {"n": number, "kind": kind, "shard": shard, "detail": detail},
             )
         connection.execute(text("UPDATE s3t_head SET sequence = 20"))
-    with Ledger.open(url) as ledger:
+    with opened(url) as ledger:
         assert ledger.exports.all() == (
             ExportedFolder("/again", ("s2", "s3"), ("ä",)),
             ExportedFolder("/out", ("s1", "s4"), ("c",)),

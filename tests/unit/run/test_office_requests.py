@@ -155,7 +155,7 @@ def test_a_due_date_is_a_day_or_a_moment(told: str, read: str) -> None:
 
 @pytest.mark.parametrize("told", ["", "soon", "2026-13-01", "2026-12-31T17:00:00", "31.12.2026"])
 def test_what_is_no_date_is_refused(told: str) -> None:
-    with pytest.raises(DataError, match="neither a date nor a moment"):
+    with pytest.raises(DataError, match="neither a date nor a time"):
         checked(OfficeRequest, due=told)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from s3t_ray.errors import VerificationFailed
+from s3t_ray.errors import LedgerError, VerificationFailed
 from s3t_ray.proof.log_leaf import check_inclusion, leaf_of
 from s3t_ray.proof.run_log import parse_entry
 from s3t_ray.run import deletion
-from s3t_ray.run.log.published_log import CHECKPOINT, proof_of, publish, published, reader
+from s3t_ray.run.integrity.published_head import CHECKPOINT
+from s3t_ray.run.log.issued_proofs import ProvedEntry, proof_for
+from s3t_ray.run.log.published_log import proof_of, publish, published, reader
 from s3t_ray.run.run import Run
 from s3t_ray.store import layout
 from s3t_ray.store.local import LocalStore
@@ -91,17 +93,33 @@ def test_a_proof_is_of_one_entry_of_one_run_unchanged(run: Run) -> None:
     row, other = run.ledger.log()[1:3]
     entry, proof = parse_entry(row.text), proof_of(run, row.sequence)
     check_inclusion(entry, proof)
-    with pytest.raises(VerificationFailed, match="the proof is of entry 2"):
+    with pytest.raises(VerificationFailed, match="the proof is for entry 2"):
         check_inclusion(parse_entry(other.text), proof)
     with pytest.raises(VerificationFailed):
         check_inclusion(entry, proof.replace("index 1\n", "index 2\n"))
     with pytest.raises(VerificationFailed, match="not genuine"):
         check_inclusion(entry, proof.replace("\n7\n", "\n8\n"))
     foreign = entry.model_copy(update={"facts": entry.facts.model_copy(update={"run_id": "0" * 32})})
-    with pytest.raises(VerificationFailed, match="is of log"):
+    with pytest.raises(VerificationFailed, match="is for log"):
         check_inclusion(foreign, proof)
     with pytest.raises(VerificationFailed, match="0 of the witnesses cosigned"):
         check_inclusion(entry, proof, quorum=1)
+
+
+def test_a_person_is_given_the_proof_of_the_newest_certificate_or_of_the_receipt(run: Run) -> None:
+    request = run.ledger.deletions()[1].receipt.request_id
+    rows = {row.kind: row for row in run.ledger.log_of(request)}
+    for of, kind in ((ProvedEntry.CERTIFICATE, "certificate"), (ProvedEntry.RECEIPT, "receipt")):
+        proof = proof_for(run, request[:12], of)
+        assert proof == proof_of(run, rows[kind].sequence)
+        assert check_inclusion(parse_entry(rows[kind].text), proof)[0].size == size_of(run)
+    accepted = deletion.accept(run, ["r5"], []).request_id
+    assert proof_for(run, accepted, ProvedEntry.RECEIPT) is None, "nobody has published it yet"
+    publish(run)
+    assert proof_for(run, accepted, ProvedEntry.RECEIPT) is not None
+    assert proof_for(run, accepted, ProvedEntry.CERTIFICATE) is None
+    with pytest.raises(LedgerError, match="there is no deletion"):
+        proof_for(run, "0" * 16, ProvedEntry.RECEIPT)
 
 
 def test_a_kill_at_any_step_leaves_a_log_that_is_continued(run: Run, tmp_path: Path) -> None:
@@ -176,7 +194,9 @@ def test_a_ledger_that_was_rewritten_or_taken_back_is_not_published(run: Run, tm
         (tmp_path / "run" / name).unlink(missing_ok=True)
         if (tmp_path / "copy" / name).exists():
             shutil.copy(tmp_path / "copy" / name, tmp_path / "run" / name)
-    with Run.open(tmp_path / "run") as back:
+    with pytest.raises(LedgerError, match=r"published with 10 entries .*, and the ledger has 8"):
+        Run.open(tmp_path / "run")
+    with Run.open_unchecked(tmp_path / "run") as back:  # who goes on all the same publishes nothing
         shown = log_files(back)
         with pytest.raises(VerificationFailed, match="older than what was published"):
             publish(back)

@@ -7,7 +7,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from s3t_ray.run import deletion
-from s3t_ray.run.log.published_log import CHECKPOINT, published
+from s3t_ray.run.integrity.published_head import CHECKPOINT
+from s3t_ray.run.log.published_log import published
 from s3t_ray.run.status import status
 from s3t_ray.store import layout
 from s3t_ray.tlog.cosignature import Cosigner

@@ -267,7 +267,7 @@ GOOD = f"name: office, url: https://office.example/x, secrets: [{SECRET}]"
     [
         (f"receivers: [{{{GOOD}}}, {{{GOOD}}}]", "twice"),
         (f"receivers: [{{{GOOD.replace('https', 'http')}}}]", "no https address"),
-        (f"receivers: [{{{GOOD.replace('https://office', 'ftp://office')}}}]", "an address is https"),
+        (f"receivers: [{{{GOOD.replace('https://office', 'ftp://office')}}}]", "an address must be https"),
         (f"receivers: [{{{GOOD.replace('https://', 'https://u:p@')}}}]", "without a user"),
         (f"receivers: [{{{GOOD.replace(SECRET, 'c2hvcnQ=')}}}]", "24 bytes"),
         (f"receivers: [{{{GOOD.replace(SECRET, 'no base64!' * 5)}}}]", "24 bytes"),

@@ -39,6 +39,8 @@ ROUTES = [
     ("POST", "/v1/deletions", ERASE),
     ("GET", "/v1/deletions/req-1", ERASE),
     ("GET", "/v1/deletions/req-1/certificate", ERASE),
+    ("GET", "/v1/deletions/req-1/proof", ERASE),
+    ("GET", "/v1/deletions/req-1/receipt-proof", ERASE),
 ]
 
 
@@ -221,6 +223,20 @@ def test_a_deletion_from_request_to_certificate(client: TestClient, backend: Fak
     backend.certified = '{"facts":{}}'
     assert client.get(f"{where}/certificate", headers=bearer(ERASE)).text == backend.certified
     assert client.get("/v1/deletions/other", headers=bearer(ERASE)).status_code == 404
+
+
+def test_a_proof_is_handed_out_once_the_log_is_published(client: TestClient, backend: FakeBackend) -> None:
+    for name, of in (("proof", "certificate"), ("receipt-proof", "receipt")):
+        backend.certified = None
+        early = client.get(f"/v1/deletions/req-1/{name}", headers=bearer(ERASE))
+        assert (early.status_code, early.json()["error"]["code"]) == (404, "not_yet")
+        backend.certified = "{}"
+        answer = client.get(f"/v1/deletions/req-1/{name}", headers=bearer(ERASE))
+        assert answer.text == f"proof of the {of} of req-1"
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert client.get(f"/v1/deletions/other/{name}", headers=bearer(ERASE)).status_code == 404
+        described = client.get("/openapi.json", headers=bearer(ERASE)).json()["paths"]
+        assert "tlog-proof" in described["/v1/deletions/{request_id}/" + name]["get"]["description"]
 
 
 def test_what_an_office_says_comes_with_a_deletion(client: TestClient, backend: FakeBackend) -> None:

@@ -85,7 +85,7 @@ def test_a_deletion_from_preview_to_certificate(client: TestClient, cluster: Clu
     [
         (b"{", 400, "not JSON"),
         (b"\xff", 400, "not JSON"),
-        (b"{}", 400, "names nobody"),
+        (b"{}", 400, "names no record"),
         (b'{"ids": "r3"}', 400, "ids"),
         (b'{"ids": [3]}', 400, "ids"),
         (b'{"id": ["r3"]}', 400, "id"),
