@@ -3,11 +3,13 @@
     python benchmarks/claims_curves.py deletion-rate
     python benchmarks/claims_curves.py gap
     python benchmarks/claims_curves.py budget-cost
+    python benchmarks/claims_curves.py full-budget
     python benchmarks/claims_curves.py deletion-cost [--price-per-hour 2.50]
 
 `deletion-rate`: deletions until every shard is dead, the closed form beside a simulation. `gap`: the paper's theorem
-beside streams of deletions on real orders. `budget-cost`: FLOPs and bytes of a Llama-2-13B run. `deletion-cost`: what
-one deletion costs under each policy, in worker-group time and money. Writes benchmarks/results/claims/*.json and
+beside streams of deletions on real orders. `budget-cost`: FLOPs and bytes of a Llama-2-13B run. `full-budget`: all L!
+orders, and what sharing prefixes saves. `deletion-cost`: what one deletion costs under each policy, in worker-group
+time and money. Writes benchmarks/results/claims/*.json and
 docs/claims/*.svg.
 """
 
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from benchlib.deletion_streams import Order, gap, hit_masks, kept_at_least, mean_depths, uniform_streams
 from benchlib.experiment_file import line, write_experiment
+from benchlib.full_budget import full_budget
 from benchlib.policy_systems import HOUR, STAGE_SECONDS, SYSTEMS, scenario
 from benchlib.simulate import simulate
 
@@ -39,7 +42,7 @@ RUNS = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("figure", choices=("deletion-rate", "gap", "budget-cost", "deletion-cost"))
+    parser.add_argument("figure", choices=("deletion-rate", "gap", "budget-cost", "full-budget", "deletion-cost"))
     parser.add_argument("--price-per-hour", type=float, default=2.5, help="of one worker group; its currency is yours")
     arguments = parser.parse_args()
     began = time.perf_counter()
@@ -49,6 +52,8 @@ def main() -> None:
         title, section = "What several orders keep that one does not", gap_of_theorem()
     elif arguments.figure == "budget-cost":
         title, section = "What a budget costs", budget_cost()
+    elif arguments.figure == "full-budget":
+        title, section = "All orders", full_budget()
     else:
         title, section = "What a deletion costs", deletion_cost(arguments.price_per_hour)
     path = write_experiment(arguments.figure, title, (section,), time.perf_counter() - began)

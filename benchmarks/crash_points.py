@@ -10,6 +10,8 @@ leaves, is restarted; over a sample, a process is killed at each (SIGKILL).
     python -m benchmarks.crash_points --json crash_points.json   # every point once: some 15 minutes on one free core
     python -m benchmarks.crash_points --points 60 --again  # a sample, with the restart killed too
     python -m benchmarks.crash_points --disk eio-once      # no kills: the point's own step fails; see --help for more
+
+Two processes share a sweep with --part 1/2 and --part 2/2, each with a file of its own.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tests.faults.runtime.crash import Crashes, Point, Verdict, quick_folder
 from tests.faults.runtime.failing_disk import ALL_FULL, ERROR_LASTING, ERROR_ONCE, STORAGE_FULL, judge_failing
 from tests.faults.runtime.sample import RESTART_STEPS
 
-WRITTEN_EVERY = 20
+WRITTEN_EVERY = 5
 FAILURES = {"full": STORAGE_FULL, "all-full": ALL_FULL, "eio-once": ERROR_ONCE, "eio": ERROR_LASTING}
 
 
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--power", action="store_true", help="the machine loses its power: what was not synced may go")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the second kills")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures and for all that broke")
+    parser.add_argument("--part", type=_part, default=(1, 1), help="1/2: the first of two halves; each has a --json")
     parser.add_argument("--phase", default=None, help="only the points of this phase")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
@@ -49,7 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         crashes = Crashes(folder)
         crashes.prepare()
         record = Record(options.json, crashes.points)
-        chosen = [point for point in crashes.points if options.phase in (None, point.phase)]
+        part, parts = options.part
+        chosen = [
+            point
+            for point in crashes.points
+            if options.phase in (None, point.phase) and point.number % parts == part - 1
+        ]
         for verdict in track(_verdicts(crashes, chosen, record, options), "striking", console=console):
             record.add(verdict)
             for problem in verdict.problems:
@@ -71,13 +79,20 @@ def _verdicts(
         return
     dice = random.Random(options.seed)
     count = len(chosen) if options.points is None else min(options.points, len(chosen))
-    for point in sorted(dice.sample(chosen, count), key=lambda point: (point.phase, point.number)):
+    for point in dice.sample(chosen, count):  # in no order, so that a sweep that is stopped is a fair sample
         if point.number in record.struck(point.phase):
             continue
         if options.disk:
             yield judge_failing(crashes, point, FAILURES[options.disk])
         else:
             yield crashes.judge(point, dice.randrange(RESTART_STEPS) if options.again else None)
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not like 1/2")
+    return int(part), int(parts)
 
 
 class Record:

@@ -9,25 +9,17 @@ recomputed in padded batches. In: rows with the benchmark's fields. Out: a table
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from benchlib.job_inputs import NO_SECRET, put_slice
+from benchlib.encoder_run import config_of, train_chains
 
-from s3t_ray.config.load import dump_config, parse_config
+from s3t_ray.config.load import dump_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.read import read_records
-from s3t_ray.data.slices import Row
 from s3t_ray.ensemble.answers import EvalReport
 from s3t_ray.ensemble.replica import Replica
-from s3t_ray.store.store import Store
-from s3t_ray.train.job import StageJob
-from s3t_ray.train.trainer import Trainer
 
 
 def main() -> None:
@@ -35,8 +27,8 @@ def main() -> None:
     seconds: dict[str, float] = {}
     for states in ("store", "recompute"):
         with tempfile.TemporaryDirectory() as folder:
-            config = _config(arguments, Path(folder), states)
-            chains, seconds[states], records = _train(config, arguments.base, Path(folder), arguments.records)
+            config = config_of(arguments, Path(folder), states)
+            chains, seconds[states], records = train_chains(config, arguments.base, Path(folder), arguments.records)
             report = _judge(config, arguments.base, arguments.dev, chains)
         print(f"{arguments.task}, {records} records, hidden states: {states}, {seconds[states]:.0f} CPU seconds")
         for depth, score in sorted(report.by_depth.items()):
@@ -58,47 +50,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     return parser.parse_args()
-
-
-def _config(arguments: argparse.Namespace, folder: Path, states: str) -> Config:
-    tree: dict[str, Any] = {
-        "name": "encoder",
-        "shards": arguments.shards,
-        "slices": arguments.slices,
-        "budget": 1,
-        "model": {"path": str(arguments.base)},
-        "task": {"benchmark": arguments.task, "max_tokens": 128},
-        "data": {"path": str(arguments.train)},
-        "lora": {"layers_per_group": arguments.layers_per_group},
-        "optimizer": {"lr": arguments.lr, "epochs": arguments.epochs, "batch_records": 16, "schedule": "linear"},
-        "engine": {"hidden_states": states, "micro_batch_tokens": 1024},
-        "storage": {"uri": str(folder / "run")},
-    }
-    return parse_config(json.dumps(tree), "the benchmark's config")
-
-
-def _train(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[int, tuple[str, ...]], float, int]:
-    """The chain of each shard, CPU seconds of their training, and records."""
-    store = Store.open(config.storage.uri)
-    parts: dict[tuple[int, int], list[Row]] = {}
-    records = 0
-    for record in read_records(config.data, config.task):
-        if records < most:  # the rest is read all the same: a malformed row refuses the file
-            place = (records % config.shards, records // config.shards % config.slices)
-            digest = hashlib.sha256(record.content.encode()).digest()
-            parts.setdefault(place, []).append(Row(record.id, record.content, digest))
-            records += 1
-    trainer = Trainer(config, base, store, folder / "scratch")
-    began = time.process_time()
-    chains: dict[int, tuple[str, ...]] = {}
-    for shard in range(config.shards):
-        slices = tuple(put_slice(store, folder, shard, index, parts[shard, index]) for index in range(config.slices))
-        chain: tuple[str, ...] = ()
-        for depth in range(1, config.slices + 1):
-            job = StageJob(f"stage-{shard}-{depth}", "recipe", "b" * 64, shard, slices[:depth], chain, NO_SECRET)
-            chain = (*chain, trainer.train(job, lambda progress: None, lambda: False).stage_id)
-        chains[shard] = chain
-    return chains, time.process_time() - began, records
 
 
 def _judge(config: Config, base: Path, dev: Path, chains: Mapping[int, tuple[str, ...]]) -> EvalReport:

@@ -1,10 +1,12 @@
-"""Quality against deletions that nobody heals: S3T at each budget, SISA with and without slices, one LoRA on all data.
+"""Quality against deletions: S3T at several budgets and orders, SISA with and without slices, one LoRA on all data.
 
     python benchmarks/quality_curves.py --base BERT_FOLDER --train train.jsonl --dev dev.jsonl --task sst2 --work FOLDER
+    python benchmarks/quality_curves.py --base FOLDER --train TRAIN.parquet --dev TEST.parquet --task animals --work F
 
 Every system is trained by the engine on the same slices, once per seed; the logits of each live model on the dev set
 are kept in FOLDER, so that a second call only evaluates. Then ten thousand streams of deletions are evaluated as
-arrays: bars are 95% of streams and seeds. Writes benchmarks/results/claims/quality-TASK.json and docs/claims/*.svg.
+arrays: bars are 95% of streams and seeds. `animals`: five classes of CIFAR-10 on a small ViT that `vision.py` trains on
+the other five. Writes benchmarks/results/claims/quality-TASK.json and docs/claims/*.svg.
 """
 
 from __future__ import annotations
@@ -14,38 +16,29 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from benchlib.chain_outputs import chain_outputs
-from benchlib.deletion_streams import (
-    Order,
-    ShardModels,
-    hit_masks,
-    mean_depths,
-    scores,
-    skewed_streams,
-    uniform_streams,
-)
-from benchlib.experiment_file import line, write_experiment
-from benchlib.rival_training import Parts, Settings, TrainedSystem, s3t, sisa
+from benchlib.curve_sections import Seed, Setting, System, curves, tables
+from benchlib.deletion_streams import Order
+from benchlib.experiment_file import write_experiment
+from benchlib.rival_costs import stage_flops
+from benchlib.rival_training import Parts, Settings, TrainedSystem, s3t, s3t_config, sisa, sisa_config
+from vision import CLASSES, LEARNED_BY_ENSEMBLE, make_base, take_classes
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.slices import Row
-from s3t_ray.report.page_model import Cell, ChartSeries, ReportChart, ReportSection, ReportTable
+from s3t_ray.plan.orders_chains import maximal_chains
 
-STREAMS = 10_000
-LONGEST = 30
-"""Deletions of a stream."""
-SHOWN = (0, 1, 3, 6, 12)
-"""Numbers of deletions in the table."""
-ONE = "one LoRA on everything"
+IMAGES = "animals"
 
 
 @dataclass(frozen=True)
@@ -59,58 +52,98 @@ class Known:
 
 def main() -> None:
     arguments = _arguments()
+    torch.set_num_threads(1)
     began = time.perf_counter()
+    if arguments.task == IMAGES:
+        _prepare_images(arguments)
     every, labels = [], np.zeros(0)
     for seed in range(arguments.seeds):
         known, labels = _of_seed(arguments, seed)
         every.append(known)
-    sections = (_curves(arguments, every, labels), _table(arguments, every, labels))
+    setting = _setting(arguments, every, labels)
+    seeds = [Seed({key: known.outputs for key, known in own.items()}) for own in every]
+    sections = (curves(setting, seeds), tables(setting, seeds))
     title = f"Quality against deletions, {arguments.task}"
     path = write_experiment(f"quality-{arguments.task}", title, sections, time.perf_counter() - began)
     print(path.name)
-    for row in sections[1].tables[0].rows:
-        print("  ".join(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    for table in sections[1].tables:
+        for row in (table.columns, *table.rows):
+            print("  ".join(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True, help=f"for {IMAGES} it is made there")
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for what is trained")
-    parser.add_argument("--task", required=True)
+    parser.add_argument("--task", required=True, help=f"one of `task.benchmark`, or {IMAGES}")
     parser.add_argument("--records", type=int, default=900, help="of the training file, the first")
     parser.add_argument("--dev-records", type=int, default=872)
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--alpha", type=float, default=32.0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--base-epochs", type=int, default=6, help=f"for {IMAGES}")
     parser.add_argument("--seeds", type=int, default=2)
     return parser.parse_args()
 
 
-def _cyclic(slices: int) -> list[Order]:
-    return [tuple((start + step) % slices for step in range(slices)) for start in range(slices)]
+def _prepare_images(arguments: argparse.Namespace) -> None:
+    """Make the base of the other classes, and files of the classes to learn, equally many images of each."""
+    if not (arguments.base / "model.safetensors").exists():
+        make_base(arguments.train, arguments.dev, arguments.base, arguments.base_epochs)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    classes = len(LEARNED_BY_ENSEMBLE)
+    for name, most in (("train", arguments.records), ("dev", arguments.dev_records)):
+        taken = arguments.work / f"{name}.parquet"
+        take_classes(getattr(arguments, name), taken, most // classes)
+        setattr(arguments, name, taken)
 
 
-def _of_seed(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, Known], np.ndarray]:
-    """What every system says under this seed: from the work folder, or trained now."""
-    folder: Path = arguments.work / f"{arguments.task}-{seed}"
-    contents, parts = _read(arguments, seed)
-    settings = Settings(
+def _task(arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.task == IMAGES:
+        return {"kind": "image_classification", "labels": [CLASSES[label] for label in LEARNED_BY_ENSEMBLE]}
+    return {"benchmark": arguments.task, "max_tokens": 128}
+
+
+def _orders(arguments: argparse.Namespace) -> dict[str, tuple[Order, ...]]:
+    """Of each S3T system: cyclic ones at budgets 1, 2, 4, ... up to the number of slices, and all chains."""
+    slices = arguments.slices
+    cyclic = [tuple((start + step) % slices for step in range(slices)) for start in range(slices)]
+    budgets = sorted({budget for budget in (1, 2, 4, slices) if budget <= slices})
+    found = {f"S3T, budget {budget}": tuple(cyclic[:budget]) for budget in budgets}
+    chains = maximal_chains(slices)
+    return found | ({f"S3T, {len(chains)} chains": chains} if len(chains) > slices else {})
+
+
+def _settings(arguments: argparse.Namespace, seed: int) -> Settings:
+    return Settings(
         base=arguments.base,
-        task={"benchmark": arguments.task, "max_tokens": 128},
+        task=_task(arguments),
         layers=read_shape(arguments.base).layers,
         slices=arguments.slices,
         lr=arguments.lr,
         epochs=arguments.epochs,
         seed=seed,
+        alpha=arguments.alpha,
+        batch_records=arguments.batch,
     )
+
+
+def _of_seed(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, Known], np.ndarray]:
+    """What every system says under this seed: from the work folder, or trained now."""
+    folder: Path = arguments.work / f"{arguments.task}-{seed}"
+    contents, parts = read_parts(arguments, seed)
+    settings = _settings(arguments, seed)
     whole: dict[tuple[int, int], list[Row]] = {}
     for (_, index), rows in parts.items():
         whole.setdefault((0, index), []).extend(rows)
+    every = tuple(dict.fromkeys(order for orders in _orders(arguments).values() for order in orders))
     systems: Mapping[str, Callable[[Path], TrainedSystem]] = {
-        "s3t": lambda place: s3t(settings, parts, _cyclic(arguments.slices), place),
+        "s3t": lambda place: s3t(settings, parts, every, place),
         "sisa": lambda place: sisa(settings, parts, place, slices=True),
         "plain": lambda place: sisa(settings, parts, place, slices=False),
         "one": lambda place: sisa(settings, whole, place, slices=False),
@@ -128,7 +161,30 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, Known]
     return known, labels
 
 
-def _read(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Parts]:
+def _setting(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]], labels: np.ndarray) -> Setting:
+    settings, shape = _settings(arguments, 0), read_shape(arguments.base)
+    nowhere = arguments.work
+    tokens = every[0]["one"].tokens / arguments.records / arguments.epochs
+    shards = arguments.shards
+    records = arguments.records // shards
+    alone = sisa_config(replace(settings, slices=arguments.slices), nowhere, slices=False)
+    of_s3t = tuple(stage_flops(s3t_config(settings, nowhere), shape, records, tokens))
+    of_sisa = tuple(stage_flops(sisa_config(settings, nowhere, slices=True), shape, records, tokens))
+    in_order = (tuple(range(arguments.slices)),)
+    systems = {name: System("s3t", shards, orders, of_s3t) for name, orders in _orders(arguments).items()}
+    systems["SISA with slices"] = System("sisa", shards, in_order, of_sisa)
+    systems["SISA without slices"] = System("plain", shards, ((0,),), tuple(stage_flops(alone, shape, records, tokens)))
+    systems["one LoRA on everything"] = System(
+        "one", 1, ((0,),), tuple(stage_flops(alone, shape, arguments.records, tokens))
+    )
+    caption = (
+        f"{arguments.records} records, {shards} shards of {arguments.slices} slices, {arguments.epochs} epochs, "
+        f"learning rate {arguments.lr:g}."
+    )
+    return Setting(arguments.task, arguments.slices, shards, labels, systems, caption)
+
+
+def read_parts(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Parts]:
     """Contents of the dev set, and the training rows dealt to shards and slices by a hash of seed and id."""
 
     def contents(path: Path, most: int) -> list[tuple[str, str]]:
@@ -155,7 +211,7 @@ def _reading(arguments: argparse.Namespace, path: Path) -> Config:
         "slices": 1,
         "budget": 1,
         "model": {"path": str(arguments.base)},
-        "task": {"benchmark": arguments.task, "max_tokens": 128},
+        "task": _task(arguments),
         "data": {"path": str(path)},
         "lora": {"layers_per_group": 1},
         "storage": {"uri": "none"},
@@ -180,111 +236,6 @@ def _load(path: Path) -> tuple[Known, np.ndarray]:
                 outputs[int(shard), tuple(int(each) for each in prefix.split("-"))] = arrays[name]
         seconds, tokens = arrays["took"]
         return Known(outputs, float(seconds), int(tokens)), arrays["labels"]
-
-
-def _models(known: Known, orders: Sequence[Order], shards: int) -> list[ShardModels]:
-    return [
-        ShardModels(tuple(orders), {prefix: value for (at, prefix), value in known.outputs.items() if at == shard})
-        for shard in range(shards)
-    ]
-
-
-def _systems(arguments: argparse.Namespace) -> dict[str, tuple[str, list[Order]]]:
-    """By name: whose models they are, and the orders that a shard has."""
-    cyclic = _cyclic(arguments.slices)
-    budgets = {f"S3T, budget {budget}": ("s3t", cyclic[:budget]) for budget in range(1, arguments.slices + 1)}
-    return {**budgets, "SISA with slices": ("sisa", [tuple(range(arguments.slices))])}
-
-
-def _accuracy(labels: np.ndarray) -> Callable[[np.ndarray], float]:
-    return lambda mean: float((mean.argmax(1) == labels).mean())
-
-
-def _whole_or_dead(known: Known, streams: np.ndarray, shards: int, labels: np.ndarray) -> np.ndarray:
-    """Accuracy of systems whose shards die at their first deletion: their slices are one."""
-    one = np.stack([streams[..., 0] % shards, np.zeros_like(streams[..., 1])], axis=-1)
-    models = [
-        ShardModels(((0,),), {(0,): next(v for (at, _), v in known.outputs.items() if at == s)}) for s in range(shards)
-    ]
-    return scores(hit_masks(one, shards), models, _accuracy(labels))
-
-
-def _curves(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]], labels: np.ndarray) -> ReportSection:
-    charts = []
-    for name, make in (("uniform", uniform_streams), ("skewed", skewed_streams)):
-        streams = make(STREAMS, LONGEST, arguments.shards, arguments.slices, 0)
-        masks = hit_masks(streams, arguments.shards)
-        series = []
-        for system, (key, orders) in _systems(arguments).items():
-            models = [_models(known[key], orders, arguments.shards) for known in every]
-            series.append(_series(system, [scores(masks, own, _accuracy(labels)) for own in models]))
-        plain = [_whole_or_dead(known["plain"], streams, arguments.shards, labels) for known in every]
-        series.append(_series("SISA without slices", plain))
-        one = [_whole_or_dead(known["one"], streams, 1, labels) for known in every]
-        series.append(_series(ONE, one))
-        charts.append(
-            ReportChart(
-                stem=f"quality-{arguments.task}-{name}",
-                title=f"Accuracy on {arguments.task} against deletions that nobody heals, {name}",
-                x_label="deletions",
-                y_label="accuracy on the dev set",
-                series=tuple(series),
-                caption=f"Mean of {STREAMS:,} streams and {len(every)} seeds; bands: 95% interval of that mean, "
-                "over seeds and streams together. A system whose shards are all dead answers with one class.",
-            )
-        )
-    return ReportSection(title="Curves", charts=tuple(charts))
-
-
-def _series(name: str, values: Sequence[np.ndarray]) -> ChartSeries:
-    """Mean over streams and seeds; the interval has the seeds' spread and the streams' standard error in it."""
-    means = np.array([value.mean(0) for value in values])
-    mean = means.mean(0)
-    of_streams = np.mean([value.std(0) / np.sqrt(len(value)) for value in values], axis=0)
-    of_seeds = means.std(0, ddof=1) / np.sqrt(len(means)) if len(means) > 1 else 0.0
-    error = 1.96 * np.hypot(of_streams, of_seeds)
-    steps = np.arange(len(mean), dtype=float)
-    return line(name, steps.tolist(), mean.tolist(), (mean - error).tolist(), (mean + error).tolist())
-
-
-def _table(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]], labels: np.ndarray) -> ReportSection:
-    """Accuracy whole and after some deletions, deletions until all shards are dead, and what training took."""
-    streams = uniform_streams(STREAMS, 200, arguments.shards, arguments.slices, 1)
-    masks = hit_masks(streams, arguments.shards)
-    rows: list[tuple[Cell, ...]] = []
-    for system, (key, orders) in _systems(arguments).items():
-        models = [_models(known[key], orders, arguments.shards) for known in every]
-        found = [scores(masks[:, : SHOWN[-1] + 1], own, _accuracy(labels)) for own in models]
-        borne = (mean_depths(masks, [orders] * arguments.shards) > 0).sum(1).mean()
-        measured = key == "sisa" or len(orders) == arguments.slices  # the other budgets are parts of the full one
-        rows.append(_row(system, found, float(borne), _cost(every, key) if measured else None))
-    for system, key, shards in (("SISA without slices", "plain", arguments.shards), (ONE, "one", 1)):
-        found = [_whole_or_dead(known[key], streams[:, : SHOWN[-1]], shards, labels) for known in every]
-        struck = hit_masks(np.stack([streams[..., 0] % shards, 0 * streams[..., 1]], axis=-1), shards)
-        borne = (struck == 0).any(2).sum(1).mean()
-        rows.append(_row(system, found, float(borne), _cost(every, key)))
-    table = ReportTable(
-        stem=f"quality-{arguments.task}-table",
-        title=f"Accuracy after deletions, uniform, nothing healed ({arguments.task})",
-        columns=("system", *(f"after {at}" for at in SHOWN), "deletions until dead", "training cost"),
-        rows=tuple(rows),
-        caption="Training cost: CPU seconds over those of SISA without slices. "
-        f"{arguments.records} records, {arguments.shards} shards of {arguments.slices} slices, "
-        f"{arguments.epochs} epochs, {len(every)} seeds, {len(labels)} dev records, of which "
-        f"{float((labels == 0).mean()):.3f} are of class 0.",
-    )
-    return ReportSection(title="Table", tables=(table,))
-
-
-def _cost(every: Sequence[Mapping[str, Known]], key: str) -> float:
-    """CPU seconds of a system's training over those of SISA without slices."""
-    mine, first = (np.mean([known[name].cpu_seconds for known in every]) for name in (key, "plain"))
-    return float(mine / first)
-
-
-def _row(system: str, found: Sequence[np.ndarray], borne: float, cost: float | None) -> tuple[Cell, ...]:
-    mean = np.mean([values.mean(0) for values in found], axis=0)
-    return (system, *(float(mean[at]) for at in SHOWN), borne, cost)
 
 
 if __name__ == "__main__":

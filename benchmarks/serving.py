@@ -1,12 +1,18 @@
 """Generation under load: streams at once against plain batched `generate`, in one run on one machine.
 
-    python benchmarks/serving.py --base FOLDER [--threads 2] [--tokens 24]
+    python benchmarks/serving.py --base FOLDER [--threads 2] [--tokens 24] [--repeats 3]
 
 In: a base model's folder (the demo's: `make demo` leaves it in its workspace). Adapters are random, of the demo's
 shape: what they say does not matter for speed. Every request has a prompt of its own in one template, asks for the same
 number of tokens, and goes on whatever the model says. Out: benchmarks/results/serving.json, and a table. Taken at the
-engine, behind HTTP and Ray: what those add is not in it. Rates are per CPU second of the process, so that what else
-the machine does counts little.
+engine, behind HTTP and Ray: what those add is not in it.
+
+Every repeat measures every point once, one after the other, and each ratio is taken within a repeat: what else the
+machine does then counts little. Seconds are of the process's CPU time and of the clock; with several threads only the
+clock says what a caller waits.
+
+The first token is measured two ways. Burst: so many requests in one instant, to an engine that does nothing else.
+Steady: so many callers who each ask again as soon as they were answered, as callers under load do.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import secrets
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,26 +44,31 @@ from s3t_ray.sweep.result_file import save
 RESULTS = Path(__file__).with_name("results")
 STREAMS = (1, 4, 8, 16)
 SLICES, PER_GROUP, RANK = 3, 4, 8
+ROUNDS = 3
+"""How often each caller of a steady load asks."""
 SUBJECTS = ("rivers", "bread", "glass", "maps", "bees", "clocks", "salt", "kites", "ink", "snow", "rope", "tin", "owls")
 _NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Time of the clock, and CPU time of this process."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
 class Load:
-    """One number of requests at once."""
+    """So many requests at once, or (`rounds` over 1) one after another by so many callers."""
 
     members: int
     streams: int
     whole: bool
-    seconds: float
-    cpu_seconds: float
+    rounds: int
     tokens: int
-    first_token_seconds: float  # median over the requests
-    first_token_cpu_seconds: float
-
-    @property
-    def per_second(self) -> float:
-        return self.tokens / self.cpu_seconds
+    spent: Spent
+    first_token: Spent  # median over the requests
 
 
 @dataclass(frozen=True)
@@ -64,62 +76,51 @@ class Plain:
     """transformers' generate on the base alone, prompts padded to one batch."""
 
     batch: int
-    seconds: float
-    cpu_seconds: float
     tokens: int
+    spent: Spent
+    prompt: Spent  # one new token only: what reading the prompts takes
 
-    @property
-    def per_second(self) -> float:
-        return self.tokens / self.cpu_seconds
+
+@dataclass(frozen=True)
+class Repeat:
+    """Every point once."""
+
+    plain: tuple[Plain, ...]
+    loads: tuple[Load, ...]
+
+    def load(self, members: int, streams: int, whole: bool = False, rounds: int = 1) -> Load:
+        wanted = (members, streams, whole, rounds)
+        return next(load for load in self.loads if (load.members, load.streams, load.whole, load.rounds) == wanted)
+
+    def ratios(self, time_of: Callable[[Spent], float]) -> dict[str, float]:
+        """What the goals speak of, in the seconds that `time_of` reads."""
+
+        def rate(made: Load | Plain) -> float:
+            return made.tokens / time_of(made.spent)
+
+        one, sixteen = self.load(2, 1), self.load(2, 16)
+        steady_one, steady_sixteen = self.load(2, 1, rounds=ROUNDS), self.load(2, 16, rounds=ROUNDS)
+        gain, plain_gain = rate(sixteen) / rate(one), rate(self.plain[-1]) / rate(self.plain[0])
+        return {
+            "gain_16": gain,
+            "plain_gain_16": plain_gain,
+            "share_of_plain_gain": gain / plain_gain,
+            "steady_gain_16": rate(steady_sixteen) / rate(steady_one),
+            "burst_first_token_16_over_1": time_of(sixteen.first_token) / time_of(one.first_token),
+            "steady_first_token_16_over_1": time_of(steady_sixteen.first_token) / time_of(steady_one.first_token),
+            "plain_prompts_16_over_1": time_of(self.plain[-1].prompt) / time_of(self.plain[0].prompt),
+            "streams_over_whole": rate(sixteen) / rate(self.load(2, 16, whole=True)),
+            "eight_shards_cost": rate(self.load(1, 8)) / rate(self.load(8, 8)),
+        }
 
 
 @dataclass(frozen=True)
 class Serving:
     threads: int
     new_tokens: int
-    plain: tuple[Plain, ...]
-    loads: tuple[Load, ...]
-
-    def rate(self, members: int, streams: int, whole: bool = False) -> float:
-        """Tokens per CPU second in all."""
-        return next(
-            load.per_second
-            for load in self.loads
-            if (load.members, load.streams, load.whole) == (members, streams, whole)
-        )
-
-    def first(self, streams: int) -> float:
-        return next(
-            load.first_token_cpu_seconds
-            for load in self.loads
-            if (load.members, load.streams, load.whole) == (2, streams, False)
-        )
-
-    @property
-    def gain_16(self) -> float:
-        """16 streams over one, two shards."""
-        return self.rate(2, 16) / self.rate(2, 1)
-
-    @property
-    def plain_gain_16(self) -> float:
-        return self.plain[-1].per_second / self.plain[0].per_second
-
-    @property
-    def share_of_plain_gain(self) -> float:
-        return self.gain_16 / self.plain_gain_16
-
-    @property
-    def first_token_16_over_1(self) -> float:
-        return self.first(16) / self.first(1)
-
-    @property
-    def streams_over_whole(self) -> float:
-        return self.rate(2, 16) / self.rate(2, 16, whole=True)
-
-    @property
-    def eight_shards_cost(self) -> float:
-        """Time of eight shards over that of one, 8 streams."""
-        return self.rate(1, 8) / self.rate(8, 8)
+    ratios_of_cpu_time: dict[str, float]  # medians over the repeats
+    ratios_of_clock_time: dict[str, float]
+    repeats: tuple[Repeat, ...]
 
 
 def main() -> None:
@@ -127,21 +128,40 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
     told = parser.parse_args()
     torch.set_num_threads(told.threads)
-    loads: list[Load] = []
-    for members in (2, 1, 8):
-        with tempfile.TemporaryDirectory() as work:
-            replica = _replica(told.base, Path(work), members, told.threads)
-            _load(replica, members, 2, told.tokens, whole=False)  # warm: the template's beginning is known from now on
-            counts = STREAMS if members == 2 else (8,)
-            loads.extend([_load(replica, members, streams, told.tokens, whole=False) for streams in counts])
-            if members == 2:
-                loads.append(_load(replica, members, 16, told.tokens, whole=True))
-                plain = tuple(_plain(replica, batch, told.tokens) for batch in STREAMS)
-    result = Serving(told.threads, told.tokens, plain, tuple(loads))
+    with tempfile.TemporaryDirectory() as work:
+        replicas = {
+            members: _replica(told.base, Path(work) / str(members), members, told.threads) for members in (1, 2, 8)
+        }
+        for replica in replicas.values():  # warm: the template's beginning is known from now on
+            _load(replica, 1, 2, 2)
+        repeats = tuple(_repeat(replicas, told.tokens) for _ in range(told.repeats))
+    result = Serving(
+        told.threads,
+        told.tokens,
+        _medians([repeat.ratios(lambda spent: spent.cpu_seconds) for repeat in repeats]),
+        _medians([repeat.ratios(lambda spent: spent.seconds) for repeat in repeats]),
+        repeats,
+    )
     _show(result)
     save(RESULTS / "serving.json", result)
+
+
+def _repeat(replicas: dict[int, Replica], tokens: int) -> Repeat:
+    plain, loads = [], []
+    for streams in STREAMS:  # ours and plain by turns
+        loads.append(_load(replicas[2], 2, streams, tokens))
+        plain.append(_plain(replicas[2], streams, tokens))
+    loads.append(_load(replicas[2], 2, 16, tokens, whole=True))
+    loads += [_load(replicas[members], members, 8, tokens) for members in (1, 8)]
+    loads += [_load(replicas[2], 2, streams, tokens, rounds=ROUNDS) for streams in (1, 16)]
+    return Repeat(tuple(plain), tuple(loads))
+
+
+def _medians(ratios: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in ratios) for name in ratios[0]}
 
 
 def _replica(base: Path, work: Path, members: int, threads: int) -> Replica:
@@ -169,29 +189,51 @@ def _prompts(count: int) -> list[str]:
     return [f"{SUBJECTS[n % len(SUBJECTS)]} {n}: say in a few sentences what they are for." for n in numbers]
 
 
-def _load(replica: Replica, members: int, streams: int, tokens: int, whole: bool) -> Load:
+def _load(replica: Replica, members: int, streams: int, tokens: int, *, whole: bool = False, rounds: int = 1) -> Load:
     outbox, live = Outbox(), frozenset(replica.ready().stages)
+    asked: dict[str, tuple[float, float]] = {}
+    first: dict[str, Spent] = {}
+    wishes = [
+        Wish(prompt, SamplingParams(tokens, temperature=1.0, seed=number, ignore_eos=True), whole=whole)
+        for number, prompt in enumerate(_prompts(streams * rounds))
+    ]
+
+    def ask() -> None:
+        name = secrets.token_hex(4)
+        asked[name] = time.perf_counter(), time.process_time()
+        replica.submit(name, wishes[len(asked) - 1], outbox)
+
     began, cpu = time.perf_counter(), time.process_time()
-    for number, prompt in enumerate(_prompts(streams)):
-        params = SamplingParams(tokens, temperature=1.0, seed=number, ignore_eos=True)
-        replica.submit(secrets.token_hex(4), Wish(prompt, params, whole=whole), outbox)
-    first: dict[str, tuple[float, float]] = {}
+    for _ in range(streams):
+        ask()
     said, ended = 0, 0
-    while ended < streams:
+    while ended < len(wishes):
         for each in outbox.take(lambda: live, 60).released:
-            now = time.perf_counter() - began, time.process_time() - cpu
             if isinstance(each.event, Token):
-                first.setdefault(each.generation, now)
+                then = asked[each.generation]
+                first.setdefault(each.generation, Spent(time.perf_counter() - then[0], time.process_time() - then[1]))
                 said += 1
-            ended += isinstance(each.event, Ended)
+            if isinstance(each.event, Ended):
+                ended += 1
+                if len(asked) < len(wishes):
+                    ask()
             assert not (isinstance(each.event, Started) and each.generation in first)
-    took = time.perf_counter() - began, time.process_time() - cpu
-    firsts = [statistics.median(times) for times in zip(*first.values(), strict=True)]
-    return Load(members, streams, whole, *took, said, *firsts)
+    spent = Spent(time.perf_counter() - began, time.process_time() - cpu)
+    firsts = Spent(
+        statistics.median(each.seconds for each in first.values()),
+        statistics.median(each.cpu_seconds for each in first.values()),
+    )
+    return Load(members, streams, whole, rounds, said, spent, firsts)
 
 
 def _plain(replica: Replica, batch: int, tokens: int) -> Plain:
-    """The same model object without its adapters; the same prompts, sampled too."""
+    """The same model object without its adapters; prompts like ours, sampled too."""
+    prompt, _ = _generate(replica, batch, 1)
+    spent, made = _generate(replica, batch, tokens)
+    return Plain(batch, made, spent, prompt)
+
+
+def _generate(replica: Replica, batch: int, tokens: int) -> tuple[Spent, int]:
     model, tokenizer = replica._ensemble._base.model, replica._tokenizer
     ids = [replica.tokenise(prompt) for prompt in _prompts(batch)]
     longest = max(len(each) for each in ids)
@@ -201,18 +243,21 @@ def _plain(replica: Replica, batch: int, tokens: int) -> Plain:
     began, cpu = time.perf_counter(), time.process_time()
     with torch.inference_mode():
         made = model.generate(padded, attention_mask=mask, pad_token_id=tokenizer.eos_token_id or 0, **told)
-    return Plain(batch, time.perf_counter() - began, time.process_time() - cpu, int(made[:, longest:].numel()))
+    return Spent(time.perf_counter() - began, time.process_time() - cpu), int(made[:, longest:].numel())
 
 
 def _show(result: Serving) -> None:
-    table = Table("streams", "plain generate, tokens/CPU s", "2 shards, tokens/CPU s", "first token, CPU s")
-    for plain in result.plain:
-        ours = result.rate(2, plain.batch)
-        table.add_row(str(plain.batch), f"{plain.per_second:.1f}", f"{ours:.1f}", f"{result.first(plain.batch):.2f}")
     console = Console()
+    table = Table("streams", "plain generate, tokens/CPU s", "2 shards, tokens/CPU s", "first token, CPU s")
+    for at, streams in enumerate(STREAMS):
+        plain = statistics.median(each.plain[at].tokens / each.plain[at].spent.cpu_seconds for each in result.repeats)
+        ours = [repeat.load(2, streams) for repeat in result.repeats]
+        rate = statistics.median(load.tokens / load.spent.cpu_seconds for load in ours)
+        first = statistics.median(load.first_token.cpu_seconds for load in ours)
+        table.add_row(str(streams), f"{plain:.1f}", f"{rate:.1f}", f"{first:.2f}")
     console.print(table)
-    names = ("gain_16", "plain_gain_16", "share_of_plain_gain", "first_token_16_over_1", "streams_over_whole")
-    console.print(json.dumps({name: round(getattr(result, name), 2) for name in (*names, "eight_shards_cost")}))
+    for name, ratios in (("CPU", result.ratios_of_cpu_time), ("clock", result.ratios_of_clock_time)):
+        console.print(name, json.dumps({key: round(value, 2) for key, value in ratios.items()}))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def _tensors(path: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return images, torch.tensor([LEARNED_BY_BASE.index(row["label"]) for row in rows])
 
 
-def _take(source: Path, target: Path, most: int | None) -> None:
+def take_classes(source: Path, target: Path, most: int | None) -> None:
     """Copy the rows of the ensemble's classes, the first `most` of each."""
     taken: dict[int, list[dict[str, Any]]] = {label: [] for label in LEARNED_BY_ENSEMBLE}
     for row in pq.read_table(source).to_pylist():
@@ -128,8 +128,8 @@ def _take(source: Path, target: Path, most: int | None) -> None:
 
 
 def _config(arguments: argparse.Namespace, folder: Path) -> Config:
-    _take(arguments.train, folder / "train.parquet", arguments.records)
-    _take(arguments.test, folder / "test.parquet", None)
+    take_classes(arguments.train, folder / "train.parquet", arguments.records)
+    take_classes(arguments.test, folder / "test.parquet", None)
     tree = {
         "name": "animals",
         "shards": SHARDS,

@@ -1,4 +1,4 @@
-"""How many deletions a run bears at each budget, and what the budget costs. Trains nothing.
+"""How many deletions a run survives at each budget, and what the budget costs. Trains nothing.
 
     python examples/choose_a_budget.py --shards 5 --slices 4
 

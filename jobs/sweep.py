@@ -1,4 +1,4 @@
-"""Compare configs by what they cost and how much deletion they bear, as a Ray job (Ray Tune inside).
+"""Compare configs by their cost and by how many deletions they survive, as a Ray job (with Ray Tune).
 
     ray job submit --working-dir jobs -- python sweep.py my.yaml --folder /shared/sweep \
         --vary 'budget=[1, 2, 4]' --vary 'lora.rank=[8, 32]' --deletions 50 --gpu-hours 100
@@ -28,7 +28,9 @@ def sweep(
     ] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Of the sweep's runs and results.")] = Path("sweep"),
     forecast_only: Annotated[bool, typer.Option("--forecast-only", help="Train nothing.")] = False,
-    deletions: Annotated[int, typer.Option("--deletions", min=0, help="That the run must bear without healing.")] = 20,
+    deletions: Annotated[
+        int, typer.Option("--deletions", min=0, help="Number of deletions that the run must survive without healing.")
+    ] = 20,
     gpu_hours: Annotated[
         float | None, typer.Option("--gpu-hours", min=0, help="That the first training may take.")
     ] = None,
@@ -63,7 +65,7 @@ def sweep(
         raise ConfigError("a sweep takes --vary or --points", "give one of them")
     if in_job_copy(Path.cwd()) and folder.absolute().is_relative_to(Path.cwd()):
         raise ConfigError(
-            f"--folder {folder} lies in this job's own copy of its working folder, which is gone after it",
+            f"--folder {folder} is in this job's copy of its working folder, which is deleted after the job",
             "name an absolute folder on a disk that all nodes share",
         )
     base = load_config(config, overrides or ())
@@ -86,7 +88,7 @@ def sweep(
     for label, reason in found.failures.items():
         console.print(f"failed: {label}: {reason.strip().splitlines()[-1]}")
     console.print(found.recommendation)
-    console.print(f"{found.picture} and sweep.json beside it")
+    console.print(f"{found.picture}, and sweep.json next to it")
     if found.failures:
         raise typer.Exit(7)
 

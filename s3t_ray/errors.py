@@ -1,13 +1,12 @@
-"""Every error that s3t_ray raises on purpose, in one family.
+"""Every error that s3t_ray raises on purpose, in one class hierarchy.
 
-The message is the documentation: it names the thing, the value it had and the fix. The command
-line maps each class to its exit code; anything else that escapes is a bug of ours and shows a
-traceback.
+The message is the documentation: it names the thing, its value and the fix. The command line maps
+each class to its exit code. Any other exception is a bug of ours and shows a traceback.
 """
 
 
 class S3TError(Exception):
-    """Root of the family. `problem` says what is wrong, with the value; `fix` says what to do."""
+    """Base class. `problem` says what is wrong, with the value; `fix` says what to do."""
 
     exit_code = 1
 
@@ -34,13 +33,13 @@ class DataError(S3TError):
 
 
 class UnknownRecords(S3TError):
-    """A deletion named records or subjects that the run does not hold; the known ones went on."""
+    """A deletion named records or subjects that the run does not hold; the others were deleted."""
 
     exit_code = 4
 
 
 class LedgerError(S3TError):
-    """The ledger refuses: another writer, a newer schema, a lost key, an illegal move."""
+    """The ledger refuses: another writer, a newer schema, a lost key, an invalid change of state."""
 
     exit_code = 5
 
@@ -68,21 +67,21 @@ class VerificationFailed(S3TError):
 
 
 class ClusterError(S3TError):
-    """Ray cannot give what the run needs, or cannot be reached."""
+    """Ray cannot provide what the run needs, or cannot be reached."""
 
     exit_code = 9
 
 
 class Overloaded(ClusterError):
-    """More is asked than is in hand: the same request may be sent again later."""
+    """Too many requests at once: the same request may be sent again later."""
 
 
 class NotProved(S3TError):
-    """A replay gave other bytes on other hardware or library versions: nothing is proved."""
+    """A replay gave different bytes on different hardware or library versions: nothing is proved."""
 
     exit_code = 10
 
 
 def problem_of(error: Exception) -> str:
-    """What is wrong, in a line, whether the error is one of ours or not."""
+    """What is wrong, in one line, for any error."""
     return error.problem if isinstance(error, S3TError) else repr(error)

@@ -23,6 +23,7 @@ SOURCES = sorted(
     path for folder in ("s3t_ray", "tests", "benchmarks", "jobs", "examples") for path in (ROOT / folder).rglob("*.py")
 )
 MOST_LINES = 350
+MOST_FUNCTION_LINES = 81
 MOST_FILES = {"train": 31, "ledger": 27, "cli": 27, "plan": 22, "config": 22}
 """Files in one folder; 18 where nothing is said. A room that would grow beyond has a second idea: give it a folder."""
 
@@ -80,6 +81,16 @@ def test_training_never_loads_ray() -> None:
 def test_files_hold_one_idea() -> None:
     sizes = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: lines for name, lines in sizes.items() if lines > MOST_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    sizes = {
+        f"{path.relative_to(PACKAGE)}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert {name: lines for name, lines in sizes.items() if lines > MOST_FUNCTION_LINES} == {}
 
 
 def test_rooms_hold_few_files() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.readers.inputs import Example, encode
@@ -19,6 +18,7 @@ from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import load_stage
 from s3t_ray.ensemble.row_lora import applied, install_hooks, plan_rows
 from s3t_ray.store.store import Store
+from s3t_ray.train.loading.base_reader import base_reader
 
 Chain = tuple[str, ...]
 CHAINS_A_PASS = 9
@@ -32,8 +32,8 @@ def chain_outputs(
     frozen = FrozenBase(config, base)
     install_hooks(frozen)
     store = Store.open(config.storage.uri)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = [encode(content, tokenizer, config.task) for content in contents]
+    reader = base_reader(base, config.task)
+    examples = [encode(content, reader, config.task) for content in contents]
     found: dict[Chain, np.ndarray] = {}
     for start in range(0, len(chains), CHAINS_A_PASS):
         own = chains[start : start + CHAINS_A_PASS]

@@ -69,6 +69,30 @@ def _longest(orders: Sequence[Order], mask: int) -> Order:
     return best
 
 
+@dataclass(frozen=True)
+class Healing:
+    """What a policy does to streams of deletions."""
+
+    masks: np.ndarray  # int [S x K + 1 x M]: slices hit since a shard was last healed
+    healed: np.ndarray  # int [S x K + 1 x M]: slices hit whose stages a healing trained again at this step; 0: none
+
+
+def healed_streams(streams: np.ndarray, orders_by_shard: Sequence[Sequence[Order]], floor: int) -> Healing:
+    """Shards that fall below `floor` live stages are healed at once: L heals every deletion, 1 dead shards alone."""
+    count, deletions, _ = streams.shape
+    shards = len(orders_by_shard)
+    depths = [np.array([len(prefix) for prefix in live_prefixes(orders)]) for orders in orders_by_shard]
+    now = np.zeros((count, shards), dtype=np.int64)
+    masks, healed = (np.zeros((count, deletions + 1, shards), dtype=np.int64) for _ in range(2))
+    for at in range(deletions):
+        now[np.arange(count), streams[:, at, 0]] |= np.left_shift(1, streams[:, at, 1])
+        below = np.stack([depth[now[:, shard]] < floor for shard, depth in enumerate(depths)], axis=1)
+        healed[:, at + 1] = np.where(below, now, 0)
+        now = np.where(below, 0, now)
+        masks[:, at + 1] = now
+    return Healing(masks, healed)
+
+
 def mean_depths(masks: np.ndarray, orders_by_shard: Sequence[Sequence[Order]]) -> np.ndarray:
     """Mean over the shards of the depth that each serves, float [S x K + 1]."""
     depths = [np.array([len(prefix) for prefix in live_prefixes(orders)]) for orders in orders_by_shard]
@@ -82,15 +106,17 @@ def scores(masks: np.ndarray, shards: Sequence[ShardModels], score: Score) -> np
     """
     names = [live_prefixes(shard.orders) for shard in shards]
     picks = [{name: at for at, name in enumerate(dict.fromkeys(own))} for own in names]
-    # Masks with the same live model are one state.
-    states = np.stack(
-        [np.array([picks[s][name] for name in names[s]])[masks[..., s]] for s in range(len(shards))], axis=-1
-    )
-    flat = states.reshape(-1, len(shards))
-    distinct, where = np.unique(flat, axis=0, return_inverse=True)
+    # Masks with the same live model are one state; a state of all shards is one number, to be sorted fast.
+    states = np.zeros(masks.shape[:-1], dtype=np.int64)
+    for at, own in enumerate(names):
+        states = states * len(picks[at]) + np.array([picks[at][name] for name in own])[masks[..., at]]
+    distinct, where = np.unique(states, return_inverse=True)
+    rows = np.unravel_index(distinct, tuple(len(own) for own in picks))
     models = [list(own) for own in picks]
-    values = np.array([_score_of([models[s][at] for s, at in enumerate(row)], shards, score) for row in distinct])
-    return values[where.reshape(-1)].reshape(states.shape[:-1])
+    values = np.array(
+        [_score_of([models[s][at] for s, at in enumerate(row)], shards, score) for row in zip(*rows, strict=True)]
+    )
+    return values[where.reshape(-1)].reshape(states.shape)
 
 
 def _score_of(prefixes: Sequence[Order], shards: Sequence[ShardModels], score: Score) -> float:

@@ -1,8 +1,9 @@
 """The systems that a quality curve compares, trained by one engine on the same slices: S3T, SISA with slices, without.
 
 In: rows by (shard, slice), orders, a base. Out: a published stage for each model, by shard and prefix of slices, and
-the CPU seconds of each system. SISA with slices has one group of all layers that goes on training, head included, from
-slice to slice; SISA without slices has one stage per shard; one LoRA on everything is that with one shard.
+the CPU seconds of each system. SISA with slices is `lora.isolation: none`: all layers that S3T adapts go on training,
+head included, from slice to slice; SISA without slices has one stage per shard; one LoRA on everything is that with one
+shard.
 """
 
 from __future__ import annotations
@@ -14,14 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-from torch import Tensor
-
 from s3t_ray.config.load import parse_config
 from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import Row, write_slice
-from s3t_ray.store.layout import slice_file, stage_folder
-from s3t_ray.store.manifest import ADAPTER_FILE, HEAD_FILE
+from s3t_ray.store.layout import slice_file
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import SliceInput, StageJob
 from s3t_ray.train.trainer import Trainer
@@ -47,6 +44,9 @@ class Settings:
     lr: float
     epochs: int
     seed: int
+    alpha: float = 32.0
+    batch_records: int = 16
+    rank: int = 16
 
 
 @dataclass(frozen=True)
@@ -59,71 +59,83 @@ class TrainedSystem:
     tokens: int
 
 
-class ContinuingTrainer(Trainer):
-    """Begins each stage with the adapter and head of an earlier one, in place of fresh ones."""
-
-    start_from: str | None = None
-
-    def train_on(self, job: StageJob, earlier: str | None) -> int:
-        """Train; `earlier`: the stage to go on from. Tokens fed."""
-        begin = self._grouped.begin
-
-        def begin_from(place: Any, parents: Mapping[str, Tensor]) -> dict[str, Any]:
-            trainable = begin(place, parents)
-            if earlier is not None:
-                _copy(_tensors(self._store, earlier), trainable)
-            return trainable
-
-        self._grouped.begin = begin_from  # type: ignore[method-assign]
-        try:
-            return self.train(job, lambda progress: None, lambda: False).tokens
-        finally:
-            self._grouped.begin = begin  # type: ignore[method-assign]
-
-
 def s3t(
-    settings: Settings, parts: Parts, orders: Sequence[Prefix], folder: Path, live: Chains | None = None
+    settings: Settings,
+    parts: Parts,
+    orders: Sequence[Prefix],
+    folder: Path,
+    live: Chains | None = None,
+    again: str = "-again",
 ) -> TrainedSystem:
     """Every prefix of every order once; stage i trains the i-th group from the top.
 
-    `live`: chains in the folder's store that are kept: only what is missing is trained, under other names.
+    `live`: chains in the folder's store that are kept: only what is missing is trained, under names that end in
+    `again`.
     """
-    config = _config(settings, folder, settings.slices, settings.layers // settings.slices)
-    store = Store.open(config.storage.uri)
-    trainer = ContinuingTrainer(config, settings.base, store, folder / "scratch")
+    kept, ending = ({}, "") if live is None else (live, again)
+    return _prefixes(settings, s3t_config(settings, folder), parts, orders, folder, kept, ending)
+
+
+def sisa(settings: Settings, parts: Parts, folder: Path, *, slices: bool) -> TrainedSystem:
+    """SISA. `slices`: a stage per slice, in which all layers and the head go on from the last; else one per shard."""
+    config = sisa_config(settings, folder, slices=slices)
+    if slices:
+        return _prefixes(settings, config, parts, [tuple(range(settings.slices))], folder, {}, "")
+    store, trainer = _opened(settings, config, folder)
     began, tokens = time.process_time(), 0
-    chains = dict(live or {})
+    chains: dict[tuple[int, Prefix], tuple[str, ...]] = {}
+    prefix = tuple(range(settings.slices))
+    for shard in sorted({shard for shard, _ in parts}):
+        rows = [row for index in prefix for row in parts[shard, index]]
+        job = _job(f"s{shard}", shard, [_put(store, folder, rows, shard, 0)], ())
+        tokens += trainer.train(job, lambda progress: None, lambda: False).tokens
+        chains[shard, prefix] = (job.stage_id,)
+    return TrainedSystem(config, chains, time.process_time() - began, tokens)
+
+
+def s3t_config(settings: Settings, folder: Path) -> Config:
+    """Of one shard."""
+    return _config(settings, folder, settings.slices, settings.layers // settings.slices, "layers")
+
+
+def sisa_config(settings: Settings, folder: Path, *, slices: bool) -> Config:
+    """Of one shard, with slices or without; it adapts the layers that S3T adapts."""
+    own = settings.layers // settings.slices
+    if slices:
+        return _config(settings, folder, settings.slices, own, "none")
+    return _config(settings, folder, 1, own * settings.slices, "layers")
+
+
+def _prefixes(
+    settings: Settings,
+    config: Config,
+    parts: Parts,
+    orders: Sequence[Prefix],
+    folder: Path,
+    live: Chains,
+    ending: str,
+) -> TrainedSystem:
+    store, trainer = _opened(settings, config, folder)
+    began, tokens = time.process_time(), 0
+    chains = dict(live)
     for shard in sorted({shard for shard, _ in parts}):
         inputs = {index: _put(store, folder, parts[shard, index], shard, index) for index in range(settings.slices)}
         prefixes = {order[:depth] for order in orders for depth in range(1, len(order) + 1)}
         for prefix in sorted(prefixes - {known for at, known in chains if at == shard}, key=len):
             parents = chains.get((shard, prefix[:-1]), ())
-            name = f"s{shard}-{'-'.join(map(str, prefix))}{'' if live is None else '-again'}"
-            tokens += trainer.train_on(_job(name, shard, [inputs[index] for index in prefix], parents), None)
+            name = f"s{shard}-{'-'.join(map(str, prefix))}{ending}"
+            job = _job(name, shard, [inputs[index] for index in prefix], parents)
+            tokens += trainer.train(job, lambda progress: None, lambda: False).tokens
             chains[shard, prefix] = (*parents, name)
     return TrainedSystem(config, chains, time.process_time() - began, tokens)
 
 
-def sisa(settings: Settings, parts: Parts, folder: Path, *, slices: bool) -> TrainedSystem:
-    """All layers in one group. `slices`: a stage per slice, each going on from the last; else one per shard."""
-    config = _config(settings, folder, 1, settings.layers)
+def _opened(settings: Settings, config: Config, folder: Path) -> tuple[Store, Trainer]:
     store = Store.open(config.storage.uri)
-    trainer = ContinuingTrainer(config, settings.base, store, folder / "scratch")
-    began, tokens = time.process_time(), 0
-    chains: dict[tuple[int, Prefix], tuple[str, ...]] = {}
-    for shard in sorted({shard for shard, _ in parts}):
-        earlier: str | None = None
-        for depth in range(1, settings.slices + 1) if slices else (settings.slices,):
-            prefix = tuple(range(depth))
-            rows = [row for index in prefix for row in parts[shard, index]]
-            name = f"s{shard}-{depth}"
-            # One input holds all rows so far: a stage of depth 1, which trains the group of all layers.
-            tokens += trainer.train_on(_job(name, shard, [_put(store, folder, rows, shard, 0)], ()), earlier)
-            earlier, chains[shard, prefix] = name, (name,)
-    return TrainedSystem(config, chains, time.process_time() - began, tokens)
+    return store, Trainer(config, settings.base, store, folder / "scratch")
 
 
-def _config(settings: Settings, folder: Path, slices: int, layers_per_group: int) -> Config:
+def _config(settings: Settings, folder: Path, slices: int, layers_per_group: int, isolation: str) -> Config:
     tree: dict[str, Any] = {
         "name": "rivals",
         "seed": settings.seed,
@@ -133,8 +145,18 @@ def _config(settings: Settings, folder: Path, slices: int, layers_per_group: int
         "model": {"path": str(settings.base)},
         "task": settings.task,
         "data": {"path": "none"},
-        "lora": {"layers_per_group": layers_per_group},
-        "optimizer": {"lr": settings.lr, "epochs": settings.epochs, "batch_records": 16, "schedule": "linear"},
+        "lora": {
+            "layers_per_group": layers_per_group,
+            "isolation": isolation,
+            "rank": settings.rank,
+            "alpha": settings.alpha,
+        },
+        "optimizer": {
+            "lr": settings.lr,
+            "epochs": settings.epochs,
+            "batch_records": settings.batch_records,
+            "schedule": "linear",
+        },
         "engine": {"micro_batch_tokens": 1024},
         "storage": {"uri": str(folder / "run")},
     }
@@ -152,18 +174,3 @@ def _put(store: Store, folder: Path, rows: Sequence[Row], shard: int, index: int
 
 def _job(name: str, shard: int, inputs: Sequence[SliceInput], parents: tuple[str, ...]) -> StageJob:
     return StageJob(name, "recipe", "b" * 64, shard, tuple(inputs), parents, NO_SECRET)
-
-
-def _tensors(store: Store, stage: str) -> dict[str, Tensor]:
-    folder = stage_folder(stage)
-    found = dict(safetensors.torch.load(store.read_bytes(f"{folder}/{ADAPTER_FILE}")))
-    if store.exists(f"{folder}/{HEAD_FILE}"):
-        found |= safetensors.torch.load(store.read_bytes(f"{folder}/{HEAD_FILE}"))
-    return found
-
-
-def _copy(tensors: Mapping[str, Tensor], into: Mapping[str, Any]) -> None:
-    if tensors.keys() != into.keys():
-        raise SystemExit(f"the earlier stage holds other tensors: {sorted(tensors.keys() ^ into.keys())[:3]}")
-    for name, parameter in into.items():
-        parameter.data.copy_(tensors[name])

@@ -107,7 +107,7 @@ def score(loss: RecordLoss, attack: Attack, lens: Lens) -> float:
     if attack is Attack.REFERENCE_LOSS:
         return float(np.mean([loss.nll[model] for model in lens.references])) - loss.nll[lens.target]
     if loss.min_k is None:
-        raise ValueError(f"{attack} needs tokens, and a label has none")
+        raise ValueError(f"{attack} needs tokens, but a label has none")
     if attack is Attack.MIN_K:
         return loss.min_k[lens.target]
     return loss.min_k[lens.target] - float(np.mean([loss.min_k[model] for model in lens.references]))

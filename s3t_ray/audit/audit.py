@@ -112,7 +112,7 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
         )
     path = run.location.keys_dir / PUBLIC_FILE
     if not path.is_file():
-        yield f"{path} is gone: auditors have no public key to verify certificates with"
+        yield f"{path} is missing: auditors have no public key to verify certificates with"
     elif path.read_bytes() != run.keys.public_key_pem:
         yield f"{path} is not the run's public key"
 
@@ -135,17 +135,17 @@ def _memory(run: Run) -> Iterator[str]:
 def recipe_problems(run: Run) -> Iterator[str]:
     """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
     if run.config.name != run.row.name:
-        yield f"{CONFIG_FILE} names the run {run.config.name!r}, the ledger {run.row.name!r}"
+        yield f"{CONFIG_FILE} names the run {run.config.name!r}, but the ledger names it {run.row.name!r}"
     if run.ledger.is_sealed() and read_mark(run.store) is None:
-        yield f"{RUN_FILE} is gone: the storage no longer says whose it is (`s3t train` writes it again)"
+        yield f"{RUN_FILE} is missing: the storage no longer says which run it belongs to (`s3t train` writes it again)"
     try:
         settings = json.loads(run.row.recipe_json)
     except ValueError:
         settings = None
     if recipe_digest(settings) != run.row.recipe_digest:
-        yield "the ledger's recipe is not the one that its stages are named by"
+        yield "the ledger's recipe is not the one in the names of its stages"
     if recipe_digest(recipe(run.config, run.row.base_digest)) != run.row.recipe_digest:
-        yield f"{CONFIG_FILE} asks for another recipe than the one that the run was begun with"
+        yield f"{CONFIG_FILE} has another recipe than the one that the run was started with"
 
 
 def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Iterator[str]:
@@ -163,7 +163,7 @@ def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Itera
         facts = entry.facts
         of = getattr(facts, "request_id", None)
         if (facts.sequence, entry.hash, of) != (row.sequence, row.hash, row.request_id):
-            yield f"{name} stands in the place of another: it is number {facts.sequence}"
+            yield f"{name} is in the place of another entry: it is number {facts.sequence}"
     if len(genuine) == len(stored):
         try:
             verify_chain([row.text for row in stored], pem)
@@ -186,7 +186,7 @@ def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Ite
         try:
             entry = verify_entry(text, _keys(run, run.keys.public_key_pem))
         except VerificationFailed as error:
-            yield f"a certificate or receipt got earlier: {error.problem}"
+            yield f"a certificate or receipt from earlier: {error.problem}"
             continue
         if text.strip() not in texts:
-            yield f"{name_of(entry)} (entry {entry.facts.sequence} of the log) was handed out and is not in the chain"
+            yield f"{name_of(entry)} (entry {entry.facts.sequence} of the log) was handed out, but is not in the log"

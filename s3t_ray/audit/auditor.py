@@ -1,4 +1,4 @@
-"""A second opinion: what somebody without the run's secret can check of a copy, on a machine of their own.
+"""A second opinion: what a third party without the run's secret can check in a copy, on their own machine.
 
 In: a read-only copy of a run, the run's public key from elsewhere, and the base model. Out: `AuditFacts` to sign.
 Writes nothing into the copy: what a replay needs lies in a temporary folder of this machine. What needs the run's
@@ -133,7 +133,7 @@ def _slice_problems(run: Run, state: SliceState) -> Iterator[str]:
         with scratch_folder(run, "verify") as folder:
             path = run.store.fetch(state.file, folder)
             if file_sha256(path) != state.file_sha256:
-                yield f"{where}: {state.file} was changed: its bytes are not those that the ledger names"
+                yield f"{where}: {state.file} was changed: its bytes are not those recorded in the ledger"
                 return
             for row in read_slice(path):
                 if row.digest not in tombstones:
@@ -142,7 +142,7 @@ def _slice_problems(run: Run, state: SliceState) -> Iterator[str]:
         yield f"{where}: {error.problem}"
         return
     if (total.digest(), total.members) != (state.digest, state.records):
-        yield f"{where}: its {total.members} retained rows are not the {state.records} records of the ledger"
+        yield f"{where}: it has {total.members} retained rows, but the ledger has {state.records} records"
 
 
 def _adapters(run: Run) -> dict[str, str]:

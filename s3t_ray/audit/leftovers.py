@@ -46,7 +46,7 @@ ACCEPTANCE_SECONDS = 2.0
 
 
 def unfinished(run: Run) -> tuple[DeletionRow, ...]:
-    """Deletions whose bytes may still be there, and nobody else's."""
+    """Deletions whose bytes may still be there, and no others."""
     states = (DeletionState.ACCEPTED, DeletionState.PRUNED)
     return tuple(deletion for deletion in run.ledger.deletions() if deletion.state in states)
 
@@ -60,13 +60,13 @@ def left_behind(run: Run, views: Mapping[int, ShardView], since: int) -> Iterato
     pending = unfinished(run)
     rows, junk = undeleted_rejects(run, frozenset(deletion.number for deletion in pending))
     if rows:
-        yield f"{layout.REJECTS}: {rows} rows set aside at ingest are of deleted ids or subjects"
+        yield f"{layout.REJECTS}: {rows} rows set aside at ingest belong to deleted ids or subjects"
     if junk:
         yield f"{layout.REJECTS}: {junk} lines are not rows that ingest set aside: the next purge erases them"
 
 
 def left_unnamed(run: Run, views: Mapping[int, ShardView], since: int) -> Iterator[str]:
-    """The part of it that nobody needs the run's secret for."""
+    """The part that does not need the run's secret."""
     pending = unfinished(run)
     yield from _of_no_kind(run)
     yield from _fences(run, pending, since)
@@ -79,14 +79,14 @@ def left_unnamed(run: Run, views: Mapping[int, ShardView], since: int) -> Iterat
 
 
 def _of_no_kind(run: Run) -> Iterator[str]:
-    """What no purge would ever erase: data of a kind that is not on the list, or somebody else's."""
+    """What no purge would ever erase: data of a kind that is not on the list, or not the run's."""
     roots = {kind.root for kind in KINDS}
     fences = {fence_file(shard) for shard in range(run.row.shards)}
     exported = {Path(export.folder, name) for export in run.ledger.exports.all() for name in export.files}
     for path in run.store.files():
         known = layout.kind_root(path) in roots or path in _OWN_FILES or path in fences or is_of_log(path)
         if not known and run.store.local_path(path) not in exported:
-            yield f"{path} is of no kind that this run writes: no deletion erases it, so move it elsewhere"
+            yield f"{path} is not a kind of file that this run writes: no deletion erases it, so move it elsewhere"
 
 
 def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[st
         path = fence_file(shard)
         if not run.store.exists(path):
             if shard in purged:
-                yield f"{path} is gone: a worker that was asleep since before the last purge would not be stopped"
+                yield f"{path} is missing: a worker that was suspended before the last purge would not be stopped"
             continue
         try:
             fence = Fence.model_validate_json(run.store.read_bytes(path))
@@ -105,7 +105,7 @@ def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[st
             yield f"{path} is not a fence that a purge wrote"
             continue
         if fence.slices != {str(state.slice): state.digest for state in run.ledger.slices(shard)}:
-            yield f"{path} names other data than what is retained"
+            yield f"{path} names data other than what is retained"
 
 
 def _temporaries(run: Run) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _temporaries(run: Run) -> Iterator[str]:
     if run.ledger.lease() != before:
         return
     for path in sorted(found.intersection(run.store.temporaries())):
-        yield f"{path} is what a killed process left half-made (or one at work now outside the scheduler)"
+        yield f"{path} is an unfinished file of a killed process (or of one running now outside the scheduler)"
 
 
 def _stages(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
@@ -131,7 +131,7 @@ def _stages(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
     for name in sorted(present - known):
         folder = layout.stage_folder(name)
         if name in wanted:
-            yield f"{folder} is not live: the ledger has not accepted it (cut off in between, or put there by hand)"
+            yield f"{folder} is not live: the ledger has not accepted it (interrupted, or put there by hand)"
         else:
             yield f"{folder} holds bytes of a stage that should be gone"
     for name in sorted(present & known):
@@ -152,7 +152,7 @@ def _checkpoints(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
     wanted = {name for view in views.values() for name in view.plan.stages}
     stale = {row.id for row in run.ledger.stages(state=StageState.STALE)}
     for name in sorted(_folders(run, layout.CHECKPOINTS) - wanted - stale):
-        yield f"{layout.checkpoint_folder(name)} holds checkpoints of a stage that nobody wants"
+        yield f"{layout.checkpoint_folder(name)} holds checkpoints of a stage that is not needed"
 
 
 def _slices(run: Run) -> Iterator[str]:

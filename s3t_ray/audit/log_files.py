@@ -1,7 +1,7 @@
-"""The published log against the ledger's: every file of it is made anew from the entries, and compared.
+"""Compares the published log with the ledger's: every file is computed again from the entries.
 
-In: an open run, its log's rows, and what is known of the log from elsewhere: checkpoints kept, witnesses. Out: a line
-for each problem. Reads only. A log that is behind the ledger is none: a scheduler publishes the rest.
+In: an open run, its log's rows, and what is known of the log from elsewhere: kept checkpoints, witnesses. Out: one line
+per problem. Reads only. A log that is behind the ledger is not a problem: a scheduler publishes the rest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def published_otherwise(
         note = None
     else:
         if note is None and run.ledger.events(kinds=[FIRST_PUBLISHED]):
-            yield f"{CHECKPOINT} is gone: the log was published before (`s3t head RUN --publish` publishes it again)"
+            yield f"{CHECKPOINT} is missing: the log was published before (`s3t head RUN --publish` publishes it again)"
     if note is not None:
         yield from _head(tree, LogHead.parse(note.text), f"the signed checkpoint in {CHECKPOINT}")
         yield from _cosignatures(run, note)
@@ -63,7 +63,7 @@ def published_otherwise(
             require_genuine(run, note)
             kept = LogHead.parse(note.text)
         except VerificationFailed as error:
-            yield f"a checkpoint got earlier: {error.problem}"
+            yield f"a checkpoint from earlier: {error.problem}"
         else:
             yield from _head(tree, kept, "a checkpoint got earlier")
     for witness in witnesses:
@@ -73,9 +73,9 @@ def published_otherwise(
 def _head(tree: EntryTree, head: LogHead, what: str) -> Iterator[str]:
     """The ledger's log continues the one of this genuine head."""
     if head.size > tree.size:
-        yield f"{what} is of {head.size} entries, and the ledger's log has {tree.size}: it was taken back"
+        yield f"{what} has {head.size} entries, but the ledger's log has {tree.size}: the log was reset"
     elif tree.head(head.size) != head:
-        yield f"{what} is of {head.size} other entries than the ledger's log: it was rewritten, or forked"
+        yield f"{what} has {head.size} entries that differ from the ledger's log: the log was rewritten or forked"
 
 
 def _cosignatures(run: Run, note: SignedNote) -> Iterator[str]:
@@ -113,12 +113,12 @@ def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | N
         if place is None:
             continue  # named as a file of no kind that a run writes
         if place.holds(leaves, tree.subtree) != run.store.read_bytes(path):
-            yield f"{path} is not what the ledger's log makes of it"
+            yield f"{path} does not match the ledger's log"
     if head is not None and head.size <= tree.size:
         for name, _ in EntryTree(tree.origin, leaves[: head.size]).files():
             place = LogFile.parse(name)
             if f"{layout.LOG}/{name}" not in there and place is not None and not _full_is(there, place):
-                yield f"{layout.LOG}/{name} is gone, and the log's proofs need it"
+                yield f"{layout.LOG}/{name} is missing, but the log's proofs need it"
 
 
 def _full_is(there: set[str], place: LogFile) -> bool:

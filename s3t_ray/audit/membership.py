@@ -1,10 +1,10 @@
-"""Membership inference on a run: do its live models betray which records they were trained on?
+"""Membership inference on a run: do its live models reveal which records they were trained on?
 
-In: an open run, and optionally a file of records that somebody hands in again (typically a deleted person's).
-Out: a MembershipAudit. A record of shard k was never seen by the models of the other shards, so these are its
-reference models (the base model where there is no other). Three groups are compared with the held-out records,
-which no model saw: retained records under their own shard's model (the attack must find them, or it has no
-power), the same under another shard's (it must not find them there), and the records handed in.
+In: an open run, and optionally a file of submitted records (typically a deleted person's). Out: a MembershipAudit. The
+other shards' models have never seen a record of shard k, so they are its reference models (the base model if there is
+only one shard). Three groups are compared with the held-out records, which no model saw: retained records under their
+own shard's model (the attack must find them, or it has no power), the same under another shard's model (it must not
+find them there), and the submitted records.
 
 Reads only; contents stay in memory and never reach the report. It measures, and never proves.
 """
@@ -75,7 +75,7 @@ def audit_membership(
     never_seen = [loss for loss in losses.never_seen if loss is not None]
     if not never_seen:
         raise DataError(
-            f"none of the {len(chosen.never_seen)} held-out records has anything to predict", "raise task.max_tokens"
+            f"none of the {len(chosen.never_seen)} held-out records has a token to predict", "raise task.max_tokens"
         )
 
     def own(group: Sequence[tuple[int, RecordLoss | None]]) -> GroupResult | None:
@@ -88,7 +88,7 @@ def audit_membership(
 
     retained, other_shards = own(losses.retained), other(losses.retained)
     if retained is None:
-        raise DataError("none of the retained records has anything to predict", "raise task.max_tokens")
+        raise DataError("none of the retained records has a token to predict", "raise task.max_tokens")
     named_own, named_other = own(losses.named), other(losses.named)
     told = _told(chosen, losses) if records is not None else None
     return MembershipAudit(

@@ -1,6 +1,6 @@
-"""What follows from a membership audit, and how to say it without claiming more than was measured. Pure.
+"""The conclusion of a membership audit, worded so that it claims no more than was measured. Pure.
 
-In: what was measured of each group. Out: a Finding and its conclusion in plain words.
+In: the measurements of each group. Out: a Finding and its conclusion in plain words.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ def conclusion(groups: Groups, told: NamedRecords | None) -> str:
     if other is not None and not other.auc.low <= CHANCE <= other.auc.high:
         sentences.append(
             "But under models that never saw them the same records also differ from the held-out ones "
-            f"({_pairs(other.auc)}): the held-out records are not quite a fair yardstick, and a difference of that "
+            f"({_pairs(other.auc)}): the held-out records are not quite comparable, and a difference of that "
             "size means nothing."
         )
     if told is None:
-        sentences.append("No records were named, so nothing was measured about deleted ones.")
+        sentences.append("No records were submitted, so nothing was measured about deleted ones.")
     elif groups.named is None:
-        sentences.append("None of the records named could be tested, so nothing was measured about them.")
+        sentences.append("None of the submitted records could be tested, so nothing was measured about them.")
     else:
         sentences += _about_named(groups, groups.named, told)
     return " ".join(sentences)
 
 
 def _about_named(groups: Groups, named: GroupResult, told: NamedRecords) -> list[str]:
-    which = "The record named is" if named.records == 1 else f"The {named.records} records named are"
+    which = "The submitted record is" if named.records == 1 else f"The {named.records} submitted records are"
     members = f"{_percent(groups.retained.auc.low)} or more"
     match finding(groups.retained, named):
         case Finding.ABOVE_NEVER_SEEN:
@@ -81,7 +81,7 @@ def _about_named(groups: Groups, named: GroupResult, told: NamedRecords) -> list
         case _:
             said = (
                 f"{which} not told apart from never-seen ones ({_pairs(named.auc)}), but that is too uncertain to "
-                f"tell them from trained ones ({members}) either: name more records to learn more."
+                f"tell them from trained ones ({members}) either: submit more records to learn more."
             )
     doubts = [
         f"But {_NAMES[own.attack]} puts them above it ({_pairs(own.auc)}{_elsewhere(groups, own)})."
@@ -103,12 +103,12 @@ def _why_above(told: NamedRecords) -> str:
     if told.seen:
         return f"{told.seen} of those given are retained, and live models were trained on them, so this is expected."
     equal = (
-        f"{told.equal_elsewhere} retained records that were not named have the same content"
+        f"{told.equal_elsewhere} other retained records have the same content"
         if told.equal_elsewhere
-        else "the same facts in records that were not named"
+        else "the same facts in other records"
     )
     return (
-        "By the ledger no live model was trained on them. Before anything else look at what else explains it: "
+        "According to the ledger no live model was trained on them. First check other explanations: "
         f"{equal}; what the base model knew before; a group that is easier than the held-out records; chance "
         "(1 in 40). `s3t verify --replay` decides whether the models were trained on them."
     )

@@ -1,8 +1,8 @@
-"""Which records a membership audit looks at: samples of the run's own, and those that somebody hands in.
+"""Which records a membership audit tests: samples of the run's own records, and submitted ones.
 
-In: an open run, the models to audit, a file of records. Out: contents, each with the shard whose model is asked
-about it, and what the run knows of the records handed in. Reads only. Must never choose by content: the same
-seed chooses the same records.
+In: an open run, the models to audit, a file of records. Out: contents, each with the shard whose model is tested on it,
+and what the run knows about the submitted records. Reads only. Must never choose by content: the same seed chooses the
+same records.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
     named = tuple(read_records(run.config.data.model_copy(update=changes), run.config.task))
     repeated = [name for name, times in Counter(record.id for record in named).items() if times > 1]
     if repeated:
-        raise DataError(f"{path}: id {repeated[0]!r} stands in more than one record", "leave out the repeats")
+        raise DataError(f"{path}: id {repeated[0]!r} is in more than one record", "remove the repeated records")
     return named
 
 
@@ -144,8 +144,8 @@ def choose(run: Run, models: Sequence[LiveModel], named: Sequence[Record], sampl
                 equal_elsewhere += row.content in texts
     if not never_seen.kept:
         raise DataError(
-            f"run {run.row.name!r} has no held-out records: nothing shows what a never-seen record looks like",
-            "set data.holdout, data.holdout_path or data.holdout_split and begin a new run",
+            f"run {run.row.name!r} has no held-out records to compare with",
+            "set data.holdout, data.holdout_path or data.holdout_split and start a new run",
         )
     if not retained.kept:
         raise DataError(f"run {run.row.name!r} retains no record that a live model learned", "train the run first")
@@ -210,7 +210,7 @@ def _check_places(run: Run, places: Mapping[str, Place], found: Mapping[str, Pla
 
 def _misplaced(records: int) -> DataError:
     return DataError(
-        f"{records} of the records named lie in other slices than their ids and subjects say",
+        f"{records} of the named records are in other slices than their ids and subjects say",
         "give each record the id and the subject that it had in the run's data",
     )
 

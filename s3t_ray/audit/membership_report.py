@@ -1,4 +1,4 @@
-"""What a membership audit tells its callers: frozen values, importable without torch, scipy or Ray.
+"""Results of a membership audit: frozen values, importable without torch, scipy or Ray.
 
 In: nothing. Out: the report that the command line prints or dumps as JSON. Never ids or texts: only numbers
 of groups of records.

@@ -1,7 +1,7 @@
-"""Each record's loss under each of several models of a run, token by token: what an audit judges by.
+"""Each record's loss under each of several models of a run, token by token: the basis of the audit.
 
-In: the run's config, base and store, chains of stages, contents of records. Out: a RecordLoss a record, or None
-where it has nothing to predict. One forward pass a record and 16 models: layers without adapters run once.
+In: the run's config, base and store, chains of stages, contents of records. Out: one RecordLoss per record, or None if
+it has nothing to predict. One forward pass per record and 16 models: layers without adapters run once.
 Loads its own models and keeps none; never writes.
 
 Shapes: T predictions (labelled tokens, or the record), V outputs.

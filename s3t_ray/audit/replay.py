@@ -1,8 +1,8 @@
-"""Replay: train live stages again from nothing but the base and the retained rows, and compare bytes.
+"""Replay: retrain live stages from nothing but the base and the retained rows, and compare bytes.
 
-The whole chain of each chosen stage is trained, never taken from the run, with hidden states
-computed again, in a store of its own that is erased afterwards; or, where it lies beside the run, by the purge of a
-deletion that comes meanwhile: the replay fails then, and what its process still writes goes when it ends.
+The whole chain of each chosen stage is retrained, never taken from the run, with recomputed hidden states, in its own
+store. The store is erased afterwards. If it is inside the run's storage, the purge of a deletion during the replay
+erases it too: the replay then fails, and what its process still writes is erased when it ends.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _train(workers: WorkerGroups, job: StageJob) -> None:
         pass
     if done[0].result is None:
         raise TrainError(
-            f"the replay of stage {job.stage_id[:12]} failed: {done[0].error}", "mend the cause and verify again"
+            f"the replay of stage {job.stage_id[:12]} failed: {done[0].error}", "fix the cause and verify again"
         )
 
 

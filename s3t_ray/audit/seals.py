@@ -1,6 +1,6 @@
-"""Whether what training reads and leaves was made by the run's own workers: seals and bytes of derived files.
+"""Whether the run's own workers made what training reads and leaves: seals and bytes of derived files.
 
-In: an open run. Out: a line for each problem. Reads only, and every byte of stored hidden states.
+In: an open run. Out: one line per problem. Reads only, including every byte of stored hidden states.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def checkpoint_problems(run: Run, views: Mapping[int, ShardView]) -> Iterator[st
     for path in run.store.files(layout.CHECKPOINTS):
         _, name, *rest = path.split("/")
         if name in live:
-            yield f"{path} lies among checkpoints of a stage that is trained"
+            yield f"{path} is among the checkpoints of a stage that is already trained"
         elif len(rest) != 2 or not rest[0].isdigit() or not (rest[1] == layout.MANIFEST or _is_rank_file(rest[1])):
             yield f"{path} is not a checkpoint"
 

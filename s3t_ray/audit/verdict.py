@@ -1,12 +1,12 @@
-"""The verdict on a stage that was trained again: equal, differs, or not proved. Pure.
+"""The verdict on a retrained stage: equal, differs, or not proved. Pure.
 
-In: whether the bytes are equal, and the two manifests. Out: a Verdict, and what was unlike. Equal bytes are equal
-wherever they were made. Other bytes are a failure when hardware and library versions are the same, since training
-repeats to the bit there. Anything else proves nothing, and must never pass for verified: the manifest of a stage lies
-in the storage, so whoever swaps an adapter can also write that it was trained elsewhere.
+In: whether the bytes are equal, and the two manifests. Out: a Verdict, and what was different. Equal bytes are equal
+wherever they were made. Different bytes are a failure if hardware and library versions are the same, because training
+repeats to the bit there. Anything else proves nothing, and must never count as verified: a stage's manifest is in the
+storage, so someone who swaps an adapter can also write that it was trained elsewhere.
 
-The version of our own code has no part in this. Whether our code gives the same bits is what the recipe format says,
-which is in every stage's id.
+The version of our own code plays no part. The recipe format says whether our code gives the same bits, and it is part
+of every stage's id.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`s3t verify`: recompute every name from the retained data, and replay stages to compare bytes.
 
-Reads only; a replay trains in a folder of its own, which is gone afterwards. Finds, never mends.
+Reads only; a replay trains in its own folder, which is deleted afterwards. Reports problems, never repairs them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _check_slice(run: Run, state: SliceState) -> list[str]:
         with scratch_folder(run, "verify") as folder:
             path = run.store.fetch(state.file, folder)
             if file_sha256(path) != state.file_sha256:
-                return [f"{where}: {state.file} was changed: its bytes are not those that the ledger names"]
+                return [f"{where}: {state.file} was changed: its bytes are not those recorded in the ledger"]
             rows = read_slice(path)
             while batch := list(islice(rows, _ROWS_AT_ONCE)):
                 found.take(batch)
@@ -177,11 +177,11 @@ def check_stages(run: Run, view: ShardView, since: int | None, watch: Callable[[
             yield f"{_name(stage)}: its row in the ledger names other slices or parents"
         yield from _check_stage(run, view, stage, row, since)
     for name in sorted(view.live - frozenset(view.plan.stages)):
-        yield f"stage {name[:12]} of shard {view.plan.shard} serves, but does not follow from the retained data"
+        yield f"stage {name[:12]} of shard {view.plan.shard} is in service, but does not follow from the retained data"
     adapters = Counter(row.adapter_sha256 for row in rows.values())
     for row in rows.values():
         if adapters[row.adapter_sha256] > 1:
-            yield f"stage {row.id[:12]} of shard {row.shard} has the very adapter of another stage"
+            yield f"stage {row.id[:12]} of shard {row.shard} has the same adapter as another stage"
 
 
 def _check_stage(run: Run, view: ShardView, stage: Stage, row: StageRow, since: int | None) -> list[str]:

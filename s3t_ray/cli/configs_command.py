@@ -1,4 +1,4 @@
-"""`s3t configs`: the ready configs, and each as a text to start from."""
+"""`s3t configs`: list the ready configs, or print one to start from."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def configs(ctx: typer.Context, json: JsonOption = False) -> None:
 
 @configs_app.command(epilog="Example:\n$ s3t configs show llama-2-13b > my.yaml")
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the names that `s3t configs` lists.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `s3t configs` lists.")],
     json: JsonOption = False,
 ) -> None:
-    """Print a ready config, comments and all; with --json, its resolved values."""
+    """Print a ready config with its comments; with --json, its resolved values."""
     from s3t_ray.cli.show.output import print_document, print_json
 
     text = _text(name)
@@ -67,13 +67,13 @@ def show(
 
 
 def _summary(name: str) -> ReadyConfig:
-    """Name, and the first line of the comment that the file begins with."""
+    """Name, and the first line of the comment at the top of the file."""
     first = _text(name).split("\n", 1)[0]
     return ReadyConfig(name, first.lstrip("# ") if first.startswith("#") else "")
 
 
 def _text(name: str) -> str:
-    """The file of a ready config. Raises ConfigError for a name that there is not."""
+    """The file of a ready config. Raises ConfigError for an unknown name."""
     from s3t_ray.config.load import ready_configs, ready_text
 
     names = ready_configs()

@@ -1,4 +1,4 @@
-"""`s3t delete`: the receipt first, durable and printed at once; then the wait until the run is restored."""
+"""`s3t delete`: prints the durable receipt at once, then waits until the run is restored."""
 
 from __future__ import annotations
 
@@ -28,77 +28,90 @@ def add_to(app: typer.Typer) -> None:
     )(delete)
 
 
+IdOption = Annotated[
+    list[str] | None, typer.Option("--id", help="Id of a record to delete; can be repeated.", show_default=False)
+]
+IdsFileOption = Annotated[
+    list[str] | None,
+    typer.Option("--ids-file", metavar="FILE", help="File with one id per line, taken verbatim; - is stdin."),
+]
+SubjectOption = Annotated[
+    list[str] | None, typer.Option("--subject", help="Delete all records of this person; can be repeated.")
+]
+SubjectsFileOption = Annotated[
+    list[str] | None,
+    typer.Option("--subjects-file", metavar="FILE", help="File with one person per line, taken verbatim; - is stdin."),
+]
+DuplicatesOption = Annotated[
+    bool, typer.Option("--with-duplicates", help="Also delete every record with exactly the same content.")
+]
+NearDuplicatesOption = Annotated[
+    bool,
+    typer.Option(
+        "--with-near-duplicates",
+        help="Also delete every record with nearly the same content (closure.threshold).",
+    ),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be deleted; change nothing.")]
+WaitOption = Annotated[
+    bool,
+    typer.Option(
+        "--wait/--no-wait",
+        help="Wait until the run is restored, or stop after the receipt: the next `s3t train` or scheduler then "
+        "completes the deletion.",
+    ),
+]
+ReceiptOption = Annotated[
+    Path | None,
+    typer.Option("--receipt-out", metavar="FILE", help="New file for the signed receipt, to give to the requester."),
+]
+ReferenceOption = Annotated[
+    str | None, typer.Option("--reference", help="Your own reference for the request; kept with the deletion.")
+]
+RequesterOption = Annotated[
+    str | None, typer.Option("--requester", help="Who asked; encrypted, and erased when the deletion is restored.")
+]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Why; encrypted, and erased when the deletion is restored.")
+]
+DueOption = Annotated[
+    str | None,
+    typer.Option("--due", metavar="DATE", help="Date by which the records must be purged (2026-12-31: its end, UTC)."),
+]
+
+
 def delete(
     run: RunArgument,
-    ids: Annotated[
-        list[str] | None, typer.Option("--id", help="Id of a record to delete; can be repeated.", show_default=False)
-    ] = None,
-    ids_files: Annotated[
-        list[str] | None,
-        typer.Option("--ids-file", metavar="FILE", help="File with one id a line, taken verbatim; - is stdin."),
-    ] = None,
-    subjects: Annotated[
-        list[str] | None, typer.Option("--subject", help="Delete all records of this person; can be repeated.")
-    ] = None,
-    subjects_files: Annotated[
-        list[str] | None,
-        typer.Option("--subjects-file", metavar="FILE", help="File with one person per line, verbatim; - is stdin."),
-    ] = None,
-    with_duplicates: Annotated[
-        bool, typer.Option("--with-duplicates", help="Also every record of exactly the same content.")
-    ] = False,
-    with_near_duplicates: Annotated[
-        bool,
-        typer.Option(
-            "--with-near-duplicates", help="Also every record of nearly the same content (closure.threshold)."
-        ),
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would hit; change nothing.")] = False,
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait/--no-wait",
-            help="Carry the deletion on until the run is restored, or stop "
-            "after the receipt: the next `s3t train` or scheduler does the rest.",
-        ),
-    ] = True,
-    receipt_out: Annotated[
-        Path | None,
-        typer.Option(
-            "--receipt-out", metavar="FILE", help="New file for the signed receipt, to hand to whoever asked."
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None, typer.Option("--reference", help="Your own name for the request; kept with the deletion.")
-    ] = None,
-    requester: Annotated[
-        str | None, typer.Option("--requester", help="Who asked; encrypted, and erased when it is restored.")
-    ] = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="Why; encrypted, and erased when it is restored.")
-    ] = None,
-    due: Annotated[
-        str | None,
-        typer.Option("--due", metavar="DATE", help="By when the records must be purged: 2026-12-31, end of day UTC."),
-    ] = None,
+    ids: IdOption = None,
+    ids_files: IdsFileOption = None,
+    subjects: SubjectOption = None,
+    subjects_files: SubjectsFileOption = None,
+    with_duplicates: DuplicatesOption = False,
+    with_near_duplicates: NearDuplicatesOption = False,
+    dry_run: DryRunOption = False,
+    wait: WaitOption = True,
+    receipt_out: ReceiptOption = None,
+    reference: ReferenceOption = None,
+    requester: RequesterOption = None,
+    reason: ReasonOption = None,
+    due: DueOption = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Delete records, or all records of a person, from a run.
 
     Prints the receipt as soon as the deletion is durable: from then on it
-    cannot be lost. With --json the receipt is the document. Asks nothing.
+    cannot be lost. With --json the receipt is the document. Does not prompt.
 
-    Ids that the run does not hold are listed; the others are deleted all
-    the same, and the exit code is 4. Repeating a request changes nothing.
+    Ids that the run does not hold are listed. The others are deleted anyway,
+    and the exit code is 4. Repeating a request changes nothing.
 
-    The signed receipt (--receipt-out, or `proof` in the JSON) cannot be
-    taken back: `s3t audit --receipt` finds a run that no longer has the
-    deletion.
+    The signed receipt (--receipt-out, or `proof` in the JSON) is evidence:
+    `s3t audit --receipt` finds a run that no longer has the deletion.
 
-    Records of the same or nearly the same content that stay are listed, by
-    the keyed hash of their person. Look with --dry-run first: once a record
-    is purged, nothing can tell any more what was like it.
+    Retained records with the same or nearly the same content are listed, by
+    the keyed hash of their person. Check with --dry-run first: once a record
+    is purged, similar records can no longer be found.
     """
     from s3t_ray.cli.named_ids import named_ids
     from s3t_ray.cli.show.output import print_json, stdout_console
@@ -113,7 +126,6 @@ def delete(
     record_ids, people = named_ids(ids or (), ids_files or ()), named_ids(subjects or (), subjects_files or ())
     reach = Reach.DUPLICATES if with_duplicates else Reach.NAMED
     reach = Reach.NEAR_DUPLICATES if with_near_duplicates else reach
-
     office = checked(OfficeRequest, reference=reference, requester=requester, reason=reason, due=due)
     with Run.open(run) as opened:
         if dry_run:
@@ -122,10 +134,10 @@ def delete(
                 print_json(impact)
             else:
                 stdout_console().print(impact_view(impact))
-            _refuse_unknown(impact.unknown_ids, impact.unknown_subjects, "the known ones would go on")
+            _refuse_unknown(impact.unknown_ids, impact.unknown_subjects, "the others would be deleted")
             return
         if receipt_out is not None and receipt_out.exists():
-            raise DataError(f"{receipt_out} is there already", "name a new file: nothing is overwritten")
+            raise DataError(f"{receipt_out} already exists", "name a new file: nothing is overwritten")
         receipt = accept(opened, record_ids, people, reach, office.details())
         if receipt_out is not None:
             _write_receipt(receipt_out, receipt)
@@ -137,35 +149,35 @@ def delete(
             _settle(opened, receipt, address, json)
         else:
             _publish(opened)
-    _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects, "the known ones went on")
+    _refuse_unknown(receipt.unknown_ids, receipt.unknown_subjects, "the others were deleted")
 
 
 def _write_receipt(path: Path, receipt: DeletionReceipt) -> None:
-    """The deletion is a fact already: what goes wrong here is told, and it goes on."""
+    """The deletion is already accepted: a failure here is reported, and the command continues."""
     from s3t_ray.cli.show.output import note
 
     if receipt.proof is None:
-        note("this deletion was accepted by an older version, which signed no receipt: no file was written")
+        note("an older version accepted this deletion and signed no receipt: no file was written")
         return
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(f"{receipt.proof.to_json()}\n")
     except OSError as error:
         note(
-            f"the deletion is accepted, and its receipt could not be written to {path}: {error.strerror}; "
-            "the same command with another file writes it"
+            f"the deletion is accepted, but its receipt could not be written to {path}: {error.strerror}; "
+            "run the same command with another file to write it"
         )
 
 
 def _publish(run: Run) -> None:
-    """Show the receipt in the published log, which a scheduler would do otherwise."""
+    """Publish the log with the receipt, as a scheduler would."""
     from s3t_ray.cli.show.output import note
     from s3t_ray.run.log.published_log import publish
 
     try:
         publish(run)
     except S3TError as error:
-        note(f"the deletion is accepted; the log could not be published yet: {error.problem}; fix: {error.fix}")
+        note(f"the deletion is accepted, but the log could not be published yet: {error.problem}; fix: {error.fix}")
 
 
 def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool) -> None:
@@ -186,7 +198,7 @@ def _settle(run: Run, receipt: DeletionReceipt, address: str | None, json: bool)
 
 
 def _refuse_unknown(ids: Sequence[str], subjects: Sequence[str], known: str) -> None:
-    """Raise UnknownRecords when there are any, after everything known was done; `known` says what of it."""
+    """Raise UnknownRecords if there are any, after the known ones were handled; `known` says how."""
     from s3t_ray.cli.show.units import listed, plural
 
     named = [

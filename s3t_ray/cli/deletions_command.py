@@ -1,4 +1,4 @@
-"""`s3t deletions`: the deletions of a run with what offices said of them, filtered."""
+"""`s3t deletions`: a filtered list of a run's deletions, with their references, requesters and due dates."""
 
 from __future__ import annotations
 
@@ -21,26 +21,32 @@ def add_to(app: typer.Typer) -> None:
 def deletions(
     run: RunArgument,
     state: Annotated[
-        str | None, typer.Option("--state", help="In this state: accepted, pruned, purged or restored.")
+        str | None, typer.Option("--state", help="Only deletions in this state: accepted, pruned, purged or restored.")
     ] = None,
     overdue: Annotated[
-        bool, typer.Option("--overdue", help="Past their due date, and the records are not purged.")
+        bool, typer.Option("--overdue", help="Only deletions past their due date whose records are not purged.")
     ] = False,
     due_before: Annotated[
-        str | None, typer.Option("--due-before", metavar="DATE", help="Due before this date, and not purged.")
+        str | None,
+        typer.Option("--due-before", metavar="DATE", help="Only deletions due before this date and not purged."),
     ] = None,
-    reference: Annotated[str | None, typer.Option("--reference", help="Asked for under this reference.")] = None,
+    reference: Annotated[str | None, typer.Option("--reference", help="Only deletions with this reference.")] = None,
     requester: Annotated[
-        str | None, typer.Option("--requester", help="Asked for by this person; until it is restored.")
+        str | None, typer.Option("--requester", help="Only deletions requested by this person and not yet restored.")
     ] = None,
-    after: Annotated[int | None, typer.Option("--after", min=0, help="Numbered above this: the next page.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = None,
+    after: Annotated[
+        int | None, typer.Option("--after", min=0, help="Only deletions numbered above this, for the next page.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, max=1000, help="Maximum number of deletions to list.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """List a run's deletions with their references and due dates.
 
-    References, requesters and reasons are encrypted under the run's keys, so
-    this needs them. Requesters and reasons are erased when a deletion is restored.
+    Needs the run's keys, because references, requesters and reasons are
+    encrypted with them. Requesters and reasons are erased when a deletion is
+    restored.
     """
     from s3t_ray.cli.show.output import note, print_json, stdout_console
     from s3t_ray.cli.show.show_deletion import list_view
@@ -67,6 +73,6 @@ def deletions(
     if found.deletions:
         console.print(list_view(found.deletions, glyphs(console)))
     else:
-        note("no deletion is like that")
+        note("no deletion matches")
     if found.more:
         note(f"there are more: --after {found.deletions[-1].number}")

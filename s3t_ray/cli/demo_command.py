@@ -1,4 +1,4 @@
-"""`s3t demo`: the whole story on one machine, from training to a proved deletion."""
+"""`s3t demo`: from training to a proved deletion on one machine."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Folder that the demo's run is kept in.")] = Path("demo-run"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder for the demo's run.")] = Path("demo-run"),
     json: JsonOption = False,
 ) -> None:
     """Train a small model, delete a person's records, and prove that they are gone. Takes about ten minutes.
 
-    With --json the story goes to stderr and the run's final status to stdout.
+    With --json the explanations go to stderr and the run's final status goes to stdout.
     """
     import sys
     from contextlib import nullcontext, redirect_stdout

@@ -34,10 +34,10 @@ def exit_codes() -> tuple[ExitCode, ...]:
     ]
     rest = [
         ExitCode(0, "done", "Everything asked for is done."),
-        ExitCode(1, "bug", "A fault of s3t_ray, with a traceback; or the reader of the output went away."),
+        ExitCode(1, "bug", "A bug in s3t_ray, with a traceback; or the reader of the output closed it."),
         ExitCode(2, "usage", "The command line is wrong: a missing argument, an unknown option."),
-        ExitCode(INTERRUPTED, "interrupted", "Stopped with Ctrl-C; the same command goes on where it stopped."),
-        ExitCode(STOPPED, "stopped", "A Ray job was stopped; the same job goes on where it stopped."),
+        ExitCode(INTERRUPTED, "interrupted", "Stopped with Ctrl-C; the same command resumes where it stopped."),
+        ExitCode(STOPPED, "stopped", "A Ray job was stopped; the same job resumes where it stopped."),
     ]
     return tuple(sorted((*named, *rest), key=lambda row: (row.code, row.name)))
 

@@ -1,4 +1,4 @@
-"""`s3t export --follow`: keep a server outside on the live adapters, until stopped."""
+"""`s3t export --follow`: keep an external server up to date with the live adapters until stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_SECONDS = 1.0
 
 
 def follow(run: Run, kind: str, folder: Path, server: str | None, name: str | None) -> None:
-    """Until SIGINT or SIGTERM; then everything is unloaded, and deletions wait for this server no longer."""
+    """Runs until SIGINT or SIGTERM. Then it unloads everything, and deletions no longer wait for this server."""
     from s3t_ray.cli.show.output import note
     from s3t_ray.serve.follow.follower import Follower
 
@@ -34,18 +34,18 @@ def follow(run: Run, kind: str, folder: Path, server: str | None, name: str | No
         follower.close()
     except S3TError as error:
         note(
-            f"{named} may still hold adapters, so deletions go on waiting for it: {error.problem}. When its server is "
-            f"gone, say so: s3t export {run.location.storage_uri} --unfollow {named}"
+            f"{named} may still hold adapters, so deletions keep waiting for it: {error.problem}. If its server is "
+            f"gone, run: s3t export {run.location.storage_uri} --unfollow {named}"
         )
         raise
-    note(f"{named} holds no adapter of this run any more")
+    note(f"{named} no longer holds an adapter of this run")
 
 
 def unfollow(run: Run, name: str) -> None:
-    """Raises ConfigError: nobody follows under that name."""
+    """Raises ConfigError if there is no follower of that name."""
     if not run.ledger.followers.end(name):
-        known = ", ".join(each.name for each in run.ledger.followers.all()) or "nobody"
-        raise ConfigError(f"nobody follows this run as {name!r}", f"followers are: {known}")
+        known = ", ".join(each.name for each in run.ledger.followers.all()) or "none"
+        raise ConfigError(f"this run has no follower named {name!r}", f"followers: {known}")
 
 
 def _target(kind: str, folder: Path, server: str | None) -> Target:
@@ -57,7 +57,7 @@ def _target(kind: str, folder: Path, server: str | None) -> Target:
     if kind == "folder" and server is None:
         return AdapterFolder(folder)
     raise ConfigError(
-        f"--follow {kind} with {'no' if server is None else 'a'} --server is not possible",
+        f"--follow {kind} does not work with{'out' if server is None else ''} --server",
         "give --follow vllm --server http://host:8000, or --follow folder",
     )
 
@@ -70,7 +70,7 @@ def _keep_looking(follower: Follower, stop: threading.Event) -> None:
         try:
             found: object = f"in service: {', '.join(follower.look()) or 'no adapter'}"
         except S3TError as error:
-            found = f"{error.problem} ({error.fix}); it is tried again"
+            found = f"{error.problem} ({error.fix}); retrying"
         if found != told:
             note(str(found))
             told = found

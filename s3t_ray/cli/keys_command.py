@@ -1,4 +1,4 @@
-"""`s3t keys`: make a run's keys before the run, for a Secret or another node."""
+"""`s3t keys`: make a run's keys in advance, for a Kubernetes Secret or another node."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def keys(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to make them, on a disk that lasts.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder for the keys, on a permanent disk.")],
     json: JsonOption = False,
 ) -> None:
-    """Make the keys of a run in FOLDER, and print their fingerprint. Keys that are there already stay as they are.
+    """Make the keys of a run in FOLDER and print their fingerprint. Existing keys are not changed.
 
-    A run makes its keys by itself; this is for those who must have them first, such as a Secret in Kubernetes.
+    A run makes its own keys. Use this command if you need them first, for example for a Kubernetes Secret.
     """
     from s3t_ray.cli.show.output import note, print_document, print_json
     from s3t_ray.config.memory_folders import check_keys_last
@@ -34,7 +34,7 @@ def keys(
         check_keys_last(folder, None)
     found = Keys.load_or_create(folder)
     note(
-        f"{'made keys in' if made else 'there are keys already in'} {folder.absolute()}: back them up, apart from the "
+        f"{'made keys in' if made else 'keys already exist in'} {folder.absolute()}: back them up, apart from the "
         "run. Without them no deletion can be matched to its records"
     )
     if json:

@@ -1,8 +1,8 @@
-"""The `s3t` command: its commands, and what becomes of errors.
+"""The `s3t` command: its subcommands, and how errors become exit codes.
 
 Thin on purpose: a command parses, calls the runtime and prints. Nothing heavy (torch, Ray,
-transformers, pyarrow, SQLAlchemy) is imported before the command that needs it runs, so that help
-and planning start at once.
+transformers, pyarrow, SQLAlchemy) is imported before the command that needs it runs, so help
+and planning start fast.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from s3t_ray.cli.exit_codes import INTERRUPTED, exit_codes_text
 from s3t_ray.cli.proofs import (
     audit_command,
     certificate_command,
+    check_command,
     head_command,
     key_command,
     verify_command,
@@ -46,7 +47,7 @@ _GOES_ON = ("train", "delete", "demo")
 
 
 class Commands(TyperGroup):
-    """Turns our errors into two lines and an exit code; all others are bugs and keep their traceback."""
+    """Turns our errors into two lines and an exit code. All others are bugs and keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -55,7 +56,7 @@ class Commands(TyperGroup):
             print_error(error)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as interrupt:
-            resume = "; the same command goes on where it stopped" if ctx.invoked_subcommand in _GOES_ON else ""
+            resume = "; the same command resumes where it stopped" if ctx.invoked_subcommand in _GOES_ON else ""
             note(f"interrupted{resume}")
             raise typer.Exit(INTERRUPTED) from interrupt
 
@@ -85,7 +86,7 @@ def _options(
 ) -> None:
     """Fine-tune a language model so that any record can be deleted from it exactly, provably and cheaply.
 
-    Begin with `s3t demo`, or take a ready config:
+    Start with `s3t demo`, or with a ready config:
       s3t configs show llama-2-13b > my.yaml
       s3t plan my.yaml
       s3t train my.yaml
@@ -94,7 +95,7 @@ def _options(
 
 
 def _quiet_libraries() -> None:
-    """Their bars and notices would stand between a command and its result."""
+    """Their progress bars and notices would hide a command's result."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers' loading bars too
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.ERROR)
 
@@ -112,6 +113,7 @@ report_command.add_to(app)
 verify_command.add_to(app)
 audit_command.add_to(app)
 certificate_command.add_to(app)
+check_command.add_to(app)
 head_command.add_to(app)
 witness_command.add_to(app)
 restore_command.add_to(app)

@@ -16,18 +16,20 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from s3t_ray.config.schema import Config, Task
+    from s3t_ray.config.schema import Config, Data, Task
     from s3t_ray.data.balance import Balance
     from s3t_ray.data.chats.token_ids import Tokenizer
+    from s3t_ray.data.records import Record
+    from s3t_ray.data.seen_texts import Seen
 
 SAMPLE_RECORDS = 1000
 _NAMES_COUNTED = 1_000_000
-"""Records or people among whom a better seed is looked for; beyond, memory would grow with the data."""
+"""Most records or people for which a better seed is searched: memory would grow with the data."""
 CHARACTERS_A_TOKEN = 4
-"""Of English text; an estimate."""
+"""An estimate for English text."""
 
 TOKENS_AN_IMAGE = 197
-"""Of ViT-base and ViT-large: 14 x 14 patches and the one at which an image is judged."""
+"""Of ViT-base and ViT-large: 14 x 14 patches and the classification token."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +37,35 @@ class DataSize:
     """Size of what training would see."""
 
     records: int
-    """Training records; held-out ones are not in it."""
+    """Training records, without held-out ones."""
     held_out: int
     set_aside: int
     """Malformed rows that `data.on_malformed: set_aside` leaves out."""
     tokens_per_record: float
     """Mean, prompt included, cut to task.max_tokens."""
     labelled_share: float
-    """Of tokens, those that bear loss."""
+    """Share of tokens that carry loss."""
     sampled: int
     """Records whose tokens were counted."""
     counted_by: Literal["tokenizer", "characters"]
     teaching_nothing: int
-    """Training records without a response within task.max_tokens; 0 where no tokenizer was there to tell."""
+    """Training records without a response within task.max_tokens; 0 if there was no tokenizer to check with."""
     balance: Balance
     sizes: list[list[int]]
     """Training records by shard and slice."""
     notes: tuple[str, ...]
-    """What was read and skipped, how columns were taken, and what is uneven."""
+    """What was read and skipped, how columns were interpreted, and what is uneven."""
 
 
 def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
-    """Read the data of `config` once. Raises DataError as training would, and for what it would refuse to encode
-    where `tokenizer` is given."""
+    """Read the data of `config` once. Raises the DataErrors of training; those of encoding only with a `tokenizer`."""
     from s3t_ray.config.tasks import TASKS
     from s3t_ray.data.balance import UNEVEN, better_seed, hashed
     from s3t_ray.data.partition import HOLDOUT, place
-    from s3t_ray.data.readers.read import RejectFile, read_records
+    from s3t_ray.data.readers.read import RejectFile, read_holdout, read_records
     from s3t_ray.data.readers.reading import Reading
     from s3t_ray.data.record_check import RecordCheck
+    from s3t_ray.data.seen_texts import Seen
     from s3t_ray.data.taught import Taught
 
     images = TASKS[config.task.kind].architecture == "vision"
@@ -71,10 +73,10 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     random, secret = Random(config.seed), _place_key(config)
     names: Counter[tuple[str, str | None]] = Counter()
     records = held_out = 0
-    with RejectFile(Path(os.devnull)) as rejects:
+    with RejectFile(Path(os.devnull)) as rejects, Seen() as ids:
         check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
         taught, reading = Taught(config), Reading()
-        found = read_records(config.data, config.task, rejects, check, reading)
+        found = _once(read_records(config.data, config.task, rejects, check, reading), ids, config.data)
         for spot, record in taught.count((place(each.id, each.subject, config, secret), each) for each in found):
             if len(names) < _NAMES_COUNTED:
                 names[hashed(record, config)] += 1
@@ -84,17 +86,21 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
             if not (images and sample):  # every image has as many tokens
                 _sample(sample, records, record.content, random)
             records += 1
+        apart = _once(read_holdout(config.data, config.task, rejects, check, reading), ids, config.data)
+        held_out += sum(1 for _ in taught.count((HOLDOUT, each) for each in apart))
     notes = reading.notes()
     taught.tell(notes.append)
+    if secret is not None or config.data.partition_key == "seed":  # else another secret may have them fall otherwise
+        taught.check_shards()
     if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
-        # Before a run's secret is made, no seed can be told from another.
+        # Seeds differ only once the run's secret exists.
         known = len(names) < _NAMES_COUNTED and (secret is not None or config.data.partition_key == "seed")
         found_seed = better_seed(names, config, secret) if known else None
         if found_seed is not None:
             notes.append(f"seed: {found_seed[0]} would make the largest shard {found_seed[1]:.2f} times the mean")
     if config.data.partition_key == "secret" and secret is None:
         notes.append(
-            "the run's secret, which is not made yet, decides which slice each record falls in: how they fall here is "
+            "which slice each record falls in depends on the run's secret, which does not exist yet: this partition is "
             "an example"
         )
     counted_by: Literal["tokenizer", "characters"] = "characters" if tokenizer is None else "tokenizer"
@@ -114,8 +120,18 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     )
 
 
+def _once(records: Iterable[Record], ids: Seen, data: Data) -> Iterator[Record]:
+    """`records`, unchanged. Raises DataError for an id that stands twice, as the ledger would."""
+    from s3t_ray.data.readers.read import repeated_id
+
+    for record in records:
+        if not ids.add(record.id):
+            raise repeated_id(record.id, data)
+        yield record
+
+
 def _place_key(config: Config) -> bytes | None:
-    """What keys the run's partition, where its keys are made and can be read; None: the seed alone."""
+    """The key of the run's partition, if the run's keys exist and can be read; None: only the seed."""
     from s3t_ray.config.location import locate
     from s3t_ray.errors import ConfigError, LedgerError
     from s3t_ray.ledger.keys import Keys
@@ -129,7 +145,7 @@ def _place_key(config: Config) -> bytes | None:
 
 
 def _estimating(config: Config) -> Any:
-    """What stands in for the reader of a base that is not on this machine."""
+    """Replaces the reader of a base that is not on this machine."""
     from s3t_ray.config.tasks import TASKS
 
     if TASKS[config.task.kind].architecture != "vision":
@@ -140,13 +156,13 @@ def _estimating(config: Config) -> Any:
 
 @dataclass(frozen=True)
 class EstimatingTransform:
-    """Stands in for the transform of a vision model that is not on this machine: every image has so many tokens."""
+    """Replaces the transform of a vision model that is not on this machine: every image has `tokens` tokens."""
 
     tokens: int
 
 
 class EstimatingTokenizer:
-    """Stands in for a tokenizer that is not on this machine: a token for every 4 characters."""
+    """Replaces a tokenizer that is not on this machine: one token per 4 characters."""
 
     bos_token_id: int | None = 1
     eos_token_id: int | None = 2
@@ -173,7 +189,7 @@ def _sample(sample: list[str], seen: int, content: str, random: Random) -> None:
 
 
 def _count(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> tuple[int, int]:
-    """Tokens, and tokens with a loss, of the sampled records. A record judged as a whole bears one."""
+    """Tokens, and tokens with a loss, in the sampled records. A record judged as a whole has one loss."""
     tokens = labelled = 0
     for size, learned in _sizes(sample, tokenizer, task):
         tokens += size
@@ -187,7 +203,7 @@ def _sizes(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> Iterator[
     for content in sample:
         try:
             example = encode(content, tokenizer, task)
-        except TeachesNothing:  # training passes it by
+        except TeachesNothing:  # training skips it
             yield task.max_tokens, 0
             continue
         yield len(example.input_ids), example.learned

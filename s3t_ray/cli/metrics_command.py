@@ -1,4 +1,4 @@
-"""`s3t metrics`: Prometheus metrics of runs from their ledgers, for as long as the process lives."""
+"""`s3t metrics`: Prometheus metrics of runs, read from their ledgers until stopped."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def metrics(
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 9464,
 ) -> None:
-    """Report deletions and depths to Prometheus from the ledger, whether or not anything is scheduling.
+    """Report deletions and depths to Prometheus from the ledger, even when no scheduler is running.
 
-    A scheduler takes its metrics with it when it ends. Run this beside your database so that an alert on the
-    oldest unfinished deletion (cluster/prometheus-alerts.yaml) still works then. It needs no Ray and no keys.
+    A scheduler's own metrics disappear when it ends. Run this command near your database so that an alert on the
+    oldest unfinished deletion (cluster/prometheus-alerts.yaml) still works. It needs neither Ray nor keys.
     """
     from s3t_ray.cli.show.output import note
     from s3t_ray.run.run import Run
@@ -37,8 +37,8 @@ def metrics(
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(
-                    f"{names.count(name)} of these runs are named {name!r}, and metrics tell runs apart by their name",
-                    "start one `s3t metrics` for each of them, on ports of their own",
+                    f"{names.count(name)} of these runs are named {name!r}, and metrics identify runs by name",
+                    "start one `s3t metrics` for each of them, on separate ports",
                 )
         listening = start_exporter(found, host, port)
         note(f"metrics of {', '.join(names)} at http://{host}:{listening}/metrics")

@@ -1,7 +1,7 @@
 """Which records and subjects a deletion names: options and files of ids, read verbatim.
 
-A file has one id a line, in UTF-8 (a byte order mark is tolerated); `-` is standard input. Only the
-line ending is cut: spaces inside, before and after an id are part of it. Blank lines are ignored.
+A file has one id per line, in UTF-8 (with or without a byte order mark); `-` is standard input. Only the
+line ending is removed: spaces inside, before and after an id are part of it. Blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def named_ids(ids: Sequence[str], files: Sequence[str]) -> tuple[str, ...]:
     for name in files:
         found = parse_ids(_read(name), _origin(name))
         if not found:
-            raise DataError(f"{_origin(name)} names no record", "write one id a line, or leave the file out")
+            raise DataError(f"{_origin(name)} names no record", "write one id per line, or leave the file out")
         named.extend(found)
     return unique(named)
 

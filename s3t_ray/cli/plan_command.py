@@ -28,31 +28,33 @@ def add_to(app: typer.Typer) -> None:
 def plan(
     config: ConfigArgument,
     records: Annotated[
-        int | None, typer.Option("--records", min=1, help="Records, instead of reading the data.")
+        int | None, typer.Option("--records", min=1, help="Number of records, instead of counting them.")
     ] = None,
     tokens_per_record: Annotated[
-        float | None, typer.Option("--tokens-per-record", min=1, help="Mean length, instead of counting it.")
+        float | None,
+        typer.Option("--tokens-per-record", min=1, help="Mean tokens per record, instead of counting them."),
     ] = None,
     labelled_share: Annotated[
-        float | None, typer.Option("--labelled-share", min=0, max=1, help="Share of tokens that bear loss.")
+        float | None,
+        typer.Option("--labelled-share", min=0, max=1, help="Share of tokens that carry loss, from 0 to 1."),
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(
             "--gpu",
             metavar="GPUS",
-            help="GPUs to plan for, such as 8xH100 or 4x24GiB: whether the config fits them, and what to set.",
+            help="Show whether the config fits these GPUs, such as 8xH100 or 4x24GiB, and what to set.",
         ),
     ] = None,
     overrides: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show what a config means: sequences, stages, compute, memory, storage, and how much deletion it bears.
+    """Show what a config costs: sequences, stages, compute, memory, storage, and how many deletions it survives.
 
-    Trains nothing and downloads no model. A base model on this machine is
-    checked as `s3t train` checks it. Without --records and
-    --tokens-per-record it reads the data; tokens are counted by the base
-    model's tokenizer when that is on this machine, and else estimated.
+    Trains nothing and downloads no model. If the base model is on this
+    machine, it is checked as by `s3t train`. Reads the data, unless you give
+    both --records and --tokens-per-record. Tokens are counted with the base
+    model's tokenizer if it is on this machine, and estimated otherwise.
     """
     from s3t_ray.cli.plan_report import plan_report
     from s3t_ray.cli.show.output import print_json, stdout_console
@@ -86,7 +88,7 @@ def checked_tokenizer(config: Config) -> Tokenizer | None:
 
     folder = Path(config.model.path).expanduser()
     if not any(next(folder.glob(kind), None) for kind in ("*.safetensors*", "*.bin", "adapter_config.json")):
-        return None  # nothing but sizes, or not even those
+        return None  # only sizes, or nothing
     found = find_base(config.model)
     from s3t_ray.train.loading.check_base import check_base_model
 
@@ -106,7 +108,7 @@ def model_shape(config: Config) -> ModelShape:
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model.shape is not set, and model.path = {config.model.path} is not a model folder on this machine",
-            "set model.shape (its sizes stand in the model's config.json), or download the model first",
+            "set model.shape (its sizes are in the model's config.json), or download the model first",
         )
     return read_shape(folder)
 
@@ -118,9 +120,9 @@ def data_size(
     labelled_share: float | None,
     tokenizer: Tokenizer | None = None,
 ) -> tuple[PlanData, list[list[int]] | None]:
-    """The size of the data: from the options, and what they leave open from the data itself.
+    """The size of the data, from the options or else from the data itself.
 
-    With it the training records by shard and slice, where they were counted.
+    Also the training records by shard and slice, if they were counted.
     """
     from s3t_ray.cli.plan_report import PlanData, balance_report
 

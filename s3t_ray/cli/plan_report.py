@@ -1,4 +1,4 @@
-"""What `s3t plan` answers: the overview of a run in flat numbers, with units in the names.
+"""The answer of `s3t plan`: an overview of a run in plain numbers, with units in the names.
 
 In: `PlanOverview` and how the data was sized. Out: `PlanReport`, which is the `--json` document and
 from which the view is drawn. Computes nothing of its own.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BalanceReport(Report):
-    """Records by slice and by shard, held-out ones left out."""
+    """Records per slice and per shard, without held-out ones."""
 
     smallest_slice: int
     largest_slice: int
@@ -28,33 +28,33 @@ class BalanceReport(Report):
     largest_shard: int
     empty_shards: int
     unevenness: float
-    """The largest shard over the mean."""
+    """Size of the largest shard divided by the mean."""
 
 
 class PlanData(Report):
-    """The data that was planned for."""
+    """The data of the plan."""
 
     records: int
-    """Held-out ones included."""
+    """Including held-out records."""
     held_out_records: int
     set_aside_rows: int
-    """Malformed rows that the config leaves out; 0 where the data was not read."""
+    """Malformed rows that the config leaves out; 0 if the data was not read."""
     tokens_per_record: float
     labelled_share: float
-    """Of tokens, those that bear loss."""
+    """Share of tokens that carry loss."""
     records_from: Literal["option", "data"]
     tokens_from: Literal["option", "tokenizer", "characters"]
-    """`characters`: an estimate, a token for every 4 characters."""
+    """`characters`: an estimate of one token per 4 characters."""
     labelled_share_from: Literal["option", "assumed", "tokenizer", "characters"]
     """`assumed`: the upper bound."""
     sampled_records: int
-    """Records whose tokens were counted; 0 where none was."""
+    """Records whose tokens were counted; 0 if none were."""
     teaching_nothing: int
-    """Records without a response within task.max_tokens; 0 where that was not looked at."""
+    """Records without a response within task.max_tokens; 0 if that was not checked."""
     balance: BalanceReport | None
-    """How the records fall; null where the data was not read."""
+    """How evenly the records are distributed; null if the data was not read."""
     notes: tuple[str, ...]
-    """What was read and skipped, how columns were taken, and what is uneven."""
+    """What was read and skipped, how columns were interpreted, and what is uneven."""
 
 
 class GpuReport(Report):
@@ -65,20 +65,20 @@ class GpuReport(Report):
     memory_bytes: int
     """Of one GPU."""
     bfloat16_teraflops: float | None
-    """Of one GPU, at best; null: not known."""
+    """Peak of one GPU; null: not known."""
     fits: bool
-    """Whether the config runs there as it is."""
+    """Whether the config runs there unchanged."""
     obstacles: tuple[str, ...]
     """Why it does not."""
     rank_bytes: int
-    """What a rank of the config needs of a GPU."""
+    """GPU memory that a rank needs with this config."""
     proposed: tuple[str, ...] | None
     """Settings to change, as --set takes them; empty: none; null: nothing fits these GPUs."""
     proposed_groups: int | None
-    """Worker groups that train side by side then."""
+    """Worker groups that then train in parallel."""
     proposed_rank_bytes: int | None
     least_seconds: float | None
-    """The whole training at the GPUs' best rate, which no training reaches; null: the rate is not known."""
+    """Time of the whole training at the GPUs' peak rate, which no training reaches; null: the rate is not known."""
 
 
 def gpu_report(fit: GpuFit) -> GpuReport:
@@ -99,22 +99,22 @@ def gpu_report(fit: GpuFit) -> GpuReport:
 
 
 class Compute(Report):
-    """Floating point operations that a first training cannot avoid, a multiply and an add being 2."""
+    """Minimum floating point operations of a first training; a multiply and an add count as 2."""
 
     stages_flops: float
     hidden_states_flops: float
     """To fill the store of hidden states, once."""
     total_flops: float
     unshared_flops: float
-    """Of the stages, if no sequence shared a prefix with another."""
+    """Of the stages, if sequences shared no prefixes."""
     recomputed_flops: float
     """Of the stages, if hidden states were computed at every step."""
     one_plain_model_flops: float
-    """All groups at once on all data: a model that cannot forget."""
+    """Of a plain model, which cannot forget: all layer groups at once on all data."""
 
 
 class Healing(Report):
-    """Mean of one deletion, healed eagerly."""
+    """Mean cost of one deletion, healed eagerly."""
 
     stages: float
     tokens: float
@@ -131,13 +131,13 @@ class RankMemoryReport(Report):
 
 
 class HiddenStates(Report):
-    """Which boundaries are stored, and for which rates that was weighed."""
+    """Which boundaries are stored, and the rates that this choice is based on."""
 
     gigaflops_per_rank: float
     megabytes_per_second: float
     chosen_by: Literal["config", "plan"]
     boundaries: tuple[Boundary, ...]
-    """The highest first; none where states are recomputed with each pack."""
+    """Highest first; empty if states are recomputed with each pack."""
 
 
 class StorageReport(Report):
@@ -148,22 +148,24 @@ class StorageReport(Report):
 
 
 class ForecastReport(Report):
-    """Uniform deletions until every shard is dead, if none is healed."""
+    """Uniform deletions until every shard is dead, without healing."""
 
     closed_form_deletions: float
+    """If every slice is equally likely to be hit."""
     simulated_deletions: float
+    """If every record is equally likely to be deleted, where the data was read."""
     simulated_standard_error: float
     one_sequence_deletions: float
     """With budget 1."""
 
 
 class RetentionReport(Report):
-    """Mean depth of a shard after deletions in it, if none is healed."""
+    """Mean depth of a shard after deletions in it, without healing."""
 
     deletions: int
     depth: float
     most_depth: float
-    """That any orders can keep."""
+    """The most that any orders can keep."""
 
 
 class PlanReport(Report):
@@ -208,7 +210,7 @@ def balance_report(found: Balance) -> BalanceReport:
 
 
 def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = None) -> PlanReport:
-    """The report of `overview`, which was made for `data`; `fit`: how the config fits given GPUs."""
+    """The report of `overview`, which was computed for `data`. `fit`: how the config fits the given GPUs."""
     cost, memory, storage, forecast = overview.cost, overview.rank_memory, overview.storage, overview.forecast
     return PlanReport(
         name=overview.name,

@@ -1,9 +1,9 @@
 """A command as a Ray job: the same function, arguments and messages as on the command line.
 
 In: the command and the arguments of the script that `ray job submit` runs. A job's output is a file, so progress
-comes in plain lines. `ray job submit` itself ends with 1 whatever went wrong, so the job's last line says its exit
-code; Ray keeps it in the job's message too (`ray job status`). `ray job stop` sends SIGTERM and kills 3 s later: the
-job says at once what that means. Nothing is lost by it: what was published stays, and the next job goes on.
+comes in plain lines. `ray job submit` always exits with 1 on failure, so the job's last line says its exit code. Ray
+keeps that line in the job's message too (`ray job status`). `ray job stop` sends SIGTERM and kills the job 3 s later,
+so the job says at once what that means. Nothing is lost: published stages stay, and the next job resumes.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from s3t_ray.cli.main import Commands
 from s3t_ray.cli.show.output import note
 from s3t_ray.config.location import check_job_folder
 
-_MESSAGE = b"stopped; nothing published is lost: submit the same job again and it goes on where it stopped\n"
+_MESSAGE = b"stopped; nothing published is lost: submit the same job again to resume where it stopped\n"
 
 
 def run_as_job(command: Callable[..., None]) -> None:
     """Run `command` with the arguments of this process; ends the process with the exit codes of `s3t`.
 
-    Refuses to run in a working folder that was packed with keys or a run in it.
+    Refuses to run in a working folder that was submitted with keys or a run in it.
     """
     signal.signal(signal.SIGTERM, _stop)
 
-    @wraps(command)  # its signature too, which the options are read from
+    @wraps(command)  # also copies the signature, from which Typer reads the options
     def checked(*arguments: object, **options: object) -> None:
         check_job_folder(Path.cwd())
         command(*arguments, **options)
@@ -51,10 +51,10 @@ def run_as_job(command: Callable[..., None]) -> None:
 
 
 def _alone() -> None:
-    """One command, under its own name, so that `Commands` sees it and its errors."""
+    """Keeps the single command under its own name, so that `Commands` handles its errors."""
 
 
 def _stop(_number: int, _frame: object) -> None:
-    os.write(2, _MESSAGE)  # not print: a signal may come in the middle of one
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end that has begun is not ended again
+    os.write(2, _MESSAGE)  # not print: the signal may interrupt one
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # do not interrupt the shutdown that has begun
     raise SystemExit(STOPPED)

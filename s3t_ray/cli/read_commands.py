@@ -1,4 +1,4 @@
-"""`s3t status`, `s3t eval`, `s3t generate`, `s3t export`: look at a run, ask it, take an adapter out."""
+"""`s3t status`, `s3t eval`, `s3t generate`, `s3t export`: look at a run, evaluate it, prompt it, export an adapter."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def status(
     run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Keep refreshing until the run is settled.")] = False,
     overdue: Annotated[
-        bool, typer.Option("--overdue", help="Of the deletions only those past their due date and not purged.")
+        bool, typer.Option("--overdue", help="Show only deletions that are past their due date and not purged.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Show a run: live depth of every sequence, stages, deletions, failures. Needs no cluster.
 
-    A sequence is shown as its order of slices, with one block a slice:
-    filled blocks are its live depth.
+    Each sequence is shown as its order of slices, with one block per slice.
+    Filled blocks are its live depth.
     """
     from s3t_ray.cli.show.output import print_json, stdout_console
     from s3t_ray.cli.show.show_status import glyphs, status_view
@@ -81,9 +81,9 @@ def evaluate(
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Loss of the ensemble on the held-out records, live and at each depth.
+    """Evaluate the ensemble on the held-out records, live and at each depth.
 
-    On a cluster (`--address`, or in a Ray job) the model is loaded by an actor with the resources of a rank.
+    On a cluster (`--address`, or in a Ray job) an actor with the resources of one rank loads the model.
     """
     from s3t_ray.cli.show.output import note, print_json, stdout_console, working
     from s3t_ray.cli.show.show_reports import evaluation_view
@@ -101,14 +101,18 @@ def evaluate(
 
 def generate(
     run: RunArgument,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Instruction, in the run's template; - is stdin.")],
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer, in tokens.")] = 128,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0: the likeliest token each time.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for sampling, when the temperature is above 0.")] = 0,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Instruction to answer; - is stdin.")],
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Maximum length of the answer, in tokens.")
+    ] = 128,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Sampling temperature; 0: always the most likely token.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed for sampling, if the temperature is above 0.")] = 0,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Answer a prompt with the live ensemble. Prints the text alone on stdout."""
+    """Answer a prompt with the live ensemble. Prints only the text on stdout."""
     from s3t_ray.cli.show.output import note, print_document, print_json, working
     from s3t_ray.cli.show.units import duration
     from s3t_ray.ensemble.in_process import generate as generate_text
@@ -130,7 +134,9 @@ def export(
     run: RunArgument,
     out: Annotated[
         Path | None,
-        typer.Argument(metavar="OUT", help="New folder for the adapter, in PEFT's format; with --follow, for all."),
+        typer.Argument(
+            metavar="OUT", help="New folder for the adapter in PEFT format; with --follow, for all adapters."
+        ),
     ] = None,
     shard: Annotated[
         int | None, typer.Option("--shard", min=0, help="Shard whose deepest live adapter is exported.")
@@ -138,20 +144,23 @@ def export(
     merged: Annotated[bool, typer.Option("--merged", help="The mean of all live shards as one adapter.")] = False,
     follow: Annotated[
         str | None,
-        typer.Option("--follow", metavar="vllm|folder", help="Keep a server outside on what is live, until stopped."),
+        typer.Option("--follow", metavar="vllm|folder", help="Keep an external server up to date until stopped."),
     ] = None,
-    server: Annotated[str | None, typer.Option("--server", help="Address of the vLLM server to keep.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Of the follower; default: the server or folder.")] = None,
+    server: Annotated[str | None, typer.Option("--server", help="Address of the vLLM server.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the follower; default: the server or folder.")
+    ] = None,
     unfollow: Annotated[
         str | None,
-        typer.Option("--unfollow", metavar="NAME", help="The server of this follower is gone: wait no more."),
+        typer.Option("--unfollow", metavar="NAME", help="Remove this follower, whose server is gone."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a live adapter as a standard PEFT folder, known to the run so that a deletion erases it.
+    """Write a live adapter as a standard PEFT folder. The run remembers it, so that a deletion erases it.
 
-    With --follow it goes on: each shard's live adapter is exported below OUT and loaded, struck ones are unloaded and
-    erased, and a deletion is pruned only once the server has let go of them. Both must see OUT under one path.
+    With --follow the command keeps running. It exports each shard's live adapter below OUT and loads it into the
+    server. It unloads and erases adapters that a deletion makes stale; the deletion is pruned only after that. This
+    command and the server must see OUT under the same path.
     """
     from s3t_ray.cli.export_follow import follow as keep_following
     from s3t_ray.cli.export_follow import unfollow as let_go
@@ -168,13 +177,16 @@ def export(
         raise typer.BadParameter("name the folder to write to: OUT")
     if follow is not None:
         if shard is not None or merged:
-            raise ConfigError("--follow keeps every live shard", "leave --shard and --merged out")
+            raise ConfigError("--follow exports every live shard", "leave --shard and --merged out")
         with Run.open(run) as opened:
             keep_following(opened, follow, out, server, name)
         return
-    if (shard is None) != merged:
-        raise ConfigError("an export is of one shard or of all merged", "give --shard or --merged, one of them")
+    unclear = ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
+    if shard is not None and merged:
+        raise unclear
     with Run.open(run) as opened, working("exporting"):
+        if shard is None and not merged and opened.config.ensemble != "mean":
+            raise unclear
         exported = export_shard(opened, shard, out)
     if json:
         print_json(exported)

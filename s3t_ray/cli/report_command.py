@@ -31,30 +31,33 @@ def report(
         typer.Argument(metavar="[RUN]", help="The run: its folder, its s3:// or gs:// URI, or its YAML file."),
     ] = None,
     experiment: Annotated[
-        Path | None, typer.Option("--experiment", metavar="FOLDER", help="Results of benchmarks, instead of a run.")
+        Path | None,
+        typer.Option("--experiment", metavar="FOLDER", help="Folder of benchmark results, instead of a run."),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", help="Folder for report.html and the CSV files.")
     ] = DEFAULT_FOLDER,
     evaluations: Annotated[
         list[Path] | None,
-        typer.Option("--eval", metavar="FILE", help="What `s3t eval RUN --json` printed; can be repeated."),
+        typer.Option("--eval", metavar="FILE", help="Output of `s3t eval RUN --json`; can be repeated."),
     ] = None,
     price_per_hour: Annotated[
         float | None,
-        typer.Option("--price-per-hour", min=0.0, help="Of one worker group, in your currency: adds prices."),
+        typer.Option(
+            "--price-per-hour", min=0.0, help="Price of one worker group per hour; adds prices to the report."
+        ),
     ] = None,
 ) -> None:
     """Write one HTML page: the run, its depth over time, deletions and certificates, quality, cost. Needs no cluster.
 
-    The page loads nothing from elsewhere and can be mailed. It holds counts, digests and
-    times, and no id of a record or a person. Prints the page's path.
+    The page is self-contained, so you can mail it. It holds counts, digests
+    and times, and no id of a record or a person. Prints the page's path.
     """
     from s3t_ray.cli.show.output import print_document
     from s3t_ray.report.report_files import write_report
 
     if (run is None) == (experiment is None):
-        raise ConfigError("a report is of one run or of one experiment", "give RUN or --experiment FOLDER, one of them")
+        raise ConfigError("a report covers either a run or an experiment", "give either RUN or --experiment FOLDER")
     if experiment is not None:
         from s3t_ray.report.experiment_folder import experiment_page
 
@@ -86,5 +89,5 @@ def _evaluation(path: Path) -> Evaluation:
         return Evaluation.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise DataError(
-            f"{path} is not an evaluation: {error}", "give what `s3t eval RUN --json` printed, in a file of its own"
+            f"{path} is not an evaluation: {error}", "give a file that holds only the output of `s3t eval RUN --json`"
         ) from error

@@ -1,4 +1,4 @@
-"""`s3t restore`: a run from a backup forgets again what was deleted since, before anything is served."""
+"""`s3t restore`: repeat in a run from a backup what was deleted since, before anything is served."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 def restore(run: RunArgument, json: JsonOption = False) -> None:
-    """Delete again, in a run that was restored from a backup, everything that was deleted since it was taken.
+    """Repeat every deletion made since the backup that this run was restored from.
 
-    A run that is older than its keys, or the copy of its log, remember is
-    refused by every command that serves, trains or deletes. This makes each
-    later deletion anew, from the copy of the log that `ledger.log_copy`
-    names. Then the run opens, and the next `s3t train` purges and heals it.
-    A deletion keeps its id and gets a new receipt. The entries that the log
-    lost stay beside the copy.
+    If a run is older than its keys or the copy of its log remember, every
+    command that serves, trains or deletes refuses it. This command repeats
+    the later deletions from the copy of the log in `ledger.log_copy`. Then
+    the run opens, and the next `s3t train` purges and heals it. A deletion
+    keeps its id and gets a new receipt. The entries that the log lost stay
+    next to the copy.
     """
     from s3t_ray.cli.show.output import note, print_document, print_json
     from s3t_ray.run.integrity.restore import restore as restore_run
@@ -31,9 +31,9 @@ def restore(run: RunArgument, json: JsonOption = False) -> None:
     if json:
         print_json(RestoreReport(lost_entries=done.lost_entries, deletions=done.deletions))
     elif not done.lost_entries:
-        print_document("the run has all that the copy of its log knows: nothing to do")
+        print_document("nothing to do: the run has everything that is in the copy of its log")
     else:
         print_document(
-            f"{len(done.deletions)} deletions made again; the log had lost {done.lost_entries} entries. `s3t train` "
-            "purges and heals; `s3t certificate` has the new receipts"
+            f"repeated {len(done.deletions)} deletions; the log had lost {done.lost_entries} entries. Next: "
+            "`s3t train` purges and heals, and `s3t certificate` shows the new receipts"
         )

@@ -1,4 +1,4 @@
-"""`s3t serve` and `jobs/serve.py`: the HTTP service of a run, for as long as the process lives."""
+"""`s3t serve` and `jobs/serve.py`: the HTTP service of a run, until the process is stopped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from s3t_ray.errors import ClusterError, ConfigError
 APP = "s3t"
 LOOK_SECONDS = 5.0
 SAID_AFTER_LOOKS = 6
-"""Looks in a row at which an application is not up yet, after which it is said what may be missing: half a minute."""
+"""After this many checks in which an application is not up (half a minute), say what may be missing."""
 BAD_LOOKS = 60
-"""Looks in a row at which the application is broken, after which the job fails: 5 minutes of Serve's own retries."""
+"""After this many checks in which an application is broken (5 minutes of Serve's own retries), the job fails."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,33 +28,33 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     run: RunArgument,
-    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Copies of the model.")] = 1,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, help="Number of copies of the model.")] = 1,
     cpus: Annotated[int, typer.Option("--cpus", min=1, help="CPU cores per copy.")] = 1,
     gpus: Annotated[
         float | None, typer.Option("--gpus", min=0, help="GPUs per copy; default: 1 if the run trains on GPUs.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")] = 8000,
-    prefix: Annotated[str, typer.Option("--prefix", help="Path under which the service answers.")] = "/",
+    prefix: Annotated[str, typer.Option("--prefix", help="URL path prefix of the service.")] = "/",
     tls_key: Annotated[str | None, typer.Option("--tls-key", help="Private key (PEM), on every node.")] = None,
     tls_cert: Annotated[str | None, typer.Option("--tls-cert", help="Certificate (PEM), on every node.")] = None,
     schedule: Annotated[
-        bool, typer.Option("--schedule/--no-schedule", help="Keep a scheduler that carries deletions to their end.")
+        bool, typer.Option("--schedule/--no-schedule", help="Keep a scheduler running that completes deletions.")
     ] = True,
     keys_resource: Annotated[
         str | None,
-        typer.Option("--keys-resource", help="Ray resource of the nodes that hold the keys; default: all hold them."),
+        typer.Option("--keys-resource", help="Ray resource of the nodes that hold the keys; default: all nodes do."),
     ] = None,
     address: AddressOption = None,
 ) -> None:
-    """Answer over HTTP from the run's live models, and take deletions, until stopped."""
+    """Serve the run's live models, and accept deletions, over HTTP until stopped."""
     from s3t_ray.cli.show.output import note
     from s3t_ray.runtime.connect import connected
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a job has its own
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as service managers end a service
     if (tls_key is None) != (tls_cert is None):
-        raise ConfigError("--tls-key and --tls-cert come together", "give both, or neither")
+        raise ConfigError("--tls-key and --tls-cert must be given together", "give both, or neither")
     with connected(address):
         from ray import serve as ray_serve
 
@@ -76,13 +76,13 @@ def serve(
         if others:
             if tls:
                 raise ClusterError(
-                    f"Ray Serve runs {', '.join(others)} here already, and keeps its address and its TLS",
-                    "end that first, or leave --tls-key and --tls-cert out if it has TLS",
+                    f"Ray Serve already runs {', '.join(others)} here, and keeps its address and its TLS settings",
+                    "stop that first, or leave --tls-key and --tls-cert out if it has TLS",
                 )
-            note("Ray Serve is at work here already: this service answers at its address, not at --host and --port")
+            note("Ray Serve is already running here: this service uses its address, not --host and --port")
         else:
             if ray_serve.status().proxies:
-                ray_serve.shutdown()  # left by a service that was stopped; it would keep its address
+                ray_serve.shutdown()  # left over from a stopped service; it would keep its address
             check_port(host, port)
         _say_what_is_missing(replicas * cpus)
         _start_proxy({"host": host, "port": port, **tls})
@@ -104,15 +104,15 @@ def _start_proxy(options: dict[str, Any]) -> None:
         ray_serve.start(http_options=options)
     except RayError as error:
         raise ClusterError(
-            "Ray Serve's HTTP proxy did not start: it was not ready in time, or ended",
-            "see its log; on a machine that is busy, set RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60 where Ray starts",
+            "Ray Serve's HTTP proxy did not start: it was not ready in time, or it ended",
+            "see its log; on a busy machine, set RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S=60 where Ray starts",
         ) from error
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise ClusterError when something listens there.
+    """Raise ClusterError if something already listens there.
 
-    Ray Serve would start all the same, for its sockets may share a port: each request, and each deletion, would go to
+    Ray Serve would start anyway, because its sockets can share a port. Each request, and each deletion, would go to
     one of the two at random.
     """
     if port == 0:
@@ -125,7 +125,7 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise ClusterError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
-                "end what listens there, or give another --port",
+                "stop what listens there, or give another --port",
             ) from error
 
 
@@ -138,12 +138,12 @@ def _say_what_is_missing(cpus: int) -> None:
     if cpus > there:
         note(
             f"the replicas need {cpus} CPUs, and this cluster has {there}: some wait until it grows. "
-            "Give fewer --replicas or --cpus if it does not"
+            "If it does not grow, give fewer --replicas or --cpus"
         )
 
 
 def _applications() -> list[str]:
-    """What Ray Serve serves in this cluster; waits for those that are on their way out."""
+    """Applications of Ray Serve in this cluster; waits for those being deleted."""
     from ray import serve as ray_serve
 
     pause = threading.Event()
@@ -155,18 +155,18 @@ def _applications() -> list[str]:
 
 
 def waiting_for(cpus: int, free: float, there: float) -> str:
-    """What a service that does not come up may wait for. `cpus`: of all its copies of the model."""
-    needs = f"the copies of the model need {cpus} CPUs in all"
+    """What a service that does not come up may be waiting for. `cpus`: of all its copies of the model."""
+    needs = f"the copies of the model need {cpus} CPUs in total"
     if cpus > there:
         return f"{needs}, and the cluster has {there:g}: give fewer --replicas or --cpus, or add nodes"
     return (
-        f"{needs}; of the cluster's {there:g}, {free:g} are free now. What trains, or another service, may hold the "
-        "others: give fewer --replicas, wait until it ends, or set workers.groups lower"
+        f"{needs}; of the cluster's {there:g}, {free:g} are free now. A training or another service may use the "
+        "others: give fewer --replicas, wait until it ends, or lower workers.groups"
     )
 
 
 def _watch(names: tuple[str, ...], cpus: int) -> None:
-    """Until the process is stopped. Raises ClusterError when one of the applications stays broken."""
+    """Runs until the process is stopped. Raises ClusterError if one of the applications stays broken."""
     import ray
     from ray import serve as ray_serve
 

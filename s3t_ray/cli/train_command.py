@@ -1,4 +1,4 @@
-"""`s3t train`: read the data, train until the run is settled, report."""
+"""`s3t train`: read the data, train until the run is complete, report."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def train(
     drop_stages: Annotated[
         bool,
         typer.Option(
-            "--drop-stages", help="Delete trained stages that a smaller budget or a different order leaves unused."
+            "--drop-stages", help="Delete trained stages that a smaller budget or a different order no longer uses."
         ),
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a run until nothing is missing. Run it again to go on after a stop: what is published stays."""
+    """Train a run until no stage is missing. After a stop, the same command resumes: published stages are kept."""
     from s3t_ray.cli.show.live_progress import progress
     from s3t_ray.cli.show.output import print_json, stderr_console, stdout_console
     from s3t_ray.cli.show.show_reports import train_view

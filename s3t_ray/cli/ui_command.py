@@ -1,4 +1,4 @@
-"""`s3t ui`: the page of a run, without a service: shards, deletions, certificates, a form, and the model to ask."""
+"""`s3t ui`: the web page of a run, without a service."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def add_to(app: typer.Typer) -> None:
 def ui(
     run: RunArgument,
     ask: Annotated[
-        bool, typer.Option("--ask", help="Load the base model, so that the page can put a prompt to it and to the run.")
+        bool, typer.Option("--ask", help="Load the base model, so that the page can send prompts to it and to the run.")
     ] = False,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0: all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 8001,
 ) -> None:
-    """Show a run in the browser: its shards, its deletions and their certificates, and a form to delete.
+    """Show a run in the browser: shards, deletions and their certificates, and a form to delete.
 
-    Prints the address with a token behind the #, which no browser sends: the page trades it for a cookie. With
-    S3T_SERVE_TOKEN and S3T_DELETE_TOKEN set, these open the page instead.
-    Deletions made here are durable at once; `s3t train` or a service carries them to their end.
+    Prints an address with a token after the #, which browsers do not send. The page exchanges it for a cookie. If
+    S3T_SERVE_TOKEN and S3T_DELETE_TOKEN are set, sign in with these instead.
+    Deletions made here are durable at once; `s3t train` or a service completes them.
     """
     import uvicorn
 
@@ -48,10 +48,10 @@ def ui(
         token = secrets.token_urlsafe(32)
         access, shown = OneToken(token), f"{address}#token={token}"
     with Run.open(run) as opened:
-        name = opened.row.name  # refuses a run whose data was never read, before a server starts
+        name = opened.row.name  # refuses a run whose data was never read in, before a server starts
         model = OwnModel(opened) if ask else None
         print_document(shown)
-        note(f"this is the page of run {name!r}; stop it with Ctrl-C")
+        note(f"serving the page of run {name!r}; stop with Ctrl-C")
         try:
             uvicorn.run(page_app(RunDesk(opened, model), access), host=host, port=port, log_level="warning")
         finally:

@@ -1,7 +1,7 @@
-"""The files of a base model, looked at without loading any: what is missing, cut off or not what it claims to be.
+"""Checks the files of a base model without loading them: what is missing, truncated or not what it claims to be.
 
 In: a folder in Hugging Face format. Out: the name, shape and type of every stored weight, from the headers of the
-safetensors files. Must never read a weight, import torch, or trust a size that a file states of itself.
+safetensors files. Must never read a weight, import torch, or trust a size that a file states about itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2,
 _BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
+_DETOURS = ("configuration_files", "transformers_weights")
+"""Entries of config.json by which transformers reads other files in the place of those that are checked."""
 _RESTORE = "download the model again, or copy the file from where it is whole"
 
 
@@ -41,10 +43,10 @@ def stored_weights(folder: Path) -> dict[str, StoredWeight]:
     """Every weight that loading `folder` would read, by name. Reads the headers only, so it takes milliseconds.
 
     Raises ConfigError: a file is missing, a Git LFS pointer, cut off or not safetensors; a weight is stored twice; an
-    adapter lies beside the weights; the weights are quantised.
+    adapter lies beside the weights; the weights are quantised; config.json has other files read instead.
     """
     _check_no_adapter(folder)
-    _check_not_quantised(folder)
+    _check_settings(folder)
     found: dict[str, StoredWeight] = {}
     for name, expected in _files(folder).items():
         header = _read_header(folder / name)
@@ -98,7 +100,7 @@ def _check_no_adapter(folder: Path) -> None:
     of = f" of {name}" if name else ""
     if (folder / "config.json").is_file():
         raise ConfigError(
-            f"{folder} holds an adapter ({_ADAPTER}) beside the base model: loading the base would apply it",
+            f"{folder} holds an adapter ({_ADAPTER}) in addition to the base model: loading the base would apply it",
             f"move {_ADAPTER} and adapter_model.safetensors elsewhere, or merge the adapter into the weights first",
         )
     raise ConfigError(
@@ -107,8 +109,15 @@ def _check_no_adapter(folder: Path) -> None:
     )
 
 
-def _check_not_quantised(folder: Path) -> None:
+def _check_settings(folder: Path) -> None:
     settings = read_json(folder / "config.json")
+    if detours := [name for name in _DETOURS if name in settings]:
+        raise ConfigError(
+            f"{folder}/config.json has other files read in place of the usual ones ({detours[0]}: "
+            f"{settings[detours[0]]})",
+            "save the model again with save_pretrained, or put these files in the place of the usual ones and remove "
+            "the entry",
+        )
     found = settings.get("quantization_config")
     if found is not None:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown"
@@ -135,13 +144,13 @@ def _files(folder: Path) -> dict[str, list[str]]:
         )
     placed = read_json(folder / INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
-        raise ConfigError(f"{folder / INDEX} has no weight_map from weights to files", _RESTORE)
+        raise ConfigError(f"{folder / INDEX} has no weight_map", _RESTORE)
     files: dict[str, list[str]] = {}
     for weight, name in placed.items():
         files.setdefault(name, []).append(weight)
     strange = sorted(name for name in files if Path(name).name != name)
     if strange:
-        raise ConfigError(f"{folder / INDEX} names {_some(strange)}, which lies outside the folder", _RESTORE)
+        raise ConfigError(f"{folder / INDEX} names {_some(strange)}, which is outside the folder", _RESTORE)
     missing = sorted(name for name in files if not (folder / name).is_file())
     if missing:
         raise ConfigError(f"{folder} lacks {len(missing)} of {len(files)} weight files: {_some(missing)}", _RESTORE)
@@ -155,10 +164,10 @@ def _read_header(path: Path) -> dict[str, StoredWeight]:
             _check_start(path, start)
             size = path.stat().st_size
             if len(start) < 8:
-                raise ConfigError(f"{path} is cut off after {size} bytes", _RESTORE)
+                raise ConfigError(f"{path} is truncated after {size} bytes", _RESTORE)
             (length,) = struct.unpack("<Q", start[:8])
             if length > min(_LONGEST_HEADER, size - 8):
-                raise ConfigError(f"{path} is not a whole safetensors file: its header is cut off", _RESTORE)
+                raise ConfigError(f"{path} is not a complete safetensors file: its header is truncated", _RESTORE)
             file.seek(8)
             header = json.loads(file.read(length))
     except OSError as error:
@@ -179,7 +188,8 @@ def _read_header(path: Path) -> dict[str, StoredWeight]:
         raise ConfigError(f"{path} is not a safetensors file: its weights overlap or leave gaps", _RESTORE)
     if size - 8 - length != whole:
         raise ConfigError(
-            f"{path} has {size:,} bytes, but its header describes {8 + length + whole:,}: it is cut off or overwritten",
+            f"{path} has {size:,} bytes, but its header describes {8 + length + whole:,}: it is truncated or "
+            "overwritten",
             _RESTORE,
         )
     return weights
@@ -193,7 +203,7 @@ def _weight(path: Path, name: str, told: Any) -> tuple[StoredWeight, tuple[int, 
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise ConfigError(f"{path} is not a safetensors file: its header describes {name!r} wrongly", _RESTORE)
+        raise ConfigError(f"{path} is not a safetensors file: its header describes {name!r} incorrectly", _RESTORE)
     return StoredWeight(path.name, shape, dtype), (start, end)
 
 

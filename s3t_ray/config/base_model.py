@@ -48,7 +48,7 @@ def find_base(model: Model) -> Path:
     folder = Path(model.path).expanduser()
     if not folder.is_dir():
         if folder.exists() or model.path.startswith(("/", ".", "~")):
-            raise ConfigError(f"model.path = {model.path}: not a folder", "name the folder that holds config.json")
+            raise ConfigError(f"model.path = {model.path}: not a folder", "give the folder that holds config.json")
         folder = _download(model)
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise ConfigError(f"model.path = {model.path}: {folder} has no config.json", "name a Hugging Face model folder")

@@ -1,10 +1,9 @@
-"""The classification benchmarks by name: GLUE, SuperGLUE and images, as `task.benchmark` fills them in.
+"""The classification benchmarks by name: GLUE, SuperGLUE and images, for `task.benchmark`.
 
-In: a config as it was written, before validation. Out: the same with the fields that the benchmark's task decides,
-where they were not given. Class names stand in the order of the published label numbers; metrics are those by which
-the benchmark is judged. The sets are read from the hub unless `data.path` names a copy with the same fields (of
-images: `image` and `label`).
-Must never look at the network.
+In: a config as it was written, before validation. Out: the same, with the benchmark's fields filled in where they were
+not given. Class names are in the order of the published label numbers; metrics are the benchmark's own. The data sets
+are read from the hub unless `data.path` names a copy with the same fields (of images: `image` and `label`).
+Must never access the network.
 """
 
 from __future__ import annotations

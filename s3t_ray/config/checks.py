@@ -25,7 +25,7 @@ _FROM_ENVIRONMENT = re.compile(r"(\$\{\w+\})+")
 
 
 def is_remote(uri: str) -> bool:
-    """Whether a storage URI lies on another machine (a plain path and file:// do not)."""
+    """Whether a storage URI is on another machine (a plain path and file:// are not)."""
     return "://" in uri and not uri.startswith("file://")
 
 
@@ -42,7 +42,7 @@ def check_data(data: Data) -> None:
         raise refusal(
             f"data.{told[0]}",
             getattr(data, told[0]),
-            f"data.{told[1]} is given too",
+            f"data.{told[1]} is also given",
             "keep one of holdout, holdout_path and holdout_split",
         )
     if data.subject_field is not None and data.subject_field == ("id" if data.id_field == "auto" else data.id_field):
@@ -68,7 +68,7 @@ def check_orders(config: Config) -> None:
         raise refusal(
             "budget",
             budget,
-            f"{chains} chains of {slices} slices already reach the greatest depth after any deletions",
+            f"{chains} chains of {slices} slices already keep the greatest possible depth",
             f"set budget to 1..{chains}, or order.kind to random",
         )
     _check_probabilities(config)
@@ -98,7 +98,9 @@ def check_orders(config: Config) -> None:
                 "list each slice once in each order",
             )
     if len(set(order.sequences)) != budget:
-        raise refusal("order.sequences", "an order twice", "it would train nothing new", "make each order different")
+        raise refusal(
+            "order.sequences", "an order twice", "the second would train nothing new", "make each order different"
+        )
 
 
 def _check_probabilities(config: Config) -> None:
@@ -108,7 +110,7 @@ def _check_probabilities(config: Config) -> None:
         raise refusal(
             "order.kind",
             order.kind,
-            f"it looks at all subsets of a shard's slices, and {slices} slices have too many",
+            f"it considers all subsets of a shard's slices, and {slices} slices have too many",
             f"set slices to at most {MOST_SLICES_IN_A_TABLE}, or order.kind to cyclic or random",
         )
     rows = order.probabilities
@@ -116,7 +118,7 @@ def _check_probabilities(config: Config) -> None:
         raise refusal(
             "order.probabilities",
             f"{len(rows)} rows",
-            f"order.kind {order.kind} does not look at them",
+            f"order.kind {order.kind} does not use them",
             "remove order.probabilities, or set order.kind to greedy or bms",
         )
     if rows and len(rows) not in (1, config.shards):
@@ -132,13 +134,13 @@ def _check_probabilities(config: Config) -> None:
                 "order.probabilities",
                 list(row),
                 f"it is not {slices} numbers with a sum above 0",
-                "give one number a slice; only their proportions count",
+                "give one number per slice; only their proportions matter",
             )
     if order.depends_on_history and not rows and order.kind != "explicit":
         raise refusal(
             "order.depends_on_history",
             "true",
-            f"order.kind {order.kind} without probabilities follows from the seed alone",
+            f"order.kind {order.kind} without probabilities depends only on the seed",
             "set it to false, or give order.probabilities or order.sequences",
         )
 
@@ -150,14 +152,14 @@ def check_workers(config: Config) -> None:
             "workers.gpus_per_rank",
             workers.gpus_per_rank,
             "a rank computes on one GPU and the others would be idle",
-            f"set it to 1 and engine.ranks to {ranks * workers.gpus_per_rank}, or to 1 alone for more worker groups",
+            f"set it to 1 and engine.ranks to {ranks * workers.gpus_per_rank}, or only to 1 for more worker groups",
         )
     gpus = ranks * workers.gpus_per_rank
     if workers.autoscale_to is not None and workers.groups != "auto":
         raise refusal(
             "workers.autoscale_to",
             workers.autoscale_to,
-            f"workers.groups is {workers.groups}, which is kept as it is",
+            f"workers.groups is {workers.groups}, which is a fixed number",
             "set workers.groups to auto, or remove workers.autoscale_to",
         )
     if not gpus and (workers.max_gpus is not None or workers.accelerator is not None):
@@ -175,18 +177,25 @@ def check_workers(config: Config) -> None:
         raise refusal(
             "workers.max_gpus",
             workers.max_gpus,
-            f"{groups} x engine.ranks x workers.gpus_per_rank are {groups * gpus} GPUs",
+            f"{groups} x engine.ranks x workers.gpus_per_rank is {groups * gpus} GPUs",
             f"set it to at least {groups * gpus}, or lower workers.groups or engine.ranks",
         )
 
 
 def check_engine(config: Config) -> None:
     on_cpu = config.workers.gpus_per_rank == 0
+    if config.ensemble == "mean" and TASKS[config.task.kind].head != "none":
+        raise refusal(
+            "ensemble",
+            config.ensemble,
+            f"task.kind is {config.task.kind}, and the mean of task heads is not the mean of what they say",
+            "set ensemble to logits",
+        )
     if config.model.quantize != "none" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            f"task.kind is {config.task.kind}, whose task head is trained whole and must not be quantised",
+            f"task.kind is {config.task.kind}, whose task head is trained in full and must not be quantised",
             "set model.quantize to none",
         )
     if config.model.quantize != "none" and config.engine.zero_stage == 3:
@@ -224,7 +233,7 @@ def check_engine(config: Config) -> None:
         raise refusal(
             "engine.norms",
             "fused",
-            "on a CPU each norm is one operation already" if on_cpu else "only models of text have RMSNorms",
+            "on a CPU each norm is already one operation" if on_cpu else "only models of text have RMSNorms",
             "set engine.norms to eager",
         )
     shape = config.model.shape
@@ -263,12 +272,19 @@ def check_boundaries(config: Config) -> None:
             f"it is not a list of different depths from 1 to {config.slices}",
             f"list each depth once, at most {config.slices} (slices), or write all or auto",
         )
+    if isinstance(wanted, tuple) and config.lora.isolation == "none" and not set(wanted) <= {config.slices}:
+        raise refusal(
+            "engine.stored_boundaries",
+            shown,
+            "with lora.isolation none all stages train the same layers, so that there is one boundary",
+            f"write all, auto or [{config.slices}]",
+        )
 
 
 def check_places(config: Config) -> None:
     uri, url = config.storage.uri, config.ledger.url
     if "://" in uri and uri.split("://", 1)[0] not in _SCHEMES:
-        raise refusal("storage.uri", uri, "this kind of storage is not known", "give a path, s3://... or gs://...")
+        raise refusal("storage.uri", uri, "this kind of storage is not supported", "give a path, s3://... or gs://...")
     if is_remote(uri) and url is None:
         raise refusal(
             "ledger.url",
@@ -280,7 +296,7 @@ def check_places(config: Config) -> None:
         raise refusal(
             "keys.dir",
             "null",
-            f"storage.uri is remote ({uri}), and the keys must not lie in it",
+            f"storage.uri is remote ({uri}), and the keys must not be in it",
             "name a folder on the head node that only this user can read",
         )
     if url is not None:
@@ -293,7 +309,7 @@ def _check_ledger_url(url: str) -> None:
         raise refusal(
             "ledger.url",
             "(not shown)",
-            "it begins with neither sqlite:/// nor postgresql+psycopg://",
+            "it starts with neither sqlite:/// nor postgresql+psycopg://",
             "write sqlite:////absolute/path or postgresql+psycopg://user:${LEDGER_PASSWORD}@host/database",
         )
     found = _PASSWORD.search(url)
@@ -301,6 +317,6 @@ def _check_ledger_url(url: str) -> None:
         raise refusal(
             "ledger.url",
             "(not shown)",
-            "it holds a password in clear text, which would be kept in the run's storage",
+            "it holds a password in clear text, which would be stored with the run",
             "put the password in the environment and write ${LEDGER_PASSWORD} in its place",
         )

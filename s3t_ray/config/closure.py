@@ -1,4 +1,4 @@
-"""How records like a deleted one are found: a section of the config, in a file of its own."""
+"""The config section about finding records that are similar to a deleted one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s3t_ray.config.model_shape import Section
 
 
 class Closure(Section):
-    """How to find records that resemble a deleted one. Nothing is ever deleted that was not asked for."""
+    """How to find records that are similar to a deleted one. Only requested records are ever deleted."""
 
     near_duplicates: bool = True
     """Compute a MinHash signature of every record at ingest, so that a deletion can list records with nearly the same

@@ -1,7 +1,6 @@
-"""How the data calls its columns and who speaks in it, where that is not what we call them.
+"""The config sections that map the data's names of columns and roles to ours.
 
-Sections of the config, in a file of their own. None of it decides weights by itself: records are named by their
-content, however their columns were called.
+They do not decide weights: a record's name depends on its content, not on the names of its columns.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 class Columns(Section):
-    """Columns of the data that are called something else than ours. Once one is named, only those named are read."""
+    """Names of the data's columns, if they differ from ours. If one is set, only the columns set here are read."""
 
     instruction: Text | None = None
     """Column with the instruction or question."""
@@ -41,14 +40,14 @@ class Columns(Section):
 
 
 class Roles(Section):
-    """What the messages of the data call those who speak, beside system, user, assistant and tool themselves, and
-    human, gpt, bot, model, developer and function, which are known."""
+    """Role names in the data's messages, in addition to the known ones: system, user, assistant, tool, human, gpt, bot,
+    model, developer and function."""
 
     system: tuple[Text, ...] = ()
     """Names of the system prompt's role."""
     user: tuple[Text, ...] = ()
-    """Names of the role that asks."""
+    """Names of the user's role."""
     assistant: tuple[Text, ...] = ()
-    """Names of the role that is learned."""
+    """Names of the assistant's role, which is learned."""
     tool: tuple[Text, ...] = ()
-    """Names of the role that gives results of tools."""
+    """Names of the role for results of tools."""

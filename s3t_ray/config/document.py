@@ -1,5 +1,5 @@
-"""YAML text into plain values, with the line of every field, and nothing that hides: no field twice,
-no aliases, no tags of Python.
+"""YAML text into plain values with the line of every field, and without anything that hides a value: no repeated
+fields, no aliases, no Python tags.
 
 In: YAML text, and `a.b=value` overrides. Out: a Document. Must never construct anything but plain
 values, and must never look at the schema.
@@ -43,7 +43,7 @@ def parse_document(text: str, origin: str) -> Document:
     places: dict[FieldPath, str] = {}
     value = _construct(text, origin, places)
     if value is None:
-        raise ConfigError(f"{origin} is empty", "write a config, or begin from a ready one (see docs/config.md)")
+        raise ConfigError(f"{origin} is empty", "write a config, or start from a ready one (see docs/config.md)")
     if not isinstance(value, dict):
         raise ConfigError(
             f"{origin} holds {_kind(value)}, not fields with values", "write `name: value` lines (see docs/config.md)"
@@ -75,7 +75,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
 def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value out in each place")
+            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value in each place")
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:

@@ -1,4 +1,4 @@
-"""Pydantic's verdicts into words that name the field, where it stands, its value and the fix.
+"""Turns pydantic's errors into words that name the field, its line, its value and the fix.
 
 In: a ValidationError and the document that it is about. Out: one ConfigError for all its faults.
 Must never show `ledger.url`, which can hold a password.
@@ -36,7 +36,7 @@ _SHOWN = 80  # characters of a value
 
 
 def explain(error: ValidationError, document: Document) -> ConfigError:
-    """The ConfigError that tells every fault of `document`."""
+    """The ConfigError that lists every fault of `document`."""
     faults: dict[FieldPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         faults.setdefault(_path(detail, document.tree), []).append(detail)

@@ -1,8 +1,8 @@
-"""Which base models can be trained and planned, and where their layers lie: one table for every command.
+"""Which base models can be trained and planned, and where their layers are: one table for every command.
 
-In: config.json's model_type. Out: a Family. A family stands here only once its tests passed: its stages from stored
-hidden states equal the full forward, packed records do not see each other, and its export loads in PEFT with equal
-logits (docs/bases.md says which models these are, and which are refused and why). Never imports torch.
+In: config.json's model_type. Out: a Family. A family is listed only if its tests pass: its stages from stored hidden
+states equal the full forward pass, packed records do not see each other, and its export loads in PEFT with equal
+logits (docs/bases.md lists these models, and those that are refused and why). Never imports torch.
 """
 
 from __future__ import annotations

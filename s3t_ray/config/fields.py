@@ -1,6 +1,6 @@
-"""The fields of the config as a flat list, read off the schema: what errors and docs/config.md tell of.
+"""The fields of the config as a flat list, read from the schema: the basis of errors and docs/config.md.
 
-In: nothing. Out: one FieldDoc a field, in the order of schema.py. Must never import torch or Ray.
+In: nothing. Out: one FieldDoc per field, in the order of schema.py. Must never import torch or Ray.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A config file, or the name of a ready config, into a valid Config: the gate before anything starts.
+"""From a config file, or the name of a ready config, to a valid Config: the check before anything starts.
 
 In: YAML text and overrides. Out: a Config whose local paths are absolute, or a ConfigError that
 names field, value and fix. Must never start, create or download anything.

@@ -17,7 +17,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
-"""In a run's folder: the config that it was begun with."""
+"""In a run's folder: the config that it was started with."""
 
 LEDGER_FILE = "ledger.db"
 """The default ledger, in the run's folder."""
@@ -50,14 +50,14 @@ def locate(config: Config) -> RunLocation:
 
 
 def check_keys_apart(config: Config) -> None:
-    """Raise ConfigError when the keys would lie inside the run's storage, where a copy takes them along."""
+    """Raise ConfigError if the keys would be inside the run's storage, where a copy would include them."""
     if is_remote(config.storage.uri):
         return
     root, keys = _local(config.storage.uri).resolve(), _keys_dir(config).resolve()
     if keys.is_relative_to(root):
         raise ConfigError(
-            f"keys.dir = {keys}: it lies inside storage.uri ({root}), so a copy of the run would hold its keys",
-            f"name a folder outside it, such as {root}.keys, or remove keys.dir",
+            f"keys.dir = {keys}: it is inside storage.uri ({root}), so a copy of the run would hold its keys",
+            f"set it to a folder outside, such as {root}.keys, or remove keys.dir",
         )
 
 
@@ -65,7 +65,7 @@ def _keys_dir(config: Config) -> Path:
     if config.keys.dir is not None:
         return _local(config.keys.dir)
     if is_remote(config.storage.uri):
-        raise ConfigError("keys.dir is not set and the storage is remote", "name a folder on the head node in keys.dir")
+        raise ConfigError("keys.dir is not set and the storage is remote", "set keys.dir to a folder on the head node")
     root = _local(config.storage.uri)
     return root.with_name(f"{root.name}.keys")
 
@@ -95,22 +95,23 @@ def _expand(url: str) -> str:
 
 
 def check_outlives_job(location: RunLocation) -> None:
-    """Raise ConfigError when a run or its keys would lie in a Ray job's own copy of the working folder.
+    """Raise ConfigError if a run or its keys would be in a Ray job's copy of the working folder.
 
-    It is gone after the job.
+    That copy is deleted after the job.
     """
     here = Path.cwd()
     if not in_job_copy(here):
         return
     if "://" not in location.storage_uri and Path(location.storage_uri).is_relative_to(here):
         raise ConfigError(
-            f"storage.uri = {location.storage_uri} lies in this job's own copy of its working folder, which is gone "
-            "after it",
+            f"storage.uri = {location.storage_uri} is in this job's copy of its working folder, which is deleted "
+            "after the job",
             "name an absolute folder on a disk that all nodes share, or an s3:// or gs:// URI",
         )
     if location.keys_dir.is_relative_to(here):
         raise ConfigError(
-            f"keys.dir = {location.keys_dir} lies in this job's own copy of its working folder, which is gone after it",
+            f"keys.dir = {location.keys_dir} is in this job's copy of its working folder, which is deleted after the "
+            "job",
             "name an absolute folder on the node where jobs run, which is the head",
         )
 
@@ -128,7 +129,7 @@ def check_job_folder(here: Path) -> None:
         raise ConfigError(
             f"this job's working folder holds keys: {key.relative_to(here)}. Ray has copied them to its nodes",
             "submit with `--working-dir jobs`, end the cluster, which holds the copies, and treat the ids of their run "
-            "as known to whoever can reach the cluster",
+            "as known to everyone who can reach the cluster",
         )
     ledger = min(here.rglob(LEDGER_FILE), default=None)
     if ledger is not None:

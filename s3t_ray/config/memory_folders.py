@@ -1,4 +1,4 @@
-"""Which folders are in memory (tmpfs): what is made there is gone with the machine, or the pod.
+"""Which folders are in memory (tmpfs): their contents are lost with the machine or the pod.
 
 In: paths, Linux' table of mounts. Out: whether a run's keys would vanish before the run does.
 """

@@ -1,4 +1,4 @@
-"""A run whose folder was moved or copied: its own config.yaml still names the place where it was.
+"""A run whose folder was moved or copied: its own config.yaml still names the old place.
 
 In: the path of a config, or a config and the place where its run was found. Out: the place that counts, which is
 where the file is; a warning in the log says so. Changes nothing on disk.

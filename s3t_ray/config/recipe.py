@@ -1,8 +1,8 @@
-"""The recipe of a run: every setting, but the data, that decides trained weights.
+"""The recipe of a run: every setting, except the data, that decides trained weights.
 
-In: a Config and the digest of the base model. Out: a flat, JSON-able mapping that
-`plan.identity.recipe_digest` names stages with. Must never hold a path, a clock or a machine: the
-same recipe on another machine is the same recipe.
+In: a Config and the digest of the base model. Out: a flat, JSON-able mapping, which `plan.identity.recipe_digest` turns
+into the names of stages. Must never hold a path, a clock or a machine: the same recipe on another machine is the same
+recipe.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ RECIPE_FIELDS = (
     "lora.dropout",
     "lora.use_rslora",
     "lora.layers_per_group",
+    "lora.isolation",
     "lora.targets",
     "optimizer.lr",
     "optimizer.betas",
@@ -61,6 +62,7 @@ RECIPE_FIELDS = (
 
 UNNAMED: dict[str, object] = {
     "engine.norms": "eager",
+    "lora.isolation": "layers",
     "task.date": None,
     "task.pixels.size": None,
     "task.pixels.resize": None,

@@ -1,4 +1,4 @@
-"""docs/config.md out of the schema, so that the page cannot fall behind the code.
+"""Generates docs/config.md from the schema, so that the page cannot fall behind the code.
 
 In: nothing. Out: Markdown. `python -m s3t_ray.config.reference > docs/config.md` writes the page; a
 test keeps it equal.

@@ -1,4 +1,4 @@
-"""One way for a validator to say no: the field, its value, why, and the fix, kept apart.
+"""How a validator refuses a value: the field, its value, the reason and the fix, kept apart.
 
 `load.py` turns refusals into ConfigError; a caller that builds a model directly sees a ValueError
 with the same words. Must never import anything of ours.

@@ -70,8 +70,8 @@ class Data(Section):
     """File, folder or glob of JSONL, JSON, CSV, TSV or Parquet (also .gz and .zst), the same at s3://, gs://, hf:// or
     https://, or a Hugging Face dataset folder or hub name."""
     format: Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "huggingface", "images"] = "auto"
-    """`auto` goes by the file extension. A path that does not exist is taken as a hub name. `images`: a folder of
-    images, a subfolder per class; `auto` takes a folder for one that holds images and no other data."""
+    """`auto` decides by the file extension; a path that does not exist is a hub name. `images`: a folder of images with
+    a subfolder per class; `auto` reads a folder this way if it holds images and no other data."""
     split: Text = "train"
     """Split of a Hugging Face dataset, and of a folder whose files are named by split."""
     columns: Columns = Columns()
@@ -81,27 +81,27 @@ class Data(Section):
     id_field: Text | None = "auto"
     """Field that holds the stable record id. null: derive the id from the content; a row that repeats the content of
     another is then malformed. `auto`: the field `id`; if the first row has none, ids are derived, and rows that repeat
-    another's content are left out. `s3t train` and `s3t plan` say which it was."""
+    the content of another are left out. `s3t train` and `s3t plan` say which of the two applied."""
     subject_field: Text | None = None
-    """Field that names the person whom a record belongs to. null: there are no subjects."""
+    """Field that names the person to whom a record belongs. null: there are no subjects."""
     partition_by: Literal["record", "subject"] = "record"
     """What the keyed hash of the partition covers. With `subject`, all records of a person fall in one slice.
     Recipe."""
     partition_key: Literal["secret", "seed"] = "secret"
-    """What keys that hash, beside the seed. `secret`: a secret of the run's keys, so that nobody without them can tell
-    which slice a person would fall in, and a certificate, which names slices, narrows down nobody. `seed`: the seed
-    alone, so that runs with other keys have the same partition: for public data and comparisons. Asked once, when the
-    data is read in: a run keeps the partition that it began with."""
+    """What keys that hash, in addition to the seed. `secret`: a secret of the run's keys. Without them no one can tell
+    which slice a person falls in, so a certificate, which names slices, does not narrow down whose it is. `seed`: only
+    the seed, so that runs with different keys have the same partition, for public data and comparisons. Used once, when
+    the data is read in: a run keeps its first partition."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None
     """Separate file of held-out records for `s3t eval`, in the same format. Excludes `holdout`."""
     holdout_split: Text | None = None
-    """Split of a Hugging Face dataset with the records for `s3t eval` (`validation`); excludes the two above. Their
-    ids get its name in front (validation:17), because splits number their rows alike."""
+    """Split of a Hugging Face dataset with the records for `s3t eval` (`validation`). Excludes the two fields above.
+    Ids get the split's name as a prefix (validation:17), because each split numbers its rows from 0."""
     on_malformed: Literal["refuse", "set_aside"] = "refuse"
-    """`refuse`: one malformed row refuses the whole input. `set_aside`: write malformed rows to rejects.jsonl and go
-    on with the rest."""
+    """`refuse`: one malformed row refuses the whole input. `set_aside`: write malformed rows to rejects.jsonl and
+    continue with the rest."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Data:
@@ -140,6 +140,10 @@ class Lora(Section):
     """Scale adapters by alpha / sqrt(rank) (rsLoRA), as the paper does, instead of alpha / rank. Recipe."""
     layers_per_group: PositiveInt
     """Layers per layer group. Stage i trains the i-th group from the top. Recipe."""
+    isolation: Literal["layers", "none"] = "layers"
+    """`layers`: stage i trains the i-th layer group, and all other groups stay as they are. `none`: every stage goes on
+    training the adapters and the task head of all groups from where the stage before it left them, as SISA does: a
+    rival to compare with. `layers` stands in no recipe, as before there was a choice. Recipe."""
     targets: Literal["all-linear"] | Annotated[tuple[Text, ...], Field(min_length=1)] = "all-linear"
     """Names of the linear modules in a layer that get an adapter, or all of them. Recipe."""
 
@@ -179,7 +183,7 @@ class Engine(Section):
     threads: PositiveInt = 1
     """CPU threads per rank. Recipe, because sums are split by thread."""
     micro_batch_tokens: PositiveInt = 2048
-    """Maximum number of tokens that a rank packs into one forward pass. A longer record gets a pass of its own.
+    """Maximum number of tokens that a rank packs into one forward pass. A longer record gets its own pass.
     Recipe."""
     hidden_states: Literal["store", "recompute"] = "store"
     """How to get the hidden states that enter a layer group. `store`: compute them once per record and store them.
@@ -190,7 +194,8 @@ class Engine(Section):
     bits, so you can change this at any time without retraining."""
     norms: Literal["eager", "fused"] = "eager"
     """RMSNorm of a base on a GPU: Hugging Face's operations one by one, or torch's single kernel, which keeps half the
-    bytes and rounds once less. Recipe: the bits differ. `eager` stands in no recipe, as before there was a choice."""
+    bytes and rounds once less. Recipe, because the bits differ. `eager` is not named in a recipe, so older stages keep
+    their ids."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory. Recipe."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
@@ -257,37 +262,37 @@ class LedgerSettings(Section):
     """SQLAlchemy URL. null: SQLite in the run's folder. A cluster with remote storage needs postgresql+psycopg://.
     ${NAME} is replaced by that environment variable; a password must be given that way."""
     log_copy: Text | None = None
-    """Folder on another disk than the run's, into which each entry of its log is copied as it is made: a receipt with
-    the keyed hashes of what it names. `s3t restore` deletes again from there what a backup still holds, and a run that
-    is older than its copy is refused. null: there is no copy."""
+    """Folder on another disk than the run's. Each entry of the run's log is copied there as it is made, receipts with
+    the keyed hashes of what they name. From this copy `s3t restore` repeats deletions that a backup lacks, and a run
+    that is older than its copy is refused. null: no copy."""
 
 
 class KeySettings(Section):
     """Where the keys are."""
 
     dir: Text | None = None
-    """Folder of the secret key that hides ids in the ledger, and of the signing key. null: the folder `<run>.keys`
-    beside a local run. It must not be inside the run's storage."""
+    """Folder of the secret key that hides ids in the ledger, and of the signing key. null: the folder `<run>.keys` next
+    to a local run. It must not be inside the run's storage."""
 
 
 _WITNESS = r"^https?://[^\s]+ [^\s+]+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44}$"
 
 
 class LogSettings(Section):
-    """Who vouches for the run's published log (docs/transparency.md)."""
+    """Witnesses and timestamps of the run's published log (docs/transparency.md)."""
 
     witnesses: tuple[Annotated[str, Field(pattern=_WITNESS)], ...] = ()
-    """Witnesses to submit every checkpoint to: the address of each, a space, and its public key, as `s3t witness init`
-    prints it."""
+    """Witnesses that get every checkpoint to cosign. Each is an address, a space, and the public key that
+    `s3t witness init` prints."""
     timestamps: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
-    """Address of an RFC 3161 timestamp server to have checkpoints stamped by. null: none. Needs the extra
+    """Address of an RFC 3161 timestamp server that stamps checkpoints. null: none. Needs the extra
     `timestamps`."""
     timestamp_seconds: Annotated[float, Field(ge=0)] = 3600.0
-    """A checkpoint is stamped when the last one was stamped this many seconds ago."""
+    """Minimum time between two stamped checkpoints, in seconds."""
 
 
 class Config(Section):
-    """A whole run. `s3t plan` shows what it means. docs/config.md is generated from this class."""
+    """A whole run. `s3t plan` shows what it costs. docs/config.md is generated from this class."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     """Name of the run: at most 63 lower-case letters, digits, dots, dashes and underscores."""
@@ -302,6 +307,11 @@ class Config(Section):
     order: Order = Order()
     model: Model
     task: Task = Task()
+    ensemble: Literal["logits", "mean"] = "logits"
+    """How the shards answer together. `logits`: each shard's model computes, and their logits are averaged. `mean`: the
+    mean of their adapters, of rank m x `lora.rank`, answers as one model: text only, at the cost of one model. It
+    decides what serve, eval and generate compute and what export writes, and no trained weight: change it between two
+    starts."""
     data: Data
     lora: Lora
     optimizer: Optimizer = Optimizer()

@@ -1,4 +1,4 @@
-"""The `task` section of the config: what a record teaches. `tasks.py` says what each kind of task needs.
+"""The `task` section of the config: what the model learns. `tasks.py` says what each kind of task needs.
 
 In: values as they were written. Out: a frozen, checked Task. Must never import torch or anything above `config`.
 """
@@ -25,19 +25,19 @@ Spread = Annotated[float, Field(gt=0)]
 
 
 class Pixels(Section):
-    """How an image becomes what the model reads. null: as the base's preprocessor_config.json says."""
+    """How an image becomes the model's input. null: as in the base's preprocessor_config.json."""
 
     size: PositiveInt | None = None
-    """Side of the square that the model reads, in pixels; it must be the base's own. Recipe, where set."""
+    """Side of the square that the model reads, in pixels; it must match the base. Recipe, if set."""
     resize: Resize | None = None
-    """`stretch`: both sides to `size`, whatever the image's proportions. `crop`: the largest square in the middle.
-    Recipe, where set."""
+    """`stretch`: resize both sides to `size`, whatever the image's proportions. `crop`: use the largest square in the
+    middle. Recipe, if set."""
     resample: Resample | None = None
-    """Filter of the resizing. Recipe, where set."""
+    """Filter for resizing. Recipe, if set."""
     mean: tuple[Colour, Colour, Colour] | None = None
-    """Mean of red, green and blue, of values from 0 to 1, that is subtracted. Recipe, where set."""
+    """Mean of red, green and blue (from 0 to 1), which is subtracted. Recipe, if set."""
     std: tuple[Spread, Spread, Spread] | None = None
-    """Standard deviation of red, green and blue, by which they are divided. Recipe, where set."""
+    """Standard deviation of red, green and blue, by which values are divided. Recipe, if set."""
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -46,36 +46,35 @@ class Pixels(Section):
 
 
 class Task(Section):
-    """What a record teaches."""
+    """What the model learns from a record."""
 
     kind: TaskName = "causal_lm"
-    """What the model learns: the response text, or, with a task head per stage, a class or a number of a text, or the
-    class of an image. Recipe."""
+    """What the model learns: to write the response, or, with a task head per stage, to give a text a class or a number,
+    or an image a class. Recipe."""
     max_tokens: Annotated[int, Field(ge=2)] = 512
-    """Length of the longest record, in tokens. Anything beyond it is cut from the end; an image is always whole.
-    Recipe."""
+    """Maximum length of a record in tokens. Longer records are cut at the end; images are never cut. Recipe."""
     prompt: Literal["alpaca", "chat_template", "plain"] = "alpaca"
-    """How an instruction becomes text: with Alpaca's headings, through the tokenizer's chat template, or as bare
-    text. Chat messages need `chat_template`. Recipe."""
+    """How an instruction becomes text: with Alpaca's headings, with the tokenizer's chat template, or as plain text.
+    Chat messages need `chat_template`. Recipe."""
     date: Day | None = None
-    """The day that a chat template which asks for today's date is told, in training and in serving (2026-11-27):
-    without it such a template is refused, since a stage would depend on the day it is trained. Recipe, where set."""
+    """The date (2026-11-27) that a chat template gets if it asks for today's date, in training and in serving. Without
+    it such a template is refused, because a stage would depend on the day it is trained. Recipe, if set."""
     train_on_prompt: Literal["never", "always"] = "never"
-    """Whether the loss also covers the prompt's tokens. Plain text is always learned whole. Recipe."""
+    """Whether the loss also covers the prompt's tokens. Plain text is always learned in full. Recipe."""
     labels: tuple[Text, ...] = ()
-    """Class names in the order of the head's rows. Classification only. Recipe."""
+    """Class names, in the order of the head's rows. Only for classification. Recipe."""
     text: Text = WHOLE_TEXT
-    """What a record that is judged as a whole shows the model: a template over the fields of a row, such as
-    "{sentence}" or "{word}: {sentence1}". It decides what a record contains when the data is read."""
+    """What the model reads of a record to classify or score: a template over the fields of a row, such as "{sentence}"
+    or "{word}: {sentence1}". It decides what a record contains when the data is read."""
     pair: Text | None = None
-    """The same for the second text of a pair, such as "{hypothesis}"; null: there is one text."""
+    """The same for the second text of a pair, such as "{hypothesis}". null: there is only one text."""
     benchmark: BenchmarkName | None = None
-    """A task of GLUE or SuperGLUE, or a set of images (cifar10, cifar100, tiny_imagenet), by name: fills in kind,
-    labels, text, pair and metrics, and, unless data.path names a copy, the data. With a copy, say data.id_field and
-    the held-out records yourself."""
+    """Name of a GLUE or SuperGLUE task, or of an image data set (cifar10, cifar100, tiny_imagenet). Sets kind, labels,
+    text, pair and metrics, and the data unless data.path names a copy. With a copy, set data.id_field and the held-out
+    records yourself."""
     metrics: tuple[MetricName, ...] = ()
-    """What `s3t eval` computes of records judged as a whole, beside the loss: accuracy, f1 (of the second class),
-    f1_macro (mean over classes), matthews; pearson and spearman of values. Empty: those usual for the kind."""
+    """What `s3t eval` computes in addition to the loss: accuracy, f1 (of the second class), f1_macro (mean over
+    classes) and matthews for classes; pearson and spearman for values. Empty: the usual metrics of the kind."""
     pixels: Pixels = Pixels()
 
     @model_validator(mode="after")

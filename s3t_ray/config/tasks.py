@@ -1,9 +1,9 @@
-"""The tasks that a model can learn: what each needs of a config and a base, and where its code lies.
+"""The tasks that a model can learn: what each needs from a config and a base, and where its code is.
 
-In: nothing. Out: TASKS, by `task.kind`. To add a task, write its two halves, name them here, and test them. The halves
-are named and not imported, because this room stands below theirs: `records` in the data room turns a row into a
-record and a record into tokens and a label, without torch; `model` in the train room has the loss, the head, what the
-shards' outputs make together, and how they are judged. Must never import torch or anything above `config`.
+In: nothing. Out: TASKS, by `task.kind`. To add a task, write its two classes, name them here, and test them. They are
+named and not imported, because this package is below theirs. `records`, in `data`, turns a row into a record and a
+record into tokens and a label, without torch. `model`, in `train`, has the loss, the head, how to combine the outputs
+of the shards, and how to judge them. Must never import torch or anything above `config`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HeadRows = Literal["none", "classes", "value"]
 
 
 WHOLE_TEXT = "{text}"
-"""`task.text` where nothing else is said."""
+"""The default of `task.text`."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class TaskKind:
         strange = [name for name in metrics if name not in self.metrics]
         if strange:
             fix = f"choose from {', '.join(self.metrics)}" if self.metrics else "remove task.metrics"
-            raise refusal("task.metrics", strange, f"kind {self.name} has no such metric", fix)
+            raise refusal("task.metrics", strange, f"kind {self.name} does not have this metric", fix)
         if "f1" in metrics and classes != 2:
-            raise refusal("task.metrics", "f1", f"it is of the second of 2 classes, not of {classes}", "use f1_macro")
+            raise refusal("task.metrics", "f1", f"it is defined for 2 classes, not for {classes}", "use f1_macro")
 
     def head_rows(self, labels: tuple[str, ...]) -> int:
-        """Outputs of the task head; 0: the task has none of its own."""
+        """Outputs of the task head; 0: the task has no head of its own."""
         return {"none": 0, "classes": len(labels), "value": 1}[self.head]
 
     def check_texts(self, text: str, pair: str | None) -> None:
@@ -77,20 +77,20 @@ class TaskKind:
         if self.head == "none" or self.architecture == "vision":
             if text != WHOLE_TEXT or pair is not None:
                 name, given = ("task.text", text) if text != WHOLE_TEXT else ("task.pair", pair)
-                why = "which shows no text" if self.architecture == "vision" else "whose fields task.prompt chooses"
+                why = "which uses no text" if self.architecture == "vision" else "where task.prompt chooses the fields"
                 raise refusal(name, given, f"kind is {self.name}, {why}", f"remove {name}")
             return
         for name, template in (("task.text", text), ("task.pair", pair)):
             if template is not None and not template_fields(template):
                 raise refusal(
-                    name, template, "it names no field of a row, or is not a template", "write e.g. {sentence}"
+                    name, template, "it is not a template that names a field of a row", "write e.g. {sentence}"
                 )
 
     def check_pixels(self, given: tuple[str, ...]) -> None:
         """Raise a refusal when fields of `task.pixels` are set for a task without images."""
         if given and self.architecture != "vision":
             raise refusal(
-                f"task.pixels.{given[0]}", "set", f"kind is {self.name}, which shows no image", "remove task.pixels"
+                f"task.pixels.{given[0]}", "set", f"kind is {self.name}, which uses no images", "remove task.pixels"
             )
 
 

@@ -16,7 +16,7 @@ from s3t_ray.data.records import Record
 Hashed = tuple[str, str | None]
 """What the partition hashes of a record: ("", subject), or (id, None)."""
 UNEVEN = 1.5
-"""Largest shard over the mean from which on it is said."""
+"""Ratio of the largest shard to the mean above which it is reported."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Balance:
         return self.largest_shard / self.mean_shard if self.mean_shard else 1.0
 
     def advice(self, config: Config) -> list[str]:
-        """What is uneven and what helps, a line each; nothing when the records fall evenly."""
+        """What is uneven and what helps, one line each; empty if the records are evenly distributed."""
         lines = []
         if self.empty_slices:
             lines.append(

@@ -40,7 +40,7 @@ def class_name(row: Mapping[str, object], task: Task) -> str:
             raise MalformedRow(f"label is a number outside 0..{len(labels) - 1}, the rows of task.labels")
         return labels[label]
     if text_field(row, "label") not in labels:
-        raise MalformedRow(f"label is none of task.labels ({_some(labels)})", "name the classes as the data does")
+        raise MalformedRow(f"label is not one of task.labels ({_some(labels)})", "use the data's class names")
     return str(label)
 
 

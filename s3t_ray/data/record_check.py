@@ -78,7 +78,7 @@ class RecordCheck:
         frame = encode(canonical({**json.loads(content), "text": "a"}), self._tokenizer, self._task).input_ids
         for name, number in control_tokens(self._tokenizer).ids.items():
             if number != self._tokenizer.unk_token_id and example.input_ids.count(number) > frame.count(number):
-                raise MalformedRow(f"its text spells {name!r}, which the tokenizer takes for its own token")
+                raise MalformedRow(f"its text contains {name!r}, which the tokenizer reads as its own token")
         return True
 
 

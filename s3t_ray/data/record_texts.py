@@ -57,7 +57,7 @@ def prompt_texts(prompt: str | Sequence[Message], task: Task) -> dict[str, objec
             row = None
     shape = ", ".join(f'"{name}": "..."' for name in dict.fromkeys(fields))
     if not isinstance(row, dict):
-        raise DataError("the prompt is not a JSON object with the fields of a record", f"send {{{shape}}}")
+        raise DataError("the prompt is not a JSON object with a record's fields", f"send {{{shape}}}")
     try:
         return texts_of(row, task)
     except MalformedRow as error:

@@ -25,7 +25,7 @@ class HugeNumber:
 
 
 class RepeatedField:
-    """Stands for an object that has one field twice: nobody could say which of the two counts."""
+    """Marks an object that has a field twice: it is unknown which of the two counts."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -84,5 +84,7 @@ def encodable(text: str, field: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise MalformedRow(f"field {field!r} holds half a surrogate pair at character {error.start}") from error
+        raise MalformedRow(
+            f"field {field!r} is not valid Unicode: half a surrogate pair at character {error.start}"
+        ) from error
     return text

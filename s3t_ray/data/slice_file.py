@@ -81,10 +81,12 @@ def read_slice(path: Path) -> Iterator[Row]:
     """The rows of a slice, in the order they were written. Raises StoreError: missing or damaged."""
     with _told(path, "read"), pq.ParquetFile(path) as file:
         if not file.schema_arrow.equals(SLICE_SCHEMA):
-            raise StoreError(f"{path} is no slice: its columns are {file.schema_arrow.names}", "restore it")
+            raise StoreError(f"{path} is not a slice: its columns are {file.schema_arrow.names}", "restore it")
         if file.metadata.metadata:
             # Nothing of ours is ever there, and a purge would carry it along.
-            raise StoreError(f"{path} holds metadata that no slice has", "restore it from a copy of the run's storage")
+            raise StoreError(
+                f"{path} has metadata that slices do not have", "restore it from a copy of the run's storage"
+            )
         for batch in file.iter_batches(batch_size=_READ_ROWS):
             columns = (batch.column(name).to_pylist() for name in SLICE_SCHEMA.names)
             yield from (Row(*values) for values in zip(*columns, strict=True))
@@ -156,5 +158,5 @@ def _told(path: Path, what: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(
-            f"slice {path} cannot be {what}: {reason}", "free space, permit access, or restore the run's storage"
+            f"slice {path} cannot be {what}: {reason}", "free space, allow access, or restore the run's storage"
         ) from error

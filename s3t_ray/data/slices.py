@@ -37,7 +37,7 @@ def partition_rows(
         folder.mkdir(parents=True, exist_ok=True)
         spills = Path(tempfile.mkdtemp(prefix="tmp-spill-", dir=folder))
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written: {error.strerror}", "free space, or permit writing") from error
+        raise StoreError(f"{folder} cannot be written: {error.strerror}", "free space, or allow writing") from error
     try:
         spill = Spill(spills, memory_bytes)
         for place, row in rows:

@@ -7,13 +7,15 @@ would learn nothing. Pure but for the notes. Must never look at content.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from s3t_ray.config.schema import Config
 from s3t_ray.data.balance import Balance, balance
 from s3t_ray.data.partition import HOLDOUT, Place
 from s3t_ray.data.records import Record
 from s3t_ray.errors import DataError
+
+_MOST_NAMED = 20
 
 
 class Taught:
@@ -52,16 +54,20 @@ class Taught:
         """How the records fall."""
         return balance(self._config.shards, self._config.slices, self._records)
 
+    def check_shards(self) -> None:
+        """Raise DataError for a shard whose records teach nothing; only where places are those of the run itself."""
+        if idle := self.idle_shards():
+            raise self._too_long(f"shard {_named(idle)} would learn nothing: its records")
+
     def tell(self, note: Callable[[str], None]) -> None:
-        """Say what is uneven or teaches nothing. Raises DataError for a shard that would learn nothing."""
-        idle = self.idle_shards()
-        if idle:
-            names = ", ".join(str(shard) for shard in idle[:20])
+        """Say what is uneven or teaches nothing. Raises DataError where nothing would be learned at all."""
+        if not self.records:
             raise DataError(
-                f"shard {names} would learn nothing: its records have no response within task.max_tokens "
-                f"({self._config.task.max_tokens})",
-                "raise task.max_tokens, or remove the records whose prompts fill it",
+                f"no record is left to train on: all {sum(self._records.values()):,} are held out",
+                f"give more records, or a smaller data.holdout (it is {self._config.data.holdout:g})",
             )
+        if self.nothing == self.records:
+            raise self._too_long(f"nothing would be learned: all {self.records:,} records")
         if self.nothing:
             note(
                 f"{self.nothing:,} of {self.records:,} records teach nothing: no response within task.max_tokens "
@@ -69,6 +75,12 @@ class Taught:
             )
         for line in self.balance.advice(self._config):
             note(line)
+
+    def _too_long(self, whose: str) -> DataError:
+        return DataError(
+            f"{whose} have no response within task.max_tokens ({self._config.task.max_tokens})",
+            "raise task.max_tokens, or remove the records whose prompts fill it",
+        )
 
     def idle_shards(self) -> list[int]:
         """Shards that have records, none of which teaches anything."""
@@ -78,3 +90,7 @@ class Taught:
             have[spot.shard] += count
             idle[spot.shard] += self._nothing[spot]
         return sorted(shard for shard, count in have.items() if shard != HOLDOUT.shard and count == idle[shard])
+
+
+def _named(shards: Sequence[int]) -> str:
+    return ", ".join(str(shard) for shard in shards[:_MOST_NAMED])

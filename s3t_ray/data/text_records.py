@@ -60,9 +60,9 @@ class TextRecords(TaskRecords):
             raise MalformedRow("messages need task.prompt: chat_template", "set task.prompt: chat_template")
         found = [name for name in _ONLY_CONTENT if name in row]
         raise MalformedRow(
-            "there is neither instruction and output, nor messages, nor text"
+            "there are no instruction and output, no messages and no text"
             + (f" (null: {', '.join(found)})" if found else f" (its columns: {', '.join(map(str, [*row][:12]))})"),
-            "name the columns in data.columns, such as columns: {instruction: question, output: answer} (docs/data.md)",
+            "set data.columns, such as columns: {instruction: question, output: answer} (docs/data.md)",
         )
 
     def _instructed(self, row: Mapping[str, object]) -> dict[str, object]:
@@ -90,7 +90,8 @@ class TextRecords(TaskRecords):
         kept = labels[: self.task.max_tokens]
         if all(label == NO_LOSS for label in kept[1:]):
             raise TeachesNothing(
-                f"a record of {len(input_ids)} tokens teaches nothing: its first {len(kept)} tokens hold no response",
+                f"a record of {len(input_ids)} tokens teaches nothing: its first {len(kept)} tokens contain no "
+                "response",
                 f"raise task.max_tokens (now {self.task.max_tokens}), or remove the record",
             )
         return Example(tuple(input_ids[: self.task.max_tokens]), tuple(kept))
@@ -145,7 +146,7 @@ class TextRecords(TaskRecords):
 
 
 def plain_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of text that somebody wrote, none of them a control token's."""
+    """Token ids of ordinary text, without control tokens."""
     return control_tokens(tokenizer).encode(text).ids
 
 
@@ -159,5 +160,5 @@ def _refuse_media(row: Mapping[str, object]) -> None:
     for name in MEDIA:
         if row.get(name):
             raise MalformedRow(
-                f"field {name!r} is not empty, and only text can be trained on", "remove the rows with images or sound"
+                f"field {name!r} is not empty, and only text can be trained on", "remove the rows with images or audio"
             )

@@ -71,7 +71,7 @@ HELD_OUT_MODULES: tuple[str, ...] = (
     "threading",
     "urllib.request",
 )
-"""Modules of nobody above: one record each measures the models and trains none."""
+"""Modules by other authors: one record of each measures the models and trains none."""
 
 PUBLIC_NAMES: dict[str, str] = {"_pydecimal": "decimal", "concurrent.futures._base": "concurrent.futures"}
 """What users import, where it differs from the module that holds the source."""

@@ -35,7 +35,7 @@ def ensure_demo_model(folder: Path, say: Callable[[str], None]) -> Path:
     something else or cannot be written.
     """
     if _is_whole(folder):
-        say(f"Base model: {folder} is there already.")
+        say(f"Base model: {folder} already exists.")
         return folder
     if folder.exists():
         raise StoreError(

@@ -142,7 +142,7 @@ def _held_out_record(module: str, library: Path) -> list[DemoRecord]:
 
 
 def _draw(names: Iterable[str]) -> list[str]:
-    """In an order that nobody chose and that one name more or less does not change for the others."""
+    """In an arbitrary order that does not change for the others when a name is added or removed."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 

@@ -76,7 +76,7 @@ def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
     with Run.create(config) as run:
         if run.ledger.run() is not None and run.ledger.certificates():
             raise ConfigError(
-                f"the demo in {folder} has been told to its end",
+                f"the demo in {folder} is finished",
                 f"look at it (s3t status {folder}), or remove {folder} and {run.location.keys_dir} to see it again",
             )
         _explain_plan(config, data, console)
@@ -228,7 +228,7 @@ def _tell_what_is_next(folder: Path, other: str, console: Console, seconds: floa
 
 @contextmanager
 def _open_stage(run: Run, data: DemoData, console: Console, progress: ShowProgress) -> Iterator[_Stage]:
-    """The scheduler and one serving replica, for as long as the story is told."""
+    """The scheduler and one serving replica, for the duration of the demo."""
     import ray
 
     from s3t_ray.ensemble.replica import Replica

@@ -1,4 +1,4 @@
-"""What the ensemble tells its callers: frozen values, importable without torch or Ray.
+"""Results of the ensemble: frozen values, importable without torch or Ray.
 
 In: nothing. Out: the live set in words, the events of a generation, answers and evaluation scores.
 Never holds weights, prompts of other callers or record ids.
@@ -110,7 +110,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """The generation cannot go on; nothing follows."""
+    """The generation failed; no event follows."""
 
     error: S3TError
 
@@ -221,6 +221,6 @@ class Wish:
     as_written: bool = False
     """A text is read as it is, without the template of the training."""
     whole: bool = True
-    """Nobody listens before the answer is complete."""
+    """The caller reads only the complete answer."""
     of_base: bool = False
     """The base model answers alone, whatever is live."""

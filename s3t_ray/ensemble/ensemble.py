@@ -1,8 +1,8 @@
 """The ensemble in service: the shards' deepest live models, answering together on one base model.
 
 In: which chains are live, told by version. Out: logits, generations and held-out losses, each from one live set.
-A prediction is the mean of the logits of the shards with depth 1 or more; when all are dead the base model
-answers, and says so by its depths.
+A prediction is the mean of the logits of the shards with depth 1 or more, or what the mean of their adapters says
+(`ensemble: mean`); when all are dead the base model answers, and says so by its depths.
 
 A prune works at once and cannot fail: stages that left are out of service before anything is read from the store,
 so a new stage that turns out damaged raises, but leaves no stale one answering. Never holds a stage that is not
@@ -73,7 +73,7 @@ class Ensemble:
         self._engine = self._base_engine = None
         if self._base.task.generates:
             install_attention(self._base)
-            limits = batch_limits(self._base, config.shards)
+            limits = batch_limits(self._base, config.shards if config.ensemble == "logits" else 1)
             alone = LiveService(assemble(self._base, 0, dead, {}))  # never swapped: the base model is always live
             few = replace(limits, rows=BASE_ROWS, cache_tokens=max(1, limits.cache_tokens // BASE_PART))
             self._engine = BatchEngine(self._base, self._service, limits)
@@ -126,7 +126,7 @@ class Ensemble:
         task = self._base.task
         if not isinstance(task, JudgingModel):
             raise ConfigError(
-                f"a {task.task.kind} model writes text and does not judge records", "let it generate an answer instead"
+                f"a {task.task.kind} model writes text and does not classify records", "generate an answer instead"
             )
         started, scores = self._anew(
             lambda lease: self._service.turn(lease, lambda live: (started_event(live), self._logits(live, example)))
@@ -227,7 +227,7 @@ class Ensemble:
         engine = self._base_engine if of_base else self._engine
         if engine is None:
             raise ConfigError(
-                "this run's model judges whole records and does not generate text", "ask it to judge a record instead"
+                "this run's model judges whole records and does not generate text", "classify a record instead"
             )
         return engine
 
@@ -261,8 +261,8 @@ class Ensemble:
         """Of `told`, each shard's stages that are loaded already, down to the first that is not."""
         if now.version > version:
             raise ClusterError(
-                f"this replica serves live set {now.version}, and was told of live set {version}, which is older",
-                "number live sets upward from the version that the replica says it serves",
+                f"this replica serves live set {now.version}, but was given the older live set {version}",
+                "increase the version of live sets from the one that the replica serves",
             )
         kept = tuple(_live_part(chain, now.stages) for chain in told)
         return assemble(self._base, version, kept, now.stages)

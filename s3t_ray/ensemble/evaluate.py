@@ -8,7 +8,7 @@ begins. Logits are made only where there is a label. Raises Revoked when the liv
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from s3t_ray.ensemble.answers import Chain, EvalReport, Score
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.leases import Lease, LiveService
 from s3t_ray.ensemble.live_set import LiveSet, members
+from s3t_ray.ensemble.mean_stage import answering_rows
 from s3t_ray.ensemble.row_lora import Layout, applied, plan_rows
 from s3t_ray.ensemble.task_metrics import TASK_METRICS
 from s3t_ray.errors import DataError
@@ -84,15 +85,15 @@ def evaluate(
 
         def judged(now: LiveSet, batch: Sequence[Example] = batch) -> list[dict[Team, _Judged]]:
             with torch.inference_mode():
-                return _judge(base, now, _layout(base, lease, now, tuple(tallies)), tuple(tallies), batch)
+                return _judge(base, now, _rows(base, lease, now, tuple(tallies)), batch)
 
         for example, found in zip(batch, service.turn(lease, judged), strict=True):
             for team, own in found.items():
                 tallies[team].add(own, example)
     if not tallies[current].losses:
         raise DataError(
-            f"none of the {len(examples)} held-out records has anything to predict",
-            "begin a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
+            f"none of the {len(examples)} held-out records has a token to predict",
+            "start a new run with data.holdout, data.holdout_path or data.holdout_split, or a larger task.max_tokens",
         )
     scores = {team: tally.score(base.task.task.wanted_metrics) for team, tally in tallies.items()}
     by_depth = {depth: scores[team] for depth, team in teams.items()}
@@ -100,12 +101,23 @@ def evaluate(
     return EvalReport(live, records, len(examples) - records, by_depth, scores[current])
 
 
-def _layout(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence[Team]) -> Layout:
-    """Every chain of every team in a row of its own; made once, kept with the lease."""
+@dataclass(frozen=True)
+class _Rows:
+    """The layout of all teams, and the rows in it whose outputs a team averages."""
+
+    layout: Layout
+    of: Mapping[Team, tuple[Chain, ...]]
+
+
+def _rows(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence[Team]) -> _Rows:
+    """One row for each chain of each team; computed once, kept with the lease."""
     if lease.memory is None:
-        lease.memory = plan_rows(base, now.stages, [chain for team in teams for chain in team])
-    layout: Layout = lease.memory
-    return layout
+        stages, of = now.stages, {}
+        for team in teams:
+            of[team], stages = answering_rows(base, stages, team)
+        lease.memory = _Rows(plan_rows(base, stages, [row for own in of.values() for row in own]), of)
+    rows: _Rows = lease.memory
+    return rows
 
 
 def _batches(base: FrozenBase, examples: Sequence[Example], rows: int) -> Iterator[list[Example]]:
@@ -119,25 +131,23 @@ def _batches(base: FrozenBase, examples: Sequence[Example], rows: int) -> Iterat
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
-def _judge(
-    base: FrozenBase, now: LiveSet, layout: Layout, teams: Sequence[Team], batch: Sequence[Example]
-) -> list[dict[Team, _Judged]]:
+def _judge(base: FrozenBase, now: LiveSet, rows: _Rows, batch: Sequence[Example]) -> list[dict[Team, _Judged]]:
     """Each team's summed loss of each record of the batch, and what it says."""
     asked = [base.task.asked(example) for example in batch]
     targets_S = torch.tensor([target for _, wanted in asked for target in wanted], device=base.device)
     texts = [text for text, (positions, _) in enumerate(asked) for _ in positions]
     places = [position for positions, _ in asked for position in positions]
-    with applied(layout, len(batch)):
+    with applied(rows.layout, len(batch)):
         hidden_R_S_D = base.hidden_of(batch)[:, texts, places]
-    rows = max(1, _CHUNK_LOGITS // base.output_rows)
+    chunk = max(1, _CHUNK_LOGITS // base.output_rows)
     judged: list[dict[Team, _Judged]] = [{} for _ in batch]
-    for team in teams:
-        own, heads = hidden_R_S_D[[layout.row(chain) for chain in team]], now.heads(team)
+    for team, chains in rows.of.items():
+        own, heads = hidden_R_S_D[[rows.layout.row(chain) for chain in chains]], now.heads(chains)
         losses: list[Tensor] = []
         said: list[float] = []
-        for start in range(0, len(targets_S), rows):
-            outputs_S_V = base.outputs(own[:, start : start + rows], heads)
-            losses.append(base.task.losses(outputs_S_V, targets_S[start : start + rows]))
+        for start in range(0, len(targets_S), chunk):
+            outputs_S_V = base.outputs(own[:, start : start + chunk], heads)
+            losses.append(base.task.losses(outputs_S_V, targets_S[start : start + chunk]))
             if isinstance(base.task, JudgingModel):
                 said += [base.task.predicted(scores) for scores in outputs_S_V]
         of_texts = torch.cat(losses).split([len(positions) for positions, _ in asked])

@@ -39,7 +39,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
 FOLLOW_SECONDS = 1.0
-"""Between two looks at the ledger when nobody asks for an answer."""
+"""Seconds between two reads of the ledger when there are no requests."""
 
 TAKE_SECONDS = 1.0
 """How long a batch of `heard` waits for something to say: so long the listener may take to see that we closed."""
@@ -80,7 +80,7 @@ class Following:
         return self._replica.ready()
 
     def is_up(self) -> None:
-        """Returns, so that whoever asks knows that this process lives: a ledger out of reach is no reason to end it."""
+        """Returns, which shows that this process is alive. An unreachable ledger is not a reason to end it."""
 
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
         """The scheduler's word that the live set has changed. Returns `version` once nothing stale is in service.

@@ -28,14 +28,17 @@ from s3t_ray.train.task_models.task_model import Head, task_model
 class FrozenBase:
     """A loaded base model.
 
-    `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which
-    layer that is. `head_shapes` are the parameters of the task head that the base
-    folder does not hold: each stage brings its own. `eos` are the tokens that end a text. `batches` says whether
-    several texts can be read together.
+    `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which layer that is.
+    `isolation` says whether a chain's stages change different layers, or the last one all of them; `combine`, whether
+    chains that answer together do so by their logits or as the mean of their adapters. `head_shapes` are the parameters
+    of the task head that the base folder does not hold: each stage brings its own. `eos` are the tokens that end a
+    text. `batches` says whether several texts can be read together.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.task = task_model(config.task)
+        self.isolation = config.lora.isolation
+        self.combine = config.ensemble
         self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
         self.dtype = precision_dtype(config)
         self.max_tokens = read_shape(folder).positions
@@ -97,7 +100,7 @@ class FrozenBase:
     def check_length(self, tokens: int) -> None:
         """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
         if tokens < 1:
-            raise DataError("the text is empty: it has no token", "give at least one token")
+            raise DataError("the text is empty: it has no tokens", "give at least one token")
         if self.max_tokens is not None and tokens > self.max_tokens:
             raise DataError(
                 f"the text has {tokens} tokens, but the model reads at most {self.max_tokens}", "shorten the text"

@@ -39,7 +39,7 @@ def held_out_contents(run: Run, limit: int | None = None) -> list[str]:
     if not state.records or state.file is None:
         raise DataError(
             f"run {run.row.name!r} has no held-out records",
-            "set data.holdout, data.holdout_path or data.holdout_split and begin a new run",
+            "set data.holdout, data.holdout_path or data.holdout_split and start a new run",
         )
     tombstones = run.ledger.tombstones(HOLDOUT_SHARD, state.slice)
     with scratch_folder(run, "eval") as folder:

@@ -1,8 +1,8 @@
-"""Which stages are live, asked of the ledger itself: what a replica's promise rests on.
+"""Which stages are live according to the ledger itself: the basis of a replica's guarantee.
 
-In: the ledger. Out: the ids of the live stages, from a read that began after the question. A prune is
-carried out before anybody hears of it. Many threads ask at once and share their reads, so that a
-replica that streams many answers costs the ledger one short read at a time. No torch, no Ray.
+In: the ledger. Out: the ids of the live stages, from a read that began after the question. A prune takes effect before
+any caller hears of it. Many threads ask at once and share their reads, so a replica with many streams costs the ledger
+one short read at a time. No torch, no Ray.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from torch import Tensor
 from s3t_ray.ensemble.answers import Chain, Live
 from s3t_ray.ensemble.frozen_base import FrozenBase
 from s3t_ray.ensemble.loaded_stage import LoadedStage
+from s3t_ray.ensemble.mean_stage import answering_rows
 from s3t_ray.ensemble.row_lora import BASE, Layout, plan_rows
 
 
@@ -34,14 +35,9 @@ class LiveSet:
         depths = tuple(len(chain) for chain in self.chains)
         return Live(self.version, depths, tuple(name for chain in self.chains for name in chain))
 
-    @property
-    def members(self) -> tuple[Chain, ...]:
-        """The chains whose predictions are averaged."""
-        return members(self.chains)
-
-    def heads(self, team: Sequence[Chain]) -> list[Mapping[str, Tensor]]:
-        """The task head of each chain, that of its deepest stage; empty for the base model."""
-        return [self.stages[chain[-1]].head if chain else {} for chain in team]
+    def heads(self, rows: Sequence[Chain]) -> list[Mapping[str, Tensor]]:
+        """The task head of each row, that of its deepest stage; empty for the base model and for a mean of chains."""
+        return [self.stages[row[-1]].head if row and row[-1] in self.stages else {} for row in rows]
 
 
 def members(chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
@@ -52,4 +48,5 @@ def members(chains: tuple[Chain, ...]) -> tuple[Chain, ...]:
 def assemble(base: FrozenBase, version: int, chains: tuple[Chain, ...], stages: Mapping[str, LoadedStage]) -> LiveSet:
     """The live set of `chains`, keeping of `stages` only those that it needs (all of which must be there)."""
     needed = {name: stages[name] for chain in chains for name in chain}
-    return LiveSet(version, chains, needed, plan_rows(base, needed, members(chains)))
+    rows, with_mean = answering_rows(base, needed, members(chains))
+    return LiveSet(version, chains, needed, plan_rows(base, with_mean, rows))

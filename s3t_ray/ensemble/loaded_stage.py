@@ -57,7 +57,7 @@ def load_stage(store: Store, chain: Chain, base: FrozenBase) -> LoadedStage:
     manifest = stage.manifest
     if manifest.parents != chain[:-1]:
         raise StoreError(
-            f"stage {stage_id} is to be served under {list(chain[:-1])}, but it was trained under "
+            f"stage {stage_id} cannot be served on top of {list(chain[:-1])}: it was trained on top of "
             f"{list(manifest.parents)}",
             "give the stages of one chain, depth 1 first",
         )
@@ -72,7 +72,7 @@ def _tensors(data: bytes, stage_id: str, name: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_safetensors(data)
     except (SafetensorError, ValueError) as error:
-        raise StoreError(f"stage {stage_id}: {name} is no safetensors file: {error}", _REPAIR) from error
+        raise StoreError(f"stage {stage_id}: {name} is not a safetensors file: {error}", _REPAIR) from error
     return tensors
 
 

@@ -1,7 +1,7 @@
 """The model card of an export: what it was made from, what it is, and what was deleted before it was made.
 
-In: an open run and the chains that are exported. Out: README.md as Hugging Face reads it. Counts and ids of stages
-only: no record, and nobody's name.
+In: an open run and the chains that are exported. Out: README.md in Hugging Face's format. Only counts and ids of
+stages: no records and no names.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ def model_card(run: Run, chains: Mapping[int, Sequence[str]], merged: bool) -> s
     ]
     if merged:
         lines += [
-            "The shards' adapters stand side by side in it, each divided by their number. The service averages what "
-            "whole models say instead, so its answers differ somewhat.",
+            "The shards' adapters stand side by side in it, each divided by their number. "
+            + (
+                "The service answers as this one model (`ensemble: mean`)."
+                if config.ensemble == "mean"
+                else "The service averages what whole models say instead, so its answers differ somewhat."
+            ),
             "",
         ]
     lines += [

@@ -32,16 +32,16 @@ def export(run: Run, shard: int | None, out: Path) -> Export:
     chains = {each: chain for each, chain in chains.items() if chain}
     if not chains:
         raise ConfigError(
-            f"{'the run' if shard is None else f'shard {shard}'} has no live stage: there is nothing to export",
-            "wait until it is trained again (`s3t status` tells)",
+            f"{'the run' if shard is None else f'shard {shard}'} has no live stage to export",
+            "wait until it is trained again (see `s3t status`)",
         )
     stages = tuple(name for chain in chains.values() for name in chain)
     run.keys  # noqa: B018  # bound to the ledger: the log tells of every export
     run.ledger.exports.note(min(chains), ExportedFolder(str(folder), stages, EXPORTED_FILES))
     if shard is None:
-        export_merged_adapter(run.store, tuple(chains.values()), folder)
+        export_merged_adapter(run.store, tuple(chains.values()), folder, run.config.lora.isolation)
     else:
-        export_adapter(run.store, stages, folder)
+        export_adapter(run.store, stages, folder, run.config.lora.isolation)
     (folder / MODEL_CARD).write_text(model_card(run, chains, merged=shard is None))
     sha256 = hashlib.sha256((folder / EXPORTED_FILES[0]).read_bytes()).hexdigest()
     # A deletion may have struck between the reading of the live stages and here.

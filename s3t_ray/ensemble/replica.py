@@ -1,8 +1,8 @@
 """One serving replica: the ensemble with the run's config and tokenizer, in words instead of token ids.
 
 In: config as YAML, the folder of the base model, the URI of the run's storage; prompts and record contents. Out:
-answers and evaluation reports. A plain class: whoever runs it in a cluster wraps it there. Every method may be
-called from any thread: `set_live` may come while answers are generated, and waits for at most one step of them.
+answers and evaluation reports. A plain class, which a cluster wraps in an actor. Every method may be called from any
+thread: `set_live` may be called while answers are generated, and waits for at most one step of them.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Replica:
     def _check_reads_text(self) -> None:
         if isinstance(self._tokenizer, ImageTransform):
             raise DataError(
-                f"a {self._task.kind} model reads images, which have no tokens",
+                f"a {self._task.kind} model reads images, which have no token ids",
                 "send the image to /v1/classifications, as a data URL",
             )
 
@@ -239,4 +239,4 @@ def answer_of(events: Iterable[AnswerEvent]) -> Answer:
                     prompt_tokens=started.prompt_tokens,
                     cached_tokens=started.cached_tokens,
                 )
-    raise ClusterError("the model's answer ended before it was complete", "ask again")
+    raise ClusterError("the model's answer ended before it was complete", "try again")

@@ -88,7 +88,9 @@ def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Seque
     Raises StoreError when two stages of a chain change the same module: then they are no chain.
     """
     wanted = tuple(dict.fromkeys(chains))
-    lowest = {chain: min((stages[name].lowest for name in chain), default=len(base.layers)) for chain in wanted}
+    lowest = {
+        chain: min((stages[name].lowest for name in _acting(base, chain)), default=len(base.layers)) for chain in wanted
+    }
     rows: tuple[Chain, ...] = (BASE,)
     rows_at: list[tuple[Chain, ...]] = []
     forks: dict[int, Tensor] = {}
@@ -102,22 +104,34 @@ def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Seque
             rows = (*(rows[row] for row in kept), *joining)
         rows_at.append(rows)
     for name, layer in base.layer_of.items():
-        stack = _stack(name, rows_at[layer], stages, base.device)
+        stack = _stack(base, name, rows_at[layer], stages)
         if stack is not None:
             stacks[name] = stack
     return Layout(rows, forks, stacks)
 
 
-def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], device: torch.device) -> Stack | None:
-    owners: list[tuple[int, str]] = []  # row, stage
-    for row, chain in enumerate(rows):
-        having = [stage for stage in chain if name in stages[stage].deltas]
-        if len(having) > 1:
-            raise StoreError(
-                f"stages {having} both change {name}: they cannot answer together",
-                "train the run again: its layer groups overlap",
-            )
-        owners.extend((row, stage) for stage in having)
+def _acting(base: FrozenBase, chain: Chain) -> Chain:
+    """The stages of a chain whose adapters are in force; without isolation the last one holds all of them."""
+    return chain if base.isolation == "layers" else chain[-1:]
+
+
+def changing_stage(base: FrozenBase, name: str, chain: Chain, stages: Mapping[str, LoadedStage]) -> str | None:
+    """The stage of a chain whose adapter of the module `name` is in force; None: none has one.
+
+    Raises StoreError when two stages change it: then they are no chain.
+    """
+    having = [stage for stage in _acting(base, chain) if name in stages[stage].deltas]
+    if len(having) > 1:
+        raise StoreError(
+            f"stages {having} both change {name}: they cannot be combined",
+            "train the run again: its layer groups overlap",
+        )
+    return having[0] if having else None
+
+
+def _stack(base: FrozenBase, name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage]) -> Stack | None:
+    changing = ((row, changing_stage(base, name, chain, stages)) for row, chain in enumerate(rows))
+    owners = [(row, stage) for row, stage in changing if stage is not None]
     if not owners:
         return None
     distinct = list(dict.fromkeys(stage for _, stage in owners))
@@ -129,8 +143,8 @@ def _stack(name: str, rows: Sequence[Chain], stages: Mapping[str, LoadedStage], 
     return Stack(
         torch.stack([delta.down for delta in deltas]),
         torch.stack([delta.up for delta in deltas]),
-        None if pick == list(range(len(distinct))) else torch.tensor(pick, device=device),
-        None if having_rows == list(range(len(rows))) else torch.tensor(having_rows, device=device),
+        None if pick == list(range(len(distinct))) else torch.tensor(pick, device=base.device),
+        None if having_rows == list(range(len(rows))) else torch.tensor(having_rows, device=base.device),
     )
 
 
@@ -166,7 +180,10 @@ def _added(stack: Stack, inputs: Tensor, output: Tensor) -> Tensor:
     x = inputs if stack.rows is None else inputs.index_select(0, stack.rows)
     down = stack.down if stack.pick is None else stack.down.index_select(0, stack.pick)
     up = stack.up if stack.pick is None else stack.up.index_select(0, stack.pick)
-    part = torch.bmm(torch.bmm(x.to(down.dtype), down), up)
+    inner = torch.bmm(x.to(down.dtype), down)
+    if stack.rows is None and output.dtype == up.dtype:
+        return output.baddbmm_(inner, up)  # in place: a long prompt's output is large, and this one is nobody else's
+    part = torch.bmm(inner, up)
     if stack.rows is None:
         return (output + part).to(output.dtype)
     return output.index_add(0, stack.rows, part.to(output.dtype))

@@ -1,7 +1,7 @@
-"""How well an ensemble judges records as a whole: the metrics of GLUE and SuperGLUE.
+"""How well an ensemble classifies or scores records: the metrics of GLUE and SuperGLUE.
 
-In: what was said and what is true, record by record: classes by number, or values. Out: one number a metric; NaN where
-it is not defined, such as a correlation with a constant. Definitions are those of scikit-learn and scipy.
+In: predictions and true labels, record by record: classes by number, or values. Out: one number per metric; NaN if it
+is not defined, such as a correlation with a constant. Definitions are those of scikit-learn and scipy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ledger room: the only durable truth of a run, in SQLite or PostgreSQL (`ledger.py` is the way in).
+"""The only durable state of a run, in SQLite or PostgreSQL. Start reading at `ledger.py`.
 
-It holds keyed HMACs, digests and states, never an id, a content or a weight, and decides nothing.
+It holds keyed HMACs, digests and states, never an id, a content or a weight, and makes no decisions.
 """

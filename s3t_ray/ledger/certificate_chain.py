@@ -25,7 +25,6 @@ from s3t_ray.proof.certificate import (
     AnyCertificate,
     Certificate,
     CertificateFacts,
-    CertificateV1,
     OrderChoice,
     SliceChange,
     StageProof,
@@ -52,26 +51,24 @@ def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circum
     existing = log_rows.read_text(tx.connection, kind, row.sequence)
     if existing is not None:
         certificate = log_rows.genuine(tx.connection, existing, tx.keys.public_key)
-        if isinstance(certificate, CertificateV1):
-            raise LedgerError(
-                f"deletion {request_id} has a certificate of an older format already", "keep the one it has"
-            )
+        if isinstance(certificate, AnyCertificate) and not isinstance(certificate, Certificate):
+            raise LedgerError(f"deletion {request_id} already has a certificate of an older format", "keep that one")
         if not isinstance(certificate, Certificate) or certificate.facts.request_id != request_id:
             raise VerificationFailed(
-                f"what the log has as the certificate of deletion {request_id} is {name_of(certificate)}",
-                "look into it with `s3t audit`",
+                f"the log's entry for the certificate of deletion {request_id} is {name_of(certificate)}",
+                "run `s3t audit` to investigate",
             )
         if final and row.state != DeletionState.RESTORED:
             raise LedgerError(
-                f"deletion {request_id} is {row.state} and has its final certificate all the same: the ledger was "
+                f"deletion {request_id} is {row.state} but already has its final certificate: the ledger was "
                 "changed outside the run",
-                "look into it with `s3t audit`, and restore the ledger from a copy",
+                "run `s3t audit` to investigate, and restore the ledger from a copy",
             )
         return certificate
     if row.state != DeletionState.PURGED:
         raise LedgerError(
-            f"deletion {request_id} is {row.state}: a certificate is made for one that is purged",
-            "purge it first; if it is restored, read the certificate it has",
+            f"deletion {request_id} is {row.state}: only a purged deletion gets a certificate",
+            "purge it first; if it is restored, read its existing certificate",
         )
 
     def make(position: LogPosition) -> Certificate:
@@ -153,7 +150,7 @@ def _facts(
     connection = tx.connection
     run = require_run(connection)
     if row.pruned_at is None or row.purged_at is None:
-        raise LedgerError(f"deletion {row.request_id} has no time of its steps", "look into it with `s3t audit`")
+        raise LedgerError(f"deletion {row.request_id} lacks the times of its steps", "run `s3t audit` to investigate")
     slices, pruned = read_changes(connection, row.sequence)
     live = stage_rows.live_rows(connection, {change.shard for change in slices})
     signed = read_receipt(connection, row.sequence, tx.keys.public_key)

@@ -1,12 +1,11 @@
-"""Whether the ledger agrees with itself: every fact in it that follows from others is worked out again.
+"""Whether the ledger agrees with itself: recomputes every fact that follows from others.
 
-In: a snapshot of the ledger. Out: a line for each contradiction; nothing is mended. Whoever edits a
-row by hand contradicts another row: tombstones are counted by deletion and slice, slice digests are
-chained by the deletions, states of stages and deletions follow from the history, and the numbers of
-the history leave no gap.
+In: a snapshot of the ledger. Out: one line per contradiction; nothing is repaired. A row that was edited by hand
+contradicts another row: tombstones are counted by deletion and slice, slice digests are chained by the deletions,
+states of stages and deletions follow from the history, and the numbers of the history leave no gap.
 
-What no look at the ledger alone can find: a change that makes all of them agree again, such as the
-return of a whole older copy. Certificates that were handed out, and keyed digests, stand against that.
+What the ledger alone cannot show: a change after which all of them agree again, such as a whole older copy. Handed-out
+certificates and keyed digests reveal that.
 """
 
 from __future__ import annotations
@@ -100,9 +99,9 @@ def _records(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(SLICES.c.shard, SLICES.c.slice, SLICES.c.records)):
         found = retained.pop((row.shard, row.slice), 0)
         if found != row.records:
-            yield f"{_place(row)} should have {row.records} retained records, and {found} are in the ledger"
+            yield f"{_place(row)} should have {row.records} retained records, but the ledger has {found}"
     if retained:
-        yield f"{sum(retained.values())} records lie in slices that the run has not"
+        yield f"{sum(retained.values())} records are in slices that the run does not have"
     total = sum(deleted.values()) + int(connection.scalar(select(func.coalesce(func.sum(SLICES.c.records), 0))) or 0)
     names = {row.sequence: row for row in connection.execute(select(DELETIONS))}
     hits: dict[int, int] = defaultdict(int)
@@ -111,21 +110,21 @@ def _records(connection: Connection) -> Iterator[str]:
         found = deleted.pop((row.deletion, row.shard, row.slice), 0)
         if found != row.records:
             name = names[row.deletion].request_id if row.deletion in names else f"number {row.deletion}"
-            yield f"deletion {name} took {row.records} records from {_place(row)}, and {found} tombstones are left"
+            yield f"deletion {name} took {row.records} records from {_place(row)}, but {found} tombstones are left"
     there = connection.scalar(select(func.count()).select_from(TOMBSTONES))
     unpurged = select(func.count()).select_from(_WITH_TOMBSTONES).where(TOMBSTONES.c.deletion.is_not(None))
     fitting = connection.scalar(unpurged.where(RECORDS.c.deletion.is_(None)))
     if fitting != there:
-        yield f"{there} tombstones are left, and {fitting} of them are of records that the ledger has, unpurged"
+        yield f"{there} tombstones are left, but {fitting} of them are for records that the ledger still has"
     if deleted:
-        yield f"{sum(deleted.values())} tombstones are of no deletion that the ledger has"
+        yield f"{sum(deleted.values())} tombstones belong to no deletion in the ledger"
     for sequence, row in names.items():
         if row.records != hits[sequence]:
-            yield f"deletion {row.request_id} says {row.records} records, its slices say {hits[sequence]}"
+            yield f"deletion {row.request_id} says {row.records} records, but its slices say {hits[sequence]}"
     ingested = connection.scalar(select(EVENTS.c.detail).where(EVENTS.c.kind == str(EventKind.INGESTED)))
     began = None if ingested is None else json.loads(ingested)["records"]
     if began != total:
-        yield f"the run began with {began} records, retained and deleted ones are {total}"
+        yield f"the run started with {began} records, but it has {total} retained and deleted ones"
 
 
 def _slices(connection: Connection) -> Iterator[str]:
@@ -191,16 +190,16 @@ def _numbers(connection: Connection) -> Iterator[str]:
             used.add(row.sequence - 1)  # the acceptance that it tells of
     gaps = [number for number in range(1, head + 1) if number not in used]
     if gaps:
-        yield f"the history lacks {len(gaps)} of its numbers, the first is {gaps[0]}: lines were taken out of it"
+        yield f"the history lacks {len(gaps)} of its numbers, the first is {gaps[0]}: lines were removed"
     taken = connection.scalar(
         select(EVENTS.c.detail).where(EVENTS.c.kind == str(EventKind.LEASE_TAKEN)).order_by(EVENTS.c.sequence.desc())
     )
     said = {"epoch": 0, "holder": ""} if taken is None else json.loads(taken)
     lease = connection.execute(select(HEAD)).one()
     if (said["epoch"], said["holder"]) != (lease.epoch, lease.holder):
-        yield f"the lease is said to be epoch {lease.epoch}, by the history it is epoch {said['epoch']}"
+        yield f"the lease has epoch {lease.epoch}, but the history says epoch {said['epoch']}"
     if used and max(used) > head:
-        yield f"the history goes to number {max(used)}, the head says {head}: lines were added to it"
+        yield f"the history ends at number {max(used)}, but the head says {head}: lines were added"
 
 
 def _clock(connection: Connection, now: str) -> Iterator[str]:
@@ -208,9 +207,9 @@ def _clock(connection: Connection, now: str) -> Iterator[str]:
     at = str(connection.scalar(select(HEAD.c.at)))
     latest = str(connection.scalar(select(func.max(EVENTS.c.at))) or "")
     if at and not is_time(at):
-        yield f"the ledger's clock says {at[:40]!r}, which is no time"
+        yield f"the ledger's clock says {at[:40]!r}, which is not a time"
     elif at and at < latest:
-        yield f"the ledger's clock says {at}, and its history goes on to {latest}"
+        yield f"the ledger's clock says {at}, but its history continues to {latest}"
     elif at and datetime.fromisoformat(at) > datetime.fromisoformat(now) + CLOCKS_APART:
         yield (
             f"the ledger's clock says {at}, and here it is {now}: a clock was wrong or the ledger's was changed, and "
@@ -229,12 +228,12 @@ def _exports(connection: Connection) -> Iterator[str]:
             told.pop(folder, None)
     there = {row.folder: row.shard for row in connection.execute(select(EXPORTS))}
     for folder in sorted(told.keys() - there.keys()):
-        yield f"the export at {folder} is in the history, and was taken out of the ledger: no purge would erase it"
+        yield f"the export at {folder} is in the history, but was removed from the ledger: no purge would erase it"
     for folder in sorted(there.keys() - told.keys()):
-        yield f"the export at {folder} is in the ledger, and no line of the history tells of it"
+        yield f"the export at {folder} is in the ledger, but not in the history"
     for folder in sorted(there.keys() & told.keys()):
         if there[folder] != told[folder]:
-            yield f"the export at {folder} names another shard than when it was noted"
+            yield f"the export at {folder} names another shard than when it was recorded"
 
 
 def _stages(connection: Connection) -> Iterator[str]:
@@ -253,9 +252,9 @@ def _stages(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(STAGES).order_by(STAGES.c.accepted)):
         told = state.pop(row.id, None)
         if told is None:
-            yield f"stage {row.id[:12]} is {row.state}, and no scheduler ever had it accepted"
+            yield f"stage {row.id[:12]} is {row.state}, but no scheduler ever had it accepted"
         elif told != row.state:
-            yield f"stage {row.id[:12]} is {row.state}, by its history it is {told}"
+            yield f"stage {row.id[:12]} is {row.state}, but its history says {told}"
         elif accepted[row.id][1] is None:
             yield (
                 f"stage {row.id[:12]} was accepted by an older s3t_ray, whose history does not name its adapter: "
@@ -266,15 +265,15 @@ def _stages(connection: Connection) -> Iterator[str]:
         elif told_of[row.id] != (row.accepted, row.shard, row.accepted_at):
             yield f"stage {row.id[:12]} names another shard, number or time than when it was accepted"
         if len(json.loads(row.ancestors)) != len(json.loads(row.slices)) - 1:
-            yield f"stage {row.id[:12]} has not an ancestor for each slice but its last"
+            yield f"stage {row.id[:12]} does not have an ancestor for each slice except its last"
         if row.pruned_by is not None and row.state == StageState.LIVE:
-            yield f"stage {row.id[:12]} is live, and said to have been taken out by a deletion"
+            yield f"stage {row.id[:12]} is live, but its row says that a deletion removed it"
         elif row.pruned_by is not None and row.pruned_by > row.accepted and by.get(row.id) != row.pruned_by:
-            yield f"stage {row.id[:12]} is said to have been taken out by a deletion that did not"
+            yield f"stage {row.id[:12]} was not removed by the deletion that its row names"
         if row.pruned_by is None and by.get(row.id, 0) > row.accepted:
-            yield f"stage {row.id[:12]} was taken out by a deletion that its row does not name"
+            yield f"stage {row.id[:12]} was removed by a deletion that its row does not name"
     for name in state:
-        yield f"stage {name[:12]} was accepted, and is not in the ledger any more"
+        yield f"stage {name[:12]} was accepted, but is no longer in the ledger"
 
 
 _PRUNED_BY = select(PRUNED.c.stage, func.max(PRUNED.c.deletion).label("deletion")).group_by(PRUNED.c.stage)
@@ -288,13 +287,13 @@ def _deletions(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(DELETIONS).order_by(DELETIONS.c.sequence)):
         state = told.pop(row.request_id, None)
         if state != row.state:
-            yield f"deletion {row.request_id} is {row.state}, by its history it is {state or 'unknown'}"
+            yield f"deletion {row.request_id} is {row.state}, but its history says {state or 'unknown'}"
         times = (row.pruned_at, row.purged_at, row.restored_at)
         reached = DeletionState(row.state).rank
         if [time is not None for time in times] != [rank <= reached for rank in (1, 2, 3)]:
-            yield f"deletion {row.request_id} is {row.state}, and has times of other steps than those it took"
+            yield f"deletion {row.request_id} is {row.state}, but has times of other steps"
     for request in told:
-        yield f"deletion {request} was accepted, and is not in the ledger any more"
+        yield f"deletion {request} was accepted, but is no longer in the ledger"
 
 
 def _history(connection: Connection, kinds: dict[EventKind, Any]) -> Iterator[Row[Any]]:

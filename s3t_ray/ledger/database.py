@@ -95,7 +95,7 @@ class Database:
         database.close()
         if url.get_backend_name() != "sqlite":
             raise LedgerError(
-                f"the ledger {_shown(url)} is of schema version {version}, and was to be read only",
+                f"the ledger {_shown(url)} is of schema version {version}, but it was opened read-only",
                 f"open the run once with this s3t_ray (`s3t train`), which upgrades it to version {LATEST}",
             )
         return cls._open_copy(url, clock)
@@ -111,8 +111,8 @@ class Database:
         except OSError as error:
             folder.cleanup()
             raise LedgerError(
-                f"the ledger {source} cannot be copied to be read: {error.strerror}",
-                "make it readable for this user, and free space for a copy in the folder for temporary files",
+                f"the ledger {source} cannot be copied for reading: {error.strerror}",
+                "make it readable for this user, and free space for a copy in the temporary folder",
             ) from error
         try:
             database = cls.open(f"sqlite:///{Path(folder.name, source.name)}", False, clock)
@@ -230,7 +230,7 @@ class Database:
     def _not_a_ledger(self) -> LedgerError:
         return LedgerError(
             f"{_shown(self._engine.url)} holds no ledger",
-            "name the database of an existing run (`ledger.url`), or start a new run with an empty one",
+            "set ledger.url to the database of an existing run, or start a new run with an empty one",
         )
 
     @contextmanager
@@ -250,7 +250,7 @@ class Database:
             fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")
             raise LedgerError(
                 f"the ledger {_shown(self._engine.url)} refused: {reason}",
-                fix or "check that the database is there and that this user may read and write it",
+                fix or "check that the database exists and that this user may read and write it",
             ) from error
 
 
@@ -265,7 +265,7 @@ def _parse(address: str) -> URL:
     if backend == "postgresql":
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
-        raise LedgerError(f"a ledger cannot live in {backend}", "use sqlite:///<path> or postgresql://user@host/name")
+        raise LedgerError(f"a ledger cannot use {backend}", "use sqlite:///<path> or postgresql://user@host/name")
     if not url.database or url.database == ":memory:" or url.query:
         raise LedgerError(
             f"{_shown(url)} names no file on disk, and a ledger must survive a crash", "use sqlite:///<path>"

@@ -1,9 +1,8 @@
-"""How far deletions have come: reading them, and moving them forward one step at a time.
+"""The progress of deletions: reading it, and moving a deletion forward one step at a time.
 
-`accepted -> pruned -> purged -> restored`. A step is refused while it would say something untrue:
-`purged` while bytes that the ledger knows of are there, anything while an earlier deletion of the
-same records is behind. The ledger cannot see serving replicas: that `pruned` is true is the word of
-the scheduler.
+`accepted -> pruned -> purged -> restored`. A step is refused if it would be untrue: `purged` while bytes that the
+ledger knows of still exist, and any step while an earlier deletion of the same records is behind. The ledger cannot
+see serving replicas: for `pruned` it relies on the scheduler.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
     if row.state == state:
         return
     if state is DeletionState.RESTORED:
-        raise LedgerError(f"deletion {request_id} becomes restored with its certificate only", "use Ledger.certify")
+        raise LedgerError(f"deletion {request_id} becomes restored only with its certificate", "use Ledger.certify")
     step(tx, row, state, tx.now)
 
 
@@ -114,7 +113,8 @@ def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState
     for earlier in connection.execute(_EARLIER, {"of_deletion": row.sequence}):
         if DeletionState(earlier.state).rank < state.rank:
             raise LedgerError(
-                f"deletion {row.request_id} names records of {earlier.request_id} before it, which is {earlier.state}",
+                f"deletion {row.request_id} names records of the earlier deletion {earlier.request_id}, which is "
+                f"{earlier.state}",
                 f"move {earlier.request_id} to {state} first",
             )
 

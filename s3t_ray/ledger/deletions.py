@@ -74,7 +74,7 @@ def accept(
             raise LedgerError(
                 f"the ledger says that deletion {request_id} was accepted before, and still retains {found.records} of "
                 "the records that it names: its rows were changed outside the run; nothing was deleted",
-                "look into it with `s3t audit`, and restore the ledger from a copy",
+                "run `s3t audit` to investigate, and restore the ledger from a copy",
             )
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         signed = read_receipt(tx.connection, known, tx.keys.public_key)
@@ -102,8 +102,8 @@ def read_receipt(connection: Connection, deletion: int, public_key: bytes) -> Si
     entry = log_rows.genuine(connection, text, public_key)
     if not isinstance(entry, SignedReceipt):
         raise VerificationFailed(
-            f"what the log has as the receipt of deletion number {deletion} is {name_of(entry)}",
-            "look into it with `s3t audit`",
+            f"the log's entry for the receipt of deletion number {deletion} is {name_of(entry)}",
+            "run `s3t audit` to investigate",
         )
     return entry
 

@@ -1,11 +1,11 @@
-"""What is like the records that a deletion names: exact duplicates and near-duplicates, by index only.
+"""Records similar to those that a deletion names: exact duplicates and near-duplicates, found by index only.
 
-Duplicates have the same content HMAC; near-duplicates come from `minhash_index.py`. Nothing is deleted
-that was not asked for: `preview` lists what is alike, and only a request whose `DuplicateSearch` says so
-takes it along. One step: what is like a near-duplicate, but not like a named record, is not found.
+Duplicates have the same content HMAC; near-duplicates come from `minhash_index.py`. Nothing is deleted that was not
+requested: `preview` lists similar records, and only a request whose `DuplicateSearch` says so includes them. This goes
+one step: a record similar to a near-duplicate, but not to a named record, is not found.
 
-The content HMAC and the sketch of a record are erased when its deletion is purged. So duplicates of
-a record that is purged already cannot be found any more (`Preview.forgotten`).
+A record's content HMAC and sketch are erased when its deletion is purged. After that, its duplicates can no longer be
+found (`Preview.forgotten`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch
             raise LedgerError(
                 "the records of this run were read in without sketches (closure.near_duplicates: false): "
                 "near-duplicates cannot be told",
-                "name their ids, or take exact duplicates only; a new run can have sketches",
+                "name their ids, or delete only exact duplicates; a new run can have sketches",
             )
         extra = (*alike.duplicates, *alike.near_duplicates)
     if seal_of is not None:

@@ -1,8 +1,8 @@
 """Many records in the order of their keys, sorted in pieces on disk.
 
-In: entries as they come. Out: the same by id HMAC. An id is a hash, so rows in the order of the data
-fall all over the index: once that outgrows memory each row costs a page read and a page written, and
-in the order of the index they cost a fraction of one. Memory: that of one piece, however many come.
+In: entries in any order. Out: the same entries by id HMAC. An id is a hash, so inserting rows in the order of the data
+touches random pages of the index. Once the index outgrows memory, each row then costs a page read and a page write; in
+the order of the index it costs a fraction of that. Memory: one piece, however many entries there are.
 """
 
 from __future__ import annotations

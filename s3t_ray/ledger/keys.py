@@ -135,8 +135,8 @@ class Keys:
             ) from error
         if mode & 0o077:
             raise LedgerError(
-                f"the key file {path} has mode {mode:04o}: others than its owner can use it",
-                f"chmod 600 {path}; if others may have read it, treat the ids of this run as known to them",
+                f"the key file {path} has mode {mode:04o}: other users can read it",
+                f"chmod 600 {path}; if other users may have read it, treat the ids of this run as known to them",
             )
         following = load_signer(folder / NEXT_FILE)
         if following is not None and following.public_key.hex() == signs:
@@ -221,7 +221,7 @@ class Keys:
         try:
             return self._hiding.decrypt(hidden[:_NONCE_BYTES], hidden[_NONCE_BYTES:], about.encode()).decode()
         except (InvalidTag, ValueError) as error:
-            raise VerificationFailed("this is not what the run's keys encrypted", "see `s3t audit`") from error
+            raise VerificationFailed("this was not encrypted with the run's keys", "see `s3t audit`") from error
 
     def seal_key(self, *purpose: str) -> str:
         """A key, in hex, for one job or one slice of data: who has it can seal and check that one thing only."""
@@ -268,7 +268,7 @@ def _utf8(text: str) -> bytes:
     except UnicodeEncodeError as error:
         raise DataError(
             f"a text of {len(text)} characters is not Unicode: half a surrogate pair at position {error.start}",
-            "correct the record's source: it was cut or encoded wrongly",
+            "correct the record's source: it was truncated or encoded incorrectly",
         ) from error
 
 

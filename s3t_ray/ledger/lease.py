@@ -1,8 +1,8 @@
 """The scheduler's lease: an epoch that only counts up and fences every older scheduler.
 
-No time is involved: who takes the lease is the scheduler, and whoever had it before is refused from
-the next write on, however long it slept. Whether a silent holder should be replaced is decided
-elsewhere, by watching `beats` stand still.
+It does not depend on time. Whoever takes the lease is the scheduler; the next write of the previous holder is refused,
+however long it was suspended. Whether a silent holder should be replaced is decided elsewhere, from `beats` that stop
+increasing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The ledger: the only durable truth of a run, as one object that any process may open.
+"""The ledger: the only durable state of a run, as one object that any process may open.
 
 In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of `values.py`. Each method
-is one transaction: when it returns, what it did survives a crash of the process and of the machine; when it raises, it
-did nothing. Any process may accept a deletion at any time; what a scheduler writes carries its epoch and is refused
-once a newer scheduler has taken the lease. Must never decide what to train or erase, nor hold personal data.
+is one transaction: once it returns, its effect survives a crash of the process and of the machine; if it raises, it has
+no effect. Any process may accept a deletion at any time. What a scheduler writes carries its epoch, and is refused once
+a newer scheduler has taken the lease. Must never decide what to train or erase, nor hold personal data.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Ledger(LedgerLog):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While it lasts nobody else writes to the ledger: for a file that two processes must not rewrite at once."""
+        """Blocks all other writers of the ledger meanwhile: for a file that two processes must not rewrite at once."""
         with self._database.write():
             yield
 

@@ -1,4 +1,4 @@
-"""The ledger's part that proves: the run's keys, its random name, its seals, and its log of signed entries."""
+"""The ledger's methods for proof: the run's keys, its random id, its seals, and its log of signed entries."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class LedgerLog:
             return row_seals.seal_older_rows(tx)
 
     def require_never_sealed(self) -> None:
-        """LedgerError if somebody took the seals of the ledger's rows off."""
+        """LedgerError if the seals of the ledger's rows were removed."""
         with self._database.read() as connection:
             row_seals.require_never_sealed(connection)
 
@@ -84,7 +84,7 @@ class LedgerLog:
     def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
         """Enter a purged deletion's certificate in the log; the final one moves it to `restored`, in one transaction.
 
-        One that is there already is returned. LedgerError: the deletion is not purged yet, or an earlier one of
+        One that already exists is returned. LedgerError: the deletion is not purged yet, or an earlier one of
         the same records is not restored. VerificationFailed: an erased adapter is live again.
         """
         with self._database.write() as tx:

@@ -1,6 +1,6 @@
-"""Whether the ledger says what its log says: every deletion has its receipt and its certificates, with its own facts.
+"""Whether the ledger agrees with its log: every deletion has its receipt and its certificates, with matching facts.
 
-In: a snapshot of the ledger. Out: a line for each contradiction. Whether the entries are genuine is asked elsewhere
+In: a snapshot of the ledger. Out: one line per contradiction. Whether the entries are genuine is checked elsewhere
 (`audit/audit.py`), with the run's key.
 """
 
@@ -21,7 +21,7 @@ from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.tables import DELETIONS, EVENTS
 from s3t_ray.ledger.values import DeletionState, RunRow, StoredEntry
-from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.certificate import AnyCertificate, CertificateV1, check_sense, receipt_of
 from s3t_ray.proof.export_entry import ExportEntry
 from s3t_ray.proof.key_entry import KEY_ENTRIES
 from s3t_ray.proof.receipt import SignedReceipt, effect_of
@@ -51,7 +51,7 @@ def log_contradictions(connection: Connection, all_exports_are_in_log: bool = Fa
         elif isinstance(entry, KEY_ENTRIES):
             continue
         elif stored.request_id is None:
-            yield f"{name_of(entry)} is in the log, and the ledger has no such deletion"
+            yield f"{name_of(entry)} is in the log, but the ledger has no such deletion"
         else:
             by_deletion[stored.request_id][stored.kind] = entry
     yield from _run(connection, run, begun)
@@ -77,7 +77,7 @@ def _run(connection: Connection, run: RunRow, begun: RunEntry | None) -> Iterato
     said = begun.facts
     now = (run.name, log_rows.read_identity(connection), run.recipe_digest, run.base_digest, run.shards, run.slices)
     if (said.run, said.run_id, said.recipe_digest, said.base_digest, said.shards, said.slices) != now:
-        yield "the run's row says otherwise than the entry that began its log"
+        yield "the run's row contradicts the first entry of its log"
     late = ""
     for row in connection.execute(
         select(EVENTS.c.sequence, EVENTS.c.at)
@@ -85,7 +85,7 @@ def _run(connection: Connection, run: RunRow, begun: RunEntry | None) -> Iterato
         .order_by(EVENTS.c.sequence)
     ):
         if row.at < max(late, said.at):
-            yield f"line {row.sequence} of the history has a time before that of the line before it"
+            yield f"line {row.sequence} of the history has a time earlier than the line before it"
             return
         late = row.at
 
@@ -95,9 +95,9 @@ def _presence(row: Row[Any], there: frozenset[str], begun: RunEntry | None) -> I
     name = f"deletion {row.request_id}"
     final = EntryKind.CERTIFICATE in there
     if (row.state == DeletionState.RESTORED) != final:
-        yield f"{name} is {row.state} and has {'a certificate all the same' if final else 'no certificate'}"
+        yield f"{name} is {row.state}, but has {'a certificate' if final else 'no certificate'}"
     elif EntryKind.INTERIM in there and DeletionState(row.state).rank < DeletionState.PURGED.rank:
-        yield f"{name} is {row.state} and has a certificate all the same"
+        yield f"{name} is {row.state}, but has a certificate"
     if EntryKind.RECEIPT not in there and begun is not None and row.sequence > begun.facts.ledger_sequence:
         yield f"{name} has no receipt in the log"
 
@@ -109,13 +109,14 @@ def _agreement(connection: Connection, run: RunRow, row: Row[Any], entries: Mapp
     for entry in entries.values():
         for what in _unlike(connection, run, row, entry):
             yield f"{name}: the ledger has other {what} than {_short(entry)}"
-        if isinstance(entry, (CertificateV1, Certificate)):
+        if isinstance(entry, AnyCertificate):
             try:
                 check_sense(entry)
             except VerificationFailed as error:
                 yield error.problem
-        if isinstance(entry, Certificate) and receipt is not None and entry.facts.receipt != receipt.hash:
-            yield f"{name}: its certificate names another receipt"
+            knows_receipts = not isinstance(entry, CertificateV1)
+            if knows_receipts and receipt is not None and receipt_of(entry) != receipt.hash:
+                yield f"{name}: its certificate names another receipt"
 
 
 def _short(entry: SignedEntry) -> str:
@@ -136,7 +137,7 @@ def _unlike(connection: Connection, run: RunRow, row: Row[Any], entry: SignedEnt
             "earlier requests": told.earlier_requests == earlier,
             "times": told.accepted_at == row.accepted_at,
         }
-    elif isinstance(entry, (CertificateV1, Certificate)):
+    elif isinstance(entry, AnyCertificate):
         said = entry.facts
         times = [row.accepted_at, row.pruned_at, row.purged_at]
         same = {

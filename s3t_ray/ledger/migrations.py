@@ -324,8 +324,8 @@ def check_version(version: int) -> None:
     """LedgerError if a newer s3t_ray has written this ledger."""
     if version > LATEST:
         raise LedgerError(
-            f"the ledger has schema version {version}, this s3t_ray knows versions up to {LATEST}",
-            "use the newer s3t_ray that wrote it; a ledger is never turned back",
+            f"the ledger has schema version {version}, but this s3t_ray knows versions only up to {LATEST}",
+            "use the newer s3t_ray that wrote it; a ledger cannot be downgraded",
         )
 
 

@@ -173,13 +173,13 @@ def _fetch(connection: Connection, column: Column[Any], names: Sequence[bytes]) 
 
 
 def require_sealed(rows: Iterable[_Row], seal_of: SealOf) -> None:
-    """LedgerError if one of these rows is not what the run's keys sealed: it may be another person's record."""
+    """LedgerError if one of these rows was not sealed by the run's keys: it may be another person's record."""
     wrong = sum(row[7] != seal_of(row[0], row[1], row[4], row[5]) for row in rows)
     if wrong:
         raise LedgerError(
             f"{wrong} of the records named have another id, subject or place in the ledger than the run's keys sealed: "
             "their rows were changed outside the run; nothing was deleted",
-            "look into it with `s3t audit`, and restore the ledger from a copy; a deletion would hit other people's "
+            "run `s3t audit` to investigate, and restore the ledger from a copy; a deletion would hit other people's "
             "records",
         )
 

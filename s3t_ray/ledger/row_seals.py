@@ -1,10 +1,11 @@
-"""Seals: keyed MACs of what the ledger says of its run and of each record, so that no row moves to another person.
+"""Seals: keyed MACs of the ledger's rows of its run and of each record, so that no row can move to another person.
 
-A record's seal fixes its id, its subject and its place. Its content is fixed by keyed digests that an audit makes
-anew from the data; those go with a purge, the seal stays true. When a deletion is purged, a seal on what it took from
-each slice fixes which records bear it. A ledger of an older version has no seals: whoever has the keys sets them once
-(`seal_older_rows`), and an entry of the log says from when on they hold. The run's own seal is of one of two formats:
-by the second, no deletion was ever purged, and nothing exported, by a version that sealed neither.
+A record's seal covers its id, its subject and its place. Its content is covered by keyed digests, which an audit
+recomputes from the data; a purge erases those, and the seal stays valid. When a deletion is purged, a seal on what it
+took from each slice fixes which records belong to it. A ledger of an older version has no seals: a process with the
+keys sets them once (`seal_older_rows`), and an entry of the log says from when on they are valid. The run's own seal
+has one of two formats. The second means that no older version ever purged a deletion or exported in this run without
+these seals.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def require_never_sealed(connection: Connection) -> None:
         raise LedgerError(
             "the seals of the ledger's rows were taken off: its log tells that the run's keys had sealed them; "
             "nothing was changed",
-            "look into it with `s3t audit`, and restore the ledger from a copy",
+            "run `s3t audit` to investigate, and restore the ledger from a copy",
         )
 
 

@@ -1,8 +1,8 @@
 """The tombstones of records that are deleted and not purged yet.
 
-In: the records that a deletion takes. Out: a row each, which says so from then on. The purge writes the
-number of the deletion into the record's own row, which it has to touch anyway, and takes the tombstone
-away: so the table stays small, and a deletion writes few pages however large the run is.
+In: the records of a deletion. Out: one row for each, which marks it as deleted. The purge writes the deletion's number
+into the record's own row, which it has to touch anyway, and removes the tombstone. So the table stays small, and a
+deletion writes few pages however large the run is.
 """
 
 from __future__ import annotations

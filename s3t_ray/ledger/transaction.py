@@ -47,9 +47,9 @@ def _time_of(head: Head) -> str:
     """The latest time that was given out; empty: none yet. Nothing keyed covers it, and it goes into signed entries."""
     if head.at and not is_time(head.at):
         raise LedgerError(
-            f"the ledger's clock says {head.at[:40]!r}, which is no time: its row was changed outside the run; "
+            f"the ledger's clock says {head.at[:40]!r}, which is not a time: its row was changed outside the run; "
             "nothing was written",
-            "look into it with `s3t audit`, and restore the ledger from a copy",
+            "run `s3t audit` to investigate, and restore the ledger from a copy",
         )
     return head.at
 
@@ -67,9 +67,9 @@ class Transaction:
 
     @property
     def keys(self) -> LedgerKeys:
-        """The run's keys. LedgerError: nobody bound them to this ledger."""
+        """The run's keys. LedgerError: no keys are bound to this ledger."""
         if self._keys is None:
-            raise LedgerError("this would be signed, and the ledger was not given the run's keys", "call Ledger.bind")
+            raise LedgerError("this needs a signature, but the ledger was not given the run's keys", "call Ledger.bind")
         return self._keys
 
     def next_sequence(self) -> int:

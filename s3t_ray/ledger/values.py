@@ -299,7 +299,7 @@ class StoredEntry:
 
 
 class SchedulerLease(NamedTuple):
-    """Who schedules. epoch 0: nobody has yet. `beats` counts up while the holder is alive."""
+    """Who schedules. epoch 0: no scheduler yet. `beats` counts up while the holder is alive."""
 
     epoch: int
     holder: str

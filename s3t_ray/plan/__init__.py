@@ -1,4 +1,4 @@
-"""The plan room: which stages are wanted, in which order, at what cost, and how much deletion they bear.
+"""Planning: which stages are needed, in which order, at what cost, and how many deletions they survive.
 
 Pure: values in, values out. No Ray, no torch, no clock, no disk.
 """

@@ -165,14 +165,12 @@ def _uses(work: Work, orders_by_shard: Sequence[Orders]) -> list[_Use]:
             known[id(orders)] = [len({s for order in orders for s in order[:depth]}) for depth in slices]
         for depth, number in zip(slices, known[id(orders)], strict=True):
             slices[depth] += number
+    visits = {depth: stages[depth] * depth * work.slice_tokens * work.epochs for depth in slices}
+    if not work.isolated:  # all stages enter at the boundary of the deepest
+        visits = {work.slices: sum(visits.values())}
     return [
-        _Use(
-            depth,
-            work.boundary(depth),
-            stages[depth] * depth * work.slice_tokens * work.epochs,
-            slices[depth] * work.slice_tokens,
-        )
-        for depth in range(work.slices, 0, -1)
+        _Use(depth, work.boundary(depth), visits[depth], slices[depth] * work.slice_tokens)
+        for depth in sorted(visits, reverse=True)
         if work.boundary(depth) > 0
     ]
 

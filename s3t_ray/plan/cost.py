@@ -25,6 +25,7 @@ from s3t_ray.plan.work import (
     forward_flops_per_token,
     sized_healing,
     sized_stages,
+    stale_stages,
 )
 
 ROW_BYTES_PER_TOKEN = 2.8
@@ -82,7 +83,7 @@ class PlanCost:
 
 @dataclass(frozen=True)
 class StorageBytes:
-    """What a fully trained run keeps. Rows are an estimate; the rest is exact but for file headers."""
+    """What a fully trained run stores. Rows are an estimate; the rest is exact except for file headers."""
 
     adapters: int
     hidden_states: int
@@ -101,11 +102,12 @@ def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
     - backward 2N x d g; checkpointing runs these d g layers forward once more,
     - attention besides, forward 4 D (T + 1) / 2 a layer (two products over (T + 1) / 2 keys on
       average, D = heads x head size), backward twice that,
-    - adapters 4P x d g layers, and 2P x g for the weight gradients of the group in training,
+    - adapters 4P x d g layers, and 2P x g for the weight gradients of the group in training (all groups without
+      isolation, where d g is L g at every depth),
     - the head 4 a weight and labelled token (6 where it is trained).
     `stored` True: as if its own boundary were stored; False: as if none were.
     """
-    shape, group = work.shape, depth * work.layers_per_group
+    shape, group = work.shape, work.top_layers(depth)
     tokens = work.epochs * depth * work.slice_tokens
     labelled = tokens * work.labelled_share
     start = work.start_layer(depth) if stored is None else work.boundary(depth) if stored else 0
@@ -119,7 +121,7 @@ def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
         forward_flops=tokens * forward_layer * (shape.layers - start),
         backward_flops=tokens * group * (2 * shape.layer_parameters + 2 * attention_layer),
         recompute_flops=tokens * forward_layer * group if work.gradient_checkpointing else 0.0,
-        adapter_flops=tokens * work.lora_parameters_per_layer * (4 * group + 2 * work.layers_per_group),
+        adapter_flops=tokens * work.lora_parameters_per_layer * (4 * group + 2 * work.trained_layers),
         head_flops=labelled * head_rate * work.head_parameters,
     )
 
@@ -144,7 +146,7 @@ def plan_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | None
         stages = sized_stages(orders_by_shard, sizes)
         unshared = sized_stages(orders_by_shard, sizes, shared=False)
     whole = stage_cost(work, work.slices, stored=False)  # of one shard
-    other_groups = (work.slices - 1) * work.layers_per_group
+    other_groups = work.all_groups - work.trained_layers
     weight_gradients = whole.tokens * work.lora_parameters_per_layer * 2 * other_groups
     return PlanCost(
         training=replace(training_cost(work, stages), stages=count),
@@ -162,11 +164,11 @@ def healing_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | N
     retrained with chance d / L, and belongs to the shard hit with chance 1 / m. With `sizes`, the mean over records.
     """
     slices = work.slices * len(orders_by_shard)
-    even = {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
-    cost = training_cost(work, even)
     if sizes is None:
-        return cost
-    return replace(training_cost(work, sized_healing(orders_by_shard, sizes)), stages=cost.stages)
+        even = {depth: number * depth / slices for depth, number in count_stages(orders_by_shard).items()}
+        return training_cost(work, even)
+    cost = training_cost(work, sized_healing(orders_by_shard, sizes))
+    return replace(cost, stages=stale_stages(orders_by_shard, sizes))
 
 
 def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes:

@@ -1,4 +1,4 @@
-"""How many deletions a run bears, and how much depth they leave: formulas and simulation.
+"""How many deletions a run survives, and how much depth they leave: formulas and simulation.
 
 In: orders of each shard, deletion probabilities. Out: numbers with their standard errors. Pure:
 a simulation is seeded, and simulates the deletions themselves rather than the formulas, so each
@@ -89,15 +89,22 @@ def simulate_deletions(
     return Estimate(mean, sqrt(variance / trials))
 
 
-def deletion_chances(sizes: Sequence[Sequence[int]]) -> list[list[float]] | None:
-    """Chance that a deletion falls in each slice; None where one is empty, for it could never be hit.
+def deletion_chances(sizes: Sequence[Sequence[int]]) -> list[list[float]]:
+    """Chance that a deletion falls in each slice: none where it is empty.
 
-    `sizes`: records by shard and slice.
+    `sizes`: records by shard and slice, at least one in all.
     """
     total = sum(map(sum, sizes))
-    if not all(size for shard in sizes for size in shard):
-        return None
     return [[size / total for size in shard] for shard in sizes]
+
+
+def full_slices_first(orders: Orders, sizes: Sequence[int]) -> Orders:
+    """The orders with their empty slices last.
+
+    A model of empty slices alone has learned nothing, and no deletion takes it away: what a shard serves lives as long
+    as the first slice of some order that has records.
+    """
+    return [sorted(order, key=lambda index: sizes[index] == 0) for order in orders]
 
 
 def last_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:
@@ -204,6 +211,6 @@ def _flat_probabilities(
     if chances.shape != shape or (chances < 0).any() or abs(chances.sum() - 1) > 1e-9:
         raise ConfigError(
             f"probabilities must be {shape[0]} x {shape[1]} numbers of at least 0 that sum to 1, got {probabilities}",
-            "give one a slice of each shard and divide them by their sum",
+            "give one per slice of each shard, and divide them by their sum",
         )
     return chances.ravel()

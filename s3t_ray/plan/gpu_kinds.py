@@ -62,6 +62,6 @@ def parse_gpus(text: str) -> Gpus:
 
 def _unknown(text: str) -> ConfigError:
     return ConfigError(
-        f"--gpu {text}: no GPUs are known by that name",
+        f"--gpu {text}: unknown GPUs",
         f"give a count and a kind, such as 8xH100 ({', '.join(GPU_KINDS)}), or the memory of a card, such as 8x80GiB",
     )

@@ -110,13 +110,13 @@ def _adapter_bytes(work: Work, setting: EngineSetting) -> int:
     """
     trained = work.adapter_parameters()
     split = [setting.ranks if setting.zero_stage >= stage else 1 for stage in (3, 2, 1)]
-    every = work.slices * work.layers_per_group * work.lora_parameters_per_layer + work.trained_head_parameters
+    every = work.all_groups * work.lora_parameters_per_layer + work.trained_head_parameters
     return round(every * 4 / split[0] + trained * 4 / split[1] + trained * 8 / split[2])
 
 
 def _activation_bytes(work: Work, setting: EngineSetting) -> int:
     """What the backward pass keeps of one micro-batch: the trained group, and the layers above it."""
-    own, above = work.layers_per_group, (work.slices - 1) * work.layers_per_group
+    own, above = work.trained_layers, work.all_groups - work.trained_layers
     trained, passed = (layer_activation_bytes(work, setting, trains) for trains in (True, False))
     tokens = setting.micro_batch_tokens
     if setting.gradient_checkpointing:  # a hidden state a layer, and one layer whole at a time

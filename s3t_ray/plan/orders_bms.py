@@ -34,7 +34,7 @@ def bms_orders(
     chances = check_probabilities(slices, probabilities)
     if not 1 <= budget <= factorial(slices):
         raise ConfigError(
-            f"budget must be 1..{factorial(slices)} ({slices} slices have so many orders), got {budget}",
+            f"budget must be 1..{factorial(slices)} ({slices} slices have that many orders), got {budget}",
             "change budget or slices",
         )
     chosen = _matched(chances, exponent)[:budget]

@@ -35,7 +35,7 @@ def maximal_chains(slices: int) -> tuple[tuple[int, ...], ...]:
     """
     if slices > MOST_SLICES:
         raise ConfigError(
-            f"order kind chains is for at most {MOST_SLICES} slices (then 924 orders), got {slices}",
+            f"order kind chains supports at most {MOST_SLICES} slices (then 924 orders), got {slices}",
             "use order kind cyclic or random, or fewer slices",
         )
     found = []

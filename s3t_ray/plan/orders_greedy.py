@@ -37,12 +37,12 @@ def greedy_orders(
     chances = check_probabilities(slices, probabilities)
     if not 1 <= budget <= factorial(slices):
         raise ConfigError(
-            f"budget must be 1..{factorial(slices)} ({slices} slices have so many orders), got {budget}",
+            f"budget must be 1..{factorial(slices)} ({slices} slices have that many orders), got {budget}",
             "change budget or slices",
         )
     ahead = slices if deletions is None else deletions
     if ahead < 1:
-        raise ConfigError(f"deletions to look ahead must be at least 1, got {ahead}", "use 1 or more")
+        raise ConfigError(f"the number of deletions to look ahead must be at least 1, got {ahead}", "use 1 or more")
     weights_S = np.mean([hit_distribution(chances, r) for r in range(1, ahead + 1)], axis=0)[::-1]
     chosen: list[tuple[int, ...]] = []
     while len(chosen) < budget:
@@ -61,7 +61,7 @@ def check_probabilities(slices: int, probabilities: Sequence[float] | None) -> t
     if len(probabilities) != slices or min(probabilities) < 0 or not isclose(sum(probabilities), 1, abs_tol=1e-9):
         raise ConfigError(
             f"probabilities must be {slices} numbers of at least 0 that sum to 1, got {list(probabilities)}",
-            "give one a slice and divide them by their sum",
+            "give one per slice, and divide them by their sum",
         )
     return tuple(probabilities)
 

@@ -26,7 +26,8 @@ from s3t_ray.plan.forecast import (
     count_first_slices,
     deletion_chances,
     expected_deletions_for_first_slices,
-    mean_depth_after,
+    full_slices_first,
+    mean_depths,
     most_depth_after,
     simulate_deletions,
 )
@@ -53,11 +54,11 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class DeletionForecast:
-    """Uniform deletions until every shard is dead, if none is healed."""
+    """Deletions until every shard is dead, if none is healed."""
 
-    closed_form: float
-    simulated: Estimate
-    one_sequence: float  # the same with budget 1 (SISA)
+    closed_form: float  # every slice being equally likely
+    simulated: Estimate  # every record being equally likely, where the sizes of slices are known
+    one_sequence: float  # the closed form with budget 1 (SISA)
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def plan_overview(
         work=work,
         orders_by_shard=tuple(by_shard[:1] if same else by_shard),
         layer_groups=tuple(
-            LayerGroup(depth, work.boundary(depth), work.boundary(depth - 1) - 1)
+            LayerGroup(depth, work.boundary(depth), work.boundary(depth) + work.trained_layers - 1)
             for depth in range(1, config.slices + 1)
         ),
         sequences=sum(len(each) for each in by_shard),
@@ -148,7 +149,7 @@ def plan_overview(
         storage=storage_bytes(work, by_shard),
         rank_memory=rank_memory(work, engine_setting(config)),
         forecast=_forecast(config, by_shard, sizes),
-        retention=_retention(config, by_shard[:1] if same else by_shard[:MOST_SHARDS_SAMPLED]),
+        retention=_retention(config, by_shard, sizes),
     )
 
 
@@ -157,16 +158,37 @@ def _forecast(config: Config, by_shard: Sequence[Orders], sizes: Sizes | None) -
     trials = max(100, min(MOST_TRIALS, SIMULATED_HITS // firsts))
     return DeletionForecast(
         closed_form=expected_deletions_for_first_slices(config.shards, config.slices, firsts),
-        simulated=simulate_deletions(by_shard, trials, config.seed, None if sizes is None else deletion_chances(sizes)),
+        simulated=_simulated(by_shard, trials, config.seed, sizes),
         one_sequence=expected_deletions_for_first_slices(config.shards, config.slices, config.shards),
     )
 
 
-def _retention(config: Config, by_shard: Sequence[Orders]) -> tuple[Retention, ...]:
+def _simulated(by_shard: Sequence[Orders], trials: int, seed: int, sizes: Sizes | None) -> Estimate:
+    """Shards without a record serve nothing that a deletion could end: they are left out."""
+    if sizes is None:
+        return simulate_deletions(by_shard, trials, seed)
+    filled = [shard for shard, counts in enumerate(sizes) if any(counts)]
+    orders_of_filled = [full_slices_first(by_shard[shard], sizes[shard]) for shard in filled]
+    return simulate_deletions(orders_of_filled, trials, seed, deletion_chances([sizes[shard] for shard in filled]))
+
+
+def _retention(config: Config, by_shard: Sequence[Orders], sizes: Sizes | None) -> tuple[Retention, ...]:
+    """The mean over a sample of the shards that have records; over one where all are alike."""
+    if sizes is None:
+        sampled = by_shard[: 1 if alike_in_all_shards(config) else MOST_SHARDS_SAMPLED]
+        chances: list[list[float] | None] = [None] * len(sampled)
+    else:
+        filled = [shard for shard, counts in enumerate(sizes) if any(counts)][:MOST_SHARDS_SAMPLED]
+        sampled = [by_shard[shard] for shard in filled]
+        chances = [*(deletion_chances([sizes[shard]])[0] for shard in filled)]
+    depths_by_shard = [
+        mean_depths(each, RETENTION_DELETIONS, likely, trials=5_000, seed=config.seed)
+        for each, likely in zip(sampled, chances, strict=True)
+    ]
     found = []
-    for deletions in RETENTION_DELETIONS:
-        depths = [mean_depth_after(each, deletions, trials=5_000, seed=config.seed) for each in by_shard]
+    for deletions, depths in zip(RETENTION_DELETIONS, zip(*depths_by_shard, strict=True), strict=True):
         mean = sum(depth.mean for depth in depths) / len(depths)
         error = sum(depth.standard_error**2 for depth in depths) ** 0.5 / len(depths)
-        found.append(Retention(deletions, Estimate(mean, error), most_depth_after(config.slices, deletions)))
+        most = sum(most_depth_after(config.slices, deletions, likely) for likely in chances) / len(chances)
+        found.append(Retention(deletions, Estimate(mean, error), most))
     return tuple(found)

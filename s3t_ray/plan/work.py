@@ -44,6 +44,7 @@ class Work:
     record_tokens: float
     attended_tokens: float  # of a record, by each of its tokens
     labelled_share: float  # of tokens that have a loss
+    isolated: bool = True  # a stage trains its own layer group; False: all of them (`lora.isolation: none`)
 
     @property
     def slice_tokens(self) -> float:
@@ -56,8 +57,22 @@ class Work:
         return self.shards * self.slices * self.slice_tokens
 
     def boundary(self, depth: int) -> int:
-        """Layers below the group that a stage of this depth trains; none of them has an adapter."""
-        return self.shape.layers - depth * self.layers_per_group
+        """Layers below those that a stage of this depth trains; none of them has an adapter."""
+        return self.shape.layers - self.top_layers(depth)
+
+    @property
+    def all_groups(self) -> int:
+        """Layers of all layer groups together."""
+        return self.slices * self.layers_per_group
+
+    @property
+    def trained_layers(self) -> int:
+        """Layers that one stage trains."""
+        return self.layers_per_group if self.isolated else self.all_groups
+
+    def top_layers(self, depth: int) -> int:
+        """Layers from the top of the model down to the lowest that a stage of this depth trains."""
+        return depth * self.layers_per_group if self.isolated else self.all_groups
 
     def start_layer(self, depth: int) -> int:
         """The layer at which a stage of this depth begins: the highest stored boundary up to its own, or 0."""
@@ -66,7 +81,7 @@ class Work:
 
     def adapter_parameters(self) -> int:
         """Parameters one stage trains and publishes."""
-        return self.layers_per_group * self.lora_parameters_per_layer + self.trained_head_parameters
+        return self.trained_layers * self.lora_parameters_per_layer + self.trained_head_parameters
 
 
 def describe_work(
@@ -108,6 +123,7 @@ def describe_work(
         record_tokens=record_tokens,
         attended_tokens=record_tokens if whole else (record_tokens + 1) / 2,
         labelled_share=1 / record_tokens if head_rows else labelled_share,
+        isolated=config.lora.isolation == "layers",
     )
 
 
@@ -117,6 +133,8 @@ def _stored_depths(config: Config, shape: ModelShape) -> tuple[int, ...]:
         return ()
     wanted = config.engine.stored_boundaries
     depths = range(1, config.slices + 1) if isinstance(wanted, str) else sorted(wanted)
+    if config.lora.isolation == "none":  # one boundary, that of the deepest stage
+        depths = [depth for depth in depths if depth == config.slices]
     return tuple(depth for depth in depths if shape.layers - depth * config.lora.layers_per_group > 0)
 
 
@@ -175,6 +193,17 @@ def sized_healing(orders_by_shard: Sequence[Orders], sizes: Sizes) -> dict[int, 
     total = sum(map(sum, sizes))
     chances = [[size / total for size in shard] for shard in sizes]
     return _sum(orders_by_shard, sizes, shared=True, chances=chances)
+
+
+def stale_stages(orders_by_shard: Sequence[Orders], sizes: Sizes) -> float:
+    """How many stages one deletion makes stale on average, each record being equally likely."""
+    stale = 0.0
+    learning: dict[int, np.ndarray] = {}  # stages that learn each slice; shards mostly have the very same orders
+    for orders, records in zip(orders_by_shard, sizes, strict=True):
+        if id(orders) not in learning:
+            learning[id(orders)] = _learned(orders, len(records), shared=True).sum(axis=0)
+        stale += float(learning[id(orders)] @ np.asarray(records, dtype=float))
+    return stale / sum(map(sum, sizes))
 
 
 def _sum(

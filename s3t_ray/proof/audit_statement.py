@@ -1,4 +1,4 @@
-"""An auditor's statement: what somebody else checked of a run, and found, under a key of the auditor's own.
+"""An auditor's statement: what a third party checked and found in a run, signed with the auditor's own key.
 
 In: what was found. Out: an in-toto statement in a DSSE envelope, and back. Pure. The run's keys have no part in it.
 docs/proofs.md describes the predicate.
@@ -99,9 +99,9 @@ def read_audit(text: str, auditor_key: bytes, run_key: bytes | None = None) -> A
             "if it was not changed, another version of s3t_ray wrote it: check it with that one (see its `software`)",
         ) from error
     if canonical(statement) != canonical(statement_about(facts)):
-        raise VerificationFailed("this statement says two things of one run", "ask the auditor for another")
+        raise VerificationFailed("this statement contradicts itself", "ask the auditor for another")
     if run_key is not None and raw_public_key(run_key).hex() != facts.run_key:
         raise VerificationFailed(
-            "this statement is about a run of another key", "ask for the statement about the run that you mean"
+            "this statement is about a run with another key", "ask for the statement about the run that you mean"
         )
     return facts

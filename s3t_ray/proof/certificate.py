@@ -1,9 +1,12 @@
 """Certificates: what a deletion did, as signed entries of the run's log.
 
-There are two of one deletion: an interim one once every byte is gone (`purged`), and the final one once what
-was lost is trained again (`restored`). A certificate holds no id and no content, only counts, digests and
-stage ids; a commitment says whose it is to who holds the receipt (`commitment.py`). Certificates of the first
-format (`CertificateV1`) were issued before the log had other entries; they stay readable for ever.
+A deletion gets two: an interim one once every byte is gone (`purged`), and a final one once the lost stages are
+trained again (`restored`). A certificate holds no id and no content, only counts, digests and stage ids. Its
+commitment tells whoever holds the receipt whose deletion it is (`commitment.py`).
+
+Every format that was ever issued stays readable: `CERTIFICATE_FORMATS` lists them. To add a field, freeze
+`CertificateFacts` and `Certificate` under the name of their format (as `CertificateV1` is), write the new ones beside
+them under the next number, and fill the field in where the facts are collected (`ledger/certificate_chain.py`).
 """
 
 from __future__ import annotations
@@ -52,6 +55,7 @@ class DeletionFacts(EntryFacts):
     accepted_at: str
     pruned_at: str
     purged_at: str
+    restored_at: str | None  # None: interim
 
 
 class CertificateFactsV1(DeletionFacts):
@@ -72,7 +76,6 @@ class CertificateFacts(DeletionFacts):
 
     So the records deleted taught nothing: they had no labelled token.
     """
-    restored_at: str | None  # None: interim
 
 
 class OrderChoice(Value):
@@ -82,25 +85,35 @@ class OrderChoice(Value):
     depends_on_history: bool
 
 
-class CertificateV1(SignedEntry):
-    """The first format."""
+class AnyCertificate(SignedEntry):
+    """A certificate of any format."""
 
-    format: Literal["s3t/certificate/1"] = "s3t/certificate/1"
-    facts: CertificateFactsV1
+    facts: DeletionFacts
     orders: OrderChoice
     software: dict[str, str]
 
 
-class Certificate(SignedEntry):
+class CertificateV1(AnyCertificate):
+    """The first format, from before the log had entries of other kinds."""
+
+    format: Literal["s3t/certificate/1"] = "s3t/certificate/1"
+    facts: CertificateFactsV1
+
+
+class Certificate(AnyCertificate):
     """The present format."""
 
     format: Literal["s3t/certificate/2"] = "s3t/certificate/2"
     facts: CertificateFacts
-    orders: OrderChoice
-    software: dict[str, str]
 
 
-AnyCertificate = CertificateV1 | Certificate
+CERTIFICATE_FORMATS: tuple[type[AnyCertificate], ...] = (CertificateV1, Certificate)
+"""All that were ever issued, oldest first."""
+
+
+def receipt_of(certificate: AnyCertificate) -> str | None:
+    """Hash of the receipt that it names; None: it names none (the first format knew no receipts)."""
+    return certificate.facts.receipt if isinstance(certificate.facts, CertificateFacts) else None
 
 
 def issue(facts: CertificateFacts, signer: Signer, orders: OrderChoice, software: Mapping[str, str]) -> Certificate:
@@ -109,10 +122,10 @@ def issue(facts: CertificateFacts, signer: Signer, orders: OrderChoice, software
 
 
 def check_sense(certificate: AnyCertificate) -> None:
-    """VerificationFailed if what it says cannot be true, whoever signed it.
+    """VerificationFailed if what it says cannot be true, even if the signature is valid.
 
     A live stage never has the adapter of a stage that was taken out of service, unless the certificate says
-    that a worker trained it anew to the same bytes. Its times never run backwards.
+    that a worker trained it again to the same bytes. Its times are never in the wrong order.
     """
     facts = certificate.facts
     name = f"the certificate of deletion {facts.request_id}"
@@ -128,6 +141,6 @@ def check_sense(certificate: AnyCertificate) -> None:
     known = [time for time in times if time is not None]
     if known != sorted(known):
         raise VerificationFailed(
-            f"{name} has times that run backwards: {', '.join(known)}",
-            "its order of steps holds all the same; the clock of the run's machine was wrong when it was made",
+            f"{name} has times in the wrong order: {', '.join(known)}",
+            "the order of its steps is still valid; the clock of the run's machine was wrong when it was made",
         )

@@ -60,18 +60,18 @@ def read_page(text: str, version: str) -> PageData:
         data = None
     if data is None:
         raise VerificationFailed(
-            "this page holds no certificate that can be read", "give the file that `s3t certificate --html` wrote"
+            "this page has no readable certificate", "give the file that `s3t certificate --html` wrote"
         )
     if data.version != version:
         raise VerificationFailed(
             f"s3t_ray {data.version[:40]} wrote this page, and this is {version}: whether its words and its code were "
             "changed cannot be told",
-            "save what was signed from the page (its button) and check that, or use that version",
+            "save the signed entries from the page (its button) and check those, or use that version",
         )
     if _rendered(data) != text:
         raise VerificationFailed(
-            "this page is not letter for letter what s3t_ray writes: its words or its code were changed, so it may "
-            "show what nobody signed",
+            "this page is not exactly what s3t_ray writes: its text or its code was changed, so it may "
+            "show something that was not signed",
             "do not rely on it: ask for the certificate again, and check that",
         )
     return data

@@ -61,7 +61,5 @@ def entries_in(text: str, public_key: bytes) -> tuple[SignedEntry, ...]:
     statement = opened(text, [bytes.fromhex(key) for key in keys.spans])
     certificate = verify_certificate(canonical(predicate.get("certificate")), keys)
     if canonical(statement) != canonical(statement_of(certificate, changes)):
-        raise VerificationFailed(
-            "this statement says something else than the certificate in it", "rely on the certificate alone"
-        )
+        raise VerificationFailed("this statement does not match the certificate in it", "rely only on the certificate")
     return (certificate, *changes)

@@ -67,7 +67,7 @@ def enveloped(statement: object, signer: Signer) -> str:
 
 
 def peeked(text: str) -> dict[str, object]:
-    """The in-toto statement in an envelope, whoever signed it: to find out which key it needs. VerificationFailed."""
+    """The in-toto statement in an envelope, unverified, to find out which key it needs. VerificationFailed."""
     return _statement(_parsed(text))
 
 
@@ -78,8 +78,8 @@ def opened(text: str, public_keys: Sequence[bytes]) -> dict[str, object]:
     keys = [Ed25519PublicKey.from_public_bytes(key) for key in public_keys]
     if not any(_signs(key, _decoded(each.sig), message) for key in keys for each in envelope.signatures):
         raise VerificationFailed(
-            "the envelope carries no valid signature by this key: it was changed, forged, or signed by another",
-            "get it again from whoever issued it, and the public key from a source that you trust",
+            "the envelope has no valid signature by this key: it was changed, forged, or signed with another key",
+            "get it again from its issuer, and the public key from a source that you trust",
         )
     return _statement(envelope)
 

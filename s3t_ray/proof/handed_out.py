@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.certificate import Certificate, CertificateV1, check_sense
+from s3t_ray.proof.certificate import AnyCertificate, CertificateV1, check_sense, receipt_of
 from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.log_leaf import check_inclusion
 from s3t_ray.proof.receipt import SignedReceipt, read_handed
@@ -26,7 +26,7 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
     keys = keys_among(texts, public_key)
     entries = sorted((verify_entry(text, keys) for text in texts), key=lambda entry: entry.facts.sequence)
     for entry in entries:
-        if isinstance(entry, (Certificate, CertificateV1)):
+        if isinstance(entry, AnyCertificate):
             check_sense(entry)
     missing = 0
     for before, after in pairwise(entries):
@@ -41,7 +41,7 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
             )
         if _run_of(before) not in (None, _run_of(after)):
             raise VerificationFailed(
-                f"{name_of(before)} and {name_of(after)} are of two runs, {_run_of(before)} and {_run_of(after)}",
+                f"{name_of(before)} and {name_of(after)} are from two runs, {_run_of(before)} and {_run_of(after)}",
                 "check the certificates of one run at a time",
             )
         missing += gap
@@ -65,16 +65,15 @@ def check_receipt(
     check_signature(receipt, name_of(receipt), public_key)
     if (ids or subjects) and not handed.is_of(ids, subjects):
         raise VerificationFailed(
-            f"{name_of(receipt)} is not of exactly the names given",
-            "give all ids and subjects of the request, spelled as they were then",
+            f"{name_of(receipt)} does not name exactly the given ids and subjects",
+            "give all ids and subjects of the request, spelled as in the request",
         )
     for entry in entries:
         if entry.facts.sequence == receipt.facts.sequence and entry.hash != receipt.hash:
             raise _twice(receipt, entry)
-        named = entry.facts.receipt if isinstance(entry, Certificate) else None  # the first format knew no receipts
-        if isinstance(entry, (Certificate, CertificateV1)) and named != receipt.hash:
+        if isinstance(entry, AnyCertificate) and receipt_of(entry) != receipt.hash:
             raise VerificationFailed(
-                f"{name_of(entry)} is not of the deletion of this receipt ({receipt.facts.request_id})",
+                f"{name_of(entry)} does not belong to the deletion of this receipt ({receipt.facts.request_id})",
                 "give the certificate of that deletion: `s3t certificate RUN REQUEST`",
             )
     return receipt
@@ -106,7 +105,9 @@ def check_proofs(
     VerificationFailed.
     """
     if witnesses and not proofs:
-        raise VerificationFailed("witnesses sign checkpoints, and no proof leads to one", "give --proof too")
+        raise VerificationFailed(
+            "witnesses sign checkpoints, but there is no proof that leads to one", "give --proof too"
+        )
     by_number = {entry.facts.sequence: entry for entry in entries}
     found = []
     for text in proofs:
@@ -114,8 +115,8 @@ def check_proofs(
         entry = by_number.get(number)
         if entry is None:
             raise VerificationFailed(
-                f"the proof is of entry {number} of a log, and none of what was given is that entry",
-                "give the certificate or receipt that the proof was handed out with",
+                f"the proof is for entry {number} of a log, which was not given",
+                "give the certificate or receipt that came with the proof",
             )
         head, seen = check_inclusion(entry, text, tuple(witnesses), len(witnesses) if quorum is None else quorum, keys)
         names = tuple(f"{key.name} {datetime.fromtimestamp(time, UTC).isoformat()}" for key, time in seen.items())
@@ -126,7 +127,7 @@ def check_proofs(
 def _twice(one: SignedEntry, other: SignedEntry) -> VerificationFailed:
     return VerificationFailed(
         f"{name_of(one)} and {name_of(other)} are both number {other.facts.sequence} of the log of run "
-        f"{other.facts.run!r}: it was written twice, or they are of two runs",
+        f"{other.facts.run!r}: it was written twice, or they are from two runs",
         "keep both, and have the run audited with them (`s3t audit --certificate`)",
     )
 

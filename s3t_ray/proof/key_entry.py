@@ -102,7 +102,7 @@ def check_consent(entry: KeyEntry) -> None:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(facts.next_key)).verify(bytes.fromhex(facts.consent), message)
     except InvalidSignature as error:
         raise VerificationFailed(
-            f"entry {facts.sequence} of the log of run {facts.run!r} names a key that did not agree to follow",
+            f"entry {facts.sequence} of the log of run {facts.run!r} names a new key that did not sign the change",
             "it was changed or forged: get it again from the run's ledger",
         ) from error
 

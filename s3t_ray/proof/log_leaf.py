@@ -53,13 +53,13 @@ def check_inclusion(
     run_id = getattr(entry.facts, "run_id", None)  # the first format has none
     if named is None or run_id not in (None, named[1]):
         raise VerificationFailed(
-            f"the proof is of log {origin!r}, and the entry is of run {entry.facts.run!r} ({run_id})",
-            "give the proof that was handed out with this entry",
+            f"the proof is for log {origin!r}, but the entry is from run {entry.facts.run!r} ({run_id})",
+            "give the proof that came with this entry",
         )
     if found.index != entry.facts.sequence - 1:
         raise VerificationFailed(
-            f"the proof is of entry {found.index + 1} of the log, and this is entry {entry.facts.sequence}",
-            "give the proof that was handed out with this entry",
+            f"the proof is for entry {found.index + 1} of the log, but this is entry {entry.facts.sequence}",
+            "give the proof that came with this entry",
         )
     size = LogHead.parse(found.checkpoint.text).size
     mine = {key: last for key, (_, last) in (keys.spans if keys is not None else {}).items()} or {

@@ -43,7 +43,7 @@ class SignedReceipt(SignedEntry):
 
 
 class HandedReceipt(Value):
-    """What the person who asked is given. Whoever has it and the names can open the commitment."""
+    """What the requester is given. With it and the names, anyone can open the commitment."""
 
     format: Literal["s3t/handed-receipt/1"] = "s3t/handed-receipt/1"
     receipt: SignedReceipt
@@ -98,7 +98,7 @@ def read_handed(text: str) -> HandedReceipt:
         ) from error
     if canonical(json.loads(text, object_pairs_hook=_each_once)) != found.to_json():
         raise VerificationFailed(
-            "the receipt says one thing in two ways: its text was changed", "give the file exactly as it was written"
+            "the receipt contradicts itself: its text was changed", "give the file exactly as it was written"
         )
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import ValidationError
 
 from s3t_ray.errors import VerificationFailed
-from s3t_ray.proof.certificate import FORMAT, AnyCertificate, Certificate, CertificateV1, check_sense
+from s3t_ray.proof.certificate import CERTIFICATE_FORMATS, FORMAT, AnyCertificate, Certificate, check_sense
 from s3t_ray.proof.export_entry import ExportEntry
 from s3t_ray.proof.key_entry import KEY_ENTRIES, CarriedKeyEntry, KeyEntry, change_in, check_change
 from s3t_ray.proof.receipt import SignedReceipt
@@ -21,7 +21,7 @@ from s3t_ray.proof.signed_entry import ChainHead, LogKeys, SignedEntry, check_si
 
 KINDS: Mapping[str, type[SignedEntry]] = {
     kind.model_fields["format"].default: kind
-    for kind in (CertificateV1, Certificate, SignedReceipt, RunEntry, KeyEntry, CarriedKeyEntry, ExportEntry)
+    for kind in (*CERTIFICATE_FORMATS, SignedReceipt, RunEntry, KeyEntry, CarriedKeyEntry, ExportEntry)
 }
 """Entries by format: the ones of older versions stay here."""
 
@@ -53,7 +53,7 @@ def verify_entry(text: str, public_key: bytes | LogKeys | None = None) -> Signed
 def parse_certificate(text: str) -> AnyCertificate:
     """`parse_entry`, for a certificate of any format."""
     entry = parse_entry(text)
-    if not isinstance(entry, (CertificateV1, Certificate)):
+    if not isinstance(entry, AnyCertificate):
         raise VerificationFailed(
             f"this is not a certificate: it is {name_of(entry)}", "give what `s3t certificate` wrote"
         )
@@ -95,8 +95,8 @@ def verify_chain(
         change = change_in(entry) if isinstance(entry, KEY_ENTRIES) else None
         if signer not in (None, entry.public_key if change is None else change.before):
             raise VerificationFailed(
-                f"entry {facts.sequence} is of another key than those before it",
-                "verify with the run's public key: a log has one key, until an entry names the next",
+                f"entry {facts.sequence} is signed with another key than the entries before it",
+                "verify with the run's public key: a log has one key until an entry changes it",
             )
         signer = entry.public_key
         if isinstance(entry, KEY_ENTRIES):
@@ -128,7 +128,7 @@ def name_of(entry: SignedEntry) -> str:
     facts = entry.facts
     if isinstance(entry, SignedReceipt):
         return f"the receipt of deletion {entry.facts.request_id}"
-    if isinstance(entry, (CertificateV1, Certificate)):
+    if isinstance(entry, AnyCertificate):
         return f"the certificate of deletion {entry.facts.request_id}"
     return f"entry {facts.sequence} of the log of run {facts.run!r}"
 

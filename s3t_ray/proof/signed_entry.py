@@ -2,7 +2,7 @@
 
 In: facts and a signer. Out: a frozen value with one canonical JSON form. What an entry says is in the
 modules of its kinds (`receipt.py`, `certificate.py`, `run_entry.py`); `run_log.py` reads all of them.
-Every kind has a `format` of its own, which also separates the domains of the signatures. A format that was
+Every kind has its own `format`, which also separates the domains of the signatures. A format that was
 released is never changed: a new one gets a new number, and the old one stays readable.
 """
 
@@ -128,13 +128,13 @@ def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys |
     if public_key is not None and not public_key.cover(entry.public_key, entry.facts.sequence):
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {entry.fingerprint})",
-            "get it from the run itself, or the public key of the run that issued it",
+            "get it from the run itself, or get the public key of the run that issued it",
         )
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(bytes.fromhex(entry.signature), entry.signed_bytes())
     except InvalidSignature as error:
         raise VerificationFailed(
-            f"{name} does not carry a valid signature: it was changed or forged", "get it again from the run's ledger"
+            f"{name} does not have a valid signature: it was changed or forged", "get it again from the run's ledger"
         ) from error
 
 

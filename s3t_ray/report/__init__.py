@@ -1,1 +1,1 @@
-"""A run, or an experiment, as one HTML page that needs nothing else: facts, charts, tables, and CSV files beside it."""
+"""A run, or an experiment, as one self-contained HTML page: facts, charts, tables, with CSV files next to it."""

@@ -1,4 +1,4 @@
-"""Axes: round ticks, and where a value lies in a picture. Pure."""
+"""Axes: round ticks, and the position of a value in a chart. Pure."""
 
 from __future__ import annotations
 

@@ -34,14 +34,14 @@ def experiment_page(folder: Path) -> ReportPage:
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not files:
         raise DataError(
-            f"{folder} has no result of an experiment (*.json)", "give the folder that a benchmark wrote its results to"
+            f"{folder} has no experiment results (*.json)", "give the folder that a benchmark wrote its results to"
         )
     sections = [section for path in files for section in _sections(read_experiment(path))]
     try:
         return ReportPage(title=folder.resolve().name, subtitle=f"{len(files)} experiments", sections=tuple(sections))
     except ValidationError as error:
         raise DataError(
-            f"the results in {folder} do not fit on one page: {error.errors()[0]['msg']}",
+            f"the results in {folder} cannot be combined on one page: {error.errors()[0]['msg']}",
             "keep one file of each experiment",
         ) from error
 
@@ -51,7 +51,7 @@ def read_experiment(path: Path) -> Experiment:
     try:
         return Experiment.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}", "make it readable, or take it out of the folder") from error
+        raise DataError(f"{path} cannot be read: {error}", "make it readable, or remove it from the folder") from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -31,16 +31,18 @@ def write_report(page: ReportPage, folder: Path) -> Path:
             _replace(folder / name, text)
     except OSError as error:
         raise ConfigError(
-            f"the report cannot be written to {folder}: {error}", "give another folder by --out"
+            f"the report cannot be written to {folder}: {error}", "give another folder with --out"
         ) from error
     return folder / PAGE
 
 
 def _check_folder(folder: Path) -> None:
     if folder.is_dir() and not (folder / PAGE).is_file() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds other files and no earlier report", "give a new or an empty folder by --out")
+        raise ConfigError(
+            f"{folder} holds other files, and not an earlier report", "give a new or an empty folder with --out"
+        )
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; a report is a folder", "give a new or an empty folder by --out")
+        raise ConfigError(f"{folder} is a file; a report is a folder", "give a new or an empty folder with --out")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -47,7 +47,7 @@ def _overview(facts: ReportedRun) -> ReportSection:
     now = facts.status
     wanted, trained = (sum(getattr(shard, name) for shard in now.shards) for name in ("wanted", "trained"))
     rows: list[tuple[str, Cell]] = [
-        ("State", "settled" if now.settled else now.waiting or "work is left: `s3t train` carries it on"),
+        ("State", "settled" if now.settled else now.waiting or "not finished: `s3t train` continues it"),
         ("Task", facts.task),
         ("Base model", facts.base),
         ("Training records", now.records),
@@ -147,7 +147,7 @@ def _since_start(history: Iterable[Event]) -> Iterable[tuple[float, Event]]:
 def _deletions(facts: ReportedRun) -> ReportSection:
     title = "Deletions and certificates"
     if not facts.deletions:
-        return ReportSection(title=title, text=("Nobody has asked for a deletion.",))
+        return ReportSection(title=title, text=("No deletion has been requested.",))
     columns = (
         "request", "state", "records", "shards hit", "stages out of service", "accepted", "s to pruned", "s to purged",
         "s to restored", "certificate", "its entry in the log", "its signature",

@@ -1,1 +1,1 @@
-"""A run, opened, and everything read from it or read into it. Neither Ray nor torch."""
+"""An open run, and everything that is read from it or into it. Neither Ray nor torch."""

@@ -67,7 +67,7 @@ def accept(
     except UnknownRecords as error:
         if rows := erase_rejects(run, names.ids, names.subjects).rows:
             raise UnknownRecords(
-                f"{error.problem}; {rows} rows of theirs that had been set aside as malformed were erased", error.fix
+                f"{error.problem}; {rows} of their rows, set aside as malformed, were erased", error.fix
             ) from error
         if others := other_spellings(run, ids, subjects):
             listed = ", ".join(f"{each.kind} {each.spelling!r} ({each.records} records)" for each in others[:_LISTED])

@@ -1,7 +1,7 @@
-"""`s3t deletions`: the deletions of a run with what offices said of them, filtered.
+"""`s3t deletions`: a filtered list of a run's deletions, with the details that offices gave.
 
-In: an open run and a filter. Out: reports. References, requesters and reasons are shown to whoever has the run's keys,
-and to nobody else; see `ledger/rows/request_rows.py`.
+In: an open run and a filter. Out: reports. References, requesters and reasons can be read only with the run's keys; see
+`ledger/rows/request_rows.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from s3t_ray.errors import DataError
 from s3t_ray.ledger.rows.request_rows import RequestDetails, RequestRow
 from s3t_ray.ledger.values import DeletionRow, DeletionState
+from s3t_ray.run.office_words import DropOutcome, OpenDsrStatus, drop_outcome, opendsr_status
 from s3t_ray.run.reports import DeletionStatus, Report
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import deletion_status
@@ -56,13 +57,17 @@ class ListedRequest(Report):
     reason: str | None = None
     due_at: str | None = None
     sealed: bool = True
-    """False: what is stored is not what the run's keys sealed (see `s3t audit`), so it is not shown."""
+    """False: what is stored was not sealed by the run's keys (see `s3t audit`), so it is not shown."""
 
 
 class ListedDeletion(DeletionStatus):
     requests: tuple[ListedRequest, ...] = ()
     number: int
     """Its place in the run's count: list those after it with `after`."""
+    opendsr_status: OpenDsrStatus
+    """Its state in the words of OpenDSR."""
+    drop_outcome: DropOutcome | None
+    """What California's DROP wants to hear; null: too early to say."""
 
 
 class DeletionList(Report):
@@ -140,7 +145,7 @@ def moment(told: str) -> str:
         found = None
     if found is None or found.tzinfo is None:
         raise DataError(
-            f"{told!r} is neither a date nor a moment with its offset from UTC",
+            f"{told!r} is neither a date nor a time with a UTC offset",
             "write it as 2026-12-31 or 2026-12-31T17:00:00+01:00",
         )
     return found.astimezone(UTC).isoformat(timespec="microseconds")
@@ -149,7 +154,13 @@ def moment(told: str) -> str:
 def _listed(row: DeletionRow, requests: tuple[RequestRow, ...]) -> ListedDeletion:
     due = min((request.due_at for request in requests if request.due_at is not None), default=None)
     told = tuple(_told(request) for request in requests)
-    return ListedDeletion(**deletion_status(row, due).model_dump(), requests=told, number=row.number)
+    return ListedDeletion(
+        **deletion_status(row, due).model_dump(),
+        requests=told,
+        number=row.number,
+        opendsr_status=opendsr_status(row.state),
+        drop_outcome=drop_outcome(row.state),
+    )
 
 
 def _told(request: RequestRow) -> ListedRequest:

@@ -1,7 +1,7 @@
-"""What is like a deleted record: the sketches of a run's records, and what a deletion tells of its duplicates.
+"""Records similar to a deleted one: the sketches of a run's records, and reports of a deletion's duplicates.
 
-In: the run's `closure` settings. Out: signatures for the ledger at ingest, and reports of counts by
-shortened subject HMAC; never an id or a content. `ledger/duplicate_records.py` finds and takes along.
+In: the run's `closure` settings. Out: signatures for the ledger at ingest, and counts by shortened subject HMAC; never
+an id or a content. `ledger/duplicate_records.py` finds the duplicates.
 """
 
 from __future__ import annotations

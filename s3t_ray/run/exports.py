@@ -1,6 +1,6 @@
 """Adapters that leave the run: where `s3t export` wrote them, and how a deletion erases them.
 
-Copies that people made of an exported folder are out of the run's reach; the documentation says so.
+Copies of an exported folder are out of the run's reach; the documentation says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Temporary folders on a machine's own disk: copies of slices, hidden states in the making, data being read in.
 
-For what cannot lie beside the run: ranks work on their machine's disk, and a run in a bucket has no folder
-here. Who is killed clears up nothing: the next process that asks for such a folder on this machine erases
-what the dead ones left.
+For data that cannot be next to the run: ranks work on their machine's disk, and a run in a bucket has no folder here. A
+killed process cleans up nothing: the next process that asks for such a folder on this machine erases what dead
+processes left.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the runtime tells its callers: frozen values that the command line prints or dumps as JSON.
+"""Reports of the runtime: frozen values that the command line prints or dumps as JSON.
 
 Never personal data: ids of records appear only where the caller gave them in the same call.
 """
@@ -93,7 +93,7 @@ class DeletionStatus(Report):
     age_seconds: float
     """Since acceptance, while it is not restored; else the time that it took."""
     due_at: str | None = None
-    """The earliest date by which somebody asked for it (UTC)."""
+    """The earliest requested due date (UTC)."""
     overdue: bool = False
     """That date has passed, and the records are not purged."""
 
@@ -141,7 +141,7 @@ class ShardImpact(Report):
 
 class DuplicatesOf(Report):
     subject: str | None
-    """First digits of the subject's HMAC; None: records of nobody."""
+    """First digits of the subject's HMAC; None: records without a subject."""
     records: int
 
 
@@ -165,7 +165,7 @@ class Likeness(Report):
     taken_along: int
     """Records that the deletion takes because they are like a named one (counted in `records`)."""
     forgotten: int
-    """Records named that were purged before: nothing can be compared with them any more."""
+    """Named records that were purged earlier: similar records can no longer be found."""
 
 
 class OtherSpelling(Report):
@@ -213,9 +213,9 @@ class DeletionReceipt(Report):
     likeness: Likeness | None = None
     """Right after the deletion was accepted: what of the same content is still there."""
     note: str | None = None
-    """What went wrong after the deletion was accepted. It stands all the same, and its purge goes on."""
+    """What went wrong after the deletion was accepted. The deletion is valid, and its purge continues."""
     proof: HandedReceipt | None = None
-    """The signed receipt, an entry of the run's log, with the nonce that tells whose it is; None: accepted by an
+    """The signed receipt, an entry of the run's log, with the nonce that shows whose it is; None: accepted by an
     older version."""
     other_spellings: tuple[OtherSpelling, ...] = ()
     """Records under other spellings of the names, which were not deleted."""
@@ -300,7 +300,7 @@ class Verification(Report):
     problems: tuple[str, ...]
     replayed: tuple[ReplayedStage, ...] = ()
     excused: tuple[str, ...] = ()
-    """Deletions that are not purged yet: what is still there of them, and of nobody else, is no problem."""
+    """Deletions that are not purged yet: their remaining bytes are not a problem."""
 
     @property
     def differing(self) -> int:

@@ -1,6 +1,6 @@
-"""A run, opened: its config, store, ledger and keys in one place, and the plan that follows.
+"""An open run: its config, store, ledger and keys in one place, and the plan that follows from them.
 
-In: the run's folder or URI (or a config to begin one). Out: handles that every command and actor
+In: the run's folder or URI (or a config to start one). Out: handles that every command and actor
 uses. Never imports torch or Ray: `s3t status` must start fast.
 """
 
@@ -97,7 +97,7 @@ class Run:
             if not Path(root, CONFIG_FILE).is_file():
                 raise ConfigError(
                     f"no run at {root}: it holds no {CONFIG_FILE}",
-                    "give the storage folder or URI of a run that `s3t train` began",
+                    "give the storage folder or URI of a run that `s3t train` started",
                 )
         store = Store.open(root)
         try:
@@ -105,7 +105,7 @@ class Run:
         except StoreError as error:
             raise ConfigError(
                 f"no run at {root}: {CONFIG_FILE} cannot be read ({error.problem})",
-                "give the storage folder or URI of a run that `s3t train` began",
+                "give the storage folder or URI of a run that `s3t train` started",
             ) from error
         config = placed(parse_config(text, f"{root}/{CONFIG_FILE}"), root)
         location = locate(config)
@@ -165,7 +165,7 @@ class Run:
             self.ledger.seal()
 
     def remember(self) -> None:
-        """Note beside the keys how far the run's log has come, and bring its copy up to that."""
+        """Note with the keys how long the run's log is, and bring its copy up to date."""
         remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
         if self.log_copy is not None:
             with suppress(OSError):  # the next entry copies this one too, and an audit tells
@@ -198,7 +198,7 @@ class Run:
             raise ConfigError(
                 f"the base model at {self.base_folder} is not the one that run {row.name!r} was trained on "
                 f"(its digest is {self.base_digest[:16]}..., the run's {row.base_digest[:16]}...)",
-                "put the original weights, config.json and tokenizer files back, or begin a new run on this base",
+                "restore the original weights, config.json and tokenizer files, or start a new run on this base",
             )
         return self.base_folder
 
@@ -280,9 +280,9 @@ class Run:
         if before.get("format") != settings["format"]:  # docs/releasing.md
             undo = "use the version of s3t_ray that trains its format"
         raise ConfigError(
-            f"run {have.name!r} at {self.location.storage_uri} was begun with another recipe; changed: "
+            f"run {have.name!r} at {self.location.storage_uri} was started with another recipe; changed: "
             + "; ".join(changed),
-            f"{undo}, or give the new recipe a storage.uri of its own",
+            f"{undo}, or give the new recipe its own storage.uri",
         )
 
     def wanted_stages(self) -> frozenset[str]:
@@ -305,8 +305,8 @@ class Run:
         if lost:
             raise ConfigError(
                 f"with budget {self.config.budget} and order.kind {self.config.order.kind}, {lost} of {live} trained "
-                f"stages of run {have.name!r} have no place any more and would be purged",
-                "undo the change to budget or order, or run `s3t train --drop-stages` to let them go",
+                f"stages of run {have.name!r} would no longer be used, and would be purged",
+                "undo the change to budget or order, or run `s3t train --drop-stages` to delete them",
             )
 
     def request_named(self, name: str) -> str:

@@ -1,5 +1,5 @@
-"""Temporary folders for personal data: beside the run where it is local, so that the next start's sweep
-erases what a crash left; else on this machine's disk, where the next such folder does (`machine_scratch.py`).
+"""Temporary folders for personal data: next to a local run, so that the sweep at the next start
+erases what a crash left; otherwise on this machine's disk, where the next such folder does (`machine_scratch.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
             folder = machine_scratch("run")
     except OSError as error:
         raise StoreError(
-            f"no temporary folder can be made in {parent or tempfile.gettempdir()}: {error.strerror}",
+            f"cannot make a temporary folder in {parent or tempfile.gettempdir()}: {error.strerror}",
             "free space there, or make it writable for this user",
         ) from error
     try:
@@ -46,5 +46,5 @@ def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
     except OSError as error:
         raise StoreError(
             f"the temporary folder {folder.name}, which holds personal data, cannot be erased: {error.strerror}",
-            "look after that disk; the next start of the run erases the folder, or remove it by hand",
+            "check that disk; the next start of the run erases the folder, or remove it by hand",
         ) from error

@@ -1,4 +1,4 @@
-"""A shard as the ledger has it at one moment: what it wants, what it has, what is unclean.
+"""The state of a shard in the ledger at one moment: what it requires, what it has, what is unclean.
 
 In: an open run. Out: frozen views over pure plans. Reads only; never Ray or torch.
 """
@@ -67,7 +67,7 @@ class ShardView:
 
 
 class Views(dict[int, ShardView]):
-    """The views of a run's shards, and which changed since somebody asked: a round looks at those, not at all."""
+    """The views of a run's shards, and which changed since the last call: a round looks only at those."""
 
     def __init__(self, views: Mapping[int, ShardView]) -> None:
         super().__init__(views)

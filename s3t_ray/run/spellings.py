@@ -1,9 +1,9 @@
-"""Other spellings of an id or a person that the run holds too: case, blanks, composed and decomposed accents.
+"""Other spellings of an id or a person that are in the run: case, blanks, composed and decomposed accents.
 
-In: an open run and the names of a deletion. Out: what is spelled otherwise and still there. Listed, never deleted
-unasked: two spellings can be two people. The ledger knows names by keyed hashes alone, so likely spellings are made
-from the name and asked for: all lower case, all upper case, each word with or without a capital, with a blank before
-or behind, in either normal form. An odd mixture of cases inside a word is not found.
+In: an open run and the names in a deletion. Out: retained names with another spelling. They are listed, and never
+deleted unless requested: two spellings can be two people. The ledger knows only keyed hashes of names, so likely
+spellings are derived from the name and looked up: all lower case, all upper case, each word with or without a capital,
+with a blank before or after, in both normal forms. An unusual mixture of cases inside a word is not found.
 """
 
 from __future__ import annotations

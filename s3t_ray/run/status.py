@@ -1,4 +1,4 @@
-"""`s3t status`: where a run stands, from its ledger alone. Works with or without a cluster."""
+"""`s3t status`: the state of a run, from its ledger alone. Works with or without a cluster."""
 
 from __future__ import annotations
 

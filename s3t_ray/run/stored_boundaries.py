@@ -1,7 +1,7 @@
-"""The choice of `engine.stored_boundaries: auto` for a run, so that its worker groups all store the same.
+"""The choice of `engine.stored_boundaries: auto` for a run, so that all its worker groups store the same.
 
-In: an open run whose data is read. Out: its config with the depths that the plan chose. The choice decides time and
-disk, never weights: another one, when the data or the config has changed, needs nothing trained again.
+In: an open run that has its data. Out: its config with the depths that the plan chose. The choice affects time and
+disk, never weights: if it changes with the data or the config, nothing has to be retrained.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run's worker groups wait for: its scheduler notes it in the run's history, for whoever asks for the status."""
+"""What a run's worker groups wait for. The scheduler notes it in the run's history, for `s3t status`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The second half of a deletion, as a caller sees it: wait until it is pruned, purged, healed and certified.
+"""The second half of a deletion, for its caller: wait until it is pruned, purged, healed and certified.
 
-The scheduler carries it on; where none is at work this starts one. `run/deletion.py` has the first half.
+The scheduler completes it; if none is running, this starts one. `run/deletion.py` has the first half.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _settle_here(
         worst = snapshot.given_up[0]
         erased = not any(failure.kind == "purge" for failure in snapshot.given_up)
         raise TrainError(
-            f"{'the records are erased, but healing stopped' if erased else 'not all of it could be erased'}: "
+            f"{'the records are erased, but healing stopped' if erased else 'not everything could be erased'}: "
             f"{worst.title} failed {worst.attempts} times: {worst.error}",
-            "mend the cause and run `s3t train` with the run's config",
+            "fix the cause and run `s3t train` with the run's config",
         )
     return last[-1]

@@ -6,6 +6,7 @@ this with another end.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from s3t_ray.run.reports import Status
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 
+_log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 RESTARTS = 50
 """Deaths of schedulers that one command outlives, each with a new one."""
@@ -31,7 +33,7 @@ def drive(
     """Run a scheduler until `until(snapshot, status)`; the last snapshot (`scheduler.loop.Snapshot`).
 
     Ray must be connected. `detached`: in a cluster, so that the scheduler outlives this process. A
-    scheduler that is there already, for the same config, is followed; it goes on afterwards.
+    scheduler that already exists, for the same config, is followed; it goes on afterwards.
     `with_scheduler` is called with the actor, and again with each that replaces it.
     """
     import ray
@@ -61,6 +63,8 @@ def drive(
                 deaths += 1
                 if deaths > RESTARTS:
                     raise ClusterError(f"the scheduler died {deaths} times: {error}", "see its log") from error
+                if isinstance(error, RayError):
+                    _log.warning("the scheduler ended (%s): starting another", str(error).strip().partition("\n")[0])
                 actor, ours = None, False
                 pause.wait(LOOK_SECONDS)
                 continue

@@ -1,8 +1,8 @@
 """Which GPU a run trains on, and whether its stages fit it.
 
-In: the config; a node of the cluster, or this process. Out: the plan's word on it. Reads the card with nvidia-smi,
-which needs no torch. Where there is none, GPUs may be logical ones: nothing is compared. Nor is it where nvidia-smi
-does not answer, which is what a driver that hangs looks like; the log says so.
+In: the config; a node of the cluster, or this process. Out: the verdict of the plan. Reads the card with nvidia-smi,
+which needs no torch. If there is no card, GPUs may be logical ones, and nothing is compared. The same holds if
+nvidia-smi does not answer, as with a hanging driver; the log says so.
 """
 
 from __future__ import annotations

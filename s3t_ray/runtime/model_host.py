@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READY_SECONDS = 15.0
-"""An actor that is not up by then waits for something, which is told."""
+"""If an actor is not up by then, what it waits for is reported."""
 
 
 class ModelHost(Protocol):
@@ -158,7 +158,7 @@ def _got(value: Any) -> Any:
             raise cause from error
         if cause is error:
             raise ClusterError(
-                f"the process that held the model ended: {str(error).splitlines()[0]}",
+                f"the process with the model ended: {str(error).splitlines()[0]}",
                 "see its log (`ray logs`): memory, or a lost node; then run the same command again",
             ) from error
         raise

@@ -57,7 +57,7 @@ class NodeRequests:
         return [each for each in self._open if now.get(each.id.hex()) == "PENDING"]
 
     def close(self) -> None:
-        """Ask for nothing any more."""
+        """Withdraw all requests."""
         self.ask(0)
 
     def _begin(self) -> PlacementGroup:

@@ -67,7 +67,7 @@ class Rank:
         """Train one stage; None when `stop` ended it. Raises TrainError, StoreError."""
         check_recipe_of(job, self._config)
         if self._trainer is None:
-            raise TrainError(f"rank {self._rank} was asked to train before it started", "call start first")
+            raise TrainError(f"rank {self._rank} was told to train before it was started", "call start first")
         if job.base_digest != self._base_digest:
             raise TrainError(
                 f"the base model at {self._base} on {socket.gethostname()} is not the one that this run was trained "

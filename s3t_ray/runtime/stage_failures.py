@@ -1,7 +1,7 @@
 """Why a stage failed, for people: what went wrong, its cause and what to do; the traceback goes to a file.
 
-In: what Ray raised. Out: two or three short lines. Ray's own text of an error is some 25 lines of traceback with
-colour codes, at whose end the cause is cut off.
+In: what Ray raised. Out: two or three short lines. Ray's own error text is some 25 lines of traceback with colour
+codes, with the cause cut off at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOST = "see `ray logs` of its node: out of memory, a lost node, or a crash in a
 
 @dataclass(frozen=True)
 class StageFailure:
-    """What is told of a failure, and what is kept of it."""
+    """How a failure is reported, and what is kept of it."""
 
     problem: str
     fix: str

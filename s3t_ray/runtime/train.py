@@ -32,7 +32,7 @@ def train(
     drop_stages: bool = False,
     with_scheduler: Callable[[Any], None] = lambda actor: None,
 ) -> TrainReport:
-    """Train what the config wants and the run has not, and carry on its deletions; returns when settled.
+    """Train what the config requires and the run lacks, and complete its deletions; returns when settled.
 
     `watch` is called about twice a second, `note` with single lines before training begins. `drop_stages`: whether
     trained stages may be purged because a smaller budget or another order has no place for them. Raises
@@ -64,7 +64,7 @@ def train(
         raise TrainError(
             f"given up after {worst.attempts} failed attempts: {worst.title}: {worst.error}"
             + (f" (and {more} more)" if more else ""),
-            "mend the cause and run the same command again: it trains only what is missing",
+            "fix the cause and run the same command again: it trains only what is missing",
         )
     return TrainReport(
         trained=last.trained, reused=reused, seconds=time.monotonic() - began, tokens=last.tokens, status=final

@@ -197,7 +197,8 @@ class RayWorkers:
             if failed > FAILED_STARTS:
                 raise ClusterError(
                     f"worker group {group.index} failed to start {failed} times in a row: {cause}",
-                    "look at Ray's logs of the Rank actors: memory, a lost node, a library that cannot be loaded",
+                    "look at Ray's logs of the Rank actors: out of memory, a lost node, or a library that cannot be "
+                    "loaded",
                 ) from error
             self._restart(group)
             return False

@@ -105,7 +105,7 @@ class ServingReplica(Protocol):
         ...
 
     def end(self) -> None:
-        """It must not answer any more."""
+        """It must no longer answer."""
         ...
 
 

@@ -70,7 +70,7 @@ class LogPublishing:
             self._collect()
 
     def _ask(self, note: SignedNote) -> None:
-        """In a thread of its own."""
+        """In its own thread."""
         try:
             answers = cosign(self._run, note)
             self._timestamps.stamp(published(self._run) or note)  # whatever a witness says

@@ -69,7 +69,7 @@ class MetricsSink(Protocol):
 
 class Requests(RoomRequests, Protocol):
     def close(self) -> None:
-        """Ask for nothing any more."""
+        """Withdraw all requests."""
         ...
 
 
@@ -115,7 +115,7 @@ class Heartbeat:
         self._over.set()
 
     def run(self) -> None:
-        """Beat, in a thread of its own."""
+        """Beat, in its own thread."""
         while not self._over.wait(BEAT_SECONDS) and self._clock() - self._round_began < HUNG_SECONDS:
             try:
                 self._ledger.beat(self._epoch)
@@ -205,7 +205,7 @@ class SchedulerLoop:
         waits = shortage(config, nodes, groups) if groups else None
         if waits != self._waiting:
             self._waiting = waits
-            _log.warning("%s: %s", config.name, waits or "no worker group waits any more")
+            _log.warning("%s: %s", config.name, waits or "no worker group is waiting any more")
             note_waiting(self._run, waits)
 
     def _look(self, scheduler: Scheduler, workers: ResizableWorkers) -> Snapshot:

@@ -1,4 +1,4 @@
-"""What an operator watches: the figures of a run at one moment.
+"""Metrics for operators: the figures of a run at one moment.
 
 In: the scheduler's views and snapshot, and the deletions of the ledger that are on their way. Out:
 gauges and counters named `s3t_...` (Prometheus sees `ray_s3t_...`), each with the name of the run.
@@ -26,12 +26,12 @@ GAUGES = {
     "s3t_oldest_unfinished_deletion_seconds": ("Age of the oldest deletion without a certificate.", ("run",)),
     "s3t_shard_depth": ("Stages that the shard serves from; 0: the shard is dead.", ("run", "shard")),
     "s3t_shard_depth_most": ("Depth of a fully trained shard.", ("run",)),
-    "s3t_stages_queued": ("Stages that are wanted, not trained and not in training.", ("run",)),
+    "s3t_stages_queued": ("Stages that are still to be trained and not in training.", ("run",)),
     "s3t_stages_running": ("Stages in training.", ("run",)),
-    "s3t_stages_given_up": ("Stages that failed too often: somebody must look.", ("run",)),
-    "s3t_tokens_per_second": ("Tokens trained a second, over all worker groups.", ("run",)),
+    "s3t_stages_given_up": ("Stages that failed too often and need attention.", ("run",)),
+    "s3t_tokens_per_second": ("Tokens trained per second, over all worker groups.", ("run",)),
     "s3t_worker_groups": ("Worker groups.", ("run",)),
-    "s3t_worker_groups_waiting": ("Worker groups that wait for nodes or for room on them.", ("run",)),
+    "s3t_worker_groups_waiting": ("Worker groups that wait for nodes or for room on nodes.", ("run",)),
     "s3t_worker_groups_busy_share": ("Share of the worker groups that train, 0 to 1.", ("run",)),
 }
 COUNTERS = {
@@ -47,7 +47,7 @@ FROM_LEDGER = (
     "s3t_stages_running",
     "s3t_tokens_per_second",
 )
-"""The gauges that need no scheduler: whoever reads the ledger can report them."""
+"""The gauges that need no scheduler: any reader of the ledger can report them."""
 
 
 @dataclass(frozen=True)

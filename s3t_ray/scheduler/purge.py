@@ -1,8 +1,8 @@
 """Erasing everything that derives from deleted records: `KINDS` is the one list of what that is.
 
-Whoever adds a new kind of derived data adds it to `KINDS`, with its purge. `s3t verify` names every file
-of the storage that lies under no root of this list, and a test plants a marker in each kind and searches
-every byte of the storage after the purge.
+A new kind of derived data must be added to `KINDS`, with its purge. `s3t verify` reports every file of the
+storage that is under no root of this list. A test plants a marker in each kind and searches every byte of the
+storage after the purge.
 
 Beside these kinds the ledger holds what derives from contents (content HMACs, row digests, MinHash
 signatures and their bands: `Ledger.advance` to purged erases them), and killed writers leave temporaries
@@ -138,9 +138,10 @@ def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
         source = run.store.fetch(state.file, folder)
         if file_sha256(source) != state.file_sha256:
             raise StoreError(
-                f"{state.file} was changed outside the run: its bytes are not those that the ledger names, so "
-                f"{len(drop)} deleted rows cannot be taken out of it",
-                "restore the file from a copy of the storage, or erase the run and begin it anew without these records",
+                f"{state.file} was changed outside the run: its bytes are not those recorded in the ledger, so "
+                f"{len(drop)} deleted rows cannot be removed from it",
+                "restore the file from a copy of the storage, or erase the run and start it again without these "
+                "records",
             )
         clean = rewrite_slice(source, folder / "clean.parquet", drop)
         digest = slice_digest(clean.path)

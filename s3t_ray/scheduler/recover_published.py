@@ -1,6 +1,6 @@
-"""Stages that were published and then not accepted, because who was to accept them died: not trained again.
+"""Stages that were published but not accepted, because their scheduler died: accepted without training again.
 
-Only those that bear the seal of the worker they were given to: what lies there by any other hand is erased.
+Only those with the seal of the worker that had the job: anything else is erased.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Re-queue: which shards may train, what of them can be trained, and which stages start on the free groups.
+"""Re-queue: which shards may train, what they can train, and which stages start on the free groups.
 
-Pure, but for `first_sequences`, which reads the ledger, and for `Offers`, which remembers what it said of each shard
-so that a round of a thousand shards looks at those that changed only. The order among stages is `plan/schedule.py`'s.
+Pure, except for `first_sequences`, which reads the ledger, and for `Offers`, which remembers its answer for each shard,
+so that a round over a thousand shards looks only at those that changed. `plan/schedule.py` orders the stages.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def check_recipe_of(job: StageJob, config: Config) -> None:
 def _input(run: Run, state: SliceState) -> SliceInput:
     if state.file is None or state.file_sha256 is None or state.file_digest != state.digest:
         raise StoreError(
-            f"slice {state.slice} of shard {state.shard} has no clean file: nothing may train on it",
+            f"slice {state.slice} of shard {state.shard} has no clean file, so no stage may train on it",
             "wait for its purge, or run `s3t train` again to finish reading the data",
         )
     key = slice_key(run, state.shard, state.slice, state.digest)

@@ -1,11 +1,12 @@
-"""The scheduler: makes what the run has equal to what its retained data and config want.
+"""The scheduler: makes what the run has equal to what its retained data and config require.
 
-A round (`tick`) looks at what happened, then decides and acts until nothing is left to do at once. The decision
-is `decide.py`'s, pure; the deeds are `deletion_steps.py`'s. It holds no truth that the ledger lacks: killed at any
-instant, the next one takes the lease, which fences this one, and goes on from ledger and store.
+A round (`tick`) looks at what happened, then decides and acts until nothing is left to do at once. `decide.py` makes
+the decision, as a pure function; `deletion_steps.py` carries it out. The scheduler holds no state that the ledger
+lacks: if it is killed at any instant, the next one takes the lease, which fences this one, and continues from ledger
+and store.
 
-A plain class over interfaces (`WorkerGroups`, `Shards`, `Replicas`): the runtime runs it in a Ray actor, the
-tests run it with an in-process trainer. One thread calls it.
+A plain class over interfaces (`WorkerGroups`, `Shards`, `Replicas`): the runtime runs it in a Ray actor, the tests run
+it with an in-process trainer. One thread calls it.
 """
 
 from __future__ import annotations

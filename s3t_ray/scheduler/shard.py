@@ -1,8 +1,8 @@
-"""Shards and their owners: what their sequences want trained is said, and what they must forget is erased, here.
+"""Shards and their owners: what the sequences of a shard still need, and erasing what they must forget.
 
-A `ShardOwner` has a block of shards, in a process of its own: the runtime makes Ray actors of them. It keeps no truth
-of its own: every method reads the ledger, so it can be killed and started again at any time, and each is idempotent.
-`ShardOwners` asks all of them and replaces those that die. No Ray.
+A `ShardOwner` has a block of shards, in its own process: the runtime makes Ray actors of them. It holds no state of its
+own: every method reads the ledger, so it can be killed and restarted at any time, and every method is idempotent.
+`ShardOwners` calls all of them and replaces those that die. No Ray.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ class ShardOwners:
         unanswered = sorted(shard for asked in waiting.values() for shard in asked)
         raise ClusterError(
             f"the owners of shards {unanswered} died or did not answer {OWNER_DEATHS} times in a row",
-            "see Ray's logs of the ShardOwner actors (memory, lost nodes) and run the same command again: it resumes",
+            "see Ray's logs of the ShardOwner actors (out of memory, lost nodes) and run the same command again: it "
+            "resumes",
         )
 
     def _start(self, block: int) -> None:

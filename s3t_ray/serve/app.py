@@ -3,12 +3,12 @@
 | application | path | what it is |
 |---|---|---|
 | `build` | /v1 | the model: one HTTP side and one model actor per replica |
-| `build_deletions` | /v1/deletions | deletions alone: no busy or broken model stands in their way |
+| `build_deletions` | /v1/deletions | deletions alone: no busy or broken model blocks them |
 | `build_front` | / | the page, health and the description of the endpoints; its caretaker keeps the run's scheduler |
 
-`jobs/serve.py` deploys all of them, and so does a RayService manifest. A model lives in an actor of its own beside the
-HTTP side, because the scheduler must reach each copy of the model by itself: a deletion is pruned only when each has
-confirmed, and one that cannot is killed. Serve then finds its replica unhealthy and starts another.
+`jobs/serve.py` deploys all of them, and so does a RayService manifest. The model runs in its own actor next to the HTTP
+side, because the scheduler must reach each copy of the model: a deletion is pruned only when each has confirmed, and
+one that cannot is killed. Serve then finds its replica unhealthy and starts another.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ MOST_CONNECTIONS = 4096
 """Requests that one HTTP process of Serve holds, half-sent ones among them. They wait without a thread; how many of
 them the model works on is decided behind (`Admission`, `BatchEngine`), with an answer that says so."""
 CONTROL_THREADS = 24
-"""Of the model's actor: prunes, submissions and the one that hands out what is said must not queue for each other."""
-GONE = ClusterError("the model's process has ended", "ask again: another one is started")
+"""Threads of the model's actor: prunes, submissions and the stream of events must not wait for each other."""
+GONE = ClusterError("the model's process has ended", "try again: another one is starting")
 
 _log = logging.getLogger(__name__)
 

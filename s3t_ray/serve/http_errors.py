@@ -20,7 +20,9 @@ class NoSuchModel(ConfigError):
 def check_run(asked: str | None, served: str) -> None:
     """Raise WrongRun when `asked` names another run."""
     if asked is not None and asked != served:
-        raise WrongRun(f"this service serves the run {served!r}, not {asked!r}", "ask where that run is served")
+        raise WrongRun(
+            f"this service serves run {served!r}, not {asked!r}", "send the request to the service of that run"
+        )
 
 
 def status_of(error: S3TError) -> int:

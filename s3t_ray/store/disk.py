@@ -1,6 +1,6 @@
 """Durable operations on a local disk, each announced before it happens.
 
-In: absolute paths. Out: files and folders that survive a power cut once a call has returned, and
+In: absolute paths. Out: files and folders that survive a power failure once a call has returned, and
 OSErrors. The announcements (`before(operation, path)`) let a test stop the process, or fail, at
 every single step. Must never follow a symbolic link in what it removes.
 """

@@ -1,7 +1,7 @@
-"""Where things lie under a run's storage root: every path is made here, and every path is read here.
+"""Paths under a run's storage root. All paths are built and parsed here.
 
-Paths are relative and posix. What a path is of (a stage, a slice's hidden states) is told by the functions that take
-one, as values; nobody else takes a path apart.
+Paths are relative and posix. The functions that take a path say what it belongs to (a stage, a slice's hidden states),
+as values. No other module parses a path.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def kind_root(path: str) -> str:
 
 
 def shard_folder(shard: int) -> str:
-    """Folder name of a shard; the held-out data (`plan.stages.HOLDOUT_SHARD`, -1) has a name of its own."""
+    """Folder name of a shard; the held-out data (`plan.stages.HOLDOUT_SHARD`, -1) has its own name."""
     return "holdout" if shard < 0 else str(shard)
 
 
@@ -90,7 +90,7 @@ class HiddenPlace:
 
 
 def hidden_place(base_digest: str, shard: int, slice_index: int, slice_digest: str) -> HiddenPlace:
-    """Where the states of a slice lie."""
+    """Where the states of a slice are stored."""
     return HiddenPlace(base_digest[:_BASE_DIGITS], shard_folder(shard), str(slice_index), slice_digest)
 
 
@@ -100,7 +100,7 @@ def hidden_slice_folder(base_digest: str, shard: int, slice_index: int) -> str:
 
 
 def hidden_of(path: str) -> HiddenPlace | None:
-    """Whose states a path under HIDDEN holds; None: nobody's."""
+    """Whose states a path under HIDDEN holds; None: not a path of hidden states."""
     match path.split("/"):
         case [root, base, shard, index, digest, *_] if root == HIDDEN:
             return HiddenPlace(base, shard, index, digest)

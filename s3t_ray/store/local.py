@@ -1,9 +1,8 @@
 """A run's storage on a local disk.
 
-Every file and every published folder is made under a temporary name beside its place, put on the
-disk, and renamed into place: at every instant, and after every crash, what stands under a final
-name is whole. In: checked relative paths. Out: files under the root; StoreError.
-Must never follow a symbolic link below the root.
+Every file and every published folder is written under a temporary name in the same folder, synced to disk, and renamed
+into place. So at every instant, and after every crash, whatever has a final name is complete. In: checked relative
+paths. Out: files under the root; StoreError. Must never follow a symbolic link below the root.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 class LocalStore(Store):
-    """See `Store`. `before` is told of every change to the disk (for tests)."""
+    """See `Store`. `before` is called before every change to the disk (for tests)."""
 
     def __init__(self, uri: str, root: Path, before: Before | None = None) -> None:
         super().__init__(uri)
         self._root = os.path.realpath(root)  # the root itself may be reached through links
         self._disk = Disk(before) if before else Disk()
         if os.path.lexists(self._root) and not os.path.isdir(self._root):
-            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "name a folder that is new or a run's")
+            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "give a new folder or that of a run")
 
     @classmethod
     def from_uri(cls, uri: str) -> LocalStore:
@@ -42,7 +41,9 @@ class LocalStore(Store):
             return cls(uri, Path(uri))
         parts = urlsplit(uri)
         if parts.netloc not in ("", "localhost") or not parts.path:
-            raise StoreError(f"storage.uri {uri!r} names a machine, not a folder of this one", "write file:///folder")
+            raise StoreError(
+                f"storage.uri {uri!r} names another machine, not a folder on this one", "write file:///folder"
+            )
         return cls(uri, Path(unquote(parts.path)))
 
     def read_bytes(self, path: str) -> bytes:
@@ -127,7 +128,7 @@ class LocalStore(Store):
         place = os.path.join(self._root, clean_path(path))
         if os.path.realpath(place) != place:
             raise StoreError(
-                f"unsafe storage path {path!r}: a symbolic link lies on it",
+                f"unsafe storage path {path!r}: it contains a symbolic link",
                 f"remove the link from {self._root}; to move a run, move the whole folder",
             )
         return place

@@ -72,7 +72,7 @@ def parse_manifest(data: bytes, stage_id: str) -> Manifest:
 
 
 def damaged(stage_id: str, what: str) -> StageDamaged:
-    """The error that says what is wrong with a published stage, with the one way to mend it."""
+    """The error that says what is wrong with a published stage, and the one way to fix it."""
     folder = stage_folder(stage_id)
     return StageDamaged(
         f"stage {stage_id} is damaged: {what}",

@@ -14,7 +14,7 @@ from s3t_ray.store.store import Store
 
 LARGEST_TEXT = 64 * 2**20
 LARGEST_WEIGHTS = 8 * 2**30
-"""Bytes of a file that no stage needs: whoever can write to the storage may have put anything there."""
+"""More bytes than any stage's file has: someone who can write to the storage may have put anything there."""
 
 
 class PublishedStage:
@@ -84,7 +84,7 @@ def _check_readable(store: Store, stage_id: str, path: str) -> None:
         raise damaged(stage_id, f"{path} is missing")
     most, size = LARGEST_TEXT if path.endswith(".json") else LARGEST_WEIGHTS, store.size(path)
     if size > most:
-        raise damaged(stage_id, f"{path} has {size} bytes, and none was published with more than {most}")
+        raise damaged(stage_id, f"{path} has {size} bytes, but published files have at most {most}")
 
 
 def read_manifest(store: Store, stage_id: str) -> Manifest:

@@ -1,12 +1,12 @@
-"""A run's storage behind pyarrow.fs: S3, Google Cloud Storage and what speaks like them.
+"""A run's storage behind pyarrow.fs: S3, Google Cloud Storage and compatible servers.
 
-An object store shows an object whole or not at all, so a single write needs no temporary; a
-published folder is several objects, so its marker is written last and deleted first. In: checked
-relative paths. Out: objects under the root; StoreError.
+An object store makes an object visible as a whole or not at all, so a single write needs no temporary file. A published
+folder is several objects, so its marker is written last and deleted first. In: checked relative paths. Out: objects
+under the root; StoreError.
 
-Two things only the bucket's owner can set: versioning and soft delete off (a deleted object must be
-gone), and a life-cycle rule that aborts incomplete multipart uploads (a killed writer leaves one, unseen).
-Two publishers of one folder at once can mix their files: readers compare the digests in the marker.
+The bucket's owner must do two things: turn versioning and soft delete off (a deleted object must be gone), and set a
+life-cycle rule that aborts incomplete multipart uploads (a killed writer leaves one, invisibly).
+If two publishers write one folder at the same time, their files can mix: readers compare the digests in the marker.
 Must never be imported by a run whose storage is local: it loads pyarrow.
 """
 
@@ -46,7 +46,7 @@ class RemoteStore(Store):
                 filesystem, base = fs.FileSystem.from_uri(uri)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise StoreError(
-                    f"storage.uri {shown(uri)!r} is not understood: {error}",
+                    f"storage.uri {shown(uri)!r} is not supported: {error}",
                     "use a local path, s3://bucket/folder or gs://bucket/folder",
                 ) from error
         return cls(uri, filesystem, base)

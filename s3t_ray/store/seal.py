@@ -1,8 +1,8 @@
-"""Seals of manifests: who lacks the key of a job cannot make one, nor give one stage's manifest to another.
+"""Seals of manifests: without the key of a job no one can make one, or use one stage's manifest for another.
 
-In: a manifest and the key that came with its job, which the run's secret was made into for this one stage, or this
-one slice in this one state of its data. Out: a keyed MAC over all that the manifest says, the digests of its files
-among it. The ledger never has to be asked: worker groups cannot reach it.
+In: a manifest and the key of its job, which is derived from the run's secret for this one stage, or this one slice in
+this one state of its data. Out: a keyed MAC over everything in the manifest, including the digests of its files. The
+ledger is not needed to check it: worker groups cannot reach it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def seal(manifest: SealedT, key: str) -> SealedT:
 
 
 def is_sealed_with(manifest: Sealed, key: str) -> bool:
-    """Whether whoever wrote this manifest had `key`, and nobody changed it since."""
+    """Whether this manifest was written with `key` and is unchanged."""
     # As bytes: of texts, only ASCII can be compared, and this one may be anybody's.
     return manifest.seal is not None and hmac.compare_digest(manifest.seal.encode(), _mac(manifest, key).encode())
 

@@ -99,7 +99,7 @@ class Store(ABC):
     def fetch(self, path: str, cache: Path) -> Path:
         """A local file with the content of `path`: the file itself, or a fresh copy at `cache / path`.
 
-        A copy is a copy of the run's data: whoever owns `cache` purges `cache / path` together with `path`.
+        A copy is a copy of the run's data: the owner of `cache` must purge `cache / path` together with `path`.
         """
 
     @abstractmethod

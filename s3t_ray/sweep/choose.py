@@ -1,6 +1,6 @@
 """Which trials to look at, and which to take: the Pareto front, and a recommendation in words.
 
-In: outcomes, and what somebody needs. Out: the trials that no other beats in everything, and a text. Pure.
+In: outcomes, and the requirements. Out: the trials that no other beats in every respect, and a text. Pure.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def best(outcomes: Sequence[Outcome], need: Need) -> Outcome | None:
 
 
 def recommendation(outcomes: Sequence[Outcome], need: Need) -> str:
-    """Some sentences for whoever must decide."""
+    """A few sentences to support a decision."""
     limit = "" if need.most_gpu_hours is None else f" and {need.most_gpu_hours:,.3g} GPU hours"
     plural = "" if need.deletions == 1 else "s"
     asked = f"For {need.deletions} deletion{plural} without healing{limit} (at {need.tflops:g} TFLOP/s per GPU)"
@@ -101,7 +101,7 @@ def _words(outcome: Outcome, need: Need) -> str:
     forecast = outcome.forecast
     parts = [
         f"{outcome.depth_share_after(need.deletions):.0%} of its depth is left then",
-        f"it bears {forecast.deletions_until_dead:.0f} deletions until every shard is dead",
+        f"it survives {forecast.deletions_until_dead:.0f} deletions until every shard is dead",
         f"{need.gpu_hours(forecast.training_flops):,.3g} GPU hours",
         f"{forecast.storage_bytes / 1e9:,.3g} GB",
     ]

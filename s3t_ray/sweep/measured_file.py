@@ -1,6 +1,6 @@
-"""What a trial measured, kept in the sweep's folder, so that a sweep that is begun again does not measure it again.
+"""The measurements of a trial, kept in the sweep's folder, so that a restarted sweep does not measure it again.
 
-In: figures of a trial. Out: a file named by all that they depend on, and the figures back from it.
+In: figures of a trial. Out: a file named by everything that they depend on, and the figures read back from it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,6 @@ def kept(file: Path) -> Measured | None:
         return TypeAdapter(Measured).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:
         raise DataError(
-            f"{file} does not hold what a trial measured: {error.errors()[0]['msg']}",
+            f"{file} does not hold a trial's measurements: {error.errors()[0]['msg']}",
             "remove it, and the sweep measures its trial again",
         ) from error

@@ -1,7 +1,7 @@
-"""Results as JSON, with the machine that they were measured on beside them.
+"""Results as JSON, together with the machine that they were measured on.
 
-In: a frozen dataclass. Out: a file, whole or not there: what stood under its name stays until the new one is on the
-disk. A figure without the machine means little.
+In: a frozen dataclass. Out: a file, complete or absent: an earlier file of that name stays until the new one is on
+disk. A figure without its machine means little.
 """
 
 from __future__ import annotations

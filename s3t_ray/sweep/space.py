@@ -47,11 +47,11 @@ def points_from(path: Path) -> tuple[Point, ...]:
     try:
         listed = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", "name a file of points") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "give a file of points") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}", "write a list of {path: value}") from error
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
-        raise ConfigError(f"{path} holds no list of points", "write one a line: - {budget: 4, lora.rank: 8}")
+        raise ConfigError(f"{path} holds no list of points", "write one per line: - {budget: 4, lora.rank: 8}")
     return tuple(Point(tuple((str(name), _text(value)) for name, value in item.items())) for item in listed)
 
 
@@ -62,7 +62,7 @@ def _axis(text: str) -> tuple[str, tuple[str, ...]]:
     except yaml.YAMLError:
         listed = None
     if not equals or not path or not isinstance(listed, list) or not listed:
-        raise ConfigError(f"--vary {text}: it is no list of values", "write budget=[1, 2, 4]")
+        raise ConfigError(f"--vary {text}: it is not a list of values", "write budget=[1, 2, 4]")
     return path, tuple(_text(value) for value in listed)
 
 

@@ -1,4 +1,4 @@
-"""From points to trials: each with a config of its own, and a run that those share which can.
+"""From points to trials: each has its own config, and trials share a run where possible.
 
 In: a base config, points, a folder. Out: `Trial`s, in the order to make them. Points that differ only in
 what decides no stage's name (the budget first of all) train in one run, the smallest budget first: then
@@ -53,7 +53,7 @@ def _trial(base: Config, point: Point, folder: Path, base_digest: str) -> Trial:
     for path, _ in point.settings:
         if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
             raise ConfigError(
-                f"a sweep cannot vary {path}", "vary what is trained, and make another sweep for other data"
+                f"a sweep cannot vary {path}", "vary what is trained, and use another sweep for other data"
             )
     document = yaml.safe_load(dump_config(base))
     for path, value in point.settings:
@@ -71,7 +71,7 @@ def _put(document: dict[str, object], path: str, value: object, point: Point) ->
     for section in sections:
         inner = document.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{path} of the point ({point.label}): {section} is no section", "see docs/config.md")
+            raise ConfigError(f"{path} of the point ({point.label}): {section} is not a section", "see docs/config.md")
         document = inner
     document[name] = value
 

@@ -43,7 +43,7 @@ def run_trials(
     before = {number: kept(file) for number, file in enumerate(files)}
     found: dict[int, Measured | str] = {number: each for number, each in before.items() if each is not None}
     if found:
-        note(f"{len(found)} of {len(trials)} trials were measured before")
+        note(f"{len(found)} of {len(trials)} trials were already measured")
     ahead: dict[str, list[int]] = {}  # by run, in the order to make them
     for number, trial in enumerate(trials):
         if number not in found:
@@ -58,7 +58,7 @@ def run_trials(
 
         at_once = side_by_side([trials[numbers[0]].config for numbers in ahead.values()], nodes())
         if at_once > 1:
-            note(f"{at_once} of {len(ahead)} runs side by side")
+            note(f"{at_once} of {len(ahead)} runs in parallel")
         told: dict[int, str] = {}
         callbacks = [JsonLoggerCallback(), _teller(trials, note, told)]  # without the first, Tune warns of every trial
         trainable = tune.with_parameters(_train_and_measure, trials=tuple(trials), files=tuple(files), limit=limit)
@@ -154,7 +154,7 @@ def _teller(trials: Sequence[Trial], note: Callable[[str], None], told: dict[int
                 note(name)
             elif "error" in result:
                 told[number] = result["error"]
-                note(f"{name}: failed; the other trials go on")
+                note(f"{name}: failed; the other trials continue")
             else:
                 found = Measured(**result["measured"])
                 note(
@@ -163,6 +163,6 @@ def _teller(trials: Sequence[Trial], note: Callable[[str], None], told: dict[int
                 )
 
         def on_trial_error(self, **_: Any) -> None:
-            note("a run's trials failed; those of the other runs go on")
+            note("the trials of a run failed; those of the other runs continue")
 
     return Teller()

@@ -1,4 +1,4 @@
 """A transparency log in the C2SP formats: Merkle tree, tiles, checkpoints, proofs, cosignatures, a witness.
 
-Pure but for the witness's own state. It knows nothing of runs, deletions or certificates: entries are bytes.
+Pure except for the witness's own state. It knows nothing of runs, deletions or certificates: entries are bytes.
 """

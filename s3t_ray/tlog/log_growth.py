@@ -40,7 +40,7 @@ def grown(old: LogHead, entries: Sequence[bytes], read: Read) -> Growth:
     if tree.root() != old.root:
         raise VerificationFailed(
             f"the files of log {old.origin} do not have the root of its checkpoint of {old.size} entries",
-            "restore the log's files from a copy; what its owner keeps can also make them anew",
+            "restore the log's files from a copy; its owner can also recreate them",
         )
     if width := old.size % WIDTH:
         start = old.size - width

@@ -1,7 +1,7 @@
 """Checkpoints (c2sp.org/tlog-checkpoint): the head of a log, as the text of a signed note.
 
-In: origin, size and root of a tree. Out: the text, and back. Pure. The origin names one log for ever: a checkpoint of
-one run cannot pass for another's.
+In: origin, size and root of a tree. Out: the text, and back. Pure. The origin names one log permanently: a checkpoint
+of one run cannot be used for another's.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ def verified(note: SignedNote, key: VerifierKey) -> LogHead:
     if not note.signed_by([key]):
         raise VerificationFailed(
             f"the checkpoint is not signed by {key.name} (key {key.id.hex()})",
-            "check that the key is this log's, and that the checkpoint is",
+            "check that the key and the checkpoint belong to this log",
         )
     found = LogHead.parse(note.text)
     if found.origin != key.name:
         raise VerificationFailed(
-            f"the checkpoint is of log {found.origin!r}, and the key is of {key.name!r}", "give the key of that log"
+            f"the checkpoint is from log {found.origin!r}, but the key is for {key.name!r}", "give the key of that log"
         )
     return found
 
 
 def _not_a_checkpoint(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a checkpoint of a log: {why}", "give the file exactly as it was handed out")
+    return VerificationFailed(f"not a checkpoint of a log: {why}", "give the file exactly as you received it")

@@ -1,7 +1,7 @@
 """Proofs of inclusion to hand out (c2sp.org/tlog-proof): one entry's path to a signed checkpoint, as one text.
 
-In: a path and a checkpoint. Out: a text that anyone with the log's key, and those of the witnesses whom they trust, can
-check offline. Pure. It shows nothing of other entries but hashes.
+In: a path and a checkpoint. Out: a text that anyone with the log's key, and those of trusted witnesses, can check
+offline. Pure. It reveals only hashes of other entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 
 @dataclass(frozen=True)
 class LogProof:
-    """Where an entry stands in a log, and why."""
+    """Where an entry is in a log, with the proof."""
 
     index: int
     path: tuple[bytes, ...]
@@ -64,7 +64,7 @@ class LogProof:
         seen = cosigned_by(self.checkpoint, witnesses)
         if len(seen) < quorum:
             raise VerificationFailed(
-                f"{len(seen)} of the witnesses cosigned the checkpoint, and {quorum} are asked for",
+                f"{len(seen)} of the witnesses cosigned the checkpoint, but {quorum} are required",
                 "ask for a proof with the witnesses' cosignatures",
             )
         return head, seen
@@ -85,4 +85,4 @@ def decoded_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
 
 
 def _malformed(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a proof of inclusion: {why}", "give the file exactly as it was handed out")
+    return VerificationFailed(f"not a proof of inclusion: {why}", "give the file exactly as you received it")

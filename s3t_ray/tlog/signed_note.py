@@ -38,7 +38,7 @@ class VerifierKey:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"a key name has no spaces and no plus sign: {self.name!r}")
+            raise ValueError(f"a key name must not contain spaces or plus signs: {self.name!r}")
 
     @property
     def id(self) -> bytes:
@@ -159,8 +159,8 @@ def check_ed25519(key: VerifierKey, signature: bytes, message: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
     except InvalidSignature as error:
         raise VerificationFailed(
-            f"the signature in the name of {key.name} is not genuine",
-            "the note was changed after it was signed: ask whoever handed it out for the original",
+            f"the signature of {key.name} is not valid",
+            "the note was changed after it was signed: ask its sender for the original",
         ) from error
 
 
@@ -172,4 +172,4 @@ def _decoded(text: str) -> bytes | None:
 
 
 def _malformed(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a signed note: {why}", "give the file exactly as it was handed out")
+    return VerificationFailed(f"not a signed note: {why}", "give the file exactly as you received it")

@@ -120,7 +120,7 @@ def unbundled(data: bytes) -> list[bytes]:
         (length,) = struct.unpack_from(">H", data, at) if at + 2 <= len(data) else (MAX_ENTRY_BYTES,)
         entry = data[at + 2 : at + 2 + length]
         if len(entry) != length:
-            raise VerificationFailed("a bundle of log entries is cut off", "restore the log's files from a copy")
+            raise VerificationFailed("a bundle of log entries is truncated", "restore the log's files from a copy")
         entries.append(entry)
         at += 2 + length
     return entries

@@ -1,4 +1,4 @@
-"""Timestamps of checkpoints by somebody else's authority (RFC 3161): the log was this long at that time, or before.
+"""Timestamps of checkpoints by a third-party authority (RFC 3161): the log was this long at that time, or earlier.
 
 In: a checkpoint's text, a reply of a timestamp server, the authority's root certificates. Out: requests, and the time
 that a genuine reply states. Pure. Needs the extra `timestamps` (rfc3161-client), which is loaded when it is used.
@@ -41,8 +41,8 @@ def stamped_at(reply: bytes, text: str, roots: bytes) -> datetime:
         return found.astimezone(UTC)
     except (client.VerificationError, ValueError) as error:
         raise VerificationFailed(
-            f"the timestamp does not say that this checkpoint was there: {error}",
-            "give the reply that was handed out with this checkpoint, and the root certificate of its authority",
+            f"the timestamp is not for this checkpoint: {error}",
+            "give the reply that came with this checkpoint, and the root certificate of its authority",
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""A witness (c2sp.org/tlog-witness): cosigns a log's checkpoint only if it continues every one that it saw before.
+"""A witness (c2sp.org/tlog-witness): cosigns a log's checkpoint only if it extends every one that it saw before.
 
-In: `add-checkpoint` requests. Out: an HTTP status and a body. So whoever holds a log's key cannot show one history to
-some and another to others, nor take a history back, without this witness's refusal. Its state is a small SQLite file:
-the newest checkpoint of each log is on the disk before its cosignature is given.
+In: `add-checkpoint` requests. Out: an HTTP status and a body. Without this witness refusing, the holder of a log's key
+can neither show different histories to different people nor take one back. Its state is a small SQLite file: the newest
+checkpoint of each log is on disk before its cosignature is given.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class AddCheckpoint:
         old = _OLD.fullmatch(lines[0])
         if old is None or len(lines) - 1 > MOST_HASHES:
             raise VerificationFailed(
-                "the request does not begin with `old` and a size", "send what c2sp.org/tlog-witness asks for"
+                "the request does not start with `old` and a size",
+                "send a request as described at c2sp.org/tlog-witness",
             )
         signed = SignedNote.parse(note)
         return cls(int(old[1]), decoded_hashes(lines[1:]), signed, LogHead.parse(signed.text))
@@ -130,7 +131,7 @@ class Witness:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"the witness cannot keep its state at {state}: {error}",
-                "name a file on a local disk that it may write",
+                "give a writable file on a local disk",
             ) from error
 
     @property

@@ -1,7 +1,7 @@
 """A witness's folder: its key, its name, and the state that must never go back.
 
-In: a folder. Out: a `Witness` that lives in it. The folder is the witness: whoever runs two from copies of one folder,
-or restores an old copy, takes from its word what it is worth.
+In: a folder. Out: a `Witness` that uses it. The folder is the witness: running two witnesses from copies of one folder,
+or restoring an old copy, makes its cosignatures worthless.
 """
 
 from __future__ import annotations
@@ -36,11 +36,9 @@ def create(folder: Path, name: str) -> VerifierKey:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         _write_once(folder / _KEY, _text_of(cosigner))
     except FileExistsError as error:
-        raise ConfigError(f"{folder} holds a witness already", "serve that one, or name a new folder") from error
+        raise ConfigError(f"{folder} already holds a witness", "serve that one, or give a new folder") from error
     except OSError as error:
-        raise ConfigError(
-            f"no witness can be made in {folder}: {error}", "name a folder that can be written"
-        ) from error
+        raise ConfigError(f"cannot make a witness in {folder}: {error}", "give a writable folder") from error
     return cosigner.key
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -23,6 +23,9 @@ from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 from s3t_ray.train.job import StageJob
 
+Isolation = Literal["layers", "none"]
+"""The config's `lora.isolation`."""
+
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
@@ -31,13 +34,16 @@ class Chain:
     """The adapters of stages 1..depth together: the model of a sequence at that depth."""
 
     manifests: tuple[Manifest, ...]  # depth 1 first
-    tensors: dict[str, Tensor]  # LoRA tensors of all groups, by PEFT name, float32
+    tensors: dict[str, Tensor]  # LoRA tensors in force of all groups, by PEFT name, float32
     config: dict[str, Any]  # PEFT's adapter_config, its target modules those of all groups
     head: dict[str, Tensor]  # task head of the deepest stage, by parameter name; empty without one
 
 
-def load_chain(store: Store, stage_ids: Sequence[str]) -> Chain:
-    """Read and check the stages of one chain. TrainError: a stage does not fit; StageDamaged: its bytes do not."""
+def load_chain(store: Store, stage_ids: Sequence[str], isolation: Isolation = "layers") -> Chain:
+    """Read and check the stages of one chain. TrainError: a stage does not fit; StageDamaged: its bytes do not.
+
+    `isolation`: the run's `lora.isolation`; with `none` each stage holds all tensors, and the last one's are in force.
+    """
     manifests: list[Manifest] = []
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
@@ -49,6 +55,8 @@ def load_chain(store: Store, stage_ids: Sequence[str]) -> Chain:
         _check_follows(manifest, manifests)
         manifests.append(manifest)
         own = safetensors.torch.load(stage.read(ADAPTER_FILE))
+        if isolation == "none":
+            tensors, targets = {}, []
         twice = sorted(own.keys() & tensors.keys())
         if twice:
             raise TrainError(f"stage {stage_id} holds {twice[0]}, as a parent does", "purge the chain and train again")
@@ -60,14 +68,14 @@ def load_chain(store: Store, stage_ids: Sequence[str]) -> Chain:
     return Chain(tuple(manifests), tensors, config | {"target_modules": sorted(targets)}, head)
 
 
-def load_parents(store: Store, job: StageJob, names: Sequence[str]) -> Chain:
+def load_parents(store: Store, job: StageJob, names: Sequence[str], isolation: Isolation = "layers") -> Chain:
     """The adapters that the stage of `job` stands on: exactly the tensors `names`. TrainError otherwise."""
     if len(job.parents) != job.depth - 1:
         raise TrainError(
             f"stage {job.stage_id} has depth {job.depth} but {len(job.parents)} parents",
             "name the stages 1..depth-1 of its sequence as parents",
         )
-    chain = load_chain(store, job.parents)
+    chain = load_chain(store, job.parents, isolation)
     for manifest in chain.manifests:
         theirs = (manifest.shard, manifest.recipe_digest, manifest.base_digest)
         if theirs != (job.shard, job.recipe_digest, job.base_digest):
@@ -89,7 +97,7 @@ def load_parents(store: Store, job: StageJob, names: Sequence[str]) -> Chain:
     return chain
 
 
-def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:
+def export_adapter(store: Store, stage_ids: Sequence[str], out: Path, isolation: Isolation = "layers") -> Path:
     """Write the chain to folder `out` as one PEFT adapter that PeftModel.from_pretrained loads; returns `out`.
 
     A task head goes along as PEFT's `modules_to_save`. The scale is folded into `lora_alpha`, and no rsLoRA flag is
@@ -97,7 +105,7 @@ def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:
     """
     if not stage_ids:
         raise TrainError("an export needs at least one stage", "name a sequence with live depth 1 or more")
-    chain = load_chain(store, stage_ids)
+    chain = load_chain(store, stage_ids, isolation)
     tensors = dict(chain.tensors)
     config = _plain_scale(chain.config)
     if chain.head:
@@ -106,14 +114,16 @@ def export_adapter(store: Store, stage_ids: Sequence[str], out: Path) -> Path:
     return _write(out, tensors, config)
 
 
-def export_merged_adapter(store: Store, chains: Sequence[Sequence[str]], out: Path) -> Path:
+def export_merged_adapter(
+    store: Store, chains: Sequence[Sequence[str]], out: Path, isolation: Isolation = "layers"
+) -> Path:
     """Write the mean of several chains to folder `out` as one PEFT adapter; returns `out`.
 
     Its rank is the sum of theirs: the matrices stand side by side, so what they add is exactly the mean of what each
     adds. That is not what the ensemble does, which averages what whole models say. Raises TrainError for chains with a
     task head: heads cannot be averaged side by side.
     """
-    loaded = [load_chain(store, chain) for chain in chains]
+    loaded = [load_chain(store, chain, isolation) for chain in chains]
     if any(chain.head for chain in loaded):
         raise TrainError("a model with a task head cannot be merged", "export its shards one by one")
     modules = sorted({name.partition(".lora_")[0] for chain in loaded for name in chain.tensors})

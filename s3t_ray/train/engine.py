@@ -127,7 +127,7 @@ class StageEngine:
             for index, master in enumerate(self._masters()):
                 master.copy_(tensors[f"master/{index}"])
                 state = self._torch_optimizer().state[master]
-                for key in ("step", "exp_avg", "exp_avg_sq"):
+                for key in _optimizer_keys(tensors, index):
                     value = tensors[f"{key}/{index}"]
                     state[key] = value.clone() if key == "step" else value.to(master.device, copy=True)
 
@@ -146,6 +146,12 @@ class StageEngine:
         """Whole copies of the trainable parameters on CPU, gathered from all ranks (every rank must call)."""
         with whole(list(self._trainable.values())):
             return {name: value.detach().to("cpu", copy=True) for name, value in self._trainable.items()}
+
+
+def _optimizer_keys(tensors: Mapping[str, Tensor], index: int) -> tuple[str, ...]:
+    """What the optimizer keeps of its `index`-th tensor, by its own names (AdamW: step, exp_avg, exp_avg_sq)."""
+    kinds = (name.partition("/") for name in tensors)
+    return tuple(kind for kind, _, place in kinds if place == str(index) and kind not in ("weight", "master"))
 
 
 def _held(parameter: nn.Parameter) -> Tensor:

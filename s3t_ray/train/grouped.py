@@ -1,5 +1,6 @@
 """Switches one stage on in the loaded base: parents' adapters active and frozen, one group fresh and trainable,
-the groups below without an adapter.
+the groups below without an adapter. With `lora.isolation: none` all groups are trainable, from where the parent left
+them.
 
 In: the Base, a depth, the parents' tensors. Out: the trainable parameters by their published name. Each stage gets
 new Parameter objects, so nothing of an earlier stage or of its optimizer can linger. Must never write into a base
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import TrainError
 from s3t_ray.train.forward import with_layers
-from s3t_ray.train.layer_groups import depth_of_layer, layer_group, layer_index
+from s3t_ray.train.layer_groups import depth_of_layer, layer_index, trained_layers
 from s3t_ray.train.loading.base import ADAPTER, Base
 from s3t_ray.train.seeds import StagePlace
 from s3t_ray.train.zero3_gather import whole
@@ -53,27 +54,35 @@ class GroupedModel:
 
     def modules_at(self, depth: int) -> list[str]:
         """Full paths of the modules that the stage at `depth` adapts."""
-        return sorted(self._by_depth[depth])
+        return sorted(path for at in self._trained(depth) for path in self._by_depth[at])
 
     def tensor_names(self, depth: int) -> list[str]:
         """Sorted names of the adapter tensors that the stage at `depth` publishes."""
-        return sorted(name for path in self._by_depth[depth] for name in weight_names(path))
+        return sorted(name for path in self.modules_at(depth) for name in weight_names(path))
+
+    def parent_names(self, depth: int) -> list[str]:
+        """Names of the adapter tensors that the parents of the stage at `depth` hold together."""
+        if self._continues(depth):
+            return self.tensor_names(depth - 1)
+        return [name for above in self._frozen(depth) for name in self.tensor_names(above)]
 
     def lowest_layer(self, depth: int) -> int:
         """Boundary of the stage: the lowest layer that it trains."""
-        return layer_group(self.base.layers, self._config.lora.layers_per_group, depth).start
+        return trained_layers(self.base.layers, self._config.lora, self._config.slices, depth).start
 
     def begin(self, place: StagePlace, parents: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-        """Switch on the stage at `place`; `parents` holds the tensors of all depths above it, by PEFT name."""
+        """Switch on the stage at `place`; `parents` holds the tensors of the stages above it, by published name, and
+        the task head of the last."""
         depth = len(place.slices)
         trainable: dict[str, nn.Parameter] = {}
-        for at, paths in self._by_depth.items():
-            for path in paths:
-                if at < depth:
-                    self._freeze(path, parents)
-                elif at == depth:
-                    trainable |= self._start(path, place)
+        for at in self._frozen(depth):
+            for path in self._by_depth[at]:
+                self._freeze(path, parents)
+        for path in self.modules_at(depth):
+            trainable |= self._start(path, place)
         trainable |= self._start_head(place)
+        if self._continues(depth):
+            _go_on(trainable, parents)
         # Layers are checkpointed only in training mode; their dropout stays off, as the flag is not passed down.
         for layer in self._layers()[self.lowest_layer(depth) :]:
             layer.training = self._config.engine.gradient_checkpointing
@@ -107,12 +116,28 @@ class GroupedModel:
 
         A known mistake resets them in silence.
         """
-        for at in range(1, depth):
+        for at in self._frozen(depth):
             active = self._active(at)
             with whole(list(active.values())):
                 for name, parameter in active.items():
                     if not torch.equal(parameter.detach().cpu(), parents[name]):
                         raise TrainError(f"training at depth {depth} changed {name} of a parent", "report this: a bug")
+
+    def _trained(self, depth: int) -> range:
+        """Depths of the layer groups that the stage at `depth` trains."""
+        return range(depth, depth + 1) if self._isolated else range(1, self._config.slices + 1)
+
+    def _frozen(self, depth: int) -> range:
+        """Depths of the layer groups that it takes from its parents as they are."""
+        return range(1, depth) if self._isolated else range(0)
+
+    def _continues(self, depth: int) -> bool:
+        """Whether it goes on training what its parent trained."""
+        return not self._isolated and depth > 1
+
+    @property
+    def _isolated(self) -> bool:
+        return self._config.lora.isolation == "layers"
 
     def _active(self, depth: int) -> dict[str, nn.Parameter]:
         """The adapter parameters now in place for `depth`, by PEFT name."""
@@ -167,6 +192,17 @@ class GroupedModel:
         layer = self.base.lora[path]
         for module, value in ((layer.lora_A[ADAPTER], a), (layer.lora_B[ADAPTER], b)):
             module.weight = nn.Parameter(value.to(self._device, torch.float32, copy=True), requires_grad=trainable)
+
+
+def _go_on(trainable: Mapping[str, nn.Parameter], parents: Mapping[str, Tensor]) -> None:
+    """Give the parameters their parent's values. TrainError if it has others."""
+    odd = sorted(trainable.keys() ^ parents.keys())
+    if odd:
+        raise TrainError(
+            f"the published parent does not hold what this stage goes on with: {odd[:3]}", "train it again"
+        )
+    for name, parameter in trainable.items():
+        parameter.data.copy_(parents[name])
 
 
 def _generator(place: StagePlace, name: str) -> torch.Generator:

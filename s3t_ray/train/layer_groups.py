@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from s3t_ray.config.schema import Lora
 from s3t_ray.errors import ConfigError
 
 
@@ -26,6 +27,13 @@ def layer_group(layers: int, layers_per_group: int, depth: int) -> range:
             f"lower lora.layers_per_group to {max(1, layers // depth)} or slices to {layers // layers_per_group}",
         )
     return range(lowest, lowest + layers_per_group)
+
+
+def trained_layers(layers: int, lora: Lora, slices: int, depth: int) -> range:
+    """Layers that the stage at `depth` trains: its group, or with `isolation: none` all groups."""
+    if lora.isolation == "none":
+        return range(layer_group(layers, lora.layers_per_group, slices).start, layers)
+    return layer_group(layers, lora.layers_per_group, depth)
 
 
 def depth_of_layer(layers: int, layers_per_group: int, layer: int) -> int:

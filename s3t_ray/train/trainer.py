@@ -93,7 +93,8 @@ class Trainer:
         started = perf_counter()
         self._scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="stage-", dir=self._scratch) as folder:
-            parents = load_parents(self._store, job, self._names_above(job.depth))
+            names = self._grouped.parent_names(job.depth)
+            parents = load_parents(self._store, job, names, self._config.lora.isolation)
             slices = [
                 read_items(self._store, piece, self._tokenizer, self._config.task, Path(folder) / "cache")
                 for piece in job.slices
@@ -106,10 +107,6 @@ class Trainer:
                     entering.close()
         seconds = perf_counter() - started
         return publish_stage(self._store, job, self._config, self._grouped, trained, seconds, self._group)
-
-    def _names_above(self, depth: int) -> list[str]:
-        """Names of the adapter tensors of all layer groups above the one at `depth`."""
-        return [name for above in range(1, depth) for name in self._grouped.tensor_names(above)]
 
     def _run(
         self,
@@ -125,7 +122,7 @@ class Trainer:
         boundary = 0 if entering is None else entering.layer
         feeder = Feeder(self._config, self._base, entering, self._group)
         steps = list(feeder.steps(items, place))
-        trainable = self._grouped.begin(place, parents.tensors)
+        trainable = self._grouped.begin(place, parents.tensors | parents.head)
         try:
             if not steps:
                 return Trained({name: value.detach().cpu() for name, value in trainable.items()}, (), 0, 0)

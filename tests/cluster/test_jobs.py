@@ -141,7 +141,7 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
 
 def test_a_sweep_trains_two_runs_side_by_side(laptop: Laptop, config: Path) -> None:
     done = laptop.submit("sweep.py", "--set", "budget=1", "--deletions", "2")
-    assert "2 of 2 runs side by side" in done.stdout and "take lora.rank" in done.stdout
+    assert "2 of 2 runs in parallel" in done.stdout and "take lora.rank" in done.stdout
     assert (config.parent / "sweep" / "sweep.png").is_file()
     written = json.loads((config.parent / "sweep" / "sweep.json").read_text())
     assert written["failures"] == {}

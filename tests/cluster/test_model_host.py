@@ -48,6 +48,6 @@ def test_calls_streams_errors_and_deaths(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="nothing is held out"):
             host.call(refuse)
         assert host.call(place)[1] == process, "an error of the run's does not end the host"
-        with pytest.raises(ClusterError, match="the process that held the model ended"):
+        with pytest.raises(ClusterError, match="the process with the model ended"):
             host.call(die)
     wait_for("its resources", lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])

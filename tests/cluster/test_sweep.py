@@ -67,7 +67,7 @@ def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> N
     again = sweep(
         base, grid(["budget=[2, 1]"]), tmp_path / "sweep", Need(1, None, 1.0), size, Mode.TRAIN, note=told.append
     )
-    assert again.outcomes == found.outcomes and "2 of 2 trials were measured before" in told
+    assert again.outcomes == found.outcomes and "2 of 2 trials were already measured" in told
     assert accepted == {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/stages/*/manifest.json")}
 
 
@@ -79,7 +79,7 @@ def test_two_runs_are_trained_and_measured_side_by_side(tmp_path: Path) -> None:
     points = grid(["lora.rank=[2, 4]"])
     found = sweep(base, points, tmp_path / "sweep", Need(1, None, 1.0), size, Mode.TRAIN, note=told.append)
     assert found.failures == {} and len({outcome.root for outcome in found.outcomes}) == 2
-    assert "2 of 2 runs side by side" in told
+    assert "2 of 2 runs in parallel" in told
     begun = [line for line in told if line.startswith("trial ") and "stages" not in line]
     ended = [line for line in told if "trained 2 stages, shared 0" in line]
     assert len(begun) == len(ended) == 2

@@ -184,7 +184,7 @@ def test_without_a_token_there_is_nothing_to_see_and_a_wrong_one_is_told(page: P
     expect(page.locator("#content")).to_be_hidden()
     page.get_by_label("Token").fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("does not open this service")).to_be_visible()
+    expect(page.get_by_text("does not give access to this service")).to_be_visible()
     page.get_by_label("Token").fill(TOKEN)
     page.keyboard.press("Enter")
     expect(page.locator("#content")).to_be_visible()

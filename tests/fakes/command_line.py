@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s3t_ray.cli.main import app
+from s3t_ray.config.load import load_config
 from s3t_ray.ledger.values import RunningStage
 from s3t_ray.run.reports import (
     DeletionReceipt,
@@ -92,10 +93,13 @@ FAILURE = Failure(kind="stage", stage_id="f" * 64, error="loss is not finite at 
 
 
 class FakeRun:
-    """Opens anything; remembers what it was opened with."""
+    """Opens anything; remembers what it was opened with. `ensemble`: how its shards answer together."""
+
+    ensemble = "logits"
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self.config = load_config("demo", [f"ensemble={self.ensemble}"])
 
     @classmethod
     def open(cls, uri: str, read_only: bool = False) -> FakeRun:

@@ -28,6 +28,7 @@ from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
 from s3t_ray.run.log.issued_proofs import ProvedEntry
+from s3t_ray.run.office_words import DropOutcome, OpenDsrStatus
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.serve.routes.answering import Prompt
 from s3t_ray.serve.routes.requests import DeletionRequest
@@ -127,6 +128,8 @@ class FakeBackend:
             accepted_at=AT,
             age_seconds=2.0,
             number=7,
+            opendsr_status=OpenDsrStatus.COMPLETED,
+            drop_outcome=DropOutcome.DELETED,
         )
 
     def certificate(self, request_id: str) -> str | None:

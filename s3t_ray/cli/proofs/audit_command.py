@@ -24,64 +24,70 @@ def add_to(app: typer.Typer) -> None:
     )(audit)
 
 
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Also replay stages and measure how well membership can be inferred.")
+]
+ReplayOption = Annotated[
+    int | None,
+    typer.Option("--replay", min=0, metavar="N", help=f"Retrain N live stages; default with --full: {FULL_REPLAY}."),
+]
+RecordsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="FILE",
+        help="Records in the format of the run's data, such as a deleted person's, to test for membership.",
+    ),
+]
+CertificateOption = Annotated[
+    list[Path] | None,
+    typer.Option("--certificate", metavar="FILE", help="Certificates you were given; each must be in the log."),
+]
+ReceiptsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--receipt",
+        metavar="FILE",
+        help="Receipts you were given (`s3t delete --receipt-out`); each must be in the log.",
+    ),
+]
+CheckpointOption = Annotated[
+    list[Path] | None,
+    typer.Option("--checkpoint", metavar="FILE", help="Checkpoints that you kept (`s3t head`) or were given."),
+]
+AskWitnessOption = Annotated[
+    list[str] | None,
+    typer.Option("--witness", metavar="'URL KEY'", help="A witness to ask for the newest checkpoint it cosigned."),
+]
+KnownKeyOption = Annotated[
+    Path | None,
+    typer.Option("--public-key", metavar="PEM", help="Your copy of the run's public.pem, which it must still use."),
+]
+
+
 def audit(
     run: RunArgument,
-    full: Annotated[
-        bool, typer.Option("--full", help="Also replay stages and measure how well membership shows in the models.")
-    ] = False,
-    replay: Annotated[
-        int | None,
-        typer.Option(
-            "--replay", min=0, metavar="N", help=f"Live stages to train again; default with --full: {FULL_REPLAY}."
-        ),
-    ] = None,
-    records: Annotated[
-        Path | None,
-        typer.Option(
-            "--records",
-            metavar="FILE",
-            help="Records as in the run's data, to measure how well their membership shows; a deleted person's, say.",
-        ),
-    ] = None,
-    certificates: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--certificate", metavar="FILE", help="Certificates you were given earlier; each must be in the chain."
-        ),
-    ] = None,
-    receipts: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--receipt",
-            metavar="FILE",
-            help="Receipts you were given earlier (`s3t delete --receipt-out`); each must be in the log.",
-        ),
-    ] = None,
-    checkpoints: Annotated[
-        list[Path] | None,
-        typer.Option("--checkpoint", metavar="FILE", help="Checkpoints that you kept (`s3t head`) or were given."),
-    ] = None,
-    witnesses: Annotated[
-        list[str] | None,
-        typer.Option("--witness", metavar="'URL KEY'", help="A witness to ask for the newest checkpoint it cosigned."),
-    ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(
-            "--public-key", metavar="PEM", help="Your earlier copy of the run's public.pem; the run must still use it."
-        ),
-    ] = None,
+    full: FullOption = False,
+    replay: ReplayOption = None,
+    records: RecordsOption = None,
+    certificates: CertificateOption = None,
+    receipts: ReceiptsOption = None,
+    checkpoints: CheckpointOption = None,
+    witnesses: AskWitnessOption = None,
+    public_key: KnownKeyOption = None,
     address: AddressOption = None,
     json: JsonOption = False,
 ) -> None:
     """Look for every trace of tampering: in certificates, ledger, records, stages and storage.
 
-    Exit code 8 when there is a problem, 10 when there is none but a replay
-    on other hardware or library versions proves nothing. Certificates that were handed out
-    earlier, given by --certificate, receipts, given by --receipt, and
-    checkpoints, given by --checkpoint or by a witness, also find a run that
-    was taken back as a whole to an earlier moment; the public key, given by
-    --public-key, one whose config names other keys and another ledger. Membership is measured, and proves nothing.
+    Exit code 8: there is a problem. Exit code 10: there is no problem, but a
+    replay on other hardware or library versions proves nothing.
+
+    Certificates, receipts and checkpoints from earlier (--certificate,
+    --receipt, --checkpoint, --witness) also reveal a run that was reset as a
+    whole to an earlier moment. The public key (--public-key) also reveals a
+    run whose config was changed to name other keys and another ledger.
+    Membership is a measurement, and proves nothing.
     """
     from s3t_ray.audit.audit import audit as audit_run
     from s3t_ray.cli.show.live_progress import progress
@@ -116,7 +122,7 @@ def audit(
             try:
                 with model_host(opened, address, display.note) as host:
                     membership = audit_membership(opened, records=records, watch=display.note, host=host)
-            except S3TError as error:  # no held-out records, no live model: the audit stands without it
+            except S3TError as error:  # no held-out records or no live model: the rest of the audit is valid
                 unmeasured = error
                 note(f"membership was not measured: {error.problem}")
     if not json:
@@ -126,6 +132,6 @@ def audit(
             console.print(membership_view(membership))
     else:
         print_json(report if membership is None else FullAudit(**dict(report), membership=membership))
-    raise_unless_verified(report, "keep this report and the run as it is; each problem names what to look at")
+    raise_unless_verified(report, "keep this report and do not change the run; each problem names what to look at")
     if unmeasured is not None and records is not None:
-        raise unmeasured  # it was asked for by name
+        raise unmeasured  # it was requested explicitly

@@ -1,4 +1,4 @@
-"""An auditor's own signing key: a PEM file, apart from every run."""
+"""An auditor's own signing key: a PEM file, separate from any run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAKE = "make one: openssl genpkey -algorithm ed25519 -out auditor.key && chmod 
 
 
 class AuditorKey:
-    """Signs what an auditor states."""
+    """Signs an auditor's statements."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
@@ -31,19 +31,19 @@ class AuditorKey:
 
     @classmethod
     def load(cls, path: Path) -> AuditorKey:
-        """The key in a PEM file. ConfigError: there is none, or others can read it."""
+        """The key in a PEM file. ConfigError: there is none, or other users can read it."""
         try:
             mode, data = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
         except OSError as error:
             raise ConfigError(f"the auditor's key {path} cannot be read: {error.strerror}", _MAKE) from error
         if mode & 0o077:
             raise ConfigError(
-                f"the auditor's key {path} has mode {mode:04o}: others than its owner can use it", f"chmod 600 {path}"
+                f"the auditor's key {path} has mode {mode:04o}: other users can read it", f"chmod 600 {path}"
             )
         try:
             private = load_pem_private_key(data, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ConfigError(f"{path} is not a private key in PEM without a password", _MAKE) from error
+            raise ConfigError(f"{path} is not a PEM private key without a password", _MAKE) from error
         if not isinstance(private, Ed25519PrivateKey):
             raise ConfigError(f"the key in {path} is not an Ed25519 key", _MAKE)
         return cls(private)

@@ -1,8 +1,7 @@
-"""`s3t certificate` hands certificates out; `s3t check-certificate` checks them with the public key alone.
+"""`s3t certificate`: hand out certificates, and proofs that they are in the log.
 
-A file holds entries of the run's log exactly as they were signed, one per line: certificates, and
-receipts. Pages (`--html`) and in-toto statements (`--dsse`) hold them too. The check needs neither the run nor its
-machine, only these files and the public key, and it imports nothing heavier than cryptography.
+A file holds entries of the run's log exactly as they were signed, one per line. Pages (`--html`) and in-toto
+statements (`--dsse`) hold them too. `check_command.py` checks all of them.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from s3t_ray.cli.options import JsonOption, RunArgument
-from s3t_ray.cli.proofs.proof_files import read_file, read_proof_file, write_new
-from s3t_ray.errors import DataError, VerificationFailed
+from s3t_ray.cli.proofs.proof_files import write_new
+from s3t_ray.errors import VerificationFailed
 
 if TYPE_CHECKING:
-    from s3t_ray.proof.signed_entry import SignedEntry
     from s3t_ray.run.run import Run
 
 
@@ -31,64 +29,58 @@ def add_to(app: typer.Typer) -> None:
         "$ s3t certificate runs/alpaca 6ec0a1b2c3d4e5f6 --proof deletion.proof\n"
         "$ s3t certificate runs/alpaca --out chain.jsonl"
     )(certificate)
-    app.command(
-        "check-certificate",
-        epilog="Examples:\n"
-        "$ s3t check-certificate deletion.json --public-key public.pem\n"
-        "$ s3t check-certificate deletion.html --public-key public.pem\n"
-        "$ s3t check-certificate chain.jsonl --public-key public.pem\n"
-        "$ s3t check-certificate deletion.json --public-key public.pem --receipt receipt.json --subject ann\n"
-        "$ s3t check-certificate deletion.json --public-key public.pem --proof deletion.proof --witness KEY",
-    )(check_certificate)
+
+
+RequestArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="REQUEST", help="Id of the deletion, from its receipt; without it: the whole log."),
+]
+OutOption = Annotated[Path | None, typer.Option("--out", help="New file to write, one signed entry per line.")]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", help="New page to write for the person, in plain words; it checks itself in a browser."),
+]
+DsseOption = Annotated[
+    Path | None,
+    typer.Option("--dsse", metavar="FILE", help="New file for the same facts as a signed in-toto statement."),
+]
+ProofOption = Annotated[
+    Path | None,
+    typer.Option("--proof", metavar="FILE", help="New file for the proof that the certificate is in the log."),
+]
+ReceiptProofOption = Annotated[
+    Path | None,
+    typer.Option("--receipt-proof", metavar="FILE", help="New file for the proof that the receipt is in the log."),
+]
+TimestampOption = Annotated[
+    Path | None,
+    typer.Option("--timestamp", metavar="FILE", help="New file for the timestamp of the --proof's checkpoint."),
+]
 
 
 def certificate(
     run: RunArgument,
-    request: Annotated[
-        str | None,
-        typer.Argument(metavar="REQUEST", help="Id of the deletion, from its receipt; left out: the whole log."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="New file to write, one entry per line, as it was signed.")
-    ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", help="New page to write, for the person: it tells in plain words, and checks itself in a browser."
-        ),
-    ] = None,
-    dsse: Annotated[
-        Path | None,
-        typer.Option("--dsse", metavar="FILE", help="New file for the same facts as a signed in-toto statement."),
-    ] = None,
-    proof: Annotated[
-        Path | None,
-        typer.Option("--proof", metavar="FILE", help="New file for the proof that the certificate stands in the log."),
-    ] = None,
-    receipt_proof: Annotated[
-        Path | None,
-        typer.Option("--receipt-proof", metavar="FILE", help="New file for the same proof of the deletion's receipt."),
-    ] = None,
-    timestamp: Annotated[
-        Path | None,
-        typer.Option(
-            "--timestamp", metavar="FILE", help="New file for a timestamp; --proof then leads to what it is of."
-        ),
-    ] = None,
+    request: RequestArgument = None,
+    out: OutOption = None,
+    html: HtmlOption = None,
+    dsse: DsseOption = None,
+    proof: ProofOption = None,
+    receipt_proof: ReceiptProofOption = None,
+    timestamp: TimestampOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the signed certificate of a deletion, or write it to a file for whoever asked for the deletion.
+    """Show the signed certificate of a deletion, or write it to a file for the requester.
 
-    Without REQUEST: the whole log of the run, receipts included, oldest
-    first. Until a deletion is restored its certificate is the interim one,
-    which says that every byte is gone. With --json the text is exactly
-    what was signed: one entry per line. The page of --html is one file
-    that needs neither the run nor the internet. --dsse signs with the
-    run's key, which must be there.
+    Without REQUEST: the whole log of the run, including receipts, oldest
+    first. Until a deletion is restored, its certificate is the interim one,
+    which says that every byte is gone. With --json the output is exactly
+    what was signed, one entry per line. The page of --html is one file that
+    needs neither the run nor the internet. --dsse needs the run's key to
+    sign.
 
     --proof writes a c2sp.org/tlog-proof: the path from the certificate to
-    the run's signed checkpoint, with the cosignatures of witnesses. It shows
-    nothing of other deletions.
+    the run's signed checkpoint, with the cosignatures of witnesses. It
+    reveals nothing about other deletions.
     """
     from rich.console import Group
 
@@ -108,21 +100,21 @@ def certificate(
     }
     wanted = {name: path for name, path in files.items() if path is not None}
     if request is None and wanted:
-        raise typer.BadParameter(f"{' and '.join(wanted)}: of one deletion; name its REQUEST")
+        raise typer.BadParameter(f"{' and '.join(wanted)} is for one deletion: name its REQUEST")
     with Run.open(run, read_only=True) as opened:
         texts = chain_of(opened) if request is None else (certificate_of(opened, request), *key_changes_of(opened))
         public_key = opened.location.keys_dir / "public.pem"
         if timestamp is not None and proof is None:
-            raise typer.BadParameter("--timestamp is of the checkpoint that --proof leads to: give --proof too")
+            raise typer.BadParameter("--timestamp belongs to the checkpoint of --proof: give --proof too")
         for name, path in wanted.items():
-            if name != "--timestamp":  # it comes with the proof
+            if name != "--timestamp":  # written with the proof
                 _hand_out(opened, str(request), texts[0], name, path, timestamp)
     if html is not None:
-        note(f"page written to {html}; to check: open it, or s3t check-certificate {html} --public-key {public_key}")
+        note(f"wrote page {html}; to check it, open it or run s3t check-certificate {html} --public-key {public_key}")
     if out is not None:
         write_new(out, "".join(f"{text}\n" for text in texts))
         what = "certificate" if request is not None and len(texts) == 1 else "entry"
-        note(f"{plural(len(texts), what)} written to {out}; to check: s3t check-certificate {out} "
+        note(f"wrote {plural(len(texts), what)} to {out}; to check, run s3t check-certificate {out} "
              f"--public-key {public_key}")  # fmt: skip
     if json:
         for text in texts:
@@ -132,7 +124,7 @@ def certificate(
 
 
 def _hand_out(run: Run, request: str, text: str, kind: str, path: Path, timestamp: Path | None) -> None:
-    """Write the file of this option. `text`: the newest certificate; `timestamp`: file for that of the proof."""
+    """Write the file of this option. `text`: the newest certificate; `timestamp`: file for the proof's timestamp."""
     from s3t_ray import __version__
     from s3t_ray.cli.show.output import note
     from s3t_ray.proof.certificate_page import certificate_page
@@ -160,108 +152,5 @@ def _hand_out(run: Run, request: str, text: str, kind: str, path: Path, timestam
         try:
             proof = proof_of(run, sequence)
         except VerificationFailed as error:
-            note(f"the page holds no proof of the certificate's place in the log: {error.problem}; {error.fix}")
+            note(f"the page has no proof that the certificate is in the log: {error.problem}; {error.fix}")
         write_new(path, certificate_page((*entries_of(run, request), *key_changes_of(run)), proof, __version__))
-
-
-def check_certificate(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files of certificates, one a line; pages; statements.")
-    ],
-    public_key: Annotated[
-        Path, typer.Option("--public-key", metavar="PEM", help="The run's public.pem, from a source that you trust.")
-    ],
-    receipt: Annotated[
-        Path | None,
-        typer.Option("--receipt", metavar="FILE", help="The receipt (`s3t delete --receipt-out`) they must belong to."),
-    ] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Id that the receipt must name.")] = None,
-    subjects: Annotated[list[str] | None, typer.Option("--subject", help="Person that the receipt must name.")] = None,
-    proofs: Annotated[
-        list[Path] | None,
-        typer.Option("--proof", metavar="FILE", help="Proof that a certificate given, or the receipt, is in the log."),
-    ] = None,
-    witnesses: Annotated[
-        list[str] | None, typer.Option("--witness", metavar="KEY", help="Public key of a witness that you trust.")
-    ] = None,
-    quorum: Annotated[
-        int | None,
-        typer.Option("--quorum", min=0, help="Witnesses that must have cosigned; default: all that are given."),
-    ] = None,
-    timestamp: Annotated[
-        Path | None, typer.Option("--timestamp", metavar="FILE", help="Timestamp of the checkpoint of the --proof.")
-    ] = None,
-    tsa_roots: Annotated[
-        Path | None,
-        typer.Option("--tsa-roots", metavar="PEM", help="Root certificates of the timestamp authority that you trust."),
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Check certificates offline: that the run's key signed them, unchanged, and that together they are one log.
-
-    Needs no run. Exit code 8 when an entry is edited, forged or of another
-    key, when two of them claim one place in the log, or when a live adapter
-    is one that was erased. With --receipt: also that the certificates are
-    of that deletion, and, with --id and --subject, of exactly these names.
-    With --proof (`s3t certificate --proof`): also that the run's signed log
-    has the entry, and, with --witness, that others have seen that log.
-    """
-    from s3t_ray.cli.show.output import print_json, stdout_console
-    from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view
-    from s3t_ray.proof.deletion_statement import entries_in
-    from s3t_ray.proof.handed_out import check_handed_out, check_proofs, check_receipt, keys_among
-    from s3t_ray.tlog.log_proof import LogProof
-    from s3t_ray.tlog.signed_note import VerifierKey
-    from s3t_ray.tlog.timestamp import stamped_at
-
-    pem = read_file(public_key, "the public key")
-    held = [read_proof_file(path) for path in files]
-    texts = [text for each in held for text in each.entries]
-    texts += [entry.to_json() for each in held for text in each.envelopes for entry in entries_in(text, pem)]
-    if not texts:
-        raise DataError("the files hold no certificate", "give files that `s3t certificate` wrote")
-    texts = list(dict.fromkeys(texts))
-    keys = keys_among(texts, pem)
-    entries, missing = check_handed_out(texts, pem)
-    handed: tuple[SignedEntry, ...] = entries
-    if receipt is not None:
-        text = read_file(receipt, "the receipt").decode(errors="replace")
-        handed = (*entries, check_receipt(text, keys, entries, ids or (), subjects or ()))
-    elif ids or subjects:
-        raise typer.BadParameter("--id and --subject need the --receipt that they were deleted with")
-    given = [read_file(path, "the proof").decode(errors="replace") for path in proofs or ()]
-    seen = check_proofs(
-        [*given, *(text for each in held for text in each.proofs)],
-        handed,
-        [VerifierKey.parse(text) for text in witnesses or ()],
-        quorum,
-        keys,
-    )
-    stamped = None
-    if timestamp is not None:
-        if tsa_roots is None or len(proofs or ()) != 1:
-            raise typer.BadParameter("--timestamp needs the one --proof whose checkpoint it is of, and --tsa-roots")
-        checkpoint = LogProof.parse(read_file((proofs or [])[0], "the proof").decode(errors="replace")).checkpoint
-        reply, roots = read_file(timestamp, "the timestamp"), read_file(tsa_roots, "the root certificates")
-        stamped = stamped_at(reply, checkpoint.text, roots).isoformat()
-    last = entries[-1]
-    checked = CertificatesChecked(
-        certificates=len(entries),
-        first=entries[0].facts.sequence,
-        last=last.facts.sequence,
-        missing=missing,
-        head=last.hash,
-        run=last.facts.run,
-        public_key=last.fingerprint,
-        in_log=seen,
-        stamped_at=stamped,
-        requests=tuple(dict.fromkeys(_request(entry) for entry in entries if _request(entry))),
-    )
-    if json:
-        print_json(checked)
-    else:
-        stdout_console().print(checked_view(checked, entries))
-
-
-def _request(entry: SignedEntry) -> str:
-    return str(getattr(entry.facts, "request_id", ""))

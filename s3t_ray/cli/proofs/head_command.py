@@ -21,21 +21,21 @@ def head(
     publish: Annotated[
         bool,
         typer.Option(
-            "--publish", help="First publish what is new, and ask the witnesses and the timestamp server of the config."
+            "--publish", help="First publish what is new, and ask the config's witnesses and timestamp server."
         ),
     ] = False,
     key: Annotated[
-        bool, typer.Option("--key", help="Print the log's public key instead: what a witness must be told.")
+        bool, typer.Option("--key", help="Print the log's public key instead, which a witness needs.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
     """Print the newest checkpoint of the run's log: how many receipts and certificates there are, and their root hash.
 
-    It is a signed note (c2sp.org/tlog-checkpoint), with the cosignatures of
-    witnesses. Keep one elsewhere: a log that is taken back, rewritten or
-    forked no longer continues it. A scheduler publishes by itself; --publish
-    is for a run that none is at work on, and needs the run's keys. Exit code
-    8 when a witness knows another history, or the ledger is not what was
+    It is a signed note (c2sp.org/tlog-checkpoint) with the cosignatures of
+    witnesses. Keep a copy elsewhere: a log that was reset, rewritten or
+    forked does not continue it. A scheduler publishes by itself; --publish
+    is for a run without a scheduler, and needs the run's keys. Exit code 8:
+    a witness knows another history, or the ledger contradicts what was
     published.
     """
     from s3t_ray.cli.show.output import print_document, print_json
@@ -53,7 +53,7 @@ def head(
         note = published_log.published(opened)
         if note is None and not key:
             raise LedgerError(
-                "the run's log was not published yet", "a scheduler publishes it; or run `s3t head RUN --publish`"
+                "the run's log has not been published yet", "start a scheduler, or run `s3t head RUN --publish`"
             )
         report = published_log.head_report(opened, note)
     if json:

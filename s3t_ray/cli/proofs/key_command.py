@@ -1,4 +1,4 @@
-"""`s3t rotate-key`: another signing key for a run, by an entry of its log."""
+"""`s3t rotate-key`: replace a run's signing key, with an entry in its log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 def rotate_key(
     run: RunArgument,
     handed_to: Annotated[
-        str | None, typer.Option("--handed-to", metavar="NAME", help="Who operates the run from here on.")
+        str | None, typer.Option("--handed-to", metavar="NAME", help="Who operates the run from now on.")
     ] = None,
     token: Annotated[
         str | None,
@@ -28,15 +28,15 @@ def rotate_key(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Have a new key sign the run's receipts, certificates and checkpoints; the last one is erased from keys.dir.
+    """Make a new signing key for receipts, certificates and checkpoints, and erase the old one from keys.dir.
 
-    The change is an entry of the log, signed by both keys. Receipts and
-    certificates of before stay valid. Start schedulers and services again:
-    one that still has the last key is refused. Give witnesses the new key
-    (`s3t head RUN --key`) beside the old one, and auditors public.pem.
-    The secret that hides ids does not change: that would make deletions
-    impossible. A token's PIN comes from S3T_PKCS11_PIN, or the file that the
-    URI names with pin-source.
+    The change is an entry of the log, signed by both keys. Earlier receipts
+    and certificates stay valid. Restart schedulers and services: a process
+    that still has the old key is refused. Give witnesses the new key (`s3t
+    head RUN --key`) in addition to the old one, and give auditors
+    public.pem. The secret that hides ids does not change, because without it
+    deletions would be impossible. A token's PIN comes from S3T_PKCS11_PIN or
+    from the file that the URI names with pin-source.
     """
     from s3t_ray.cli.show.output import note, print_document
     from s3t_ray.ledger.signers.pkcs11_uri import Pkcs11Uri
@@ -48,5 +48,5 @@ def rotate_key(
     with Run.open(run) as opened:
         entry = change_key(opened, "rotation" if handed_to is None else "hand-over", handed_to, uri)
         publish(opened)
-        note(f"entry {entry.facts.sequence} of the log: {entry.facts.next_key} signs from here on")
+        note(f"entry {entry.facts.sequence} of the log: the signing key is now {entry.facts.next_key}")
         print_document(entry.to_json() if json else str(verifier_key(opened)))

@@ -1,4 +1,4 @@
-"""Files that people hand in and are handed as proof: entries of a log, one a line, pages, envelopes."""
+"""Files of proof that people give and receive: entries of a log (one per line), pages, envelopes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s3t_ray.errors import DataError
 
 @dataclass(frozen=True)
 class ProofFile:
-    """What a file holds, unchecked."""
+    """Unchecked contents of a file."""
 
     entries: tuple[str, ...] = ()
     """Texts of entries of a log."""
@@ -21,9 +21,9 @@ class ProofFile:
 
 
 def read_proof_file(path: Path) -> ProofFile:
-    """A file of any of these kinds. DataError; VerificationFailed for a page whose words or code were changed.
+    """Read a file of any of these kinds. DataError; VerificationFailed for a page whose text or code was changed.
 
-    A newline alone ends a line: other marks that end one may stand in what was signed.
+    Only a newline ends a line: signed text may contain other line separators.
     """
     from s3t_ray import __version__
     from s3t_ray.proof.certificate_page import is_page, read_page
@@ -43,15 +43,15 @@ def read_file(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give a file that is there") from error
+        raise DataError(f"{what} {path} cannot be read: {error.strerror}", "give an existing file") from error
 
 
 def write_new(path: Path, content: str | bytes) -> None:
-    """Write a file that is not there yet. DataError."""
+    """Write a file that does not exist yet. DataError."""
     try:
         with path.open("xb") as file:
             file.write(content if isinstance(content, bytes) else content.encode())
     except FileExistsError as error:
-        raise DataError(f"{path} is there already", "name a new file: nothing is overwritten") from error
+        raise DataError(f"{path} already exists", "name a new file: nothing is overwritten") from error
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}", "name a file in a writable folder") from error

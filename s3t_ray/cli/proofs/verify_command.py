@@ -1,4 +1,4 @@
-"""`s3t verify`: check every id and digest of a run, and replay stages to the bit; and an auditor's statement of it."""
+"""`s3t verify`: check every id and digest of a run, and replay stages. Also auditors' statements."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def add_to(app: typer.Typer) -> None:
 def verify(
     run: RunArgument,
     replay: Annotated[
-        int, typer.Option("--replay", min=0, metavar="N", help="Also train N live stages again and compare the bytes.")
+        int, typer.Option("--replay", min=0, metavar="N", help="Also retrain N live stages and compare the bytes.")
     ] = 0,
     auditor: Annotated[
         Path | None,
         typer.Option(
-            "--as-auditor", metavar="KEY", help="Sign what was found with this key of yours (Ed25519, PEM, private)."
+            "--as-auditor", metavar="KEY", help="Sign the findings with this private key of yours (Ed25519, PEM)."
         ),
     ] = None,
     public_key: Annotated[
@@ -45,7 +45,7 @@ def verify(
     ] = None,
     base: Annotated[
         Path | None,
-        typer.Option("--base", metavar="FOLDER", help="For an auditor: where the base model lies on this machine."),
+        typer.Option("--base", metavar="FOLDER", help="For an auditor: folder of the base model on this machine."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="For an auditor: new file for the signed statement.")
@@ -55,13 +55,13 @@ def verify(
 ) -> None:
     """Check that the live stages follow from the retained records.
 
-    Exit code 8 when a proof does not hold. A replay on other hardware or
-    library versions than a stage was trained with can give other bytes:
-    then nothing is proved about that stage, and the exit code is 10.
+    Exit code 8: a proof does not hold. A replay on other hardware or library
+    versions than a stage was trained with can give different bytes. Then
+    nothing is proved about that stage, and the exit code is 10.
 
-    With --as-auditor RUN is a copy on a machine of your own, to which
-    nothing is written, and the run's secret is not needed. Exit code 8 or
-    10 then too, once the statement is written.
+    With --as-auditor, RUN is a copy on your own machine. Nothing is written
+    to it, and the run's secret is not needed. The statement is written, and
+    the exit code is the same.
     """
     from s3t_ray.audit.verify import verify as verify_run
     from s3t_ray.cli.show.live_progress import progress
@@ -97,7 +97,7 @@ def _state(
     address: str | None,
     json: bool,
 ) -> None:
-    """Check a copy and write what was found, signed."""
+    """Check a copy, and write the signed findings."""
     from s3t_ray.audit.auditor import audit_copy, open_copy
     from s3t_ray.cli.proofs.auditor_key import AuditorKey
     from s3t_ray.cli.show.live_progress import progress
@@ -110,11 +110,11 @@ def _state(
     key, pem = AuditorKey.load(auditor), read_file(public_key, "the public key")
     raw_public_key(pem)
     if out.exists():
-        raise DataError(f"{out} is there already", "name a new file: nothing is overwritten")
+        raise DataError(f"{out} already exists", "name a new file: nothing is overwritten")
     with open_copy(run, base) as opened, progress(stderr_console()) as display:
         facts = audit_copy(opened, pem, replay=replay, address=address, watch=display.note)
     write_new(out, audit_envelope(facts, key) + "\n")
-    note(f"statement written to {out}; to check: s3t check-statement {out} --auditor-key PEM, with your public key")
+    note(f"wrote statement to {out}; to check, run s3t check-statement {out} --auditor-key PEM with your public key")
     if json:
         print_document(facts.model_dump_json())
     else:
@@ -123,19 +123,21 @@ def _state(
 
 
 def check_statement(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `s3t verify --as-auditor` wrote.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Statement that `s3t verify --as-auditor` wrote.")],
     auditor_key: Annotated[
-        Path, typer.Option("--auditor-key", metavar="PEM", help="The auditor's public key, from a source you trust.")
+        Path,
+        typer.Option("--auditor-key", metavar="PEM", help="The auditor's public key, from a source that you trust."),
     ],
     public_key: Annotated[
-        Path | None, typer.Option("--public-key", metavar="PEM", help="Public key of the run that it must be about.")
+        Path | None,
+        typer.Option("--public-key", metavar="PEM", help="Public key of the run that the statement must be about."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Check an auditor's statement offline: that the auditor signed it, unchanged, and what it says.
+    """Check offline that an auditor signed a statement and that it is unchanged, and show what it says.
 
-    Needs no run. Exit code 8 when it is not genuine, or states a failure;
-    10 when it states that a replay proves nothing.
+    Needs no run. Exit code 8: the statement is not genuine, or states a
+    failure. Exit code 10: it states that a replay proves nothing.
     """
     from s3t_ray.cli.show.output import print_document, stdout_console
     from s3t_ray.cli.show.show_statement import raise_unless_stated_good, statement_view

@@ -1,4 +1,4 @@
-"""`s3t witness`: a process of somebody else's that watches that a log in the C2SP formats only ever grows."""
+"""`s3t witness`: a third party's process that checks that a log in the C2SP formats only ever grows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from s3t_ray.errors import ConfigError
 witness_app = typer.Typer(
     name="witness",
     no_args_is_help=True,
-    help="Watch logs for their users: cosign a checkpoint only if it continues all that was seen before.",
+    help="Witness logs: cosign a checkpoint only if it extends everything seen before.",
     epilog="Examples:\n$ s3t witness init my-witness --name witness.example.com\n"
     "$ s3t witness serve my-witness --log runs.example/alpaca+c74f20a3+ARpc...",
 )
 
-FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="The witness's folder: its key and its state.")]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder of the witness, with its key and state.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,12 +29,12 @@ def add_to(app: typer.Typer) -> None:
 @witness_app.command(epilog="Example:\n$ s3t witness init my-witness --name witness.example.com")
 def init(
     folder: FolderArgument,
-    name: Annotated[str, typer.Option("--name", help="Name that stands in cosignatures, such as witness.example.com.")],
+    name: Annotated[str, typer.Option("--name", help="Name in cosignatures, such as witness.example.com.")],
 ) -> None:
-    """Make a witness in a new folder, and print the public key to give to those who trust it.
+    """Make a witness in a new folder, and print its public key for those who trust it.
 
     Run it on a machine that the log's operator does not control. Never restore the folder from an old copy:
-    a witness that forgets what it saw can be shown another history.
+    a witness that has forgotten what it saw can be shown another history.
     """
     from s3t_ray.cli.show.output import print_document
     from s3t_ray.tlog.witness_folder import create
@@ -54,8 +56,8 @@ def serve(
 ) -> None:
     """Answer `add-checkpoint` requests (c2sp.org/tlog-witness) until stopped.
 
-    It is for any log that publishes checkpoints. A run prints the key to give with `s3t head RUN --key`, and
-    submits to the witnesses that its config names (`log.witnesses`).
+    Works for any log that publishes checkpoints. `s3t head RUN --key` prints the key of a run's log. A run submits
+    its checkpoints to the witnesses in its config (`log.witnesses`).
     """
     import uvicorn
 
@@ -66,7 +68,7 @@ def serve(
 
     texts = [*(log or ()), *(_lines(log_file) if log_file else ())]
     if not texts:
-        raise ConfigError("the witness is told of no log", "name each log's public key with --log or --log-file")
+        raise ConfigError("the witness has no log to watch", "give each log's public key with --log or --log-file")
     witness = open_witness(folder, [VerifierKey.parse(text) for text in texts])
     note(f"witness {witness.key} watches {len(texts)} logs at http://{host}:{port}")
     uvicorn.run(application(witness), host=host, port=port, log_level="warning", timeout_keep_alive=30)

@@ -1,8 +1,8 @@
 """What a long command shows while it works: a live table in a terminal, plain lines elsewhere.
 
-In: the statuses that the runtime hands out about twice a second, and one-line notes. Out: stderr,
-always, so that stdout holds results alone. In a log each stage gives a line at its start and its
-end, and one for each tenth in between, at most one in `SECONDS_BETWEEN_TENTHS` a stage.
+In: the statuses that the runtime reports about twice a second, and one-line notes. Out: always stderr,
+so that stdout holds only results. In a log, each stage gives a line at its start and its end, and one
+for each tenth in between, at most one per stage every `SECONDS_BETWEEN_TENTHS`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from rich.text import Text
 from s3t_ray.cli.show import units
 from s3t_ray.cli.show.show_status import glyphs, live_view
 from s3t_ray.ledger.values import RunningStage
-from s3t_ray.run.reports import DeletionStatus, ShardStatus, Status
+from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
+from s3t_ray.scheduler.policy.retries import OWN_FAULTS
 
 SECONDS_BETWEEN_TENTHS = 10.0
 
 
 class ProgressDisplay(Protocol):
-    """Takes what a command reports while it works."""
+    """Shows what a command reports while it works."""
 
     def note(self, text: str) -> None: ...
 
@@ -63,7 +64,7 @@ class LiveProgress:
 
 
 class LineProgress:
-    """Writes what has changed since the last status, a line each."""
+    """Writes one line per change since the last status."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -112,7 +113,7 @@ def changes(before: Status | None, after: Status) -> list[str]:
 
     told = {(failure.title, failure.attempts) for failure in before.failures} if before else set()
     lines += [
-        f"{failure.title}: attempt {failure.attempts} failed: {units.printable(failure.error)}"
+        f"{failure.title}: attempt {failure.attempts} failed{_repeated(failure)}: {units.printable(failure.error)}"
         for failure in after.failures
         if (failure.title, failure.attempts) not in told
     ]
@@ -122,10 +123,15 @@ def changes(before: Status | None, after: Status) -> list[str]:
         if not unheard and states.get(deletion.request_id) != deletion.state:
             lines.append(_deletion_line(deletion))
     if after.waiting != (before.waiting if before else None):
-        lines.append(units.printable(after.waiting) if after.waiting else "no worker group waits any more")
+        lines.append(units.printable(after.waiting) if after.waiting else "no worker group is waiting any more")
     if after.settled and not (before and before.settled):
         lines.append("settled")
     return lines
+
+
+def _repeated(failure: Failure) -> str:
+    """That it is tried again, while no count of failures gives it up yet."""
+    return ", it is tried again" if failure.attempts < OWN_FAULTS else ""
 
 
 def _is_live(stage: RunningStage, shard: ShardStatus) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PIPE_COLUMNS = 140
-"""Width of tables that do not go to a terminal, where rich would fold them at 80."""
+"""Width of tables outside a terminal, where rich would fold them at 80."""
 
 
 def stdout_console() -> Console:
@@ -32,7 +32,7 @@ def stderr_console() -> Console:
 
 
 def story_console(stderr: bool) -> Console:
-    """For the demo, which tells its story in rich's markup."""
+    """For the demo, which prints rich markup."""
     return _console(sys.stderr if stderr else sys.stdout, stderr, markup=True)
 
 
@@ -45,34 +45,34 @@ def _console(stream: IO[str], stderr: bool, markup: bool = False) -> Console:
 
 @contextmanager
 def working(on: str) -> Iterator[None]:
-    """A sign of life in a terminal while a library works; what the library prints goes to stderr."""
+    """Shows activity in a terminal while a library works; what the library prints goes to stderr."""
     with redirect_stdout(sys.stderr), stderr_console().status(on):
         yield
 
 
 def print_json(report: BaseModel) -> None:
-    """The one JSON document of a `--json` call, on stdout, at once."""
+    """Print the one JSON document of a `--json` call on stdout, at once."""
     print_document(report.model_dump_json(indent=2))
 
 
 def print_document(text: str) -> None:
-    """`text` verbatim on stdout. A reader that went away (`| head`) ends the command quietly with exit code 1."""
+    """Print `text` verbatim on stdout. If the reader has gone (`| head`), end quietly with exit code 1."""
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends; that must not fail aloud.
+        # Python flushes stdout again at exit; that must not print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
 def note(text: str) -> None:
-    """One plain line on stderr."""
+    """Print one plain line on stderr."""
     stderr_console().print(printable(text), soft_wrap=True)
 
 
 def print_error(error: S3TError) -> None:
-    """The two lines that every refusal has: what is wrong, and what to do."""
+    """Print the two lines of every error: what is wrong, and what to do."""
     from rich.text import Text
 
     console = stderr_console()

@@ -1,4 +1,4 @@
-"""How a deletion looks: its impact, its receipt, what is like the deleted records, and where it stands.
+"""How a deletion looks: its impact, its receipt, similar records, and its state.
 
 In: reports of the runtime. Out: rich renderables. Prints nothing and asks the runtime nothing.
 """
@@ -37,7 +37,7 @@ def impact_view(impact: Impact) -> RenderableType:
 
 
 def list_view(deletions: Sequence[ListedDeletion], signs: Glyphs) -> RenderableType:
-    """A row for each time that a deletion was asked for."""
+    """A row for each request for a deletion."""
     table = plain_table("deletion", "state", "records", "accepted", "due", "reference", "requester", "reason")
     table.columns[2].justify = "right"
     for each in deletions:
@@ -56,7 +56,7 @@ def list_view(deletions: Sequence[ListedDeletion], signs: Glyphs) -> RenderableT
 
 
 def receipt_view(receipt: DeletionReceipt) -> RenderableType:
-    repeat = " (this request had been accepted before: the same receipt)" if receipt.repeated else ""
+    repeat = " (this request was accepted before: the same receipt)" if receipt.repeated else ""
     head = Text.assemble(
         (f"accepted {receipt.request_id}", "bold green"),
         f" at {receipt.accepted_at}{repeat}\n",
@@ -78,7 +78,7 @@ def receipt_view(receipt: DeletionReceipt) -> RenderableType:
 
 
 def settled_view(deletion: DeletionStatus, signs: Glyphs) -> Text:
-    """One line on where a deletion stands after waiting for it."""
+    """One line with the state of a deletion after waiting for it."""
     time = "after" if deletion.state == "restored" else "since"
     return state_text(deletion.state, signs).append(f" {time} {units.duration(deletion.age_seconds)}", style="not dim")
 
@@ -101,7 +101,7 @@ def _named_unknown(ids: Sequence[str], subjects: Sequence[str]) -> list[Text]:
 
 
 def _spelled(others: Sequence[OtherSpelling]) -> list[Text]:
-    """Names that differ by case, blanks or accents alone. Quoted, since a blank may be all that differs."""
+    """Names that differ only by case, blanks or accents. Quoted, because a blank may be the only difference."""
     return [
         Text(
             f"not included: {units.plural(each.records, 'record')} of {each.kind} {each.spelling!r}, "
@@ -117,37 +117,39 @@ def _set_aside(rows: int, what: str) -> list[Text]:
 
 
 def _alike(likeness: Likeness | None) -> list[Text]:
-    """What is like the named records: what goes with them, and what stays."""
+    """Records similar to the named ones: those deleted with them, and those kept."""
     if likeness is None:
         return []
     lines: list[Text] = []
     if likeness.taken_along:
         nearly = " or nearly the same" if likeness.reach == "near_duplicates" else ""
-        lines.append(Text(f"{units.plural(likeness.taken_along, 'record')} of these for the same{nearly} content"))
+        lines.append(
+            Text(f"{units.plural(likeness.taken_along, 'record')} of these because of the same{nearly} content")
+        )
     if likeness.duplicates.records:
         lines.append(_kept(likeness.duplicates, "the same content", "--with-duplicates"))
     near = likeness.near_duplicates
     if near is None:
-        lines.append(Text("near-duplicates are not known: the run was read in without sketches", style="dim"))
+        lines.append(Text("near-duplicates are unknown: the data was read in without sketches", style="dim"))
     elif near.records:
-        what = f"nearly the same content (likeness {likeness.threshold:g} or more)"
+        what = f"nearly the same content (similarity {likeness.threshold:g} or more)"
         lines.append(_kept(near, what, "--with-near-duplicates"))
     if likeness.forgotten:
         purged = units.plural(likeness.forgotten, "record")
-        lines.append(Text(f"{purged} purged before: what was like them is not known any more", style="dim"))
+        lines.append(Text(f"{purged} purged earlier: records similar to them can no longer be found", style="dim"))
     return lines
 
 
 def _kept(found: Duplicates, what: str, option: str) -> Text:
     subjects = units.listed(f"{row.subject or 'nobody'} ({units.count(row.records)})" for row in found.subjects)
     return Text(
-        f"kept: {units.plural(found.records, 'record')} of {what}; subjects: {subjects}; {option} takes them along",
+        f"kept: {units.plural(found.records, 'record')} with {what}; subjects: {subjects}; {option} deletes them too",
         style="yellow",
     )
 
 
 def _shards(shards: Sequence[ShardImpact]) -> list[RenderableType]:
-    """A row per shard: what goes out of service, the depths that are left, and what healing costs."""
+    """A row per shard: what leaves service, the remaining depths, and what healing costs."""
     if not shards:
         return []
     table = plain_table("shard", "slices", "records", "stages lost", "depth", "stages to train", "records to train")

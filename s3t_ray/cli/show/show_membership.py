@@ -1,4 +1,4 @@
-"""How a membership audit looks: a line per group and attack, then what follows from it in plain words.
+"""How a membership audit looks: a line per group and attack, then the conclusion in plain words.
 
 In: a MembershipAudit. Out: a rich renderable. Prints nothing and asks the runtime nothing.
 """

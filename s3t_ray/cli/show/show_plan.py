@@ -1,4 +1,4 @@
-"""How a plan looks: what is trained, what it costs, how much deletion it bears.
+"""How a plan looks: what is trained, what it costs, how many deletions it survives.
 
 In: `PlanReport`. Out: rich renderables. Prints nothing and computes nothing but sums for the eye.
 """
@@ -32,6 +32,7 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     healing, memory, storage, forecast = report.healing, report.rank_memory, report.storage, report.forecast
+    sized = "" if report.data.balance is None else " for the slices as they fall"
     table.add_row("data", _data(report.data))
     if report.data.balance is not None:
         table.add_row("partition", _partition(report.data.balance))
@@ -61,9 +62,9 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
     )
     table.add_row(
         "forecast",
-        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, if none is healed (closed form)\n"
-        f"{forecast.simulated_deletions:,.1f} simulated, standard error {forecast.simulated_standard_error:.1f}; "
-        f"{forecast.one_sequence_deletions:,.1f} with one sequence a shard",
+        f"{forecast.closed_form_deletions:,.1f} deletions until every shard is dead, without healing and with slices "
+        f"of equal size (closed form); {forecast.one_sequence_deletions:,.1f} with one sequence per shard\n"
+        f"{forecast.simulated_deletions:,.1f} simulated{sized}, standard error {forecast.simulated_standard_error:.1f}",
     )
     if report.gpus is not None:
         table.add_row("GPUs", _gpus(report.gpus))
@@ -72,14 +73,12 @@ def _facts(report: PlanReport, signs: Glyphs) -> Table:
 
 def _gpus(report: GpuReport) -> str:
     """Whether the config fits, and what to set."""
-    rate = (
-        "" if report.bfloat16_teraflops is None else f", {report.bfloat16_teraflops:,.0f} TFLOP/s in bfloat16 at best"
-    )
+    rate = "" if report.bfloat16_teraflops is None else f", {report.bfloat16_teraflops:,.0f} TFLOP/s bfloat16 peak"
     lines = [f"{report.gpus}, {units.size(report.memory_bytes)} each{rate}"]
     if report.fits:
         lines.append(f"the config fits: {units.size(report.rank_bytes)} per rank")
     else:
-        lines.append(f"the config does not run there as it is: {'; '.join(report.obstacles)}")
+        lines.append(f"the config does not run there unchanged: {'; '.join(report.obstacles)}")
     if report.proposed is None or report.proposed_rank_bytes is None:
         lines.append("no setting fits: use more or larger GPUs, or a smaller base")
     elif report.proposed:
@@ -88,11 +87,11 @@ def _gpus(report: GpuReport) -> str:
             f"{units.size(report.proposed_rank_bytes)} per rank, with"
         )
         lines += [f"  --set {setting}" for setting in report.proposed]
-        lines.append("all but workers.* is recipe: set it before the run begins")
+        lines.append("all except workers.* is part of the recipe: set it before the first training")
     else:
         lines.append(f"proposed: no change, {units.plural(report.proposed_groups or 0, 'worker group')}")
     if report.least_seconds is not None:
-        lines.append(f"the whole training takes at least {report.least_seconds / 3600:,.2f} h, at that best rate")
+        lines.append(f"the whole training takes at least {report.least_seconds / 3600:,.2f} h, at that peak rate")
     return "\n".join(lines)
 
 
@@ -103,7 +102,7 @@ def _data(data: PlanData) -> str:
         "option": "as given",
         "assumed": "assumed, the upper bound",
         "tokenizer": f"counted on {units.plural(data.sampled_records, 'record')}",
-        "characters": f"an estimate: 4 characters a token, on {units.plural(data.sampled_records, 'record')}",
+        "characters": f"an estimate: 4 characters per token, on {units.plural(data.sampled_records, 'record')}",
     }
     tokens, share = f"{data.tokens_per_record:,.0f} tokens per record", f"{data.labelled_share:.0%} of them with a loss"
     if data.tokens_from == data.labelled_share_from:
@@ -129,11 +128,11 @@ def _sequences(report: PlanReport, signs: Glyphs) -> str:
 
 def _stages(report: PlanReport) -> str:
     if report.stages == report.stages_unshared:
-        return f"{units.count(report.stages)}; no two sequences begin alike, so none is shared"
+        return f"{units.count(report.stages)}; no two sequences have the same prefix, so none is shared"
     saved = 1 - report.compute.stages_flops / report.compute.unshared_flops
     return (
-        f"{units.count(report.stages)} instead of {units.count(report.stages_unshared)}, because sequences that begin "
-        f"alike share them: {saved:.0%} less compute"
+        f"{units.count(report.stages)} instead of {units.count(report.stages_unshared)}, because sequences share "
+        f"prefixes: {saved:.0%} less compute"
     )
 
 
@@ -141,7 +140,7 @@ def _compute(report: PlanReport) -> str:
     compute = report.compute
     filling = f", {units.flops(compute.hidden_states_flops)} of it to store hidden states"
     return (
-        f"{units.flops(compute.total_flops)} at least{filling if compute.hidden_states_flops else ''}\n"
+        f"at least {units.flops(compute.total_flops)}{filling if compute.hidden_states_flops else ''}\n"
         f"{units.flops(compute.recomputed_flops)} if hidden states were recomputed, "
         f"{units.flops(compute.one_plain_model_flops)} for one model that cannot forget"
     )
@@ -170,7 +169,7 @@ def _boundaries(report: PlanReport) -> RenderableType:
             style=None if line.stored else "dim",
         )
     said = (
-        f"{'chosen by the plan' if states.chosen_by == 'plan' else 'as the config says'}; rank time over a first "
+        f"{'chosen by the plan' if states.chosen_by == 'plan' else 'chosen by the config'}; rank time over a first "
         f"training, at {states.gigaflops_per_rank:,.0f} GFLOP/s and {states.megabytes_per_second:,.0f} MB/s per rank "
         "(workers.gigaflops_per_rank, storage.megabytes_per_second)"
     )
@@ -186,6 +185,6 @@ def _retention(report: PlanReport) -> Table:
     table = plain_table("deletions in one shard", *(str(row.deletions) for row in report.retention))
     for column in table.columns[1:]:
         column.justify = "right"
-    table.add_row("mean depth that is left", *(f"{row.depth:.2f}" for row in report.retention))
+    table.add_row("mean remaining depth", *(f"{row.depth:.2f}" for row in report.retention))
     table.add_row("most that any orders can keep", *(f"{row.most_depth:.2f}" for row in report.retention), style="dim")
     return table

@@ -14,7 +14,7 @@ from s3t_ray.audit.membership_report import MembershipAudit
 from s3t_ray.cli.show import units
 from s3t_ray.cli.show.show_status import Glyphs, plain_table
 from s3t_ray.errors import NotProved, VerificationFailed
-from s3t_ray.proof.certificate import AnyCertificate, Certificate, CertificateV1
+from s3t_ray.proof.certificate import AnyCertificate
 from s3t_ray.proof.export_entry import ExportEntry
 from s3t_ray.proof.handed_out import Inclusion
 from s3t_ray.proof.key_entry import CarriedKeyEntry, KeyEntry
@@ -25,24 +25,24 @@ from s3t_ray.run.reports import AuditReport, ReplayedStage, Report, Verdict, Ver
 
 
 class CertificatesChecked(Report):
-    """`s3t check-certificate`: all of them are genuine and follow one another."""
+    """`s3t check-certificate`: all entries are genuine and follow one another."""
 
     certificates: int
-    """Entries of the log, receipts too."""
+    """Entries of the log, including receipts."""
     first: int
-    """Number of the first in the run's log, from 1."""
+    """Number of the first entry in the run's log, from 1."""
     last: int
     missing: int
     """Entries between them that were not given."""
     head: str
-    """Hash of the last: what the certificate after it names."""
+    """Hash of the last entry, which the next entry names."""
     run: str
     public_key: str
     """Fingerprint (SHA-256)."""
     in_log: tuple[Inclusion, ...] = ()
-    """What each proof given proves."""
+    """What each given proof proves."""
     stamped_at: str | None = None
-    """Time (UTC) at which the proof's checkpoint was there, by a timestamp authority; null: no timestamp was given."""
+    """Time (UTC) at which a timestamp authority saw the proof's checkpoint; null: no timestamp was given."""
     requests: tuple[str, ...]
 
 
@@ -54,7 +54,7 @@ class FullAudit(AuditReport):
 
 def entry_view(entry: SignedEntry) -> RenderableType:
     """All that an entry says, in full for a certificate."""
-    if isinstance(entry, (Certificate, CertificateV1)):
+    if isinstance(entry, AnyCertificate):
         return certificate_view(entry)
     lines = [Text(f"entry {entry.facts.sequence} of run {units.printable(entry.facts.run)}: "
                   f"{units.printable(name_of(entry))}", style="bold")]  # fmt: skip
@@ -70,18 +70,18 @@ def certificate_view(certificate: AnyCertificate) -> RenderableType:
     lines = [
         Text(f"certificate {facts.sequence} of run {units.printable(facts.run)}", style="bold"),
         Text(f"deletion      {units.printable(facts.request_id)}"),
-        Text(f"records       {units.count(facts.records)} deleted, {units.count(facts.already_deleted)} before, "
-             f"{units.count(facts.unknown)} names unknown"),
+        Text(f"records       {units.count(facts.records)} deleted, {units.count(facts.already_deleted)} earlier, "
+             f"{units.count(facts.unknown)} unknown names"),
         Text(f"accepted      {units.printable(facts.accepted_at)}"),
         Text(f"pruned        {units.printable(facts.pruned_at)}"),
         Text(f"purged        {units.printable(facts.purged_at)}"),
         Text(f"restored      {units.printable(facts.restored_at or 'not yet: this is the interim certificate')}"),
-        Text(f"stages        {len(facts.stages_pruned)} taken out and erased, {len(facts.stages_live)} live in the "
-             "shards touched"),
+        Text(f"stages        {len(facts.stages_pruned)} removed and erased, {len(facts.stages_live)} live in the "
+             "affected shards"),
         Text(f"recipe        {units.printable(facts.recipe_digest)}"),
         Text(f"base model    {units.printable(facts.base_digest)}"),
         Text(f"orders        {units.printable(certificate.orders.kind)}"
-             + (", chosen with regard to earlier deletions" if certificate.orders.depends_on_history else "")),
+             + (", chosen based on earlier deletions" if certificate.orders.depends_on_history else "")),
         Text(f"software      {units.printable(', '.join(f'{k} {v}' for k, v in certificate.software.items()))}"),
         Text(f"signed by     {certificate.fingerprint}"),
         Text(f"hash          {certificate.hash}"),
@@ -107,7 +107,7 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
     table.columns[3].justify = "right"
     for entry in entries:
         facts = entry.facts
-        if isinstance(entry, (Certificate, CertificateV1)):
+        if isinstance(entry, AnyCertificate):
             restored = entry.facts.restored_at
             table.add_row(
                 str(facts.sequence),
@@ -130,22 +130,24 @@ def checked_view(checked: CertificatesChecked, entries: Sequence[SignedEntry]) -
         else:
             table.add_row(str(facts.sequence), _what(entry), "", "", "", "")
     whole = checked.first == 1 and not checked.missing
-    where = f"the whole log so far of run {checked.run}" if whole else f"a part of run {checked.run}"
+    where = f"the whole log of run {checked.run} so far" if whole else f"a part of the log of run {checked.run}"
     if checked.missing:
-        where += f", {checked.missing} entries between them not given"
+        where += f", with {checked.missing} entries in between not given"
     proved = [
         Text(f"in the log: entry {each.entry} of {each.size} under root {each.root[:16]}, seen by "
              f"{units.printable(', '.join(each.cosigned)) or 'no witness given'}")
         for each in checked.in_log
     ]  # fmt: skip
     if checked.stamped_at is not None:
-        proved.append(Text(f"stamped: the log had this entry at {checked.stamped_at}, by the timestamp authority"))
+        proved.append(
+            Text(f"stamped: the log had this entry at {checked.stamped_at}, according to the timestamp authority")
+        )
     return Group(
         table,
         *proved,
-        Text(f"genuine: signed by key {checked.public_key}, unchanged since", style="bold green"),
-        Text(f"in agreement: numbers {checked.first} to {checked.last}, {units.printable(where)}; hash {checked.head}"),
-        Text("whether newer certificates exist only the run can tell (`s3t certificate RUN`)", style="dim"),
+        Text(f"genuine: signed by key {checked.public_key} and unchanged", style="bold green"),
+        Text(f"consistent: entries {checked.first} to {checked.last}, {units.printable(where)}; hash {checked.head}"),
+        Text("only the run can tell whether there are newer certificates (`s3t certificate RUN`)", style="dim"),
     )
 
 
@@ -158,7 +160,7 @@ def verification_view(verification: Verification, signs: Glyphs) -> RenderableTy
 
 
 def raise_unless_verified(report: Verification, advice: str) -> None:
-    """Give a report its exit code. VerificationFailed: a problem, or a stage that differs; else NotProved, if so."""
+    """Raise the error that gives the report its exit code: VerificationFailed or NotProved."""
     replayed = units.plural(len(report.replayed), "replayed stage")
     if report.result == "failed":
         problems = units.plural(len(report.problems), "problem")
@@ -166,7 +168,7 @@ def raise_unless_verified(report: Verification, advice: str) -> None:
     if report.result == "not_proved":
         unlike = sorted({name for stage in report.replayed for name in stage.mismatches})
         raise NotProved(
-            f"{report.unproved} of {replayed} gave other bytes, on other hardware or library versions: "
+            f"{report.unproved} of {replayed} gave different bytes, on different hardware or library versions: "
             + units.printable("; ".join(unlike)),
             "replay on the hardware and with the versions that the stages were trained with",
         )
@@ -193,12 +195,14 @@ def _findings(report: Verification, signs: Glyphs, good: str, bad: str) -> list[
         parts += ["", table]
     if report.excused:
         names = units.listed(report.excused)
-        parts.append(Text(f"not purged yet, so what is left of them is no problem: deletions {names}", style="yellow"))
+        parts.append(
+            Text(f"not purged yet, so their remaining data is not a problem: deletions {names}", style="yellow")
+        )
     parts += [Text(f"problem: {units.printable(problem)}", style="red") for problem in report.problems]
     parts.append(
         {
             "verified": Text(good, style="bold green"),
-            "not_proved": Text("not proved: the replay says nothing for or against these stages", style="bold yellow"),
+            "not_proved": Text("not proved: the replay proves nothing about these stages", style="bold yellow"),
             "failed": Text(bad, style="bold red"),
         }[report.result]
     )

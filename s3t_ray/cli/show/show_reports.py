@@ -47,5 +47,5 @@ def export_view(export: Export) -> RenderableType:
     return Text(
         f"{what} at depth {export.depth} ({units.plural(len(export.stages), 'stage')}) "
         f"written to {units.printable(export.folder)}\nadapter sha256 {export.adapter_sha256}\n"
-        "a deletion that touches it erases this copy; copies of the copy are yours to erase"
+        "a deletion that affects it erases this copy; you must erase any further copies"
     )

@@ -18,18 +18,18 @@ _ENDS = {"verified": ("verified", "bold green"), "not_proved": ("not proved", "b
 
 
 def statement_view(facts: AuditFacts) -> RenderableType:
-    """All that it says."""
+    """Everything that the statement says."""
     fingerprint = hashlib.sha256(bytes.fromhex(facts.run_key)).hexdigest()
     parts: list[RenderableType] = [
         Text(f"run           {units.printable(facts.run)} ({facts.run_id}), key {fingerprint}", style="bold"),
         Text(f"checked at    {units.printable(facts.at)}"),
         Text(f"log           {units.plural(facts.entries, 'entry')}, newest {facts.head}, root {facts.root}"),
         Text(f"checked       {units.plural(facts.records, 'record')}, {units.plural(facts.stages, 'stage')}; "
-             f"{units.plural(len(facts.replayed), 'stage')} trained again"),
+             f"{units.plural(len(facts.replayed), 'stage')} retrained"),
         Text(f"software      {units.printable(', '.join(f'{name} {told}' for name, told in facts.software.items()))}"),
     ]  # fmt: skip
     if facts.replayed:
-        table = plain_table("replayed", "shard", "adapter", "result", "unlike")
+        table = plain_table("replayed", "shard", "adapter", "result", "different")
         for stage in facts.replayed:
             unlike = units.printable("; ".join(stage.mismatches))
             table.add_row(
@@ -47,7 +47,7 @@ def statement_view(facts: AuditFacts) -> RenderableType:
 
 
 def raise_unless_stated_good(facts: AuditFacts) -> None:
-    """Give the statement its exit code. VerificationFailed, NotProved."""
+    """Raise the error that gives the statement its exit code: VerificationFailed or NotProved."""
     differing = sum(stage.verdict == "differs" for stage in facts.replayed)
     if facts.result == "failed":
         raise VerificationFailed(
@@ -57,6 +57,6 @@ def raise_unless_stated_good(facts: AuditFacts) -> None:
         )
     if facts.result == "not_proved":
         raise NotProved(
-            "stages that were trained again gave other bytes, on other hardware or library versions",
+            "retrained stages gave different bytes, on different hardware or library versions",
             "replay on the hardware and with the versions that the stages were trained with",
         )

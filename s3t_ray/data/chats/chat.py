@@ -74,7 +74,7 @@ def segments(
             raise DataError(
                 f"message {index + 1}: the tokenizer's chat template rewrites earlier turns, so what the assistant "
                 "said cannot be told apart",
-                "use records of one turn, a template that only appends, or another task.prompt",
+                "use single-turn records, a template that only appends, or another task.prompt",
             )
         pieces += [Segment(whole[done : len(before)], None), Segment(whole[len(before) : len(after)], index)]
         done = len(after)
@@ -103,5 +103,5 @@ def rendered(
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(
             f"the tokenizer's chat template refuses messages of {roles or 'nobody'}: {error}",
-            "change the order of the turns, or remove what the template does not take",
+            "change the order of the turns, or remove what the template does not accept",
         ) from error

@@ -16,7 +16,7 @@ from s3t_ray.config.schema import Task
 from s3t_ray.errors import ConfigError
 
 _CALL = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>[^'"\\]*)(?P=quote)\s*\)""")
-_CLOCK = re.compile(r"\bstrftime_now\s*\(")
+_CLOCK = re.compile(r"\bstrftime_now\b(?!\s+is\s+(not\s+)?(defined|undefined)\b)")
 _RANDOM = re.compile(r"\|\s*random\b|\blipsum\s*\(")
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -50,7 +50,7 @@ def chat_template(tokenizer: Any, task: Task) -> str:
         )
     if _RANDOM.search(template):
         raise ConfigError(
-            "the chat template of the base model draws at random, so that no stage could be trained twice alike",
+            "the chat template of the base model is random, so no stage could be trained twice with the same result",
             "use task.prompt: alpaca or plain, or put another chat_template.jinja into a copy of the base model",
         )
     if not _CLOCK.search(template):
@@ -59,13 +59,13 @@ def chat_template(tokenizer: Any, task: Task) -> str:
         raise ConfigError(
             "the chat template of the base model asks for today's date (strftime_now), so that a stage would depend on "
             "the day it is trained",
-            f"pin the date that all stages see: task.date: {date.today().isoformat()}",
+            f"set the date for all stages: task.date: {date.today().isoformat()}",
         )
     day = task.date
     pinned = _CALL.sub(lambda call: _literal(formatted(day, call["format"])), str(template))
     if _CLOCK.search(pinned):
         raise ConfigError(
-            "the chat template of the base model asks for the date in a format that it computes: it cannot be pinned",
+            "the chat template of the base model computes its date format, so the date cannot be fixed",
             "put a chat_template.jinja with a fixed format, such as strftime_now('%d %B %Y'), into a copy of the base",
         )
     return pinned

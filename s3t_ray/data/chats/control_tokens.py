@@ -1,4 +1,4 @@
-"""A tokenizer that keeps its control tokens apart from text: `</s>` that somebody wrote is four characters.
+"""A tokenizer that separates its control tokens from text: `</s>` in a text is four characters.
 
 In: a fast Hugging Face tokenizer. Out: ids of text in which each control token stands only where a template put it.
 The copy of the tokenizer made here knows every control token by a name that nobody can write (it holds a random
@@ -32,7 +32,7 @@ class Encoded:
 
 
 def control_tokens(tokenizer: Any) -> ControlTokens:
-    """The one ControlTokens of this tokenizer; made on the first call. ConfigError: they cannot be told apart."""
+    """The one ControlTokens of this tokenizer; made on the first call. ConfigError: they cannot be distinguished."""
     found = _known.get(tokenizer)
     if found is None:
         found = _known[tokenizer] = ControlTokens(tokenizer)
@@ -88,7 +88,7 @@ class ControlTokens:
         for name, number in self.ids.items():
             if self.encode(self._secret[name]).ids != [number] or number in self.encode(f"a{name}b").ids:
                 raise ConfigError(
-                    f"the tokenizer of the base model cannot keep its control token {name!r} apart from text",
+                    f"the tokenizer of the base model cannot distinguish its control token {name!r} from text",
                     "save the tokenizer again with a current version of transformers (save_pretrained)",
                 )
 
@@ -98,7 +98,7 @@ def _alternatives(names: Any) -> re.Pattern[str]:
 
 
 def _renamed(backend: Any, names: Mapping[str, str]) -> Any:
-    """A copy of a `tokenizers.Tokenizer` in which the tokens in `names` bear other names, with the same ids."""
+    """A copy of a `tokenizers.Tokenizer` in which the tokens in `names` have other names, with the same ids."""
     plan = json.loads(backend.to_str())
     for token in plan["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])

@@ -49,9 +49,9 @@ def messages_of(value: object) -> list[dict[str, Any]]:
         if made is not None:
             messages.append(made)
     if not messages:
-        raise MalformedRow("messages holds no message")
+        raise MalformedRow("messages is empty")
     if messages[0]["role"] == "assistant":
-        raise MalformedRow("message 1 has the role assistant, with nothing to answer")
+        raise MalformedRow("message 1 has the role assistant, with no question before it")
     if not any(message["role"] == "assistant" and message.get("weight") != 0 for message in messages):
         raise MalformedRow("no message has the role assistant, so there is nothing to learn")
     return messages
@@ -79,7 +79,7 @@ def with_system(messages: list[dict[str, Any]], system: str | None) -> list[dict
     if system is None:
         return messages
     if messages[0]["role"] == "system":
-        raise MalformedRow("there is a system message, and field 'system' too")
+        raise MalformedRow("there is both a system message and a field 'system'")
     return [{"role": "system", "content": system}, *messages]
 
 
@@ -125,7 +125,7 @@ def _role(told: str) -> str:
     role = name if name in ROLES else _KNOWN_ROLES.get(name, "")
     if not role:
         raise MalformedRow(
-            f"role is none of {', '.join(ROLES)}", "name what the data calls them in data.roles (docs/data.md)"
+            f"role is not one of {', '.join(ROLES)}", "map the data's role names in data.roles (docs/data.md)"
         )
     return role
 
@@ -184,7 +184,7 @@ def _weight(message: Mapping[str, object]) -> int:
         if value is None:
             continue
         if value not in (0, 1):
-            raise MalformedRow(f"field {name!r} is neither 0 nor 1: messages are learned or not")
+            raise MalformedRow(f"field {name!r} is neither 0 nor 1")
         return int(bool(value))
     return 1
 
@@ -213,4 +213,4 @@ def _plain(value: Any, name: str, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, name, depth + 1) for item in value]
     kind = "a number that is not finite" if type(value) is float else type_name(value)
-    raise MalformedRow(f"field {name!r} holds {kind}, which JSON has not")
+    raise MalformedRow(f"field {name!r} holds {kind}, which JSON does not support")

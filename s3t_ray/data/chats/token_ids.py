@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
 
 
 def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of text that somebody wrote: `</s>` in it is four characters, not the end of the sequence."""
+    """Token ids of ordinary text: `</s>` in it is four characters, not the end of the sequence."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
@@ -52,7 +52,7 @@ def end_id(tokenizer: Tokenizer) -> int:
     """The token that ends a response. Raises ConfigError: the tokenizer has none."""
     if tokenizer.eos_token_id is None:
         raise ConfigError(
-            "the tokenizer of the base model has no end-of-sequence token, so a model could not learn where to stop",
+            "the tokenizer of the base model has no end-of-sequence token, so the model could not learn where to stop",
             "set eos_token in its tokenizer_config.json",
         )
     return tokenizer.eos_token_id

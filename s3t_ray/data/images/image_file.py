@@ -58,7 +58,7 @@ def read_image(data: bytes) -> Image:
                 return _upright_rgb(ImageOps.exif_transpose(opened))
         except UnidentifiedImageError as error:
             raise MalformedRow(
-                f"the image is none of {', '.join(FORMATS)}", "convert it to PNG, or remove the row"
+                f"the image is not one of {', '.join(FORMATS)}", "convert it to PNG, or remove the row"
             ) from error
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise _too_large() from error
@@ -66,7 +66,7 @@ def read_image(data: bytes) -> Image:
             raise
         except _BROKEN as error:
             raise MalformedRow(
-                f"the image cannot be decoded: {type(error).__name__}; it is cut off or damaged",
+                f"the image cannot be decoded: {type(error).__name__}; it is truncated or damaged",
                 "restore the image, or remove the row",
             ) from error
 

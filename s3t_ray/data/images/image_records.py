@@ -68,13 +68,13 @@ def _bytes_of(row: Mapping[str, object]) -> bytes:
             # A path in somebody's data could name any file of this machine.
             raise MalformedRow(
                 "field 'image' holds only the path of a file",
-                "store the images themselves (datasets: embed them), or name their folder in data.path",
+                "store the images themselves (datasets: embed them), or set data.path to their folder",
             )
         value = value.get("bytes")
     if value is None:
         raise MalformedRow(
             "field 'image' is missing" if "image" not in row else "field 'image' is null",
-            "name the column of the images in data.columns.image",
+            "set data.columns.image to the column of the images",
         )
     if isinstance(value, str):
         return _from_url(value)
@@ -92,4 +92,4 @@ def _from_url(text: str) -> bytes:
     try:
         return base64.b64decode(text[start.end() :], validate=True)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRow("the image's base64 is not valid or is cut off") from error
+        raise MalformedRow("the image's base64 is invalid or truncated") from error

@@ -94,7 +94,8 @@ def read_transform(folder: Path, task: Task) -> ImageTransform:
     side, patch = model.get("image_size"), int(model["patch_size"])
     if side != wanted.size:
         raise ConfigError(
-            f"images of {wanted.size} pixels a side do not fit the model in {folder}, which reads {side}",
+            f"images of {wanted.size} x {wanted.size} pixels do not fit the model in {folder}, which reads {side} x "
+            f"{side}",
             f"set task.pixels.size to {side}",
         )
     return ImageTransform(wanted.size, patch, wanted.resize, wanted.resample, wanted.mean, wanted.std)
@@ -107,7 +108,7 @@ def _of_base(folder: Path) -> Pixels:
     _check_steps(told, path)
     resample = _RESAMPLES.get(told.get("resample", 2))
     if resample is None:
-        raise ConfigError(f"{path}: resample {told['resample']!r} is none of {sorted(map(str, _RESAMPLES))}", _FIX)
+        raise ConfigError(f"{path}: resample {told['resample']!r} is not one of {sorted(map(str, _RESAMPLES))}", _FIX)
     sides = told.get("crop_size" if crops else "size", 224)
     try:
         return Pixels.model_validate(
@@ -128,7 +129,7 @@ def _check_steps(told: Any, path: Path) -> None:
     left_out = [name for name in ("do_resize", "do_rescale", "do_normalize") if told.get(name, True) is not True]
     factor = told.get("rescale_factor", 1 / 255)
     if left_out:
-        raise ConfigError(f"{path}: {left_out[0]} is {told[left_out[0]]!r}, and only true is supported", _FIX)
+        raise ConfigError(f"{path}: {left_out[0]} is {told[left_out[0]]!r}, but only true is supported", _FIX)
     if not isinstance(factor, int | float) or abs(factor - 1 / 255) > 1e-9:
         raise ConfigError(f"{path}: rescale_factor {factor!r} is not 1/255", _FIX)
 

@@ -22,6 +22,7 @@ from typing import IO, Any, AnyStr
 from s3t_ray.config.schema import Data
 from s3t_ray.data.readers.columns import wanted_columns
 from s3t_ray.data.readers.json_array import LONGEST, BrokenArray, array_items, decoder, document_items
+from s3t_ray.data.readers.mistaken_files import LONGEST_START, check_start
 from s3t_ray.errors import DataError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -29,6 +30,7 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 _ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _PEEK_BYTES = 4096
+_COLUMNS = "a table by its columns, not by its rows: write it with orient='records' (pandas), or an object a line"
 _BATCH_ROWS = 256
 _DECODER = decoder()
 
@@ -58,21 +60,43 @@ def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
     if kind == "auto":
         known = file_format(source)
         if known is None:
+            _check_start(path, source, "unknown")
             raise DataError(
-                f"data.path: the ending of {source} does not tell its format",
+                f"data.path: the extension of {source} does not determine its format",
                 "set data.format to jsonl, json, csv, tsv or parquet",
             )
         kind = known  # type: ignore[assignment]
     try:
+        _check_start(path, source, kind)
         if kind == "parquet":
             yield from _parquet_rows(path, source, data)
         elif kind in ("csv", "tsv"):
             yield from _table_rows(path, source, "," if kind == "csv" else "\t")
         else:
-            yield from _json_rows(path, source, kind)
+            yield from map(_not_columns, _json_rows(path, source, kind))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{source} cannot be read: {reason}", "restore the file") from error
+
+
+def _check_start(path: Path, source: str, kind: str) -> None:
+    with path.open("rb") if kind == "parquet" else _opened(path, source) as file:
+        check_start(file.read(LONGEST_START), kind, source)
+
+
+def _not_columns(row: RawRow) -> RawRow:
+    """`row`, but with a problem where it is a whole table by its columns, as pandas writes it unless told otherwise."""
+    value = row.value
+    if isinstance(value, Mapping) and value and (all(map(_is_column, value.values())) or all(map(str.isdigit, value))):
+        return RawRow(row.source, row.number, None, _COLUMNS)
+    return row
+
+
+def _is_column(value: object) -> bool:
+    """Whether these are cells of a column: texts or numbers by place. Messages are objects in a list."""
+    if isinstance(value, list):
+        return bool(value) and not any(isinstance(cell, (Mapping, list)) for cell in value)
+    return isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
 
 
 def _json_rows(path: Path, source: str, kind: str) -> Iterator[RawRow]:
@@ -91,14 +115,14 @@ def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
             if not line.strip():
                 continue
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                text = line.decode("utf-8-sig").strip()  # files put together have one at every start
                 yield RawRow(source, number, _whole(text))
             except UnicodeDecodeError as error:
                 yield RawRow(source, number, None, f"not UTF-8 (byte {error.start} of the line)")
             except json.JSONDecodeError as error:
                 yield RawRow(source, number, None, f"not JSON: {error.msg} at column {error.colno}")
             except (ValueError, RecursionError) as error:  # a number or a nesting without end
-                yield RawRow(source, number, None, f"not JSON that can be held: {type(error).__name__}")
+                yield RawRow(source, number, None, f"JSON that cannot be represented: {type(error).__name__}")
 
 
 def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
@@ -110,7 +134,7 @@ def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
         if len(line) > LONGEST:
             raise DataError(
                 f"{source}, line {number}: longer than {LONGEST >> 20} MiB, more than any record",
-                "end its lines in line feeds, name another data.format if it holds no lines, or restore the file",
+                "end its lines with line feeds, set another data.format if it has no lines, or restore the file",
             )
         yield line
 
@@ -138,7 +162,9 @@ def _items(path: Path, source: str, document: bool) -> Iterator[RawRow]:
         except UnicodeDecodeError as error:
             raise DataError(f"{source} is not UTF-8 text, after record {number}", "convert it to UTF-8") from error
         except BrokenArray as error:
-            raise DataError(f"{source}: {error}", "make it one array of objects, or write one object a line") from error
+            raise DataError(
+                f"{source}: {error}", "make it one array of objects, or write one object per line"
+            ) from error
 
 
 def _first_line_is_whole(path: Path, source: str) -> bool:
@@ -164,8 +190,8 @@ def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
             names = next(reader, [])
             if len(set(names)) < len(names) or not all(name.strip() for name in names):
                 raise DataError(
-                    f"{source}: its first line names a column twice, or one without a name",
-                    "give every column a name of its own in the first line",
+                    f"{source}: its first line has a repeated or an empty column name",
+                    "give every column its own name in the first line",
                 )
             for cells in reader:
                 if cells:
@@ -193,7 +219,7 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             columns = wanted_columns(data, file.schema_arrow.names)
             if twice := sorted({name for name in columns if columns.count(name) > 1}):
-                raise DataError(f"{source} has two columns {twice[0]!r}", "give every column a name of its own")
+                raise DataError(f"{source} has two columns {twice[0]!r}", "give every column its own name")
             classes = _class_names(file.schema_arrow.metadata)
             shown = [name for name in file.schema_arrow.names if name not in columns]
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
@@ -204,7 +230,9 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
                             value = dict.fromkeys(shown)
                     yield RawRow(source, next(numbers), value, problem)
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: of a column's name
-        raise DataError(f"{source} is not a whole Parquet file: {error}", "restore the file and start again") from error
+        raise DataError(
+            f"{source} is not a complete Parquet file: {error}", "restore the file and start again"
+        ) from error
 
 
 def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
@@ -255,7 +283,7 @@ def _opened(path: Path, source: str) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed by its name's ending."""
     how = _COMPRESSED.get(Path(source.lower()).suffix)
     if how is not None and not path.stat().st_size:
-        raise EOFError(f"it has no bytes, and is no {how} file")  # Python's gzip takes it for an empty one
+        raise EOFError(f"it is empty, and not a {how} file")  # Python's gzip takes it for an empty one
     if how == "gzip":
         with gzip.open(path, "rb") as file:
             yield file  # type: ignore[misc]

@@ -38,7 +38,8 @@ def image_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
     place = Path(data.path).expanduser()
     if not place.is_dir():
         raise DataError(
-            f"data.path = {data.path}: not a folder, and data.format is images", "name the folder with a class each"
+            f"data.path = {data.path}: not a folder, and data.format is images",
+            "give the folder that has one subfolder per class",
         )
     files = [path for path in sorted(place.rglob("*")) if _is_ours(path, place)]
     images = [path for path in files if _is_image(path)]
@@ -50,7 +51,7 @@ def image_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
             found = ", ".join(sorted(path.name for path in place.iterdir() if path.is_dir()))
             raise DataError(
                 f"data.path = {data.path}: the folder holds the splits {found}, but data.split is {data.split}",
-                "name one of them in data.split",
+                "set data.split to one of them",
             )
         root = folders[0]
         images = [path for path in images if path.is_relative_to(root)]
@@ -74,12 +75,12 @@ def _row(path: Path, root: Path) -> RawRow:
     inside = path.relative_to(root)
     row: dict[str, object] = {"id": inside.as_posix()}
     if len(inside.parts) < 2:
-        return RawRow(str(path), 1, row, "the image lies in no folder of a class")
+        return RawRow(str(path), 1, row, "the image is not in the folder of a class")
     try:
         with path.open("rb") as file:
             row |= {"image": file.read(MOST_BYTES + 1), "label": inside.parts[0]}
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "permit reading it, or restore the file") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}", "allow reading it, or restore the file") from error
     return RawRow(str(path), 1, row)
 
 

@@ -77,7 +77,7 @@ class RejectFile:
             yield
         except OSError as error:
             raise StoreError(
-                f"{self.path} cannot be written: {error.strerror}", "free space or permit writing"
+                f"{self.path} cannot be written: {error.strerror}", "free space, or allow writing"
             ) from error
 
     def __enter__(self) -> RejectFile:
@@ -98,13 +98,13 @@ def read_records(
 ) -> Iterator[Record]:
     """Every record at `data.path`. `check` encodes each as training will (`record_check.py`); `reading` is filled.
 
-    Raises DataError: nothing is there; no record is in it; or, with `on_malformed: refuse`, rows are
+    Raises DataError: there is nothing; no record is in it; or, with `on_malformed: refuse`, rows are
     malformed (after the last row, so that one message names the first 20 and counts all). A caller
     must therefore keep nothing of what it got before the end. With `set_aside` malformed rows go to
     `rejects`, which is then required.
     """
     if data.on_malformed == "set_aside" and rejects is None:
-        raise DataError("data.on_malformed = set_aside has nowhere to put rows", "give a RejectFile, or use refuse")
+        raise DataError("data.on_malformed = set_aside needs a file for the rows", "give a RejectFile, or use refuse")
     told: list[Reject] = []
     fixes: dict[str, None] = {}
     records = malformed = 0
@@ -149,7 +149,7 @@ def read_records(
     if not records:
         raise DataError(
             f"data.path = {data.path} holds no records" + (f" ({malformed} malformed rows)" if malformed else ""),
-            "name the file, folder or dataset with the records",
+            "set data.path to the file, folder or dataset with the records",
         )
 
 
@@ -173,6 +173,17 @@ def read_holdout(
     if data.holdout_path is not None:
         apart = data.model_copy(update={"path": data.holdout_path, "holdout_path": None})
         yield from read_records(apart, task, rejects, check, reading)
+
+
+def repeated_id(name: str, data: Data) -> DataError:
+    """The error for an id that more than one record has."""
+    field = data.id_field
+    of = "" if field == "auto" else f" (field {field!r})"
+    what = f"id {name!r}{of}" if field else f"content with derived id {name!r}"
+    return DataError(
+        f"{what} is in more than one record of {data.path}; nothing was kept",
+        "give every record its own id" if field else "remove the repeated records, or name data.id_field",
+    )
 
 
 def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | None, str | None], bool]) -> int:
@@ -237,7 +248,7 @@ def _check_no_id(raw: RawRow) -> None:
     """Raise MalformedRow for a row that brings an id where the first row brought none."""
     if isinstance(raw.value, Mapping) and raw.value.get("id") is not None:
         raise MalformedRow(
-            "field 'id' is there, but the first row has none",
+            "field 'id' is present, but the first row has none",
             "give every row an id, or set data.id_field: null to derive all ids from contents",
         )
 
@@ -253,7 +264,9 @@ def _refusal(data: Data, told: list[Reject], malformed: int, fixes: list[str]) -
     rows = "1 malformed row" if malformed == 1 else f"{malformed} malformed rows"
     return DataError(
         f"{rows} in {data.path}; nothing was kept{lines}{more}",
-        "; or ".join([*fixes[:_MOST_FIXES], "correct them, or set data.on_malformed: set_aside to go on without them"]),
+        "; or ".join(
+            [*fixes[:_MOST_FIXES], "correct them, or set data.on_malformed: set_aside to continue without them"]
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """What one reading of the data found on its way, for people: files read and skipped, shapes recognised, repeats.
 
-Filled by the readers, told by whoever reads. Counts and names of files and columns only: never a value.
+Filled by the readers, and reported by their callers. Holds only counts and names of files and columns, never values.
 """
 
 from __future__ import annotations

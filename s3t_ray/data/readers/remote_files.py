@@ -52,7 +52,7 @@ def _found(uri: str, split: str, reading: Reading) -> tuple[list[str], Fetch]:
         return listed, fetch
     reading.skipped += [f"{shown(name)} (not a data file)" for name in listed if name not in kept]
     if not kept:
-        raise DataError(f"data.path = {shown(uri)}: no data file is there", "name a file, or a folder that holds some")
+        raise DataError(f"data.path = {shown(uri)}: there is no data file", "name a file, or a folder that holds some")
     start = uri.rstrip("/") + "/"
     inside = {name: name.removeprefix(start) for name in kept}
     chosen = of_split(list(inside.values()), split, uri)
@@ -78,7 +78,7 @@ def _bucket(uri: str) -> tuple[list[str], Fetch]:
         raise _unreachable(uri, error) from error
     names = [f"{root}{path}" for path in paths if pattern is None or fnmatchcase(path, pattern)]
     if not names:
-        raise DataError(f"data.path = {shown(uri)}: nothing is there", "correct the URI")
+        raise DataError(f"data.path = {shown(uri)}: there is nothing", "correct the URI")
     return names, lambda name, copy: _copy(filesystem, name.removeprefix(root), copy, uri)
 
 
@@ -121,7 +121,7 @@ def _fetch_http(uri: str, copy: Path) -> None:
             told = answer.headers.get("Content-Length")
         if told is not None and copy.stat().st_size != int(told):
             raise DataError(
-                f"{shown(uri)} was cut off after {copy.stat().st_size:,} of {int(told):,} bytes", "try again"
+                f"{shown(uri)} was truncated after {copy.stat().st_size:,} of {int(told):,} bytes", "try again"
             )
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise _unreachable(uri, error) from error

@@ -1,4 +1,4 @@
-"""Where rows lie: `data.path` into a stream of (source, number, row), a row at a time.
+"""From `data.path` to a stream of (source, number, row), one row at a time.
 
 In: a file, folder, glob, URI or Hugging Face dataset. Out: Rows; one that cannot even be parsed carries the reason in
 its place. Memory holds one row (Parquet: one batch) whatever the size of the data. What is read and what is skipped
@@ -44,7 +44,7 @@ _GLOB = re.compile(r"[*?\[]")
 def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
     """Every row at `data.path`: files in the order of their names, rows in the order of the file.
 
-    Raises DataError: nothing is there, or a file is damaged as a whole.
+    Raises DataError: there is nothing, or a file is damaged as a whole.
     """
     reading = reading or Reading()
     scheme, separator, _ = data.path.partition("://")
@@ -55,7 +55,7 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
         return
     if separator and scheme != "file":
         raise DataError(
-            f"data.path = {data.path}: {scheme}:// is not known", f"use a path, or one of {', '.join(_SCHEMES)}"
+            f"data.path = {data.path}: {scheme}:// is not supported", f"use a path, or one of {', '.join(_SCHEMES)}"
         )
     if separator:
         data = data.model_copy(update={"path": data.path.removeprefix("file://")})
@@ -93,6 +93,11 @@ def find_files(path: str, split: str = "train", reading: Reading | None = None) 
         return (place,)
     if place.is_dir():
         return _in_folder(place, path, split, reading)
+    if place.exists():
+        raise DataError(
+            f"data.path = {path} is a pipe or a device; what it holds can be read only once",
+            "write the records to a file",
+        )
     if _GLOB.search(path):
         matched = tuple(sorted(Path(item) for item in glob.glob(str(place), recursive=True) if os.path.isfile(item)))
         if not matched:
@@ -107,9 +112,13 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
     found: list[Path] = []
     for item in sorted(place.rglob("*")):
         inside = item.relative_to(place)
-        if any(part.startswith(".") for part in inside.parts) or not item.is_file():
+        if ".git" in inside.parts or (item.is_dir() and not item.is_symlink()):
             continue
-        if item.name in _NOT_RECORDS:
+        if not item.is_file():
+            reading.skipped.append(_no_file(item, str(inside)))
+        elif any(part.startswith(".") for part in inside.parts):
+            reading.skipped += [f"{inside} (hidden)"] if file_format(item.name) else []
+        elif item.name in _NOT_RECORDS:
             reading.skipped.append(f"{inside} (describes the data)")
         elif file_format(item.name) is None:
             reading.skipped.append(f"{inside} (not a data file)")
@@ -124,6 +133,15 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
     kept = of_split(names, split, path)
     reading.skipped += [f"{name} (of another split than {split})" for name in names if name not in kept]
     return tuple(item for item, name in zip(found, names, strict=True) if name in kept)
+
+
+def _no_file(item: Path, inside: str) -> str:
+    """Why something in a folder is not read. Raises DataError for a link to a data file that is lost."""
+    if item.is_dir():
+        return f"{inside} (a link to a folder)"
+    if item.exists() or file_format(item.name) is None or inside.startswith("."):
+        return f"{inside} (not a data file)"
+    raise DataError(f"{item} is a link to a file that is not there", "restore the file, or remove the link")
 
 
 def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:

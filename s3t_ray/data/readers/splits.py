@@ -53,6 +53,6 @@ def of_split(names: Sequence[str], split: str, path: str) -> frozenset[str]:
     if not kept:
         raise DataError(
             f"data.path = {path}: the folder holds the splits {', '.join(sorted(kinds))}, but data.split is {split}",
-            "name one of them in data.split, or the files themselves in data.path",
+            "set data.split to one of them, or the files themselves in data.path",
         )
     return kept

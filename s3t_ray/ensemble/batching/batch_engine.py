@@ -13,7 +13,7 @@ rounding of matrix products, whose shape the batch decides.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from s3t_ray.ensemble.answers import Failed, Started, Token
 from s3t_ray.ensemble.batching.batch_plan import BatchLimits, RunningRow, WaitingRow, next_step
+from s3t_ray.ensemble.batching.cache_arena import CacheArena, CacheArenas, KeyValueCache
 from s3t_ray.ensemble.batching.generation_row import Fed, GenerationRequest, GenerationRow
 from s3t_ray.ensemble.batching.outbox import Outbox, Said
-from s3t_ray.ensemble.batching.packed_pass import KeyValueCache, packed_hidden
+from s3t_ray.ensemble.batching.packed_pass import packed_hidden
 from s3t_ray.ensemble.batching.prefix_cache import PrefixCache
 from s3t_ray.ensemble.batching.sampling import sample, scored
 from s3t_ray.ensemble.frozen_base import FrozenBase
@@ -46,8 +47,9 @@ class BatchEngine:
         self._base = base
         self._service = service
         self._limits = limits
-        self._prefixes = PrefixCache(service, limits.cache_tokens // 4)
-        self._rows: list[GenerationRow] = []  # of the computing thread
+        self._arenas = CacheArenas()  # of the computing thread, as are the next two
+        self._prefixes = PrefixCache(service, self._arenas, limits.cache_tokens // 4)
+        self._rows: list[GenerationRow] = []
         self._changed = threading.Condition()
         self._waiting: deque[tuple[str, GenerationRequest, Outbox]] = deque()
         self._cancelled: set[str] = set()
@@ -144,8 +146,16 @@ class BatchEngine:
             for name, request, outbox in entries
         ]
         self._rows += rows  # before any begins: when one fails (memory), `_fail` must know them all
+        arenas = [self._arena(row) for row in rows]
+        for arena, count in Counter(arenas).items():
+            arena.expect(count)
         for row in rows:
             self._begin(row)
+
+    def _arena(self, row: GenerationRow) -> CacheArena:
+        """Where its cache is to lie at first."""
+        layout = _layout_of(row.lease)
+        return self._arenas.arena(0 if layout is None else layout, row.first_room)
 
     def _begin(self, row: GenerationRow) -> None:
         live = row.lease.live
@@ -153,7 +163,7 @@ class BatchEngine:
             return  # pruned within this very step: the step begins it anew
         if not row.scores_prompt:  # else every token of the prompt must be computed
             others = (other.cached_text() for other in self._rows)
-            row.fed = row.cached = self._prefixes.begin(row.lease, row.request.prompt, row.reserve, others)
+            row.fed = row.cached = self._prefixes.begin(row.lease, row.request.prompt, row.first_room, others)
         started = replace(started_event(live), prompt_tokens=len(row.request.prompt), cached_tokens=row.cached)
         row.say([started])
 
@@ -168,6 +178,7 @@ class BatchEngine:
 
     def _feed(self, rows: Sequence[GenerationRow], work: dict[str, int]) -> None:
         """One forward pass for generations on one live set."""
+        rows = sorted(rows, key=lambda row: _place(row, work))
         by_lease = {row.lease: row for row in rows}
 
         def compute(held: Sequence[tuple[Lease[LiveSet], LiveSet]]) -> list[Fed]:
@@ -188,10 +199,10 @@ class BatchEngine:
     def _pass(self, rows: Sequence[GenerationRow], work: dict[str, int], live: LiveSet) -> list[Fed]:
         texts, ends, positions = [], [], [0]
         for row in rows:
-            if row.lease.memory is None:
-                row.lease.memory = KeyValueCache(len(row.request.prompt) + min(row.most, 64))
-            cache: KeyValueCache = row.lease.memory
             chunk = row.tokens[row.fed : row.fed + work[row.id]]
+            room = max(row.fed + len(chunk), row.first_room)
+            cache = self._arenas.fitting(row.lease.memory, id(live.layout), room)
+            row.lease.memory = cache  # a swap may empty it again at any moment: then this pass is void
             texts.append((chunk, cache))
             ends.append(row.fed + len(chunk) == len(row.tokens))
             positions.append(positions[-1] + len(chunk))
@@ -235,6 +246,12 @@ class BatchEngine:
         for name, _, outbox in waiting:
             outbox.put([Said(name, Failed(told))])
         self._prefixes.clear()
+
+
+def _place(row: GenerationRow, work: dict[str, int]) -> tuple[bool, int, int]:
+    """Where a generation stands in a pass: those that decode first, side by side if their caches are."""
+    cache: KeyValueCache | None = row.lease.memory
+    return (work[row.id] > 1, 0, 0) if cache is None else (work[row.id] > 1, cache.arena.room, cache.slot)
 
 
 def _layout_of(lease: Lease[LiveSet]) -> int | None:

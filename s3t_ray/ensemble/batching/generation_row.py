@@ -16,6 +16,9 @@ from s3t_ray.ensemble.batching.text_reader import Decode, TextReader
 from s3t_ray.ensemble.leases import Lease
 from s3t_ray.ensemble.live_set import LiveSet
 
+FIRST_ROOM = 64
+"""Tokens of the answer for which a cache has room before it grows."""
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -76,6 +79,11 @@ class GenerationRow:
     @property
     def reserve(self) -> int:
         return len(self.request.prompt) + self.most
+
+    @property
+    def first_room(self) -> int:
+        """Tokens that its cache has room for at first: most answers end long before they may."""
+        return len(self.request.prompt) + min(self.most, FIRST_ROOM)
 
     @property
     def scores_prompt(self) -> bool:

@@ -4,10 +4,11 @@ In: token ids of the texts one after the other, and their caches. Out: hidden st
 R rows (chains) of the layout in force. Linear layers run over all tokens at once; attention runs per text over its own
 keys, so a text never sees another, and none is padded to the longest.
 
-A cache keeps, at each layer, as many rows as run through it: below the lowest adapter that is one.
+Texts that decode get one token each: those whose caches lie in one arena attend in one operation, with a mask over
+what the longest of them holds, and each writes its keys in place. Texts that read attend one by one.
 
-Shapes: R rows, N tokens of all texts, T tokens of one text in this pass, S keys of one text, H heads, K key-value
-heads, d head size.
+Shapes: R rows, N tokens of all texts, T tokens of one text in this pass, S keys of one text, B texts that decode
+together, H heads, K key-value heads, d head size.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -24,58 +26,41 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
+from s3t_ray.ensemble.batching.cache_arena import CacheArena, KeyValueCache
 from s3t_ray.ensemble.frozen_base import FrozenBase
-
-_GROWTH = 128  # tokens: a cache grows by half of itself, and at least by this
-
-
-class KeyValueCache:
-    """Keys and values of one text at every layer; `seen` tokens are whole."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room  # tokens to make room for at first
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}  # [R, K, room, d]
-        self.seen = 0
-
-    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, K, S, d] of the text, after adding those of T new tokens [R, K, T, d].
-
-        They count as seen only when `seen` is raised, after the pass: one that failed can be run again.
-        """
-        end = self.seen + key.shape[2]
-        if layer not in self._layers:
-            self._layers[layer] = _empty(key, max(self._room, end)), _empty(value, max(self._room, end))
-        keys, values = self._layers[layer]
-        if keys.shape[2] < end:
-            room = max(end, keys.shape[2] + max(_GROWTH, keys.shape[2] // 2))
-            keys, values = _grown(keys, self.seen, room), _grown(values, self.seen, room)
-            self._layers[layer] = keys, values
-        keys[:, :, self.seen : end] = key
-        values[:, :, self.seen : end] = value
-        return keys[:, :, :end], values[:, :, :end]
-
-    def prefix(self, tokens: int, room: int) -> KeyValueCache:
-        """A cache of its own with the first `tokens` tokens of this one."""
-        room = max(room, tokens)
-        copy = KeyValueCache(room)
-        copy._layers = {
-            layer: (_grown(keys, tokens, room), _grown(values, tokens, room))
-            for layer, (keys, values) in self._layers.items()
-        }
-        copy.seen = tokens
-        return copy
 
 
 @dataclass(frozen=True)
 class _Text:
+    """A text that reads several tokens, or decodes alone."""
+
     cache: KeyValueCache
     start: int  # of its tokens among the N
     end: int
 
 
+@dataclass(frozen=True)
+class _Decoding:
+    """Texts of one arena that get one token each, one after the other among the N: one operation serves them all."""
+
+    arena: CacheArena
+    start: int
+    slots: Tensor  # [B]
+    places: Tensor  # [B]: of the new token in its text
+    used: int  # slots of the arena; those that do not decode are computed in vain
+    in_order: bool  # every slot in use decodes, the first text in the first slot and so on
+    longest: int  # tokens of the longest text, the new one included
+    masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.slots)
+
+
 @dataclass
 class _Pass:
     texts: list[_Text]
+    decoding: list[_Decoding]
     masks: dict[tuple[int, int, int | None], Tensor | None] = field(default_factory=dict)
 
 
@@ -102,7 +87,7 @@ def packed_hidden(base: FrozenBase, texts: Sequence[tuple[Sequence[int], KeyValu
         ids.extend(tokens)
         positions.extend(range(cache.seen, cache.seen + len(tokens)))
     device = base.device
-    token = _in_force.set(_Pass(parts))
+    token = _in_force.set(_planned(parts, device))
     try:
         output: Tensor = base.model.base_model(
             input_ids=torch.tensor([ids], device=device),
@@ -116,6 +101,31 @@ def packed_hidden(base: FrozenBase, texts: Sequence[tuple[Sequence[int], KeyValu
     for part in parts:
         part.cache.seen += part.end - part.start
     return output
+
+
+def _planned(parts: Sequence[_Text], device: torch.device) -> _Pass:
+    """Which texts attend together. Side by side among the N tokens, so that theirs are a slice."""
+    planned = _Pass([], [])
+    for _, run in groupby(parts, key=lambda part: part.cache.arena if part.end - part.start == 1 else part):
+        texts = list(run)
+        arena = texts[0].cache.arena
+        used = arena.slots
+        if len(texts) == 1 or used > 2 * len(texts):  # few of many slots: most would be computed in vain
+            planned.texts += texts
+            continue
+        slots, seen = [text.cache.slot for text in texts], [text.cache.seen for text in texts]
+        planned.decoding.append(
+            _Decoding(
+                arena,
+                texts[0].start,
+                torch.tensor(slots, device=device),
+                torch.tensor(seen, device=device),
+                used,
+                slots == list(range(used)),
+                max(seen) + 1,
+            )
+        )
+    return planned
 
 
 def _attend(
@@ -159,6 +169,11 @@ def _packed(
     rows, heads, tokens, size = query.shape
     shared = heads // key.shape[1]  # query heads of one key-value head
     output = query.new_empty((rows, tokens, heads, size))
+    for group in running.decoding:
+        columns = slice(group.start, group.end)
+        output[:, columns] = _decode(
+            group, layer, query[:, :, columns], key[:, :, columns], value[:, :, columns], scaling, window
+        )
     for text in running.texts:
         count = text.end - text.start
         keys, values = text.cache.append(layer, key[:, :, text.start : text.end], value[:, :, text.start : text.end])
@@ -181,6 +196,50 @@ def _packed(
     return output
 
 
+def _decode(
+    group: _Decoding,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    window: int | None,
+) -> Tensor:
+    """Attention output [R, B, H, d] of one new token of each text, from queries [R, H, B, d]; keeps their keys."""
+    rows, heads, _, size = query.shape
+    keys, values = group.arena.block(layer, key, value)
+    keys[group.slots, :, :, group.places] = key.permute(2, 0, 1, 3)
+    values[group.slots, :, :, group.places] = value.permute(2, 0, 1, 3)
+    asked = query.permute(2, 0, 1, 3)  # [B, R, H, d]
+    if not group.in_order:
+        asked = asked.new_zeros((group.used, rows, heads, size)).index_copy_(0, group.slots, asked)
+    made = nn.functional.scaled_dot_product_attention(
+        # The heads that share keys stand where a longer text has tokens: nothing is copied for them.
+        asked.reshape(group.used * rows, key.shape[1], -1, size),
+        keys[: group.used].flatten(0, 1)[:, :, : group.longest],
+        values[: group.used].flatten(0, 1)[:, :, : group.longest],
+        attn_mask=_decoding_mask(group, rows, window, query),
+        scale=scaling,
+    )
+    made = made.reshape(group.used, rows, heads, -1)
+    return (made if group.in_order else made.index_select(0, group.slots)).transpose(0, 1)
+
+
+def _decoding_mask(group: _Decoding, rows: int, window: int | None, like: Tensor) -> Tensor:
+    """[slots x R, 1, 1, S]: what each slot may see, added to the scores; the same at every layer with so many rows."""
+    known = group.masks.get((rows, window))
+    if known is None:
+        at = torch.arange(group.longest, device=like.device)[None, :]
+        unseen = at > group.places[:, None]
+        if window is not None:
+            unseen |= at <= group.places[:, None] - window
+        mask = like.new_zeros((group.used, group.longest))  # a slot that does not decode sees all: no row without keys
+        mask[group.slots] = mask[group.slots].masked_fill_(unseen, float("-inf"))
+        known = mask.repeat_interleave(rows, dim=0)[:, None, None]
+        group.masks[rows, window] = known
+    return known
+
+
 def _mask(running: _Pass, count: int, seen: int, window: int | None, like: Tensor) -> Tensor:
     """Which of `seen` keys each of the last `count` tokens may see; the same at every layer."""
     known = running.masks.get((count, seen, window))
@@ -192,16 +251,6 @@ def _mask(running: _Pass, count: int, seen: int, window: int | None, like: Tenso
             known &= keys > at - window
         running.masks[count, seen, window] = known
     return known
-
-
-def _empty(like: Tensor, room: int) -> Tensor:
-    return like.new_empty((like.shape[0], like.shape[1], room, like.shape[3]))
-
-
-def _grown(old: Tensor, tokens: int, room: int) -> Tensor:
-    new = _empty(old, room)
-    new[:, :, :tokens] = old[:, :, :tokens]
-    return new
 
 
 # Names of their own: transformers keeps one table per process, in which training has its own functions too.

@@ -11,10 +11,11 @@ beginning lately. Nothing else of a prompt gets out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from s3t_ray.ensemble.batching.packed_pass import KeyValueCache
-from s3t_ray.ensemble.leases import Lease, LiveService
+from s3t_ray.ensemble.batching.cache_arena import CacheArenas, KeyValueCache
+from s3t_ray.ensemble.leases import Lease, LiveService, Revoked
 from s3t_ray.ensemble.live_set import LiveSet
 
 MOST_ENTRIES = 32
@@ -33,8 +34,9 @@ class CachedText:
 class PrefixCache:
     """Used by one thread. `capacity` in tokens, over all entries."""
 
-    def __init__(self, service: LiveService[LiveSet], capacity: int) -> None:
+    def __init__(self, service: LiveService[LiveSet], arenas: CacheArenas, capacity: int) -> None:
         self._service = service
+        self._arenas = arenas
         self._capacity = capacity
         self._entries: list[CachedText] = []  # the one used last stands last
 
@@ -43,6 +45,8 @@ class PrefixCache:
         if len(text.tokens) < SHORTEST:
             self._service.end(text.lease)
             return
+        with suppress(Revoked):  # then the lease remembers nothing, and `shrink` drops it
+            self._service.turn(text.lease, lambda _: _move_out(text))
         self._entries.append(text)
         self.shrink(self._capacity)
 
@@ -77,8 +81,11 @@ class PrefixCache:
         def copy(held: Sequence[tuple[Lease[LiveSet], LiveSet]]) -> list[bool]:
             if len(held) < 2 or held[0][1].layout is not held[1][1].layout:
                 return [False] * len(held)
-            cache: KeyValueCache = source.memory
-            lease.memory = cache.prefix(min(shared, cache.seen), room)
+            cache: KeyValueCache | None = source.memory
+            if cache is None:  # revoked this moment
+                return [False, False]
+            arena = self._arenas.arena(id(held[0][1].layout), max(room, shared))
+            lease.memory = cache.copied(min(shared, cache.seen), arena)
             return [True, True]
 
         copied = self._service.turns([lease, source], copy)
@@ -92,6 +99,14 @@ class PrefixCache:
     def clear(self) -> None:
         """Drop everything."""
         self.shrink(0)
+
+
+def _move_out(text: CachedText) -> None:
+    """Out of the arena of those that run, which shall stay dense, into memory of its own and of its size."""
+    cache: KeyValueCache | None = text.lease.memory
+    if cache is None:
+        return  # revoked this moment
+    text.lease.memory = cache.alone(len(text.tokens))
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...], most: int) -> int:

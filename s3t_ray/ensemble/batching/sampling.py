@@ -44,12 +44,14 @@ class SamplingState:
 def sample(logits_B_V: Tensor, states: Sequence[SamplingState]) -> list[Token]:
     """One token per row, with log-probabilities where they were asked for. Changes `states`."""
     logits = penalised(logits_B_V, states)
-    chosen = logits.argmax(dim=-1)
     drawing = [row for row, state in enumerate(states) if state.params.temperature > 0]
-    if drawing:
-        own = logits if len(drawing) == len(states) else logits[drawing]
-        drawn = _draw(own, [states[row] for row in drawing])
-        chosen[torch.tensor(drawing, device=chosen.device)] = drawn
+    if len(drawing) == len(states):
+        chosen = _draw(logits, states)
+    else:
+        chosen = logits.argmax(dim=-1)
+        if drawing:
+            drawn = _draw(logits[drawing], [states[row] for row in drawing])
+            chosen[torch.tensor(drawing, device=chosen.device)] = drawn
     ids: list[int] = chosen.tolist()
     for state, token in zip(states, ids, strict=True):
         if state.params.counts_tokens:
@@ -129,7 +131,7 @@ def _likeliest(chances_V: Tensor, params: SamplingParams) -> Tensor:
 
 def _inverse(chances_B_V: Tensor, draws: Sequence[float]) -> Tensor:
     """The token at which each row's summed chances pass its draw. In float64: the sum runs over the vocabulary."""
-    sums = chances_B_V.double().cumsum(dim=-1)
+    sums = chances_B_V.cumsum(dim=-1, dtype=torch.float64)
     total = sums[:, -1:]
     # A draw is under 1; rounding must not lift it to the total, past the last token that has a chance.
     mark = torch.minimum(total * total.new_tensor(draws)[:, None], torch.nextafter(total, torch.zeros_like(total)))

@@ -1,7 +1,7 @@
-"""How far each receiver of callbacks has been told of the run's history.
+"""Each receiver's position in the run's history, for callbacks.
 
-In: a receiver's name. Out: the number of the last event that it has taken. A receiver begins at the head of the
-history on the day that it is first named; from then on no event is passed over.
+In: a receiver's name. Out: the number of the last event that it accepted. A new receiver starts at the end of the
+history; from then on no event is skipped.
 """
 
 from __future__ import annotations

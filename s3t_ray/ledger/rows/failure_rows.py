@@ -1,8 +1,7 @@
-"""Failed attempts, counted until what failed goes through, so that a restart still shows them.
+"""Failed attempts, counted until the failed task succeeds, so that they are still shown after a restart.
 
-What failed is a stage, the purge of a shard, the loading of a live set by the serving replicas, or the publishing of
-the log. Each has a
-stable text, the key of its row: old ledgers hold the same texts.
+A stage, the purge of a shard, the loading of a live set by the serving replicas, or the publishing of the log can fail.
+Each has a stable text, the key of its row: old ledgers hold the same texts.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ def parse_subject(text: str) -> FailureSubject:
     elif " " not in text and text:
         return FailedStage(text)
     raise LedgerError(
-        f"the ledger counts failures of {text!r}, which is neither a stage, a purge nor serving",
+        f"the ledger counts failures of {text!r}, which is not a stage, a purge or serving",
         "open the run with the version of s3t_ray that wrote it, or a newer one",
     )
 

@@ -1,7 +1,7 @@
-"""Servers outside of the run's cluster that hold its adapters, and up to where each has confirmed the history.
+"""External servers that hold the run's adapters, and the position in the history that each has confirmed.
 
 In: a follower's name. Out: the position that all of them have confirmed: no deletion after it is pruned. A follower
-that is gone without having let go holds deletions up until somebody says that its server is gone too (`end`).
+that died without unloading delays deletions until its server is reported as gone (`end`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Followers:
         return tuple(FollowerRow(row.name, row.position, row.at) for row in rows)
 
     def slowest(self) -> int | None:
-        """The position that all have confirmed; None: nobody follows."""
+        """The position that all have confirmed; None: there are no followers."""
         with self._database.read() as connection:
             return connection.scalar(select(func.min(FOLLOWERS.c.position)))
 
@@ -46,7 +46,8 @@ class Followers:
             return int(connection.execute(select(HEAD.c.sequence)).scalar_one())
 
     def begin(self, name: str) -> None:
-        """From now on deletions wait for `name`, which has confirmed nothing yet; known already: it goes on."""
+        """From now on deletions wait for `name`, which has confirmed nothing yet. A known follower keeps its
+        position."""
         with self._database.write() as tx:
             known = tx.connection.execute(select(FOLLOWERS.c.name).where(FOLLOWERS.c.name == name)).scalar()
             if known is None:
@@ -62,6 +63,6 @@ class Followers:
             )
 
     def end(self, name: str) -> bool:
-        """`name` holds no adapter any more; False: it was not known."""
+        """`name` no longer holds an adapter; False: it was not known."""
         with self._database.write() as tx:
             return tx.connection.execute(delete(FOLLOWERS).where(FOLLOWERS.c.name == name)).rowcount > 0

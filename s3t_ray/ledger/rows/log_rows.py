@@ -1,4 +1,4 @@
-"""The run's log in the ledger: signed entries, each naming the one before it, appended by whoever has the keys.
+"""The run's log in the ledger: signed entries, each naming the one before it, appended by processes that have the keys.
 
 `append` is the one way in: it is part of the transaction that does what the entry says, so there is never one
 without the other, and the entries have the order of the commits.
@@ -56,8 +56,8 @@ def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callabl
     row = read_next(tx)
     if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
         raise LedgerError(
-            "the run's signing key was changed, and this process has another one: nothing was done",
-            "start it again, so that it reads the keys anew (`s3t rotate-key` says when they change)",
+            "the run's signing key was changed, but this process has the old one: nothing was done",
+            "restart it so that it reads the new keys (`s3t rotate-key` replaced them)",
         )
     return append_next(tx, kind, deletion, make, row)
 

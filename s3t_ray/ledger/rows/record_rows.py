@@ -73,7 +73,7 @@ def check_key(connection: Connection, key_check: str) -> None:
     if run.key_check != key_check:
         raise LedgerError(
             f"the keys (check value {key_check}) are not those of run {run.name!r} (check value {run.key_check})",
-            "point keys.dir at the folder of keys this run was started with",
+            "set keys.dir to the folder of keys that this run was started with",
         )
 
 
@@ -105,7 +105,7 @@ def ingest(
     require_no_run(tx.connection)
     if run.shards < 1 or run.slices < 1:
         raise LedgerError(
-            f"a run has 1 or more shards and slices, got {run.shards} and {run.slices}", "correct the configuration"
+            f"a run needs 1 or more shards and slices, got {run.shards} and {run.slices}", "correct the configuration"
         )
     places = [(HOLDOUT_SHARD, 0), *((shard, index) for shard in range(run.shards) for index in range(run.slices))]
     state = _Ingest({place: LtHash16() for place in places}, sketching=sketching, seal_of=tx.keys.row_seal)
@@ -186,7 +186,7 @@ def _add_up(state: _Ingest) -> None:
 def _check(entry: RecordEntry, state: _Ingest) -> None:
     if (entry.shard, entry.slice) not in state.hashes:
         raise LedgerError(
-            f"a record has the place shard {entry.shard}, slice {entry.slice}, which the run lacks",
+            f"a record is in shard {entry.shard}, slice {entry.slice}, which the run does not have",
             "partition the records with the configuration of this run",
         )
     if len(entry.id_hmac) != MEMBER_BYTES or len(entry.digest) != MEMBER_BYTES:
@@ -197,13 +197,13 @@ def _check(entry: RecordEntry, state: _Ingest) -> None:
     expected = None if state.sketching is None else state.sketching.permutations
     if (None if entry.signature is None else len(entry.signature)) != expected:
         raise LedgerError(
-            f"a record has a sketch of {len(entry.signature or b'')} bytes, the run asks for {expected or 0}",
+            f"a record has a sketch of {len(entry.signature or b'')} bytes, but the run needs {expected or 0}",
             "sketch every record with the run's own settings, or none",
         )
 
 
 def _insert_all(connection: Connection, batch: list[RecordEntry], state: _Ingest) -> bool:
-    """False, with nothing inserted, when one is there already: the usual case costs no look-up."""
+    """False, with nothing inserted, when one already exists: the usual case costs no look-up."""
     try:
         with connection.begin_nested():
             _insert(connection, batch, state.seal_of)

@@ -1,10 +1,10 @@
-"""What offices say of a deletion: reference, requester, reason and due date, one row for each time it was asked for.
+"""Details of a deletion: reference, requester, reason and due date, one row per request.
 
-In: details in plain words, with the run's keys. Out: the same. What people wrote is personal data, so it is encrypted
-under the run's keys (ChaCha20-Poly1305); the due date stands beside it in the clear, for whoever only watches dates.
-One tag covers both, the deletion and its request digest: who has no key can read nothing, move no row to another
-deletion, change no date and, since rows are numbered with the history, take none out unseen. Requester and reason go
-when the deletion is restored; the reference, by which the office finds its own file, stays.
+In: details in clear text, with the run's keys. Out: the same. They are personal data, so they are encrypted under the
+run's keys (ChaCha20-Poly1305); the due date is stored in clear text, for readers without the keys. One tag covers both,
+the deletion and its request digest. Without the keys no one can read them, move a row to another deletion or change a
+date, nor remove a row unnoticed, because rows are numbered with the history. Requester and reason are erased when the
+deletion is restored; the reference, by which the office finds its own file, stays.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RequestRow:
 
     deletion: int
     at: str
-    details: RequestDetails | None  # None: nobody has bound the keys, or the row is not what they sealed
+    details: RequestDetails | None  # None: no keys are bound, or the row is not what they sealed
     due_at: str | None  # as it stands in the clear
 
 
@@ -106,10 +106,10 @@ def broken_requests(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
     """A line for each row that is not what the keys sealed."""
     for row in connection.execute(_OF_ONE.order_by(REQUESTS.c.sequence)).all():
         if _revealed(row, keys) is None:
-            yield f"what an office said of deletion {row.request_id} (row {row.sequence}) is not what was sealed"
+            yield f"the details of deletion {row.request_id} (row {row.sequence}) are not what was sealed"
     known = select(DELETIONS.c.sequence)
     for sequence in connection.scalars(select(REQUESTS.c.sequence).where(REQUESTS.c.deletion.not_in(known))).all():
-        yield f"what an office said (row {sequence}) is of a deletion that the ledger does not hold"
+        yield f"details (row {sequence}) belong to a deletion that the ledger does not have"
 
 
 def _revealed(row: Row[tuple[object, ...]], keys: LedgerKeys | None) -> RequestDetails | None:

@@ -1,5 +1,4 @@
-"""The SQL of a migration: what offices ask with a deletion, how far its callbacks have been delivered, and up to where
-servers outside have followed."""
+"""The SQL of a migration: details of requests, progress of callbacks, and positions of external followers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is in training now: notes of the scheduler for whoever looks at the run from outside.
+"""What is in training now: notes of the scheduler for observers of the run.
 
-No truth: they are overwritten every few seconds, and those of a scheduler that died stay until the next
-one writes its own. `at` tells how old they are.
+They are not authoritative: they are overwritten every few seconds, and those of a dead scheduler stay until the next
+one writes its own. `at` says how old they are.
 """
 
 from __future__ import annotations

@@ -194,15 +194,17 @@ def _known(connection: Connection, stage_ids: set[str]) -> list[Row[Any]]:
 
 def _check_shape(stage: Stage, shards: int, slice_digests: Mapping[int, str]) -> None:
     if not 0 <= stage.shard < shards:
-        raise LedgerError(f"stage {stage.id} is of shard {stage.shard}, the run has {shards}", "plan it with this run")
+        raise LedgerError(
+            f"stage {stage.id} is of shard {stage.shard}, but the run has {shards}", "plan it with this run"
+        )
     if len(stage.slices) != len(stage.ancestors) + 1:
         raise LedgerError(
             f"stage {stage.id} has {len(stage.slices)} slices and {len(stage.ancestors)} ancestors",
-            "plan it with plan_shard: a stage has one ancestor less than slices",
+            "plan it with plan_shard: a stage has one ancestor fewer than slices",
         )
     if missing := [index for index in stage.slices if index not in slice_digests]:
         raise LedgerError(
-            f"stage {stage.id} comes without the digests of slices {missing}",
+            f"stage {stage.id} lacks the digests of slices {missing}",
             "give the digest of every slice that it was trained on",
         )
 

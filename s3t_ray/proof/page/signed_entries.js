@@ -60,7 +60,7 @@ async function verifiedEntry(text) {
   return { ...entry, text, hash: toHex(await sha256(utf8(text))) };
 }
 
-const isCertificate = (entry) => /^s3t\/certificate\/[12]$/.test(entry.format);
+const isCertificate = (entry) => /^s3t\/certificate\/[1-9]\d*$/.test(entry.format);
 const isReceipt = (entry) => entry.format === "s3t/receipt/1";
 const isKeyChange = (entry) => /^s3t\/key\/[12]$/.test(entry.format);
 

@@ -1,1 +1,1 @@
-"""The data that a run is begun with: read in, summed up, set aside where it is malformed, and compared later."""
+"""A run's input data: reading it in, a summary of it, malformed rows set aside, and later changes to it."""

@@ -1,8 +1,8 @@
 """Data into a run: read -> partition -> Parquet slices -> one ledger transaction.
 
-The files come first, under names made of their own bytes, then an index of them, then the ledger's
-single transaction, which makes them part of the run. Killed before it, the next start begins again;
-killed after it, the next start finds the files through the index. Neither reads a row twice into the run.
+The files come first, named by the hash of their bytes, then an index of them, then the ledger's single transaction,
+which makes them part of the run. If it is killed before the transaction, the next start begins again. If it is killed
+after it, the next start finds the files through the index. Neither reads a row into the run twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from s3t_ray.data.partition import HOLDOUT, Place, place, places
-from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records
+from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records, repeated_id
 from s3t_ray.data.readers.reading import Reading
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, SliceFile, partition_rows, read_slice
@@ -74,8 +74,9 @@ def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) ->
         for line in reading.notes():
             note(line)
         taught.tell(note)
+        taught.check_shards()
         if run.ledger.run() is not None:
-            note("another process has read the data meanwhile")
+            note("another process has already read the data")
             _finish(run)
             return
         run.store.delete(layout.REJECTS)
@@ -159,7 +160,7 @@ def _upload(run: Run, files: dict[Place, SliceFile]) -> list[str]:
 
 
 def _withdraw(run: Run, uploaded: list[str]) -> None:
-    """Another process was quicker to make its files the run's: what it has deleted since must not lie here again."""
+    """Another process was faster to make its files the run's: what it has deleted since must not be here again."""
     if run.ledger.run() is None:
         return
     named = {state.file for state in run.ledger.slices()}
@@ -181,22 +182,15 @@ def _commit(run: Run, row: RunRow, entries: Path) -> None:
 
 def _named(run: Run, error: DuplicateRecord) -> DataError:
     """The same error with the id in plain words: the caller has the data at hand, the ledger has not."""
-    field = run.config.data.id_field
     with scratch_folder(run, "find") as folder, RejectFile(folder / "rejects.jsonl") as again:
         for _, record in _placed(run, again, None, Reading()):
             if run.keys.id_hmac(record.id) == error.id_hmac:
-                what = f"id {record.id!r} (field {field!r})" if field else f"content with derived id {record.id!r}"
-                return DataError(
-                    f"{what} stands in more than one record of {run.config.data.path}; nothing was kept",
-                    "give every record an id of its own"
-                    if field
-                    else "remove the repeated records, or name data.id_field",
-                )
+                return repeated_id(record.id, run.config.data)
     return DataError(error.problem, error.fix)
 
 
 def _finish(run: Run) -> None:
-    """Tell the ledger where each slice's rows lie, and erase what earlier attempts left; also after a kill."""
+    """Record in the ledger where each slice's rows are, and erase what earlier attempts left; also after a kill."""
     seal_config(run)
     epoch = run.ledger.lease().epoch
     lost = [state for state in run.ledger.slices() if state.file is None]
@@ -205,7 +199,7 @@ def _finish(run: Run) -> None:
             return
         raise LedgerError(
             f"run {run.row.name!r}: the ledger has its records, but {layout.SLICE_INDEX} is gone from the storage",
-            "restore the storage from a copy, or begin the run anew with another storage.uri",
+            "restore the storage from a copy, or start the run again with another storage.uri",
         )
     if lost:
         index = {(item["shard"], item["slice"]): item for item in json.loads(run.store.read_bytes(layout.SLICE_INDEX))}

@@ -1,8 +1,8 @@
-"""Whether the data that a config names is still what its run was begun with. Says it; changes nothing.
+"""Whether the data that a config names is still what its run was started with. Reports it; changes nothing.
 
-In: an open run that has its data. Out: lines for people. A run keeps the records that it read in: rows that were
-appended, changed or taken out since are not picked up, and must not pass unsaid either. Files of unchanged size and
-time are not read again; data on other machines is not compared.
+In: an open run that has its data. Out: lines for people. A run keeps the records that it read in. Rows that were
+added, changed or removed since are not picked up, but they are reported. Files of unchanged size and time are not read
+again; data on other machines is not compared.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> 
     path = run.config.data.path
     if summary is None or not _comparable(summary, path) or is_unchanged(summary):
         return
-    note(f"{path} was touched since the run read it: comparing")
+    note(f"{path} was changed since the run read it: comparing")
     try:
         changes = compare(run, check)
     except DataError as error:
-        note(f"{path} cannot be read as before: {error.problem}. The run keeps the records that it read")
+        note(f"{path} can no longer be read: {error.problem}. The run keeps the records that it read")
         return
     for line in changes.lines(path):
         note(line)

@@ -1,7 +1,7 @@
-"""What the run's data looked like when it was read in: which files, how large, and what was said of the rows.
+"""A summary of the run's data when it was read in: which files, how large, and what was reported about the rows.
 
-In: a reading that has ended. Out: one small file of the storage. It holds names, sizes and counts, nothing that a
-record's content could be told from, so no deletion need erase it.
+In: a finished reading. Out: one small file of the storage. It holds names, sizes and counts, and nothing that reveals a
+record's content, so no deletion has to erase it.
 """
 
 from __future__ import annotations

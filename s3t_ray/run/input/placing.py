@@ -1,7 +1,7 @@
-"""The secret of a run's partition: what `data.partition.place` is keyed with.
+"""The secret of a run's partition: the key of `data.partition.place`.
 
-In: an open run. Out: 32 bytes, or None for a partition by the seed alone. Places are given once, when the data is
-read in; afterwards the ledger has them, and only a record that the run never had is still asked about.
+In: an open run. Out: 32 bytes, or None for a partition by the seed alone. Places are assigned once, when the data is
+read in. After that the ledger has them, and the key is needed only for records that the run never had.
 """
 
 from __future__ import annotations

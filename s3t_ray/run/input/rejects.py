@@ -1,8 +1,8 @@
-"""Rows that ingest set aside as malformed: never records, so the ledger knows none, and personal data all the same.
+"""Rows that ingest set aside as malformed. They are not records, so the ledger has none, but they are personal data.
 
-In: an open run. Out: its reject files without the rows of deleted ids and subjects. A row that names
-neither cannot be told from a deleted person's: it goes with the first purge. Two processes never
-rewrite one file at once (`Ledger.alone`), or each could bring back what the other dropped.
+In: an open run. Out: its reject files without the rows of deleted ids and subjects. A row that names neither could be
+a deleted person's, so the first purge erases it. Two processes never rewrite one file at the same time
+(`Ledger.alone`), or each could bring back what the other removed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def undeleted_rejects(run: Run, pending: frozenset[int]) -> tuple[int, int]:
 
 @contextmanager
 def _files(run: Run) -> Iterator[list[str]]:
-    """The reject files, with nobody else rewriting them. Only where there are some are ledger and keys needed."""
+    """The reject files, locked against other writers. The ledger and the keys are needed only if there are any."""
     if not run.store.files(layout.REJECTS):
         yield []
         return

@@ -1,1 +1,1 @@
-"""Whether storage, ledger and keys are of one run and one time, and what is damaged."""
+"""Whether storage, ledger and keys belong to one run at one point in time, and what is damaged."""

@@ -1,7 +1,7 @@
 """Live stages whose published bytes are no longer those that the ledger accepted.
 
-In: an open run and stages. Out: those that are damaged. Never mends: the scheduler takes them out of
-service, has them purged, and trains them again; they follow from the data still, so their names stay.
+In: an open run and stages. Out: those that are damaged. Never repairs: the scheduler takes them out of service, has
+them purged, and trains them again. They still follow from the data, so their names stay.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A second copy of a run's log, outside the run, written as the log grows: what a backup lacks stands in it.
+"""A second copy of a run's log, outside the run, written as the log grows: it has what a backup lacks.
 
-In: a folder, the ledger's log. Out: in `<folder>/<run id>/`, a file for each entry as it stands in the log, and beside
-each receipt the keyed hashes of what it names, under a seal of the run's keys: no name and no content. Whoever restores
-a backup deletes again from there (`restore.py`). An entry appears whole or not at all, and is never changed.
+In: a folder, the ledger's log. Out: in `<folder>/<run id>/`, a file for each entry as it is in the log, and for each
+receipt the keyed hashes of what it names, under a seal of the run's keys: no name and no content. After a backup was
+restored, deletions are repeated from here (`restore.py`). An entry appears atomically, and is never changed.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class LogCopy:
             found = None
         if found is None or found.request_id != request_id or not is_sealed_with(found, _key(keys, request_id)):
             raise VerificationFailed(
-                f"{path} is not what the run's keys sealed", "take it from another copy of the log"
+                f"{path} was not sealed by the run's keys", "restore it from another copy of the log"
             )
         return found
 

@@ -1,11 +1,10 @@
-"""A run that was restored as a whole from a backup: every deletion since then is made again, before anything is served.
+"""A run that was restored as a whole from a backup: repeats every later deletion before anything is served.
 
-In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted
-anew. The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember
-and as the log was published. A deletion that is made again has the same id and a new receipt: the run's log goes on
-from where the backup was taken, under the key that signs now, and the entries that it lost stay beside the copy,
-signed as they are. A witness sees that fork, and must be told of it.
-Killed at any moment, the same call goes on.
+In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted again.
+The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember and as
+the log was published. A repeated deletion has the same id and a new receipt: the run's log continues from the backup,
+under the current key, and the entries that it lost stay next to the copy, with their signatures. A witness sees this
+fork, and must be told about it. If it is killed at any moment, the same call continues.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def restore(run: Run, note: Callable[[str], None]) -> Restored:
         )
         if made.receipt.request_id != receipt.facts.request_id or made.receipt.records != receipt.facts.records:
             was, now = receipt.facts.records, made.receipt.records
-            note(f"deletion {receipt.facts.request_id} took {was} records when it was first made, and {now} now")
+            note(f"deletion {receipt.facts.request_id} took {was} records at first, and {now} now")
     withdraw(run, copy, kept)
     _begin_anew(copy, run, named, lost)
     publish(run)
@@ -124,7 +123,7 @@ def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> tuple[int, list[SignedE
         raise LedgerError(
             f"the ledger went on after entry {common} with entries that the copy of its log does not have: they are of "
             "two histories; nothing was changed",
-            "look into it with `s3t audit`, and restore a ledger that the copy continues",
+            "run `s3t audit` to investigate, and restore a ledger that the copy continues",
         )
     return common, lost
 

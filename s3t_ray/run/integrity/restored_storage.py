@@ -1,7 +1,7 @@
-"""A storage that is older than its ledger, from a backup: cleaned by the tombstones, so that nothing retained is lost.
+"""A storage from a backup that is older than its ledger: cleaned by the tombstones, without losing retained records.
 
-The ledger names a slice by its newest file, and the backup holds an older one, with rows that were deleted since.
-What is retained of it, by the run's keys, is written again: the same rows in the same order are the same bytes.
+The ledger names a slice by its newest file, but the backup holds an older one, with rows that were deleted since. Its
+retained rows, by the run's keys, are written again: the same rows in the same order give the same bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A run is one thing: its storage, its ledger and its keys say so, or nothing is written.
+"""Refuses to write unless storage, ledger and keys belong to the same run.
 
-A random run id stands in the ledger, made with it, and in the storage (`run.json`). The folder of the keys remembers
-how far the run's log has come, so that a run taken back to an earlier moment is known even if all of it was taken.
-In: a store, a ledger, what the config says. Out: errors that say which of them belongs elsewhere.
+A random run id is in the ledger, which it was made with, and in the storage (`run.json`). The key folder remembers how
+long the run's log is, so a run that was reset to an earlier moment is detected even if all of it was reset. In: a
+store, a ledger, the config's locations. Out: errors that say which of them belongs elsewhere.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def check_together(store: Store, ledger: Ledger, name: str) -> None:
                 f"{store.uri} is the storage of run {mark.name!r} ({mark.run_id[:8]}), and this ledger is of {other} "
                 f"({ledger.run_id[:8]}): they do not belong together; nothing was changed",
                 "put ledger.url and storage.uri back as they were when the run began (a lost ledger comes from its "
-                "backup); a new run needs a storage.uri and a ledger.url of its own",
+                "backup); a new run needs its own storage.uri and ledger.url",
             )
         return
     if row is None:
@@ -87,7 +87,7 @@ def check_together(store: Store, ledger: Ledger, name: str) -> None:
     if row.name != name or (files and not any(store.exists(file) for file in files)):
         raise LedgerError(
             f"this ledger has run {row.name!r} already, and {store.uri} is not its storage; nothing was changed",
-            "give each run a ledger.url of its own: on one PostgreSQL server a database, or a schema "
+            "give each run its own ledger.url: on one PostgreSQL server a database, or a schema "
             "(?options=-csearch_path%3DNAME); or name the storage.uri of that run",
         )
 
@@ -100,14 +100,14 @@ def begin(store: Store, ledger: Ledger, name: str) -> None:
     if place != store.uri:
         raise LedgerError(
             f"this ledger is of the run whose storage is {place}, not {store.uri}; nothing was changed",
-            "give each run a ledger.url of its own; a storage that was moved needs its run.json",
+            "give each run its own ledger.url; a storage that was moved needs its run.json",
         )
     mark = RunMark(run_id=ledger.run_id, name=name)
     store.write_bytes(RUN_FILE, mark.model_dump_json().encode())
 
 
 def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
-    """Note beside the keys that the run's log has this entry.
+    """Note with the keys that the run's log has this entry.
 
     It makes a proof stronger and is never needed for one: a folder that is mounted read-only stays as it is.
     """

@@ -1,4 +1,4 @@
-"""The keys that jobs are given: each seals what is made for one stage, or from one slice in one state of its data."""
+"""The keys of jobs: each seals what is made for one stage, or from one slice in one state of its data."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def slice_key(run: Run, shard: int, slice_index: int, digest: str) -> str:
 
 
 def is_announced(run: Run, manifest: Manifest) -> bool:
-    """Whether a worker of this run made this very stage: nobody else has its key."""
+    """Whether a worker of this run made this stage: only it has the key."""
     return is_sealed_with(manifest, stage_key(run, manifest.stage_id))

@@ -1,1 +1,1 @@
-"""The run's log as others see it: published files, witnesses, timestamps, certificates handed out, a change of key."""
+"""The run's log for third parties: published files, witnesses, timestamps, certificates, key changes."""

@@ -1,7 +1,7 @@
 """What a run hands out as proof: the certificate or the receipt of one deletion, or its whole log.
 
-In: an open run. Out: canonical JSON exactly as it was signed. A damaged one is not given out, nor one of another key
-than the run's, while the key folder has its public half.
+In: an open run. Out: canonical JSON exactly as it was signed. A damaged entry is not given out, and neither is one
+signed with another key than the run's, as long as the key folder has the public key.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def entries_of(run: Run, request_id: str) -> tuple[str, ...]:
     named = newest.facts.receipt if isinstance(newest, Certificate) else None
     if named != (found[0][1].hash if EntryKind.RECEIPT in rows else None):
         raise VerificationFailed(
-            f"{name_of(newest)} names another receipt than the log holds", "look into it with `s3t audit`"
+            f"{name_of(newest)} names a receipt that is not the one in the log", "run `s3t audit` to investigate"
         )
     return tuple(text for text, _ in found)
 
@@ -53,7 +53,7 @@ def _rows_of(run: Run, request_id: str) -> dict[str, StoredEntry]:
     if rows.keys().isdisjoint(CERTIFYING):
         raise LedgerError(
             f"deletion {request_id} is {deletion.state}: it has no certificate yet",
-            "wait until it is purged (`s3t status`); `s3t train` with the run's config carries it on",
+            "wait until it is purged (`s3t status`); `s3t train` with the run's config continues it",
         )
     return rows
 
@@ -63,14 +63,14 @@ def _genuine(run: Run, row: StoredEntry) -> tuple[str, SignedEntry]:
     entry = verify_certificate(row.text, key) if row.kind in CERTIFYING else verify_entry(row.text, key)
     if getattr(entry.facts, "request_id", None) != row.request_id:
         raise VerificationFailed(
-            f"the {row.kind} that the ledger has for deletion {row.request_id} is of another deletion",
-            "look into it with `s3t audit`",
+            f"the {row.kind} in the ledger for deletion {row.request_id} belongs to another deletion",
+            "run `s3t audit` to investigate",
         )
     return row.text, entry
 
 
 def receipt_of(run: Run, request_id: str) -> str:
-    """The signed receipt of one deletion, as its entry stands in the log.
+    """The signed receipt of one deletion, as it is in the log.
 
     Raises LedgerError when there is no such deletion, or it was accepted by a version that signed no receipts.
     """
@@ -80,7 +80,7 @@ def receipt_of(run: Run, request_id: str) -> str:
         if row.kind == EntryKind.RECEIPT:
             return _genuine(run, row)[0]
     raise LedgerError(
-        f"deletion {request_id} has no signed receipt: an older version accepted it", "its certificate stands alone"
+        f"deletion {request_id} has no signed receipt: an older version accepted it", "use its certificate alone"
     )
 
 
@@ -94,7 +94,7 @@ def chain_of(run: Run) -> tuple[str, ...]:
 
 
 def key_changes_of(run: Run) -> tuple[str, ...]:
-    """The entries by which the log went over to another signing key: whoever has an old key needs them."""
+    """The entries in which the log changed its signing key; needed by anyone who has an old key."""
     return tuple(row.text for row in run.ledger.log((EntryKind.KEY,)))
 
 

@@ -1,9 +1,8 @@
-"""A new signing key for a run: made, entered in its log, put in the last one's place.
+"""A new signing key for a run: made, entered in the run's log, and put in place of the old one.
 
-In: a run, opened to be written. Out: the entry (`KeyEntry`), from which on the new key signs: one in a file that is
-made, or one that is on a PKCS#11 token already. It can be killed at any step and called again: which key is the run's
-is told by the log alone, so at every moment one of those in the folder is, and processes that still hold the last one
-are refused by the ledger.
+In: a run, opened for writing. Out: the entry (`KeyEntry`), after which the new key signs. The key is in a new file, or
+already on a PKCS#11 token. It can be killed at any step and called again: the log alone says which key is the run's,
+so the folder always holds that key. The ledger refuses processes that still have the old one.
 """
 
 from __future__ import annotations

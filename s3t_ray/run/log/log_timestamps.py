@@ -1,4 +1,4 @@
-"""Checkpoints of a run's log with a timestamp of somebody else's authority (RFC 3161), kept beside the log.
+"""Checkpoints of a run's log with the timestamp of a third-party authority (RFC 3161), stored with the log.
 
 In: a run whose config names a timestamp server. Out: `log/timestamps/SIZE/`, with the checkpoint and the server's
 reply, written last. Asking needs no key of the run.
@@ -58,8 +58,8 @@ def stamped_checkpoint(run: Run, sequence: int) -> tuple[SignedNote, bytes]:
     size = next((each for each in sizes if each >= sequence), None)
     if size is None:
         raise LedgerError(
-            f"no checkpoint with entry {sequence} was stamped yet",
-            "name a timestamp server in log.timestamps, and run `s3t head RUN --publish`",
+            f"no checkpoint with entry {sequence} has been stamped yet",
+            "set log.timestamps to a timestamp server, and run `s3t head RUN --publish`",
         )
     note = SignedNote.parse(run.store.read_bytes(f"{root}{size}/{STAMPED}").decode(errors="replace"))
     require_genuine(run, note)
@@ -100,5 +100,7 @@ def _ask(url: str, text: str) -> bytes:
             f"timestamp server {url} does not answer: {error}", "check log.timestamps, and that it can be reached"
         ) from error
     if not granted(reply, text):
-        raise StoreError(f"timestamp server {url} grants no timestamp", "check log.timestamps: it must speak RFC 3161")
+        raise StoreError(
+            f"timestamp server {url} did not give a timestamp", "check log.timestamps: it must speak RFC 3161"
+        )
     return reply

@@ -1,7 +1,7 @@
-"""The witnesses of a run's log: other people's processes that cosign its checkpoints (c2sp.org/tlog-witness).
+"""The witnesses of a run's log: third-party processes that cosign its checkpoints (c2sp.org/tlog-witness).
 
-In: a run whose log is published, and the witnesses that its config names. Out: their cosignatures, in the published
-checkpoint; or what each said instead. Asking needs the run's files and no key: the checkpoint is signed already.
+In: a run whose log is published, and the witnesses in its config. Out: their cosignatures, in the published checkpoint,
+or what each answered instead. Needs the run's files, but no key: the checkpoint is already signed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class WitnessAddress:
         found = cls(url.rstrip("/"), VerifierKey.parse(key))
         if found.key.kind != COSIGNATURE or not url.startswith(("http://", "https://")):
             raise VerificationFailed(
-                f"not the address of a witness: {text[:120]!r}",
+                f"not the address and key of a witness: {text[:120]!r}",
                 "give its http address, a space, and the key that `s3t witness init` prints",
             )
         return found
@@ -86,14 +86,14 @@ def require_cosigned(answers: Iterable[WitnessAnswer]) -> None:
         if answer.saw_another_log:
             raise SawAnotherLog(
                 f"witness {answer.name} does not cosign the run's log: {answer.problem}",
-                "the log was taken back, forked or rewritten: look into it with `s3t audit`, and restore the newest "
+                "the log was taken back, forked or rewritten: run `s3t audit` to investigate, and restore the newest "
                 "ledger",
             )
     missing = [f"{answer.name}: {answer.problem}" for answer in answers if answer.cosignature is None]
     if missing:
         raise StoreError(
             f"not all witnesses cosigned the log ({'; '.join(missing)})",
-            "check that they run and know the log's key (`s3t head RUN --key`); they are asked again",
+            "check that they are running and know the log's key (`s3t head RUN --key`); they will be asked again",
         )
 
 
@@ -119,11 +119,11 @@ def newest_seen(witness: WitnessAddress, origin: str) -> SignedNote | None:
     if status == 404:
         return None
     if status != 200:
-        raise StoreError(f"witness {witness.key.name} answers {status}: {body[:200]}", "ask whoever runs it")
+        raise StoreError(f"witness {witness.key.name} answers {status}: {body[:200]}", "ask its operator")
     note = SignedNote.parse(body)
     if witness.key not in cosigned_by(note, [witness.key]):
         raise VerificationFailed(
-            f"what {witness.url} shows is not cosigned by {witness.key.name}", "check its address and key"
+            f"what {witness.url} returned is not cosigned by {witness.key.name}", "check its address and key"
         )
     return note
 
@@ -137,7 +137,7 @@ def _ask(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
 
 
 def _submit(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
-    """The witness says itself how far it has seen the log, so nobody need remember it."""
+    """The witness itself says how far it has seen the log, so it need not be stored here."""
     name, head = witness.key.name, LogHead.parse(note.text)
     subtree = TiledLog(head.size, reader(run)).subtree
     old, tried = _guess(head.size), set[int]()
@@ -193,4 +193,6 @@ def _http(url: str, body: str | None) -> tuple[int, str]:
         with error:
             return error.code, error.read(MOST_REPLY_BYTES).decode(errors="replace")
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        raise StoreError(f"{url} does not answer: {error}", "check the address, and that the witness runs") from error
+        raise StoreError(
+            f"{url} does not answer: {error}", "check the address, and that the witness is running"
+        ) from error

@@ -1,17 +1,17 @@
 """The run's log as others can check it: a Merkle log of static files in the storage (c2sp.org/tlog-tiles).
 
 In: an open run. Out: `log/checkpoint`, signed by the run's key, and `log/tile/`, from which anyone computes proofs;
-proofs of inclusion to hand out. The ledger has the log; this shows it, so anyone who has the keys may publish, at any
-moment, several at once, and be killed at any step:
+proofs of inclusion to hand out. The ledger holds the log; this publishes it. So every process with the keys may
+publish, at any moment, several at once, and be killed at any step:
 
 1. what was published is read, and counts only if the run's key signed it;
 2. the entries that follow it in the ledger are checked: signatures, and the chain from the newest one published;
-3. bundles and tiles are written, none ever with other bytes than before;
+3. bundles and tiles are written, never with other bytes than before;
 4. the checkpoint is written last, and under the ledger's lock, so that it never goes back;
 5. partial files that have become full ones are erased.
 
-Whoever is killed in between leaves files that the next publisher writes again with the same bytes. A ledger that is
-not what was published is refused, so the log is continued or stands still, and never forks.
+A publisher that is killed in between leaves files that the next one writes again with the same bytes. A ledger that
+contradicts what was published is refused, so the log is continued or stops, and never forks.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def published(run: Run) -> SignedNote | None:
     try:
         note = SignedNote.parse(run.store.read_bytes(CHECKPOINT).decode())
     except UnicodeDecodeError as error:
-        raise VerificationFailed(f"{CHECKPOINT} is not a text", "restore it, or publish the log again") from error
+        raise VerificationFailed(f"{CHECKPOINT} is not text", "restore it, or publish the log again") from error
     require_genuine(run, note)
     return note
 
@@ -116,12 +116,12 @@ def proof_of(run: Run, sequence: int, note: SignedNote | None = None) -> str:
     if note is None or head is None or head.size < sequence:
         raise VerificationFailed(
             f"entry {sequence} is not in the published log yet, which has {head.size if head else 0} entries",
-            "publish it: s3t head RUN --publish (a scheduler does so by itself)",
+            "run s3t head RUN --publish (a scheduler does this by itself)",
         )
     entry_hash, read = run.ledger.log_hash(sequence), reader(run)
     if entry_hash is None or not stands_at(head, sequence - 1, leaf_of(entry_hash), read):
         raise VerificationFailed(
-            f"entry {sequence} of the ledger's log does not stand in the published log", "look into it with `s3t audit`"
+            f"entry {sequence} of the ledger's log is not in the published log", "run `s3t audit` to investigate"
         )
     path = inclusion_path(sequence - 1, head.size, TiledLog(head.size, read).subtree)
     return str(LogProof(sequence - 1, tuple(path), note))
@@ -135,7 +135,7 @@ def head_report(run: Run, note: SignedNote | None) -> HeadReport:
 
 
 def is_of_log(path: str) -> bool:
-    """Whether a file of the published log may lie at this path of the storage."""
+    """Whether this path of the storage may hold a file of the published log."""
     inside = path.removeprefix(f"{layout.LOG}/")
     stamped = inside.removeprefix(f"{TIMESTAMPS}/").split("/")
     if inside.startswith(f"{TIMESTAMPS}/") and len(stamped) == 2:
@@ -198,7 +198,7 @@ def _show(run: Run, head: LogHead) -> SignedNote:
             if there.size == head.size and there != head:
                 raise VerificationFailed(
                     f"another log of {head.size} entries was published meanwhile, signed by the run's key",
-                    "two ledgers sign for this run: stop all processes of one of them, and audit the run",
+                    "two ledgers are signing for this run: stop all processes of one of them, and audit the run",
                 )
             return now
         run.store.write_bytes(CHECKPOINT, str(note).encode())

@@ -103,7 +103,7 @@ def _in_turn(deletions: Iterable[DeletionRow]) -> tuple[str, ...]:
 
 
 def _to_stop(state: State) -> tuple[str, ...]:
-    """Stages that the ledger would refuse: nobody wants them any more, or what they build on is out of service."""
+    """Stages that the ledger would refuse: they are no longer needed, or what they build on is out of service."""
     suspects = [stage for stage in state.training.values() if stage.shard in state.changed] if state.changed else []
     return tuple(
         stage.id

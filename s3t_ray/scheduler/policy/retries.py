@@ -1,4 +1,4 @@
-"""Back-off for what keeps failing, and when to give up. Pure but for the clock it is given."""
+"""Back-off for repeated failures, and when to give up. Pure except for the clock it is given."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the scheduler knows at one moment: the input of every decision. Frozen and pure.
 
 In: views of the shards, the unfinished deletions of the ledger, and what the scheduler remembers (`bookkeeping.py`).
-Nothing here is truth: a new scheduler begins with an empty memory and reaches the same end.
+Nothing here is authoritative: a new scheduler starts with an empty memory and reaches the same result.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Who may ask what: bearer tokens, the page's token, and the guard in front of every route."""
+"""Access control: bearer tokens, the page's token, and the guard in front of every route."""

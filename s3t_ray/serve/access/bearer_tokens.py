@@ -1,9 +1,9 @@
-"""Who may ask what: bearer tokens, compared in constant time.
+"""Access control by bearer tokens, compared in constant time.
 
-Two come from the environment: S3T_SERVE_TOKEN opens the model, S3T_DELETE_TOKEN the deletions; neither opens the other.
-More come from the file that S3T_TOKENS_FILE names, each with a name, what it opens and a quota. The file is read again
-when it changes, so tokens come, go and are rotated without a restart. A service without both kinds does not start. Must
-never log, print or store a token, nor say which part of one is wrong.
+Two tokens come from the environment: S3T_SERVE_TOKEN for the model, S3T_DELETE_TOKEN for deletions; neither gives
+access to the other. More come from the file in S3T_TOKENS_FILE, each with a name, what it gives access to, and a quota.
+The file is read again when it changes, so tokens can be added, removed and rotated without a restart. A service without
+both kinds does not start. Must never log, print or store a token, nor say which part of one is wrong.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Tokens:
         for kind, name in (("model", SERVE_TOKEN), ("deletions", DELETE_TOKEN)):
             if not any(kind in holder.opens for holder in (*self._fixed, *self._listed)):
                 raise ConfigError(
-                    f"{name} is not set, and no token opens {'the model' if kind == 'model' else 'deletions'}: "
-                    "the service does not start without it",
+                    f"{name} is not set, and no token gives access to "
+                    f"{'the model' if kind == 'model' else 'deletions'}: the service does not start without one",
                     f"set it in the environment of every node, for example {name}=$(openssl rand -hex 32), or list "
                     f"tokens in the file that {TOKENS_FILE} names",
                 )
@@ -110,8 +110,8 @@ class Tokens:
                 )
         if len(told) == 2 and told[SERVE_TOKEN] == told[DELETE_TOKEN]:
             raise ConfigError(
-                f"{SERVE_TOKEN} and {DELETE_TOKEN} are the same: whoever may ask could delete",
-                f"give {DELETE_TOKEN} a value of its own",
+                f"{SERVE_TOKEN} and {DELETE_TOKEN} are the same, so every user of the model could delete",
+                f"give {DELETE_TOKEN} its own value",
             )
         holders = []
         if SERVE_TOKEN in told:
@@ -122,7 +122,7 @@ class Tokens:
         return cls(holders, Path(file) if file else None)
 
     def holder(self, authorization: str) -> Holder | None:
-        """Whose token the Authorization header carries; None: nobody's."""
+        """Holder of the token in the Authorization header; None: an unknown token."""
         scheme, _, token = authorization.partition(" ")
         digest = _digest(token.strip())
         # All are looked at, always: the time taken tells nothing.
@@ -217,7 +217,7 @@ def _check_names(holders: Sequence[Holder]) -> None:
     if twice:
         raise ConfigError(f"the tokens' names are not unique: {', '.join(twice)}", "give each token its own name")
     if len({holder.digest for holder in holders}) < len(holders):
-        raise ConfigError("two entries are the same token", "give each holder a token of its own")
+        raise ConfigError("two entries are the same token", "give each holder its own token")
 
 
 def _digest(token: str) -> bytes:

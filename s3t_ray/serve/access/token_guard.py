@@ -1,8 +1,7 @@
-"""The door of the HTTP service: no token, no answer; and no body larger than a prompt can be.
+"""The guard of the HTTP service: no answer without a token, and no body larger than a prompt can be.
 
-In: ASGI requests. Out: the same, to the application behind, or a refusal. It stands before the routes, so that
-none can forget it, and looks at the token before a byte of the body is read. Which of the two tokens opens
-which route is said where the routes are (`http.py`).
+In: ASGI requests. Out: the same, passed to the application behind, or a refusal. It runs before the routes, so no route
+can forget it, and checks the token before it reads any of the body. `http.py` says which token opens which route.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Guard:
         authorization = headers.get(b"authorization", "")
         holder = self._tokens.holder(authorization)
         if holder is None:
-            await refusal(401, "a bearer token is needed", "invalid_api_key")(scope, receive, send)
+            await refusal(401, "a bearer token is required", "invalid_api_key")(scope, receive, send)
             return
         wait = self._tokens.spend(holder)
         if wait:

@@ -1,7 +1,7 @@
-"""What a callback says, and its signature as Standard Webhooks has it (standardwebhooks.com). Pure.
+"""The content of a callback, and its signature according to Standard Webhooks (standardwebhooks.com). Pure.
 
-In: events of the ledger's history. Out: a body and headers. The id of a message is the same at every attempt, so a
-receiver drops what it has had. The signature is HMAC-SHA256 over id, time and body.
+In: events of the ledger's history. Out: a body and headers. A message has the same id at every attempt, so a receiver
+can drop repeats. The signature is HMAC-SHA256 over id, time and body.
 """
 
 from __future__ import annotations

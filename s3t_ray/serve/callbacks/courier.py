@@ -1,8 +1,8 @@
-"""Tells one receiver of every state that every deletion reaches, at least once and in order, from the ledger alone.
+"""Notifies one receiver of every state of every deletion, at least once and in order, from the ledger alone.
 
-In: an open run, a receiver. Out: messages. How far the receiver has been told is a row of the ledger, moved forward
-only after it has taken a message: a sender that is killed between the two sends it again, under the same id. What
-cannot be delivered is tried again for ever, at intervals that double up to ten minutes; the run waits for none of it.
+In: an open run, a receiver. Out: messages. The receiver's position is a row of the ledger, which advances only after
+the receiver has accepted a message. A sender that is killed in between sends the message again, under the same id. A
+failed delivery is retried without limit, at intervals that double up to ten minutes; the run never waits for it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Courier:
 
 
 def keep_delivering(run: Run, receiver: Receiver, stop: threading.Event) -> None:
-    """Until `stop`. Call it in a thread of its own: a slow receiver delays nobody else."""
+    """Until `stop`. Call it in its own thread: a slow receiver does not delay the others."""
     courier: Courier | None = None
     pause = 0.0
     while not stop.wait(pause):

@@ -1,4 +1,4 @@
-"""Who is told of deletions: the receivers that the operator lists in a file.
+"""Who is notified of deletions: the receivers that the operator lists in a file.
 
 In: the YAML file that S3T_CALLBACKS_FILE names. Out: `Receiver`s. Only the operator says where messages go; no request
 over HTTP can name an address. Must never log or print a secret.
@@ -51,7 +51,9 @@ class Receiver(BaseModel):
             except binascii.Error:
                 key = b""
             if len(key) < SHORTEST_SECRET:
-                raise ValueError(f"a secret is base64 of {SHORTEST_SECRET} bytes or more: `openssl rand -base64 32`")
+                raise ValueError(
+                    f"a secret must be base64 of {SHORTEST_SECRET} bytes or more: `openssl rand -base64 32`"
+                )
         return told
 
     @field_validator("url")
@@ -59,7 +61,7 @@ class Receiver(BaseModel):
     def _an_address(cls, told: str) -> str:
         parts = urlsplit(told)
         if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.password:
-            raise ValueError("an address is https://host/path, without a user or password")
+            raise ValueError("an address must be https://host/path, without a user or password")
         _ = parts.port  # raises ValueError
         return told
 

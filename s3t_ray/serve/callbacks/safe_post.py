@@ -1,8 +1,8 @@
-"""One POST to an address that must not lead inside: what a name resolves to is checked, and then connected to.
+"""One POST to an address that must not be internal: the resolved address is checked, and then connected to.
 
-In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once and the connection goes to
-an address that was checked, so a name that resolves otherwise a moment later leads nowhere. Redirects are not followed,
-proxies of the environment are not used, and nothing that the receiver says is kept or repeated.
+In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once, and the connection goes
+to an address that was checked, so a name that resolves differently a moment later has no effect. Redirects are not
+followed, proxies of the environment are not used, and the receiver's answer is never kept or repeated.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, trust
     parts = urlsplit(url)
     host, tls = str(parts.hostname), parts.scheme == "https"
     if not tls and not private:
-        raise CallbackFailed("only https leads outside", "give the receiver an https address")
+        raise CallbackFailed("only https is allowed outside the private network", "give the receiver an https address")
     port = parts.port or (443 if tls else 80)
     connection = _connection(host, port, tls, trusted)
     connection.address = _checked_address(host, port, private)
@@ -77,11 +77,11 @@ def _checked_address(host: str, port: int, private: bool) -> str:
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
     except OSError as error:
-        raise CallbackFailed("the receiver's name cannot be resolved", "check its address in the file") from error
+        raise CallbackFailed("the receiver's host name cannot be resolved", "check its address in the file") from error
     inside = [address for address in found if not is_outside(address)]
     if inside and not private:
         raise CallbackFailed(
-            "the receiver's name leads to a private address", "set private: true if it is meant to be inside"
+            "the receiver's host name resolves to a private address", "set private: true if the receiver is internal"
         )
     return min(found, key=lambda address: (":" in address, address))  # IPv4 first
 

@@ -1,1 +1,1 @@
-"""Followers: servers outside that are kept on the live adapters, and that a deletion waits for."""
+"""Followers: external servers that are kept up to date with the live adapters, and that deletions wait for."""

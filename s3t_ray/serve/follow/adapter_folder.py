@@ -1,6 +1,6 @@
-"""A folder as the target of a follower: whoever reads it goes by `live.json`, which is replaced in one step.
+"""A folder as the target of a follower: its readers use `live.json`, which is replaced atomically.
 
-In: names of adapters whose folders lie beside it. Out: `live.json`. For servers that can only be given folders.
+In: names of adapters whose folders are next to it. Out: `live.json`. For servers that can only read folders.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class AdapterFolder:
         try:
             return frozenset(json.loads(self._file.read_text())["adapters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self._file} is not what was written there", "remove it: it is written anew") from error
+            raise StoreError(
+                f"{self._file} was changed by something else", "remove it: it will be written again"
+            ) from error
 
     def load(self, name: str, folder: Path) -> None:
         self._write(self.loaded() | {name})

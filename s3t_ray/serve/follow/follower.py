@@ -1,9 +1,9 @@
-"""A small process that keeps a server outside on the run's live adapters, and that deletions wait for.
+"""A small process that keeps an external server up to date with the run's live adapters. Deletions wait for it.
 
 In: an open run, a target, a folder that the target reads. Out: each live shard's deepest adapter, exported and loaded
-there under a name made from its stages; what was struck, unloaded and erased. In this order: unload, confirm to the
-ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. What is loaded is
-asked of the target each time, so that either side can be killed and started again at any moment.
+there under a name made from its stages; stale adapters unloaded and erased. In this order: unload, confirm to the
+ledger, load. A deletion becomes `pruned` only when every follower has confirmed a position after it. The target is
+asked each time what it has loaded, so that either side can be killed and restarted at any moment.
 """
 
 from __future__ import annotations

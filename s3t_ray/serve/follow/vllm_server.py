@@ -27,7 +27,7 @@ class VllmServer:
     def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is no address of a server", "give it as http://host:8000")
+            raise ConfigError(f"{url!r} is not the address of a server", "give it as http://host:8000")
         self._parts = parts
         self._headers = {"content-type": "application/json"} | (
             {} if token is None else {"authorization": f"Bearer {token}"}
@@ -41,7 +41,7 @@ class VllmServer:
             return frozenset(str(model["id"]) for model in json.loads(text)["data"])
         except (ValueError, KeyError, TypeError) as error:
             raise ClusterError(
-                f"{self._parts.netloc} does not list its models as OpenAI's API has it", "check the address"
+                f"{self._parts.netloc} does not list its models as in OpenAI's API", "check the address"
             ) from error
 
     def load(self, name: str, folder: Path) -> None:

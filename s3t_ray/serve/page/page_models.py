@@ -73,11 +73,11 @@ class ServedModel:
                 found = replica.beside_base(prompt, ANSWER_TOKENS, ANSWER_SECONDS)
                 if found is not None:
                     return _compared(*found, began)
-        raise ClusterError("no copy of the model is up", "ask again in a moment, or see the log of the replicas")
+        raise ClusterError("no copy of the model is running", "try again in a moment, or see the log of the replicas")
 
 
 class _Turns:
-    """So many at once; the next one is told to come again."""
+    """Maximum number of questions at once; further ones are refused."""
 
     def __init__(self) -> None:
         self._free = threading.BoundedSemaphore(MOST_QUESTIONS)
@@ -85,7 +85,7 @@ class _Turns:
     @contextmanager
     def turn(self) -> Iterator[None]:
         if not self._free.acquire(blocking=False):
-            raise Overloaded(f"{MOST_QUESTIONS} questions of this page are being answered", "ask again in a moment")
+            raise Overloaded(f"{MOST_QUESTIONS} questions from this page are being answered", "try again in a moment")
         try:
             yield
         finally:

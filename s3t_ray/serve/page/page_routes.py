@@ -148,7 +148,7 @@ def _answered(handler: Handler) -> Handler:
 def _known(door: PageDoor, handler: Known) -> Handler:
     async def answer(request: HttpRequest) -> Response:
         visitor = door.visitor(request)
-        return await handler(request, visitor) if visitor.reads else _refused(401, "a token is needed")
+        return await handler(request, visitor) if visitor.reads else _refused(401, "a token is required")
 
     return answer
 
@@ -156,10 +156,10 @@ def _known(door: PageDoor, handler: Known) -> Handler:
 def _allowed(door: PageDoor, kind: Literal["model", "deletions"], handler: Known) -> Known:
     async def answer(request: HttpRequest, visitor: Visitor) -> Response:
         if not any(kind in holder.opens for holder in visitor.holders):
-            return _refused(403, "this token does not open that", "sign in with one that does")
+            return _refused(403, "this token does not give access to that", "sign in with a token that does")
         wait = door.wait(visitor, kind)
         if wait:
-            return _refused(429, "this token's quota is used up", f"ask again in {math.ceil(wait)} s")
+            return _refused(429, "this token's quota is used up", f"try again in {math.ceil(wait)} s")
         return await handler(request, visitor)
 
     return answer
@@ -168,9 +168,9 @@ def _allowed(door: PageDoor, kind: Literal["model", "deletions"], handler: Known
 def _signing_in(door: PageDoor) -> Handler:
     async def sign_in(request: HttpRequest) -> Response:
         if not from_own_page(request):
-            return _refused(403, "only the page itself signs in", "open the page and sign in there")
+            return _refused(403, "sign-in is possible only from the page itself", "open the page and sign in there")
         answer = door.sign_in(request, _parsed(PageToken, await _body(request)).token.strip())
-        return _refused(401, "that token does not open this service") if answer is None else answer
+        return _refused(401, "that token does not give access to this service") if answer is None else answer
 
     return sign_in
 
@@ -178,7 +178,7 @@ def _signing_in(door: PageDoor) -> Handler:
 def _signing_out(door: PageDoor) -> Handler:
     async def sign_out(request: HttpRequest) -> Response:
         if not from_own_page(request):
-            return _refused(403, "only the page itself signs out", "open the page and sign out there")
+            return _refused(403, "sign-out is possible only from the page itself", "open the page and sign out there")
         return door.sign_out(request)
 
     return sign_out
@@ -196,7 +196,7 @@ def _asset(name: str) -> Handler:
 async def _deletion(request: HttpRequest) -> PageDeletion:
     asked = _parsed(PageDeletion, await _body(request))
     if not asked.ids and not asked.subjects:
-        raise DataError("the deletion names nobody and nothing", "give at least one record id or person")
+        raise DataError("the deletion names no record and no person", "give at least one record id or person")
     return asked
 
 
@@ -210,7 +210,7 @@ async def _body(request: HttpRequest) -> Any:
                     fix = "send it in parts, or use `s3t delete`"
                     raise DataError(f"a request has at most {LARGEST_BODY:,} bytes", fix)
     except (TimeoutError, ClientDisconnect) as error:
-        raise DataError(f"the body did not come whole within {BODY_SECONDS:.0f} s", "send it again") from error
+        raise DataError(f"the body did not arrive within {BODY_SECONDS:.0f} s", "send it again") from error
     try:
         return json.loads(body)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -27,7 +27,7 @@ class Access(Protocol):
     """Whose token is whose."""
 
     def holder(self, authorization: str) -> Holder | None:
-        """Whose token the Authorization header carries; None: nobody's."""
+        """Holder of the token in the Authorization header; None: an unknown token."""
         ...
 
     def knows(self, holder: Holder) -> bool:
@@ -58,7 +58,7 @@ class Sessions:
     def begin(self, token: str, name: str | None = None) -> str | None:
         """A new session for the holder of `token`; None: nobody's.
 
-        `name`: a session that is there already, whose tokens the new one has too. It ends: a name from before the
+        `name`: a session that already exists, whose tokens the new one has too. It ends: a name from before the
         sign-in is worth nothing after it.
         """
         holder = self._access.holder(f"Bearer {token}")

@@ -9,13 +9,13 @@ from s3t_ray.serve.access.bearer_tokens import KINDS, Holder
 
 
 class OneToken:
-    """Opens model and deletions to whoever has it. Compared in constant time."""
+    """Gives access to model and deletions. Compared in constant time."""
 
     def __init__(self, token: str) -> None:
         self._holder = Holder("the page", hashlib.sha256(token.encode()).digest(), KINDS)
 
     def holder(self, authorization: str) -> Holder | None:
-        """Whose token the Authorization header carries; None: nobody's."""
+        """Holder of the token in the Authorization header; None: an unknown token."""
         scheme, _, token = authorization.partition(" ")
         given = hashlib.sha256(token.strip().encode("utf-8", "surrogatepass")).digest()
         fits = hmac.compare_digest(given, self._holder.digest)

@@ -19,7 +19,7 @@ from s3t_ray.serve.http_errors import code_of, status_of
 from s3t_ray.serve.routes.openai_format import DONE, Framing, error_document, event, live_headers
 from s3t_ray.serve.routes.requests import MOST_ANSWERS, Sampling
 
-MOVED_ON = "a deletion took stages of this answer out of service: what came so far is void, ask again"
+MOVED_ON = "a deletion took stages of this answer out of service: discard what was received so far, and try again"
 MOST_OPEN = 512
 """Answers that one HTTP process has open; a request that would pass it gets 429."""
 
@@ -61,7 +61,7 @@ class Admission:
     def enter(self, answers: int) -> None:
         """Raises Overloaded; else `leave` must follow."""
         if self._open + answers > self._most:
-            raise Overloaded(f"{self._open} answers are open, of {self._most} at most", "ask again in a moment")
+            raise Overloaded(f"{self._open} answers are open; the maximum is {self._most}", "try again in a moment")
         self._open += answers
 
     def leave(self, answers: int) -> None:
@@ -73,7 +73,7 @@ async def respond(
 ) -> Response:
     """The response to `wishes`, which are the answers that `asked` asks for. Raises S3TError before it begins."""
     if len(wishes) > MOST_ANSWERS:
-        raise DataError(f"{len(wishes)} answers are asked for, of {MOST_ANSWERS} at most", "send several requests")
+        raise DataError(f"{len(wishes)} answers were requested; the maximum is {MOST_ANSWERS}", "send several requests")
     admission.enter(len(wishes))
     if not asked.stream:
         try:
@@ -105,7 +105,7 @@ async def respond(
 
 
 async def all_of(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results, or the first error; then nobody goes on for nothing."""
+    """All results, or the first error, after which the others are cancelled."""
     tasks = [asyncio.ensure_future(each) for each in asked]
     try:
         return list(await asyncio.gather(*tasks))
@@ -160,7 +160,7 @@ async def _opening(events: AsyncIterator[Indexed]) -> tuple[Started, list[Indexe
         if not isinstance(said, Started):
             started = next(each for at, each in reversed(opening) if at == index and isinstance(each, Started))
             return started, opening
-    raise ClusterError("the model's answer ended before it began", "ask again")
+    raise ClusterError("the model's answer ended before it started", "try again")
 
 
 class _Streamed(StreamingResponse):
@@ -212,10 +212,10 @@ class _Stream:
                 ended += isinstance(said, Ended)
                 yield self._event(index, said)
             if ended < self._answers:
-                raise ClusterError("the model's answer ended before it was complete", "ask again")
+                raise ClusterError("the model's answer ended before it was complete", "try again")
             yield (self._used() if self._usage else b"") + DONE
         except S3TError as error:
-            broken = error_document(status_of(error), "the service cannot go on with this answer", code_of(error))
+            broken = error_document(status_of(error), "the service cannot continue this answer", code_of(error))
             yield event(broken) + DONE
 
     def _event(self, index: int, said: AnswerEvent) -> bytes:

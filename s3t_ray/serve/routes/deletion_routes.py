@@ -65,7 +65,7 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
 
     def opened(request: HttpRequest) -> None:
         if not tokens.opens_deletions(request.headers.get("authorization", "")):
-            raise HTTPException(403, "this token opens the model, not deletions")
+            raise HTTPException(403, "this token gives access to the model, not to deletions")
 
     routes = APIRouter()
     guarded = APIRouter(prefix="/v1/deletions", dependencies=[Depends(opened)])
@@ -97,7 +97,9 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
         state = backend.deletion(request_id).state
         text = backend.certificate(request_id)
         if text is None:
-            return refusal(404, f"deletion {request_id} is {state}: its certificate comes once it is purged", "not_yet")
+            return refusal(
+                404, f"deletion {request_id} is {state}: its first certificate is issued when it is purged", "not_yet"
+            )
         return Response(text, media_type="application/json")
 
     @guarded.get("/{request_id}/proof", response_class=PlainTextResponse)

@@ -14,10 +14,13 @@ All open with the model's token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Depends, HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from s3t_ray.ensemble.answers import Judged
 from s3t_ray.errors import DataError
 from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.http_errors import NoSuchModel, check_run
@@ -32,12 +35,12 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
 
     def opened(request: HttpRequest) -> None:
         if not tokens.opens_model(request.headers.get("authorization", "")):
-            raise HTTPException(403, "this token opens deletions, not the model")
+            raise HTTPException(403, "this token gives access to deletions, not to the model")
 
     def check(model: str | None, run: str | None, request: HttpRequest) -> None:
         check_run(run or request.headers.get(RUN_HEADER), backend.run)
         if model is not None and model != backend.run:
-            raise NoSuchModel(f"this service answers as {backend.run!r}, not as {model!r}", "name that model")
+            raise NoSuchModel(f"this service serves model {backend.run!r}, not {model!r}", "use that model's name")
 
     routes = APIRouter(dependencies=[Depends(opened)])
 
@@ -71,31 +74,13 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
             judged = await all_of([backend.judge(text) for text in asked.texts()])
         finally:
             admission.leave(len(asked.texts()))
-        first = judged[0]
-        return JSONResponse(
-            {
-                "object": "list",
-                "model": backend.run,
-                "data": [
-                    {"index": index, "label": each.answer, "probabilities": dict(each.labels)}
-                    for index, each in enumerate(judged)
-                ],
-                "usage": {"prompt_tokens": sum(each.tokens for each in judged)},
-                "s3t": {
-                    "run": backend.run,
-                    "version": first.version,
-                    "depths": list(first.depths),
-                    "stages": list(first.stages),
-                },
-            },
-            headers=live_headers(backend.run, first.version, first.depths, first.stages),
-        )
+        return _judged(backend.run, judged)
 
     @routes.post("/v1/tokenize")
     async def tokenise(asked: TokeniseRequest, request: HttpRequest) -> Response:
         check(asked.model, None, request)
         if (asked.prompt is None) == (asked.messages is None):
-            raise DataError("a prompt or messages are needed, one of them", "give one of the two")
+            raise DataError("either a prompt or messages are required", "give exactly one of them")
         told = tuple(message.plain() for message in asked.messages or ())
         ids = await backend.tokenise(told if asked.prompt is None else asked.prompt, asked.as_written)
         return JSONResponse({"tokens": list(ids), "count": len(ids)})
@@ -104,10 +89,32 @@ def model_routes(backend: ModelBackend, tokens: Tokens) -> APIRouter:
     async def detokenise(asked: TokeniseRequest, request: HttpRequest) -> Response:
         check(asked.model, None, request)
         if asked.tokens is None:
-            raise DataError("no tokens are given", "give their ids as tokens")
+            raise DataError("no tokens were given", "give token ids in the field tokens")
         return JSONResponse({"prompt": await backend.detokenise(asked.tokens)})
 
     return routes
+
+
+def _judged(run: str, judged: Sequence[Judged]) -> Response:
+    first = judged[0]
+    return JSONResponse(
+        {
+            "object": "list",
+            "model": run,
+            "data": [
+                {"index": index, "label": each.answer, "probabilities": dict(each.labels)}
+                for index, each in enumerate(judged)
+            ],
+            "usage": {"prompt_tokens": sum(each.tokens for each in judged)},
+            "s3t": {
+                "run": run,
+                "version": first.version,
+                "depths": list(first.depths),
+                "stages": list(first.stages),
+            },
+        },
+        headers=live_headers(run, first.version, first.depths, first.stages),
+    )
 
 
 def _model(name: str) -> dict[str, object]:

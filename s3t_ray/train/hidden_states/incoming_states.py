@@ -137,4 +137,4 @@ def stored_boundaries(config: Config, lowest_layer: Callable[[int], int]) -> tup
             "give the engine a list of depths: `s3t plan` shows the choice, `s3t train` makes it",
         )
     depths = range(1, config.slices + 1) if wanted == "all" else wanted
-    return tuple(sorted(layer for layer in map(lowest_layer, depths) if layer > 0))
+    return tuple(sorted({layer for layer in map(lowest_layer, depths) if layer > 0}))

@@ -6,6 +6,7 @@ In: the folder of a base model. Out: a Hugging Face tokenizer. Runs no code that
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer
 
 from s3t_ray.config.base_files import check_text_file
 from s3t_ray.config.schema import Task
+from s3t_ray.config.tasks import TASKS
 from s3t_ray.data.chats.chat import rendered
 from s3t_ray.data.chats.chat_template import chat_template
 from s3t_ray.data.chats.token_ids import end_id
@@ -20,6 +22,8 @@ from s3t_ray.errors import ConfigError, DataError
 
 _FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt")
 _SETTINGS = "tokenizer_config.json"
+_OTHER_TEMPLATE = "additional_chat_templates/default.jinja"
+_OTHER_VOCABULARY = re.compile(r"tekken\.json|tiktoken\.model|tokenizer\.model\..+")
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -34,6 +38,7 @@ def load_tokenizer(folder: Path) -> Any:
         if path.is_file():
             check_text_file(path)
             _check_json(path)
+    _check_no_detours(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
@@ -41,6 +46,24 @@ def load_tokenizer(folder: Path) -> Any:
         raise ConfigError(
             f"the tokenizer in {folder} cannot be loaded: {reason}", "restore its files, or save the tokenizer again"
         ) from error
+
+
+def _check_no_detours(folder: Path) -> None:
+    """ConfigError where transformers would read a file that is no part of the base's digest: one that is exchanged
+    there would go unnoticed, and another version of transformers may read another."""
+    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8")) if (folder / _SETTINGS).is_file() else {}
+    other = None
+    if isinstance(settings, dict) and "fast_tokenizer_files" in settings:
+        other = f"those of fast_tokenizer_files in {_SETTINGS}"
+    elif (folder / _OTHER_TEMPLATE).exists():
+        other = f"{_OTHER_TEMPLATE}, which goes before chat_template.jinja"
+    elif not (folder / "tokenizer.json").is_file():
+        other = next((path.name for path in sorted(folder.iterdir()) if _OTHER_VOCABULARY.fullmatch(path.name)), None)
+    if other is not None:
+        raise ConfigError(
+            f"the tokenizer in {folder} would be read from other files than the usual ones: {other}",
+            "remove it, or save the tokenizer again: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
+        )
 
 
 def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Path) -> None:
@@ -56,10 +79,10 @@ def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Pat
             f"the tokenizer in {folder} has ids up to {highest}, but the model's embedding has {embedding_rows} rows",
             "use the tokenizer of this very model, or resize the embedding (resize_token_embeddings) and save both",
         )
-    if task.kind == "causal_lm":
+    if TASKS[task.kind].head == "none":  # it generates text
         end_id(tokenizer)
-    if task.kind == "causal_lm" and task.prompt == "chat_template":
-        _check_template(tokenizer, task, folder)
+        if task.prompt == "chat_template":
+            _check_template(tokenizer, task, folder)
 
 
 def _check_template(tokenizer: Any, task: Task, folder: Path) -> None:

@@ -10,22 +10,28 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from starlette.testclient import TestClient
 from transformers import AutoModelForImageClassification, ViTForImageClassification
 
 from s3t_ray.config.base_model import digest_base, find_base
 from s3t_ray.config.load import dump_config
 from s3t_ray.data.images.image_transform import Picture, read_transform
 from s3t_ray.data.slices import Row
+from s3t_ray.ensemble.answers import Judged
 from s3t_ray.ensemble.replica import Replica
 from s3t_ray.errors import ConfigError, DataError
+from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
+from s3t_ray.serve.http import make_app
 from s3t_ray.store.published_stage import read_manifest
 from s3t_ray.train.adapters import export_adapter
 from s3t_ray.train.examples import Item, make_item
 from s3t_ray.train.forward import pack_items
 from s3t_ray.train.loading.check_base import check_base_model
 from tests.e2e.train.lab import Lab, make_lab, put_slice, rows, train_chain
+from tests.fakes.serving import FakeBackend
 from tests.images import LABELS, data_url, image_content, png
 from tests.tiny import tiny_vit
+from tests.unit.serve.asking import ASK, ERASE, ask
 
 TASK = {"kind": "image_classification", "labels": LABELS}
 CPU = torch.device("cpu")
@@ -121,9 +127,48 @@ def test_recomputed_states_train_the_same_model_up_to_rounding(tmp_path: Path, b
         torch.testing.assert_close(value, tensors[1][name], rtol=1e-2, atol=1e-3)
 
 
-def test_the_ensemble_judges_as_peft_does(tmp_path: Path, base: Path) -> None:
-    lab = lab_of(tmp_path, base, optimizer={"epochs": 12, "lr": 5e-3})
+class ReplicaBackend(FakeBackend):
+    """A service whose judgements are those of one replica."""
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__()
+        self._replica = replica
+
+    async def judge(self, text: str) -> Judged:
+        return self._replica.judge(text)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, base: Path) -> tuple[Lab, list[str], Replica]:
+    """Two stages that learned the two classes, in service."""
+    lab = lab_of(tmp_path_factory.mktemp("learned"), base, optimizer={"epochs": 12, "lr": 5e-3})
     names = train_chain(lab, lab.trainer(), "s", (0, 1))
+    replica = Replica(dump_config(lab.config), str(base), lab.store.uri)
+    replica.set_live(1, {0: tuple(names)})
+    return lab, names, replica
+
+
+def test_pictures_are_classified_over_http_as_data_urls(learned: tuple[Lab, list[str], Replica]) -> None:
+    _, names, replica = learned
+    tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
+    client = TestClient(make_app(ReplicaBackend(replica), tokens), raise_server_exceptions=False)
+    urls = [data_url(png(number, LABELS[number % 2])) for number in (70, 71)]
+    document = ask(client, "/v1/classifications", model="alpaca", input=urls).json()
+    for url, entry in zip(urls, document["data"], strict=True):
+        judged = replica.judge(url)
+        assert (entry["label"], entry["probabilities"]) == (judged.answer, dict(judged.labels))
+    assert document["s3t"] == {"run": "alpaca", "version": 1, "depths": [2], "stages": names}
+    for wrong, words in (
+        (data_url(png(1)[:80]), "cut off or damaged"),
+        ("a cat", "data URL"),
+        (urls[0][:-7], "base64"),
+    ):
+        refused = ask(client, "/v1/classifications", model="alpaca", input=wrong)
+        assert refused.status_code == 400 and words in refused.json()["error"]["message"], wrong
+
+
+def test_the_ensemble_judges_as_peft_does(learned: tuple[Lab, list[str], Replica], tmp_path: Path, base: Path) -> None:
+    lab, names, replica = learned
     losses = read_manifest(lab.store, names[0]).losses
     assert sum(losses[-2:]) < sum(losses[:2])
     export_adapter(lab.store, names, tmp_path / "out")
@@ -132,14 +177,12 @@ def test_the_ensemble_judges_as_peft_does(tmp_path: Path, base: Path) -> None:
     pixels = read_transform(base, lab.config.task).pixels(png(77, "stripes"))
     with torch.inference_mode():
         scores = torch.softmax(theirs(pixel_values=torch.from_numpy(pixels)[None]).logits[0], dim=-1)
-    replica = Replica(dump_config(lab.config), str(base), lab.store.uri)
-    replica.set_live(1, {0: tuple(names)})
     judged = replica.judge(data_url(png(77, "stripes")))
     assert judged.answer == LABELS[int(scores.argmax())]
     assert dict(judged.labels) == pytest.approx(dict(zip(LABELS, scores.tolist(), strict=True)), abs=1e-5)
-    for ask in (lambda: replica.tokenise("a", True), lambda: replica.detokenise((1,))):
-        with pytest.raises(DataError, match="reads images, which have no tokens"):
-            ask()
+    for wrong in (lambda: replica.tokenise("a", True), lambda: replica.detokenise((1,))):
+        with pytest.raises(DataError, match="reads images, which have no token ids"):
+            wrong()
     report = replica.evaluate([json.dumps(image_content(n, LABELS[n % 2])) for n in range(40, 50)])
     assert 0.0 <= report.current.metrics["accuracy"] <= 1.0
     assert report.by_depth[0].loss == pytest.approx(0.6931, abs=1e-3)  # the base knows nothing of the labels

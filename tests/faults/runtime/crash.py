@@ -13,13 +13,15 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from s3t_ray.run.run import Run
@@ -103,6 +105,19 @@ class Crashes:
             life.write_data(reference, without=life.deleted_by(reference, count))
             (line,) = in_child(partial(_tell_reference, reference)).whole
             self._expected[count] = _read_reference(line)
+        # What a restart imports is imported here, or every child would pay for it again (pandas, through pyarrow).
+        for name in in_child(self._imported).whole:
+            with suppress(ImportError):  # names that extensions give themselves
+                import_module(name)
+        gc.freeze()
+
+    def _imported(self, tell: Tell) -> None:
+        known = set(sys.modules)
+        self.restore("export")
+        self._live_on([])(self.place, lambda line: None)
+        for name in sorted(sys.modules.keys() - known):
+            if sys.modules[name].__spec__ is not None:
+                tell(name)
 
     def judge(self, point: Point, again: int | None = None) -> Verdict:
         """Kill at the point, and the restart at its step `again`; then restart, settle and check."""

@@ -10,12 +10,14 @@ import errno
 import os
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from sqlalchemy.exc import OperationalError
 
+from s3t_ray.config.location import locate
 from s3t_ray.errors import S3TError
-from s3t_ray.run.run import Run
+from s3t_ray.ledger.ledger import Ledger
 from tests.faults.runtime import life
 from tests.faults.runtime.crash import Crashes, Point, Tell, Verdict, in_child
 from tests.faults.runtime.moments import Moments
@@ -93,7 +95,7 @@ def _fail(crashes: Crashes, tell: Tell, live: life.Phase, number: int, failure: 
 def _deletions(crashes: Crashes) -> set[str]:
     """Ids of the deletions in the ledger; none where the run was not begun."""
     try:
-        with Run.open(crashes.place / "run") as run:
-            return {row.receipt.request_id for row in run.ledger.deletions()}
+        with closing(Ledger.open(locate(life.config_of(crashes.place)).ledger_url)) as ledger:
+            return {row.receipt.request_id for row in ledger.deletions()}
     except S3TError:
         return set()

@@ -97,7 +97,7 @@ def test_a_run_taken_back_as_a_whole_serves_nobody(folder: Path) -> None:
     with Run.open(folder / "run", read_only=True) as opened:
         assert receipt.proof is not None
         told = audit(opened, receipts=[receipt.proof.to_json()]).problems
-    assert len([line for line in told if "is not in the chain" in line or "the ledger is older" in line]) == 2
+    assert len([line for line in told if "is not in the log" in line or "the ledger is older" in line]) == 2
 
 
 def test_a_run_from_a_backup_forgets_again_before_it_opens(folder: Path) -> None:

@@ -275,7 +275,7 @@ def kinds() -> Iterator[tuple[str, Apply]]:
     yield "a foreign file in the root", put("notes.txt")
     yield "a foreign file among the slices", put("slices/0/0/notes.parquet")
     yield "a fake stage", put("stages/" + "0" * 64 + "/adapter_model.safetensors")
-    yield "checkpoints of a stage that nobody wants", put("checkpoints/" + "0" * 64 + "/000000001/rank-0.safetensors")
+    yield "checkpoints of a stage that is not needed", put("checkpoints/" + "0" * 64 + "/000000001/rank-0.safetensors")
     yield "a foreign file among the checkpoints", put("checkpoints/notes.txt")
     yield "a junk line among the rejects", put("rejects/rejects.jsonl", b"{not json\n")
     yield (

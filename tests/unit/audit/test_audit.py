@@ -43,7 +43,7 @@ def test_a_run_in_the_middle_of_a_deletion_passes(lived: Run) -> None:
 
 def test_an_edited_certificate(lived: Run) -> None:
     sql(lived, "UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":2') WHERE kind <> 'run'")
-    found(lived, "does not carry a valid signature")
+    found(lived, "does not have a valid signature")
 
 
 def test_a_certificate_that_is_none(lived: Run) -> None:
@@ -84,8 +84,8 @@ def test_a_history_of_an_older_version_that_does_not_name_adapters(lived: Run) -
     [
         (1, "the chain breaks"),
         (2, "has no receipt in the log"),
-        (4, "is restored and has no certificate"),
-        (7, "is restored and has no certificate"),
+        (4, "is restored, but has no certificate"),
+        (7, "is restored, but has no certificate"),
     ],
 )
 def test_a_dropped_certificate(lived: Run, number: int, part: str) -> None:
@@ -100,7 +100,7 @@ def test_two_certificates_in_each_others_place(lived: Run) -> None:
         "UPDATE s3t_log SET sequence = 4 WHERE sequence = 7",
         "UPDATE s3t_log SET sequence = 7 WHERE sequence = 9",
     )
-    found(lived, "stands in the place of another")
+    found(lived, "is in the place of another")
 
 
 def test_two_certificates_swapped_with_their_hashes_and_deletions(lived: Run) -> None:
@@ -113,7 +113,7 @@ def test_two_certificates_swapped_with_their_hashes_and_deletions(lived: Run) ->
             "(SELECT sequence FROM s3t_deletions WHERE request_id = ?) WHERE sequence = ?",
             values=(row.text, row.hash, row.request_id, sequence),
         )
-    found(lived, "stands in the place of another")
+    found(lived, "is in the place of another")
     found(lived, "the chain breaks")
 
 
@@ -142,7 +142,7 @@ def test_a_run_taken_back_as_a_whole_lacks_the_certificate_that_was_handed_out(l
     foreign = issue(newest.facts, Keys(b"x" * 32), newest.orders, {})
     assert any("another key" in line for line in problems(lived, known=(foreign.to_json(),)))
     sql(lived, "DELETE FROM s3t_log WHERE sequence = 7")
-    assert any("was handed out and is not in the chain" in line for line in problems(lived, known=(first, second)))
+    assert any("was handed out, but is not in the log" in line for line in problems(lived, known=(first, second)))
 
 
 def test_a_config_that_names_the_keys_and_the_ledger_of_somebody_else(lived: Run, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_row_added_to_a_slice(lived: Run) -> None:
     state = max(lived.ledger.slices(0), key=lambda state: state.records)
     path = root(lived) / str(state.file)
     write_slice(path, [*read_slice(path), Row("new", "{}", b"d" * 32)])
-    found(lived, "its bytes are not those that the ledger names")
+    found(lived, "its bytes are not those recorded in the ledger")
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -220,9 +220,9 @@ def test_a_row_added_to_a_slice_and_to_the_ledger(lived: Run, whole: bool) -> No
 def test_a_row_doubled(lived: Run, whole: bool) -> None:
     """It needs no key: the row brings its digest."""
     rewrite(lived, a_row(lived), whole=whole)
-    found(lived, "retained records, and" if whole else "retained rows are not the")
+    found(lived, "retained records, but" if whole else "retained rows, but the ledger has")
     if whole:
-        found(lived, "serves, but does not follow from the retained data")
+        found(lived, "is in service, but does not follow from the retained data")
 
 
 def test_a_row_with_a_genuine_digest_that_is_of_no_record(lived: Run) -> None:
@@ -236,7 +236,7 @@ def test_a_tombstone_removed_before_the_purge(lived: Run) -> None:
         deletion.accept(run, ["r5"], [])
     sql(lived, "DELETE FROM s3t_tombstones")
     found(lived, "and 0 tombstones are left")
-    found(lived, "retained rows are not the")
+    found(lived, "retained rows, but the ledger has")
 
 
 def test_a_tombstone_removed_after_the_purge(lived: Run) -> None:
@@ -247,7 +247,7 @@ def test_a_tombstone_removed_after_the_purge(lived: Run) -> None:
         values=(digest, lived.keys.id_hmac("r3")),
     )
     found(lived, "and 0 tombstones are left")
-    found(lived, "retained records, and")
+    found(lived, "retained records, but")
 
 
 def test_a_deleted_row_put_back(lived: Run) -> None:
@@ -267,10 +267,10 @@ def test_another_recipe_in_the_config_or_in_the_ledger(lived: Run) -> None:
     assert "epochs: 3" in text
     config.write_text(text.replace("epochs: 3", "epochs: 30"))
     with Run.open(root(lived)) as opened:
-        found(opened, "config.yaml asks for another recipe")
+        found(opened, "config.yaml has another recipe")
     config.write_text(text)
     sql(
         lived,
         "UPDATE s3t_run SET recipe_json = replace(recipe_json, '\"optimizer.epochs\": 3', '\"optimizer.epochs\": 4')",
     )
-    found(lived, "the ledger's recipe is not the one that its stages are named by")
+    found(lived, "the ledger's recipe is not the one in the names of its stages")

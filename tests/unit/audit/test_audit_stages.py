@@ -50,7 +50,7 @@ def test_the_adapter_of_another_stage_with_its_manifest(lived: Run) -> None:
 def test_the_adapter_of_another_stage_with_its_manifest_and_its_row(lived: Run) -> None:
     target, sha256 = swap(lived, with_manifest=True)
     sql(lived, "UPDATE s3t_stages SET adapter_sha256 = ? WHERE id = ?", values=(sha256, target.id))
-    found(lived, "has the very adapter of another stage")
+    found(lived, "has the same adapter as another stage")
     found(lived, "or another adapter, than when it was accepted")
 
 
@@ -59,9 +59,9 @@ def test_a_purged_stage_put_back(lived: Run, lived_origin: Path) -> None:
     shutil.copytree(lived_origin / "old" / purged.id, root(lived) / "stages" / purged.id)
     found(lived, f"stages/{purged.id} holds bytes of a stage that should be gone")
     sql(lived, "UPDATE s3t_stages SET state = 'stale' WHERE id = ?", values=(purged.id,))
-    found(lived, "by its history it is purged")
+    found(lived, "but its history says purged")
     sql(lived, "UPDATE s3t_stages SET state = 'live' WHERE id = ?", values=(purged.id,))
-    found(lived, "serves, but does not follow from the retained data")
+    found(lived, "is in service, but does not follow from the retained data")
 
 
 def test_a_stage_in_the_storage_that_the_ledger_has_not_accepted(lived: Run) -> None:
@@ -82,7 +82,7 @@ def test_a_live_stage_added_to_the_ledger_by_hand(lived: Run) -> None:
         "INSERT INTO s3t_stages SELECT 'xx' || substr(id, 3), shard, slices, ancestors, state, adapter_sha256, "
         f"accepted_at, accepted, pruned_by FROM s3t_stages WHERE id = '{victim.id}'",
     )
-    found(lived, "serves, but does not follow from the retained data")
+    found(lived, "is in service, but does not follow from the retained data")
     sql(lived, f"DELETE FROM s3t_stages WHERE id = '{victim.id}'")
     sql(lived, f"UPDATE s3t_stages SET id = '{victim.id}' WHERE id LIKE 'xx%'")
     assert problems(lived) == ()
@@ -127,7 +127,7 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
     assert len(told) == 5
     for part in (
         f"{old} holds hidden states of data that is not retained",
-        "checkpoints of a stage that nobody wants",
+        "checkpoints of a stage that is not needed",
         "slices/0/0/former.parquet should be gone",
         "rejects: 1 rows set aside at ingest",
         "out holds weights of 1 purged stages",

@@ -137,7 +137,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an entry": (
         lambda copy: rewritten(copy, "UPDATE s3t_log SET entry = replace(entry, '\"records\":1', '\"records\":2')"),
-        "does not carry a valid signature",
+        "does not have a valid signature",
     ),
     "a slice's digest": (
         lambda copy: rewritten(copy, "UPDATE s3t_slices SET digest = replace(digest, 'a', 'b') WHERE shard = 0"),
@@ -173,7 +173,7 @@ def test_a_forged_beginning_of_the_log_excuses_no_stage(copy: Path, public_key: 
     )
     for fence in (copy / "fences").glob("*"):
         fence.unlink()
-    assert any("a worker that was asleep" in problem for problem in looked_at(copy, public_key).problems)
+    assert any("a worker that was suspended" in problem for problem in looked_at(copy, public_key).problems)
 
 
 def test_the_statement_is_the_auditors_and_about_this_run(copy: Path, public_key: bytes) -> None:
@@ -182,13 +182,13 @@ def test_the_statement_is_the_auditors_and_about_this_run(copy: Path, public_key
     assert read_audit(text, AUDITOR.public_key_pem, public_key) == facts
     with pytest.raises(VerificationFailed, match="no valid signature"):
         read_audit(text, public_key)
-    with pytest.raises(VerificationFailed, match="a run of another key"):
+    with pytest.raises(VerificationFailed, match="a run with another key"):
         read_audit(text, AUDITOR.public_key_pem, OTHER.public_key_pem)
     told = json.loads(json.dumps(statement_about(facts)))
     for change, reason in (
         ({"predicateType": "urn:else"}, f"is of type 'urn:else', not {PREDICATE}"),
         ({"predicate": {**told["predicate"], "result": "good"}}, "cannot be read: result"),
-        ({"subject": []}, "says two things"),
+        ({"subject": []}, "contradicts itself"),
     ):
         with pytest.raises(VerificationFailed, match=reason):
             read_audit(enveloped({**told, **change}, AUDITOR), AUDITOR.public_key_pem)
@@ -211,7 +211,7 @@ def test_the_commands(copy: Path, public_key: bytes, tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     assert "not checked: the keyed digests" in made.stdout and "verified" in made.stdout
     again = s3t(*asked)
-    assert again.exit_code == DataError.exit_code and "is there already" in again.stderr
+    assert again.exit_code == DataError.exit_code and "already exists" in again.stderr
     told = s3t("check-statement", out, "--auditor-key", own, "--public-key", pem)
     assert told.exit_code == 0 and "28 records" in told.stdout
     assert json.loads(s3t("check-statement", out, "--auditor-key", own, "--json").stdout)["result"] == "verified"
@@ -235,7 +235,7 @@ def test_a_key_that_will_not_do_is_told_before_anything_is_checked(
     files = {
         "none": (None, 0o600, "cannot be read"),
         "open": (private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o644, "mode 0644"),
-        "junk": (b"junk", 0o600, "not a private key"),
+        "junk": (b"junk", 0o600, "not a PEM private key"),
         "locked": (
             private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
             0o600,

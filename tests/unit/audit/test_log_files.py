@@ -40,7 +40,7 @@ def test_a_log_behind_the_ledger_passes(lived: Run) -> None:
 def test_a_changed_file(lived: Run, name: str) -> None:
     path = folder(lived) / name
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
-    found(lived, f"log/{name} is not what the ledger's log makes of it")
+    found(lived, f"log/{name} does not match the ledger's log")
 
 
 def test_a_file_that_is_gone_or_one_too_many(lived: Run) -> None:
@@ -74,9 +74,9 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
     signer = NoteSigner(f"s3t-ray/{lived.ledger.run_id}", lived.keys.public_key, lived.keys.sign)
     forged = EntryTree(signer.key.name, [b"other %d" % number for number in range(9)])
     path.write_text(str(signer.sign(forged.head(7).text())))
-    found(lived, "it was rewritten, or forked")
+    found(lived, "the log was rewritten or forked")
     path.write_text(str(signer.sign(forged.head().text())))
-    found(lived, "is of 9 entries, and the ledger's log has 7: it was taken back")
+    found(lived, "has 9 entries, but the ledger's log has 7: the log was reset")
     path.write_text(str(note))
     assert problems(lived) == ()
     assert audit(lived, checkpoints=[str(note)]).problems == ()

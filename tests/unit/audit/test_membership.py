@@ -196,7 +196,7 @@ def test_records_of_a_dead_shard_have_no_model_to_ask(story: Story, tmp_path: Pa
     assert audit.retained.auc.low > 0.8
     assert audit.named is None and audit.named_records is not None
     assert audit.named_records.no_model == 6
-    assert "None of the records named could be tested" in audit.conclusion
+    assert "None of the submitted records could be tested" in audit.conclusion
 
 
 def test_a_sample_too_small_is_refused(story: Story) -> None:

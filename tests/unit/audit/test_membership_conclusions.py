@@ -80,8 +80,8 @@ def test_no_trace_is_measured_and_not_proved() -> None:
 
 def test_too_few_records_are_said_to_be_too_few() -> None:
     text = say(MEMBERS, group(0.3, 0.85, records=1), told(deleted=1))
-    assert "The record named is not told apart from never-seen ones" in text
-    assert "name more records" in text
+    assert "The submitted record is not told apart from never-seen ones" in text
+    assert "submit more records" in text
     assert "no trace" not in text
 
 
@@ -110,18 +110,18 @@ def test_above_without_a_cause_names_what_to_look_at_before_blame() -> None:
     text = say(MEMBERS, named, told(deleted=5, equal_elsewhere=3), named_other=group(0.2, 0.6))
     assert "40% under other shards' models, which never saw them" in text
     assert "no live model was trained on them" in text
-    assert "3 retained records that were not named have the same content" in text
+    assert "3 other retained records have the same content" in text
     assert "chance (1 in 40)" in text
     assert "`s3t verify --replay` decides" in text
-    assert "same facts in records" in say(MEMBERS, named, told(deleted=5))
+    assert "same facts in other records" in say(MEMBERS, named, told(deleted=5))
 
 
 def test_an_unfair_yardstick_is_said() -> None:
     fair, unfair = group(0.45, 0.6), group(0.6, 0.7)
     assert "yardstick" not in say(MEMBERS, NO_TRACE, told(), fair)
-    assert "not quite a fair yardstick" in say(MEMBERS, NO_TRACE, told(), unfair)
+    assert "not quite comparable" in say(MEMBERS, NO_TRACE, told(), unfair)
 
 
 def test_nothing_named_is_nothing_measured() -> None:
-    assert "No records were named" in say(MEMBERS, None, None)
-    assert "None of the records named could be tested" in say(MEMBERS, None, told(no_model=5))
+    assert "No records were submitted" in say(MEMBERS, None, None)
+    assert "None of the submitted records could be tested" in say(MEMBERS, None, told(no_model=5))

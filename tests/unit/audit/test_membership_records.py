@@ -128,10 +128,10 @@ def test_wrong_subjects_are_refused_before_they_mislead(cluster: Cluster) -> Non
     places, models = by_place(cluster), live_models(cluster.run, (), 0)
     name, elsewhere = places[0][0], dict(PEOPLE)[places[1][0]]
     wrong = (Record(name, elsewhere, content(name)),)
-    with pytest.raises(DataError, match="1 of the records named lie in other slices"):
+    with pytest.raises(DataError, match="1 of the named records are in other slices"):
         choose(cluster.run, models, wrong, 1000, 0)
     delete(cluster, [name])
-    with pytest.raises(DataError, match="1 of the records named lie in other slices"):
+    with pytest.raises(DataError, match="1 of the named records are in other slices"):
         choose(cluster.run, live_models(cluster.run, (), 0), wrong, 1000, 0)
 
 
@@ -159,7 +159,7 @@ def test_of_many_shards_those_of_the_named_records_come_first(
 def test_a_file_of_records_is_read_as_the_runs_data(cluster: Cluster, tmp_path: Path) -> None:
     path = write_records(tmp_path / "handed-in.jsonl", PEOPLE[:3])
     assert read_named(cluster.run, path) == records(name for name, _ in PEOPLE[:3])
-    with pytest.raises(DataError, match="id 'r1' stands in more than one record"):
+    with pytest.raises(DataError, match="id 'r1' is in more than one record"):
         read_named(cluster.run, write_records(path, [("r1", "a"), ("r1", "b")]))
     with pytest.raises(DataError, match="no such file"):
         read_named(cluster.run, tmp_path / "gone.jsonl")

@@ -9,6 +9,7 @@ import pytest
 from benchlib.deletion_streams import (
     ShardModels,
     gap,
+    healed_streams,
     hit_masks,
     kept_at_least,
     live_prefixes,
@@ -17,6 +18,7 @@ from benchlib.deletion_streams import (
     skewed_streams,
     uniform_streams,
 )
+from benchlib.rival_costs import healing_flops, training_flops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -105,3 +107,35 @@ def test_the_gap_is_that_of_independent_sequences() -> None:
     assert 1 - lost[:, 0].mean() == pytest.approx(kept_at_least(depth, slices, deletions), abs=0.01)
     assert gap(2, 6, 5, 1) == 0.0
     assert gap(1, 6, 5, 100) == gap(1, 6, 5, 6)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 3))
+@settings(max_examples=30, deadline=None)
+def test_a_policy_heals_the_shards_below_its_floor(seed: int, floor: int) -> None:
+    """Against a loop over sets; the FLOPs of a healing are those of the stages that learned a slice hit."""
+    orders = [((0, 1, 2), (1, 2, 0)), ((2, 1, 0),)]
+    streams = uniform_streams(2, 12, 2, 3, seed)
+    found = healed_streams(streams, orders, floor)
+    by_depth = [1.0, 10.0, 100.0]
+    for number, stream in enumerate(streams):
+        hit: list[set[int]] = [set(), set()]
+        for step, (struck, index) in enumerate(stream, start=1):
+            hit[struck].add(int(index))
+            for shard, own in enumerate(orders):
+                live = [order[:depth] for order in own for depth in (1, 2, 3) if not hit[shard] & set(order[:depth])]
+                below = max(map(len, live), default=0) < floor
+                stale = {order[:depth] for order in own for depth in (1, 2, 3) if hit[shard] & set(order[:depth])}
+                mask = int(found.healed[number, step, shard])
+                assert mask == (sum(1 << at for at in hit[shard]) if below else 0)
+                if below:
+                    assert healing_flops(own, by_depth)[mask] == sum(by_depth[len(prefix) - 1] for prefix in stale)
+                    hit[shard] = set()
+                assert int(found.masks[number, step, shard]) == sum(1 << at for at in hit[shard])
+    assert training_flops(((0, 1), (0, 2)), by_depth) == 1 + 2 * 10
+
+
+def test_the_floor_of_all_slices_heals_every_deletion() -> None:
+    streams = uniform_streams(3, 20, 2, 3, 0)
+    healing = healed_streams(streams, [((0, 1, 2), (1, 2, 0))] * 2, 3)
+    assert not healing.masks.any()
+    assert ((healing.healed > 0).sum(axis=2)[:, 1:] == 1).all()

@@ -15,6 +15,7 @@ from s3t_ray.errors import ClusterError, DataError, UnknownRecords
 from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Reach
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion, ListedRequest
+from s3t_ray.run.office_words import OpenDsrStatus
 from s3t_ray.run.reports import DeletionReceipt, Duplicates, DuplicatesOf, Impact, Likeness, Status
 from tests.fakes.command_line import IMPACT, RECEIPT, FakeRun, FakeRuntime, deletion, raises, s3t, status
 
@@ -83,7 +84,9 @@ def test_deletions_are_listed_by_what_is_asked_for(runtime: FakeRuntime) -> None
         asked.append(wanted)
         told = ListedRequest(at="2026-11-21T10:00:00Z", reference="DSR-17", requester="[red]Ann", due_at="2026-11-22")
         row = {**deletion("accepted", "d" * 16).model_dump(), "due_at": "2026-11-22", "overdue": True}
-        listed = ListedDeletion(**row, requests=(told, ListedRequest(at="then", sealed=False)), number=7)
+        requests = told, ListedRequest(at="then", sealed=False)
+        words = {"opendsr_status": OpenDsrStatus.PENDING, "drop_outcome": None}
+        listed = ListedDeletion(**row, **words, requests=requests, number=7)
         return DeletionList(deletions=(listed,), more=True)
 
     runtime.answer("run.deletion_list", list_deletions=found)
@@ -152,7 +155,7 @@ def test_a_deletion_of_unknown_ids_alone_is_refused(runtime: FakeRuntime) -> Non
 def test_a_repeated_request_is_said_and_settled_again(runtime: FakeRuntime) -> None:
     fake = FakeDeletion(RECEIPT.model_copy(update={"repeated": True})).into(runtime)
     result = s3t("delete", "runs/a", "--id", "17")
-    assert "this request had been accepted before" in result.stdout
+    assert "this request was accepted before" in result.stdout
     assert [call[0] for call in fake.calls] == ["accept", "settle"]
 
 
@@ -213,8 +216,8 @@ def test_what_is_alike_and_stays_is_listed(runtime: FakeRuntime) -> None:
     for words in (["--dry-run"], ["--no-wait"]):
         shown = " ".join(s3t("delete", "runs/a", "--id", "17", *words).stdout.split())
         assert set(fake.reaches) == {Reach.NAMED}
-        assert "kept: 3 records of the same content; subjects: 9f3a00112233 (2), nobody (1); --with-duplicates" in shown
-        assert "kept: 1 record of nearly the same content (likeness 0.8 or more); subjects: 00ff00ff00ff (1);" in shown
+        assert "kept: 3 records with the same content; subjects: 9f3a00112233 (2), nobody (1); --with-dup" in shown
+        assert "kept: 1 record with nearly the same content (similarity 0.8 or more); subjects: 00ff00ff00ff" in shown
     assert json.loads(s3t("delete", "runs/a", "--id", "17", "--dry-run", "--json").stdout)["likeness"]["forgotten"] == 0
 
 
@@ -226,7 +229,7 @@ def test_what_is_alike_goes_along_when_asked(runtime: FakeRuntime) -> None:
     fake = FakeDeletion(RECEIPT.model_copy(update={"likeness": likeness})).into(runtime)
     shown = s3t("delete", "runs/a", "--id", "17", "--with-duplicates", "--no-wait").stdout
     assert fake.reaches == [Reach.DUPLICATES]
-    assert "2 records of these for the same content" in shown
-    assert "1 record purged before" in shown and "without sketches" in shown and "kept" not in shown
+    assert "2 records of these because of the same content" in shown
+    assert "1 record purged earlier" in shown and "without sketches" in shown and "kept" not in shown
     s3t("delete", "runs/a", "--id", "17", "--with-near-duplicates", "--no-wait")
     assert fake.reaches == [Reach.DUPLICATES, Reach.NEAR_DUPLICATES]

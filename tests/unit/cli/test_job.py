@@ -42,7 +42,7 @@ def test_a_stop_says_what_it_means_at_once_and_cleans_up() -> None:
     assert job.returncode == 143
     assert out == "cleaned up\n"
     assert err == (
-        "stopped; nothing published is lost: submit the same job again and it goes on where it stopped\n"
+        "stopped; nothing published is lost: submit the same job again to resume where it stopped\n"
         "exit code 143 (stopped)\n"
     )
 
@@ -53,7 +53,7 @@ def test_a_stop_says_what_it_means_at_once_and_cleans_up() -> None:
         ("train", ["missing.yaml"], 2, "error: "),
         ("delete", ["nowhere", "--id", "x"], 2, "no run at"),
         ("delete", ["nowhere"], 2, "name what to delete"),
-        ("serve", ["nowhere", "--tls-key", "key.pem"], 2, "come together"),
+        ("serve", ["nowhere", "--tls-key", "key.pem"], 2, "must be given together"),
         ("serve", [], 2, "Missing argument"),
     ],
 )

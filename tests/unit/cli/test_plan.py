@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s3t_ray.cli.main import app
+from s3t_ray.config.benchmarks import BENCHMARKS
+from s3t_ray.config.load import load_config, ready_configs
 
 SIZE = ("--records", "52002", "--tokens-per-record", "182")
 
@@ -32,9 +34,45 @@ def test_the_view_has_the_numbers_of_the_document() -> None:
     assert "52,002 records, 1,040 held out" in text
     assert "182 tokens per record (as given), 100% of them with a loss (assumed, the upper bound)" in text
     assert "→" in text
-    assert "no two sequences begin alike" in text
+    assert "no two sequences have the same prefix" in text
     assert f"{plan['forecast']['closed_form_deletions']:.1f} deletions until every shard is dead" in text
     assert f"{plan['rank_memory']['total_bytes'] / 2**30:.1f} GiB per rank" in text
+
+
+@pytest.mark.parametrize("ready", [name for name in ready_configs() if name != "demo"])
+def test_every_full_config_is_planned_from_its_shape(ready: str) -> None:
+    """Without weights or a network: stages, cost, memory and forecast of each."""
+    config = load_config(ready)
+    plan = document(ready, "--records", "50000", "--tokens-per-record", "197")
+    assert config.model.shape is not None
+    assert plan["sequences"] == config.shards * config.budget
+    assert plan["stages"] == config.shards * config.budget * config.slices, "cyclic orders share no prefix"
+    groups = plan["layer_groups"]
+    assert groups[0]["last_layer"] == config.model.shape.layers - 1
+    assert groups[-1]["first_layer"] == config.model.shape.layers - config.slices * config.lora.layers_per_group
+    base = plan["rank_memory"]["base_bytes"]
+    assert 0.45 * config.model.shape.parameters < base < 4.1 * config.model.shape.parameters
+    assert plan["forecast"]["closed_form_deletions"] == pytest.approx(
+        plan["forecast"]["simulated_deletions"], abs=5 * plan["forecast"]["simulated_standard_error"]
+    )
+    assert plan["compute"]["total_flops"] > plan["compute"]["one_plain_model_flops"] > 0
+    assert "deletions until every shard is dead" in s3t_plan(ready, *SIZE).stdout
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_is_planned_by_one_override(name: str) -> None:
+    ready, stages = ("vit-large", 5 * 6 * 6) if BENCHMARKS[name].columns else ("glue", 5 * 7 * 7)
+    size = ("--records", "2500", "--tokens-per-record", "40")
+    assert document(ready, *size, "--set", f"task.benchmark={name}")["stages"] == stages
+
+
+def test_sisa_with_slices_is_planned_as_a_rival() -> None:
+    """Every stage trains all layers that any stage of S3T trains."""
+    size = ("--records", "50000", "--tokens-per-record", "197", "--set", "budget=1")
+    plan, ours = document("vit-base", *size, "--set", "lora.isolation=none"), document("vit-base", *size)
+    assert {(group["first_layer"], group["last_layer"]) for group in plan["layer_groups"]} == {(0, 11)}
+    assert plan["storage"]["adapters_bytes"] > 5 * ours["storage"]["adapters_bytes"]
+    assert plan["compute"]["total_flops"] > ours["compute"]["total_flops"]
 
 
 def test_the_forecast_is_the_formula_and_the_simulation_agrees() -> None:
@@ -66,7 +104,7 @@ def test_without_a_size_the_data_is_read_and_the_estimate_is_said(tmp_path: Path
     plan = document(*args)["data"]
     assert (plan["records"], plan["records_from"], plan["tokens_from"]) == (300, "data", "characters")
     assert plan["sampled_records"] == 300 - plan["held_out_records"]
-    assert "an estimate: 4 characters a token" in s3t_plan(*args).stdout
+    assert "an estimate: 4 characters per token" in s3t_plan(*args).stdout
 
 
 def test_an_option_wins_over_the_data(tmp_path: Path) -> None:
@@ -140,7 +178,7 @@ def test_given_gpus_are_planned_for() -> None:
     changed = [part for setting in report["proposed"] for part in ("--set", setting)]
     after = document("llama-2-13b", *SIZE, "--gpu", "4x24GiB", *changed)["gpus"]
     assert after["fits"] and after["proposed"] == []
-    assert "h, at that best rate" in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
+    assert "h, at that peak rate" in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
     assert document("llama-2-13b", *SIZE)["gpus"] is None
 
 

@@ -61,3 +61,19 @@ def test_a_base_that_training_refuses_is_refused_by_the_plan(tmp_path: Path) -> 
         refused = CliRunner().invoke(app, ["plan", str(config), *more])
         assert refused.exit_code == 2
         assert "30 missing: lm_head.weight" in refused.output and "DistributedDataParallel" in refused.output
+
+
+def test_a_plan_reads_the_held_out_file_and_finds_ids_that_stand_twice(tmp_path: Path) -> None:
+    """`s3t train` refuses both, and the plan says what it would say."""
+    config = prepared(tmp_path, people=10, records=3)
+    held = tmp_path / "held.jsonl"
+    held.write_text(json.dumps({"id": "h0", "who": "p9", "question": "Q", "answer": "A"}) + "\n")
+    apart = ("--set", f"data.holdout_path={held}", "--set", "seed=3")
+    report = json.loads(CliRunner().invoke(app, ["plan", str(config), *apart, "--json"]).stdout)
+    assert (report["data"]["records"], report["data"]["held_out_records"]) == (31, 1)
+    held.write_text(json.dumps({"id": "h0", "who": "p9", "question": "Q"}) + "\n")
+    refused = CliRunner().invoke(app, ["plan", str(config), *apart])
+    assert refused.exit_code == 3 and "held.jsonl:1: " in refused.output, refused.output
+    held.write_text(json.dumps({"id": "0-1", "who": "p9", "question": "Q", "answer": "A"}) + "\n")
+    refused = CliRunner().invoke(app, ["plan", str(config), *apart])
+    assert refused.exit_code == 3 and "error: id '0-1' is in more than one record" in refused.output

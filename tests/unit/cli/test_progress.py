@@ -37,7 +37,7 @@ def test_what_a_run_waits_for_is_said_once_and_that_it_no_longer_waits() -> None
     waits = status().model_copy(update={"waiting": "1 worker group waits for 1 GPU"})
     assert changes(status(), waits) == ["1 worker group waits for 1 GPU"]
     assert changes(waits, waits) == []
-    assert changes(waits, status()) == ["no worker group waits any more"]
+    assert changes(waits, status()) == ["no worker group is waiting any more"]
 
 
 def test_a_stage_that_ends_is_done_when_its_slices_are_live() -> None:
@@ -71,7 +71,9 @@ def test_a_stage_that_came_and_went_between_two_looks_still_counts() -> None:
 def test_each_failed_attempt_is_told_once_and_not_as_an_end() -> None:
     failed = status(failures=(FAILURE,))
     before = status(running=(running("f" * 64),))
-    assert changes(before, failed) == ["stage ffffffffffff: attempt 2 failed: loss is not finite at step 3"]
+    assert changes(before, failed) == [
+        "stage ffffffffffff: attempt 2 failed, it is tried again: loss is not finite at step 3"
+    ]
     again = status(failures=(FAILURE.model_copy(update={"attempts": 3}),))
     assert changes(failed, again) == ["stage ffffffffffff: attempt 3 failed: loss is not finite at step 3"]
 

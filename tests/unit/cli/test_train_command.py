@@ -77,4 +77,4 @@ def test_ctrl_c_says_how_to_go_on(runtime: FakeRuntime) -> None:
     runtime.answer("runtime.train", train=raises(KeyboardInterrupt()))
     result = s3t("train", "llama-2-13b")
     assert result.exit_code == 130
-    assert result.stderr == "interrupted; the same command goes on where it stopped\n"
+    assert result.stderr == "interrupted; the same command resumes where it stopped\n"

@@ -86,7 +86,7 @@ def test_dump_reads_back_to_the_same_config(config_file: Path) -> None:
         ("model.shape={layers: 4}", "model.shape.hidden is missing", "add model.shape.hidden"),
         ("storage.uri=hdfs://x", "storage.uri = hdfs://x", "s3://"),
         ("storage.uri=s3://b/x", "ledger.url = null", "PostgreSQL"),
-        ("keys.dir=run/keys", "lies inside storage.uri", "outside"),
+        ("keys.dir=run/keys", "is inside storage.uri", "outside"),
         ('storage.uri="a\\0b"', "the path 'a\\x00b' holds a null character", "remove it"),
         ("x", "not of the form", "lora.rank=8"),
         ("a..b=1", "not of the form", "lora.rank=8"),

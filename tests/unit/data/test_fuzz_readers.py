@@ -66,7 +66,7 @@ def test_a_parquet_column_whose_name_is_not_text(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     path.write_bytes(SAMPLES["plain.parquet"].replace(b"output", b"out\xffut"))
     refused = read(path, TASKS[0]).refused
-    assert refused is not None and "not a whole Parquet file" in refused.problem
+    assert refused is not None and "not a complete Parquet file" in refused.problem
 
 
 def test_a_turned_bit_that_a_parquet_page_s_checksum_covers_is_refused(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def test_a_file_in_no_class_and_one_of_another_format_are_malformed(tmp_path: Pa
     with pytest.raises(DataError) as caught:
         records(tmp_path)
     assert "2 malformed rows" in caught.value.problem
-    assert "b.gif:1: the image is none of" in caught.value.problem
-    assert "stray.png:1: the image lies in no folder of a class (id 'stray.png')" in caught.value.problem
+    assert "b.gif:1: the image is not one of" in caught.value.problem
+    assert "stray.png:1: the image is not in the folder of a class (id 'stray.png')" in caught.value.problem
 
 
 def test_a_file_that_cannot_be_read_refuses_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +142,9 @@ def test_a_file_that_cannot_be_read_refuses_the_input(tmp_path: Path, monkeypatc
 
 
 def test_text_is_no_image_task_and_back() -> None:
-    with pytest.raises(ValueError, match="which shows no text"):
+    with pytest.raises(ValueError, match="which uses no text"):
         Task(kind="image_classification", labels=LABELS, text="{sentence}")
-    with pytest.raises(ValueError, match="which shows no image"):
+    with pytest.raises(ValueError, match="which uses no images"):
         Task(kind="classification", labels=LABELS, pixels={"size": 8})
 
 
@@ -169,7 +169,7 @@ def test_settings_of_the_run_go_before_those_of_the_base(base: Path, tmp_path: P
     np.testing.assert_allclose(pixels.transpose(1, 2, 0) * 255, np.asarray(middle), atol=1e-3)
     thin = picture(3).resize((1, 4000))  # its long side is never blown up
     assert read_transform(base, changed).pixels(encoded(thin)).shape == (3, 16, 16)
-    with pytest.raises(ConfigError, match="images of 32 pixels a side do not fit"):
+    with pytest.raises(ConfigError, match="images of 32 x 32 pixels do not fit"):
         read_transform(base, TASK.model_copy(update={"pixels": TASK.pixels.model_copy(update={"size": 32})}))
     (tmp_path / "config.json").write_text((base / "config.json").read_text())
     with pytest.raises(ConfigError, match=r"task\.pixels leaves out size, resize, resample, mean, std"):
@@ -210,9 +210,9 @@ def test_records_and_prompts_for_the_model(base: Path, tmp_path: Path) -> None:
         ("what is this?", "not a data URL"),
         ("https://example.org/cat.png", "not a data URL"),
         ("data:text/html;base64,AAAA", "not a data URL"),
-        (data_url(png(1))[:-7], "base64 is not valid"),
+        (data_url(png(1))[:-7], "base64 is invalid"),
         (data_url(b"GIF89a"), "none of"),
-        (data_url(png(1)[:80]), "cut off or damaged"),
+        (data_url(png(1)[:80]), "truncated or damaged"),
     ):
         with pytest.raises(DataError, match=reason):
             encode_prompt(prompt, transform, TASK)  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def test_lines_end_as_any_machine_ends_them(name: str, end: str, tmp_path: Path)
     assert read(path)[0] == [("a", TAKEN), ("b", TAKEN)]
     broken = put(tmp_path, name, ROW, {"id": "b"}, end=end)
     line = 2 if end in ("\r", "\r\n") else 3
-    assert f"{name}:{line}: there is neither instruction" in refused(broken).problem
+    assert f"{name}:{line}: there are no instruction" in refused(broken).problem
 
 
 def test_files_without_a_row_are_said_or_refused(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_index_column_of_pandas_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("Unnamed: 0,id,instruction,output\n0,a,Q,A\n")
     assert read(tmp_path / "x.csv")[0] == [("a", TAKEN)]
     (tmp_path / "y.csv").write_text(",id,instruction,output\n0,a,Q,A\n")
-    assert "one without a name" in refused(tmp_path / "y.csv").problem
+    assert "an empty column name" in refused(tmp_path / "y.csv").problem
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "cp1252"])
@@ -129,7 +129,10 @@ def test_numbers_dates_and_flags_are_not_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
-        ([{"from": "gpt", "value": "A"}, {"from": "human", "value": "Q"}], "role assistant, with nothing to answer"),
+        (
+            [{"from": "gpt", "value": "A"}, {"from": "human", "value": "Q"}],
+            "role assistant, with no question before it",
+        ),
         ([{"from": "human", "value": "Q"}], "nothing to learn"),
         ([{"from": "human", "value": "Q"}, {"from": "gpt", "value": ""}], "message 2: field 'value' is empty"),
         ([{"from": "human", "value": "Q"}, {"from": "gpt", "value": None}], "message 2: field 'value' is null"),
@@ -137,7 +140,7 @@ def test_numbers_dates_and_flags_are_not_text(tmp_path: Path) -> None:
         ([{"human": "Q"}, {"gpt": "A"}], "message 1: field 'role' is missing"),
         ([["human", "Q"], ["gpt", "A"]], "message 1 is a list, not an object"),
         ("Human: Q Assistant: A", "messages is text, not a list"),
-        ([], "messages holds no message"),
+        ([], "messages is empty"),
         ({"role": "user"}, "messages is an object, not a list"),
     ],
 )
@@ -152,7 +155,7 @@ def test_names_of_roles_are_known_or_asked_for(role: str, tmp_path: Path) -> Non
     turns = [{"from": role if asked else "human", "value": "Q"}, {"from": "gpt" if asked else role, "value": "A"}]
     path = put(tmp_path, "x.json", {"id": "a", "conversations": turns})
     if role in ("bing", "bard"):
-        assert "role is none of" in refused(path, CHAT).problem
+        assert "role is not one of" in refused(path, CHAT).problem
         assert read(path, CHAT, roles={"assistant": [role]})[0] == [("a", {"messages": TURNS})]
     else:
         assert read(path, CHAT)[0] == [("a", {"messages": TURNS})]
@@ -184,10 +187,3 @@ def test_python_s_own_spelling_of_rows_is_refused(tmp_path: Path) -> None:
     assert "y.jsonl:1: not JSON: Extra data" in refused(tmp_path / "y.jsonl").problem
     (tmp_path / "z.jsonl").write_text(json.dumps(ROW, indent=1))
     assert "z.jsonl:1: not JSON" in refused(tmp_path / "z.jsonl").problem
-
-
-def test_a_page_of_a_web_site_instead_of_the_file(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text("<!doctype html>\n<title>Sign in</title>\n")
-    assert "x.jsonl:1: not JSON" in refused(tmp_path / "x.jsonl").problem
-    (tmp_path / "x.parquet").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    assert "x.parquet is not a whole Parquet file" in refused(tmp_path / "x.parquet").problem

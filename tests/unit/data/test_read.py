@@ -57,10 +57,10 @@ def test_folders_and_globs_go_by_name(lines: Lines, tmp_path: Path) -> None:
         ("/no/where", "there is no such file"),
         ("*.jsonl", "no file matches"),
         ("empty", "holds no"),
-        ("data.dat", "does not tell its format"),
+        ("data.dat", "does not determine its format"),
         ("nothing.jsonl", "holds no records"),
         ("nothing.json", "holds no records"),
-        ("broken.parquet", "not a whole Parquet file"),
+        ("broken.parquet", "not a complete Parquet file"),
         ("broken.json", "element 2 is not JSON"),
         ("latin.json", "not UTF-8"),
     ],
@@ -155,7 +155,7 @@ def test_set_aside_keeps_rows_with_their_reason(lines: Lines, tmp_path: Path) ->
         "field 'text' is a number, not text",
     )
     assert (second["line"], second["row"]) == (7, None)
-    with pytest.raises(DataError, match="nowhere to put rows"):
+    with pytest.raises(DataError, match="needs a file for the rows"):
         list(read_records(data, Task()))
 
 

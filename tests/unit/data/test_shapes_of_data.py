@@ -135,16 +135,19 @@ def calling(arguments: str) -> dict[str, Any]:
         ({"messages": TURNS, "tools": [5]}, "not a list of objects"),
         ({"messages": [*TURNS[:1], {**TURNS[1], "tool_calls": [{"function": {}}]}]}, "without a function's name"),
         ({"messages": [TURNS[0], calling('{"a": "\\ud800"}')]}, "half a surrogate pair"),
-        ({"messages": [TURNS[0], calling('{"a": NaN}')]}, "a number that is not finite, which JSON has not"),
+        ({"messages": [TURNS[0], calling('{"a": NaN}')]}, "a number that is not finite, which JSON does not support"),
         ({"messages": [TURNS[0], calling("[" * 300 + "]" * 300)]}, "'tool_calls' is nested more than 100 deep"),
         ({"messages": [TURNS[0], calling('{"a": 1, "a": 2}')]}, "field 'a' stands twice"),
-        ({"messages": TURNS, "tools": [{"a": float("inf")}]}, "a number that is not finite, which JSON has not"),
+        (
+            {"messages": TURNS, "tools": [{"a": float("inf")}]},
+            "a number that is not finite, which JSON does not support",
+        ),
         (
             {"messages": TURNS, "tools": '[{"a": ' + "[" * 900 + "]" * 900 + "}]"},
             "'tools' is nested more than 100 deep",
         ),
-        ({"messages": [{"role": "system", "content": "S"}, *TURNS], "system": "T"}, "field 'system' too"),
-        ({"messages": [{"role": "narrator", "content": "x"}, *TURNS]}, "role is none of"),
+        ({"messages": [{"role": "system", "content": "S"}, *TURNS], "system": "T"}, "and a field 'system'"),
+        ({"messages": [{"role": "narrator", "content": "x"}, *TURNS]}, "role is not one of"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(row: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -185,7 +188,7 @@ def test_ids_are_derived_where_the_data_has_none(tmp_path: Path) -> None:
     mixed = put(tmp_path, "y.jsonl", ROW, bare)
     assert "field 'id'" in refused(mixed).problem, "an id in the first row is asked of all"
     late = put(tmp_path, "z.jsonl", bare, {**ROW, "output": "B"})
-    assert "z.jsonl:2: field 'id' is there, but the first row has none" in refused(late).problem
+    assert "z.jsonl:2: field 'id' is present, but the first row has none" in refused(late).problem
     assert [identity[:2] for identity, _ in read(late, id_field=None)[0]] == ["c-", "c-"]
 
 
@@ -199,7 +202,7 @@ def test_tables(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("id\tinstruction\toutput\na\tQ\tA\n")
     assert read(tmp_path / "x.tsv")[0] == [("a", TAKEN)]
     path.write_text("id,id\n1,2\n")
-    assert "names a column twice" in refused(path).problem
+    assert "has a repeated or an empty column name" in refused(path).problem
     path.write_text("id,text,label\n1,T,0\n")
     classes = Task(kind="classification", labels=("bad", "good"))
     assert read(path, classes)[0] == [("1", {"text": "T", "label": "bad"})]
@@ -280,7 +283,7 @@ def test_class_names_of_a_dataset_are_matched_by_name(tmp_path: Path) -> None:
     for path in (tmp_path / "saved", tmp_path / "x.parquet"):
         assert [content["label"] for _, content in read(path, turned)[0]] == ["neg", "pos"]
     others = refused(tmp_path / "saved", Task(kind="classification", labels=("good", "bad")))
-    assert "label is none of task.labels" in others.problem
+    assert "label is not one of task.labels" in others.problem
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -313,7 +316,9 @@ def test_a_file_of_a_web_server(server: str, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(json.dumps(ROW).encode()))
     assert read(f"{server}/x.jsonl.gz?download=1")[0] == [("a", TAKEN)]
     assert "404" in refused(f"{server}/y.jsonl").problem
-    assert "does not tell its format" in refused(f"{server}/?download=1").problem
+    assert "is a web page, not data" in refused(f"{server}/?download=1").problem
+    (tmp_path / "x.txt").write_text(json.dumps(ROW))
+    assert "does not determine its format" in refused(f"{server}/x.txt?download=1").problem
     assert "/cut.jsonl cannot be read: IncompleteRead" in refused(f"{server}/cut.jsonl").problem
     assert "can't contain control characters" in refused(f"{server}/a b.jsonl").problem
 

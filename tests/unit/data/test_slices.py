@@ -145,7 +145,7 @@ def test_missing_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
         list(read_slice(cut))
     foreign = tmp_path / "foreign"
     pq.write_table(pa.table({"a": [1]}), foreign)
-    with pytest.raises(StoreError, match="is no slice: its columns are"):
+    with pytest.raises(StoreError, match="is not a slice: its columns are"):
         list(read_slice(foreign))
     flipped = write_slice(tmp_path / "flipped", rows(50)).path
     data = bytearray(flipped.read_bytes())

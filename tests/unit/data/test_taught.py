@@ -31,11 +31,30 @@ def test_half_of_the_records_too_long_is_said() -> None:
 
 
 def test_a_shard_that_would_learn_nothing_is_refused() -> None:
-    taught = counted([(Place(0, 0), True), (Place(1, 0), False), (Place(1, 2), False), (HOLDOUT, False)])
-    with pytest.raises(DataError, match="shard 1 would learn nothing") as caught:
-        taught.tell(lambda line: None)
+    taught = counted(
+        [(Place(0, 0), True), (Place(1, 0), False), (Place(1, 2), False), (Place(2, 0), True), (HOLDOUT, False)]
+    )
+    with pytest.raises(DataError, match="shard 1 would learn nothing: its records") as caught:
+        taught.check_shards()
     assert "raise task.max_tokens" in caught.value.fix
-    assert (taught.records, taught.nothing) == (3, 2), "held-out records are not trained on"
+    with pytest.raises(DataError, match="nothing would be learned: all 3 records"):
+        counted((Place(shard, 0), False) for shard in range(3)).tell(lambda line: None)
+    assert (taught.records, taught.nothing) == (4, 2), "held-out records are not trained on"
+
+
+def test_a_shard_without_a_record_is_said() -> None:
+    """It is what deletions may leave too, and a training without the deleted records must do the same."""
+    taught = counted([(Place(0, 0), True), (Place(2, 1), True)])
+    taught.check_shards()
+    notes: list[str] = []
+    taught.tell(notes.append)
+    assert any("10 of 12 slices are empty, 1 whole shards among them" in note for note in notes)
+
+
+def test_a_run_of_held_out_records_alone_is_refused() -> None:
+    with pytest.raises(DataError, match="all 2 are held out") as caught:
+        counted([(HOLDOUT, True), (HOLDOUT, True)]).tell(lambda line: None)
+    assert "data.holdout" in caught.value.fix
 
 
 def test_a_prompt_that_fills_the_length_teaches_nothing() -> None:

@@ -47,8 +47,10 @@ def test_training_and_serving_see_the_pinned_day() -> None:
 @pytest.mark.parametrize(
     ("template", "words"),
     [
-        ("{{ strftime_now(format) }}{{ messages[0].content }}", "in a format that it computes"),
-        ("{{ strftime_now('%d' ~ '%b') }}{{ messages[0].content }}", "in a format that it computes"),
+        ("{{ strftime_now(format) }}{{ messages[0].content }}", "computes its date format"),
+        ("{{ strftime_now('%d' ~ '%b') }}{{ messages[0].content }}", "computes its date format"),
+        ("{% set now = strftime_now %}{{ now('%d') }}{{ messages[0].content }}", "computes its date format"),
+        ("{{ '%d' | map(strftime_now) }}{{ messages[0].content }}", "computes its date format"),
         ("{{ ['a', 'b'] | random }}{{ messages[0].content }}", "draws at random"),
         ("{{ lipsum(1) }}{{ messages[0].content }}", "draws at random"),
     ],

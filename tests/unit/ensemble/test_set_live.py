@@ -78,7 +78,7 @@ def test_an_older_version_is_refused_and_changes_nothing(published: Published, d
     """Refused loudly, above all when it was a prune: its sender must not take it for done."""
     ensemble = published.ensemble()
     ensemble.set_live(5, published.chains(1, 1))
-    with pytest.raises(ClusterError, match="serves live set 5, and was told of live set 4"):
+    with pytest.raises(ClusterError, match="serves live set 5, but was given the older live set 4"):
         ensemble.set_live(4, published.chains(*depths))
     assert ensemble.live().depths == (1, 1)
     assert ensemble.live().version == 5
@@ -114,7 +114,7 @@ def test_a_newer_version_that_comes_while_stages_load_wins(published: Published)
 
 def test_a_stage_under_other_parents_is_refused(published: Published) -> None:
     ensemble = published.ensemble()
-    with pytest.raises(StoreError, match="trained under"):
+    with pytest.raises(StoreError, match="trained on top of"):
         ensemble.set_live(1, {0: ("stage-0-1", "stage-1-2")})
 
 
@@ -177,7 +177,7 @@ Q = "base_model__model__model__layers__7__self_attn__q_proj__"
         (_adapter(**{f"{Q}lora_A__weight": (RANK, 16), f"{Q}lora_B__weight": (32, RANK)}), "does not fit"),
         (_adapter(**{f"{Q}lora_A__weight": (RANK, 32), f"{Q}lora_B__weight": (16, RANK)}), "does not fit"),
         (_adapter(**{f"{Q}lora_A__weight": (RANK, 32), f"{Q}lora_B__weight": (32, 2)}), "does not fit"),
-        (b"not safetensors", "no safetensors file"),
+        (b"not safetensors", "not a safetensors file"),
     ],
 )
 def test_an_adapter_that_does_not_fit_the_base_is_refused(copied: Published, adapter: bytes, problem: str) -> None:

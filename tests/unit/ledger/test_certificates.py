@@ -140,7 +140,7 @@ def test_a_chain_with_a_fault_is_refused(change: Callable[[], list[str]], reason
 
 
 def test_without_a_public_key_a_chain_is_of_one_key() -> None:
-    with pytest.raises(VerificationFailed, match="of another key than those before"):
+    with pytest.raises(VerificationFailed, match="signed with another key than the entries before"):
         verify_chain(resigned_middle()[:2])
 
 

@@ -224,7 +224,7 @@ def test_what_another_key_signed_is_not_returned_for_ours(ledger: Ledger, url: s
     with pytest.raises(VerificationFailed, match="signed by another key"):
         ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
     forge(EntryKind.INTERIM, answer.signed)
-    with pytest.raises(VerificationFailed, match=r"as the certificate of deletion .* is the receipt"):
+    with pytest.raises(VerificationFailed, match=r"for the certificate of deletion .* is the receipt"):
         ledger.certify(epoch, request, CIRCUMSTANCES, final=False)
     forge(EntryKind.RECEIPT, signed(SignedReceipt, OTHER, facts=answer.signed.facts))
     with pytest.raises(VerificationFailed, match="signed by another key"):

@@ -71,34 +71,34 @@ NEW_STAGE = (
 EDITS = {
     "a tombstone is taken off a record": (
         edit(f"DELETE FROM s3t_tombstones WHERE deletion = {THIRD} AND shard = 1"),
-        ["slice 0 of shard 1 should have 3 retained records, and 4", "and 0 tombstones are left"],
+        ["slice 0 of shard 1 should have 3 retained records, but the ledger has 4", "but 0 tombstones are left"],
     ),
     "a tombstone is put on a record": (
         edit(f"INSERT INTO s3t_tombstones SELECT shard, slice, id_hmac, {FIRST} FROM s3t_records "
              "WHERE shard = 1 AND slice = 2 AND deletion IS NULL LIMIT 1"),
-        ["slice 2 of shard 1 should have 4 retained records, and 3", "1 tombstones are of no deletion",
+        ["should have 4 retained records, but the ledger has 3", "1 tombstones belong to no deletion",
          "is restored, and the ledger still has what 1 of its records were"],
     ),
     "a tombstone comes back on a purged record": (
         edit("INSERT INTO s3t_tombstones SELECT shard, slice, id_hmac, deletion FROM s3t_records "
              f"WHERE deletion = {FIRST}"),
-        ["tombstones are left, and", "the ledger still has what 1 of its records were"],
+        ["tombstones are left, but", "the ledger still has what 1 of its records were"],
     ),
     "a tombstone moves to another slice": (
         edit(f"UPDATE s3t_tombstones SET slice = 2 WHERE deletion = {THIRD} AND shard = 1"),
-        ["slice 0 of shard 1 should have 3 retained records, and 4", "2 tombstones are left, and 1 of them"],
+        ["should have 3 retained records, but the ledger has 4", "2 tombstones are left, but 1 of them"],
     ),
     "a record's row is removed with its tombstone": (
         edit(f"DELETE FROM s3t_records WHERE deletion = {FIRST}"),
-        ["took 1 records from slice 1 of shard 0, and 0 tombstones", "the run began with 28 records"],
+        ["took 1 records from slice 1 of shard 0, and 0 tombstones", "the run started with 28 records"],
     ),
     "a retained record is removed": (
         edit("DELETE FROM s3t_records WHERE shard = 1 AND slice = 2 AND deletion IS NULL"),
-        ["should have 4 retained records, and 0"],
+        ["should have 4 retained records, but the ledger has 0"],
     ),
     "a slice's count": (
         edit("UPDATE s3t_slices SET records = records + 1 WHERE shard = 1 AND slice = 1"),
-        ["should have 5 retained records, and 4", "its digest is not that of its sum"],
+        ["should have 5 retained records, but the ledger has 4", "its digest is not that of its sum"],
     ),
     "a slice's digest": (
         edit(f"UPDATE s3t_slices SET digest = '{'a' * 64}' WHERE shard = 0 AND slice = 1"),
@@ -114,12 +114,12 @@ EDITS = {
     ),
     "a stage is made live again": (
         edit(f"UPDATE s3t_stages SET state = 'live' WHERE id = {GONE}"),
-        ["by its history it is purged", "saw its records and is not purged"],
+        ["but its history says purged", "saw its records and is not purged"],
     ),
-    "a stage row is added": (edit(NEW_STAGE), ["stage forged is live, and no scheduler ever had it accepted"]),
+    "a stage row is added": (edit(NEW_STAGE), ["stage forged is live, but no scheduler ever had it accepted"]),
     "a stage row is removed": (
         edit(f"DELETE FROM s3t_stages WHERE id = {LIVE}"),
-        ["was accepted, and is not in the ledger any more"],
+        ["was accepted, but is no longer in the ledger"],
     ),
     "a stage's adapter": (
         edit(f"UPDATE s3t_stages SET adapter_sha256 = 'other' WHERE id = {LIVE}"),
@@ -127,11 +127,11 @@ EDITS = {
     ),
     "a deletion's state": (
         edit(f"UPDATE s3t_deletions SET state = 'purged', pruned_at = 'x', purged_at = 'x' WHERE sequence = {THIRD}"),
-        ["by its history it is accepted", "the ledger still has what 2 of its records were"],
+        ["but its history says accepted", "the ledger still has what 2 of its records were"],
     ),
     "a deletion's count": (
         edit(f"UPDATE s3t_deletions SET records = 9 WHERE sequence = {SECOND}"),
-        ["says 9 records, its slices say 1", "other counts of records than its certificate"],
+        ["says 9 records, but its slices say 1", "other counts of records than its certificate"],
     ),
     "a deletion's time": (
         edit(f"UPDATE s3t_deletions SET pruned_at = accepted_at WHERE sequence = {SECOND}"),
@@ -139,11 +139,11 @@ EDITS = {
     ),
     "a certificate is dropped": (
         edit(f"DELETE FROM s3t_log WHERE kind = 'certificate' AND deletion = {SECOND}"),
-        ["is restored and has no certificate"],
+        ["is restored, but has no certificate"],
     ),
     "a certificate is given to a deletion that has none": (
         edit(f"UPDATE s3t_log SET deletion = {THIRD} WHERE kind = 'certificate' AND deletion = {SECOND}"),
-        ["is restored and has no certificate", "is accepted and has a certificate all the same", "other request"],
+        ["is restored, but has no certificate", "is accepted, but has a certificate", "other request"],
     ),
     "a certificate is no certificate": (
         edit("UPDATE s3t_log SET entry = '{}' WHERE sequence = 3"),
@@ -155,7 +155,7 @@ EDITS = {
     ),
     "the history is cut off": (
         edit("UPDATE s3t_head SET sequence = sequence - 1"),
-        ["lines were added to it"],
+        ["lines were added"],
     ),
     "a deletion is undone whole, but for the history": (
         edit(f"DELETE FROM s3t_tombstones WHERE deletion = {THIRD}",
@@ -164,7 +164,7 @@ EDITS = {
              f"UPDATE s3t_stages SET state = 'live', pruned_by = NULL WHERE pruned_by = {THIRD}",
              f"DELETE FROM s3t_log WHERE deletion = {THIRD}",
              f"DELETE FROM s3t_deletions WHERE sequence = {THIRD}"),
-        ["was accepted, and is not in the ledger any more", "the history lacks 1 of"],
+        ["was accepted, but is no longer in the ledger", "the history lacks 1 of"],
     ),
 }  # fmt: skip
 

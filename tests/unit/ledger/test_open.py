@@ -80,7 +80,7 @@ def test_a_newer_schema_is_refused(ledger: Ledger, url: str) -> None:
         ("sqlite://", "must survive a crash"),
         ("sqlite:///:memory:", "must survive a crash"),
         ("sqlite:///x.db?mode=memory", "must survive a crash"),
-        ("mysql://host/name", "cannot live in mysql"),
+        ("mysql://host/name", "cannot use mysql"),
         ("ledger.db", "URL cannot be read"),
         ("sqlite:////proc/nowhere/ledger.db", "cannot be created"),
     ],

@@ -53,6 +53,29 @@ def test_stored_states_save_the_known_share_of_each_stage(work: Work) -> None:
     assert 0.14 <= 1 - cumulative.flops / full.flops <= 0.20
 
 
+def test_without_isolation_every_stage_trains_the_layers_of_all_groups(work: Work) -> None:
+    """Of 40 layers, 4 groups of 8: the lowest 8 have no adapter, and their output is stored once."""
+    four = replace(work, slices=4, stored_depths=(4,))
+    rival = replace(four, isolated=False)
+    assert [rival.boundary(depth) for depth in (1, 2, 3, 4)] == [8] * 4
+    assert [rival.start_layer(depth) for depth in (1, 2, 3, 4)] == [8] * 4
+    per_token = [stage_cost(rival, depth).flops / stage_cost(rival, depth).tokens for depth in (1, 2, 3, 4)]
+    assert per_token == pytest.approx([per_token[0]] * 4)
+    # The deepest stage of an isolated sequence runs through the same layers, and trains a quarter of them.
+    deepest = stage_cost(four, 4)
+    gradients = 2 * deepest.tokens * work.lora_parameters_per_layer * 24
+    assert stage_cost(rival, 4).flops == pytest.approx(deepest.flops + gradients)
+    assert rival.adapter_parameters() == 4 * four.adapter_parameters()
+    setting = EngineSetting(2, "none", 0, 1, 4096, gradient_checkpointing=False)
+    assert rank_memory(rival, setting).total > rank_memory(four, setting).total
+    orders_by_shard = [[(0, 1, 2, 3)]] * 5
+    cost, own = plan_cost(rival, orders_by_shard), plan_cost(four, orders_by_shard)
+    assert cost.one_pass_flops == pytest.approx(own.one_pass_flops)
+    # Only the boundary of the deepest stage is stored: each token once.
+    tokens = storage_bytes(rival, orders_by_shard).hidden_states / (5120 * 2)
+    assert tokens == pytest.approx(rival.training_tokens)
+
+
 def test_lora_costs_about_four_n_a_token(work: Work) -> None:
     whole = stage_cost(work, 5, stored=False)
     weights = work.shape.layers * work.shape.layer_parameters + work.shape.head_parameters

@@ -147,7 +147,7 @@ def test_the_command_writes_the_page_and_its_csv(cluster: Cluster, tmp_path: Pat
 def test_one_of_run_and_experiment(given: tuple[str, ...]) -> None:
     told = s3t("report", *given)
     assert told.exit_code == 2
-    assert told.stderr.startswith("error: a report is of one run or of one experiment")
+    assert told.stderr.startswith("error: a report covers either a run or an experiment")
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
@@ -172,11 +172,11 @@ def test_an_experiment_is_a_folder_of_results(tmp_path: Path) -> None:
     page = experiment_page(tmp_path)
     assert [section.title for section in page.sections] == ["of b", "of a"]
     assert page.sections[0].text == ("Command: python x.py", "Measured: today, alone")
-    with pytest.raises(DataError, match="no result"):
+    with pytest.raises(DataError, match="no experiment results"):
         experiment_page(tmp_path / "nowhere")
     (tmp_path / "2.json").write_text(json.dumps({"format": "s3t/experiment/9"}))
     with pytest.raises(DataError, match=r"2\.json is not a result of an experiment: format"):
         experiment_page(tmp_path)
     (tmp_path / "2.json").write_text(experiment("a").model_dump_json())
-    with pytest.raises(DataError, match="do not fit on one page"):
+    with pytest.raises(DataError, match="cannot be combined on one page"):
         experiment_page(tmp_path)

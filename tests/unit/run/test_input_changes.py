@@ -42,7 +42,7 @@ def test_nothing_is_said_of_data_that_was_not_touched(folder: Path) -> None:
 
 def test_data_that_was_touched_is_compared(folder: Path) -> None:
     os.utime(folder / "data.jsonl", ns=(1, 1))
-    assert said(folder) == f"{folder}/data.jsonl was touched since the run read it: comparing"
+    assert said(folder) == f"{folder}/data.jsonl was changed since the run read it: comparing"
 
 
 def test_new_changed_and_missing_rows_are_counted(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_new_changed_and_missing_rows_are_counted(folder: Path) -> None:
 def test_data_that_is_gone_is_said_and_the_run_goes_on(folder: Path) -> None:
     (folder / "data.jsonl").unlink()
     told = said(folder)
-    assert "cannot be read as before" in told and "keeps the records" in told
+    assert "can no longer be read" in told and "keeps the records" in told
 
 
 def test_a_smaller_budget_asks_before_trained_stages_go(folder: Path) -> None:

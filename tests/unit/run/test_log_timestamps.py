@@ -188,7 +188,7 @@ def test_a_server_that_does_not_stamp_is_told_of(server: str, tmp_path: Path, mo
     cluster = begun(tmp_path, timestamps=f"{server}/nothing")
     note = publish(cluster.run)
     assert isinstance(note, SignedNote)
-    with pytest.raises(StoreError, match="grants no timestamp"):
+    with pytest.raises(StoreError, match="did not give a timestamp"):
         Timestamps(cluster.run).stamp(note)
     assert not cluster.run.store.files("log/timestamps")
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)

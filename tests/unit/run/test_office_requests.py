@@ -9,8 +9,10 @@ from sqlalchemy import create_engine, text
 
 from s3t_ray.errors import DataError
 from s3t_ray.ledger.rows.request_rows import RequestDetails
+from s3t_ray.ledger.values import DeletionState
 from s3t_ray.run import deletion
 from s3t_ray.run.deletion_list import DeletionFilter, OfficeRequest, checked, list_deletions, listed_deletion, moment
+from s3t_ray.run.office_words import drop_outcome, opendsr_status
 from s3t_ray.run.run import Run
 from s3t_ray.run.status import status
 from tests.fakes import Cluster, fake_base, small_config, write_records
@@ -153,7 +155,7 @@ def test_a_due_date_is_a_day_or_a_moment(told: str, read: str) -> None:
 
 @pytest.mark.parametrize("told", ["", "soon", "2026-13-01", "2026-12-31T17:00:00", "31.12.2026"])
 def test_what_is_no_date_is_refused(told: str) -> None:
-    with pytest.raises(DataError, match="neither a date nor a moment"):
+    with pytest.raises(DataError, match="neither a date nor a time"):
         checked(OfficeRequest, due=told)
 
 
@@ -162,3 +164,26 @@ def test_empty_and_endless_texts_are_refused(field: str) -> None:
     for said in ("", "x" * 2001):
         with pytest.raises(DataError, match=field):
             checked(OfficeRequest, **{field: said})
+
+
+def test_a_state_in_the_words_of_opendsr_and_of_drop(cluster: Cluster) -> None:
+    request_id = deletion.accept(cluster.run, ["r3"], []).request_id
+    told = []
+    for _ in range(2):
+        found = listed_deletion(cluster.run, request_id)
+        told.append((found.opendsr_status, found.drop_outcome))
+        cluster.settle()
+    assert told == [("pending", None), ("completed", "record deleted")]
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "outcome"),
+    [
+        (DeletionState.ACCEPTED, "pending", None),
+        (DeletionState.PRUNED, "in_progress", None),
+        (DeletionState.PURGED, "completed", "record deleted"),
+        (DeletionState.RESTORED, "completed", "record deleted"),
+    ],
+)
+def test_every_state_has_a_word(state: DeletionState, status: str, outcome: str | None) -> None:
+    assert (opendsr_status(state), drop_outcome(state)) == (status, outcome)

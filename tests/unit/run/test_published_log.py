@@ -93,14 +93,14 @@ def test_a_proof_is_of_one_entry_of_one_run_unchanged(run: Run) -> None:
     row, other = run.ledger.log()[1:3]
     entry, proof = parse_entry(row.text), proof_of(run, row.sequence)
     check_inclusion(entry, proof)
-    with pytest.raises(VerificationFailed, match="the proof is of entry 2"):
+    with pytest.raises(VerificationFailed, match="the proof is for entry 2"):
         check_inclusion(parse_entry(other.text), proof)
     with pytest.raises(VerificationFailed):
         check_inclusion(entry, proof.replace("index 1\n", "index 2\n"))
     with pytest.raises(VerificationFailed, match="not genuine"):
         check_inclusion(entry, proof.replace("\n7\n", "\n8\n"))
     foreign = entry.model_copy(update={"facts": entry.facts.model_copy(update={"run_id": "0" * 32})})
-    with pytest.raises(VerificationFailed, match="is of log"):
+    with pytest.raises(VerificationFailed, match="is for log"):
         check_inclusion(foreign, proof)
     with pytest.raises(VerificationFailed, match="0 of the witnesses cosigned"):
         check_inclusion(entry, proof, quorum=1)

@@ -40,7 +40,7 @@ def test_the_base_of_a_run_is_its_own_or_refused(folder: Path) -> None:
     with Run.open(folder / "run") as run:
         with pytest.raises(ConfigError, match="is not the one that run 'test' was trained on") as caught:
             _ = run.base
-        assert "put the original weights" in caught.value.fix
+        assert "restore the original weights" in caught.value.fix
         with pytest.raises(ConfigError, match="is not the one"):
             generate(run, "hello")
         problems = verify(run).problems

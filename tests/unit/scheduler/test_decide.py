@@ -34,6 +34,8 @@ HAPPENINGS = [
     *["delete", "round", "done"] * 3,
     *["failed", "lost", "purged", "not-purged", "damage", "wait"],
     *["behind", "replica-joins", "busy-ledger", "another-scheduler"],
+    *["follower-confirms"] * 2,
+    "follower-leaves",
 ]
 EVENTS = st.lists(
     st.tuples(
@@ -64,7 +66,8 @@ def slow_decision(state: State) -> Decision:
     tell = should != state.confirmed or (state.confirmed_in_part and FailedServing() not in state.waiting)
     if stop or tell:
         return Decision(stop=tuple(stop), serve=should if tell else None)
-    if pruned := movable(by[DeletionState.ACCEPTED]):
+    outside = state.followed_to
+    if pruned := movable([row for row in by[DeletionState.ACCEPTED] if outside is None or outside >= row.number]):
         return Decision(pruned=pruned)
     purges, purged = [], []
     for row in by[DeletionState.PRUNED]:
@@ -124,6 +127,7 @@ class Life:
 
     def round(self) -> None:
         self.books.look(self.world.rows())
+        self.books.followed_to = self.world.followed
         self._act(())
         self._act(self.world.free())
         self.books.round_over()
@@ -175,10 +179,16 @@ class Life:
                 books.replica_joined()
             case "another-scheduler":
                 self.begin()
+            case "follower-confirms":  # or joins; what it says may be old
+                world.followed = max(world.followed or 0, number % (len(world.deletions) + 1))
+            case "follower-leaves":
+                world.followed = None
 
     def settle(self) -> None:
         """From now on everything works: it comes to an end."""
         for _ in range(200):
+            if self.world.followed is not None:
+                self.world.followed = len(self.world.deletions)
             self.world.now += 60
             for group in sorted(self.world.training):
                 self.world.end_stage(group, self.books, "done")
@@ -229,6 +239,18 @@ def test_a_deletion_goes_from_receipt_to_purge_in_one_round_and_the_answers_of_i
         life.world.end_purge(shard, life.books, works=True)
     life.round()
     assert states(life) == [DeletionState.PURGED] and life.world.training, "and the re-queue has begun"
+
+
+def test_a_deletion_waits_for_the_server_outside_and_those_before_it_do_not() -> None:
+    life = trained(POLICIES[0])
+    life.world.followed = 0
+    life.world.delete([(0, 1)], [])
+    life.world.delete([(1, 1)], [])
+    life.round()
+    assert states(life) == [DeletionState.ACCEPTED] * 2
+    life.world.followed = 1
+    life.round()
+    assert states(life) == [DeletionState.PRUNED, DeletionState.ACCEPTED]
 
 
 def test_no_purge_begins_while_a_group_still_trains_on_the_deleted_data() -> None:

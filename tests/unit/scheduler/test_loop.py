@@ -241,7 +241,7 @@ def test_a_run_that_waits_for_nodes_says_for_which_until_they_come(
     )
     assert shown[2] == (2, waits) and shown[-1] == (0, None)
     said = [record.message for record in caplog.records if record.name == "s3t_ray.scheduler.loop"]
-    assert said == [f"{run.config.name}: {waits}", f"{run.config.name}: no worker group waits any more"]
+    assert said == [f"{run.config.name}: {waits}", f"{run.config.name}: no worker group is waiting any more"]
 
 
 def test_a_fenced_scheduler_ends(run: Run) -> None:

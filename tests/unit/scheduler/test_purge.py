@@ -203,7 +203,7 @@ def test_data_of_a_kind_that_is_not_on_the_list_is_named(folder: Path) -> None:
     assert verify(cluster.run).problems == ()
     cluster.run.store.write_bytes("embeddings/0/r3.npy", b"derived")
     (problem,) = verify(cluster.run).problems
-    assert problem.startswith("embeddings/0/r3.npy is of no kind that this run writes")
+    assert problem.startswith("embeddings/0/r3.npy is not a kind of file that this run writes")
 
 
 def where_it_lies(run: Run, record_id: str) -> tuple[str, str]:
@@ -244,7 +244,7 @@ def test_rows_that_never_became_records_can_be_deleted_by_name(folder: Path) -> 
 
 def test_rows_of_nobody_that_the_run_knows_are_erased_all_the_same(folder: Path) -> None:
     cluster = Cluster(config_of(folder))
-    with pytest.raises(UnknownRecords, match="1 rows of theirs that had been set aside as malformed were erased"):
+    with pytest.raises(UnknownRecords, match="1 of their rows, set aside as malformed, were erased"):
         deletion.accept(cluster.run, ["x2"], [])
     with pytest.raises(UnknownRecords) as refused:
         deletion.accept(cluster.run, ["x2"], [])

@@ -32,6 +32,8 @@ class Deletion:
     request: str
     versions: dict[tuple[int, int], int]
     links: tuple[str, ...]
+    number: int
+    """Of its place in the history."""
     state: DeletionState = DeletionState.ACCEPTED
 
     def saw(self, stage: Stage, learned: Mapping[int, int]) -> bool:
@@ -61,6 +63,8 @@ class World:
     purging: dict[int, tuple[str, ...]] = field(default_factory=dict)
     confirmed: dict[int, tuple[str, ...]] = field(default_factory=dict)
     behind: bool = False
+    followed: int | None = None
+    """The number up to which a server outside, that follows the run, has confirmed; None: there is none."""
     busy_ledger: bool = False
     ever_complete: set[int] = field(default_factory=set)
 
@@ -95,7 +99,7 @@ class World:
         hits = tuple(Hit(shard, index, 1) for shard, index in sorted(deletion.versions))
         receipt = Receipt(deletion.request, "now", len(hits), 0, 0, hits, ())
         waits = tuple(name for name in deletion.links if self._of(name).state.rank <= deletion.state.rank)
-        return DeletionRow(receipt, deletion.state, DeletionTimes("now", None, None, None), waits)
+        return DeletionRow(receipt, deletion.state, DeletionTimes("now", None, None, None), waits, deletion.number)
 
     def _of(self, request: str) -> Deletion:
         (found,) = [each for each in self.deletions if each.request == request]
@@ -111,7 +115,9 @@ class World:
         for place in places:
             self.versions[place] += 1
         request = f"request {len(self.deletions)}"
-        made = Deletion(request, {place: self.versions[place] for place in places}, tuple(links))
+        made = Deletion(
+            request, {place: self.versions[place] for place in places}, tuple(links), len(self.deletions) + 1
+        )
         self.deletions.append(made)
         saw = {name for name in self.live if made.saw(self.stages[name], self.learned[name])}
         self.live -= saw
@@ -162,6 +168,7 @@ class World:
 
     def _prune(self, deletion: Deletion) -> None:
         assert deletion.state is DeletionState.ACCEPTED
+        assert self.followed is None or deletion.number <= self.followed, "still in service outside"
         served = [name for chain in self.confirmed.values() for name in chain]
         assert not any(deletion.saw(self.stages[name], self.learned[name]) for name in served), "still in service"
         for name in self.training.values():

@@ -67,8 +67,8 @@ def test_a_bad_file_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ((entry("ann", ANN, "model"),), "no token opens deletions"),
-        ((entry("office", ERASE, "deletions"),), "no token opens the model"),
+        ((entry("ann", ANN, "model"),), "no token gives access to deletions"),
+        ((entry("office", ERASE, "deletions"),), "no token gives access to the model"),
         ((entry("ann", ANN, "model"), entry("ann", ERASE, "deletions")), "not unique: ann"),
         ((entry("ann", ANN, "model"), entry("office", ANN, "deletions")), "the same token"),
         ((entry("ann", ANN, "everything"),), "tokens.0.opens"),

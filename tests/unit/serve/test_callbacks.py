@@ -23,7 +23,7 @@ from s3t_ray.run.status import status
 from s3t_ray.serve.callbacks.courier import LONGEST_PAUSE_SECONDS, LOOK_SECONDS, Courier
 from s3t_ray.serve.callbacks.receivers import CALLBACKS_FILE, Receiver, receivers_from_environment
 from s3t_ray.serve.callbacks.safe_post import CallbackFailed, is_outside, post
-from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes import Cluster
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -83,16 +83,6 @@ def office() -> Iterator[Office]:
     yield made
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    fake_base(tmp_path / "base")
-    write_records(tmp_path / "data.jsonl", [(f"r{number}", f"p{number % 5}") for number in range(20)])
-    made = Cluster(small_config(tmp_path))
-    made.settle()
-    yield made
-    made.run.close()
 
 
 def is_signed(sent: Post, key: bytes) -> bool:
@@ -277,7 +267,7 @@ GOOD = f"name: office, url: https://office.example/x, secrets: [{SECRET}]"
     [
         (f"receivers: [{{{GOOD}}}, {{{GOOD}}}]", "twice"),
         (f"receivers: [{{{GOOD.replace('https', 'http')}}}]", "no https address"),
-        (f"receivers: [{{{GOOD.replace('https://office', 'ftp://office')}}}]", "an address is https"),
+        (f"receivers: [{{{GOOD.replace('https://office', 'ftp://office')}}}]", "an address must be https"),
         (f"receivers: [{{{GOOD.replace('https://', 'https://u:p@')}}}]", "without a user"),
         (f"receivers: [{{{GOOD.replace(SECRET, 'c2hvcnQ=')}}}]", "24 bytes"),
         (f"receivers: [{{{GOOD.replace(SECRET, 'no base64!' * 5)}}}]", "24 bytes"),

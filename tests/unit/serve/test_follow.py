@@ -235,5 +235,5 @@ def test_a_folder_is_followed_by_its_list(cluster: Cluster, tmp_path: Path) -> N
     follower.close()
     assert [path.name for path in folder.iterdir()] == [LIVE_FILE]
     (folder / LIVE_FILE).write_text("[")
-    with pytest.raises(StoreError, match="written anew"):
+    with pytest.raises(StoreError, match="written again"):
         AdapterFolder(folder).loaded()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,30 +15,16 @@ from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, KINDS, SERVE_TOKEN,
 from s3t_ray.serve.page.page_routes import page_app
 from s3t_ray.serve.page.page_token import OneToken
 from s3t_ray.serve.page.run_desk import MOST_POINTS, RunDesk, history_of
-from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes import Cluster
+from tests.unit.serve.asking import ASK, ERASE, bearer
 
-ASK, ERASE = "ask-" + "a" * 20, "erase-" + "e" * 20
 OPEN_TO_ALL = {"/", "/ui/page.css", "/ui/page.js"}
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    fake_base(tmp_path / "base")
-    write_records(tmp_path / "data.jsonl", [(f"r{number}", f"p{number % 5}") for number in range(20)])
-    made = Cluster(small_config(tmp_path))
-    made.settle()
-    yield made
-    made.run.close()
 
 
 @pytest.fixture
 def client(cluster: Cluster) -> TestClient:
     tokens = Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE})
     return TestClient(page_app(RunDesk(cluster.run), tokens))
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {token}"}
 
 
 def test_every_route_but_the_page_itself_asks_for_a_token(client: TestClient) -> None:
@@ -101,7 +85,7 @@ def test_a_deletion_from_preview_to_certificate(client: TestClient, cluster: Clu
     [
         (b"{", 400, "not JSON"),
         (b"\xff", 400, "not JSON"),
-        (b"{}", 400, "names nobody"),
+        (b"{}", 400, "names no record"),
         (b'{"ids": "r3"}', 400, "ids"),
         (b'{"ids": [3]}', 400, "ids"),
         (b'{"id": ["r3"]}', 400, "id"),

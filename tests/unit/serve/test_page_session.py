@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,23 +12,13 @@ from s3t_ray.serve.http import make_front_app
 from s3t_ray.serve.page.page_sessions import IDLE_SECONDS, LONGEST_SECONDS, MOST_SESSIONS, Sessions
 from s3t_ray.serve.page.page_token import OneToken
 from s3t_ray.serve.page.run_desk import RunDesk
-from tests.fakes import Cluster, fake_base, small_config, write_records
+from tests.fakes import Cluster
 from tests.fakes.serving import FakeBackend
 from tests.unit.serve.asking import ASK, ERASE, bearer
 from tests.unit.serve.test_bearer_tokens import Clock, entry, listed
 
 OWN = {"origin": "http://testserver", "sec-fetch-site": "same-origin"}
 WISH = {"ids": ["r3"]}
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    fake_base(tmp_path / "base")
-    write_records(tmp_path / "data.jsonl", [(f"r{number}", f"p{number % 5}") for number in range(20)])
-    made = Cluster(small_config(tmp_path))
-    made.settle()
-    yield made
-    made.run.close()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_the_name_follows_from_all_that_the_figures_depend_on(tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"loss_by_depth": []}', '{"losses": [1.0]}'])
 def test_a_file_that_holds_something_else_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(DataError, match=f"{tmp_path}/a.json does not hold what a trial measured"):
+    with pytest.raises(DataError, match=f"{tmp_path}/a.json does not hold a trial's measurements"):
         kept(tmp_path / "a.json")
 
 

@@ -23,7 +23,7 @@ def test_a_grid_is_every_combination_the_last_field_fastest() -> None:
 
 @pytest.mark.parametrize("text", ["budget", "budget=4", "budget=[]", "=[1]", "budget=[1", "budget={a: 1}"])
 def test_what_is_no_list_of_values_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="no list of values"):
+    with pytest.raises(ConfigError, match="not a list of values"):
         grid([text])
 
 

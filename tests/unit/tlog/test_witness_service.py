@@ -36,7 +36,7 @@ def test_a_witness_is_made_once_and_its_key_is_for_its_owner_alone(tmp_path: Pat
     key = VerifierKey.parse(made.stdout)
     assert open_witness(tmp_path / "w", [LOG.key]).key == key
     assert stat.S_IMODE((tmp_path / "w" / "witness.key").stat().st_mode) == 0o600
-    with pytest.raises(ConfigError, match="holds a witness already"):
+    with pytest.raises(ConfigError, match="already holds a witness"):
         create(tmp_path / "w", "another.example")
     assert open_witness(tmp_path / "w", [LOG.key]).key == key
     with pytest.raises(ConfigError, match="no spaces"):

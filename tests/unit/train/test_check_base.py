@@ -161,7 +161,7 @@ def test_a_header_that_lies(base: Path) -> None:
         with pytest.raises(ConfigError, match="not a safetensors file"):
             check(base)
     (base / SINGLE).write_bytes(struct.pack("<Q", 1 << 60) + data[8:])
-    refused(base, "header is cut off")
+    refused(base, "header is truncated")
 
 
 def test_shards(base: Path) -> None:
@@ -260,3 +260,35 @@ def test_positions_that_depend_on_the_longest_record_of_a_batch(base: Path, kind
         refused(base, "depends on the longest record", "256 or less", task={"max_tokens": 257})
     else:
         check(base, task={"max_tokens": 257})
+
+
+@pytest.mark.parametrize("entry", ["configuration_files", "transformers_weights"])
+def test_a_config_that_has_other_files_read(base: Path, entry: str) -> None:
+    """transformers would follow it, to a file that was not checked or, for settings, is no part of the digest."""
+    shutil.copy(base / "config.json", base / "config.4.0.0.json")
+    shutil.copy(base / SINGLE, base / "other.safetensors")
+    settings(base, **{entry: ["config.4.0.0.json"] if entry == "configuration_files" else "other.safetensors"})
+    refused(base, f"has other files read in place of the usual ones ({entry}: ", "save_pretrained")
+
+
+def test_a_tokenizer_that_is_read_from_other_files(base: Path) -> None:
+    """None of these is part of the base's digest."""
+    path = base / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "fast_tokenizer_files": ["tokenizer.4.0.0.json"]}))
+    refused(base, "fast_tokenizer_files", "save_pretrained")
+    path.write_text(json.dumps(told))
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates/tool_use.jinja").write_text("{{ messages[0].content }}")
+    check(base)
+    (base / "additional_chat_templates/default.jinja").write_text("{{ messages[0].content }}")
+    refused(base, "goes before chat_template.jinja", "save_pretrained")
+    shutil.rmtree(base / "additional_chat_templates")
+    for name in ("tekken.json", "tokenizer.model.v3", "tiktoken.model"):
+        (base / name).write_text("{}")
+        check(base)
+        (base / "tokenizer.json").rename(base / "away")
+        (base / "vocab.json").write_text("{}")
+        refused(base, f"other files than the usual ones: {name}")
+        (base / "away").rename(base / "tokenizer.json")
+        (base / name).unlink()

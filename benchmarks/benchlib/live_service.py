@@ -1,0 +1,90 @@
+"""`s3t serve` as a process of its own on a port of this machine: started, found in pieces, killed in pieces, stopped.
+
+In: a trained run. Out: an address and tokens. Ends what it started, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+UP_SECONDS = 300.0
+PARTS = {"the model": "Following", "the proxy": "ProxyActor", "the scheduler": "SchedulerActor"}
+"""What can be killed, and a word of the title of its process."""
+
+
+class LiveService:
+    """A context: up inside the block."""
+
+    def __init__(self, run: str, log: Path, environment: dict[str, str]) -> None:
+        self.port = _free_port()
+        self.token, self.delete_token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        self._run = run
+        self._log = log
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> LiveService:
+        told = {"S3T_SERVE_TOKEN": self.token, "S3T_DELETE_TOKEN": self.delete_token, **self._environment}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "s3t_ray.cli.main", "serve", self._run, "--port", str(self.port)],
+                env={**os.environ, **told},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        process = self._process
+        assert process is not None
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        for child in psutil.wait_procs(children, timeout=20)[1]:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+
+    def check(self) -> None:
+        """Raise when the service has ended."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"s3t serve ended with {self._process.returncode}: {self._log.read_text()[-2000:]}")
+
+    def kill(self, part: str) -> int:
+        """SIGKILL to the process of one of PARTS; its id."""
+        found = self._find(PARTS[part])
+        found.kill()
+        return found.pid
+
+    def _find(self, word: str) -> psutil.Process:
+        assert self._process is not None
+        until = time.monotonic() + UP_SECONDS
+        pause = threading.Event()
+        while time.monotonic() < until:
+            for child in psutil.Process(self._process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if any(word in text for text in child.cmdline()[:1]):
+                        return child
+            pause.wait(0.5)
+        raise RuntimeError(f"the service has no process named after {word}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
