@@ -151,7 +151,7 @@ def test_the_receipt_and_the_names_tell_whose_it_is(
     assert answer(own, f"nobody\n{EVIL}\nann\n\nann").startswith("Yes.")
     assert "not of exactly these names" in answer(own, "ann")
     assert "not of exactly these names" in answer(own, "", f"nobody\n{EVIL}\nann")
-    assert answer(other, "ann").startswith("This receipt is of another deletion")
+    assert answer(other, "ann").startswith("This receipt is for another deletion")
     (tmp_path / "junk").write_text("[]")
     assert answer(tmp_path / "junk", "ann").startswith("This is not a receipt")
 
