@@ -222,6 +222,8 @@ WITH_ANOTHER = {
     "starlette",  # the half of fastapi, which ray[serve] brings
     "fastapi",
     "uvicorn",  # the server of ray[serve]
+    "langchain_openai",  # benchmarks/clients.py tries these two in an environment of their own
+    "litellm",
 }
 
 
