@@ -47,7 +47,7 @@ def test_a_file_that_is_gone_or_one_too_many(lived: Run) -> None:
     (folder(lived) / "tile/0/000.p/7").unlink()
     found(lived, "log/tile/0/000.p/7 is gone")
     (folder(lived) / "tile/0/000.p/9").write_bytes(bytes(9 * 32))
-    found(lived, "log/tile/0/000.p/9 is not what")
+    found(lived, "log/tile/0/000.p/9 does not match")
     (folder(lived) / "tile/0/0").write_bytes(b"")
     found(lived, "log/tile/0/0 is not a kind of file")
 
@@ -80,7 +80,7 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
     path.write_text(str(note))
     assert problems(lived) == ()
     assert audit(lived, checkpoints=[str(note)]).problems == ()
-    for kept, told in ((forged.head(7), "rewritten"), (forged.head(), "taken back")):
+    for kept, told in ((forged.head(7), "rewritten"), (forged.head(), "was reset")):
         told_of = audit(lived, checkpoints=[str(signer.sign(kept.text()))]).problems
         assert len(told_of) == 1 and told in told_of[0]
     assert "is not genuine" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
