@@ -212,8 +212,10 @@ def test_every_import_is_declared() -> None:
     owners = packages_distributions()
     foreign = {name for path in SOURCES for name in imported(path)} - OURS
     undeclared = {name for name in foreign if not {canonical(owner) for owner in owners.get(name, ())} & asked}
-    assert undeclared <= WITH_ANOTHER
+    assert undeclared <= WITH_ANOTHER | ELSEWHERE
 
+
+ELSEWHERE = {"langchain_openai", "litellm"}  # benchmarks/benchlib/client_calls.py runs in an environment of its own
 
 WITH_ANOTHER = {
     "packaging",  # needed by pytest, transformers, ray and others
