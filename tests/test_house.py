@@ -203,7 +203,7 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu", "examples"}
+OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu", "vision", "examples"}
 
 
 def test_every_import_is_declared() -> None:
