@@ -1,5 +1,5 @@
-# One word for each thing to do: `make help`. Needs Linux, Python 3.11 to 3.13 with venv, a C++ compiler.
-# The environment is .venv; it is made on the first call (some minutes, 2 GB) and again when setup.cfg or
+# `make help` lists the targets. Needs Linux, Python 3.11 to 3.13 with venv, a C++ compiler.
+# The environment is .venv; it is created on the first call (some minutes, 2 GB) and again when setup.cfg or
 # constraints.txt change. `make PYTHON=/path/to/python3.12 ...` chooses the Python.
 
 SHELL := /bin/sh
@@ -28,16 +28,16 @@ test: check ## everything that a change must pass
 docs: $(READY) ## the documentation as a site, in build/docs
 	@$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs build/docs && echo "build/docs/index.html"
 
-check: $(READY) ## style, types, the arrows between the rooms, and that the docs build
+check: $(READY) ## style, types, import rules, and that the docs build
 	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet --diff .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs build/docs
 
-format: $(READY) ## put the code into shape
+format: $(READY) ## format the code
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
 
-coverage: $(READY) ## lines and branches of the decisions that tests without Ray run: 95% at least
+coverage: $(READY) ## share of the decision code that tests without Ray run: at least 95%
 	@OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest -q tests/unit/scheduler tests/unit/plan
 	@$(VENV)/bin/coverage report
 
@@ -46,12 +46,12 @@ unit cluster faults e2e: $(READY)
 
 unit: ## tests without Ray (seconds)
 cluster: ## tests on a local Ray
-faults: ## processes killed, disks full, links cut
-e2e: ## whole runs, training for real
+faults: ## killed processes, full disks, cut connections
+e2e: ## whole runs, with real training
 
-setup: $(READY) ## only make the environment
+setup: $(READY) ## only create the environment
 
-clean: ## remove the environment, caches and what the demo made
+clean: ## remove the environment, caches and the demo's files
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage \
 	    demo-run demo-run.keys demo-run.input demo-run.pictures demo-model
 

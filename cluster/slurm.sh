@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One training on a Slurm cluster: sbatch cluster/slurm.sh /shared/runs/alpaca.yaml
-# The first node is the head and trains too. The run's storage, the base model and this project must lie on a disk
-# that all nodes share, with the ledger in PostgreSQL (docs/cluster.md). Submit it again to go on where it stopped;
-# before its time is over Slurm sends SIGTERM, which stops it cleanly.
+# The first node is the head and trains too. The run's storage, the base model and this project must be on a disk
+# that all nodes share, with the ledger in PostgreSQL (docs/cluster.md). Submit it again to resume where it stopped;
+# before its time limit Slurm sends SIGTERM, which stops it cleanly.
 #   S3T_PROJECT   where the project and its .venv are; default: the folder that sbatch was called in
 #   S3T_SCRATCH   a folder on each node's own disk for copies of slices and hidden states, about 20 GB per rank for a
 #                 13B model; default: Slurm's TMPDIR, else /tmp
@@ -21,7 +21,7 @@ config=${1:?usage: sbatch cluster/slurm.sh CONFIG}
 project=${S3T_PROJECT:-$SLURM_SUBMIT_DIR}
 gpus=${SLURM_GPUS_ON_NODE:-0}
 
-# A token of this job alone, handed on in the environment, not on a command line, which others can read.
+# A token for this job only, passed in the environment, because other users can read command lines.
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 export PATH="$project/.venv/bin:$PATH"

@@ -24,7 +24,7 @@ SOURCES = sorted(
 )
 MOST_LINES = 350
 MOST_FUNCTION_LINES = 81
-MOST_FILES = {"train": 31, "ledger": 27, "cli": 27, "plan": 22, "config": 22}
+MOST_FILES = {"train": 28, "ledger": 25, "cli": 24, "plan": 22, "config": 22}
 """Files in one folder; 18 where nothing is said. A room that would grow beyond has a second idea: give it a folder."""
 
 
@@ -222,6 +222,8 @@ WITH_ANOTHER = {
     "starlette",  # the half of fastapi, which ray[serve] brings
     "fastapi",
     "uvicorn",  # the server of ray[serve]
+    "langchain_openai",  # benchmarks/clients.py tries these two in an environment of their own
+    "litellm",
 }
 
 

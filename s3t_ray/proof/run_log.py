@@ -19,10 +19,15 @@ from s3t_ray.proof.receipt import SignedReceipt
 from s3t_ray.proof.run_entry import RunEntry
 from s3t_ray.proof.signed_entry import ChainHead, LogKeys, SignedEntry, check_signature, raw_public_key
 
-KINDS: Mapping[str, type[SignedEntry]] = {
-    kind.model_fields["format"].default: kind
-    for kind in (*CERTIFICATE_FORMATS, SignedReceipt, RunEntry, KeyEntry, CarriedKeyEntry, ExportEntry)
-}
+_KINDS: tuple[type[SignedEntry], ...] = (
+    *CERTIFICATE_FORMATS,
+    SignedReceipt,
+    RunEntry,
+    KeyEntry,
+    CarriedKeyEntry,
+    ExportEntry,
+)
+KINDS: Mapping[str, type[SignedEntry]] = {kind.model_fields["format"].default: kind for kind in _KINDS}
 """Entries by format: the ones of older versions stay here."""
 
 

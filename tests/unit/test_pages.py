@@ -86,7 +86,7 @@ def test_a_command_on_a_page_has_a_name_and_options_that_exist(page: str, line: 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_file_on_a_page_exists(page: Path) -> None:
     named = {name for line in told(page) for name in FILE.findall(line) if not name.startswith(OF_RUNS)}
-    places = (ROOT, ROOT / "s3t_ray", page.parent)
+    places = (ROOT, ROOT / "s3t_ray", ROOT / "tests" / "unit", ROOT / "tests", page.parent)
     missing = [name for name in sorted(named) if not any((place / name).exists() for place in places)]
     missing = [name for name in missing if not list(ROOT.glob(f"s3t_ray/*/{name}")) and "NAME" not in name]
     assert missing == []

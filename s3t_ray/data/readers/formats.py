@@ -122,7 +122,7 @@ def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
             except json.JSONDecodeError as error:
                 yield RawRow(source, number, None, f"not JSON: {error.msg} at column {error.colno}")
             except (ValueError, RecursionError) as error:  # a number or a nesting without end
-                yield RawRow(source, number, None, f"JSON that cannot be represented: {type(error).__name__}")
+                yield RawRow(source, number, None, f"not JSON that can be represented: {type(error).__name__}")
 
 
 def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:

@@ -44,15 +44,15 @@ function tell(facts, orders) {
   }
   if (!nothing) {
     $("what").append(el("p", facts.restored_at === null
-      ? "This is the interim certificate: what was erased is not trained again yet. Nothing of the records is left, and a final certificate will follow."
+      ? "This is the interim certificate: what was erased has not been trained again yet. Nothing of the records is left, and a final certificate will follow."
       : "What was erased has been trained again from the records that stay, as if the deleted ones had never been there."));
   }
   if (orders.depends_on_history) {
-    $("what").append(el("p", "The order in which this model learns was chosen with regard to earlier deletions; such a choice can carry a faint trace of them."));
+    $("what").append(el("p", "The order in which this model learns was chosen based on earlier deletions; such a choice can carry a faint trace of them."));
   }
   const steps = [
-    [facts.accepted_at, "The request was accepted. From here it could not be lost."],
-    [facts.pruned_at, "No answer came any more from a part of the model that had seen the records."],
+    [facts.accepted_at, "The request was accepted. From then on it could not be lost."],
+    [facts.pruned_at, "From then on, no answer came from a part of the model that had seen the records."],
     [facts.purged_at, "The records, and everything made from them, were erased from the storage of the model."],
     [facts.restored_at, "The parts of the model that were erased were trained again, without the records."],
   ];
@@ -81,16 +81,16 @@ async function checkAll(data) {
   const whose = await hasEd25519() ? "this browser’s own cryptography" : "cryptography that is part of this page";
   checked(`The signature fits: nothing in the certificate was changed after it was signed (checked by ${whose}).`);
   if (receipt) checked("It belongs to the receipt of the request, which was signed when the request was accepted.");
-  checked("It makes sense: no erased part of the model is in service, and its times run forwards.");
+  checked("It is consistent: no erased part of the model is in service, and its times are in order.");
   const place = `Its place in the log of the model is number ${certificate.facts.sequence}.`;
   if (data.proof) {
     const log = await verifiedInclusion(data.proof, certificate, keys);
     checked(`${place} The log with ${count(log.size, "entry", "entries")}, signed by the model’s key, holds it there.`);
-    if (log.witnesses.length) checked(`Others have signed this state of the log too: ${log.witnesses.join(", ")}. Their keys are not known here, so their signatures were not checked.`);
+    if (log.witnesses.length) checked(`Witnesses also signed this state of the log: ${log.witnesses.join(", ")}. Their keys are not known here, so their signatures were not checked.`);
   } else {
-    checked(`${place} It fixes the entry before it (${certificate.facts.previous.slice(0, 16)}…), so no entry before it can change unseen.`);
+    checked(`${place} It fixes the entry before it (${certificate.facts.previous.slice(0, 16)}…), so no earlier entry can change unnoticed.`);
   }
-  if (keys.size > 1) checked(`The model’s key was changed ${count(keys.size - 1, "time")}; each new key agreed to follow the one before it.`);
+  if (keys.size > 1) checked(`The model’s key was changed ${count(keys.size - 1, "time")}; each change was signed by both keys.`);
   return { certificate, receipt, keys };
 }
 
@@ -101,8 +101,8 @@ function compareKeys(fingerprints) {
   const same = fingerprints.includes(given);
   answer.className = same ? "good" : "bad";
   answer.textContent = same
-    ? "The same key. The certificate is by whoever holds it, or by whom its holder named to follow."
-    : "Not the same key. Either the fingerprint has a slip, or this certificate is not by the model that you think: do not rely on it.";
+    ? "The same key. The certificate was signed by its holder, or by the successor that its holder named."
+    : "Not the same key. Either the fingerprint has a typing error, or this certificate is not from the model that you expect: do not rely on it.";
 }
 
 const lines = (id) => $(id).value.split(/\r?\n/).filter((line) => line !== "");
@@ -119,11 +119,11 @@ async function checkMine(receipt) {
   const result = handed && typeof handed === "object" && handed.receipt ? await isOf(handed, receipt, lines("ids"), lines("subjects")) : "unreadable";
   answer.className = result === "yes" ? "good" : "bad";
   answer.textContent = {
-    yes: "Yes. This certificate is of the deletion of exactly these names.",
-    no: "The receipt belongs to this certificate, but it is not of exactly these names. Give all names of the request, spelled as they were then, each in its field.",
-    other: "This receipt is of another deletion.",
-    nameless: "This receipt cannot tell: the request was made with coded names.",
-    unreadable: "This is not a receipt. Choose the file that was given out when the deletion was accepted.",
+    yes: "Yes. This certificate is for the deletion of exactly these names.",
+    no: "The receipt belongs to this certificate, but it is not of exactly these names. Give all names of the request, spelled as in the request, each in its field.",
+    other: "This receipt is for another deletion.",
+    nameless: "This receipt cannot show it: the request was made with coded names.",
+    unreadable: "This is not a receipt. Choose the file that you received when the deletion was accepted.",
   }[result];
 }
 
@@ -145,7 +145,7 @@ async function open() {
   } catch (error) {
     const why = error instanceof Failure ? error.message : `The file is damaged: it cannot be read (${error.message}).`;
     $("checks").replaceChildren();
-    verdict("bad", "This certificate FAILS its check", `${why} Do not rely on this file. Ask whoever gave it to you for a new one.`);
+    verdict("bad", "This certificate FAILS its check", `${why} Do not rely on this file. Ask its sender for a new one.`);
     $("raw").textContent = data && Array.isArray(data.entries) ? data.entries.join("\n") : $("signed").textContent;
     $("failed").hidden = false;
     return;

@@ -211,7 +211,7 @@ function impactView(impact) {
   const unknown = [...impact.unknown_ids, ...impact.unknown_subjects];
   return [
     el("p", {}, el("strong", {}, `${count(impact.records, "record")} would be deleted.`),
-      impact.already_deleted ? ` ${count(impact.already_deleted, "record")} of these names are deleted already.` : ""),
+      impact.already_deleted ? ` ${count(impact.already_deleted, "record")} of these names were already deleted.` : ""),
     unknown.length ? el("p", { class: "problem" }, `Not in this run: ${unknown.join(", ")}`) : null,
     rows.length ? el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, ...rows))) : null,
     ...similarView(impact.likeness),
@@ -283,7 +283,7 @@ async function signIn(token) {
   try {
     await call("ui/session", { token });
   } catch (error) {
-    return askForToken(error.status === 401 ? "That token does not open this service." : error.message);
+    return askForToken(error.status === 401 ? "That token does not give access to this service." : error.message);
   }
   $("token").value = "";
   $("sign-in").hidden = true;
@@ -340,7 +340,7 @@ function listen() {
     for (const id of FIELDS) $(id).value = "";
     $("impact").replaceChildren(
       el("p", {}, el("strong", {}, "Receipt "), el("code", {}, receipt.request_id)),
-      el("p", {}, `${count(receipt.records, "record")} deleted. The deletion is durable and cannot be lost from here on.`));
+      el("p", {}, `${count(receipt.records, "record")} deleted. The deletion is durable and can no longer be lost.`));
     await refresh();
   }));
   $("ask").addEventListener("submit", (event) => {

@@ -159,7 +159,7 @@ def test_pictures_are_classified_over_http_as_data_urls(learned: tuple[Lab, list
         assert (entry["label"], entry["probabilities"]) == (judged.answer, dict(judged.labels))
     assert document["s3t"] == {"run": "alpaca", "version": 1, "depths": [2], "stages": names}
     for wrong, words in (
-        (data_url(png(1)[:80]), "cut off or damaged"),
+        (data_url(png(1)[:80]), "truncated or damaged"),
         ("a cat", "data URL"),
         (urls[0][:-7], "base64"),
     ):

@@ -60,7 +60,7 @@ ON_GPU = ("workers.gpus_per_rank=1", "engine.precision=bfloat16")
         (["task.kind=classification", "task.labels=[a, b, c]", "task.metrics=[f1]"], "use f1_macro"),
         (["task.text='{sentence}'"], "remove task.text"),
         (["task.pair='{b}'"], "remove task.pair"),
-        (["task.kind=regression", "task.text=sentence"], "names no field"),
+        (["task.kind=regression", "task.text=sentence"], "not a template"),
         (["task.kind=regression", "task.pair='{a'"], "is not a template"),
         (["task.kind=regression", "task.pair='{a.__class__}'"], "is not a template"),
         (["task.benchmark=rte", "task.kind=regression"], "task.benchmark rte has classification"),

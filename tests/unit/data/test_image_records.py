@@ -211,7 +211,7 @@ def test_records_and_prompts_for_the_model(base: Path, tmp_path: Path) -> None:
         ("https://example.org/cat.png", "not a data URL"),
         ("data:text/html;base64,AAAA", "not a data URL"),
         (data_url(png(1))[:-7], "base64 is invalid"),
-        (data_url(b"GIF89a"), "none of"),
+        (data_url(b"GIF89a"), "not one of"),
         (data_url(png(1)[:80]), "truncated or damaged"),
     ):
         with pytest.raises(DataError, match=reason):

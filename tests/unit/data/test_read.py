@@ -91,7 +91,7 @@ def test_refuse_names_the_first_twenty_lines_and_counts_all(lines: Lines) -> Non
     problem = caught.value.problem
     assert problem.startswith("27 malformed rows")
     assert f"{path}:6: not JSON: Expecting property name" in problem
-    assert f"{path}:21: there is neither" in problem
+    assert f"{path}:21: there are no" in problem
     assert problem.count("records.jsonl:") == 20
     assert "and 7 more" in problem
     assert "set_aside" in caught.value.fix

@@ -331,7 +331,7 @@ def test_a_full_disk_is_not_the_network_s_fault(server: str, tmp_path: Path) -> 
 
 
 def test_addresses_that_nobody_reads(tmp_path: Path) -> None:
-    assert "ftp:// is not known" in refused("ftp://host/x.jsonl").problem
+    assert "ftp:// is not supported" in refused("ftp://host/x.jsonl").problem
     put(tmp_path, "x.jsonl", ROW)
     assert read(f"file://{tmp_path}/x.jsonl")[0] == [("a", TAKEN)]
 

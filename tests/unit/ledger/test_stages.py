@@ -177,7 +177,7 @@ def test_what_stands_is_what_the_rows_say(ledger: Ledger, epoch: int) -> None:
 def test_malformed_stages_are_refused(ledger: Ledger, epoch: int) -> None:
     first, second, _ = chain(ledger)
     for stage, reason in (
-        (replace(first, shard=-1, slices=(0,)), "of shard -1, the run has 2"),
+        (replace(first, shard=-1, slices=(0,)), "of shard -1, but the run has 2"),
         (replace(first, shard=2), "of shard 2"),
         (replace(second, ancestors=()), "2 slices and 0 ancestors"),
         (replace(first, slices=()), "0 slices and 0 ancestors"),

@@ -171,5 +171,5 @@ def test_an_erased_adapter_is_never_live() -> None:
 
 
 def test_times_that_run_backwards() -> None:
-    with pytest.raises(VerificationFailed, match="run backwards"):
+    with pytest.raises(VerificationFailed, match="in the wrong order"):
         verify_certificate(certificate(1, FIRST, purged_at="1.5").to_json(), PEM)
