@@ -43,6 +43,11 @@ RESULTS = Path(__file__).with_name("results")
 CALLS = Path(__file__).parent / "benchlib" / "client_calls.py"
 LIBRARIES = ("openai", "langchain-openai", "litellm", "lm_eval")
 CHOICES = ("one", "two")
+TEMPLATE = (
+    "{% for message in messages %}### {{ message['role'] }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}### assistant: {% endif %}"
+)
 MOST_DIFFERENCE = 1e-3
 """Nats, of a whole continuation."""
 
@@ -63,7 +68,7 @@ def main() -> int:
     os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        config = tiny_run(folder, "clients", shards=2, slices=2, budget=1, records_per_slice=12)
+        config = _config(folder)
         (folder / "config.yaml").write_text(dump_config(config))
         subprocess.run([sys.executable, "-m", "s3t_ray.cli.main", "train", str(folder / "config.yaml")], check=True)
         with LiveService(config.storage.uri, folder / "log", {}) as service:
@@ -74,6 +79,14 @@ def main() -> int:
     Console().print_json(json.dumps(asdict(made)))
     save(RESULTS / "clients.json", made)
     return int(any(made.calls.values()) or not made.loglikelihoods or made.largest_difference > MOST_DIFFERENCE)
+
+
+def _config(folder: Path) -> Config:
+    """Of a run that answers conversations of several turns: its base has a chat template."""
+    config = tiny_run(folder, "clients", shards=2, slices=2, budget=1, records_per_slice=12)
+    (Path(config.model.path) / "chat_template.jinja").write_text(TEMPLATE)
+    told = config.model_dump(mode="json", exclude_unset=True)
+    return Config.model_validate({**told, "task": {"prompt": "chat_template"}})
 
 
 async def _up(service: LiveService) -> None:
@@ -152,7 +165,7 @@ def _largest_difference(config: Config, samples: list[dict[str, Any]]) -> float:
     with Run.open(config.storage.uri) as run:
         ensemble = Ensemble(run.config, run.base, run.store, threads=1)
         ensemble.set_live(1, serving_chains(run))
-        tokenizer = base_reader(str(run.base), run.config.task)
+        tokenizer: Any = base_reader(str(run.base), run.config.task)
         differences = []
         for sample in samples:
             for (context, continuation), response in zip(

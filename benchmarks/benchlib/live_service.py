@@ -13,11 +13,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-
-import psutil
 
 UP_SECONDS = 300.0
 PARTS = {"the model": "Following", "the proxy": "ProxyActor", "the scheduler": "SchedulerActor"}
@@ -49,15 +48,20 @@ class LiveService:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         process = self._process
         assert process is not None
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        children = descendants(process.pid)
         process.send_signal(signal.SIGINT)
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-        for child in psutil.wait_procs(children, timeout=20)[1]:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
+        until = time.monotonic() + 20
+        pause = threading.Event()
+        while time.monotonic() < until and any(title_of(child) == title for child, title in children.items()):
+            pause.wait(0.5)
+        for child, title in children.items():
+            if title_of(child) == title:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
 
     def check(self) -> None:
         """Raise when the service has ended."""
@@ -68,20 +72,44 @@ class LiveService:
     def kill(self, part: str) -> int:
         """SIGKILL to the process of one of PARTS; its id."""
         found = self._find(PARTS[part])
-        found.kill()
-        return found.pid
+        os.kill(found, signal.SIGKILL)
+        return found
 
-    def _find(self, word: str) -> psutil.Process:
+    def _find(self, word: str) -> int:
         assert self._process is not None
         until = time.monotonic() + UP_SECONDS
         pause = threading.Event()
         while time.monotonic() < until:
-            for child in psutil.Process(self._process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    if any(word in text for text in child.cmdline()[:1]):
-                        return child
+            for child, title in descendants(self._process.pid).items():
+                if word in title.split(" ")[0]:
+                    return child
             pause.wait(0.5)
         raise RuntimeError(f"the service has no process named after {word}")
+
+
+def descendants(root: int) -> dict[int, str]:
+    """Processes that `root` started, and those that they did: their titles by id."""
+    children: defaultdict[int, list[int]] = defaultdict(list)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                _, _, rest = (entry / "stat").read_text().rpartition(") ")  # the name before it may hold anything
+                children[int(rest.split()[1])].append(int(entry.name))
+    found: dict[int, str] = {}
+    todo = [root]
+    while todo:
+        for child in children[todo.pop()]:
+            found[child] = title_of(child)
+            todo.append(child)
+    return found
+
+
+def title_of(process: int) -> str:
+    """Its command line; Ray's processes name what they are. Empty: it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _free_port() -> int:

@@ -40,6 +40,7 @@ from s3t_ray.proof.key_entry import keys_of
 from s3t_ray.proof.receipt import read_handed
 from s3t_ray.proof.run_log import name_of, verify_chain, verify_entry
 from s3t_ray.proof.signed_entry import FIRST, LogKeys, SignedEntry
+from s3t_ray.run.integrity.config_seal import config_problems
 from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.run_identity import RUN_FILE, lost_entries, read_mark
 from s3t_ray.run.log.issued_certificates import log_keys
@@ -77,6 +78,7 @@ def audit(
         *_memory(run),
         *_public_key(run, trusted_key),
         *recipe_problems(run),
+        *config_problems(run),
         *chain_problems(run, stored, run.keys.public_key_pem),
         *_known(run, stored, known),
         *published_otherwise(run, stored, checkpoints, witnesses),

@@ -20,6 +20,7 @@ from s3t_ray.errors import S3TError
 from s3t_ray.ledger.values import DeletionRow, DeletionState, StageState
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.run.input.rejects import undeleted_rejects
+from s3t_ray.run.integrity.config_seal import CONFIG_SEAL
 from s3t_ray.run.integrity.run_identity import RUN_FILE
 from s3t_ray.run.log.published_log import is_of_log
 from s3t_ray.run.run import Run
@@ -32,6 +33,7 @@ from s3t_ray.train.fence import Fence, fence_file
 _OWN_FILES = frozenset(
     {
         CONFIG_FILE,
+        CONFIG_SEAL,
         RUN_FILE,
         layout.INPUT_SUMMARY,
         *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),

@@ -27,7 +27,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoResultFo
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
-from s3t_ray.ledger.tables import HEAD, METADATA
+from s3t_ray.ledger.schema_shape import foreign_objects
+from s3t_ray.ledger.tables import HEAD
 from s3t_ray.ledger.transaction import Head, Transaction
 
 LOCK_WAIT_SECONDS = 60
@@ -181,12 +182,11 @@ class Database:
         if self._engine.dialect.name != "sqlite":
             return
         path = Path(unquote(str(self._engine.url.database).removeprefix("file:")))
+        with self.read() as connection:
+            yield from (f"{path.name} holds {told}" for told in foreign_objects(connection))
         with self._refusals(), self._engine.raw_connection() as raw:
-            names = {row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type <> 'index'").fetchall()}
             (pages,) = raw.execute("PRAGMA page_count").fetchone()
             (size,) = raw.execute("PRAGMA page_size").fetchone()
-        for name in sorted(names - set(METADATA.tables) - {"sqlite_sequence", "sqlite_stat1"}):
-            yield f"{path.name} holds {name}, which is not the ledger's: no deletion erases what is in it"
         log = path.with_name(f"{path.name}-wal")
         settled = not log.exists() or not log.stat().st_size
         if settled and path.stat().st_size > pages * size:

@@ -75,6 +75,12 @@ class LedgerLog:
         with self._database.read() as connection:
             return row_seals.is_sealed(connection)
 
+    def has_all_seals(self) -> bool:
+        """Whether, by the keys that are bound, the run was begun by a version that seals all that is sealed now."""
+        keys = self._database.keys
+        with self._database.read() as connection:
+            return keys is not None and row_seals.seals_of(connection, keys) == row_seals.SEALS_ALL
+
     def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
         """Enter a purged deletion's certificate in the log; the final one moves it to `restored`, in one transaction.
 

@@ -47,7 +47,7 @@ class BatchEngine:
         self._base = base
         self._service = service
         self._limits = limits
-        self._arenas = CacheArenas()  # of the computing thread, as are the next two
+        self._arenas = CacheArenas(limits.cache_tokens)  # of the computing thread, as are the next two
         self._prefixes = PrefixCache(service, self._arenas, limits.cache_tokens // 4)
         self._rows: list[GenerationRow] = []
         self._changed = threading.Condition()
@@ -61,10 +61,10 @@ class BatchEngine:
         Raises DataError for a prompt that cannot be read, Overloaded when too many wait.
         """
         self._base.check_length(len(request.prompt))
-        reserve = len(request.prompt) + self._most_new(request)
-        if reserve > self._limits.cache_tokens:
+        tokens = len(request.prompt) + self._most_new(request)
+        if tokens > self._limits.cache_tokens:
             raise DataError(
-                f"prompt and answer may take {reserve} tokens, but this replica has memory for "
+                f"prompt and answer may take {tokens} tokens, but this replica has memory for "
                 f"{self._limits.cache_tokens}",
                 "ask for fewer tokens",
             )
@@ -95,6 +95,10 @@ class BatchEngine:
             most = min(most, self._base.max_tokens - len(request.prompt) + 1)
         return most
 
+    def _reserve(self, request: GenerationRequest) -> int:
+        """Tokens that its cache may take room for."""
+        return self._arenas.room(len(request.prompt) + self._most_new(request))
+
     def _work(self) -> None:
         try:
             while self._step():
@@ -120,7 +124,7 @@ class BatchEngine:
         self._rows = [row for row in self._rows if row.id not in gone]
         step = next_step(
             [RunningRow(row.id, len(row.tokens) - row.fed, row.reserve) for row in self._rows],
-            [WaitingRow(n, len(asked.prompt), len(asked.prompt) + self._most_new(asked)) for n, asked, _ in waiting],
+            [WaitingRow(name, len(asked.prompt), self._reserve(asked)) for name, asked, _ in waiting],
             self._limits,
         )
         self._admit(step.admit)
@@ -142,7 +146,7 @@ class BatchEngine:
             entries = [entry for entry in self._waiting if entry[0] in names]
             self._waiting = deque(entry for entry in self._waiting if entry[0] not in names)
         rows = [
-            GenerationRow(name, request, outbox, self._most_new(request), self._service.begin())
+            GenerationRow(name, request, outbox, self._most_new(request), self._reserve(request), self._service.begin())
             for name, request, outbox in entries
         ]
         self._rows += rows  # before any begins: when one fails (memory), `_fail` must know them all

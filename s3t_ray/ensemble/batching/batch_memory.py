@@ -17,6 +17,8 @@ CPU_STEP_TOKENS, GPU_STEP_TOKENS = 128, 1024
 """What one pass reads of prompts at most. More is hardly faster per token, and a deletion waits for one pass."""
 CPU_SHARE, GPU_SHARE = 0.25, 0.6
 """Of the machine's memory on a CPU, which others use too; of what the weights left free on a GPU."""
+MORE_SLOTS = 1.25
+"""Blocks of caches have up to so many times the slots that texts use (`cache_arena.py`)."""
 
 
 def batch_limits(base: FrozenBase, members: int) -> BatchLimits:
@@ -26,7 +28,7 @@ def batch_limits(base: FrozenBase, members: int) -> BatchLimits:
         room = GPU_SHARE * torch.cuda.mem_get_info(base.device)[0]
     else:
         room = CPU_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    tokens = max(1, int(room / cache_bytes_per_token(base, members)))
+    tokens = max(1, int(room / (cache_bytes_per_token(base, members) * MORE_SLOTS)))
     return BatchLimits(ROWS, GPU_STEP_TOKENS if on_gpu else CPU_STEP_TOKENS, tokens)
 
 

@@ -135,14 +135,23 @@ class KeyValueCache:
 class CacheArenas:
     """The arenas of all live sets that are computed with, one for each size of room. Used by one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """`most`: tokens; no room is larger."""
+        self._most = most
         # By the layout's id too: texts on different live sets run in different rows. A layout outlives its caches,
         # for whoever holds a cache holds the lease on its live set.
         self._known: WeakValueDictionary[tuple[int, int], CacheArena] = WeakValueDictionary()
 
+    def room(self, tokens: int) -> int:
+        """Tokens that a text of `tokens` gets room for: SMALLEST_ROOM, doubled as often as it takes."""
+        room = SMALLEST_ROOM
+        while room < tokens:
+            room *= 2
+        return max(tokens, min(room, self._most))
+
     def arena(self, layout: int, tokens: int) -> CacheArena:
         """Where texts of `tokens` tokens lie that are computed with the layout of this id."""
-        room = room_for(tokens)
+        room = self.room(tokens)
         known = self._known.get((layout, room))
         if known is None:
             known = self._known[layout, room] = CacheArena(room)
@@ -155,14 +164,6 @@ class CacheArenas:
         if cache.arena.room >= tokens:
             return cache
         return cache.copied(cache.seen, self.arena(layout, tokens))
-
-
-def room_for(tokens: int) -> int:
-    """Tokens that a text of `tokens` gets room for."""
-    room = SMALLEST_ROOM
-    while room < tokens:
-        room *= 2
-    return room
 
 
 def _rounded(slots: int) -> int:

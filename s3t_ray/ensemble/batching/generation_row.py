@@ -51,6 +51,7 @@ class GenerationRow:
     request: GenerationRequest
     outbox: Outbox
     most: int  # new tokens
+    reserve: int  # tokens that its cache may take room for
     lease: Lease[LiveSet]
     tokens: list[int] = field(init=False)
     sampling: SamplingState = field(init=False)
@@ -75,10 +76,6 @@ class GenerationRow:
     @property
     def made(self) -> int:
         return len(self.tokens) - len(self.request.prompt)
-
-    @property
-    def reserve(self) -> int:
-        return len(self.request.prompt) + self.most
 
     @property
     def first_room(self) -> int:

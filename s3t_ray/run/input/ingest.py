@@ -27,6 +27,7 @@ from s3t_ray.run.input.input_changes import tell_changes
 from s3t_ray.run.input.input_summary import summarise
 from s3t_ray.run.input.placing import asked_for
 from s3t_ray.run.input.rejects import purge_rejects
+from s3t_ray.run.integrity.config_seal import seal_config
 from s3t_ray.run.run import Run
 from s3t_ray.run.scratch import scratch_folder
 from s3t_ray.store import layout
@@ -190,6 +191,7 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
 
 def _finish(run: Run) -> None:
     """Record in the ledger where each slice's rows are, and erase what earlier attempts left; also after a kill."""
+    seal_config(run)
     epoch = run.ledger.lease().epoch
     lost = [state for state in run.ledger.slices() if state.file is None]
     if not run.store.exists(layout.SLICE_INDEX):

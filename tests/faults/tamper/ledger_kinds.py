@@ -46,6 +46,19 @@ def foreign_table(root: Path) -> bool:
     return True
 
 
+def schema(*texts: str) -> Apply:
+    """Run these statements, which change no row, behind the run's back."""
+
+    def apply(root: Path) -> bool:
+        connection = sqlite3.connect(root / "ledger.db", isolation_level=None)
+        for text in texts:
+            connection.execute(text)
+        connection.close()
+        return True
+
+    return apply
+
+
 def appended_bytes(root: Path) -> bool:
     """A record's text after the end of the database's file."""
     with (root / "ledger.db").open("ab") as file:
@@ -66,6 +79,7 @@ def kinds() -> Iterator[tuple[str, Apply]]:
             yield f"{table.name}.{column.name} changed", statements(_change(table.name, column.name, last))
         yield f"{table.name}: a row taken out", statements(f"DELETE FROM {table.name} WHERE {last}")
     yield from STORIES.items()
+    yield from SCHEMA.items()
     yield "bytes after the end of the ledger's file", appended_bytes
 
 
@@ -105,6 +119,21 @@ LAST_PERSON = FIRST_PERSON.replace("min", "max")
 FIRST_ADAPTER = "(SELECT min(adapter_sha256) FROM s3t_stages WHERE state = 'live')"
 LAST_ADAPTER = FIRST_ADAPTER.replace("min", "max")
 TWO = "SELECT id_hmac FROM s3t_records WHERE deletion IS NULL AND digest IS NOT NULL ORDER BY id_hmac"
+
+SCHEMA: dict[str, Apply] = {
+    "a column with a record's text": schema("ALTER TABLE s3t_run ADD COLUMN note TEXT DEFAULT 'this is r3'"),
+    "a trigger that takes tombstones away": schema(
+        "CREATE TRIGGER keep AFTER INSERT ON s3t_tombstones BEGIN DELETE FROM s3t_tombstones; END"
+    ),
+    "a view": schema("CREATE VIEW people AS SELECT subject_hmac FROM s3t_records"),
+    "an index that bears a record's text": schema('CREATE INDEX "this is r3" ON s3t_run (name)'),
+    "a remark in a table's definition": schema(
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = sql || ' /* this is r3 */' WHERE name = 's3t_run'",
+    ),
+    "the schema's version is set back": schema("DELETE FROM s3t_schema WHERE version = 9"),
+    "the schema's version is set ahead": schema("UPDATE s3t_schema SET version = 99 WHERE version = 9"),
+}
 
 STORIES: dict[str, Apply] = {
     "two people swap their subject": statements(

@@ -10,6 +10,7 @@ from pathlib import Path
 from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import ExportedFolder
 from s3t_ray.run import deletion
+from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.integrity.seal_keys import slice_key
 from s3t_ray.run.reports import DeletionReceipt
 from s3t_ray.run.run import Run
@@ -41,6 +42,8 @@ def live(folder: Path) -> dict[str, Moment]:
     run = cluster.run
     cluster.settle()
     shutil.copytree(folder / "run", folder / "first")
+    with Run.create(small_config(folder, budget=1, log={"timestamp_seconds": 7200})) as changed:
+        ingest(changed, lambda line: None)
     told = run.ledger.callbacks.begin("office")
     receipts = [deletion.accept(run, ["r3"], [], details=_told(1))]
     run.ledger.callbacks.failed("office", told.position, "no answer")

@@ -4,7 +4,7 @@ NOTHING_THERE = "nothing there to tamper with"
 
 _UNREAD = "states without a readable manifest are never read: training makes them again"
 _HISTORY = "lines of the history that no state follows from are not signed: processes without the keys write them"
-_OWNERS = "settings that decide no weights may change at any time, and the owner of the run does it in this way"
+_OWNERS = "the owner had given just this config, and may give it again at any time: it decides no weights"
 _FENCE = "the shard's purge is on its way and writes its fence anew before it erases anything"
 _LATER = (
     "clocks may be ten minutes apart; times given from then on are late, never early, and the signed ones given before "
@@ -26,8 +26,7 @@ REASONS: dict[str, str] = {
     "s3t_followers: a row taken out": _FOLLOWERS,
     "the manifest of hidden states: cut off in the middle": _UNREAD,
     "the manifest of hidden states: taken out": _UNREAD,
-    "config.yaml: budget": _OWNERS,
-    "config.yaml: requeue.policy": _OWNERS,
+    "the config with its seal, as the owner had it before": _OWNERS,
     "copies of a replay": "a replay may be at work; the next purge erases them",
     "a fence: one bit flipped": _FENCE,
     "a fence: cut off in the middle": _FENCE,

@@ -26,6 +26,7 @@ FILES = {
     "a fence": "fences/*.json",
     "run.json": "run.json",
     "config.yaml": "config.yaml",
+    "the config's seal": "config.seal.json",
     "the log's checkpoint": "log/checkpoint",
     "the log's newest tile": "log/tile/0/000.p/*",
     "the log's newest entries": "log/tile/entries/000.p/*",
@@ -133,6 +134,13 @@ def older_log(root: Path) -> bool:
     """The published log as it was before the deletions: genuine, and behind."""
     shutil.rmtree(root / "log")
     shutil.copytree(root.parents[1] / "first" / "log", root / "log")
+    return True
+
+
+def older_config(root: Path) -> bool:
+    """What the owner had given before: genuine, and not the newest."""
+    for name in ("config.yaml", "config.seal.json"):
+        shutil.copy(root.parents[1] / "first" / name, root / name)
     return True
 
 
@@ -252,8 +260,11 @@ def kinds() -> Iterator[tuple[str, Apply]]:
         "ledger__url": "sqlite:////nowhere/ledger.db",
         "keys__dir": "/nowhere",
         "requeue__policy": "lazy",
+        "log__timestamps": "https://elsewhere.example/tsa",
+        "ledger__log_copy": "/nowhere/copy",
     }.items():
         yield f"config.yaml: {field.replace('__', '.')}", on("config.yaml", config(**{field: value}))
+    yield "the config with its seal, as the owner had it before", older_config
     yield "run.json: another run's id", on("run.json", manifest(run_id="0" * 32))
     yield "input.json: another partition key", on("input.json", manifest(partition_key="secret"))
     yield "a slice: a record's text in its metadata", on(FILES["a slice"], with_metadata)

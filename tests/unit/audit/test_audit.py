@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from s3t_ray.audit.audit import audit
+from s3t_ray.config.load import dump_config
 from s3t_ray.data.slices import Row, read_slice, write_slice
 from s3t_ray.errors import VerificationFailed
 from s3t_ray.ledger.keys import Keys
@@ -17,6 +18,7 @@ from s3t_ray.ledger.rows.log_rows import EntryKind
 from s3t_ray.proof.certificate import Certificate, issue
 from s3t_ray.run import deletion
 from s3t_ray.run.input.ingest import slice_digest
+from s3t_ray.run.integrity.config_seal import seal_config
 from s3t_ray.run.run import Run
 from tests.fakes import Cluster, fake_base, small_config, write_records
 from tests.unit.audit.tampering import found, problems, root, sql, writable
@@ -154,6 +156,9 @@ def test_a_config_that_names_the_keys_and_the_ledger_of_somebody_else(lived: Run
     named = yaml.safe_load(config.read_text()) | {"keys": {"dir": str(tmp_path / "forged" / "run.keys")}}
     config.write_text(yaml.safe_dump(named))
     assert forged.keys.public_key_pem != trusted
+    with Run.open(tmp_path / "run") as forger:
+        config.write_text(dump_config(forger.config))
+        seal_config(forger)
     with Run.open(tmp_path / "run") as opened:
         assert audit(opened).problems == ()
         (problem,) = audit(opened, trusted_key=trusted).problems

@@ -49,7 +49,7 @@ def test_a_file_that_is_gone_or_one_too_many(lived: Run) -> None:
     (folder(lived) / "tile/0/000.p/9").write_bytes(bytes(9 * 32))
     found(lived, "log/tile/0/000.p/9 is not what")
     (folder(lived) / "tile/0/0").write_bytes(b"")
-    found(lived, "log/tile/0/0 is of no kind")
+    found(lived, "log/tile/0/0 is not a kind of file")
 
 
 def test_a_checkpoint_that_is_gone_changed_or_of_another_key(lived: Run) -> None:

@@ -14,7 +14,7 @@ from s3t_ray.ensemble.batching import packed_pass
 from s3t_ray.ensemble.batching.cache_arena import SMALLEST_ROOM, CacheArena, CacheArenas, KeyValueCache
 
 ROWS, KV_HEADS, SIZE, SHARED = 2, 2, 4, 3
-LAYOUT = 1
+LAYOUT, MOST = 1, 300
 
 
 def tokens(count: int, seed: int) -> Tensor:
@@ -61,7 +61,7 @@ def test_a_block_grows_and_shrinks_and_keeps_what_is_in_use() -> None:
 
 
 def test_a_text_that_outgrows_its_room_moves() -> None:
-    arenas = CacheArenas()
+    arenas = CacheArenas(MOST)
     cache = arenas.fitting(None, LAYOUT, 5)
     cache.append(0, tokens(SMALLEST_ROOM, 1), tokens(SMALLEST_ROOM, 2))
     cache.seen = SMALLEST_ROOM
@@ -69,10 +69,11 @@ def test_a_text_that_outgrows_its_room_moves() -> None:
     moved = arenas.fitting(cache, LAYOUT, SMALLEST_ROOM + 1)
     assert moved.arena.room == 2 * SMALLEST_ROOM and moved.seen == SMALLEST_ROOM
     assert torch.equal(held(moved), tokens(SMALLEST_ROOM, 1))
+    assert arenas.room(2 * SMALLEST_ROOM + 1) == MOST, "no room is larger than the memory"
 
 
 def test_texts_on_other_live_sets_lie_elsewhere_and_memory_goes_with_the_last_text() -> None:
-    arenas = CacheArenas()
+    arenas = CacheArenas(MOST)
     one, other, elsewhere = (arenas.fitting(None, layout, 5) for layout in (1, 1, 2))
     assert one.arena is other.arena and one.arena is not elsewhere.arena
     for cache in (one, other):
@@ -101,13 +102,11 @@ def slow_attention(query: Tensor, keys: Tensor, values: Tensor, window: int | No
 def test_texts_attend_as_if_each_were_alone(window: int | None) -> None:
     """Random texts that read, decode, come and go; some decode side by side, with free slots between them or not."""
     dice = random.Random(3)
-    arenas = CacheArenas()
+    arenas = CacheArenas(MOST)
     texts: dict[KeyValueCache, tuple[Tensor, Tensor]] = {}
     together = apart = 0
     for step in range(100):
-        for cache in [cache for cache in texts if dice.random() < 0.04]:
-            del texts[cache]
-        cache = None
+        texts = {cache: kept for cache, kept in texts.items() if dice.random() >= 0.04}
         texts |= {
             arenas.fitting(None, LAYOUT, 60): (tokens(0, 0), tokens(0, 0)) for _ in range(dice.choice([0, 0, 0, 1]))
         }
