@@ -165,7 +165,7 @@ def _largest_difference(config: Config, samples: list[dict[str, Any]]) -> float:
     with Run.open(config.storage.uri) as run:
         ensemble = Ensemble(run.config, run.base, run.store, threads=1)
         ensemble.set_live(1, serving_chains(run))
-        tokenizer = base_reader(str(run.base), run.config.task)
+        tokenizer: Any = base_reader(str(run.base), run.config.task)
         differences = []
         for sample in samples:
             for (context, continuation), response in zip(

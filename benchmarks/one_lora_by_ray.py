@@ -169,8 +169,8 @@ def train_on_worker(given: dict[str, Any]) -> None:
 def _ours(arguments: argparse.Namespace, moment: str, deleted: int) -> dict[str, float]:
     """One shard without slices: one LoRA on everything, by the engine."""
     from benchlib.chain_outputs import chain_outputs
+    from benchlib.rival_parts import read_parts
     from benchlib.rival_training import Parts, Settings, sisa
-    from quality_curves import read_parts
 
     from s3t_ray.config.base_model import read_shape
     from s3t_ray.store.published_stage import read_manifest

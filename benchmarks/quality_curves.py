@@ -12,12 +12,9 @@ the other five. Writes benchmarks/results/claims/quality-TASK.json and docs/clai
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +24,14 @@ from benchlib.chain_outputs import chain_outputs
 from benchlib.curve_sections import Seed, Setting, System, curves, tables
 from benchlib.deletion_streams import Order
 from benchlib.experiment_file import write_experiment
+from benchlib.other_classes import LEARNED_BY_ENSEMBLE, make_base, take_classes
 from benchlib.rival_costs import stage_flops
-from benchlib.rival_training import Parts, Settings, TrainedSystem, s3t, s3t_config, sisa, sisa_config
-from vision import CLASSES, LEARNED_BY_ENSEMBLE, make_base, take_classes
+from benchlib.rival_parts import IMAGES, read_parts, task_of
+from benchlib.rival_training import Settings, TrainedSystem, s3t, s3t_config, sisa, sisa_config
 
 from s3t_ray.config.base_model import read_shape
-from s3t_ray.config.load import parse_config
-from s3t_ray.config.schema import Config
-from s3t_ray.data.readers.read import read_records
 from s3t_ray.data.slices import Row
 from s3t_ray.plan.orders_chains import maximal_chains
-
-IMAGES = "animals"
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,6 @@ def _prepare_images(arguments: argparse.Namespace) -> None:
         setattr(arguments, name, taken)
 
 
-def _task(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.task == IMAGES:
-        return {"kind": "image_classification", "labels": [CLASSES[label] for label in LEARNED_BY_ENSEMBLE]}
-    return {"benchmark": arguments.task, "max_tokens": 128}
-
-
 def _orders(arguments: argparse.Namespace) -> dict[str, tuple[Order, ...]]:
     """Of each S3T system: cyclic ones at budgets 1, 2, 4, ... up to the number of slices, and all chains."""
     slices = arguments.slices
@@ -122,7 +109,7 @@ def _orders(arguments: argparse.Namespace) -> dict[str, tuple[Order, ...]]:
 def _settings(arguments: argparse.Namespace, seed: int) -> Settings:
     return Settings(
         base=arguments.base,
-        task=_task(arguments),
+        task=task_of(arguments),
         layers=read_shape(arguments.base).layers,
         slices=arguments.slices,
         lr=arguments.lr,
@@ -182,41 +169,6 @@ def _setting(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]]
         f"learning rate {arguments.lr:g}."
     )
     return Setting(arguments.task, arguments.slices, shards, labels, systems, caption)
-
-
-def read_parts(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Parts]:
-    """Contents of the dev set, and the training rows dealt to shards and slices by a hash of seed and id."""
-
-    def contents(path: Path, most: int) -> list[tuple[str, str]]:
-        config = _reading(arguments, path)
-        return [(each.id, each.content) for each in islice(read_records(config.data, config.task), most)]
-
-    rows = [
-        Row(name, content, hashlib.sha256(content.encode()).digest())
-        for name, content in contents(arguments.train, arguments.records)
-    ]
-    rows.sort(key=lambda row: hashlib.sha256(f"{seed} {row.id}".encode()).digest())
-    parts: dict[tuple[int, int], list[Row]] = {}
-    for at, row in enumerate(rows):
-        place = (at % arguments.shards, at // arguments.shards % arguments.slices)
-        parts.setdefault(place, []).append(row)
-    return [content for _, content in contents(arguments.dev, arguments.dev_records)], parts
-
-
-def _reading(arguments: argparse.Namespace, path: Path) -> Config:
-    """A config by which the rows of one file are read."""
-    tree = {
-        "name": "rivals",
-        "shards": 1,
-        "slices": 1,
-        "budget": 1,
-        "model": {"path": str(arguments.base)},
-        "task": _task(arguments),
-        "data": {"path": str(path)},
-        "lora": {"layers_per_group": 1},
-        "storage": {"uri": "none"},
-    }
-    return parse_config(json.dumps(tree), "the benchmark's config")
 
 
 def _save(path: Path, system: TrainedSystem, base: Path, contents: Sequence[str]) -> None:

@@ -110,6 +110,7 @@ class Callers:
         """One record more; tried again until there is a receipt."""
         body = {"ids": [f"r{self._next_record}"], "reference": f"DSR-{self._next_record}"}
         self._next_record += 1
+        reply: Reply | None = None
         for _ in range(TRIES):
             try:
                 reply = await ask(self._service.port, "POST", "/v1/deletions", self._service.delete_token, body)

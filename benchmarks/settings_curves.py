@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from benchlib.chain_outputs import chain_outputs
 from benchlib.experiment_file import line, write_experiment
+from benchlib.rival_parts import read_parts
 from benchlib.rival_training import Settings, s3t
-from quality_curves import read_parts
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.report.page_model import ChartSeries, ReportChart, ReportSection, ReportTable

@@ -203,7 +203,7 @@ def imported(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
-OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu", "examples"}
+OURS = sys.stdlib_module_names | {"s3t_ray", "tests", "benchlib", "gpu", "vision", "examples"}
 
 
 def test_every_import_is_declared() -> None:
@@ -212,8 +212,10 @@ def test_every_import_is_declared() -> None:
     owners = packages_distributions()
     foreign = {name for path in SOURCES for name in imported(path)} - OURS
     undeclared = {name for name in foreign if not {canonical(owner) for owner in owners.get(name, ())} & asked}
-    assert undeclared <= WITH_ANOTHER
+    assert undeclared <= WITH_ANOTHER | ELSEWHERE
 
+
+ELSEWHERE = {"langchain_openai", "litellm"}  # benchmarks/benchlib/client_calls.py runs in an environment of its own
 
 WITH_ANOTHER = {
     "packaging",  # needed by pytest, transformers, ray and others
@@ -222,6 +224,8 @@ WITH_ANOTHER = {
     "starlette",  # the half of fastapi, which ray[serve] brings
     "fastapi",
     "uvicorn",  # the server of ray[serve]
+    "langchain_openai",  # benchmarks/clients.py tries these two in an environment of their own
+    "litellm",
 }
 
 

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 URL, MODEL, TOKEN = sys.argv[1], sys.argv[2], os.environ["S3T_TOKEN"]
 CHAT = [{"role": "user", "content": "Say number 7."}]
@@ -36,7 +37,7 @@ def check(holds: object) -> None:
 def openai_calls() -> Iterator[tuple[str, Callable[[], None]]]:
     from openai import OpenAI
 
-    client = OpenAI(base_url=URL, api_key=TOKEN, max_retries=0)
+    client: Any = OpenAI(base_url=URL, api_key=TOKEN, max_retries=0)
     chat, text = client.chat.completions.create, client.completions.create
 
     def streamed() -> None:
@@ -86,7 +87,7 @@ def langchain_calls() -> Iterator[tuple[str, Callable[[], None]]]:
     from langchain_openai import ChatOpenAI
     from langchain_openai import OpenAI as TextOpenAI
 
-    told = {"model": MODEL, "base_url": URL, "api_key": TOKEN, "max_tokens": 4, "max_retries": 0}
+    told: dict[str, Any] = {"model": MODEL, "base_url": URL, "api_key": TOKEN, "max_tokens": 4, "max_retries": 0}
     chat, text = ChatOpenAI(**told), TextOpenAI(**told)
     yield "LangChain: chat", lambda: check(chat.invoke("Say number 7.").usage_metadata["output_tokens"] == 4)
     yield (
@@ -103,8 +104,8 @@ def langchain_calls() -> Iterator[tuple[str, Callable[[], None]]]:
 def litellm_calls() -> Iterator[tuple[str, Callable[[], None]]]:
     import litellm
 
-    told = {"api_base": URL, "api_key": TOKEN, "max_tokens": 4}
-    chat = {"model": f"openai/{MODEL}", "messages": CHAT, **told}
+    told: dict[str, Any] = {"api_base": URL, "api_key": TOKEN, "max_tokens": 4}
+    chat: dict[str, Any] = {"model": f"openai/{MODEL}", "messages": CHAT, **told}
     yield "litellm: chat", lambda: check(litellm.completion(**chat).usage.completion_tokens == 4)
     yield "litellm: chat, streamed", lambda: check(list(litellm.completion(**chat, stream=True)))
     yield (

@@ -89,13 +89,14 @@ class LiveService:
 
 def descendants(root: int) -> dict[int, str]:
     """Processes that `root` started, and those that they did: their titles by id."""
-    children = defaultdict(list)
+    children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
                 _, _, rest = (entry / "stat").read_text().rpartition(") ")  # the name before it may hold anything
                 children[int(rest.split()[1])].append(int(entry.name))
-    found, todo = {}, [root]
+    found: dict[int, str] = {}
+    todo = [root]
     while todo:
         for child in children[todo.pop()]:
             found[child] = title_of(child)

@@ -169,7 +169,7 @@ def test_a_failed_job_says_its_exit_code_though_submit_ends_with_1(cluster: Rayl
     assert failed.returncode == 1
     assert "exit code 2 (ConfigError, usage)" in failed.stdout
     assert "exit code 2" in cluster.status_message(job_id(failed.stdout))
-    for places, said in (((), "gone after it"), (("--folder", "/nowhere"), "/nowhere is not a folder")):
+    for places, said in (((), "deleted after the job"), (("--folder", "/nowhere"), "/nowhere is not a folder")):
         failed = cluster.submit("jobs/deletion_benchmark.py", *places)
         assert failed.returncode == 1
         assert said in failed.stdout and "Traceback" not in failed.stdout

@@ -119,10 +119,10 @@ def test_the_key_is_compared_with_a_fingerprint_from_elsewhere(
     page: Page, text: str, tmp_path: Path, cluster: Cluster
 ) -> None:
     show(page, tmp_path, text)
-    page.get_by_label("The fingerprint that you were told").fill(f"SHA256:{cluster.run.keys.fingerprint.upper()}")
+    page.get_by_label("The fingerprint that you received").fill(f"SHA256:{cluster.run.keys.fingerprint.upper()}")
     page.keyboard.press("Enter")
     expect(page.locator("#key-answer")).to_contain_text("The same key.")
-    page.get_by_label("The fingerprint that you were told").fill("0" * 64)
+    page.get_by_label("The fingerprint that you received").fill("0" * 64)
     page.keyboard.press("Enter")
     expect(page.locator("#key-answer")).to_contain_text("Not the same key.")
 

@@ -21,11 +21,9 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.slices import read_slice
 from s3t_ray.ledger.values import DeletionState, Reach
 from s3t_ray.run import deletion
-from s3t_ray.run.run import Run
 from s3t_ray.store.layout import stage_folder
-from s3t_ray.train.job import StageJob, StageResult
-from s3t_ray.train.trainer import Trainer
-from tests.fakes import Cluster, FakeWorkers, adapters
+from tests.e2e.train.training_workers import trained_run
+from tests.fakes import Cluster, adapters
 from tests.images import LABELS, encoded, picture, png
 from tests.tiny import tiny_vit
 
@@ -33,19 +31,6 @@ KEPT = {f"i{n}": (png(n, LABELS[n % 2]), LABELS[n % 2]) for n in range(10)}
 ORIGINAL = picture(50, side=64)
 DOOMED = {"photo": (encoded(ORIGINAL), "square"), "copy": (encoded(ORIGINAL), "square")}
 ALIKE = {"smaller": (encoded(ORIGINAL.resize((40, 40)), "JPEG", quality=70), "stripes")}
-
-
-class TrainingWorkers(FakeWorkers):
-    """One group that trains for real, in this process."""
-
-    def __init__(self, run: Run, scratch: Path) -> None:
-        super().__init__(run.store, groups=1)
-        self._trainer = Trainer(run.config, run.base, run.store, scratch)
-
-    def _publish(self, job: StageJob) -> StageResult:
-        result = self._trainer.train(job, lambda progress: None, lambda: False)
-        self.trained.append(job)
-        return result
 
 
 def config_of(folder: Path, images: Mapping[str, tuple[bytes, str]]) -> Config:
@@ -69,9 +54,7 @@ def config_of(folder: Path, images: Mapping[str, tuple[bytes, str]]) -> Config:
 
 def trained(folder: Path, images: Mapping[str, tuple[bytes, str]]) -> Cluster:
     folder.mkdir(exist_ok=True)
-    cluster = Cluster(config_of(folder, images), workers=lambda run: TrainingWorkers(run, folder / "scratch"))
-    cluster.settle()
-    return cluster
+    return trained_run(config_of(folder, images), folder / "scratch")
 
 
 def holding(root: Path, wanted: bytes) -> list[Path]:

@@ -118,7 +118,7 @@ def test_above_without_a_cause_names_what_to_look_at_before_blame() -> None:
 
 def test_an_unfair_yardstick_is_said() -> None:
     fair, unfair = group(0.45, 0.6), group(0.6, 0.7)
-    assert "yardstick" not in say(MEMBERS, NO_TRACE, told(), fair)
+    assert "comparable" not in say(MEMBERS, NO_TRACE, told(), fair)
     assert "not quite comparable" in say(MEMBERS, NO_TRACE, told(), unfair)
 
 

@@ -22,5 +22,5 @@ def test_a_result_that_would_be_gone_with_the_job_is_refused(tmp_path: Path, mon
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
     for arguments in ([], ["--out", "result.json"], ["--folder", "."]):
-        with pytest.raises(ConfigError, match="gone after it"):
+        with pytest.raises(ConfigError, match="deleted after the job"):
             main(arguments)

@@ -85,8 +85,9 @@ def test_deletions_are_listed_by_what_is_asked_for(runtime: FakeRuntime) -> None
         told = ListedRequest(at="2026-11-21T10:00:00Z", reference="DSR-17", requester="[red]Ann", due_at="2026-11-22")
         row = {**deletion("accepted", "d" * 16).model_dump(), "due_at": "2026-11-22", "overdue": True}
         requests = told, ListedRequest(at="then", sealed=False)
-        words = {"opendsr_status": OpenDsrStatus.PENDING, "drop_outcome": None}
-        listed = ListedDeletion(**row, **words, requests=requests, number=7)
+        listed = ListedDeletion(
+            **row, opendsr_status=OpenDsrStatus.PENDING, drop_outcome=None, requests=requests, number=7
+        )
         return DeletionList(deletions=(listed,), more=True)
 
     runtime.answer("run.deletion_list", list_deletions=found)

@@ -77,9 +77,9 @@ def test_a_run_or_keys_in_a_jobs_own_copy_are_refused(tmp_path: Path, monkeypatc
     copy = job_copy(tmp_path)
     lasting, passing = tmp_path / "runs", copy / "runs" / "mine"
     monkeypatch.chdir(copy)
-    with pytest.raises(ConfigError, match=r"storage\.uri.* gone after it"):
+    with pytest.raises(ConfigError, match=r"storage\.uri.* deleted after the job"):
         check_outlives_job(RunLocation(str(passing), "", lasting))
-    with pytest.raises(ConfigError, match=r"keys\.dir.* gone after it"):
+    with pytest.raises(ConfigError, match=r"keys\.dir.* deleted after the job"):
         check_outlives_job(RunLocation("s3://bucket/run", "", passing))
     for storage in (str(lasting), "s3://bucket/run"):
         check_outlives_job(RunLocation(storage, "", lasting))

@@ -55,7 +55,7 @@ def test_the_model_is_converted_once_and_then_reused(convert: Convert, tmp_path:
     assert (folder / "model.safetensors").read_text() == "model.safetensors of base_weights.gguf"
     assert list(folder.parent.iterdir()) == [folder]  # no temporary is left
     assert "converting base_weights.gguf" in said[0]
-    assert "there already" in said[1]
+    assert "already exists" in said[1]
 
 
 def test_a_conversion_that_dies_leaves_nothing(convert: Convert, tmp_path: Path) -> None:

@@ -106,9 +106,7 @@ def test_texts_attend_as_if_each_were_alone(window: int | None) -> None:
     texts: dict[KeyValueCache, tuple[Tensor, Tensor]] = {}
     together = apart = 0
     for step in range(100):
-        for cache in [cache for cache in texts if dice.random() < 0.04]:
-            del texts[cache]
-        cache = None
+        texts = {cache: kept for cache, kept in texts.items() if dice.random() >= 0.04}
         texts |= {
             arenas.fitting(None, LAYOUT, 60): (tokens(0, 0), tokens(0, 0)) for _ in range(dice.choice([0, 0, 0, 1]))
         }

@@ -265,7 +265,7 @@ def test_an_export_that_a_deletion_overtakes_keeps_no_weights(
     class Killed(BaseException):
         """The end of the process, before it looks at what it exported."""
 
-    def slow(store: object, stages: object, target: Path) -> None:
+    def slow(store: object, stages: object, target: Path, isolation: object) -> None:
         deletion.accept(cluster.run, ["r3"], [])
         cluster.settle()
         target.mkdir()

@@ -219,7 +219,7 @@ def test_a_server_without_the_key_is_not_told_to_be_followed(
     assert len(follower_of(cluster, vllm, tmp_path).look()) == 2
     with pytest.raises(ClusterError, match="cannot be reached"):
         VllmServer("http://127.0.0.1:9").loaded()
-    with pytest.raises(ConfigError, match="no address"):
+    with pytest.raises(ConfigError, match="is not the address"):
         VllmServer("127.0.0.1:8000")
 
 

@@ -39,7 +39,7 @@ def test_a_witness_is_made_once_and_its_key_is_for_its_owner_alone(tmp_path: Pat
     with pytest.raises(ConfigError, match="already holds a witness"):
         create(tmp_path / "w", "another.example")
     assert open_witness(tmp_path / "w", [LOG.key]).key == key
-    with pytest.raises(ConfigError, match="no spaces"):
+    with pytest.raises(ConfigError, match="must not contain spaces"):
         create(tmp_path / "v", "two words")
     with pytest.raises(ConfigError, match="no witness in"):
         open_witness(tmp_path / "nowhere", [LOG.key])

@@ -186,7 +186,7 @@ def test_shards(base: Path) -> None:
 
 def test_adapters_and_quantised_weights(base: Path, tmp_path: Path) -> None:
     (base / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/model"}))
-    refused(base, "beside the base model", "merge the adapter")
+    refused(base, "in addition to the base model", "merge the adapter")
     (base / "config.json").unlink()
     refused(base, "holds only an adapter of owner/model", "name the base model of owner/model")
     shutil.copytree(base, tmp_path / "q")
