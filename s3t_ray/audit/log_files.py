@@ -65,7 +65,7 @@ def published_otherwise(
         except VerificationFailed as error:
             yield f"a checkpoint from earlier: {error.problem}"
         else:
-            yield from _head(tree, kept, "a checkpoint got earlier")
+            yield from _head(tree, kept, "a checkpoint from earlier")
     for witness in witnesses:
         yield from _witness(run, tree, witness)
 

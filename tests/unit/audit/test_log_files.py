@@ -56,7 +56,7 @@ def test_a_checkpoint_that_is_gone_changed_or_of_another_key(lived: Run) -> None
     path = root(lived) / CHECKPOINT
     text = path.read_text()
     path.write_text(text.replace("\n7\n", "\n6\n"))
-    found(lived, "is not valid")
+    found(lived, "is not genuine")
     path.unlink()
     found(lived, "log/checkpoint is missing")
     shutil.rmtree(folder(lived))
@@ -83,7 +83,7 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
     for kept, told in ((forged.head(7), "rewritten"), (forged.head(), "reset")):
         told_of = audit(lived, checkpoints=[str(signer.sign(kept.text()))]).problems
         assert len(told_of) == 1 and told in told_of[0]
-    assert "is not valid" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
+    assert "is not genuine" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
 
 
 def test_a_signature_line_of_an_unknown_key_says_nothing_and_a_false_one_of_a_witness_is_told(lived: Run) -> None:
@@ -100,6 +100,6 @@ def test_a_signature_line_of_an_unknown_key_says_nothing_and_a_false_one_of_a_wi
         again = published(lived)
         assert again is not None and again.text == note.text
     path.write_text(str(note.with_signatures([witness.cosign("other\n", 1)])))
-    found(lived, "the signature of witness.example is not valid")
+    found(lived, "the signature of witness.example is not genuine")
     path.write_text(str(SignedNote(note.text, (stranger.cosign(note.text, 1),))))
     found(lived, "is not signed by")
