@@ -90,7 +90,7 @@ EDITS = {
     ),
     "a record's row is removed with its tombstone": (
         edit(f"DELETE FROM s3t_records WHERE deletion = {FIRST}"),
-        ["took 1 records from slice 1 of shard 0, and 0 tombstones", "the run started with 28 records"],
+        ["took 1 records from slice 1 of shard 0, but 0 tombstones", "the run started with 28 records"],
     ),
     "a retained record is removed": (
         edit("DELETE FROM s3t_records WHERE shard = 1 AND slice = 2 AND deletion IS NULL"),
