@@ -127,9 +127,7 @@ def _check_slice(run: Run, state: SliceState) -> list[str]:
     if found.unlike:
         problems.append(f"{where}: {found.unlike} rows whose content is not the one by which duplicates are found")
     if (found.total.digest(), found.retained) != (state.digest, state.records):
-        problems.append(
-            f"{where}: its {found.retained} retained rows are not the {state.records} records of the ledger"
-        )
+        problems.append(f"{where}: it has {found.retained} retained rows, but the ledger has {state.records} records")
     return problems
 
 

@@ -235,7 +235,7 @@ def test_a_tombstone_removed_before_the_purge(lived: Run) -> None:
     with writable(lived) as run:
         deletion.accept(run, ["r5"], [])
     sql(lived, "DELETE FROM s3t_tombstones")
-    found(lived, "and 0 tombstones are left")
+    found(lived, "but 0 tombstones are left")
     found(lived, "retained rows, but the ledger has")
 
 
@@ -246,7 +246,7 @@ def test_a_tombstone_removed_after_the_purge(lived: Run) -> None:
         "UPDATE s3t_records SET deletion = NULL, digest = ? WHERE id_hmac = ?",
         values=(digest, lived.keys.id_hmac("r3")),
     )
-    found(lived, "and 0 tombstones are left")
+    found(lived, "but 0 tombstones are left")
     found(lived, "retained records, but")
 
 
