@@ -1,4 +1,4 @@
-"""The deletion benchmark as a Ray job: durable deletions per second, and a run in service meanwhile.
+"""The deletion benchmark as a Ray job: durable deletions per second, and a run that serves meanwhile.
 
     ray job submit --working-dir . -- python jobs/deletion_benchmark.py --live-shards 64 --folder /shared/bench
 
@@ -15,7 +15,7 @@ from s3t_ray.errors import ConfigError
 
 
 def deletion_benchmark() -> Callable[[Sequence[str]], int]:
-    """The benchmark's main. ConfigError: its library is not beside this file's folder."""
+    """The benchmark's main. ConfigError: its library is not next to this file's folder."""
     library = Path(__file__).resolve().parents[1] / "benchmarks"
     if not library.is_dir():
         raise ConfigError(

@@ -5,8 +5,8 @@
     python jobs/sweep.py llama-2-13b --vary 'budget=[1, 4, 20]' --vary 'order.kind=[cyclic, chains]' \
         --forecast-only --records 52002 --tokens-per-record 182
 
-Trials that differ in nothing that names stages (the budget, above all) share a run, so the next budget
-trains only what is new. Begun again, a sweep trains only what is missing.
+Trials with the same stage names (such as those that differ only in budget) share a run, so the next budget
+trains only what is new. A restarted sweep trains only what is missing.
 """
 
 from pathlib import Path
@@ -26,16 +26,16 @@ def sweep(
     points: Annotated[
         Path | None, typer.Option("--points", help="YAML list of points, each {path: value}, in place of --vary.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--folder", help="Of the sweep's runs and results.")] = Path("sweep"),
+    folder: Annotated[Path, typer.Option("--folder", help="Folder for the sweep's runs and results.")] = Path("sweep"),
     forecast_only: Annotated[bool, typer.Option("--forecast-only", help="Train nothing.")] = False,
     deletions: Annotated[
         int, typer.Option("--deletions", min=0, help="Number of deletions that the run must survive without healing.")
     ] = 20,
     gpu_hours: Annotated[
-        float | None, typer.Option("--gpu-hours", min=0, help="That the first training may take.")
+        float | None, typer.Option("--gpu-hours", min=0, help="Maximum GPU hours of the first training.")
     ] = None,
     tflops: Annotated[
-        float, typer.Option("--tflops", min=0.001, help="That a GPU really reaches, 10^12 a second.")
+        float, typer.Option("--tflops", min=0.001, help="Rate that a GPU really reaches, in TFLOP/s.")
     ] = 150.0,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Held-out records to measure losses on.")] = None,
     records: Annotated[int | None, typer.Option("--records", min=1, help="As for `s3t plan`.")] = None,
@@ -48,7 +48,7 @@ def sweep(
     overrides: SetOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Compare configs: deletions borne, depth and loss that are left, training cost, storage."""
+    """Compare configs: deletions survived, remaining depth and loss, training cost, storage."""
     from s3t_ray.cli.plan_command import data_size, model_shape
     from s3t_ray.cli.show.output import note, stdout_console
     from s3t_ray.config.load import load_config

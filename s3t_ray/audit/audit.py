@@ -112,7 +112,7 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
         )
     path = run.location.keys_dir / PUBLIC_FILE
     if not path.is_file():
-        yield f"{path} is missing: auditors have no public key to verify certificates with"
+        yield f"{path} is gone: auditors have no public key to verify certificates with"
     elif path.read_bytes() != run.keys.public_key_pem:
         yield f"{path} is not the run's public key"
 
@@ -137,7 +137,7 @@ def recipe_problems(run: Run) -> Iterator[str]:
     if run.config.name != run.row.name:
         yield f"{CONFIG_FILE} names the run {run.config.name!r}, but the ledger names it {run.row.name!r}"
     if run.ledger.is_sealed() and read_mark(run.store) is None:
-        yield f"{RUN_FILE} is missing: the storage no longer says which run it belongs to (`s3t train` writes it again)"
+        yield f"{RUN_FILE} is gone: the storage no longer says which run it belongs to (`s3t train` writes it again)"
     try:
         settings = json.loads(run.row.recipe_json)
     except ValueError:

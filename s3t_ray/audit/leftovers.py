@@ -97,7 +97,7 @@ def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[st
         path = fence_file(shard)
         if not run.store.exists(path):
             if shard in purged:
-                yield f"{path} is missing: a worker that was suspended before the last purge would not be stopped"
+                yield f"{path} is gone: a worker that was suspended before the last purge would not be stopped"
             continue
         try:
             fence = Fence.model_validate_json(run.store.read_bytes(path))

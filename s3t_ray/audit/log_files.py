@@ -41,7 +41,7 @@ def published_otherwise(
         note = None
     else:
         if note is None and run.ledger.events(kinds=[FIRST_PUBLISHED]):
-            yield f"{CHECKPOINT} is missing: the log was published before (`s3t head RUN --publish` publishes it again)"
+            yield f"{CHECKPOINT} is gone: the log was published before (`s3t head RUN --publish` publishes it again)"
     if note is not None:
         yield from _head(tree, LogHead.parse(note.text), f"the signed checkpoint in {CHECKPOINT}")
         yield from _cosignatures(run, note)
@@ -65,7 +65,11 @@ def published_otherwise(
         except VerificationFailed as error:
             yield f"a checkpoint from earlier: {error.problem}"
         else:
+<<<<<<< HEAD
+            yield from _head(tree, kept, "an earlier checkpoint")
+=======
             yield from _head(tree, kept, "a checkpoint from earlier")
+>>>>>>> proof
     for witness in witnesses:
         yield from _witness(run, tree, witness)
 
@@ -118,7 +122,7 @@ def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | N
         for name, _ in EntryTree(tree.origin, leaves[: head.size]).files():
             place = LogFile.parse(name)
             if f"{layout.LOG}/{name}" not in there and place is not None and not _full_is(there, place):
-                yield f"{layout.LOG}/{name} is missing, but the log's proofs need it"
+                yield f"{layout.LOG}/{name} is gone, but the log's proofs need it"
 
 
 def _full_is(there: set[str], place: LogFile) -> bool:

@@ -20,7 +20,6 @@ from s3t_ray.run.status import status
 from s3t_ray.runtime.connect import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
 from s3t_ray.runtime.gpu_card import check_a_card
-from s3t_ray.train.loading.check_base import check_base_model
 
 
 def train(
@@ -41,6 +40,9 @@ def train(
     began = time.monotonic()
     folder = checked_base(config)
     note(f"base model: {folder}")
+    # Imported late: torch and transformers cost seconds, which what is wrong with the files need not wait for.
+    from s3t_ray.train.loading.check_base import check_base_model
+
     tokenizer = check_base_model(config, folder)
     note("starting Ray")
     with connected(address) as grows:

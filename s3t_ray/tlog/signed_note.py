@@ -159,7 +159,7 @@ def check_ed25519(key: VerifierKey, signature: bytes, message: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
     except InvalidSignature as error:
         raise VerificationFailed(
-            f"the signature of {key.name} is not genuine",
+            f"the signature in the name of {key.name} is not genuine",
             "the note was changed after it was signed: ask its sender for the original",
         ) from error
 

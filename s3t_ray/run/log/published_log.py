@@ -64,7 +64,7 @@ def published(run: Run) -> SignedNote | None:
     try:
         note = SignedNote.parse(run.store.read_bytes(CHECKPOINT).decode())
     except UnicodeDecodeError as error:
-        raise VerificationFailed(f"{CHECKPOINT} is not text", "restore it, or publish the log again") from error
+        raise VerificationFailed(f"{CHECKPOINT} is not a text", "restore it, or publish the log again") from error
     require_genuine(run, note)
     return note
 

@@ -141,7 +141,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a slice's digest": (
         lambda copy: rewritten(copy, "UPDATE s3t_slices SET digest = replace(digest, 'a', 'b') WHERE shard = 0"),
-        "retained rows are not the",
+        "retained rows, but the ledger has",
     ),
     "a row of another type": (
         lambda copy: rewritten(copy, "UPDATE s3t_stages SET slices = 'x'"),

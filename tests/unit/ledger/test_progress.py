@@ -151,7 +151,7 @@ def test_it_does_not_pass_the_deletion_that_did_its_work(ledger: Ledger) -> None
     write_files(ledger, epoch)
     for state in (PRUNED, PURGED):
         assert ledger.deletion(again).waits_for == (first,)
-        with pytest.raises(LedgerError, match=f"names records of {first} before it"):
+        with pytest.raises(LedgerError, match=f"names records of the earlier deletion {first}"):
             ledger.advance(epoch, again, state)
         ledger.advance(epoch, first, state)
         assert ledger.deletion(again).waits_for == ()

@@ -100,7 +100,7 @@ def test_an_empty_slice_is_never_hit(make_config: Callable[..., Config]) -> None
 def test_the_forecast_of_real_sizes_is_what_playing_it_gives(sizes: list[list[int]]) -> None:
     if not sum(map(sum, sizes)):
         return
-    by_shard = [[(0, 1, 2), (1, 0, 2)], [(2, 1, 0)]]
+    by_shard: list[list[tuple[int, ...]]] = [[(0, 1, 2), (1, 0, 2)], [(2, 1, 0)]]
     filled = [shard for shard in (0, 1) if any(sizes[shard])]
     found = simulate_deletions(
         [full_slices_first(by_shard[shard], sizes[shard]) for shard in filled],

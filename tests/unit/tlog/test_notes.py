@@ -106,7 +106,7 @@ def test_what_is_no_checkpoint_is_refused(text: str) -> None:
 
 
 def test_a_checkpoint_of_another_log_is_refused() -> None:
-    with pytest.raises(VerificationFailed, match=r"of log 'other\.example'"):
+    with pytest.raises(VerificationFailed, match=r"from log 'other\.example'"):
         verified(LOG.sign(LogHead("other.example", 1, b"r" * 32).text()), LOG.key)
     with pytest.raises(VerificationFailed, match=r"not signed by other\.example"):
         other = NoteSigner.of("other.example", Ed25519PrivateKey.from_private_bytes(b"o" * 32))
