@@ -65,11 +65,7 @@ def published_otherwise(
         except VerificationFailed as error:
             yield f"a checkpoint from earlier: {error.problem}"
         else:
-<<<<<<< HEAD
             yield from _head(tree, kept, "an earlier checkpoint")
-=======
-            yield from _head(tree, kept, "a checkpoint from earlier")
->>>>>>> proof
     for witness in witnesses:
         yield from _witness(run, tree, witness)
 

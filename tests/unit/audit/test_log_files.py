@@ -80,11 +80,7 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
     path.write_text(str(note))
     assert problems(lived) == ()
     assert audit(lived, checkpoints=[str(note)]).problems == ()
-<<<<<<< HEAD
     for kept, told in ((forged.head(7), "rewritten"), (forged.head(), "was reset")):
-=======
-    for kept, told in ((forged.head(7), "rewritten"), (forged.head(), "reset")):
->>>>>>> proof
         told_of = audit(lived, checkpoints=[str(signer.sign(kept.text()))]).problems
         assert len(told_of) == 1 and told in told_of[0]
     assert "is not genuine" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
