@@ -45,7 +45,7 @@ def test_a_changed_file(lived: Run, name: str) -> None:
 
 def test_a_file_that_is_gone_or_one_too_many(lived: Run) -> None:
     (folder(lived) / "tile/0/000.p/7").unlink()
-    found(lived, "log/tile/0/000.p/7 is missing")
+    found(lived, "log/tile/0/000.p/7 is gone")
     (folder(lived) / "tile/0/000.p/9").write_bytes(bytes(9 * 32))
     found(lived, "log/tile/0/000.p/9 does not match")
     (folder(lived) / "tile/0/0").write_bytes(b"")
@@ -58,9 +58,9 @@ def test_a_checkpoint_that_is_gone_changed_or_of_another_key(lived: Run) -> None
     path.write_text(text.replace("\n7\n", "\n6\n"))
     found(lived, "is not genuine")
     path.unlink()
-    found(lived, "log/checkpoint is missing")
+    found(lived, "log/checkpoint is gone")
     shutil.rmtree(folder(lived))
-    found(lived, "log/checkpoint is missing")
+    found(lived, "log/checkpoint is gone")
     path.parent.mkdir()
     path.write_bytes(b"\xff")
     found(lived, "log/checkpoint is not text")
@@ -100,6 +100,6 @@ def test_a_signature_line_of_an_unknown_key_says_nothing_and_a_false_one_of_a_wi
         again = published(lived)
         assert again is not None and again.text == note.text
     path.write_text(str(note.with_signatures([witness.cosign("other\n", 1)])))
-    found(lived, "the signature of witness.example is not genuine")
+    found(lived, "the signature in the name of witness.example is not genuine")
     path.write_text(str(SignedNote(note.text, (stranger.cosign(note.text, 1),))))
     found(lived, "is not signed by")
