@@ -63,7 +63,7 @@ def test_a_checkpoint_that_is_gone_changed_or_of_another_key(lived: Run) -> None
     found(lived, "log/checkpoint is gone")
     path.parent.mkdir()
     path.write_bytes(b"\xff")
-    found(lived, "log/checkpoint is not text")
+    found(lived, "log/checkpoint is not a text")
 
 
 def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> None:
