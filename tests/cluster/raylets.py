@@ -54,7 +54,8 @@ class Raylets:
         self.metrics: list[int] = []  # port of each node
         # Short: the path of a socket in it has at most 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="s3t-ray-"))
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        passed = {"RAY_worker_niceness"}  # how soon a node's workers run beside other tests: tools/test
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") or name in passed}
         self.environment = {
             **kept,
             **environment,
