@@ -90,7 +90,7 @@ def _place_for(out: Path | None, folder: Path | None) -> Path:
     here = Path.cwd()
     if in_job_copy(here) and place.is_relative_to(here):
         raise ConfigError(
-            f"{place} lies in this job's own copy of its working folder, which is gone after it",
+            f"{place} is in this job's copy of its working folder, which is deleted after the job",
             "name an absolute path with --out, or a folder with --folder, on a disk that all nodes share",
         )
     return place

@@ -100,7 +100,7 @@ def refused(run: Run, witness: WitnessProcess, told: str) -> None:
     with pytest.raises(SawAnotherLog, match=told):
         require_cosigned(cosign(run, note))
     seen = audit(run, witnesses=[witness.address]).problems
-    assert any("what witness witness.example has cosigned is of" in line for line in seen), seen
+    assert any("what witness witness.example has cosigned has " in line for line in seen), seen
     stated = s3t("head", run.location.storage_uri, "--publish")
     assert stated.exit_code == VerificationFailed.exit_code and "taken back, forked or rewritten" in stated.stderr
 
