@@ -114,8 +114,8 @@ class LedgerLog:
         with self._database.read() as connection:
             return certificate_chain.read_certificates(connection)
 
-    def log(self, kinds: tuple[EntryKind, ...] = tuple(EntryKind)) -> tuple[StoredEntry, ...]:
-        """The entries of the log, oldest first, as they stand: for who wants to check them."""
+    def log(self, kinds: tuple[EntryKind, ...] | None = None) -> tuple[StoredEntry, ...]:
+        """The entries of the log, oldest first and unchecked. None: all, also one whose kind nobody knows."""
         with self._database.read() as connection:
             return log_rows.read_entries(connection, kinds)
 

@@ -44,6 +44,8 @@ def log_contradictions(connection: Connection, all_exports_are_in_log: bool = Fa
             yield f"{_what(stored)} cannot be read: {error.problem}"
             unreadable.add((stored.request_id, stored.kind))
             continue
+        if (kind := _kind(entry)) != stored.kind:
+            yield f"{name_of(entry)} is in the log as {stored.kind!r}, but it is {str(kind)!r}"
         if isinstance(entry, RunEntry):
             begun = entry
         elif isinstance(entry, ExportEntry):
@@ -61,6 +63,19 @@ def log_contradictions(connection: Connection, all_exports_are_in_log: bool = Fa
         there = frozenset(entries) | {kind for request, kind in unreadable if request == row.request_id}
         yield from _presence(row, there, begun)
         yield from _agreement(connection, run, row, entries)
+
+
+def _kind(entry: SignedEntry) -> EntryKind:
+    """The kind that an entry is by its own words."""
+    if isinstance(entry, RunEntry):
+        return EntryKind.RUN
+    if isinstance(entry, ExportEntry):
+        return EntryKind.EXPORT
+    if isinstance(entry, KEY_ENTRIES):
+        return EntryKind.KEY
+    if isinstance(entry, AnyCertificate):
+        return EntryKind.INTERIM if entry.facts.restored_at is None else EntryKind.CERTIFICATE
+    return EntryKind.RECEIPT
 
 
 def _what(row: StoredEntry) -> str:

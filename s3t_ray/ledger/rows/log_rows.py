@@ -90,9 +90,10 @@ def read_text(connection: Connection, kind: EntryKind, deletion: int) -> str | N
     return connection.scalar(_ONE, {"of_kind": str(kind), "of_deletion": deletion})
 
 
-def read_entries(connection: Connection, kinds: tuple[EntryKind, ...] = tuple(EntryKind)) -> tuple[StoredEntry, ...]:
+def read_entries(connection: Connection, kinds: tuple[EntryKind, ...] | None = None) -> tuple[StoredEntry, ...]:
     """See `Ledger.log`."""
-    query = _ENTRIES.where(LOG.c.kind.in_([str(kind) for kind in kinds])).order_by(LOG.c.sequence)
+    query = _ENTRIES if kinds is None else _ENTRIES.where(LOG.c.kind.in_([str(kind) for kind in kinds]))
+    query = query.order_by(LOG.c.sequence)
     return tuple(StoredEntry(*row) for row in connection.execute(query))
 
 

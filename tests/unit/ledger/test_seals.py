@@ -183,3 +183,10 @@ def test_a_purge_by_a_version_that_sealed_none_stays_readable(ledger: Ledger) ->
     assert [line for line in ledger.contradictions() if "taken other records" in line or "export" in line] == []
     edit(ledger, "UPDATE s3t_hits SET seal = (SELECT max(id_hmac) FROM s3t_records) WHERE seal IS NOT NULL")
     assert len([line for line in ledger.contradictions() if "taken other records" in line]) == 1
+
+
+def test_an_entry_under_another_kind_is_told(ledger: Ledger) -> None:
+    """Its kind says which entries a reader of the ledger is given, and no signature covers it."""
+    ledger.exports.note(0, ExportedFolder("out", ("stage",), ("adapter_model.safetensors",)))
+    edit(ledger, "UPDATE s3t_log SET kind = 'note' WHERE kind = 'export'")
+    assert any("is in the log as 'note', but it is 'export'" in line for line in ledger.contradictions())
