@@ -323,13 +323,14 @@ def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str], tra
 
     def restored() -> dict[str, float] | None:
         seen = scrape(cluster)
-        return seen if seen.get("ray_s3t_deletions{restored}") == count else None
+        at_rest = seen.get("ray_s3t_worker_groups_busy_share") == 0  # nodes report at different moments
+        return seen if at_rest and seen.get("ray_s3t_deletions{restored}") == count else None
 
     seen = wait_for("the deletion in the metrics", restored)
     assert seen["ray_s3t_oldest_unfinished_deletion_seconds"] == 0
     assert (seen["ray_s3t_shard_depth{0}"], seen["ray_s3t_shard_depth{1}"]) == (2, 2)
     assert seen["ray_s3t_shard_depth_most"] == 2 and seen["ray_s3t_stages_queued"] == 0
-    assert 0 <= seen["ray_s3t_worker_groups"] <= 4 and seen["ray_s3t_worker_groups_busy_share"] == 0
+    assert 0 <= seen["ray_s3t_worker_groups"] <= 4
     assert seen["ray_s3t_stages_trained_total"] >= 1
 
 

@@ -136,7 +136,7 @@ def test_a_deletion_by_form_from_preview_to_a_certificate_that_checks(page: Page
     expect(page.locator("#impact")).to_contain_text("Not in this run: nobody@example.org")
     assert not served.cluster.run.ledger.deletions(), "a preview changes nothing"
     page.get_by_role("button", name="Delete for good").click()
-    expect(page.locator("#impact")).to_contain_text("cannot be lost")
+    expect(page.locator("#impact")).to_contain_text("can no longer be lost")
     (row,) = served.cluster.run.ledger.deletions()
     expect(page.locator("#impact code")).to_have_text(row.receipt.request_id)
     expect(page.locator("#deletions .done")).to_have_text(["accepted"])
@@ -212,7 +212,7 @@ def test_in_the_service_a_token_becomes_a_cookie_and_a_second_one_adds_its_right
     page.get_by_label("Record ids, one per line").fill("r3")
     page.get_by_role("button", name="Preview").click()
     page.get_by_role("button", name="Delete for good").click()
-    expect(page.locator("#impact")).to_contain_text("cannot be lost")
+    expect(page.locator("#impact")).to_contain_text("can no longer be lost")
     assert len(service.cluster.run.ledger.deletions()) == 1
     (cookie,) = context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/under/ui")
