@@ -26,8 +26,9 @@ from s3t_ray.run.exports import purge_exports
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler import purge
-from s3t_ray.scheduler.purge import KINDS, Kind
+from s3t_ray.scheduler.purge import KINDS, Kind, purge_shard
 from s3t_ray.store import layout
+from s3t_ray.store.manifest import ADAPTER_FILE
 from tests.fakes import Cluster, fake_base, small_config, write_records
 
 MARKER = "marker-7c1f"
@@ -192,6 +193,24 @@ def test_a_row_of_the_ledger_has_no_other_file_erased_than_an_export_has(folder:
     with pytest.raises(StoreError, match="which no export has"):
         purge_exports(cluster.run, stale)
     assert file.exists()
+
+
+def test_an_owner_that_has_just_started_purges_exports_too(folder: Path) -> None:
+    """Its process has asked for no key before, and the log is told of every export that is erased."""
+    cluster = Cluster(config_of(folder))
+    cluster.settle()
+    stages = cluster.run.ledger.stages()
+    (out := folder / "mine").mkdir()
+    (out / ADAPTER_FILE).write_bytes(b"weights")
+    cluster.run.ledger.exports.note(0, ExportedFolder(str(out), tuple(row.id for row in stages), (ADAPTER_FILE,)))
+    receipt = deletion.accept(cluster.run, ["r0"], [])
+    shards = {hit.shard for hit in cluster.run.ledger.deletion(receipt.request_id).receipt.hits}
+    with Run.open(cluster.run.location.storage_uri) as run:
+        epoch = run.ledger.take_lease("owner")
+        for shard in shards:
+            purge_shard(run, epoch, shard)
+        assert run.ledger.exports.all() == () and not (out / ADAPTER_FILE).exists()
+        assert [row.kind for row in run.ledger.log()].count("export") == 2
 
 
 def test_data_of_a_kind_that_is_not_on_the_list_is_named(folder: Path) -> None:
