@@ -6,12 +6,12 @@ Never holds weights, prompts of other callers or record ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import ClusterError, S3TError
 
 Chain = tuple[str, ...]
 """Stage ids of depth 1..d of one model, the top layer group first. Empty: the base model."""
@@ -224,3 +224,35 @@ class Wish:
     """The caller reads only the complete answer."""
     of_base: bool = False
     """The base model answers alone, whatever is live."""
+
+
+def answer_of(events: Iterable[AnswerEvent]) -> Answer:
+    """One whole answer from all that was heard of it; `seconds` is 0. Raises what ended it."""
+    started: Started | None = None
+    pieces: list[Piece] = []
+    prompt: tuple[ScoredToken, ...] = ()
+    for event in events:
+        match event:
+            case Started():
+                started, pieces, prompt = event, [], ()
+            case PromptScored(tokens=prompt):
+                pass
+            case Piece():
+                pieces.append(event)
+            case Failed(error=error):
+                raise error
+            case Ended() if started is not None:
+                return Answer(
+                    text="".join(piece.text for piece in pieces) + event.text,
+                    version=started.version,
+                    depths=started.depths,
+                    stages=started.stages,
+                    finish=event.finish,
+                    tokens=event.tokens,
+                    seconds=0.0,
+                    scored=tuple(token for piece in pieces for token in piece.tokens),
+                    prompt=prompt,
+                    prompt_tokens=started.prompt_tokens,
+                    cached_tokens=started.cached_tokens,
+                )
+    raise ClusterError("the model's answer ended before it was complete", "try again")
