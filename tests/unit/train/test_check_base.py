@@ -111,7 +111,7 @@ def test_weights_of_more_layers_or_another_shape(base: Path) -> None:
     settings(base, num_hidden_layers=1)
     refused(base, "9 unexpected: model.layers.1.input_layernorm.weight")
     settings(base, num_hidden_layers=2, intermediate_size=48)
-    refused(base, "of another shape than config.json says: model.layers.0.mlp.down_proj.weight")
+    refused(base, "with a different shape than in config.json: model.layers.0.mlp.down_proj.weight")
 
 
 def test_the_loader_refuses_what_the_check_refuses(base: Path) -> None:
@@ -282,13 +282,13 @@ def test_a_tokenizer_that_is_read_from_other_files(base: Path) -> None:
     (base / "additional_chat_templates/tool_use.jinja").write_text("{{ messages[0].content }}")
     check(base)
     (base / "additional_chat_templates/default.jinja").write_text("{{ messages[0].content }}")
-    refused(base, "goes before chat_template.jinja", "save_pretrained")
+    refused(base, "overrides chat_template.jinja", "save_pretrained")
     shutil.rmtree(base / "additional_chat_templates")
     for name in ("tekken.json", "tokenizer.model.v3", "tiktoken.model"):
         (base / name).write_text("{}")
         check(base)
         (base / "tokenizer.json").rename(base / "away")
         (base / "vocab.json").write_text("{}")
-        refused(base, f"other files than the usual ones: {name}")
+        refused(base, f"other files than the standard ones: {name}")
         (base / "away").rename(base / "tokenizer.json")
         (base / name).unlink()
