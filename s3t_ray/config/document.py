@@ -1,8 +1,8 @@
-"""YAML text into plain values with the line of every field, and without anything that hides a value: no repeated
-fields, no aliases, no Python tags.
+"""Parses YAML into plain values with the line of every field. Rejects everything that could hide a value: duplicate
+fields, aliases and Python tags.
 
-In: YAML text, and `a.b=value` overrides. Out: a Document. Must never construct anything but plain
-values, and must never look at the schema.
+In: YAML text, and `a.b=value` overrides. Out: a Document. Never constructs anything except plain values, and
+never uses the schema.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ FieldPath = tuple[str | int, ...]
 _FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_NESTED = 100
 
-# YAML 1.1 takes 2e-5 for text (it wants 2.0e-5); everyone means the number.
+# YAML 1.1 parses 2e-5 as text (it requires 2.0e-5), but the number is always meant.
 _PLAIN_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed config before validation. `places` says where a field was given: a line, or an override."""
+    """A parsed config before validation. `places`: where each field was set, a line or an override."""
 
     origin: str
     tree: dict[str, Any]
     places: dict[FieldPath, str]
 
     def place(self, path: FieldPath) -> str:
-        """Where the field at `path`, or the nearest section round it, was given; "" when nowhere."""
+        """Where the field at `path`, or its closest enclosing section, was set; "" if nowhere."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
@@ -44,7 +44,7 @@ class Document:
 
 
 def parse_document(text: str, origin: str) -> Document:
-    """The mapping that `text` holds. Raises ConfigError with the line of what YAML does not allow."""
+    """The mapping in `text`. Raises ConfigError, with the line, if the YAML is invalid or not a mapping."""
     places: dict[FieldPath, str] = {}
     value = _construct(text, origin, places)
     if value is None:
@@ -57,7 +57,8 @@ def parse_document(text: str, origin: str) -> Document:
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """`document` with each `section.field=value` (value in YAML) put in its place."""
+    """`document` with each override `section.field=value` (value in YAML) applied. Raises ConfigError if one is
+    malformed."""
     tree, places = _copy(document.tree), dict(document.places)
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -120,7 +121,7 @@ def _check_events(text: str, origin: str, loader_type: Any) -> None:
 
 
 def _inspect(node: yaml.Node, path: FieldPath, origin: str, places: dict[FieldPath, str]) -> None:
-    """Note each field's line, refuse a field given twice, and read 2e-5 as a number."""
+    """Record each field's line, refuse duplicate fields, and read 2e-5 as a number."""
     line = node.start_mark.line + 1
     if path:
         places.setdefault(path, f"line {line}")

@@ -87,7 +87,7 @@ def test_dump_reads_back_to_the_same_config(config_file: Path) -> None:
         ("storage.uri=hdfs://x", "storage.uri = hdfs://x", "s3://"),
         ("storage.uri=s3://b/x", "ledger.url = null", "PostgreSQL"),
         ("keys.dir=run/keys", "is inside storage.uri", "outside"),
-        ('storage.uri="a\\0b"', "the path 'a\\x00b' holds a null character", "remove it"),
+        ('storage.uri="a\\0b"', "the path 'a\\x00b' contains a null character", "remove it"),
         ("x", "not of the form", "lora.rank=8"),
         ("a..b=1", "not of the form", "lora.rank=8"),
         ("name.x=1", "name is text, not a section", "override name itself"),
@@ -113,7 +113,7 @@ def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
         YAML.replace("slices: 3", "slices: three").replace("budget: 2\n", "") + "engine:\n  rank: 1\n"
     )
     error = refused(config_file)
-    assert "3 faults" in error.problem
+    assert "3 errors" in error.problem
     for words in ('slices = "three" (line 3)', "engine.rank = 1 (line 13)", "budget is missing"):
         assert words in error.problem
     assert "did you mean engine.ranks?" in error.fix
