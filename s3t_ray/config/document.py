@@ -18,6 +18,11 @@ from s3t_ray.errors import ConfigError
 
 FieldPath = tuple[str | int, ...]
 
+# libyaml's parser is about ten times as fast as PyYAML's own, and every command that opens a run reads its config. It
+# follows nesting on the C stack without a limit, so the depth is checked first, on events.
+_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_NESTED = 100
+
 # YAML 1.1 parses 2e-5 as text (it requires 2.0e-5), but the number is always meant.
 _PLAIN_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -75,14 +80,11 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
 
 def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value in each place")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _inspect(node, (), origin, places)
-        return loader.construct_document(node)
+        try:
+            return _read(text, origin, places, _FastLoader)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            # libyaml reports some errors a line late: PyYAML's parser says where they are.
+            return _read(text, origin, places, yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -91,6 +93,31 @@ def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
         raise ConfigError(
             f"{origin}{line}: not valid YAML: {reason}", "check indentation, quotes and brackets there"
         ) from error
+
+
+def _read(text: str, origin: str, places: dict[FieldPath, str], loader_type: Any) -> Any:
+    _check_events(text, origin, loader_type)
+    loader = loader_type(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    _inspect(node, (), origin, places)
+    return loader.construct_document(node)
+
+
+def _check_events(text: str, origin: str, loader_type: Any) -> None:
+    """Refuse aliases, and nesting so deep that reading it could overflow the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader_type):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value in each place")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_NESTED:
+            line = event.start_mark.line + 1
+            raise ConfigError(
+                f"{origin} line {line}: nested more than {_MOST_NESTED} levels deep",
+                "no field needs that: write it flat",
+            )
 
 
 def _inspect(node: yaml.Node, path: FieldPath, origin: str, places: dict[FieldPath, str]) -> None:
@@ -113,7 +140,7 @@ def _inspect(node: yaml.Node, path: FieldPath, origin: str, places: dict[FieldPa
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _inspect(value, (*path, index), origin, places)
-    elif isinstance(node, yaml.ScalarNode) and node.style is None and _PLAIN_FLOAT.fullmatch(node.value):
+    elif isinstance(node, yaml.ScalarNode) and not node.style and _PLAIN_FLOAT.fullmatch(node.value):
         node.tag = "tag:yaml.org,2002:float"
 
 

@@ -6,12 +6,12 @@ weights, prompts of other callers or record ids.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import ClusterError, S3TError
 
 Chain = tuple[str, ...]
 """The stage ids of one model at depths 1..d, the top layer group first. Empty: the base model."""
@@ -226,3 +226,36 @@ class Wish:
     """Deliver only the complete answer, without streaming."""
     of_base: bool = False
     """Answer with the base model alone, whatever is live."""
+
+
+def answer_of(events: Iterable[AnswerEvent]) -> Answer:
+    """Assemble a complete answer from all its events; `seconds` is 0. Raises the error that ended it, or ClusterError
+    if the events are incomplete."""
+    started: Started | None = None
+    pieces: list[Piece] = []
+    prompt: tuple[ScoredToken, ...] = ()
+    for event in events:
+        match event:
+            case Started():
+                started, pieces, prompt = event, [], ()
+            case PromptScored(tokens=prompt):
+                pass
+            case Piece():
+                pieces.append(event)
+            case Failed(error=error):
+                raise error
+            case Ended() if started is not None:
+                return Answer(
+                    text="".join(piece.text for piece in pieces) + event.text,
+                    version=started.version,
+                    depths=started.depths,
+                    stages=started.stages,
+                    finish=event.finish,
+                    tokens=event.tokens,
+                    seconds=0.0,
+                    scored=tuple(token for piece in pieces for token in piece.tokens),
+                    prompt=prompt,
+                    prompt_tokens=started.prompt_tokens,
+                    cached_tokens=started.cached_tokens,
+                )
+    raise ClusterError("the model's answer ended before it was complete", "try again")

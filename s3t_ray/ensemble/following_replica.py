@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.location import CONFIG_FILE
@@ -29,14 +30,18 @@ from s3t_ray.ensemble.answers import (
     Judged,
     Live,
     Wish,
+    answer_of,
 )
 from s3t_ray.ensemble.batching.outbox import Outbox, Said
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
-from s3t_ray.ensemble.replica import Prompt, Replica, answer_of
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
+from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
+
+if TYPE_CHECKING:
+    from s3t_ray.ensemble.replica import Prompt
 
 FOLLOW_SECONDS = 1.0
 """Seconds between ledger reads if there are no requests."""
@@ -54,6 +59,10 @@ class Following:
     """One replica of the run at `run_uri`. Every method may be called from any thread."""
 
     def __init__(self, run_uri: str, threads: int | None = None) -> None:
+        collect_rarely()
+        # torch: only in the process that has the model, not in the one that makes the actor.
+        from s3t_ray.ensemble.replica import Replica
+
         self._uri = run_uri
         self._run = Run.open(run_uri)
         self._config_text = self._run.store.read_bytes(CONFIG_FILE)

@@ -22,9 +22,7 @@ from s3t_ray.ensemble.answers import (
     Answer,
     AnswerEvent,
     Chain,
-    Ended,
     EvalReport,
-    Failed,
     Finish,
     GenerationEvent,
     Judged,
@@ -33,15 +31,15 @@ from s3t_ray.ensemble.answers import (
     PromptRead,
     PromptScored,
     ScoredToken,
-    Started,
     Token,
     Wish,
+    answer_of,
 )
 from s3t_ray.ensemble.batching.generation_row import GenerationRequest
 from s3t_ray.ensemble.batching.outbox import Outbox
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ensemble import Ensemble
-from s3t_ray.errors import ClusterError, DataError
+from s3t_ray.errors import DataError
 from s3t_ray.store.store import Store
 from s3t_ray.train.loading.base_reader import base_reader
 
@@ -211,36 +209,3 @@ class Replica:
 
 def _frozen(prompt: Prompt) -> str | tuple[Message, ...] | tuple[int, ...]:
     return prompt if isinstance(prompt, str) else cast("tuple[Message, ...] | tuple[int, ...]", tuple(prompt))
-
-
-def answer_of(events: Iterable[AnswerEvent]) -> Answer:
-    """Assemble a complete answer from all its events; `seconds` is 0. Raises the error that ended it, or ClusterError
-    if the events are incomplete."""
-    started: Started | None = None
-    pieces: list[Piece] = []
-    prompt: tuple[ScoredToken, ...] = ()
-    for event in events:
-        match event:
-            case Started():
-                started, pieces, prompt = event, [], ()
-            case PromptScored(tokens=prompt):
-                pass
-            case Piece():
-                pieces.append(event)
-            case Failed(error=error):
-                raise error
-            case Ended() if started is not None:
-                return Answer(
-                    text="".join(piece.text for piece in pieces) + event.text,
-                    version=started.version,
-                    depths=started.depths,
-                    stages=started.stages,
-                    finish=event.finish,
-                    tokens=event.tokens,
-                    seconds=0.0,
-                    scored=tuple(token for piece in pieces for token in piece.tokens),
-                    prompt=prompt,
-                    prompt_tokens=started.prompt_tokens,
-                    cached_tokens=started.cached_tokens,
-                )
-    raise ClusterError("the model's answer ended before it was complete", "try again")

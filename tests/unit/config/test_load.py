@@ -132,6 +132,8 @@ def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
         ("name: !!python/object/apply:os.getcwd []\n", "line 1"),
         ("name: x\n---\nname: y\n", "single document"),
         ("name: 2024-13-45\n", "not valid YAML"),
+        ("name: x\ndata: " + "[" * 200_000, "line 2: nested more than 100 levels deep"),
+        ("\n".join(" " * level + "a:" for level in range(200)), "nested more than 100 levels deep"),
     ],
 )
 def test_yaml_that_hides_or_breaks_something_is_refused(text: str, words: str) -> None:
