@@ -16,7 +16,7 @@ class OpenDsrStatus(StrEnum):
 
     PENDING = "pending"  # accepted: not out of service everywhere yet
     IN_PROGRESS = "in_progress"  # pruned: the bytes are being erased
-    COMPLETED = "completed"  # purged: nothing of the records is left; healing the model is no part of the request
+    COMPLETED = "completed"  # purged: nothing of the records is left; healing is not part of the request
     CANCELLED = "cancelled"  # never: an accepted deletion cannot be withdrawn
 
 
