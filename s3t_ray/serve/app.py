@@ -24,7 +24,7 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
-from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Live, Wish
+from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Live, Wish, answer_of
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import ClusterError
 from s3t_ray.plan.resources import A_TRACE
@@ -92,8 +92,6 @@ class ModelService:
         return self._run.row.name
 
     async def complete(self, wish: Wish) -> Answer:
-        from s3t_ray.ensemble.replica import answer_of
-
         return answer_of([said async for said in self.stream(wish)])
 
     async def stream(self, wish: Wish) -> AsyncGenerator[AnswerEvent, None]:

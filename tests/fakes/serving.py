@@ -22,8 +22,8 @@ from s3t_ray.ensemble.answers import (
     ScoredToken,
     Started,
     Wish,
+    answer_of,
 )
-from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion

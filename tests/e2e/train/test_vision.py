@@ -201,7 +201,7 @@ def test_the_check_of_the_base(tmp_path: Path, base: Path) -> None:
 
     lacking = next(name for name in weights if ".3." in name and name.endswith("bias"))
     refused("missing", {name: value for name, value in weights.items() if name != lacking})
-    refused("another shape", {**weights, lacking: torch.zeros(7)})
+    refused("a different shape", {**weights, lacking: torch.zeros(7)})
     refused("unexpected", {**weights, "decoder.weight": torch.zeros(7)})
     headed = tmp_path / "headed"
     model = ViTForImageClassification.from_pretrained(base, num_labels=3)
