@@ -243,8 +243,7 @@ _EXPORTS = (
     """,
 )
 
-# Against attackers who write here without the run's keys: a random id, seals, and a log that starts with the
-# certificates.
+# Against attackers who write here without keys: a random id, seals, and a log that starts with the certificates.
 _PROOF = (
     """
     CREATE TABLE s3t_identity (

@@ -1,4 +1,4 @@
-"""The GPU kit: everything of it runs on a CPU at toy sizes; what it decides and keeps, without a card."""
+"""The GPU kit: all of it runs on a CPU at toy sizes; its decisions and results, without a GPU."""
 
 from __future__ import annotations
 
