@@ -1,4 +1,4 @@
-"""Query the model and delete a person over HTTP, with OpenAI's client and plain JSON.
+"""Ask the model and delete a person over HTTP, with OpenAI's client and plain JSON.
 
     export S3T_SERVE_TOKEN=... S3T_DELETE_TOKEN=...
     python examples/ask_over_http.py http://HOST:8000 --delete ann@example.org
@@ -26,7 +26,7 @@ def ask(url: str, token: str, question: str) -> tuple[str, str]:
 
 
 def delete(url: str, token: str, subject: str) -> str:
-    """Request a deletion. Returns the id of the request; /v1/deletions/ID shows its progress."""
+    """Request a deletion. Returns its request id, for /v1/deletions/ID."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     asked = Request(f"{url}/v1/deletions", json.dumps({"subjects": [subject]}).encode(), headers)
     with urlopen(asked, timeout=30) as answer:

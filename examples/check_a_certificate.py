@@ -1,10 +1,10 @@
-"""Check the signature of a certificate or receipt without s3t_ray, as a third party would.
+"""Check the signature of a certificate or receipt without s3t_ray: what an outsider's own code would do.
 
     python examples/check_a_certificate.py certificate.json public.pem
 
-The Ed25519 signature covers the format's name, a newline, and the document without its signature as JSON with sorted
-keys and no spaces. Compare the key with one that you got from the operator earlier: a document contains its own key,
-and proves nothing about who owns it.
+The signature (Ed25519) is over the format's name, a line break, and the document without its signature as JSON with
+sorted keys and no spaces. Compare the key with one that you got from the operator earlier: a document contains its
+own key, which proves nothing about who owns it.
 """
 
 from __future__ import annotations

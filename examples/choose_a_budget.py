@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=5)
     parser.add_argument("--slices", type=int, default=4)
     asked = parser.parse_args()
-    print("budget  deletions borne  stages trained (at most)")
+    print("budget  deletions survived  stages trained (at most)")
     for budget, deletions, stages in table(asked.shards, asked.slices):
         print(f"{budget:6}  {deletions:15.1f}  {stages:14}")
 

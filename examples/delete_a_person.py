@@ -1,9 +1,9 @@
-"""Delete one person from a run with Python: preview the impact, get the receipt, and write the final certificate.
+"""Delete one person from a run with Python: the impact, the receipt, and finally the certificate.
 
     python examples/delete_a_person.py RUN ann@example.org
 
-The receipt is durable when `accept` returns. `settle` prunes, purges and retrains. If a scheduler is already active for
-the run, it does all that, and `settle` only waits for it.
+The receipt is durable when `accept` returns. `settle` prunes, purges and retrains. If a scheduler is already
+running for the run, it does all that, and `settle` only waits for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s3t_ray.runtime.delete import settle
 
 
 def delete(uri: str, subject: str, out: Path) -> str:
-    """Delete the subject, wait until the run is restored, and write the certificate. Returns the request's id."""
+    """Delete the subject, wait until the run is restored, write the certificate. Returns the request's id."""
     with Run.open(uri) as run:
         impact = deletion.preview(run, ids=[], subjects=[subject])
         print(f"{impact.records} records, in {len(impact.shards)} shards")

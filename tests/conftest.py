@@ -1,4 +1,4 @@
-"""What every test gets: an environment of its own, quiet property tests, and one small local Ray.
+"""Shared by all tests: an isolated environment, quiet property tests, and one small local Ray.
 
 Set before anything imports torch or Ray, which read the environment once.
 """
@@ -26,7 +26,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything
 os.environ["MPLBACKEND"] = "Agg"
 
-# Machines differ in speed: no example is timed. A submission is judged on the same examples each time.
+# Machines differ in speed, so no example is timed. Every run uses the same examples.
 settings.register_profile(
     "s3t", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
 )
@@ -36,7 +36,7 @@ collect_rarely()
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
-    """A local Ray with 4 logical CPUs, shared by all tests that ask for it."""
+    """A local Ray with 4 logical CPUs, shared by all tests that request it."""
     import ray
 
     ray.init(

@@ -25,7 +25,7 @@ from s3t_ray.ledger.values import DuplicateSearch, Reach, Twins
 
 @dataclass(frozen=True)
 class Alike:
-    """Records like the named ones, retained or deleted before, and not named themselves."""
+    """Records similar to the named ones but not named themselves, retained or deleted earlier."""
 
     duplicates: tuple[RecordRow, ...]
     near_duplicates: tuple[RecordRow, ...] | None  # None: the run's records were not sketched
@@ -33,7 +33,7 @@ class Alike:
 
 
 def find(connection: Connection, found: Resolved, threshold: float) -> Alike:
-    """All that is like the records found, near-duplicates from a likeness of `threshold` on."""
+    """All records similar to those found; near-duplicates have a similarity of at least `threshold`."""
     duplicates = _duplicates(connection, found)
     sketching = minhash_index.read(connection)
     near: tuple[RecordRow, ...] | None = None
@@ -45,9 +45,9 @@ def find(connection: Connection, found: Resolved, threshold: float) -> Alike:
 
 
 def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch, seal_of: SealOf | None = None) -> int:
-    """Add to `found` what the closure asks for; how many retained records that were. `seal_of`: see `resolve`.
+    """Add the records requested by `closure` to `found`. Returns how many were retained. `seal_of`: see `resolve`.
 
-    LedgerError: near-duplicates are asked for, and the run has no sketches.
+    LedgerError: near-duplicates are requested, but the run has no sketches.
     """
     named = found.records
     if closure.reach is Reach.NAMED:
@@ -76,7 +76,7 @@ def _duplicates(connection: Connection, found: Resolved) -> tuple[RecordRow, ...
 
 
 def twins(rows: Iterable[RecordRow], going: frozenset[bytes]) -> Twins:
-    """Those of these records that are retained and not about to go, counted by subject."""
+    """The retained records among these that are not in `going`, counted by subject."""
     subjects = Counter(row.subject for row in rows if row.deletion is None and row.identity not in going)
     ordered = sorted(subjects.items(), key=lambda item: (-item[1], item[0] or b""))
     return Twins(sum(subjects.values()), tuple(ordered))

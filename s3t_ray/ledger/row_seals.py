@@ -27,12 +27,12 @@ from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts
 from s3t_ray.proof.signed_entry import canonical, signed
 
 SEALS_ALL = 2
-"""Format of the run's seal: rows have had all their seals from the beginning, and the log tells of every export."""
+"""Format of the run's seal: rows had all their seals from the start, and the log has every export."""
 _SEALS_RECORDS = 1
 
 
 def seal_run(tx: Transaction, how: str) -> RunEntry:
-    """Seal the run's row and enter into the log what the run is now. `how`: see `RunEntryFacts.sealed`."""
+    """Seal the run's row, and add an entry with the run's state to the log. `how`: see `RunEntryFacts.sealed`."""
     connection = tx.connection
     row = connection.execute(select(RUN)).one()
     run_id = log_rows.read_identity(connection)
@@ -61,9 +61,9 @@ def seal_run(tx: Transaction, how: str) -> RunEntry:
 
 
 def seal_older_rows(tx: Transaction) -> bool:
-    """Seal a run that an older version began; False: it is sealed already, or there is no run.
+    """Seal a run that an older version started. False: already sealed, or there is no run.
 
-    LedgerError: it was sealed before, so somebody took its seals off.
+    LedgerError: it was sealed before, so somebody removed its seals.
     """
     if tx.connection.execute(select(RUN.c.seal)).scalar() is not None:
         return False
@@ -86,7 +86,7 @@ def seal_older_rows(tx: Transaction) -> bool:
 
 
 def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
-    """A line for each kind of row that is not what the keys sealed. Reads every record once."""
+    """One line per kind of row that the keys did not seal. Reads every record once."""
     run = connection.execute(select(RUN)).one_or_none()
     if run is None:
         return
@@ -109,7 +109,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
         yield f"{wrong} records have another id, subject or place than the keys sealed: their rows were changed"
     for hit in connection.execute(_PURGED):
         if hit.seal is None and written != SEALS_ALL:
-            continue  # a version that sealed none may have purged it
+            continue  # a version without these seals may have purged it
         made = keys.purge_seal(hit.deletion, hit.shard, hit.slice, took[hit.deletion, hit.shard, hit.slice])
         if hit.seal != made:
             yield (
@@ -119,7 +119,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
 
 
 def seals_of(connection: Connection, keys: LedgerKeys) -> int | None:
-    """`SEALS_ALL`, or less, by the seal on the run's row; None: it bears none, or not one of these keys."""
+    """`SEALS_ALL`, or less, according to the seal on the run's row; None: no seal by these keys."""
     seal = connection.scalar(_IS_SEALED)
     for written in (SEALS_ALL, _SEALS_RECORDS):
         if seal is not None and seal == keys.run_seal(
@@ -135,7 +135,7 @@ def is_sealed(connection: Connection) -> bool:
 
 
 def require_never_sealed(connection: Connection) -> None:
-    """LedgerError if the log of a run without seals tells that it had some: they were taken off to hide a change."""
+    """LedgerError if a run has no seals but its log says that it had: they were removed to hide a change."""
     first, entries = connection.execute(_BEGUN).one()
     if entries or (first or 1) > 1:
         raise LedgerError(

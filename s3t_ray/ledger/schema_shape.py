@@ -1,6 +1,7 @@
-"""What is in an SQLite ledger's file beside the ledger: tables, columns, indexes, triggers and views of others.
+"""Finds foreign objects in an SQLite ledger's file: tables, columns, indexes, triggers and views.
 
-In: connections. Out: a line for each. The shape is that of a ledger made afresh, so a new migration needs nothing here.
+In: connections. Out: one line per object. It compares with a newly created ledger, so a new migration needs no change
+here.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from s3t_ray.ledger.migrations import migrate
 _OBJECTS = text("SELECT type, name, tbl_name, sql FROM sqlite_master")
 _COLUMNS = text("SELECT name FROM pragma_table_xinfo(:of)")
 _SQLITE = "sqlite_"
-"""How SQLite names what it keeps for itself."""
+"""Prefix of SQLite's own objects."""
 
 
 def foreign_objects(connection: Connection) -> Iterator[str]:
-    """What this ledger's file has and a ledger has not, or has otherwise."""
+    """Objects in this ledger's file that a ledger does not have, or that differ from a ledger's."""
     expected = _expected()
     for kind, name, table, said in connection.execute(_OBJECTS).all():
         if str(name).startswith(_SQLITE):
@@ -36,7 +37,7 @@ def foreign_objects(connection: Connection) -> Iterator[str]:
 
 @cache
 def _expected() -> dict[tuple[str, str, str], frozenset[str]]:
-    """(type, name, table) of all that a ledger has -> the columns, of a table."""
+    """(type, name, table) of every object of a ledger -> columns, for tables."""
     engine = create_engine("sqlite://")
     with engine.begin() as connection:
         migrate(connection, "")

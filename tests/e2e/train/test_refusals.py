@@ -1,4 +1,4 @@
-"""Stages that end early: stopped, crashed and resumed, or refused because their inputs are not what they must be."""
+"""Stages that end early: stopped, crashed and resumed, or refused because of invalid inputs."""
 
 from __future__ import annotations
 

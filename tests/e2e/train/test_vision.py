@@ -1,4 +1,4 @@
-"""Vision transformers: stored states, packs and exports hold for them what they hold for encoders of text."""
+"""Vision transformers: stored states, packs and exports behave as for text encoders."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_recomputed_states_train_the_same_model_up_to_rounding(tmp_path: Path, b
 
 
 class ReplicaBackend(FakeBackend):
-    """A service whose judgements are those of one replica."""
+    """A service that classifies with one replica."""
 
     def __init__(self, replica: Replica) -> None:
         super().__init__()

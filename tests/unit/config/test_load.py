@@ -1,4 +1,4 @@
-"""What is accepted, what it becomes, and what is refused with which words."""
+"""Accepted configs and their values, and refused ones with their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are not what their names say, and folders with things in them that nobody reads: said, with what to do."""
+"""Files with wrong names, and folders with unreadable files, give an error with advice."""
 
 from __future__ import annotations
 

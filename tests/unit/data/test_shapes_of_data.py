@@ -1,4 +1,4 @@
-"""Data as people have it: columns of other names, folders, archives and files that are not what they seem."""
+"""Real-world data: columns with other names, folders, archives, and misleading files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that teach nothing are counted, and a shard that would learn nothing is refused."""
+"""Records without labelled tokens are counted, and a shard that would learn nothing is refused."""
 
 from __future__ import annotations
 

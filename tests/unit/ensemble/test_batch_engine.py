@@ -1,4 +1,4 @@
-"""Many generations in one batch: each as if it were alone, and a deletion strikes those that rest on its stages."""
+"""Many generations in one batch: each as if it were alone, and a deletion affects those that use its stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's requests as clients send them: what is taken, what reaches the model, what is refused and how."""
+"""OpenAI's requests as clients send them: what is accepted, what reaches the model, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one check of the base model: what is wrong with a folder is said before any data is read, and what helps."""
+"""The check of the base model: reports what is wrong with a folder, and the fix, before any data is read."""
 
 from __future__ import annotations
 
