@@ -119,7 +119,6 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
 
 def _memory(run: Run) -> Iterator[str]:
     """What the keys remember of the log is in it."""
-    run.keys  # noqa: B018  # lost or wrong keys are an error of their own
     lost = lost_entries(run.location, run.ledger)
     if lost is not None:
         yield lost

@@ -66,6 +66,8 @@ class Run:
         self.store = store
         self.ledger = ledger
         self._lent_keys = lent_keys
+        if lent_keys is None:
+            ledger.bind(lambda: self.keys)
 
     @classmethod
     def open(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
@@ -158,8 +160,8 @@ class Run:
         Its stored hidden states bear no seal, so that training would not read them: they are erased first.
         """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
-            self.keys  # noqa: B018  # bound to the ledger
-            self.ledger.require_never_sealed()  # before anything is erased
+            self.ledger.require_key(self.keys.public_key)  # both before anything is erased
+            self.ledger.require_never_sealed()
             for path in self.store.files(layout.HIDDEN):
                 self.store.delete(path)
             self.ledger.seal()
@@ -219,7 +221,7 @@ class Run:
 
     @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run, bound to its ledger; created with its first records, then only loaded.
+        """Secret keys of the run; created with its first records, then only loaded. The ledger asks for them itself.
 
         ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
         """
@@ -234,7 +236,7 @@ class Run:
             self.ledger.check_key(keys.key_check)
             if not self.read_only:
                 keys.settle(self.location.keys_dir)
-        self.ledger.bind(keys)
+        self.ledger.require_key(keys.public_key)
         return keys
 
     @cached_property

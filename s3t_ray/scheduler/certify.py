@@ -35,7 +35,6 @@ def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificat
 
     VerificationFailed: an erased adapter is live again, and no worker of this run sealed it.
     """
-    run.keys  # noqa: B018  # bound to the ledger, which signs
     order = run.config.order
     orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
     anew = [name for name in run.ledger.same_adapter(request_id) if _is_sealed(run, name)]

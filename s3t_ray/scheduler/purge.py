@@ -69,7 +69,6 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
     `stopped`: stages whose training a deletion ended. Call it only when no worker group trains a
     stage of the shard's former data: it would write what is being erased.
     """
-    run.keys  # noqa: B018  # bound to the ledger: an owner that has just started enters erased exports in the log
     purge = Purge(run, epoch, shard, run.ledger.stages(shard, StageState.STALE), tuple(stopped))
     run.ledger.beat(epoch)  # a scheduler that was overtaken raises no fence
     if shard != HOLDOUT_SHARD:
@@ -188,7 +187,6 @@ def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
     A storage from a backup is mended first: its slices are older than the ledger, and all that is retained of them
     would be erased as strays.
     """
-    run.keys  # noqa: B018  # bound to the ledger: the log tells of every export that is erased
     if mended := mend_slices(run, epoch):
         run.ledger.add_event(MENDED, None, {"slices": len(mended)})
     purge_abandoned(run, wanted)

@@ -29,7 +29,7 @@ class Exports:
         """An export is about to be written; it takes the place of an earlier one in the same folder.
 
         Noted before its files are written, and entered in the log: a crash leaves a row too many, never one too few.
-        LedgerError: the ledger has no keys (`Ledger.bind`).
+        LedgerError: the run's keys cannot be had.
         """
         row = {"folder": export.folder, "shard": shard, "files": json.dumps(export.files)}
         with self._database.write() as tx:

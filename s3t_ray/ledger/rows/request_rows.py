@@ -39,7 +39,7 @@ class RequestRow:
 
     deletion: int
     at: str
-    details: RequestDetails | None  # None: no keys are bound, or the row is not what they sealed
+    details: RequestDetails | None  # None: there are no keys to ask for, or the row is not what they sealed
     due_at: str | None  # as it stands in the clear
 
 
