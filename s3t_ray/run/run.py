@@ -20,7 +20,7 @@ from s3t_ray.config.memory_folders import check_keys_last
 from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, S3TError, StoreError
+from s3t_ray.errors import ConfigError, LedgerError, S3TError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RunRow, SliceState, StageState
@@ -85,6 +85,20 @@ class Run:
             except S3TError:
                 run.close()
                 raise
+        return run
+
+    @classmethod
+    def open_to_look(cls, uri: str | Path) -> Run:
+        """`open`, for a single look: on storage where nothing can be written, at a copy of the ledger if need be."""
+        try:
+            return cls.open(uri)
+        except LedgerError:
+            run = cls.open_unchecked(uri, read_only=True)
+        try:
+            require_whole(run.location, run.ledger, run.store)
+        except S3TError:
+            run.close()
+            raise
         return run
 
     @classmethod
