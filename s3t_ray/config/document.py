@@ -108,6 +108,7 @@ def _read(text: str, origin: str, places: dict[FieldPath, str], loader_type: Any
 def _check_events(text: str, origin: str, loader_type: Any) -> None:
     """Refuse aliases, and nesting so deep that reading it could overflow the stack."""
     depth = 0
+    event: Any  # typeshed allows an event without a mark; these loaders always set one
     for event in yaml.parse(text, Loader=loader_type):
         if isinstance(event, yaml.AliasEvent):
             raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value in each place")
