@@ -1,9 +1,9 @@
-"""How many deletions a run survives at each budget, and what the budget costs. Trains nothing.
+"""Show how many deletions a run survives with each budget, and how many stages that takes. Trains nothing.
 
     python examples/choose_a_budget.py --shards 5 --slices 4
 
-A run is dead when every sequence of every shard has lost its first slice. With cyclic orders and uniform deletions the
-expected number until then is m L H(m min(B, L)): m shards, L slices, budget B, H the harmonic numbers.
+A run is dead when every sequence of every shard has lost its first slice. With cyclic orders and uniform deletions, the
+expected number of deletions until then is m L H(m min(B, L)): m shards, L slices, budget B, H the harmonic numbers.
 """
 
 from __future__ import annotations

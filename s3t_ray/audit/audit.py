@@ -118,8 +118,7 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
 
 
 def _memory(run: Run) -> Iterator[str]:
-    """Check that the log has the entry recorded beside the keys."""
-    run.keys  # noqa: B018  # lost or wrong keys are an error of their own
+    """What the keys remember of the log is in it."""
     lost = lost_entries(run.location, run.ledger)
     if lost is not None:
         yield lost
@@ -188,5 +187,18 @@ def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Ite
         except VerificationFailed as error:
             yield f"a certificate or receipt from earlier: {error.problem}"
             continue
-        if text.strip() not in texts:
-            yield f"{name_of(entry)} (entry {entry.facts.sequence} of the log) was handed out, but is not in the log"
+        if text.strip() in texts:
+            continue
+        problem = f"{name_of(entry)} (entry {entry.facts.sequence} of the log) was handed out, but is not in the log"
+        other = _repeated(stored, entry)
+        yield problem if other is None else f"{problem}, which has another of that deletion as entry {other}: {_AGAIN}"
+
+
+def _repeated(stored: Sequence[StoredEntry], entry: SignedEntry) -> int | None:
+    """Number of the receipt in the log for the deletion that this entry is of; None: there is none."""
+    request = getattr(entry.facts, "request_id", None)
+    found = (row.sequence for row in stored if row.kind == EntryKind.RECEIPT and row.request_id == request)
+    return next(found, None) if request is not None else None
+
+
+_AGAIN = "the run was restored from an older copy and the deletion repeated, or the log was rewritten"

@@ -64,7 +64,7 @@ def deletions(
         after=after,
         limit=limit,
     )
-    with Run.open(run) as opened:
+    with Run.open_to_look(run) as opened:
         found = list_deletions(opened, wanted)
     if json:
         print_json(found)

@@ -49,7 +49,7 @@ def status(
     from s3t_ray.run.run import Run
     from s3t_ray.run.status import status as look
 
-    with Run.open(run) as opened:
+    with Run.open(run) if watch else Run.open_to_look(run) as opened:
         seen = _watch_until_settled(opened) if watch else look(opened)
     if overdue:
         seen = seen.model_copy(update={"deletions": tuple(each for each in seen.deletions if each.overdue)})

@@ -34,7 +34,7 @@ _TOKENIZER_FILES = (
     "vocab.txt",
 )
 PREPROCESSOR = "preprocessor_config.json"
-"""A vision model's settings for resizing and normalising images."""
+"""A vision model's settings for resizing and normalizing images."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _READ_BYTES = 1 << 20
 

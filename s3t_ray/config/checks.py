@@ -31,6 +31,7 @@ def is_remote(uri: str) -> bool:
 
 
 def check_data(data: Data) -> None:
+    """Check how data is partitioned and held out. Raises a refusal."""
     if data.partition_by == "subject" and data.subject_field is None:
         raise refusal(
             "data.partition_by",
@@ -56,6 +57,7 @@ def check_data(data: Data) -> None:
 
 
 def check_orders(config: Config) -> None:
+    """Check `budget` and `order` against the number of slices. Raises a refusal."""
     slices, budget, order = config.slices, config.budget, config.order
     if budget > factorial(slices):
         raise refusal(
@@ -147,6 +149,7 @@ def _check_probabilities(config: Config) -> None:
 
 
 def check_workers(config: Config) -> None:
+    """Check the workers and GPUs per rank against the engine. Raises a refusal."""
     workers, ranks = config.workers, config.engine.ranks
     if workers.gpus_per_rank > 1:
         raise refusal(
@@ -184,6 +187,7 @@ def check_workers(config: Config) -> None:
 
 
 def check_engine(config: Config) -> None:
+    """Check the engine against the task, the model and the workers. Raises a refusal."""
     on_cpu = config.workers.gpus_per_rank == 0
     if config.ensemble == "mean" and TASKS[config.task.kind].head != "none":
         raise refusal(
@@ -248,6 +252,7 @@ def check_engine(config: Config) -> None:
 
 
 def check_boundaries(config: Config) -> None:
+    """Check `engine.stored_boundaries` against the hidden-state setting. Raises a refusal."""
     wanted = config.engine.stored_boundaries
     if wanted == "all":
         return
@@ -283,6 +288,7 @@ def check_boundaries(config: Config) -> None:
 
 
 def check_places(config: Config) -> None:
+    """Check where the run stores files, ledger and keys. Raises a refusal."""
     uri, url = config.storage.uri, config.ledger.url
     if "://" in uri and uri.split("://", 1)[0] not in _SCHEMES:
         raise refusal("storage.uri", uri, "this kind of storage is not supported", "give a path, s3://... or gs://...")

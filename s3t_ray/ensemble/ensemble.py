@@ -220,7 +220,7 @@ class Ensemble:
         return self._base.eos
 
     def _anew(self, compute: Callable[[Lease[LiveSet]], T]) -> T:
-        """Run `compute` on one lease, and repeat it until the lease is not revoked meanwhile."""
+        """Run `compute` on one lease. Repeat it with a new lease each time the lease is revoked."""
         while True:
             with self._service.lease() as lease, suppress(Revoked):
                 return compute(lease)

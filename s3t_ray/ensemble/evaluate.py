@@ -59,7 +59,7 @@ class _Tally:
     def score(self, metrics: Sequence[str]) -> Score:
         predictions, records = sum(self.predictions), len(self.losses)
         mean = math.fsum(self.losses) / predictions
-        # The mean is a ratio of two sums over records, so estimate its error by linearisation (delta method).
+        # The mean is a ratio of two sums over records, so estimate its error by linearization (delta method).
         spread = math.fsum(
             (loss - mean * count) ** 2 for loss, count in zip(self.losses, self.predictions, strict=True)
         )

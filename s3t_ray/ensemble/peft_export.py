@@ -36,7 +36,6 @@ def export(run: Run, shard: int | None, out: Path) -> Export:
             "wait until it has been trained again (see `s3t status`)",
         )
     stages = tuple(name for chain in chains.values() for name in chain)
-    run.keys  # noqa: B018  # loads the run's keys into the ledger, because the log records every export
     run.ledger.exports.note(min(chains), ExportedFolder(str(folder), stages, EXPORTED_FILES))
     if shard is None:
         export_merged_adapter(run.store, tuple(chains.values()), folder, run.config.lora.isolation)

@@ -10,7 +10,6 @@ Driver errors leave this module only as LedgerError.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
@@ -21,11 +20,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoResultFound
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, NoResultFound
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.keys import LedgerKeys
+from s3t_ray.ledger.ledger_url import parse_url, require_file, shown
 from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_version
 from s3t_ray.ledger.schema_shape import foreign_objects
 from s3t_ray.ledger.tables import HEAD
@@ -59,17 +59,17 @@ class Database:
         self._engine = engine
         self._clock = clock
         self._copy: tempfile.TemporaryDirectory[str] | None = None
-        self.keys: LedgerKeys | None = None
-        """The run's keys, once they are bound: see `Ledger.bind`."""
+        self.ask_keys: Callable[[], LedgerKeys] | None = None
+        """See `Ledger.bind`."""
 
     @classmethod
     def open(
         cls, address: str, create: bool, clock: Callable[[], datetime], read_only: bool = False, copied: bool = False
     ) -> Database:
-        """See `Ledger.open` and, for `copied`, `Ledger.open_copy`."""
-        url = _parse(address)
+        """See `Ledger.open`, and with `copied` `Ledger.open_copy`."""
+        url = parse_url(address)
         if url.get_backend_name() == "sqlite":
-            _require_file(url, create and not read_only)
+            require_file(url, create and not read_only)
             if copied:
                 return cls._open_copy(url, clock)
         if read_only:
@@ -95,7 +95,7 @@ class Database:
         database.close()
         if url.get_backend_name() != "sqlite":
             raise LedgerError(
-                f"the ledger {_shown(url)} is of schema version {version}, but it was opened read-only",
+                f"the ledger {shown(url)} is of schema version {version}, but it was opened read-only",
                 f"open the run once with this s3t_ray (`s3t train`), which upgrades it to version {LATEST}",
             )
         return cls._open_copy(url, clock)
@@ -131,6 +131,19 @@ class Database:
         """The current time: UTC, ISO 8601 with microseconds."""
         return self._clock().astimezone(UTC).isoformat(timespec="microseconds")
 
+    @property
+    def keys(self) -> LedgerKeys | None:
+        """The run's keys; None: nobody has told whom to ask for them."""
+        return None if self.ask_keys is None else self.ask_keys()
+
+    def require_keys(self) -> LedgerKeys:
+        """The run's keys. LedgerError: they cannot be had, or the ledger does not know from whom."""
+        if self.ask_keys is None:
+            raise LedgerError(
+                "this needs a signature, but the ledger cannot ask for the run's keys", "call Ledger.bind"
+            )
+        return self.ask_keys()
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A consistent snapshot."""
@@ -143,7 +156,7 @@ class Database:
         with self._refusals(), self._writer.connect() as connection, connection.begin():
             row = connection.execute(_LOCK_HEAD).one()
             head = Head(row.sequence, row.epoch, row.holder, row.beats, row.at)
-            transaction = Transaction(connection, head, self.now(), self.keys)
+            transaction = Transaction(connection, head, self.now(), self.require_keys)
             yield transaction
             transaction.store_head()
 
@@ -229,7 +242,7 @@ class Database:
 
     def _not_a_ledger(self) -> LedgerError:
         return LedgerError(
-            f"{_shown(self._engine.url)} holds no ledger",
+            f"{shown(self._engine.url)} holds no ledger",
             "set ledger.url to the database of an existing run, or start a new run with an empty one",
         )
 
@@ -242,56 +255,16 @@ class Database:
             raise  # a constraint of ours broke: a bug, and no fix of the user's
         except NoResultFound as error:
             raise LedgerError(
-                f"the ledger {_shown(self._engine.url)} lacks a row that every ledger has: it was taken out",
+                f"the ledger {shown(self._engine.url)} lacks a row that every ledger has: it was taken out",
                 "restore the ledger from a copy; `s3t audit` with its receipts tells whether the copy is new enough",
             ) from error
         except (DBAPIError, driver.Error) as error:
             reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
             fix = next((fix for part, fix in _FIXES if part in reason.lower()), "")
             raise LedgerError(
-                f"the ledger {_shown(self._engine.url)} refused: {reason}",
+                f"the ledger {shown(self._engine.url)} refused: {reason}",
                 fix or "check that the database exists and that this user may read and write it",
             ) from error
-
-
-def _parse(address: str) -> URL:
-    try:
-        url = make_url(address)
-    except ArgumentError as error:
-        raise LedgerError(
-            "the ledger's URL cannot be read", "use sqlite:///<path> or postgresql://user@host/name"
-        ) from error
-    backend = url.get_backend_name()
-    if backend == "postgresql":
-        return url.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise LedgerError(f"a ledger cannot use {backend}", "use sqlite:///<path> or postgresql://user@host/name")
-    if not url.database or url.database == ":memory:" or url.query:
-        raise LedgerError(
-            f"{_shown(url)} names no file on disk, and a ledger must survive a crash", "use sqlite:///<path>"
-        )
-    return url.set(drivername="sqlite+pysqlite")
-
-
-def _require_file(url: URL, create: bool) -> None:
-    """Durably create the empty file, or refuse: SQLite itself would create one at any mistyped path."""
-    path = Path(str(url.database))
-    if path.is_file():
-        return
-    if not create or path.exists():
-        raise LedgerError(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise LedgerError(
-            f"the ledger {path} cannot be created: {error.strerror}", "choose a folder this user can write to"
-        ) from error
 
 
 def _make_engine(url: URL, read_only: bool = False) -> Engine:
@@ -300,7 +273,7 @@ def _make_engine(url: URL, read_only: bool = False) -> Engine:
             engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
         except ModuleNotFoundError as error:
             raise LedgerError(
-                f"the ledger {_shown(url)} needs the package psycopg, which is not installed",
+                f"the ledger {shown(url)} needs the package psycopg, which is not installed",
                 "pip install 's3t-ray[postgres]'",
             ) from error
         event.listen(engine, "connect", _prepare_postgres)
@@ -343,7 +316,3 @@ def _prepare_postgres(connection: Any, _record: object) -> None:
 def _only_read_postgres(connection: Any, _record: object) -> None:
     connection.execute("SET default_transaction_read_only = on")
     connection.commit()
-
-
-def _shown(url: URL) -> str:
-    return url.render_as_string(hide_password=True)

@@ -13,18 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from s3t_ray.errors import LedgerError, UnknownRecords, VerificationFailed
-from s3t_ray.ledger import deletion_progress, row_seals, tombstones
+from s3t_ray.ledger import deletion_progress, tombstones
 from s3t_ray.ledger import duplicate_records as likeness
 from s3t_ray.ledger.lthash import LtHash16
+from s3t_ray.ledger.minhash_index import SketchSeal
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.resolve import REQUEST_ID_CHARACTERS, NamedRows, Place, Resolved, resolve
 from s3t_ray.ledger.rows import log_rows, request_rows, stage_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
 from s3t_ray.ledger.rows.record_rows import require_run
 from s3t_ray.ledger.rows.request_rows import RequestDetails
+from s3t_ray.ledger.seals import row_seals
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Receipt
+from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Reach, Receipt
 from s3t_ray.proof.certificate import SliceChange, StageProof
 from s3t_ray.proof.receipt import ReceiptFacts, SignedReceipt, effect_of
 from s3t_ray.proof.run_log import name_of
@@ -85,10 +87,17 @@ def accept(
     seal_of = tx.keys.row_seal if is_sealed else None
     found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)
-    taken_along = likeness.take_along(tx.connection, found, closure, seal_of)
+    taken_along = likeness.take_along(tx.connection, found, closure, seal_of, _sketch_seal(tx, closure))
     sequence, receipt, signed = _write(tx, found, digest, commitment)
     request_rows.add(tx, sequence, details)
     return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed)
+
+
+def _sketch_seal(tx: Transaction, closure: DuplicateSearch) -> SketchSeal | None:
+    """What every sketch must bear that this search looks at; None: it looks at none, or not all have been sealed."""
+    if closure.reach is not Reach.NEAR_DUPLICATES:
+        return None
+    return tx.keys.sketch_seal if row_seals.seals_of(tx.connection, tx.keys) == row_seals.SEALS_ALL else None
 
 
 def read_receipt(connection: Connection, deletion: int, public_key: bytes) -> SignedReceipt | None:

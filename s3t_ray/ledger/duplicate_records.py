@@ -32,22 +32,30 @@ class Alike:
     forgotten: int
 
 
-def find(connection: Connection, found: Resolved, threshold: float) -> Alike:
-    """All records similar to those found; near-duplicates have a similarity of at least `threshold`."""
+def find(
+    connection: Connection, found: Resolved, threshold: float, sketch_seal: minhash_index.SketchSeal | None = None
+) -> Alike:
+    """All that is like the records found, near-duplicates from a likeness of `threshold` on."""
     duplicates = _duplicates(connection, found)
     sketching = minhash_index.read(connection)
     near: tuple[RecordRow, ...] | None = None
     if sketching is not None:
-        names = minhash_index.alike(connection, sketching, found.named, threshold)
+        names = minhash_index.alike(connection, sketching, found.named, threshold, sketch_seal)
         names -= {row.identity for row in duplicates}
         near = tuple(rows_of(connection, RECORDS.c.id_hmac, sorted(names)))
     return Alike(duplicates, near, sum(content is None for content in found.named.values()))
 
 
-def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch, seal_of: SealOf | None = None) -> int:
-    """Add the records requested by `closure` to `found`. Returns how many were retained. `seal_of`: see `resolve`.
+def take_along(
+    connection: Connection,
+    found: Resolved,
+    closure: DuplicateSearch,
+    seal_of: SealOf | None = None,
+    sketch_seal: minhash_index.SketchSeal | None = None,
+) -> int:
+    """Add to `found` what the closure asks for; how many retained records that were. `seal_of`: see `resolve`.
 
-    LedgerError: near-duplicates are requested, but the run has no sketches.
+    `sketch_seal`: see `minhash_index.alike`. LedgerError: near-duplicates are asked for, and the run has no sketches.
     """
     named = found.records
     if closure.reach is Reach.NAMED:
@@ -55,7 +63,7 @@ def take_along(connection: Connection, found: Resolved, closure: DuplicateSearch
     if closure.reach is Reach.DUPLICATES:
         extra = _duplicates(connection, found)
     else:
-        alike = find(connection, found, closure.threshold)
+        alike = find(connection, found, closure.threshold, sketch_seal)
         if alike.near_duplicates is None:
             raise LedgerError(
                 "the records of this run were read in without sketches (closure.near_duplicates: false): "

@@ -57,6 +57,8 @@ class LedgerKeys(Protocol):
 
     def purge_seal(self, deletion: int, shard: int, index: int, identities: Iterable[bytes]) -> bytes: ...
 
+    def sketch_seal(self, identity: bytes, signature: bytes) -> bytes: ...
+
     def hide(self, text: str, about: str) -> bytes: ...
 
     def reveal(self, hidden: bytes, about: str) -> str: ...
@@ -78,6 +80,7 @@ class Keys:
         self._shingle = _derive(master, "shingle")
         self._row = _derive(master, "row")
         self._row_state = hashlib.blake2b(key=self._row, digest_size=ROW_SEAL_BYTES)
+        self._sketch_state = hashlib.blake2b(key=_derive(master, "sketch"), digest_size=ROW_SEAL_BYTES)
         self._seal = _derive(master, "seal")
         self._nonce = _derive(master, "nonce")
         self._signer: Signer = signer or FileSigner(_derive(master, "sign"))
@@ -210,6 +213,12 @@ class Keys:
         """32-byte MAC of the records (id HMACs, in any order) that a deletion removed from a slice."""
         members = hashlib.sha256(b"".join(sorted(identities))).hexdigest()
         return _hmac(self._row, f"purged\n{deletion} {shard} {index} {members}")
+
+    def sketch_seal(self, identity: bytes, signature: bytes) -> bytes:
+        """16 bytes that fix the sketch of the record with this id HMAC."""
+        state = self._sketch_state.copy()
+        state.update(identity + signature)
+        return state.digest()
 
     def hide(self, text: str, about: str) -> bytes:
         """Encrypt `text`; also authenticates `about`, which is stored elsewhere in clear text."""

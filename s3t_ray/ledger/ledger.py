@@ -112,6 +112,7 @@ class Ledger(LedgerLog):
         """
         with self._database.read() as connection:
             record_rows.require_no_run(connection)
+        self._database.require_keys()  # while the records are filled in, the ledger may not be readable
         with self._database.fill() as tx:
             return record_rows.ingest(tx, run, entries, sketching)
 
@@ -310,7 +311,7 @@ class Ledger(LedgerLog):
     def contradictions(self) -> tuple[str, ...]:
         """Contradictions in the ledger, one line each. Reads every record once.
 
-        With bound keys (`bind`), also reports every row that they did not seal.
+        Also every row that is not what the run's keys sealed, where they can be asked for (`bind`).
         """
         with self._database.read() as connection:
             found = contradictions(connection, self._database.keys, self._database.now())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
-from s3t_ray.ledger import certificate_chain, lease, row_seals
+from s3t_ray.ledger import certificate_chain, lease
 from s3t_ray.ledger.certificate_chain import Circumstances
 from s3t_ray.ledger.database import Database
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.rows import key_changes, log_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind
+from s3t_ray.ledger.seals import row_seals
 from s3t_ray.ledger.values import StoredEntry
 from s3t_ray.proof.certificate import AnyCertificate, Certificate
 from s3t_ray.proof.key_entry import CarriedKeyEntry, KeyEntry
@@ -24,11 +25,17 @@ class LedgerLog:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def bind(self, keys: LedgerKeys) -> None:
-        """Give the ledger the run's keys, which seal rows and sign entries. VerificationFailed: not this log's keys."""
+    def bind(self, keys: Callable[[], LedgerKeys]) -> None:
+        """Tell the ledger whom to ask for the run's keys, whenever it has something to seal, to sign or to check.
+
+        What `keys` raises then undoes the transaction that needed them. It is asked each time, and may read the ledger.
+        """
+        self._database.ask_keys = keys
+
+    def require_key(self, public_key: bytes) -> None:
+        """VerificationFailed if the log was begun with another key, or is signed with another one since."""
         with self._database.read() as connection:
-            log_rows.require_key(connection, keys.public_key)
-        self._database.keys = keys
+            log_rows.require_key(connection, public_key)
 
     def signing_key(self) -> str | None:
         """Public key (hex) that signs the next entry, according to the log; None: there is no log."""
@@ -75,11 +82,12 @@ class LedgerLog:
         with self._database.read() as connection:
             return row_seals.is_sealed(connection)
 
-    def has_all_seals(self) -> bool:
-        """Whether a version with all of today's seals started the run, as verified by the bound keys."""
-        keys = self._database.keys
+    def is_sealed_since_begun(self) -> bool:
+        """Whether, by the run's keys, a version began the run that seals more than records: purges and its config."""
+        if not self.is_sealed() or (keys := self._database.keys) is None:
+            return False
         with self._database.read() as connection:
-            return keys is not None and row_seals.seals_of(connection, keys) == row_seals.SEALS_ALL
+            return (row_seals.seals_of(connection, keys) or 0) >= row_seals.SEALS_PURGES
 
     def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
         """Add a purged deletion's certificate to the log; the final one also sets `restored`, in one transaction.

@@ -282,7 +282,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _EXPORTS,
     _PROOF,
     REQUESTS,
-    ("ALTER TABLE s3t_hits ADD COLUMN seal {bytes}",),
+    *((f"ALTER TABLE {table} ADD COLUMN seal {{bytes}}",) for table in ("s3t_hits", "s3t_sketches")),
 )
 LATEST = len(MIGRATIONS)
 

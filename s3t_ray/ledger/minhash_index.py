@@ -14,12 +14,14 @@ to sketch, 0.9 ms to look up. All of it is erased when the record's deletion is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
+from s3t_ray.errors import LedgerError
 from s3t_ray.ledger.query_batches import pieces
 from s3t_ray.ledger.tables import BANDS, SKETCHES, SKETCHING
 from s3t_ray.ledger.values import RecordEntry, Sketching
@@ -29,7 +31,10 @@ RECALL = 0.99
 _VALUES = 256  # of one permutation's byte: different records agree by chance at this rate
 _OWN_AT_ONCE = 100
 _MET = "SELECT record FROM s3t_bands WHERE "
-_SKETCHES = "SELECT id_hmac, signature FROM s3t_sketches WHERE "
+_SKETCHES = "SELECT id_hmac, signature, seal FROM s3t_sketches WHERE "
+
+SketchSeal = Callable[[bytes, bytes], bytes]
+"""The seal that a record's sketch must have: see `LedgerKeys.sketch_seal`."""
 
 
 def choose_bands(permutations: int, threshold: float) -> tuple[int, int]:
@@ -63,14 +68,17 @@ def read(connection: Connection) -> Sketching | None:
     return None if row is None else Sketching(row.permutations, row.shingle_words, row.bands, row.rows_a_band)
 
 
-def add(connection: Connection, sketching: Sketching, entries: Sequence[RecordEntry], first: int) -> None:
+def add(
+    connection: Connection, sketching: Sketching, entries: Sequence[RecordEntry], first: int, seal_of: SketchSeal
+) -> None:
     """Add the sketches of one batch; its records are numbered from `first`."""
-    sketched = [(number, entry.id_hmac, entry.signature) for number, entry in enumerate(entries, start=first)]
-    bands = [(key, number) for number, _, signature in sketched for key in band_keys(signature or b"", sketching)]
+    named = [(number, entry.id_hmac, entry.signature or b"") for number, entry in enumerate(entries, start=first)]
+    sketched = [(*row, seal_of(row[1], row[2])) for row in named]
+    bands = [(key, number) for number, _, signature in named for key in band_keys(signature, sketching)]
     # In the driver's own SQL, as in `pieces`: there are a dozen rows per record.
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     connection.exec_driver_sql(
-        f"INSERT INTO s3t_sketches (record, id_hmac, signature) VALUES ({mark}, {mark}, {mark})", sketched
+        f"INSERT INTO s3t_sketches (record, id_hmac, signature, seal) VALUES ({', '.join([mark] * 4)})", sketched
     )
     # Keys are hashes, so rows are scattered over the index; in order they at least share pages.
     connection.exec_driver_sql(f"INSERT INTO s3t_bands (key, record) VALUES ({mark}, {mark})", sorted(bands))
@@ -93,30 +101,51 @@ def remove(connection: Connection, ids: Sequence[bytes]) -> None:
         connection.exec_driver_sql(f"DELETE FROM s3t_sketches WHERE {wanted}", values)
 
 
-def alike(connection: Connection, sketching: Sketching, ids: Iterable[bytes], threshold: float) -> frozenset[bytes]:
-    """Id HMACs of near-duplicates of `ids`, without `ids` themselves."""
+def alike(
+    connection: Connection,
+    sketching: Sketching,
+    ids: Iterable[bytes],
+    threshold: float,
+    seal_of: SketchSeal | None = None,
+) -> frozenset[bytes]:
+    """Id HMACs of sketched records that are nearly like one of `ids`, these themselves left out.
+
+    With `seal_of` each sketch that is looked at must carry its seal (LedgerError).
+    """
     named = frozenset(ids)
     ordered = sorted(named)
     found: set[bytes] = set()
     for start in range(0, len(ordered), _OWN_AT_ONCE):
-        own = _signatures(connection, ordered[start : start + _OWN_AT_ONCE])
+        own = _signatures(connection, ordered[start : start + _OWN_AT_ONCE], seal_of)
         keys = sorted({key for signature in own for key in band_keys(signature, sketching)})
         met: set[int] = set()
         for wanted, values in pieces(connection, BANDS.c.key, keys):
             met.update(row[0] for row in connection.exec_driver_sql(_MET + wanted, values))
         for wanted, values in pieces(connection, SKETCHES.c.record, sorted(met)):
-            rows = connection.exec_driver_sql(_SKETCHES + wanted, values).all()
+            rows = _sealed(connection.exec_driver_sql(_SKETCHES + wanted, values).all(), seal_of)
             best = likeness(own, [row.signature for row in rows]).max(axis=0, initial=0.0)
             found.update(row.id_hmac for row, value in zip(rows, best, strict=True) if value >= threshold)
     return frozenset(found - named)
 
 
-def _signatures(connection: Connection, ids: Sequence[bytes]) -> list[bytes]:
+def _signatures(connection: Connection, ids: Sequence[bytes], seal_of: SketchSeal | None) -> list[bytes]:
     """The signatures of these records, each once."""
     found: set[bytes] = set()
     for wanted, values in pieces(connection, SKETCHES.c.id_hmac, ids):
-        found.update(row.signature for row in connection.exec_driver_sql(_SKETCHES + wanted, values))
+        rows = connection.exec_driver_sql(_SKETCHES + wanted, values).all()
+        found.update(row.signature for row in _sealed(rows, seal_of))
     return sorted(found)
+
+
+def _sealed(rows: Sequence[Row[Any]], seal_of: SketchSeal | None) -> Sequence[Row[Any]]:
+    wrong = 0 if seal_of is None else sum(row.seal != seal_of(row.id_hmac, row.signature) for row in rows)
+    if wrong:
+        raise LedgerError(
+            f"{wrong} sketches of records are not what the run's keys sealed: their rows were changed outside the run, "
+            "and other records would be deleted as near-duplicates; nothing was deleted",
+            "run `s3t audit` to investigate, and restore the ledger from a copy",
+        )
+    return rows
 
 
 def likeness(own: Sequence[bytes], others: Sequence[bytes]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ order of commits.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -57,20 +57,18 @@ def _time_of(head: Head) -> str:
 class Transaction:
     """Passed to functions that write; valid until `Database.write` ends."""
 
-    def __init__(self, connection: Connection, head: Head, clock: str, keys: LedgerKeys | None) -> None:
+    def __init__(self, connection: Connection, head: Head, clock: str, ask_keys: Callable[[], LedgerKeys]) -> None:
         self.connection = connection
         self.head = head
         # A clock may have been set back, but signed entries must never put an effect before its cause.
         self.now = max(clock, _time_of(head))
-        self._keys = keys
+        self._ask_keys = ask_keys
         self._stored = replace(head)
 
     @property
     def keys(self) -> LedgerKeys:
-        """The run's keys. LedgerError: no keys are bound to this ledger."""
-        if self._keys is None:
-            raise LedgerError("this needs a signature, but the ledger was not given the run's keys", "call Ledger.bind")
-        return self._keys
+        """The run's keys, asked for now. LedgerError: they cannot be had, or the ledger does not know from whom."""
+        return self._ask_keys()
 
     def next_sequence(self) -> int:
         self.head.sequence += 1

@@ -28,7 +28,7 @@ def bms_orders(
 
     Up to L orders: start L sequences with a different slice each and extend them level by level. At
     level n, a matching assigns one more slice to each sequence, and each slice to one sequence, to
-    maximise the sum of n (1 - probability that one of its first n slices is hit)^exponent. The
+    maximize the sum of n (1 - probability that one of its first n slices is hit)^exponent. The
     sequences with the best scores come first. Beyond L: orders drawn slice by slice with weights
     1 - probability.
     """

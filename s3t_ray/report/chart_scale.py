@@ -28,6 +28,7 @@ class Axis:
 
 
 def x_axis(chart: ReportChart, start: float, end: float) -> Axis:
+    """The x axis from `start` (the left) to `end`; it includes the marks."""
     values = [x for each in chart.series for x in each.x] + [mark.x for mark in chart.marks]
     low, high = min(values), max(values)
     if low == high:

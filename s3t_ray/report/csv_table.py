@@ -22,6 +22,7 @@ def chart_csv(chart: ReportChart) -> str:
 
 
 def table_csv(table: ReportTable) -> str:
+    """The CSV text of a table."""
     return _csv(table.columns, table.rows)
 
 

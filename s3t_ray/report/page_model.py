@@ -52,6 +52,8 @@ class ChartMark(Report):
 
 
 class ReportChart(Report):
+    """A chart of one or more series, with optional marks."""
+
     stem: FileStem
     """Name of the chart's CSV file without its extension; unique on a page."""
     title: str
@@ -74,6 +76,8 @@ class ReportChart(Report):
 
 
 class ReportTable(Report):
+    """A table; every row has one cell per column."""
+
     stem: FileStem
     title: str
     columns: tuple[str, ...]
@@ -89,11 +93,15 @@ class ReportTable(Report):
 
 
 class ReportFact(Report):
+    """A named value."""
+
     name: str
     value: Cell
 
 
 class ReportSection(Report):
+    """A titled section: paragraphs, facts, charts and tables, in this order."""
+
     title: str
     text: tuple[str, ...] = ()
     """Paragraphs."""
@@ -103,6 +111,8 @@ class ReportSection(Report):
 
 
 class ReportPage(Report):
+    """A report page. Charts and tables have different stems."""
+
     title: str
     subtitle: str
     sections: tuple[ReportSection, ...]

@@ -51,6 +51,8 @@ class DeletionFound:
 
 @dataclass(frozen=True)
 class StageFound:
+    """A stage's ledger row and its manifest."""
+
     row: StageRow
     manifest: Manifest | None
     """None: it is damaged."""
@@ -58,6 +60,8 @@ class StageFound:
 
 @dataclass(frozen=True)
 class ReportedRun:
+    """What the report shows about a run."""
+
     made_at: str
     status: Status
     run_id: str

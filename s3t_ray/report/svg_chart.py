@@ -23,10 +23,12 @@ DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "12 4")
 
 
 def series_class(number: int) -> str:
+    """The CSS class that gives a series its color."""
     return f"c{number % COLORS}"
 
 
 def series_dash(number: int) -> str:
+    """The SVG dash pattern of a series."""
     return DASHES[(number + number // COLORS) % len(DASHES)]
 
 

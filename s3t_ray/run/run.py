@@ -20,7 +20,7 @@ from s3t_ray.config.memory_folders import check_keys_last
 from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, S3TError, StoreError
+from s3t_ray.errors import ConfigError, LedgerError, S3TError, StoreError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RunRow, SliceState, StageState
@@ -66,6 +66,8 @@ class Run:
         self.store = store
         self.ledger = ledger
         self._lent_keys = lent_keys
+        if lent_keys is None:
+            ledger.bind(lambda: self.keys)
 
     @classmethod
     def open(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
@@ -82,6 +84,20 @@ class Run:
             except S3TError:
                 run.close()
                 raise
+        return run
+
+    @classmethod
+    def open_to_look(cls, uri: str | Path) -> Run:
+        """`open`, for a single look: on storage where nothing can be written, at a copy of the ledger if need be."""
+        try:
+            return cls.open(uri)
+        except LedgerError:
+            run = cls.open_unchecked(uri, read_only=True)
+        try:
+            require_whole(run.location, run.ledger, run.store)
+        except S3TError:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -157,8 +173,8 @@ class Run:
         Erases its stored hidden states first, because they have no seal and training would not read them.
         """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
-            self.keys  # noqa: B018  # bound to the ledger
-            self.ledger.require_never_sealed()  # before anything is erased
+            self.ledger.require_key(self.keys.public_key)  # both before anything is erased
+            self.ledger.require_never_sealed()
             for path in self.store.files(layout.HIDDEN):
                 self.store.delete(path)
             self.ledger.seal()
@@ -218,7 +234,7 @@ class Run:
 
     @cached_property
     def keys(self) -> Keys:
-        """Secret keys of the run, bound to its ledger; created with its first records, then only loaded.
+        """Secret keys of the run; created with its first records, then only loaded. The ledger asks for them itself.
 
         ConfigError: they would be created in memory. LedgerError: they are lost, damaged, readable by others, or
         another run's.
@@ -234,7 +250,7 @@ class Run:
             self.ledger.check_key(keys.key_check)
             if not self.read_only:
                 keys.settle(self.location.keys_dir)
-        self.ledger.bind(keys)
+        self.ledger.require_key(keys.public_key)
         return keys
 
     @cached_property

@@ -36,7 +36,6 @@ def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificat
 
     VerificationFailed: an erased adapter is live again without a seal by a worker of this run.
     """
-    run.keys  # noqa: B018  # bound to the ledger, which signs
     order = run.config.order
     orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
     anew = [name for name in run.ledger.same_adapter(request_id) if _is_sealed(run, name)]

@@ -68,7 +68,6 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
     `stopped`: stages whose training a deletion stopped. Call this only when no worker group trains a stage of the
     shard's former data, because it would write what is being erased.
     """
-    run.keys  # noqa: B018  # bound to the ledger: an owner that has just started enters erased exports in the log
     purge = Purge(run, epoch, shard, run.ledger.stages(shard, StageState.STALE), tuple(stopped))
     run.ledger.beat(epoch)  # an overtaken scheduler must not raise the fence
     if shard != HOLDOUT_SHARD:
@@ -187,7 +186,6 @@ def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
     A storage restored from a backup is repaired first: its slices are older than the ledger, so their retained
     records would otherwise be erased as strays.
     """
-    run.keys  # noqa: B018  # bound to the ledger: the log tells of every export that is erased
     if mended := mend_slices(run, epoch):
         run.ledger.add_event(MENDED, None, {"slices": len(mended)})
     purge_abandoned(run, wanted)

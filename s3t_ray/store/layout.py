@@ -45,6 +45,7 @@ def slice_file(shard: int, slice_index: int, sha256: str) -> str:
 
 
 def stage_folder(stage_id: str) -> str:
+    """The folder of a stage."""
     return f"{STAGES}/{stage_id}"
 
 

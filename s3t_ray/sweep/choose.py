@@ -29,7 +29,7 @@ class Need:
 
 
 def objectives(outcome: Outcome, deletions: int) -> tuple[float, ...]:
-    """The objectives to minimise: training cost, storage, negative deletion rate, and the loss (or negative depth)."""
+    """The objectives to minimize: training cost, storage, negative deletion rate, and the loss (or negative depth)."""
     loss = outcome.loss_after(deletions)
     return (
         outcome.forecast.training_flops,

@@ -52,7 +52,9 @@ def save_checkpoint(
     folder = checkpoint_step_folder(job.stage_id, len(losses))
     data = safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)})
     store.write_bytes(f"{folder}/{_rank_file(group.rank)}", data)
-    digests = group.gather(hashlib.sha256(data).digest())  # also a barrier: every rank has written its file
+    if is_overtaken(store, job):  # before the barrier: it never ends for a rank that slept until the others were dead
+        delete_checkpoints(store, job.stage_id)
+    digests = group.gather(hashlib.sha256(data).digest())  # also the barrier: every rank's file is there
     if group.rank != 0:
         return
     manifest = CheckpointManifest(

@@ -95,7 +95,7 @@ class StageEngine:
         self._trainable = trainable
 
     def step(self, batches: Iterable[Batch], scale: float, learning_rate: float) -> float:
-        """Take one optimizer step over this rank's micro-batches; it minimises scale x their summed loss.
+        """Take one optimizer step over this rank's micro-batches; it minimizes scale x their summed loss.
 
         Returns this rank's summed loss, unscaled. DeepSpeed averages gradients over ranks, so pass
         ranks / labelled tokens of the step as `scale` to get the mean over all labelled tokens.
@@ -164,7 +164,7 @@ def _held(parameter: nn.Parameter) -> Tensor:
 def stage_engine(
     model: nn.Module, trainable: Mapping[str, nn.Parameter], loss: Callable[[Batch], Tensor], config: Config
 ) -> Iterator[StageEngine]:
-    """The engine that trains `trainable` to minimise `loss` (micro-batch -> summed loss)."""
+    """The engine that trains `trainable` to minimize `loss` (micro-batch -> summed loss)."""
     parameters = list(trainable.values())
     seen = model if config.engine.zero_stage == 3 else nn.ParameterList(parameters)
     settings = _deepspeed_config(config, model, sum(parameter.numel() for parameter in parameters))
@@ -180,7 +180,7 @@ def _deepspeed_config(config: Config, model: nn.Module, trainable_elements: int)
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "steps_per_print": None,
-        # The throughput timer would synchronise with the GPU at every micro-batch.
+        # The throughput timer would synchronize with the GPU at every micro-batch.
         "timers": {"throughput": {"enabled": False}},
         "gradient_clipping": optimizer.grad_clip,
         "zero_optimization": _zero_config(config, model, trainable_elements),

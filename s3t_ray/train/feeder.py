@@ -32,7 +32,7 @@ class Step:
 
     @property
     def labelled(self) -> int:
-        """The number of predictions (tokens or records) that the step's mean loss is taken over."""
+        """The number of predictions (tokens or records) that the step's mean loss averages."""
         return sum(item.labelled for item in self.items)
 
     @property

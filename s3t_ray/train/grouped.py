@@ -176,7 +176,7 @@ class GroupedModel:
         return {name_a: layer.lora_A[ADAPTER].weight, name_b: layer.lora_B[ADAPTER].weight}
 
     def _start_head(self, place: StagePlace) -> dict[str, nn.Parameter]:
-        """Initialise the task head: every parameter that is not in the base folder, trained in float32."""
+        """Initialize the task head: every parameter that is not in the base folder, trained in float32."""
         trainable: dict[str, nn.Parameter] = {}
         spread = getattr(self.base.model.config, "initializer_range", 0.02)
         for name, shape in self.base.fresh.items():

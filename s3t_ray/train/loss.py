@@ -1,4 +1,4 @@
-"""Cross-entropy through a frozen vocabulary head, in chunks, so that [tokens x vocabulary] is never materialised.
+"""Cross-entropy through a frozen vocabulary head, in chunks, so that [tokens x vocabulary] is never materialized.
 
 In: hidden states of the labelled positions. Out: the summed loss, differentiable in the hidden states only.
 Positions without a label are skipped, because the vocabulary head dominates the cost of small models.

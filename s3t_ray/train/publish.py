@@ -193,7 +193,7 @@ def _lines_after(file: Path, key: str) -> list[str]:
 
 
 def _safetensors(tensors: Mapping[str, Tensor], names: Sequence[str]) -> bytes:
-    """Serialise tensors to bytes that do not depend on their order."""
+    """Serialize tensors to bytes that do not depend on their order."""
     return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(names)}, {"format": "pt"})
 
 

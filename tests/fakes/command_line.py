@@ -105,6 +105,8 @@ class FakeRun:
     def open(cls, uri: str, read_only: bool = False) -> FakeRun:
         return cls(uri)
 
+    open_to_look = open
+
     def __enter__(self) -> FakeRun:
         return self
 

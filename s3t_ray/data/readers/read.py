@@ -66,6 +66,7 @@ class RejectFile:
         self.count += 1
 
     def close(self) -> None:
+        """Close the file, if one was opened. Raises StoreError if its last rows cannot be written."""
         file, self._file = self._file, None
         if file is not None:
             with self._told():  # closing writes the last buffered rows

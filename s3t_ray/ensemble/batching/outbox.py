@@ -40,6 +40,7 @@ class Outbox:
         self._stages: dict[str, frozenset[str]] = {}  # the stages that each generation currently uses
 
     def put(self, said: list[Said]) -> None:
+        """Queue events and wake the threads that wait in `take`."""
         if said:
             with self._more:
                 self._said.extend(said)

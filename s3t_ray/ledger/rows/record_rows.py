@@ -18,12 +18,14 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from s3t_ray.errors import LedgerError
-from s3t_ray.ledger import minhash_index, row_seals
+from s3t_ray.ledger import minhash_index
 from s3t_ray.ledger.key_order import in_key_order
 from s3t_ray.ledger.lthash import MEMBER_BYTES, LtHash16
+from s3t_ray.ledger.minhash_index import SketchSeal
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.resolve import SealOf, rows_of
 from s3t_ray.ledger.rows.slice_rows import read_slices
+from s3t_ray.ledger.seals import row_seals
 from s3t_ray.ledger.tables import RECORDS, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, RecordState, RunRow, Sketching, SliceState
@@ -96,6 +98,7 @@ class _Ingest:
     first_duplicate: bytes = b""
     sketching: Sketching | None = None
     seal_of: SealOf = field(kw_only=True)
+    sketch_seal: SketchSeal = field(kw_only=True)
 
 
 def ingest(
@@ -108,7 +111,8 @@ def ingest(
             f"a run needs 1 or more shards and slices, got {run.shards} and {run.slices}", "correct the configuration"
         )
     places = [(HOLDOUT_SHARD, 0), *((shard, index) for shard in range(run.shards) for index in range(run.slices))]
-    state = _Ingest({place: LtHash16() for place in places}, sketching=sketching, seal_of=tx.keys.row_seal)
+    keys, hashes = tx.keys, {place: LtHash16() for place in places}
+    state = _Ingest(hashes, sketching=sketching, seal_of=keys.row_seal, sketch_seal=keys.sketch_seal)
     stream = in_key_order(_checked(entries, state), _folder(tx.connection))
     with _indexed_afterwards(tx.connection):
         while batch := list(islice(stream, BATCH)):
@@ -169,7 +173,7 @@ def _add_batch(connection: Connection, batch: list[RecordEntry], state: _Ingest)
         _count_duplicates(connection, batch, fresh, state)
         return
     if state.sketching is not None:
-        minhash_index.add(connection, state.sketching, batch, first=state.records)
+        minhash_index.add(connection, state.sketching, batch, state.records, state.sketch_seal)
     before = state.records // DIGESTS_WAITING
     state.records += len(batch)
     for entry in batch:

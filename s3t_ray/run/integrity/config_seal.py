@@ -41,7 +41,7 @@ def seal_config(run: Run) -> None:
 def config_problems(run: Run) -> Iterator[str]:
     """Problems if the config in the storage is not the sealed one. An older version's run may have no seal yet."""
     if not run.store.exists(CONFIG_SEAL):
-        if run.ledger.has_all_seals():
+        if run.ledger.is_sealed_since_begun():
             yield f"{CONFIG_SEAL} is gone, which tells whether {CONFIG_FILE} was changed (`s3t train` writes it again)"
         return
     try:

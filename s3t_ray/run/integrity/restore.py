@@ -68,7 +68,6 @@ def restore(run: Run, note: Callable[[str], None]) -> Restored:
     again = [entry for entry in lost if isinstance(entry, SignedReceipt)]
     named = [_named(copy, keys, receipt) for receipt in again]
     follow_key(run, keys, lost, note)
-    run.keys  # noqa: B018  # bound to the ledger, as they are from here on
     renote_exports(run, entries)
     for receipt, names in zip(again, named, strict=True):
         made = run.ledger.accept_deletion(

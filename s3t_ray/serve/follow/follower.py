@@ -48,7 +48,6 @@ class Follower:
         self._prefix = f"s3t-{re.sub(r'[^A-Za-z0-9._-]', '-', run.row.name)}-shard"
         self._pattern = re.compile(re.escape(self._prefix) + r"\d+-[0-9a-f]{16}")
         self._folder.mkdir(parents=True, exist_ok=True)
-        run.keys  # noqa: B018  # bound to the ledger: the log tells of every export
         run.ledger.followers.begin(name)
 
     def look(self) -> tuple[str, ...]:

@@ -146,7 +146,9 @@ class HiddenStore:
         folder = self._folder(job, piece, boundary)
         self._store.upload(writer.path, f"{folder}/{self._part_name()}")
         writer.path.unlink()
-        everyone = self._group.gather(b"".join(writer.digests))  # also a barrier: all parts have been uploaded
+        if is_overtaken(self._store, job):  # before the barrier: as in `save_checkpoint`
+            self._store.delete(folder)
+        everyone = self._group.gather(b"".join(writer.digests))  # also the barrier: all parts are there
         if self._group.rank == 0:
             digests = [
                 everyone[row % self._group.world][DIGEST_BYTES * (row // self._group.world) :][:DIGEST_BYTES].hex()

@@ -1,7 +1,7 @@
 """Loads the base model for training and serving, and checks the name and shape of every weight.
 
 In: a folder in Hugging Face format and the config. Out: the model with its head, every weight frozen, in evaluation
-mode. `from_pretrained` initialises missing weights randomly and only logs it. Here a missing weight is an error,
+mode. `from_pretrained` initializes missing weights randomly and only logs it. Here a missing weight is an error,
 except in the task head, which each stage trains.
 """
 
@@ -118,7 +118,7 @@ def hollow_model(config: Config, folder: Path, stored: Mapping[str, StoredWeight
 
 
 def check_weights(config: Config, family: Family, report: Mapping[str, Any], folder: Path) -> list[str]:
-    """The newly initialised parameters according to transformers' loading `report`, sorted.
+    """The newly initialized parameters according to transformers' loading `report`, sorted.
 
     Raises ConfigError if a weight outside the task head is missing, unexpected or of the wrong shape, or if the folder
     already holds a task head.

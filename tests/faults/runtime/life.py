@@ -210,7 +210,6 @@ def phase_train(folder: Path, say: Say) -> None:
 def phase_export(folder: Path, say: Say) -> None:
     """A copy that left the storage; with the text of what it was trained on."""
     with Run.open(folder / "run") as run:
-        run.keys  # noqa: B018  # bound to the ledger, whose log an export enters
         serving = view_shard(run, 0).serving
         out = folder / "exported"
         run.ledger.exports.note(0, ExportedFolder(str(out), serving, ("adapter_model.safetensors",)))

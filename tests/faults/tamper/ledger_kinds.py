@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from s3t_ray.ledger.migrations import LATEST
 from s3t_ray.ledger.tables import METADATA
 
 Apply = Callable[[Path], bool]
@@ -13,8 +14,7 @@ Apply = Callable[[Path], bool]
 
 SKIPPED = {
     "s3t_schema",  # a version that is not known is refused on its own
-    *("s3t_sketching", "s3t_sketches", "s3t_bands"),  # this run was read in without sketches
-    *("s3t_failures", "s3t_running", "s3t_links"),  # nothing failed, trains, or names a deleted record again
+    *("s3t_failures", "s3t_running"),  # nothing failed, nothing trains
 }
 """Tables without rows in this run."""
 
@@ -94,6 +94,7 @@ def _change(table: str, column: str, which: str) -> str:
 _LAST = {  # tables without row ids
     "s3t_records": "id_hmac = (SELECT max(id_hmac) FROM s3t_records WHERE deletion IS NULL)",
     "s3t_tombstones": "id_hmac = (SELECT max(id_hmac) FROM s3t_tombstones)",
+    "s3t_bands": "(key, record) = (SELECT max(key), record FROM s3t_bands)",
 }
 _FILL = {
     ("s3t_records", "deletion"): "(SELECT min(sequence) FROM s3t_deletions)",
@@ -118,6 +119,8 @@ FIRST_PERSON = "(SELECT min(subject_hmac) FROM s3t_records WHERE deletion IS NUL
 LAST_PERSON = FIRST_PERSON.replace("min", "max")
 FIRST_ADAPTER = "(SELECT min(adapter_sha256) FROM s3t_stages WHERE state = 'live')"
 LAST_ADAPTER = FIRST_ADAPTER.replace("min", "max")
+LAST_SKETCH = "(SELECT max(record) FROM s3t_sketches)"
+TWO_SKETCHES = "((SELECT min(record) FROM s3t_sketches), (SELECT max(record) FROM s3t_sketches))"
 TWO = "SELECT id_hmac FROM s3t_records WHERE deletion IS NULL AND digest IS NOT NULL ORDER BY id_hmac"
 
 SCHEMA: dict[str, Apply] = {
@@ -131,8 +134,8 @@ SCHEMA: dict[str, Apply] = {
         "PRAGMA writable_schema = ON",
         "UPDATE sqlite_master SET sql = sql || ' /* this is r3 */' WHERE name = 's3t_run'",
     ),
-    "the schema's version is set back": schema("DELETE FROM s3t_schema WHERE version = 9"),
-    "the schema's version is set ahead": schema("UPDATE s3t_schema SET version = 99 WHERE version = 9"),
+    "the schema's version is set back": schema(f"DELETE FROM s3t_schema WHERE version = {LATEST}"),
+    "the schema's version is set ahead": schema(f"UPDATE s3t_schema SET version = 99 WHERE version = {LATEST}"),
 }
 
 STORIES: dict[str, Apply] = {
@@ -240,6 +243,21 @@ STORIES: dict[str, Apply] = {
     ),
     "the ledger's clock is set five minutes ahead": statements(
         "UPDATE s3t_head SET at = strftime('%Y-%m-%dT%H:%M:%S', at, '+5 minutes') || '.000000+00:00'"
+    ),
+    "two records swap their sketches": statements(
+        f"UPDATE s3t_sketches SET signature = (SELECT signature FROM s3t_sketches AS other WHERE other.record != "
+        f"s3t_sketches.record AND other.record IN {TWO_SKETCHES}), seal = (SELECT seal FROM s3t_sketches AS other "
+        f"WHERE other.record != s3t_sketches.record AND other.record IN {TWO_SKETCHES}) WHERE record IN {TWO_SKETCHES}"
+    ),
+    "a record's sketch is taken out with its bands": statements(
+        f"DELETE FROM s3t_bands WHERE record = {LAST_SKETCH}", f"DELETE FROM s3t_sketches WHERE record = {LAST_SKETCH}"
+    ),
+    "all sketches are taken out, with how they were made": statements(
+        "DELETE FROM s3t_sketching", "DELETE FROM s3t_sketches", "DELETE FROM s3t_bands"
+    ),
+    "a foreign band leads to a record": statements("INSERT INTO s3t_bands VALUES (7, 7)"),
+    "bands are so long that only equal records meet": statements(
+        "UPDATE s3t_sketching SET bands = 1, rows_a_band = permutations", "DELETE FROM s3t_bands"
     ),
     "the ledger's clock is set far ahead": statements("UPDATE s3t_head SET at = '9999-01-01T00:00:00.000000+00:00'"),
 }

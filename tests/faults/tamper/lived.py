@@ -56,7 +56,7 @@ def live(folder: Path) -> dict[str, Moment]:
     run.ledger.followers.begin("vllm")
     moments = {"idle": _snapshot(run, folder, "idle", receipts)}
     run.ledger.followers.end("vllm")  # nobody here would confirm for it
-    receipts.append(deletion.accept(run, ["r7"], [], details=_told(2)))
+    receipts.append(deletion.accept(run, ["r7", "r3"], [], details=_told(2)))  # r3 is deleted already
     moments["receipt"] = _snapshot(run, folder, "receipt", receipts)
     cluster.settle()
     _store_hidden(run)

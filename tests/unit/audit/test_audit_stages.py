@@ -121,7 +121,6 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
     (tmp_path / "out" / ADAPTER_FILE).write_bytes(b"weights")
     gone = lived.ledger.stages(state=StageState.PURGED)[0].id
     with writable(lived) as run:
-        run.keys  # noqa: B018  # bound to the ledger
         run.ledger.exports.note(0, ExportedFolder(str(tmp_path / "out"), (gone,), (ADAPTER_FILE,)))
     told = problems(lived)
     assert len(told) == 5

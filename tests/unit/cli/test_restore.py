@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from s3t_ray.audit.audit import audit
 from s3t_ray.errors import ConfigError, LedgerError
 from s3t_ray.ledger.values import DeletionState
 from s3t_ray.run import deletion
@@ -52,6 +53,19 @@ def test_what_was_deleted_since_is_deleted_again(origin: Path) -> None:
         assert [row.kind for row in opened.ledger.log()] == ["run", "key", "receipt", "receipt"]
     again = s3t("restore", run)
     assert again.exit_code == 0 and "nothing to do" in again.stdout
+
+
+def test_whoever_has_the_first_receipt_is_told_what_became_of_it(origin: Path) -> None:
+    s3t("restore", str(origin / "run"))
+    kept = {path.read_text() for path in (origin / "elsewhere").rglob("*.json")}
+    first = sorted(text for text in kept if '"format":"s3t/receipt/1"' in text)
+    with Run.open(origin / "run", read_only=True) as run:
+        texts = {row.text for row in run.ledger.log()}
+        old = [text for text in first if text not in texts]
+        told = [line for line in audit(run, known=old).problems if "receipt of deletion" in line]
+    assert len(old) == len(told) == 2
+    assert sum("signed by another key" in line for line in told) == 1, "the key that signs now signed no such entry"
+    assert sum("which has another of that deletion as entry" in line for line in told) == 1
 
 
 def test_without_a_copy_of_the_log_nothing_is_done(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ CIRCUMSTANCES = Circumstances(ORDERS, SOFTWARE)
 
 
 def opened(url: str, create: bool = False, clock: Callable[[], datetime] = utc_now) -> Ledger:
-    """A ledger with keys bound."""
+    """A ledger that asks for `KEYS`."""
     ledger = Ledger.open(url, create, clock)
-    ledger.bind(KEYS)
+    ledger.bind(lambda: KEYS)
     return ledger
 
 

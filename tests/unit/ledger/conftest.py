@@ -30,9 +30,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def empty(url: str, clock: Clock) -> Iterator[Ledger]:
-    """A ledger without a run, with keys bound."""
+    """A ledger without a run, that asks for `KEYS`."""
     with Ledger.open(url, create=True, clock=clock) as ledger:
-        ledger.bind(KEYS)
+        ledger.bind(lambda: KEYS)
         yield ledger
 
 

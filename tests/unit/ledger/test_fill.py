@@ -154,6 +154,6 @@ def test_a_kill_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     with Ledger.open(url) as ledger:
         assert (ledger.run(), ledger.slices(), ledger.events()) == (None, (), ())
         assert indexes(tmp_path) == before and journal(tmp_path) == "wal"
-        ledger.bind(KEYS)
+        ledger.bind(lambda: KEYS)
         assert len(ledger.ingest(RUN, entries())) > 0
         assert ledger.contradictions() == ()

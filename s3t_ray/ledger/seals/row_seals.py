@@ -3,9 +3,8 @@
 A record's seal covers its id, its subject and its place. Its content is covered by keyed digests, which an audit
 recomputes from the data; a purge erases those, and the seal stays valid. When a deletion is purged, a seal on what it
 took from each slice fixes which records belong to it. A ledger of an older version has no seals: a process with the
-keys sets them once (`seal_older_rows`), and an entry of the log says from when on they are valid. The run's own seal
-has one of two formats. The second means that no older version ever purged a deletion or exported in this run without
-these seals.
+keys sets them once (`seal_older_rows`), and an entry of the log says from when on they are valid. The format of the
+run's own seal says what has been sealed since the run began: no older version ever wrote in it without these seals.
 """
 
 from __future__ import annotations
@@ -13,21 +12,26 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger import minhash_index
 from s3t_ray.ledger.keys import LedgerKeys
 from s3t_ray.ledger.query_batches import BATCH
 from s3t_ray.ledger.rows import log_rows
 from s3t_ray.ledger.rows.log_rows import EntryKind, LogPosition
+from s3t_ray.ledger.seals.sketch_seals import broken_sketches
 from s3t_ray.ledger.tables import DELETIONS, HITS, LOG, RECORDS, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
 from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts
 from s3t_ray.proof.signed_entry import canonical, signed
 
-SEALS_ALL = 2
-"""Format of the run's seal: rows had all their seals from the start, and the log has every export."""
+SEALS_ALL = 3
+"""Format of the run's seal: since the run began all is sealed that is sealed today, sketches and their settings too."""
+SEALS_PURGES = 2
+"""Since the run began, purges and the config are sealed, and the log tells of every export."""
 _SEALS_RECORDS = 1
 
 
@@ -98,7 +102,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
         return
     written = seals_of(connection, keys)
     if written is None:
-        yield "the ledger's row of the run was changed: it is not what its keys sealed"
+        yield "the ledger's row of the run, or how records are sketched, was changed: it is not what its keys sealed"
     wrong = 0
     took: dict[tuple[int, int, int], list[bytes]] = defaultdict(list)
     for row in connection.execution_options(yield_per=BATCH).execute(_RECORDS):
@@ -108,20 +112,22 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
     if wrong:
         yield f"{wrong} records have another id, subject or place than the keys sealed: their rows were changed"
     for hit in connection.execute(_PURGED):
-        if hit.seal is None and written != SEALS_ALL:
-            continue  # a version without these seals may have purged it
+        if hit.seal is None and (written or 0) < SEALS_PURGES:
+            continue  # a version that sealed none may have purged it
         made = keys.purge_seal(hit.deletion, hit.shard, hit.slice, took[hit.deletion, hit.shard, hit.slice])
         if hit.seal != made:
             yield (
                 f"deletion {hit.request_id} is said to have taken other records from slice {hit.slice} of shard "
                 f"{hit.shard} than the keys sealed when it was purged: rows were changed"
             )
+    if written is not None:
+        yield from broken_sketches(connection, keys, all_are_sealed=written >= SEALS_ALL)
 
 
 def seals_of(connection: Connection, keys: LedgerKeys) -> int | None:
     """`SEALS_ALL`, or less, according to the seal on the run's row; None: no seal by these keys."""
     seal = connection.scalar(_IS_SEALED)
-    for written in (SEALS_ALL, _SEALS_RECORDS):
+    for written in (SEALS_ALL, SEALS_PURGES, _SEALS_RECORDS):
         if seal is not None and seal == keys.run_seal(
             _said_of_run(connection, log_rows.read_identity(connection), written)
         ):
@@ -148,8 +154,11 @@ def require_never_sealed(connection: Connection) -> None:
 def _said_of_run(connection: Connection, run_id: str, written: int) -> str:
     row = connection.execute(select(RUN)).one()
     said = {column.name: getattr(row, column.name) for column in RUN.columns if column.name not in ("id", "seal")}
-    if written == SEALS_ALL:
-        said["seals"] = SEALS_ALL
+    if written >= SEALS_PURGES:
+        said["seals"] = written
+    if written >= SEALS_ALL:
+        sketching = minhash_index.read(connection)
+        said["sketching"] = None if sketching is None else asdict(sketching)
     return canonical({**said, "run_id": run_id})
 
 
