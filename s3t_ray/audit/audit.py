@@ -118,7 +118,7 @@ def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
 
 
 def _memory(run: Run) -> Iterator[str]:
-    """What the keys remember of the log is in it."""
+    """Check that the log has the entry recorded beside the keys."""
     lost = lost_entries(run.location, run.ledger)
     if lost is not None:
         yield lost
@@ -195,7 +195,7 @@ def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Ite
 
 
 def _repeated(stored: Sequence[StoredEntry], entry: SignedEntry) -> int | None:
-    """Number of the receipt in the log for the deletion that this entry is of; None: there is none."""
+    """Number of the log's receipt for the deletion of this entry; None: there is none."""
     request = getattr(entry.facts, "request_id", None)
     found = (row.sequence for row in stored if row.kind == EntryKind.RECEIPT and row.request_id == request)
     return next(found, None) if request is not None else None

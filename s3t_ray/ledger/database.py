@@ -66,7 +66,7 @@ class Database:
     def open(
         cls, address: str, create: bool, clock: Callable[[], datetime], read_only: bool = False, copied: bool = False
     ) -> Database:
-        """See `Ledger.open`, and with `copied` `Ledger.open_copy`."""
+        """See `Ledger.open` and, for `copied`, `Ledger.open_copy`."""
         url = parse_url(address)
         if url.get_backend_name() == "sqlite":
             require_file(url, create and not read_only)
@@ -133,11 +133,11 @@ class Database:
 
     @property
     def keys(self) -> LedgerKeys | None:
-        """The run's keys; None: nobody has told whom to ask for them."""
+        """The run's keys; None: `Ledger.bind` was not called."""
         return None if self.ask_keys is None else self.ask_keys()
 
     def require_keys(self) -> LedgerKeys:
-        """The run's keys. LedgerError: they cannot be had, or the ledger does not know from whom."""
+        """The run's keys. LedgerError: they are unavailable, or `Ledger.bind` was not called."""
         if self.ask_keys is None:
             raise LedgerError(
                 "this needs a signature, but the ledger cannot ask for the run's keys", "call Ledger.bind"

@@ -94,7 +94,7 @@ def accept(
 
 
 def _sketch_seal(tx: Transaction, closure: DuplicateSearch) -> SketchSeal | None:
-    """What every sketch must bear that this search looks at; None: it looks at none, or not all have been sealed."""
+    """The seal of every sketch that this search reads; None: it reads none, or not all sketches are sealed."""
     if closure.reach is not Reach.NEAR_DUPLICATES:
         return None
     return tx.keys.sketch_seal if row_seals.seals_of(tx.connection, tx.keys) == row_seals.SEALS_ALL else None

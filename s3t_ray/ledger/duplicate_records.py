@@ -35,7 +35,7 @@ class Alike:
 def find(
     connection: Connection, found: Resolved, threshold: float, sketch_seal: minhash_index.SketchSeal | None = None
 ) -> Alike:
-    """All that is like the records found, near-duplicates from a likeness of `threshold` on."""
+    """All records similar to those found; near-duplicates have a similarity of at least `threshold`."""
     duplicates = _duplicates(connection, found)
     sketching = minhash_index.read(connection)
     near: tuple[RecordRow, ...] | None = None
@@ -53,9 +53,10 @@ def take_along(
     seal_of: SealOf | None = None,
     sketch_seal: minhash_index.SketchSeal | None = None,
 ) -> int:
-    """Add to `found` what the closure asks for; how many retained records that were. `seal_of`: see `resolve`.
+    """Add the records requested by `closure` to `found`. Returns how many were retained. `seal_of`: see `resolve`.
 
-    `sketch_seal`: see `minhash_index.alike`. LedgerError: near-duplicates are asked for, and the run has no sketches.
+    `sketch_seal`: see `minhash_index.alike`. LedgerError: near-duplicates are requested, but the run has no
+    sketches.
     """
     named = found.records
     if closure.reach is Reach.NAMED:

@@ -215,7 +215,7 @@ class Keys:
         return _hmac(self._row, f"purged\n{deletion} {shard} {index} {members}")
 
     def sketch_seal(self, identity: bytes, signature: bytes) -> bytes:
-        """16 bytes that fix the sketch of the record with this id HMAC."""
+        """16-byte MAC of the sketch of the record with this id HMAC."""
         state = self._sketch_state.copy()
         state.update(identity + signature)
         return state.digest()

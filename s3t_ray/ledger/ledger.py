@@ -112,7 +112,7 @@ class Ledger(LedgerLog):
         """
         with self._database.read() as connection:
             record_rows.require_no_run(connection)
-        self._database.require_keys()  # while the records are filled in, the ledger may not be readable
+        self._database.require_keys()  # the ledger may not be readable while the records are inserted
         with self._database.fill() as tx:
             return record_rows.ingest(tx, run, entries, sketching)
 

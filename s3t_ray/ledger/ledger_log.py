@@ -26,14 +26,15 @@ class LedgerLog:
         self._database = database
 
     def bind(self, keys: Callable[[], LedgerKeys]) -> None:
-        """Tell the ledger whom to ask for the run's keys, whenever it has something to seal, to sign or to check.
+        """Set the source of the run's keys, which the ledger calls whenever it must seal, sign or check something.
 
-        What `keys` raises then undoes the transaction that needed them. It is asked each time, and may read the ledger.
+        An error raised by `keys` rolls back the transaction that needed them. It is called each time, and may read the
+        ledger.
         """
         self._database.ask_keys = keys
 
     def require_key(self, public_key: bytes) -> None:
-        """VerificationFailed if the log was begun with another key, or is signed with another one since."""
+        """VerificationFailed if the log was started with another key, or has since switched to another one."""
         with self._database.read() as connection:
             log_rows.require_key(connection, public_key)
 
@@ -83,7 +84,7 @@ class LedgerLog:
             return row_seals.is_sealed(connection)
 
     def is_sealed_since_begun(self) -> bool:
-        """Whether, by the run's keys, a version began the run that seals more than records: purges and its config."""
+        """Whether a version that also seals purges and the config started the run, as verified by the run's keys."""
         if not self.is_sealed() or (keys := self._database.keys) is None:
             return False
         with self._database.read() as connection:

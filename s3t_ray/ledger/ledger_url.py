@@ -1,4 +1,4 @@
-"""Where a ledger lies: its URL, and the file that it names."""
+"""The location of a ledger: its URL, and the file that it names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from s3t_ray.errors import LedgerError
 
 
 def parse_url(address: str) -> URL:
-    """The URL, with the driver that we use. LedgerError: it cannot be read, or no ledger can lie there."""
+    """The URL with our driver. LedgerError: it is invalid, or cannot hold a ledger."""
     try:
         url = make_url(address)
     except ArgumentError as error:
@@ -32,7 +32,7 @@ def parse_url(address: str) -> URL:
 
 
 def require_file(url: URL, create: bool) -> None:
-    """Make the empty file, durably, or refuse: SQLite itself would create one on any mistyped path."""
+    """Durably create the empty file, or refuse: SQLite itself would create one at any mistyped path."""
     path = Path(str(url.database))
     if path.is_file():
         return
@@ -53,5 +53,5 @@ def require_file(url: URL, create: bool) -> None:
 
 
 def shown(url: URL) -> str:
-    """For messages: without the password."""
+    """The URL for messages, without the password."""
     return url.render_as_string(hide_password=True)

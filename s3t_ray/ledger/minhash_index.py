@@ -34,7 +34,7 @@ _MET = "SELECT record FROM s3t_bands WHERE "
 _SKETCHES = "SELECT id_hmac, signature, seal FROM s3t_sketches WHERE "
 
 SketchSeal = Callable[[bytes, bytes], bytes]
-"""The seal that a record's sketch must have: see `LedgerKeys.sketch_seal`."""
+"""The required seal of a record's sketch: see `LedgerKeys.sketch_seal`."""
 
 
 def choose_bands(permutations: int, threshold: float) -> tuple[int, int]:
@@ -108,7 +108,7 @@ def alike(
     threshold: float,
     seal_of: SketchSeal | None = None,
 ) -> frozenset[bytes]:
-    """Id HMACs of sketched records that are nearly like one of `ids`, these themselves left out.
+    """Id HMACs of near-duplicates of `ids`, without `ids` themselves.
 
     With `seal_of` each sketch that is looked at must carry its seal (LedgerError).
     """

@@ -98,7 +98,7 @@ SKETCHES = Table(
     Column("record", BigInteger, primary_key=True),  # short number of the record in `s3t_bands`
     Column("id_hmac", LargeBinary),
     Column("signature", LargeBinary),
-    Column("seal", LargeBinary),  # keyed MAC of id and signature; null: of a version that sealed no sketches
+    Column("seal", LargeBinary),  # keyed MAC of id and signature; null: from a version without sketch seals
 )
 
 BANDS = Table(

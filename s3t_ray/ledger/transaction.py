@@ -67,7 +67,7 @@ class Transaction:
 
     @property
     def keys(self) -> LedgerKeys:
-        """The run's keys, asked for now. LedgerError: they cannot be had, or the ledger does not know from whom."""
+        """The run's keys, fetched now. LedgerError: they are unavailable, or `Ledger.bind` was not called."""
         return self._ask_keys()
 
     def next_sequence(self) -> int:

@@ -118,7 +118,7 @@ def checked(kind: type[Told], **fields: object) -> Told:
 
 
 def list_deletions(run: Run, wanted: DeletionFilter) -> DeletionList:
-    """The first `limit` deletions that pass."""
+    """The first `limit` matching deletions."""
     rows = run.ledger.deletions(None if wanted.state is None else DeletionState(wanted.state))
     requests = run.ledger.requests.of()
     listed = (_listed(row, requests.get(row.number, ())) for row in rows if row.number > wanted.after)
@@ -127,7 +127,7 @@ def list_deletions(run: Run, wanted: DeletionFilter) -> DeletionList:
 
 
 def listed_deletion(run: Run, request_id: str) -> ListedDeletion:
-    """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
+    """One deletion. NoSuchDeletion (a LedgerError): no deletion has this id."""
     row = run.ledger.deletion(request_id)
     return _listed(row, run.ledger.requests.of([row.number]).get(row.number, ()))
 

@@ -88,7 +88,7 @@ class Run:
 
     @classmethod
     def open_to_look(cls, uri: str | Path) -> Run:
-        """`open`, for a single look: on storage where nothing can be written, at a copy of the ledger if need be."""
+        """`open` for reading once: on unwritable storage, it uses a copy of the ledger if necessary."""
         try:
             return cls.open(uri)
         except LedgerError:
@@ -173,7 +173,7 @@ class Run:
         Erases its stored hidden states first, because they have no seal and training would not read them.
         """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
-            self.ledger.require_key(self.keys.public_key)  # both before anything is erased
+            self.ledger.require_key(self.keys.public_key)  # both checks come before anything is erased
             self.ledger.require_never_sealed()
             for path in self.store.files(layout.HIDDEN):
                 self.store.delete(path)

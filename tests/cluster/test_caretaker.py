@@ -111,7 +111,7 @@ def test_one_that_ended_by_itself_gives_its_name_back(played: Played) -> None:
     assert (played.started, played.killed) == (2, 1)
 
 
-def test_whoever_is_quicker_with_the_name_is_followed(played: Played) -> None:
+def test_a_scheduler_that_takes_the_name_first_is_followed(played: Played) -> None:
     played.taken = True
     played.run(8, {})
     assert played.started == 0 and played.actor == "another"

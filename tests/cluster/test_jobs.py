@@ -123,7 +123,7 @@ def trained(cluster: Raylets, config: Path, laptop: Laptop) -> Iterator[Trained]
         yield Trained(run, cluster.job("logs", job))
 
 
-def test_without_its_token_the_cluster_takes_no_job(cluster: Raylets) -> None:
+def test_without_its_token_the_cluster_refuses_jobs(cluster: Raylets) -> None:
     for token in ("", "0" * 64):
         refused = cluster.submit("-c", "print('let in')", token=token)
         assert refused.returncode != 0
@@ -210,7 +210,7 @@ def start_service(cluster: Raylets, laptop: Laptop) -> tuple[int, str]:
     return port, job
 
 
-def test_the_service_answers_whoever_has_the_token(service: tuple[int, str]) -> None:
+def test_the_service_answers_callers_with_the_token(service: tuple[int, str]) -> None:
     port, _ = service
     client = Client(port, ASK)
     assert Client(port, None).ask("GET", "/v1/models").status == 401
@@ -309,7 +309,7 @@ def test_health_and_receipts_do_not_wait_for_the_model(service: tuple[int, str],
             half.close()
 
 
-def test_a_port_that_is_taken_is_refused(service: tuple[int, str]) -> None:
+def test_a_port_in_use_is_refused(service: tuple[int, str]) -> None:
     with pytest.raises(ClusterError, match=f"cannot listen on 127.0.0.1:{service[0]}"):
         check_port("127.0.0.1", service[0])
     check_port("127.0.0.1", free_port())
@@ -333,7 +333,7 @@ def test_prometheus_sees_the_run(cluster: Raylets, service: tuple[int, str], tra
     assert 0 <= seen["ray_s3t_worker_groups"] <= 4 and seen["ray_s3t_stages_trained_total"] >= 1
 
 
-def test_a_deletion_job_goes_on_where_the_service_schedules(
+def test_a_deletion_job_continues_with_the_services_scheduler(
     laptop: Laptop, config: Path, service: tuple[int, str], trained: Trained
 ) -> None:
     (config.parent / "expired.txt").write_text("r1\nr2\n")

@@ -178,7 +178,7 @@ def test_base_and_live_answer_beside_each_other(page: Page, served: Served) -> N
     expect(page.locator("#answers")).to_contain_text("depth 2, 1")
 
 
-def test_without_a_token_there_is_nothing_to_see_and_a_wrong_one_is_told(page: Page, served: Served) -> None:
+def test_without_a_token_nothing_is_shown_and_a_wrong_one_is_reported(page: Page, served: Served) -> None:
     page.goto(served.address)
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     expect(page.locator("#content")).to_be_hidden()
@@ -275,7 +275,7 @@ def test_it_fits_a_phone_and_can_be_read_in_light_and_dark(browser: Browser, ser
     context.close()
 
 
-def test_a_service_that_is_gone_is_told_and_comes_back(page: Page, served: Served) -> None:
+def test_a_lost_service_is_reported_and_comes_back(page: Page, served: Served) -> None:
     open_page(page, served)
     page.route("**/ui/status", lambda route: route.abort())
     expect(page.locator("#problem")).to_contain_text("cannot be reached", timeout=15_000)

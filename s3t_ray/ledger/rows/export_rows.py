@@ -28,8 +28,8 @@ class Exports:
     def note(self, shard: int, export: ExportedFolder) -> None:
         """Record an export that is about to be written; it replaces an earlier one in the same folder.
 
-        Noted before its files are written, and entered in the log: a crash leaves a row too many, never one too few.
-        LedgerError: the run's keys cannot be had.
+        Call this before writing its files: a crash then leaves an extra row, never a missing one. Also adds a log
+        entry. LedgerError: the run's keys are unavailable.
         """
         row = {"folder": export.folder, "shard": shard, "files": json.dumps(export.files)}
         with self._database.write() as tx:

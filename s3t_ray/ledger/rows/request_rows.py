@@ -39,8 +39,8 @@ class RequestRow:
 
     deletion: int
     at: str
-    details: RequestDetails | None  # None: there are no keys to ask for, or the row is not what they sealed
-    due_at: str | None  # as it stands in the clear
+    details: RequestDetails | None  # None: there are no keys, or they did not seal the row
+    due_at: str | None  # stored in clear text
 
 
 class DeletionRequests:

@@ -1,1 +1,1 @@
-"""Keyed seals on what the ledger holds: set when rows are written, checked by an audit."""
+"""Keyed seals on the ledger's rows: set when rows are written, checked by an audit."""

@@ -4,7 +4,7 @@ A record's seal covers its id, its subject and its place. Its content is covered
 recomputes from the data; a purge erases those, and the seal stays valid. When a deletion is purged, a seal on what it
 took from each slice fixes which records belong to it. A ledger of an older version has no seals: a process with the
 keys sets them once (`seal_older_rows`), and an entry of the log says from when on they are valid. The format of the
-run's own seal says what has been sealed since the run began: no older version ever wrote in it without these seals.
+run's own seal says what has been sealed since the run started: no older version ever wrote to it without these seals.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from s3t_ray.proof.run_entry import RunEntry, RunEntryFacts
 from s3t_ray.proof.signed_entry import canonical, signed
 
 SEALS_ALL = 3
-"""Format of the run's seal: since the run began all is sealed that is sealed today, sketches and their settings too."""
+"""Format of the run's seal: everything has been sealed since the run started, including sketches and their settings."""
 SEALS_PURGES = 2
-"""Since the run began, purges and the config are sealed, and the log tells of every export."""
+"""Since the run started, purges and the config are sealed, and the log has every export."""
 _SEALS_RECORDS = 1
 
 
@@ -113,7 +113,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
         yield f"{wrong} records have another id, subject or place than the keys sealed: their rows were changed"
     for hit in connection.execute(_PURGED):
         if hit.seal is None and (written or 0) < SEALS_PURGES:
-            continue  # a version that sealed none may have purged it
+            continue  # a version without these seals may have purged it
         made = keys.purge_seal(hit.deletion, hit.shard, hit.slice, took[hit.deletion, hit.shard, hit.slice])
         if hit.seal != made:
             yield (

@@ -1,4 +1,4 @@
-"""Whether the sketches are those that were made when the records were read in, and the index leads to all of them.
+"""Checks that the sketches are those made at ingest, and that the index leads to all of them.
 
 In: a snapshot of the ledger and the run's keys. Out: one line per problem. A keyed seal fixes each sketch; the keys of
 its bands follow from it, and how records were sketched stands under the seal of the run's row. Whoever changes any of
@@ -20,7 +20,7 @@ from s3t_ray.ledger.tables import BANDS, RECORDS, SKETCHES
 
 
 def broken_sketches(connection: Connection, keys: LedgerKeys, *, all_are_sealed: bool) -> Iterator[str]:
-    """Reads every sketch and every band once. `all_are_sealed`: not so in a run that an older version began."""
+    """One line per problem. Reads every sketch and band once. `all_are_sealed`: False for runs of older versions."""
     sketching = minhash_index.read(connection)
     if sketching is None:
         if _count(connection, SKETCHES.c.record) or _count(connection, BANDS.c.record):
@@ -48,7 +48,7 @@ def broken_sketches(connection: Connection, keys: LedgerKeys, *, all_are_sealed:
 
 
 class _BandSum:
-    """Zero when the same pairs were added and taken: a sum of hashes under a key that nobody knew before."""
+    """A sum of hashes under a fresh random key; zero if the same pairs were added and taken."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)

@@ -110,7 +110,7 @@ def test_a_boundary_is_added_later_from_those_that_are_there(
     assert all(low.store.read_bytes(path) == data for path, data in before.items())
 
 
-def test_a_choice_that_nobody_made_is_refused(tmp_path: Path, base: Path) -> None:
+def test_an_unrequested_choice_is_refused(tmp_path: Path, base: Path) -> None:
     with pytest.raises(TrainError, match="stored_boundaries is auto"):
         lab_of(tmp_path, base, "auto").trainer()
 

@@ -50,7 +50,7 @@ def test_every_stage_holds_the_layers_of_all_groups(trained: tuple[Lab, list[str
     assert [len(keys) for keys in changed] == [len(found[0])] * 2
 
 
-def test_a_stage_goes_on_from_the_weights_of_the_one_before(trained: tuple[Lab, list[str]], tmp_path: Path) -> None:
+def test_a_stage_continues_from_its_parents_weights(trained: tuple[Lab, list[str]], tmp_path: Path) -> None:
     """Its first loss is that of the exported stage before it, on all slices so far."""
     lab, names = trained
     tokenizer = AutoTokenizer.from_pretrained(lab.base)
@@ -100,7 +100,7 @@ def test_the_bytes_follow_from_the_data_alone(trained: tuple[Lab, list[str]], tm
     assert [lab.adapter(name) for name in train_chain(lab, trainer, "again")] == [lab.adapter(name) for name in names]
 
 
-def test_a_task_head_goes_on_too(tmp_path: Path) -> None:
+def test_a_task_head_is_continued_too(tmp_path: Path) -> None:
     """Without records, a stage publishes its initial state: its parent's head, not a new one."""
     task = {"kind": "classification", "labels": ("good", "bad"), "max_tokens": 32}
     base = tiny_bert(tmp_path / "base", LAYERS)

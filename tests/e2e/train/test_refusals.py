@@ -33,7 +33,7 @@ def crash_at(step: int) -> Any:
 
 
 @pytest.mark.parametrize("zero", [0, 2, 3])
-def test_a_crashed_stage_goes_on_to_the_same_bytes(tmp_path: Path, zero: int) -> None:
+def test_a_crashed_stage_resumes_to_the_same_bytes(tmp_path: Path, zero: int) -> None:
     lab = make_lab(
         tmp_path,
         layers=3,

@@ -12,7 +12,7 @@ from tests.unit.ledger.certify import opened
 from tests.unit.ledger.world import PLACES, RUN, entries
 
 
-def test_deletions_and_schedulers_at_once(
+def test_concurrent_deletions_and_schedulers(
     new_url: Callable[[], str], processes: ForkServerContext, tmp_path: Path
 ) -> None:
     """Two delete the same records in opposite orders, so that they meet; a third replaces the scheduler."""

@@ -83,7 +83,7 @@ def test_a_storage_that_is_not_enough_is_refused_and_nothing_is_erased(folder: P
     assert foreign.exists()
 
 
-def test_a_run_taken_back_as_a_whole_serves_nobody(folder: Path) -> None:
+def test_a_completely_reset_run_is_not_served(folder: Path) -> None:
     cluster = Cluster(small_config(folder))
     cluster.settle()
     cluster.run.ledger._database.forget_overwritten()
@@ -140,7 +140,7 @@ def test_a_run_from_a_backup_forgets_again_before_it_opens(folder: Path) -> None
 
 
 @pytest.mark.parametrize("crash_at", range(1, 5))
-def test_a_restore_that_is_killed_goes_on(folder: Path, crash_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_restore_continues(folder: Path, crash_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """At each of its steps: the two deletions, and the two renames of the copy."""
     config = small_config(folder, ledger={"log_copy": str(folder / "elsewhere")})
     cluster = Cluster(config)

@@ -141,7 +141,7 @@ def test_a_replica_that_cannot_load_a_damaged_stage_has_it_trained_again(
     assert verify(cluster.run).problems == ()
 
 
-def test_a_replica_that_cannot_read_the_storage_is_told_again_later(folder: Path) -> None:
+def test_a_replica_that_cannot_read_the_storage_is_notified_again_later(folder: Path) -> None:
     cluster = trained(folder)
     answers = [("replica",), ("replica",), ()]
     told: list[float] = []
@@ -162,9 +162,7 @@ def test_a_replica_that_cannot_read_the_storage_is_told_again_later(folder: Path
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_lies_published_and_damaged_at_the_start_is_trained_again(
-    folder: Path, damage: Callable[..., None]
-) -> None:
+def test_published_stages_damaged_before_the_start_are_retrained(folder: Path, damage: Callable[..., None]) -> None:
     first = Cluster(small_config(folder))
     first.scheduler.tick(0)
     finished = first.workers.finished(0)  # published; the scheduler dies before it hears of it

@@ -68,7 +68,7 @@ def test_a_deletion_that_the_ledger_cannot_write_is_not_acknowledged_and_changes
     assert verify(again.run).problems == ()
 
 
-def test_a_scheduler_whose_ledger_is_full_stops_with_the_reason_and_the_next_goes_on(folder: Path) -> None:
+def test_a_scheduler_with_a_full_ledger_stops_with_the_reason_and_the_next_continues(folder: Path) -> None:
     reference = adapters(trained(reference_folder(folder)).run)
     Cluster(small_config(folder)).run.close()  # the data is read, and nothing trained
     with sqlite3.connect(folder / "run" / "ledger.db") as connection:

@@ -115,7 +115,7 @@ def test_a_key_that_came_back_with_a_backup_is_changed_again(folder: Path) -> No
         assert audit(run, trusted_key=pems[0]).problems == ()
 
 
-def test_a_ledger_that_is_older_than_what_was_published_serves_nobody(folder: Path) -> None:
+def test_a_ledger_older_than_the_published_log_is_not_served(folder: Path) -> None:
     """The keys have forgotten, and there is no copy of the log: the checkpoint in the storage knows."""
     cluster = Cluster(small_config(folder))
     cluster.settle()
@@ -146,7 +146,7 @@ def test_a_ledger_that_is_older_than_what_was_published_serves_nobody(folder: Pa
 
 @pytest.mark.parametrize("keys", [False, True])
 @pytest.mark.parametrize("cut_at", range(1, 9))
-def test_a_restore_over_a_change_of_key_that_is_killed_goes_on(
+def test_a_killed_restore_over_a_change_of_key_continues(
     folder: Path, cut_at: int, keys: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before and after the change of key, each deletion, the log's withdrawal, and the making of its copy."""
@@ -187,7 +187,7 @@ def test_a_restore_over_a_change_of_key_that_is_killed_goes_on(
         assert run.store.files(layout.LOG) and not any(path.endswith(".until") for path in os.listdir(folder))
 
 
-def test_nobody_takes_a_log_over_without_the_consent_of_its_key(folder: Path) -> None:
+def test_a_log_cannot_be_taken_over_without_the_consent_of_its_key(folder: Path) -> None:
     live_on(folder, 2)
     (copied,) = (folder / "elsewhere").iterdir()
     texts = [path.read_text() for path in sorted(copied.glob("0*.json"))]

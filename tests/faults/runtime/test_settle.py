@@ -67,7 +67,7 @@ def play(
         ([False, False], [], ["fenced", "to the end"]),
     ],
 )
-def test_a_deletion_is_carried_to_its_end_whoever_schedules(
+def test_a_deletion_is_completed_by_any_scheduler(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, active: list[bool], follow: list[str], drive: list[str]
 ) -> None:
     receipt = deletion.accept(cluster.run, ["r3"], [])

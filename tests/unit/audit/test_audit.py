@@ -46,7 +46,7 @@ def test_an_edited_certificate(lived: Run) -> None:
     found(lived, "does not have a valid signature")
 
 
-def test_a_certificate_that_is_none(lived: Run) -> None:
+def test_an_invalid_certificate(lived: Run) -> None:
     sql(lived, "UPDATE s3t_log SET entry = 'x' WHERE sequence = 4")
     found(lived, "certificate 4: this is not a certificate")
 
@@ -145,7 +145,7 @@ def test_a_run_taken_back_as_a_whole_lacks_the_certificate_that_was_handed_out(l
     assert any("was handed out, but is not in the log" in line for line in problems(lived, known=(first, second)))
 
 
-def test_a_config_that_names_the_keys_and_the_ledger_of_somebody_else(lived: Run, tmp_path: Path) -> None:
+def test_a_config_that_names_foreign_keys_and_a_foreign_ledger(lived: Run, tmp_path: Path) -> None:
     """Everything it names is consistent; only someone with the former key can detect it."""
     trusted = lived.keys.public_key_pem
     assert audit(lived, trusted_key=trusted).problems == ()

@@ -134,7 +134,7 @@ def test_other_bytes_that_should_be_gone(lived: Run, tmp_path: Path) -> None:
         assert any(part in line for line in told), part
 
 
-def test_temporaries_that_nobody_is_at_work_on(lived: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abandoned_temporary_files(lived: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     path = root(lived) / "slices" / "0" / f"tmp-rows.parquet-{'0' * 16}"
     path.write_bytes(b"rows")
     (root(lived) / "tmp-ingest-abc").mkdir()

@@ -226,9 +226,7 @@ def test_the_commands(copy: Path, public_key: bytes, tmp_path: Path) -> None:
     assert told.exit_code == VerificationFailed.exit_code and "slices/junk" in told.stdout
 
 
-def test_a_key_that_will_not_do_is_told_before_anything_is_checked(
-    copy: Path, public_key: bytes, tmp_path: Path
-) -> None:
+def test_an_unusable_key_is_reported_before_anything_is_checked(copy: Path, public_key: bytes, tmp_path: Path) -> None:
     (tmp_path / "run.pem").write_bytes(public_key)
     private = Ed25519PrivateKey.generate()
     rsa = generate_private_key(65537, 2048)

@@ -66,7 +66,7 @@ def test_a_checkpoint_that_is_gone_changed_or_of_another_key(lived: Run) -> None
     found(lived, "log/checkpoint is not a text")
 
 
-def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> None:
+def test_a_key_holder_signs_another_log_or_resets_it(lived: Run) -> None:
     """The run's own key on a log of other entries, and on one that is longer than the ledger's."""
     path = root(lived) / CHECKPOINT
     note = published(lived)
@@ -86,7 +86,7 @@ def test_whoever_has_the_key_signs_another_log_or_takes_it_back(lived: Run) -> N
     assert "is not genuine" in audit(lived, checkpoints=[str(note).replace("\n7\n", "\n6\n")]).problems[0]
 
 
-def test_a_signature_line_of_an_unknown_key_says_nothing_and_a_false_one_of_a_witness_is_told(lived: Run) -> None:
+def test_a_signature_of_an_unknown_key_is_ignored_and_a_false_one_of_a_witness_is_reported(lived: Run) -> None:
     """The first is what c2sp.org/signed-note asks of every reader; nobody takes such a line for a word of anyone."""
     path = root(lived) / CHECKPOINT
     note = published(lived)

@@ -76,7 +76,7 @@ def test_entries_that_were_seen_after_they_were_made_pass() -> None:
     assert list(time_problems(log, [seen(3, -4)])) == [], "clocks may be ten minutes apart"
 
 
-def test_an_entry_that_was_seen_before_it_was_made_is_told() -> None:
+def test_an_entry_seen_before_its_own_time_is_reported() -> None:
     log = [begun(1, 0), receipt(2, 60), receipt(3, 60)]
     (told,) = time_problems(log, [seen(2, 1), seen(3, 61)])
     assert "deletion request-2" in told and "witness w saw it at 2026-06-01T12:01:00" in told
@@ -84,7 +84,7 @@ def test_an_entry_that_was_seen_before_it_was_made_is_told() -> None:
     assert list(time_problems(log, [seen(1, 1)])) == []
 
 
-def test_an_entry_that_is_older_than_the_one_below_it_is_told() -> None:
+def test_an_entry_older_than_its_predecessor_is_reported() -> None:
     (told,) = time_problems([begun(1, 0), receipt(2, 60), receipt(3, 59), receipt(4, 60)])
     assert "deletion request-3" in told and "deletion request-2 before it later" in told
 

@@ -98,7 +98,7 @@ def test_a_stage_on_top_of_one_of_other_hardware_is_not_proved(cluster: Cluster,
     there.write_text(kept)
 
 
-def test_how_far_adapters_are_apart_whatever_lies_in_the_place_of_one() -> None:
+def test_the_distance_of_adapters_with_arbitrary_content() -> None:
     again = save({"x": np.array([[1.0, 2.0]], np.float32)})
     assert largest_difference([again, again]) == 0.0
     assert largest_difference([save({"x": np.array([[1.0, 2.5]], np.float32)}), again]) == 0.5

@@ -56,7 +56,7 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 
-def test_files_are_the_same_wherever_the_base_lies() -> None:
+def test_files_are_equal_with_the_base_in_any_folder() -> None:
     files = {WEIGHTS: b"w", "head.safetensors": b"h", CONFIG: b'{"r": 4, "base_model_name_or_path": "/there"}'}
     assert same_files(files, dict(files))
     assert same_files(files, files | {CONFIG: b'{"base_model_name_or_path": "/here", "revision": null, "r": 4}'})

@@ -13,7 +13,7 @@ from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler.scheduler import Scheduler
 
 
-def test_every_stage_is_live_and_a_deletion_strikes_what_it_should(tmp_path: Path) -> None:
+def test_every_stage_is_live_and_a_deletion_hits_the_right_ones(tmp_path: Path) -> None:
     sizes = Sizes(records=60, shards=2, slices=3, budget=2)
     with make_run(tmp_path, sizes) as run:
         assert accept_all(run) == sum(len(run.plan(shard).stages) for shard in (0, 1))

@@ -31,7 +31,7 @@ run_as_job(wait)
 """
 
 
-def test_a_stop_says_what_it_means_at_once_and_cleans_up() -> None:
+def test_a_stop_immediately_says_what_it_means_and_cleans_up() -> None:
     job = subprocess.Popen(
         [sys.executable, "-c", WAITS, "it"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

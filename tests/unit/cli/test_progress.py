@@ -68,7 +68,7 @@ def test_a_stage_that_came_and_went_between_two_looks_still_counts() -> None:
     assert changes(status(), after) == ["shard 0: 5 of 6 stages trained, depth 3 of 3, 1 queued"]
 
 
-def test_each_failed_attempt_is_told_once_and_not_as_an_end() -> None:
+def test_each_failed_attempt_is_shown_once_and_not_as_an_end() -> None:
     failed = status(failures=(FAILURE,))
     before = status(running=(running("f" * 64),))
     assert changes(before, failed) == [
@@ -78,7 +78,7 @@ def test_each_failed_attempt_is_told_once_and_not_as_an_end() -> None:
     assert changes(failed, again) == ["stage ffffffffffff: attempt 3 failed: loss is not finite at step 3"]
 
 
-def test_each_state_of_a_deletion_is_told_once() -> None:
+def test_each_state_of_a_deletion_is_shown_once() -> None:
     old = deletion("restored", "e" * 64)
     before = status(deletions=(old,))
     assert not any("deletion" in line for line in changes(None, before))
@@ -88,12 +88,12 @@ def test_each_state_of_a_deletion_is_told_once() -> None:
     assert changes(accepted, pruned) == ["deletion dddddddddddd: pruned after 1.0 s"]
 
 
-def test_settled_is_told_when_it_becomes_true() -> None:
+def test_settled_is_shown_when_it_becomes_true() -> None:
     assert changes(status(), status(settled=True)) == ["settled"]
     assert changes(status(settled=True), status(settled=True)) == []
 
 
-def test_tenths_are_told_once_and_not_faster_than_the_limit() -> None:
+def test_tenths_are_shown_once_and_not_faster_than_the_limit() -> None:
     clock, lines = FakeClock(), list[str]()
     display = LineProgress(lines.append, clock)
     for step in range(101):

@@ -13,7 +13,7 @@ from s3t_ray.cli.serve_command import SAID_AFTER_LOOKS, waiting_for
 from s3t_ray.errors import ClusterError
 
 
-def test_too_little_and_too_little_free_are_told_apart() -> None:
+def test_too_few_and_too_few_free_are_distinguished() -> None:
     assert "need 4 CPUs in total, and the cluster has 2: give fewer --replicas" in waiting_for(4, 1.0, 2.0)
     told = waiting_for(2, 0.0, 2.0)
     assert "of the cluster's 2, 0 are free now" in told and "workers.groups" in told

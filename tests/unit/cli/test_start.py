@@ -61,7 +61,7 @@ def test_an_unknown_option_is_a_usage_error() -> None:
     assert CliRunner().invoke(app, ["plan", "demo", "--nope"]).exit_code == 2
 
 
-def test_every_error_of_ours_has_a_row_and_codes_are_told_apart() -> None:
+def test_every_error_of_ours_has_a_row_and_codes_differ() -> None:
     rows = exit_codes()
     for kind in errors.S3TError.__subclasses__():
         if kind.__module__ == errors.__name__:

@@ -104,11 +104,11 @@ def test_an_empty_text_is_near_to_no_choice(config_file: Path) -> None:
     assert refused(config_file, "data.path=''").fix.startswith("data.path takes text")
 
 
-def test_a_fault_inside_a_list_is_told_once(config_file: Path) -> None:
+def test_a_fault_inside_a_list_is_reported_once(config_file: Path) -> None:
     assert "faults" not in refused(config_file, "lora.targets=[q_proj, 1]").problem
 
 
-def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
+def test_all_faults_are_reported_together_with_their_lines(config_file: Path) -> None:
     config_file.write_text(
         YAML.replace("slices: 3", "slices: three").replace("budget: 2\n", "") + "engine:\n  rank: 1\n"
     )

@@ -98,7 +98,7 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
         records(tmp_path, split="test")
 
 
-def test_a_malformed_image_is_told_by_file_row_and_id(tmp_path: Path) -> None:
+def test_a_malformed_image_is_reported_by_file_row_and_id(tmp_path: Path) -> None:
     rows = [*ROWS, {"id": "cut", "image": {"bytes": png(9)[:60], "path": None}, "label": 0}]
     rows.append({"id": "path", "image": {"bytes": None, "path": "secret.png"}, "label": 0})
     rows.append({"id": "class", "image": ROWS[0]["image"], "label": 7})

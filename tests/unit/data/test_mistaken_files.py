@@ -99,7 +99,7 @@ def database(folder: Path) -> bytes:
         (lambda folder: LINE.decode().encode("utf-16"), "is UTF-16 text, not UTF-8", "save it as UTF-8"),
     ],
 )
-def test_a_file_of_another_kind_is_told(
+def test_a_file_of_another_kind_is_reported(
     name: str, make: Callable[[Path], bytes], words: str, fix: str, tmp_path: Path
 ) -> None:
     """Not one "malformed row" for each line break in an archive, which set_aside would then go on without."""
@@ -121,7 +121,7 @@ def test_words_of_a_text_make_no_archive_of_it(tmp_path: Path) -> None:
     assert read(tmp_path / "x.jsonl")[0] == ["a"]
 
 
-def test_an_archive_by_its_own_name_is_told_too(tmp_path: Path) -> None:
+def test_an_archive_with_its_own_name_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(zipped(tmp_path))
     assert "is a ZIP archive" in refused(tmp_path / "x.zip").problem
     (tmp_path / "x.txt").write_bytes(LINE)
@@ -154,7 +154,7 @@ def test_files_of_several_parts_put_together_are_read(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
-def test_a_table_by_its_columns_is_told(name: str, value: object, tmp_path: Path) -> None:
+def test_a_table_is_recognized_by_its_columns(name: str, value: object, tmp_path: Path) -> None:
     """What pandas' to_json writes unless it is told otherwise."""
     (tmp_path / name).write_text(json.dumps(value))
     assert f"{name}:1: a table stored by columns" in refused(tmp_path / name).problem

@@ -67,7 +67,7 @@ def test_places_fill_evenly_and_follow_the_seed(secret: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("secret", [None, SECRET])
-def test_the_held_out_share_moves_nobody_else(secret: bytes | None) -> None:
+def test_the_held_out_share_moves_no_other_record(secret: bytes | None) -> None:
     some = build_config(data=Data(path="x", holdout=0.1))
     more = build_config(data=Data(path="x", holdout=0.2))
     names = [f"record {number}" for number in range(5000)]

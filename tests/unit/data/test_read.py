@@ -114,7 +114,7 @@ def test_bytes_that_are_no_text_and_numbers_without_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "array.json", "object.json"])
-def test_a_field_that_stands_twice_is_no_row(name: str, tmp_path: Path) -> None:
+def test_a_repeated_field_makes_a_row_invalid(name: str, tmp_path: Path) -> None:
     row = '{"id": "a", "text": "t", "id": "b"}'
     text = {"array.json": f"[{row}]", "object.json": row.replace(",", ",\n")}.get(name, row)
     (tmp_path / name).write_text(text)

@@ -245,7 +245,7 @@ def test_a_folder_says_what_it_reads_and_what_it_skips(tmp_path: Path) -> None:
     assert reading.skipped == ["README.md (not a data file)", "dataset_info.json (describes the data)"]
 
 
-def test_splits_are_told_apart(tmp_path: Path) -> None:
+def test_splits_are_distinguished(tmp_path: Path) -> None:
     for name in ("data/train-00000-of-00001", "data/test-00000-of-00001", "data/validation"):
         put(tmp_path, f"{name}.jsonl", {**ROW, "id": name})
     assert [identity for identity, _ in read(tmp_path)[0]] == ["data/train-00000-of-00001"]

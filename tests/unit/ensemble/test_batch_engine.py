@@ -95,7 +95,7 @@ def test_a_shared_beginning_is_not_read_again_and_changes_nothing(ensemble: Ense
     assert ids(again) == ensemble.generate([*prompt[:40], 77, 78], 6).tokens
 
 
-def test_nothing_that_a_struck_stage_computed_is_continued(ensemble: Ensemble, published: Published) -> None:
+def test_nothing_computed_by_a_pruned_stage_is_continued(ensemble: Ensemble, published: Published) -> None:
     prompt = list(range(10, 60))
     ensemble.generate(prompt, 6)
     ensemble.set_live(2, published.chains(1, 2))
@@ -106,7 +106,7 @@ def test_nothing_that_a_struck_stage_computed_is_continued(ensemble: Ensemble, p
     assert ids(events) == fresh.generate(prompt, 6).tokens
 
 
-def test_a_deletion_strikes_exactly_those_that_rest_on_its_stages(ensemble: Ensemble, published: Published) -> None:
+def test_a_deletion_affects_exactly_the_answers_from_its_stages(ensemble: Ensemble, published: Published) -> None:
     ensemble.set_live(2, published.chains(1, 2))
     outbox = Outbox()
     early = GenerationRequest((5, 6, 7), SamplingParams(60))
@@ -170,7 +170,7 @@ def test_what_does_not_fit_or_overflows_is_refused(ensemble: Ensemble, monkeypat
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_a_pass_fails_nobody_waits_for_ever(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_a_pass_fails_no_request_waits_forever(ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("out of memory")
 
@@ -184,7 +184,7 @@ def test_when_a_pass_fails_nobody_waits_for_ever(ensemble: Ensemble, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_when_a_generation_cannot_begin_nobody_waits_for_ever(
+def test_when_a_generation_cannot_start_no_request_waits_forever(
     ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> int:

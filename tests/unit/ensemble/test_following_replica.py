@@ -132,7 +132,7 @@ def test_the_base_answers_beside_what_is_live_and_is_untouched_by_a_deletion(
 
 
 @pytest.mark.parametrize("strike", [1, 2, 3, 5])
-def test_wherever_a_deletion_strikes_streams_they_end_on_live_stages(
+def test_streams_end_on_live_stages_wherever_a_deletion_hits_them(
     cluster: Cluster, replica: Following, strike: int
 ) -> None:
     for number in range(3):
@@ -168,7 +168,7 @@ def test_when_the_ledger_cannot_be_read_nothing_is_answered(
     replica.is_up()
 
 
-def test_the_schedulers_word_prunes_at_once_and_what_heals_is_loaded(cluster: Cluster, replica: Following) -> None:
+def test_the_scheduler_prunes_immediately_and_healed_stages_are_loaded(cluster: Cluster, replica: Following) -> None:
     deletion.accept(cluster.run, ["r3"], [])
     assert replica.set_live(12345, {}) == 12345
     assert in_service(replica) <= live(cluster.run)

@@ -104,7 +104,7 @@ def test_many_askers_share_reads() -> None:
     assert ledger.reads == 2
 
 
-def test_a_read_that_fails_is_told_and_the_next_one_works() -> None:
+def test_a_failed_read_is_reported_and_the_next_one_works() -> None:
     ledger = FakeLedger()
     watch = LedgerWatch(ledger, lambda position, live: None)  # type: ignore[arg-type]
     watch.live()

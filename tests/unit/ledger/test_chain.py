@@ -188,7 +188,7 @@ def test_a_clock_that_is_turned_back_does_not_turn_the_times_back(ledger: Ledger
     assert events == sorted(events)
 
 
-def test_a_log_that_an_older_version_began_goes_on(ledger: Ledger, url: str) -> None:
+def test_a_log_started_by_an_older_version_continues(ledger: Ledger, url: str) -> None:
     """Its entry cannot be read here, and a deletion must not wait for that."""
     epoch = ledger.take_lease("me")
     requests = [ledger.accept_deletion([record(0, 0, number)]).receipt.request_id for number in (0, 1)]

@@ -112,7 +112,7 @@ def test_a_duplicate_deleted_by_an_earlier_request_must_be_purged_before(sketche
     assert sketched.deletion(later.request_id).waits_for == (earlier.request_id,)
 
 
-def test_the_purge_erases_what_told_them_and_only_that(sketched: Ledger) -> None:
+def test_the_purge_erases_exactly_what_identified_them(sketched: Ledger) -> None:
     epoch = sketched.take_lease("me")
     train_all(sketched, epoch)
     request = sketched.accept_deletion(A).receipt.request_id

@@ -170,7 +170,7 @@ EDITS = {
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_each_edit_is_told(lived: Ledger, what: str) -> None:
+def test_each_edit_is_reported(lived: Ledger, what: str) -> None:
     change, expected = EDITS[what]
     with lived._database.write() as tx:
         change(tx.connection)
@@ -190,7 +190,7 @@ def test_what_the_ledger_says_of_records(lived: Ledger) -> None:
     }
 
 
-def test_the_log_is_read_as_it_stands(lived: Ledger) -> None:
+def test_the_log_is_read_unchecked(lived: Ledger) -> None:
     with lived._database.write() as tx:
         tx.connection.execute(text("UPDATE s3t_log SET entry = 'no JSON' WHERE sequence = 4"))
     _, receipt, certificate, broken, *_ = lived.log()

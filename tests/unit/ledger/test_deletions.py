@@ -108,7 +108,7 @@ def test_ids_and_subjects_are_not_mixed_up(ledger: Ledger) -> None:
         ledger.accept_deletion(both[1], both[0])
 
 
-def test_unknown_names_are_reported_and_the_rest_goes_on(ledger: Ledger) -> None:
+def test_unknown_names_are_reported_and_the_rest_is_deleted(ledger: Ledger) -> None:
     strangers = sorted(name("id", number) for number in range(3))
     answer = ledger.accept_deletion([strangers[2], record(0, 0, 0), *strangers[:2]], [name("subject", "bob")])
     assert answer.unknown_ids == tuple(strangers)

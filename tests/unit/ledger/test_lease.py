@@ -26,7 +26,7 @@ def test_epochs_count_up(ledger: Ledger, url: str) -> None:
     assert ledger.lease() == SchedulerLease(3, "three", 0)
 
 
-def test_whoever_was_replaced_writes_nothing(ledger: Ledger) -> None:
+def test_a_replaced_scheduler_writes_nothing(ledger: Ledger) -> None:
     old = ledger.take_lease("old")
     train_all(ledger, old)
     pruned = ledger.accept_deletion([record(0, 2, 0)]).receipt
@@ -73,7 +73,7 @@ def test_being_fenced_survives_pickling() -> None:
     assert (type(error), error.problem, error.fix) == (Fenced, "problem", "fix")
 
 
-def test_events_are_told_in_order(ledger: Ledger) -> None:
+def test_events_are_returned_in_order(ledger: Ledger) -> None:
     before = ledger.events()[-1].seq
     made = [ledger.add_event("depths", shard, {"b": [1, 2], "a": "é"}) for shard in (0, None, 1)]
     assert ledger.events(after=before) == tuple(made)

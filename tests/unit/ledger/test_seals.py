@@ -103,7 +103,7 @@ def test_a_clock_that_holds_no_time_is_refused_before_anything_is_signed(ledger:
     assert any("which is not a time" in line for line in ledger.contradictions())
 
 
-def test_a_clock_that_was_set_ahead_or_back_is_told(ledger: Ledger) -> None:
+def test_a_clock_that_was_set_ahead_or_back_is_reported(ledger: Ledger) -> None:
     ledger.accept_deletion([record(0, 0, 0)])
     assert ledger.contradictions() == ()
     edit(ledger, "UPDATE s3t_head SET at = '9999-01-01T00:00:00.000000+00:00'")
@@ -112,7 +112,7 @@ def test_a_clock_that_was_set_ahead_or_back_is_told(ledger: Ledger) -> None:
     assert any("its history continues to" in line for line in ledger.contradictions())
 
 
-def test_an_export_that_was_taken_out_or_put_in_is_told(ledger: Ledger) -> None:
+def test_an_added_or_removed_export_is_reported(ledger: Ledger) -> None:
     """Hidden from the ledger it would escape every purge; put in, a purge would erase files that are not the run's."""
     ledger.exports.note(0, ExportedFolder("out", ("stage",), ("adapter_model.safetensors",)))
     ledger.exports.note(1, ExportedFolder("gone", ("stage",), ("adapter_model.safetensors",)))
@@ -126,7 +126,7 @@ def test_an_export_that_was_taken_out_or_put_in_is_told(ledger: Ledger) -> None:
     assert any("but not in the history" in line for line in told)
 
 
-def test_an_export_is_told_by_the_log_whatever_the_history_says(ledger: Ledger) -> None:
+def test_the_log_reveals_an_export_whatever_the_history_says(ledger: Ledger) -> None:
     """The history is not signed, so whoever hides an export or makes one up writes that too."""
     export = ExportedFolder("out", ("stage",), ("adapter_model.safetensors",))
     ledger.exports.note(0, export)

@@ -149,7 +149,7 @@ def test_purging(ledger: Ledger, epoch: int) -> None:
             ask(epoch, [first.id, "nobody"])
 
 
-def test_what_stands_is_what_the_rows_say(ledger: Ledger, epoch: int) -> None:
+def test_standing_stages_match_the_rows(ledger: Ledger, epoch: int) -> None:
     """The lean answers that a scheduler reads many times a second, against the rows themselves."""
 
     def check(shard: int) -> None:

@@ -161,7 +161,7 @@ def test_the_config_decides_and_the_rates_are_given_or_assumed(make_config: Call
     assert plan_overview(config(engine={"hidden_states": "recompute"}), 80, 50.0, 0.8, SHAPE).boundaries == ()
 
 
-def test_many_groups_and_a_limit_are_decided_at_once(make_config: Callable[..., Config]) -> None:
+def test_many_groups_and_a_limit_are_decided_together(make_config: Callable[..., Config]) -> None:
     shape = SHAPE.model_copy(update={"layers": 126})
     config = make_config(shards=5, slices=63, lora={"layers_per_group": 2})
     work = describe_work(config, 10_000, 200.0, 0.8, shape)

@@ -111,7 +111,7 @@ def test_the_limits_of_a_run(tmp_path: Path) -> None:
     assert most(autoscale_to=3, gpus_per_rank=1, max_gpus=2) == 2
 
 
-def test_a_number_of_groups_asks_nobody(tmp_path: Path) -> None:
+def test_a_fixed_number_of_groups_asks_no_other_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"autoscale_to.*\n?.*workers.groups is 2.*\n.*set workers.groups to auto"):
         small_config(tmp_path, workers={"groups": 2, "autoscale_to": 2})
 

@@ -14,7 +14,7 @@ CLAIMS = st.dictionaries(
 
 
 @given(CLAIMS)
-def test_no_more_is_given_than_there_is_and_nobody_gets_more_than_it_asked_for(claims: dict[str, Claim]) -> None:
+def test_shares_exceed_neither_the_cluster_nor_the_requests(claims: dict[str, Claim]) -> None:
     shares = fair_shares(claims)
     assert shares.keys() == claims.keys()
     assert sum(shares.values()) <= 1 + 1e-9
@@ -22,14 +22,14 @@ def test_no_more_is_given_than_there_is_and_nobody_gets_more_than_it_asked_for(c
 
 
 @given(CLAIMS)
-def test_nothing_is_left_while_somebody_wants_more(claims: dict[str, Claim]) -> None:
+def test_nothing_is_left_while_a_run_wants_more(claims: dict[str, Claim]) -> None:
     shares = fair_shares(claims)
     if any(shares[run] < claim.share - 1e-9 for run, claim in claims.items()):
         assert sum(shares.values()) == pytest.approx(1)
 
 
 @given(CLAIMS)
-def test_whoever_gets_less_than_it_asked_for_gets_no_less_than_its_peers(claims: dict[str, Claim]) -> None:
+def test_a_run_that_gets_less_than_requested_gets_no_less_than_its_peers(claims: dict[str, Claim]) -> None:
     shares = fair_shares(claims)
     for run, claim in claims.items():
         if shares[run] < claim.share - 1e-9:

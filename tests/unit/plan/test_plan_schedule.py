@@ -92,7 +92,7 @@ def _check_decide_follows_the_slow_rules(chance: Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_a_placer_that_is_told_what_changed_decides_as_if_it_looked_at_everything(seed: int) -> None:
+def test_a_placer_given_only_changes_decides_as_if_it_looked_at_everything(seed: int) -> None:
     """A random life of some shards: only those that changed are put again, and each round is as `decide`'s."""
     chance = Random(seed)
     states, running, _, blocked = _situation(chance)

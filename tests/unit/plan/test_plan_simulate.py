@@ -32,7 +32,7 @@ def _changes(scenario: Scenario) -> list[tuple[float, int]]:
     return [(change.at_seconds, change.depth) for change in simulate(scenario).changes]
 
 
-def test_one_deletion_healed_at_once() -> None:
+def test_one_deletion_healed_immediately() -> None:
     course = simulate(ONE)
     assert course.changes == (
         DepthChange(0.0, 0, 3),

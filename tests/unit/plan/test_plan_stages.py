@@ -115,7 +115,7 @@ def test_compare_against_sets(orders: list[tuple[int, ...]], data: st.DataObject
 
 @given(ORDERS, st.data())
 @fast
-def test_live_depth_is_what_stands_without_a_gap(orders: list[tuple[int, ...]], data: st.DataObject) -> None:
+def test_live_depth_counts_stages_without_a_gap(orders: list[tuple[int, ...]], data: st.DataObject) -> None:
     plan = plan_shard(0, orders, _digests(orders), "recipe")
     have = data.draw(st.sets(st.sampled_from(sorted(plan.stages))))
     slow = []

@@ -85,7 +85,7 @@ def test_certificates_of_the_first_format_are_verifiable_for_ever() -> None:
         verify_certificate(FROZEN[0].replace('"records":2', '"records":3'), PEM)
 
 
-def test_the_log_goes_on_after_certificates_of_the_first_format() -> None:
+def test_the_log_continues_after_certificates_of_the_first_format() -> None:
     second = verify_certificate(FROZEN[1])
     after = receipt(3, second.hash)
     assert verify_chain([*FROZEN, after.to_json()], PEM)[2] == after
@@ -141,7 +141,7 @@ def test_brackets_without_end_are_no_entry() -> None:
         verify_entry(text, PEM)
 
 
-def test_a_public_key_of_a_kind_that_nobody_knows() -> None:
+def test_a_public_key_of_an_unknown_kind() -> None:
     ed25519, unknown = bytes.fromhex("2b6570"), bytes.fromhex("2b6575")
     der = load_pem_public_key(PEM).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     body = base64.b64encode(der.replace(ed25519, unknown))

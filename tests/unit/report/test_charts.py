@@ -116,7 +116,7 @@ def test_csv_has_the_exact_numbers_and_no_formula() -> None:
     assert list(csv.reader(io.StringIO(table_csv(table)))) == [["a", "b"], ['say "x", y', ""], ["-1", "2.5"]]
 
 
-def test_a_page_refuses_what_cannot_be_drawn_or_told_apart() -> None:
+def test_a_page_refuses_what_cannot_be_drawn_or_distinguished() -> None:
     with pytest.raises(ValidationError, match="one value per point"):
         ChartSeries(name="a", x=(1, 2), y=(1,))
     with pytest.raises(ValidationError, match="no point"):

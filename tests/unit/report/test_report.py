@@ -80,14 +80,14 @@ def test_depths_over_time_are_those_of_the_history(cluster: Cluster) -> None:
     assert [mark.kind for mark in next(iter(run_page(facts, {}).charts())).marks] == ["deletion", "restored"]
 
 
-def test_the_page_names_no_record_and_nobody(cluster: Cluster) -> None:
+def test_the_page_names_no_record_or_person(cluster: Cluster) -> None:
     deletion.accept(cluster.run, ["secret-3"], ["person-1"])
     cluster.settle()
     text = html_page(run_page(read_facts(cluster.run), {}))
     assert "secret-" not in text and "person-" not in text
 
 
-def test_damage_is_told_and_the_report_made_all_the_same(cluster: Cluster) -> None:
+def test_damage_is_reported_and_the_report_is_still_made(cluster: Cluster) -> None:
     stage = read_facts(cluster.run).stages[0].row.id
     path = cluster.run.store.local_path(f"{stage_folder(stage)}/{MANIFEST}")
     assert path is not None
@@ -96,7 +96,7 @@ def test_damage_is_told_and_the_report_made_all_the_same(cluster: Cluster) -> No
     assert [line for line in page.sections[0].text if line.startswith("Problem:") and stage in line]
 
 
-def test_a_certificate_that_does_not_check_is_told(cluster: Cluster) -> None:
+def test_an_invalid_certificate_is_reported(cluster: Cluster) -> None:
     deletion.accept(cluster.run, ["secret-3"], ())
     cluster.settle()
     with cluster.run.ledger._database.write() as tx:

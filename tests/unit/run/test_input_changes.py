@@ -58,7 +58,7 @@ def test_new_changed_and_missing_rows_are_counted(folder: Path) -> None:
     assert "1 rows of " in told and "they stay deleted" in told
 
 
-def test_data_that_is_gone_is_said_and_the_run_goes_on(folder: Path) -> None:
+def test_missing_data_is_reported_and_the_run_continues(folder: Path) -> None:
     (folder / "data.jsonl").unlink()
     told = said(folder)
     assert "can no longer be read" in told and "keeps the records" in told

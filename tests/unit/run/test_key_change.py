@@ -136,7 +136,7 @@ def test_a_change_of_key_that_was_edited_is_a_finding(run: Run, tmp_path: Path) 
         assert any("is not the trusted one" in line for line in told)
 
 
-def test_a_process_that_has_the_last_key_is_refused_and_goes_on_when_started_again(run: Run, tmp_path: Path) -> None:
+def test_a_process_with_the_former_key_is_refused_until_it_restarts(run: Run, tmp_path: Path) -> None:
     with Run.open(tmp_path / "run") as late:
         assert late.keys.public_key == run.keys.public_key
         change_key(run, "rotation")
@@ -148,7 +148,7 @@ def test_a_process_that_has_the_last_key_is_refused_and_goes_on_when_started_aga
         verify_chain(chain(again), again.keys.public_key_pem, again.ledger.log_head())
 
 
-def test_whoever_took_the_last_key_can_continue_nothing(run: Run) -> None:
+def test_a_stolen_former_key_cannot_continue_the_log(run: Run) -> None:
     stolen = FileSigner((run.location.keys_dir / "signing.key").read_bytes())
     change_key(run, "rotation")
     texts = chain(run)

@@ -184,7 +184,7 @@ def test_a_stamp_is_asked_for_when_it_is_due_and_not_before(server: str, tmp_pat
     run.close()
 
 
-def test_a_server_that_does_not_stamp_is_told_of(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_stamp_is_reported(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = begun(tmp_path, timestamps=f"{server}/nothing")
     note = publish(cluster.run)
     assert isinstance(note, SignedNote)

@@ -50,7 +50,7 @@ def test_it_is_found_where_it_is_and_that_is_said(old: Path, name: str, caplog: 
     assert not old.exists() and not keys_of(old).exists()
 
 
-def test_training_with_its_own_config_goes_on_there_and_begins_nothing_at_the_old_place(old: Path) -> None:
+def test_training_with_its_own_config_continues_there_and_starts_nothing_at_the_old_place(old: Path) -> None:
     new = moved(old)
     shutil.move(keys_of(old), keys_of(new))
     config = load_config(new / "config.yaml")
