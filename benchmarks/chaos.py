@@ -1,11 +1,11 @@
-"""Kills what a live run consists of, at random and again and again, under a stream of deletions: is any lost?
+"""Kills random processes of a live run during a stream of deletions, and checks that no deletion is lost.
 
-In: how many runs, kills and deletions per run, a seed. Out: a table, and JSON with `--json`, to which every
-run is added when it ends, so that the whole can be done in pieces. Exit code 1 when a promise broke. A
-tiny random Llama is trained for real; kills go to the scheduler, the shards' owners, the ranks, whole
-nodes of a cluster of three, the driver and the deleting process, one in four of them at once after another.
-After each run: every acknowledged deletion restored, `audit` clean with the certificates that were handed
-out, and the adapters equal, bit for bit, to a training without the deleted.
+In: the number of runs, of kills and deletions per run, and a seed. Out: a table, and JSON with `--json`. Each run is
+added to it when it ends, so the work can be split over several calls. The exit code is 1 if a promise was broken. A
+tiny random Llama really trains. Kills hit the scheduler, the owners of shards, ranks, entire nodes of a three-node
+cluster, the driver and the deleting process; one in four follows another immediately. After each run, every
+acknowledged deletion must be restored, `audit` must be clean with the certificates that were issued, and the adapters
+must be bitwise equal to those of a training without the deleted records.
 
     python -m benchmarks.chaos --runs 1 --kills 10 --deletions 50 --json chaos.json
     python -m benchmarks.chaos --runs 4 --kills 52 --deletions 520 --json chaos.json   # about half an hour on two cores
@@ -34,7 +34,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
 }
-# Every fourth run has a Ray of its own, which dies with the driver; every third, groups of two ranks.
+# Every fourth run starts its own Ray, which dies with the driver; every third has two ranks per group.
 LOCAL_EVERY, TWO_RANKS_EVERY = 4, 3
 
 WIDTH = 150
@@ -43,12 +43,12 @@ WIDTH = 150
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--kills", type=int, default=10, help="kills a run")
+    parser.add_argument("--kills", type=int, default=10, help="kills per run")
     parser.add_argument("--deletions", type=int, default=50, help="deletion requests per run")
     parser.add_argument("--pause", type=float, default=4.0, help="longest pause between two kills, in seconds")
-    parser.add_argument("--kill-seconds", type=float, default=3600.0, help="no kill of a run after so long")
-    parser.add_argument("--seed", type=int, default=0, help="of the first run; each further one adds 1")
-    parser.add_argument("--json", type=Path, default=None, help="file that each run's figures are added to")
+    parser.add_argument("--kill-seconds", type=float, default=3600.0, help="stop killing this long after a run starts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first run; each further run adds 1")
+    parser.add_argument("--json", type=Path, default=None, help="append each run's results to this file")
     options = parser.parse_args(arguments)
     os.environ.update({**ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32)})  # before Ray is imported
     from tests.faults.runtime.chaos import Chaos
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _table(reports: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title="Kills of a live run under a stream of deletions")
+    table = Table(title="Kills of a live run during a stream of deletions")
     kinds = sorted({kind for report in reports for kind in report["kills"]})
     for column in ("run", *kinds, "kills", "deletions", "restored", "lost", "problems", "schedulers", "seconds"):
         table.add_column(column, justify="right")

@@ -1,4 +1,4 @@
-"""The method's claims that need no training, one figure a command: what a budget buys and what it costs.
+"""Figures of the method's claims that need no training, one per command: what a budget gains and what it costs.
 
     python benchmarks/claims_curves.py deletion-rate
     python benchmarks/claims_curves.py gap
@@ -6,11 +6,10 @@
     python benchmarks/claims_curves.py full-budget
     python benchmarks/claims_curves.py deletion-cost [--price-per-hour 2.50]
 
-`deletion-rate`: deletions until every shard is dead, the closed form beside a simulation. `gap`: the paper's theorem
-beside streams of deletions on real orders. `budget-cost`: FLOPs and bytes of a Llama-2-13B run. `full-budget`: all L!
-orders, and what sharing prefixes saves. `deletion-cost`: what one deletion costs under each policy, in worker-group
-time and money. Writes benchmarks/results/claims/*.json and
-docs/claims/*.svg.
+`deletion-rate`: deletions until every shard is dead, closed form and simulation. `gap`: the paper's theorem and
+simulated deletions on real orders. `budget-cost`: FLOPs and bytes of a Llama-2-13B run. `full-budget`: all L! orders,
+and what sharing prefixes saves. `deletion-cost`: worker-group time and money per deletion, by policy. Writes
+benchmarks/results/claims/*.json and docs/claims/*.svg.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ RUNS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("figure", choices=("deletion-rate", "gap", "budget-cost", "full-budget", "deletion-cost"))
-    parser.add_argument("--price-per-hour", type=float, default=2.5, help="of one worker group; its currency is yours")
+    parser.add_argument("--price-per-hour", type=float, default=2.5, help="price of one worker group, in any currency")
     arguments = parser.parse_args()
     began = time.perf_counter()
     if arguments.figure == "deletion-rate":
-        title, section = "Deletions that a run bears", deletion_rate()
+        title, section = "Deletions that a run survives", deletion_rate()
     elif arguments.figure == "gap":
-        title, section = "What several orders keep that one does not", gap_of_theorem()
+        title, section = "What several orders keep beyond one order", gap_of_theorem()
     elif arguments.figure == "budget-cost":
         title, section = "What a budget costs", budget_cost()
     elif arguments.figure == "full-budget":
@@ -85,7 +84,7 @@ def _orders(config: Config) -> list[tuple[Order, ...]]:
 
 
 def deletion_rate() -> ReportSection:
-    """m L H(m min(B, L)) against a simulation of the deletions themselves."""
+    """m L H(m min(B, L)) against a simulation of individual deletions."""
     series: list[ChartSeries] = []
     rows: list[tuple[Cell, ...]] = []
     for shards, slices in SHAPES:
@@ -113,8 +112,8 @@ def deletion_rate() -> ReportSection:
         y_label="deletions",
         series=tuple(series),
         from_zero=True,
-        caption=f"Shards x slices; cyclic orders; {TRIALS:,} trials, bars 95%. Budget 1 is SISA with slices. "
-        "A budget above the number of slices adds no first slice, so it adds nothing here.",
+        caption=f"Shards x slices; cyclic orders; {TRIALS:,} trials, bars: 95%. Budget 1 is SISA with slices. "
+        "A budget above the number of slices adds no first slice, so it does not help here.",
     )
     table = ReportTable(
         stem="deletion-rate-table",
@@ -126,7 +125,7 @@ def deletion_rate() -> ReportSection:
 
 
 def gap_of_theorem() -> ReportSection:
-    """The chance that a shard keeps k slices after r deletions in it: several orders less one order."""
+    """Probability that a shard keeps k slices after r deletions in it: several orders minus one order."""
     slices, depth, trials = 6, 2, 20_000
     deletions = list(range(1, 13))
     streams = uniform_streams(trials, max(deletions), 1, slices, 0)
@@ -148,13 +147,13 @@ def gap_of_theorem() -> ReportSection:
             ]
     chart = ReportChart(
         stem="gap",
-        title=f"Chance to keep {depth} of {slices} slices: several sequences less one",
+        title=f"Probability of keeping {depth} of {slices} slices: several sequences minus one",
         x_label="deletions in the shard",
         y_label="gain in probability",
         series=tuple(series),
         from_zero=True,
-        caption="The theorem takes sequences as independent. All of a shard's sequences meet the same deletions, and "
-        f"orders that are chosen (cyclic, chains) spread over the slices: the measurement lies off it. "
+        caption="The theorem assumes independent sequences. In fact a shard's sequences see the same deletions, and "
+        f"designed orders (cyclic, chains) spread over the slices, so measurements differ from it. "
         f"{trials:,} streams.",
     )
     table = ReportTable(
@@ -181,11 +180,11 @@ LLAMA_13B = ModelShape(
     layers=40, hidden=5120, intermediate=13824, heads=40, kv_heads=40, head_size=128, vocabulary=32000
 )
 ALPACA_RECORDS, ALPACA_TOKENS, ALPACA_LABELLED = 52_002, 182.0, 0.83
-"""Tokens per record, and the share of them that bears loss."""
+"""Tokens per record, and the share of them with a loss."""
 
 
 def budget_cost() -> ReportSection:
-    """The whole training, one healing, and bytes, relative to one sequence."""
+    """A complete training, one healing, and bytes, relative to one sequence."""
     slices, found = 5, []
     for order, budget in [("cyclic", b) for b in range(1, 6)] + [("chains", b) for b in (6, 8, 10)]:
         config = _config(5, slices, budget, order, lora={"layers_per_group": 8, "rank": 32, "alpha": 64})
@@ -217,8 +216,8 @@ def budget_cost() -> ReportSection:
         y_label="times those of budget 1",
         series=series,
         from_zero=True,
-        caption="Computed by `s3t plan`'s functions; cyclic orders up to 5, chains above. Stored hidden states serve "
-        "every sequence, so that storage grows less than training.",
+        caption="Computed by `s3t plan`'s functions; cyclic orders up to 5, chains above. All sequences use "
+        "the same stored hidden states, so storage grows less than training.",
     )
     table = ReportTable(
         stem="budget-cost-table",
@@ -241,7 +240,7 @@ def budget_cost() -> ReportSection:
 
 
 def deletion_cost(price_per_hour: float) -> ReportSection:
-    """Worker-group time, money and what is served meanwhile, by policy and rate of deletions."""
+    """Worker-group time, money and the depth served meanwhile, by policy and deletion rate."""
     rates = (1.0, 4.0, 12.0, 24.0)
     until = 20 * 24 * HOUR
     series: list[ChartSeries] = []

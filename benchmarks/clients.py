@@ -1,13 +1,13 @@
-"""Client libraries and lm-eval against a real service, unchanged.
+"""Runs unmodified client libraries and lm-eval against a real service.
 
     python -m venv CLIENTS
     CLIENTS/bin/pip install openai langchain-openai litellm 'lm_eval[api]' datasets transformers
     python benchmarks/clients.py --python CLIENTS/bin/python
 
-A tiny run is trained and served by `s3t serve`; the clients live in an environment of their own. Every call of
-`benchlib/client_calls.py` is made, then lm-eval scores a multiple-choice task (loglikelihood) and one of generation
-(generate_until) from files here. Its log-likelihoods are held against those that the run's live stages give offline.
-Out: benchmarks/results/clients.json, and what stands in it. Exit code 1 when something was refused or differs.
+Trains a tiny run and serves it with `s3t serve`; the clients run in their own environment. Makes every call of
+`benchlib/client_calls.py`. Then lm-eval scores a multiple-choice task (loglikelihood) and a generation task
+(generate_until) from local files. Its log-likelihoods are compared with those computed offline from the live stages.
+Writes benchmarks/results/clients.json and prints it. The exit code is 1 if something was refused or differs.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}### assistant: {% endif %}"
 )
 MOST_DIFFERENCE = 1e-3
-"""Nats, of a whole continuation."""
+"""In nats, for a complete continuation."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Clients:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--python", type=Path, required=True, help="of the environment with the clients")
+    parser.add_argument("--python", type=Path, required=True, help="interpreter of the environment with the clients")
     told = parser.parse_args()
     os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     with tempfile.TemporaryDirectory() as work:
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _config(folder: Path) -> Config:
-    """Of a run that answers conversations of several turns: its base has a chat template."""
+    """Config of a run that answers multi-turn conversations: its base has a chat template."""
     config = tiny_run(folder, "clients", shards=2, slices=2, budget=1, records_per_slice=12)
     (Path(config.model.path) / "chat_template.jinja").write_text(TEMPLATE)
     told = config.model_dump(mode="json", exclude_unset=True)
@@ -117,7 +117,7 @@ def _library_calls(python: Path, service: LiveService) -> dict[str, str | None]:
 def _lm_eval(
     python: Path, service: LiveService, folder: Path, base: Path
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-    """Scores by task, and what lm-eval noted of each question of the multiple choice."""
+    """Scores by task, and lm-eval's record of each multiple-choice question."""
     tasks, out = folder / "tasks", folder / "out"
     _write_tasks(tasks)
     settings = f"model=clients,base_url=http://127.0.0.1:{service.port}/v1/completions,num_concurrent=2,max_length=500"
@@ -161,7 +161,7 @@ def _write_tasks(folder: Path) -> None:
 
 
 def _largest_difference(config: Config, samples: list[dict[str, Any]]) -> float:
-    """Between lm-eval's log-likelihoods and those of the live stages, computed here without a service."""
+    """Between lm-eval's log-likelihoods and those computed here from the live stages, without a service."""
     with Run.open(config.storage.uri) as run:
         ensemble = Ensemble(run.config, run.base, run.store, threads=1)
         ensemble.set_live(1, serving_chains(run))

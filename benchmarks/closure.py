@@ -1,12 +1,11 @@
-"""What it costs to know the duplicates of a deleted record: at ingest, in the ledger, and at a deletion.
+"""Measures the cost of finding duplicates of a deleted record: at ingest, in the ledger, and at a deletion.
 
     python benchmarks/closure.py               # minutes, 0.3 GB of disk in --folder
     python benchmarks/closure.py --records 20000
 
-Records of 20 to 200 words, drawn from a vocabulary by frequency; every tenth is a copy of another and
-every tenth nearly one, so that there is something to find. The same records are read in with and
-without sketches. Recall is measured against the true Jaccard likeness of a sample's pairs, most of them
-little above the threshold. Writes benchmarks/results/closure.json.
+Records have 20 to 200 words, drawn from a vocabulary by frequency. One in ten is a copy of another, and one in ten a
+near-duplicate. The same records are ingested with and without sketches. Recall is measured against the true Jaccard
+similarity of a sample of pairs, most of them slightly above the threshold. Writes benchmarks/results/closure.json.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ LOOKED_UP = 200
 @dataclass(frozen=True)
 class Ingested:
     sketched: bool
-    cpu_seconds: float  # of the ledger's transaction, without the making of records and sketches
+    cpu_seconds: float  # of the ledger's transaction, without making records and sketches
     sketch_cpu_seconds: float
     ledger_bytes_a_record: float
     peak_megabytes: float  # of this process, so far
@@ -58,7 +57,7 @@ class Closures:
     preview_of_thousand_milliseconds: float
     near_duplicates: int  # true ones of the records looked up
     recall: float  # share of them that was found
-    false: int  # found, and less alike than the threshold less two standard errors
+    false: int  # found, but less similar than the threshold minus two standard errors
 
 
 def contents(count: int) -> Iterator[str]:
@@ -81,7 +80,7 @@ def contents(count: int) -> Iterator[str]:
 
 @dataclass
 class Spent:
-    """CPU seconds that are not the ledger's."""
+    """CPU seconds spent outside the ledger."""
 
     making: float = 0.0
     sketching: float = 0.0
@@ -126,7 +125,7 @@ def ingest(path: Path, count: int, sketching: Sketching | None) -> Ingested:
 
 
 def look_up(path: Path, count: int) -> tuple[float, float, int, float, int]:
-    """Median milliseconds of a preview, of one with a thousand records; true near-duplicates, recall, false ones."""
+    """Median milliseconds of a preview, the same for a thousand records, true near-duplicates, recall, false ones."""
     sample = [number for number in range(count) if number % 10 == 4][:LOOKED_UP]
     texts = dict(enumerate(contents(max(sample) + 3)))
     closure = DuplicateSearch(Reach.NAMED, THRESHOLD)
@@ -159,7 +158,7 @@ def jaccard(one: str, other: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--folder", type=Path, default=None, help="where the ledgers are made for the time being")
+    parser.add_argument("--folder", type=Path, default=None, help="folder for temporary ledgers")
     arguments = parser.parse_args()
     bands, rows = choose_bands(PERMUTATIONS, THRESHOLD)
     sketching = Sketching(PERMUTATIONS, SHINGLE_WORDS, bands, rows)

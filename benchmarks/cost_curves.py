@@ -1,12 +1,12 @@
-"""What a run costs as one thing grows: slices, sequences, length of the records, ranks.
+"""Measures how the cost of a run grows with the number of slices, sequences, tokens per record or ranks.
 
     python benchmarks/cost_curves.py [--only ranks]
 
-A random Llama of 12 layers, 256 wide, vocabulary 8,192; one shard, the same records throughout, CPU seconds of the
-stages (of all ranks together), hidden states included. Beside each measurement stands what the plan says of it, in
-FLOPs relative to the first point: where the two part, the engine loses or gains with size. Ranks are processes with
-ZeRO 2 over gloo. Writes benchmarks/results/cost_curves.json and .png; `--only` measures one curve anew and keeps the
-other points of that file.
+A random Llama with 12 layers of width 256 and a vocabulary of 8,192; one shard, always the same records. Times are CPU
+seconds of the stages (summed over ranks), hidden states included. Each measurement is compared with the plan's FLOPs,
+relative to the first point: a difference shows that the engine gains or loses with size. Ranks are processes with
+ZeRO 2 over gloo. Writes benchmarks/results/cost_curves.json and .png. `--only` remeasures one curve and keeps the other
+points of that file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from s3t_ray.train.trainer import Trainer
 
 RESULTS = Path(__file__).with_name("results")
 SHAPE = SHAPES["small"]
-RECORDS, TOKENS = 12, 128  # the same records at every point but those of the third curve
+RECORDS, TOKENS = 12, 128  # the same records at every point, except on the third curve
 SLICES, SEQUENCES, LENGTHS, RANKS = (1, 2, 3, 4, 6), (1, 2, 3, 4), (64, 128, 256, 512), (1, 2, 4)
 
 
@@ -95,7 +95,7 @@ def plan_flops(config: Config, now: Course, tokens: float, labelled: float) -> f
 
 
 def alone(curve: str, value: int, now: Course, folder: Path) -> Point:
-    """All stages in this process, twice; the faster one counts, as the first also fills caches and buffers."""
+    """All stages in this process, twice. The faster run counts, because the first also fills caches and buffers."""
     config = now.config(folder / "run", {})
     found = []
     for turn in range(2):
@@ -119,7 +119,7 @@ def alone(curve: str, value: int, now: Course, folder: Path) -> Point:
 
 
 def by_ranks(ranks: int, now: Course, folder: Path, like: Point) -> Point:
-    """All stages by `ranks` processes; imports and loading are not counted."""
+    """All stages with `ranks` processes; imports and loading are not counted."""
     folder.mkdir()
     (folder / "course.json").write_text(now.model_dump_json())
     running = []
@@ -148,13 +148,13 @@ def by_ranks(ranks: int, now: Course, folder: Path, like: Point) -> Point:
 
 
 def measure(folder: Path, only: str | None, known: Sequence[Point]) -> list[Point]:
-    """The points of all curves, or those of `only` beside the others of `known`."""
+    """The points of all curves; with `only`, that curve's points and the others from `known`."""
     base = random_base(folder / "base", SHAPE, "float32", 2048)
     values = {"slices": SLICES, "sequences": SEQUENCES, "tokens per record": LENGTHS, "ranks": RANKS}
     points: list[Point] = []
     for curve in values:
         if only in (None, curve):
-            # The ranks train the very stages of the point with two slices.
+            # The ranks train exactly the stages of the point with two slices.
             like = next((each for each in (*points, *known) if (each.curve, each.value) == ("slices", 2)), None)
             points += [_point(curve, value, base, folder, like) for value in values[curve]]
         else:
@@ -171,7 +171,7 @@ def _point(curve: str, value: int, base: Path, folder: Path, like: Point | None)
         return alone(curve, value, course(base, value, 1, TOKENS, RECORDS), place)
     if curve == "sequences":
         return alone(curve, value, course(base, 4, value, TOKENS, RECORDS), place)
-    # About as many tokens each time.
+    # Roughly the same number of tokens each time.
     return alone(curve, value, course(base, 2, 1, value, max(2, RECORDS * TOKENS // value)), place)
 
 
@@ -196,9 +196,7 @@ def draw(result: Result, path: Path) -> None:
             [point.value for point in points], [point.cpu_seconds for point in points], marker="o", label="measured"
         )
         planned = [first.cpu_seconds * point.plan_flops / first.plan_flops for point in points]
-        panel.plot(
-            [point.value for point in points], planned, linestyle="--", color="#555555", label="as the plan's FLOPs"
-        )
+        panel.plot([point.value for point in points], planned, linestyle="--", color="#555555", label="plan's FLOPs")
         panel.set_xlabel(curve)
         panel.set_ylim(0)
         panel.spines[["top", "right"]].set_visible(False)
@@ -217,7 +215,7 @@ def main() -> int:
         points = measure(Path(folder), given.only, known)
     console = Console(width=130)
     table = Table(title="cost of a run", title_justify="left")
-    for name in ("grows", "to", "stages", "CPU s", "wall s", "CPU µs a token", "measured / first", "plan / first"):
+    for name in ("grows", "to", "stages", "CPU s", "wall s", "CPU µs per token", "measured / first", "plan / first"):
         table.add_column(name, justify="left" if name == "grows" else "right")
     for point in points:
         first = next(each for each in points if each.curve == point.curve)

@@ -1,17 +1,16 @@
-"""Ends a run at every durable step of its life, restarts it, and checks every promise: how many points exist,
-how many were survived.
+"""Interrupts a run at every durable step of its life, restarts it, and checks every promise.
 
-In: how many points (all of them unless `--points`), a seed. Out: a table, and JSON with `--json`, which grows as
-it goes: the same command again goes on where it was stopped. Exit code 1 when a promise broke. The hashing trainer
-stands for the real one; a step is a write, fsync, rename, removal or commit of ingest, train, export, delete, purge
-and publish. Over all points, a process holds still at each, and a copy of its folder, which is what a kill there
-leaves, is restarted; over a sample, a process is killed at each (SIGKILL).
+In: the number of points (all, unless `--points`) and a seed. Out: a table with the points that exist and those
+survived, and JSON with `--json`, written as the sweep proceeds: repeating the command continues it. The exit code is 1
+if a promise was broken. The hashing trainer replaces the real one. A step is a write, fsync, rename, removal or commit
+of ingest, train, export, delete, purge or publish. When sweeping all points, the process pauses at each, and a copy of
+its folder, which equals what a kill would leave, is restarted. For a sample, the process is killed at each (SIGKILL).
 
-    python -m benchmarks.crash_points --json crash_points.json   # every point once: some 15 minutes on one free core
-    python -m benchmarks.crash_points --points 60 --again  # a sample, with the restart killed too
-    python -m benchmarks.crash_points --disk eio-once      # no kills: the point's own step fails; see --help for more
+    python -m benchmarks.crash_points --json crash_points.json   # every point once: about 15 minutes on one free core
+    python -m benchmarks.crash_points --points 60 --again  # a sample; the restart is killed too
+    python -m benchmarks.crash_points --disk eio-once      # no kills: the step itself fails; see --help for more
 
-Two processes share a sweep with --part 1/2 and --part 2/2, each with a file of its own.
+To share a sweep between two processes, use --part 1/2 and --part 2/2, each with its own file.
 """
 
 from __future__ import annotations
@@ -38,14 +37,16 @@ FAILURES = {"full": STORAGE_FULL, "all-full": ALL_FULL, "eio-once": ERROR_ONCE, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=None, help="a sample of this many points; default: all")
-    parser.add_argument("--again", action="store_true", help="kill the restart too, at a step drawn by the seed")
-    parser.add_argument("--disk", choices=FAILURES, help="no kills: from the point on the disk fails like this")
-    parser.add_argument("--power", action="store_true", help="the machine loses its power: what was not synced may go")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample and of the second kills")
-    parser.add_argument("--json", type=Path, default=None, help="file for the figures and for all that broke")
-    parser.add_argument("--part", type=_part, default=(1, 1), help="1/2: the first of two halves; each has a --json")
-    parser.add_argument("--phase", default=None, help="only the points of this phase")
+    parser.add_argument("--points", type=int, default=None, help="sample this many points; default: all")
+    parser.add_argument("--again", action="store_true", help="also kill the restart, at a random step")
+    parser.add_argument("--disk", choices=FAILURES, help="instead of a kill, make the disk fail like this")
+    parser.add_argument("--power", action="store_true", help="cut the power: unsynced data may be lost")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample and of the second kills")
+    parser.add_argument("--json", type=Path, default=None, help="file for the results and all broken promises")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), help="1/2: the first of two halves, each with its own --json"
+    )
+    parser.add_argument("--phase", default=None, help="only points of this phase")
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     with quick_folder() as folder:
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for problem in verdict.problems:
                 console.print(f"{_name(verdict)}: {problem}", style="red", markup=False, highlight=False)
     record.write()
-    title = f"The disk at every durable step: {options.disk}" if options.disk else "The end at every durable step"
+    title = f"The disk at every durable step: {options.disk}" if options.disk else "Interruption at every durable step"
     Console().print(_table(title, record))
     return 1 if record.broken else 0
 
@@ -79,7 +80,7 @@ def _verdicts(
         return
     dice = random.Random(options.seed)
     count = len(chosen) if options.points is None else min(options.points, len(chosen))
-    for point in dice.sample(chosen, count):  # in no order, so that a sweep that is stopped is a fair sample
+    for point in dice.sample(chosen, count):  # in random order, so that an interrupted sweep is a fair sample
         if point.number in record.struck(point.phase):
             continue
         if options.disk:
@@ -91,12 +92,12 @@ def _verdicts(
 def _part(text: str) -> tuple[int, int]:
     part, _, parts = text.partition("/")
     if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text} is not like 1/2")
+        raise argparse.ArgumentTypeError(f"expected a part such as 1/2, got {text}")
     return int(part), int(parts)
 
 
 class Record:
-    """What was struck so far, in memory and in its file."""
+    """The points tried so far, in memory and in the file."""
 
     def __init__(self, path: Path | None, points: Sequence[Point]) -> None:
         self._path = path
@@ -109,7 +110,7 @@ class Record:
         if path is not None and path.exists():
             known = json.loads(path.read_text())
             if known["steps"] != dict(self._steps):
-                raise SystemExit(f"{path} is of other code, with steps {known['steps']}: name a new file")
+                raise SystemExit(f"{path} was written by other code, with steps {known['steps']}: choose a new file")
             self._struck, self._seconds, self.broken = known["struck"], known["seconds"], known["broken"]
 
     def struck(self, phase: str) -> set[int]:
@@ -139,7 +140,7 @@ class Record:
 
     @property
     def rows(self) -> dict[str, tuple[int, int, int]]:
-        """By phase: steps that exist, steps struck at, steps survived."""
+        """By phase: existing steps, steps tried, steps survived."""
         lost = Counter(str(entry["phase"]) for entry in self.broken)
         rows = {
             phase: (steps, len(self._struck[phase]), len(self._struck[phase]) - lost[phase])

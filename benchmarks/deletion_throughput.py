@@ -1,6 +1,6 @@
-"""Durable deletions per second against the floors of the machine, and a run in service while records are deleted.
+"""Measures durable deletions per second against the machine's floors, and a served run during deletions.
 
-    python benchmarks/deletion_throughput.py                  # some minutes
+    python benchmarks/deletion_throughput.py                  # a few minutes
     python benchmarks/deletion_throughput.py --live-shards 0  # receipts only
 
 Writes benchmarks/results/deletion_throughput.json; `--help` lists the sizes. On a cluster: jobs/deletion_benchmark.py.

@@ -1,9 +1,9 @@
-"""A task of GLUE on a real encoder: held-out metrics by depth, and what stored hidden states save.
+"""Trains a GLUE task on a real encoder: held-out metrics by depth, and what stored hidden states save.
 
     python benchmarks/encoder_tasks.py --base BERT_FOLDER --train train.jsonl --dev dev.jsonl --task stsb
 
-Trains the ensemble twice in one process, without Ray: from stored hidden states in packed rows, and with all states
-recomputed in padded batches. In: rows with the benchmark's fields. Out: a table; CPU seconds of both, and their ratio.
+Trains the ensemble twice in one process, without Ray: with stored hidden states in packed rows, and with recomputed
+states in padded batches. In: rows with the benchmark's fields. Out: a table, the CPU seconds of both, and their ratio.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True)
     parser.add_argument("--task", required=True)
-    parser.add_argument("--records", type=int, default=1_000, help="of the training file, the first")
+    parser.add_argument("--records", type=int, default=1_000, help="use the first N records of the training file")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--layers-per-group", type=int, default=1)

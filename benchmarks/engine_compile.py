@@ -1,11 +1,11 @@
-"""torch.compile on the engine's pieces: does it pay, and does it stay exact?
+"""Measures whether torch.compile speeds up the engine's components, and whether the bits stay the same.
 
     python benchmarks/engine_compile.py --base demo-model
 
-The parts of a layer that are not one product already: its MLP with adapters, its RMSNorm (Hugging Face's, compiled,
-against the engine's hand-written one), its rotary embedding. Forward and backward on packs of two lengths, one compiled
-function for both (packs differ in length). Two processes, each with an empty compiler cache of its own, so that the
-bytes of a replay are compared as a replay makes them. CPU seconds, one thread. Writes
+Covers the parts of a layer that are not a single product: the MLP with adapters, the RMSNorm (Hugging Face's, compiled,
+against the engine's hand-written one), and the rotary embedding. Forward and backward pass on packs of two lengths,
+with one compiled function for both, because packs differ in length. Two processes, each with its own empty compiler
+cache, compile independently, as a replay would. CPU seconds, one thread. Writes
 benchmarks/results/engine_compile.json.
 """
 
@@ -45,16 +45,16 @@ RANK, EPS = 16, 1e-5
 
 @dataclass(frozen=True)
 class Row:
-    """One piece at one length."""
+    """One component at one length."""
 
     piece: str
     tokens: int
-    engine_ms: float  # as the engine computes it, forward and backward
+    engine_ms: float  # the engine's code, forward and backward
     compiled_ms: float
     compile_cpu_seconds: float  # of the first call at this length, its compiler's processes included
     equals_engine: bool
     largest_difference: float
-    digest: str  # of what the compiled piece gives
+    digest: str  # of the compiled component's output
 
     @property
     def speedup(self) -> float:
@@ -70,13 +70,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a layer: the engine's way, what is compiled, and its inputs at a length."""
+    """A part of a layer: the engine's code, the code to compile, and the inputs for a length."""
 
     name: str
     engine: Callable[..., Any]
     compiled: Callable[..., Any]
     inputs: Callable[[int], Sequence[Tensor]]
-    weights: Sequence[Tensor]  # that get gradients too
+    weights: Sequence[Tensor]  # that also get gradients
 
 
 def pieces(shape: ModelShape) -> list[Piece]:
@@ -139,7 +139,7 @@ def fastest(call: Callable[[], object], times: int) -> float:
 
 
 def cpu_seconds() -> float:
-    """Of this process and the compilers that it started and that have ended."""
+    """Of this process and of the finished compiler processes that it started."""
     import resource
 
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -182,7 +182,7 @@ def main() -> int:
         return 0
     runs = []
     for _ in range(2):
-        with tempfile.TemporaryDirectory() as cache:  # else the second process would only load what the first compiled
+        with tempfile.TemporaryDirectory() as cache:  # else the second process would only load the first one's result
             done = subprocess.run(
                 [sys.executable, *sys.argv, "--one"],
                 capture_output=True,

@@ -1,14 +1,14 @@
-"""Each stage against the floor: FLOPs that it cannot avoid, over the rate of matrix products in the same run.
+"""Compares each stage with its floor: the FLOPs it cannot avoid, at the rate of matrix products in the same run.
 
     python benchmarks/engine_floor.py --base demo-model [--data FILE.json]
     python benchmarks/engine_floor.py --redraw
 
 The floor counts the frozen matrices of the layers above the stage's boundary, forward and for the gradient of their
 inputs, on real tokens, and the vocabulary head on labelled tokens. The rate is that of one layer's own matrix products
-at the length of the packs (a square product is beside it). The adapters' products, which cannot be avoided either, are
-counted in a column of their own; attention, norms and all else count as overhead. CPU seconds of the optimizer steps,
-one thread. The stage is trained twice: its bytes must be equal. Writes benchmarks/results/engine_floor.json and .png;
-exit code 1 when a stage misses 70% or its replay differs. `--redraw` only draws the saved results again.
+at the length of the packs; the rate of a square product is listed too. The adapters' products cannot be avoided
+either, and have their own column. Attention, norms and everything else count as overhead. Times are CPU seconds of the
+optimizer steps, one thread. The stage is trained twice, with equal bytes. Writes benchmarks/results/engine_floor.json
+and .png. The exit code is 1 if a stage misses 70% or its replay differs. `--redraw` only redraws the saved results.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Row:
     head_flops: float
     adapter_flops: float
     replay_equal: bool
-    time_shares: dict[str, float]  # by kind of operation, of a profiled turn
+    time_shares: dict[str, float]  # by kind of operation, in a profiled run
 
     @property
     def floor_seconds(self) -> float:
@@ -61,7 +61,7 @@ class Row:
 
     @property
     def share(self) -> float:
-        """Of the stage's time, what the floor would take."""
+        """Share of the stage's time that the floor would take."""
         return self.floor_seconds / self.speed.cpu_seconds
 
     @property
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def share_at_square_rate(self) -> float:
-        """Had the rate been measured on square matrices."""
+        """The same share, with the rate of square matrices."""
         return (self.matrix_flops + self.head_flops) / self.rate.square / self.speed.cpu_seconds
 
 
@@ -111,7 +111,7 @@ def row(bench: StageBench, depth: int, base: Path, turns: int) -> Row:
     matrices = 4 * shape.layer_parameters * depth * bench.config.lora.layers_per_group * speed.tokens
     return Row(
         speed,
-        # The best rate beside the best time: what others did to the machine meanwhile is in neither.
+        # The best rate and the best time: neither includes the load of other processes.
         MatmulRate(*(max(getattr(rate, name) for rate in rates) for name in ("layer", "square", "head"))),
         matrices,
         cost.head_flops,
@@ -153,7 +153,7 @@ def draw(result: Result, path: Path) -> None:
 
 
 def saved(path: Path) -> Result:
-    """The results as they were written; what they work out is worked out again."""
+    """The saved results; derived values are computed again."""
 
     def made(kind: type[Any], found: dict[str, Any]) -> dict[str, Any]:
         return {field.name: found[field.name] for field in fields(kind)}
@@ -175,10 +175,10 @@ def saved(path: Path) -> Result:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="base model; `s3t demo` makes one in demo-model")
-    parser.add_argument("--redraw", action="store_true", help="draw the saved results again")
+    parser.add_argument("--redraw", action="store_true", help="redraw the saved results")
     parser.add_argument("--data", type=Path, help="JSON list of instruction, input, output; default: docstrings")
     parser.add_argument("--records", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=8, help="records an optimizer step")
+    parser.add_argument("--batch", type=int, default=8, help="records per optimizer step")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--layers-per-group", type=int, default=10)
     given = parser.parse_args()
@@ -186,7 +186,7 @@ def main() -> int:
         draw(saved(RESULTS / "engine_floor.json"), RESULTS / "engine_floor.png")
         return 0
     if given.base is None:
-        parser.error("name the base model: --base")
+        parser.error("--base is missing: name the folder of the base model")
     shape = model_shape(given.base)
     slices = shape.layers // given.layers_per_group
     course = Course(
@@ -204,7 +204,7 @@ def main() -> int:
         **share_out(instructions(given.data), 1, 1, given.records, 0),
     )
     console = Console(width=150)
-    table = Table(title="each stage against the floor", title_justify="left")
+    table = Table(title="each stage against its floor", title_justify="left")
     heads = (
         "depth",
         "tokens",

@@ -1,10 +1,11 @@
-"""What judging held-out records costs, against the arithmetic that it cannot avoid.
+"""Compares the cost of evaluating held-out records with the arithmetic that it cannot avoid.
 
     OMP_NUM_THREADS=1 python benchmarks/evaluation_speed.py --base BERT_FOLDER --train train.jsonl --dev dev.jsonl
 
-Trains a few records of SST-2 for two shards of three depths, then judges the dev set as `s3t eval` does: every shard at
-every depth. The floor is the same base in plain transformers, in padded batches sorted by length, times the layers that
-the rows of all depths run through over the layers of one pass. Out: CPU seconds of both and their ratios, by turns.
+Trains two shards of three depths on a few records of SST-2, then evaluates the dev set as `s3t eval` does: every shard
+at every depth. The floor is one pass of the same base in plain transformers, in padded batches sorted by length, scaled
+by the layers that the rows of all depths run through, relative to one pass. Out: CPU seconds of both and their ratios,
+from alternating runs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--dev", type=Path, required=True)
-    parser.add_argument("--records", type=int, default=60, help="to train on: their number does not change the figure")
+    parser.add_argument("--records", type=int, default=60, help="training records; does not affect the result")
     given = parser.parse_args()
     given.task, given.shards, given.slices, given.layers_per_group, given.epochs, given.lr = "sst2", 2, 3, 1, 1, 1e-3
     torch.set_num_threads(1)
@@ -56,22 +57,22 @@ def main() -> None:
             plain.append(cpu_seconds(lambda: run(model, batches)))
     own, one = statistics.median(judged), statistics.median(plain)
     print(f"{len(contents)} records, {sum(passes)} layer passes for {len(passes)} layers: {passes}")
-    print(f"judged: {' '.join(f'{each:.1f}' for each in judged)} CPU seconds")
+    print(f"evaluation: {' '.join(f'{each:.1f}' for each in judged)} CPU seconds")
     print(f"one plain padded pass: {' '.join(f'{each:.1f}' for each in plain)} CPU seconds")
-    print(f"judged / one plain pass: {own / one:.2f}")
-    print(f"judged / floor: {own / (one * sum(passes) / len(passes)):.2f}")
+    print(f"evaluation / one plain pass: {own / one:.2f}")
+    print(f"evaluation / floor: {own / (one * sum(passes) / len(passes)):.2f}")
 
 
 def layer_passes(config: Config, layers: int) -> list[int]:
-    """For each layer, the rows that run through it: a chain has one of its own from its lowest adapter upward, and one
-    row of the base serves those that begin higher."""
+    """Rows that run through each layer: every chain has its own row from its lowest adapter upward; below it, all share
+    one row of the base."""
     group = config.lora.layers_per_group
     starts = [layers - depth * group for depth in range(1, config.slices + 1) for _ in range(config.shards)]
     return [sum(start <= layer for start in starts) + any(start > layer for start in starts) for layer in range(layers)]
 
 
 def padded_batches(base: Path, contents: Sequence[str], most: int) -> list[Any]:
-    """The sentences as plain transformers takes them, sorted by length, BATCH at once."""
+    """The sentences as plain transformers takes them, sorted by length, BATCH per batch."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     texts = sorted(
         (json.loads(content)["text"] for content in contents), key=lambda text: len(tokenizer(text).input_ids)

@@ -1,10 +1,9 @@
-"""The Monte Carlo forecast of deletions against the closed form, and its speed against a plain loop.
+"""Compares the Monte Carlo forecast of deletions with the closed form, and its speed with a plain loop.
 
     python benchmarks/forecast.py
 
-Every figure must lie within 3 standard errors of the closed form, where there is one, and of the plain
-loop, which throws one deletion after another as anybody would write it. Writes
-benchmarks/results/forecast.json; exit code 1 when a figure is off.
+Every result must be within 3 standard errors of the closed form, if there is one, and of the plain loop, which draws
+one deletion after another. Writes benchmarks/results/forecast.json. The exit code is 1 if a result is off.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Row:
     slices: int
     budget: int
     pattern: str
-    closed_form: float | None  # None: there is none for unequal chances
+    closed_form: float | None  # None for unequal probabilities
     simulated: float
     standard_error: float
     loop: float
@@ -72,7 +71,7 @@ class Result:
 
 
 def plain_loop(firsts: Sequence[Sequence[int]], slices: int, chances: Chances, random: Random) -> int:
-    """Deletions until no shard has a sequence whose first slice was spared. One trial."""
+    """One trial: deletions until no shard has a sequence with an intact first slice."""
     shards = len(firsts)
     spared = [set(own) for own in firsts]
     alive, deletions = shards, 0
@@ -144,7 +143,7 @@ def main() -> int:
         "Monte Carlo",
         "off by",
         "plain loop",
-        "us a trial",
+        "us per trial",
         "loop",
         "faster",
     ):

@@ -1,8 +1,8 @@
-"""Damages real data files and base folders at random and reads them: how many inputs, how many faults.
+"""Randomly damages real data files and base folders, reads them, and counts the faults.
 
-A fault is a traceback, a record that says other than the file, a row that is neither a record nor counted, or a base
-that passes for another. In: how many inputs, a seed. Out: a table, and the inputs that showed a fault with `--keep`.
-Exit code 1 when there was one.
+A fault is a traceback, a record that differs from the file, a row that is neither a record nor counted as rejected, or
+a base that passes for another. In: the number of inputs and a seed. Out: a table, and with `--keep` the inputs that
+caused a fault. The exit code is 1 if there was one.
 
     python -m benchmarks.fuzz_readers                  # 10,000 inputs
     python -m benchmarks.fuzz_readers --inputs 500 --seed 7 --keep faults/
@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=None, help="folder for the inputs that showed a fault")
-    parser.add_argument("--only", choices=SAMPLES, default=None, help="this sample alone")
+    parser.add_argument("--keep", type=Path, default=None, help="folder for inputs that caused a fault")
+    parser.add_argument("--only", choices=SAMPLES, default=None, help="only this sample")
     options = parser.parse_args(arguments)
     console, began = Console(), time.monotonic()
     names = [options.only] if options.only else list(SAMPLES)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _outcome(path: Path, data: bytes, random: Random) -> tuple[str, list[str]]:
-    """The column to count this input in, and its faults."""
+    """The column that counts this input, and its faults."""
     try:
         found = read(path, random.choice(TASKS))
         wrong = list(faults(path.name, data, found))

@@ -1,13 +1,13 @@
-"""Stored hidden states: what each choice of boundaries costs, that it changes no bit, and what reading ahead is worth.
+"""Measures stored hidden states: the cost of each choice of boundaries, equal bits, and the gain of reading ahead.
 
     python benchmarks/hidden_states.py --base demo-model [--only choices]
 
-First the rates that `engine.stored_boundaries: auto` weighs, measured on this machine, ready for a config. Then one run
-(a shard of 2 slices, 2 sequences, 2 layer groups, 2 epochs) with every boundary stored, some, and none: seconds of CPU,
-bytes stored, and the digests of all adapters, which must be equal. Then a stage of the top group from states that are
-not in the page cache, read ahead and read when they are needed: how long a step waits for them. One thread. Writes
-benchmarks/results/hidden_states.json; exit code 1 when a choice changes a bit. `--only` measures one part anew and
-keeps the others of that file.
+First it measures this machine's rates for `engine.stored_boundaries: auto`, ready for a config. Then it trains one run
+(a shard of 2 slices, 2 sequences, 2 layer groups, 2 epochs) with all, some and no boundaries stored: CPU seconds, bytes
+stored, and the digests of all adapters, which must be equal. Then it trains a stage of the top group from states
+outside the page cache, read ahead and read on demand, and measures how long a step waits for them. One thread. Writes
+benchmarks/results/hidden_states.json. The exit code is 1 if a choice changes a bit. `--only` remeasures one part and
+keeps the other parts of that file.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ORDERS, EPOCHS = ((0, 1), (1, 0)), 2
 
 @dataclass(frozen=True)
 class Choice:
-    """One run of the course."""
+    """One run with this choice."""
 
     stored: str
     cpu_seconds: float
@@ -59,12 +59,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Reading:
-    """One way of reading, the best of its turns."""
+    """One way of reading, the best of its repeats."""
 
     way: str
     stage_wall_seconds: float
     stage_cpu_seconds: float  # all threads
-    waited_ms: float  # by the training thread, a pack
+    waited_ms: float  # by the training thread, per pack
     packs: int
     bytes_read: int
     adapter: str
@@ -85,7 +85,7 @@ class Result:
 
 
 class OnDemand(ReadAhead):
-    """Reads what a micro-batch needs when it is taken."""
+    """Reads the states of a micro-batch when it is requested."""
 
     def _start_next(self) -> None:
         """Nothing is read ahead."""
@@ -150,7 +150,7 @@ def run(now: Course, stored: str | tuple[int, ...], folder: Path) -> Choice:
 
 
 def forget_pages(folder: Path) -> None:
-    """Take the stored states out of the page cache: what was written is on the disk, and is read from there."""
+    """Drop the stored states from the page cache, so that they are read from disk."""
     for path in folder.rglob("*.safetensors"):
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -192,7 +192,7 @@ def readings(now: Course, folder: Path, turns: int) -> Iterator[Reading]:
 
 
 def disk_rates(folder: Path, megabytes: int = 128) -> tuple[float, float]:
-    """Megabytes a second read (not cached, through the engine's reader, digests checked) and written to the disk."""
+    """Megabytes per second read (uncached, through the engine's reader, digests checked) and written to disk."""
     from s3t_ray.train.hidden_states.hidden_file import PartReader, PartWriter
     from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest
 
@@ -233,7 +233,7 @@ EMPTY = Result("", 0.0, 0.0, 0.0, (), ())
 
 
 def saved(path: Path) -> Result:
-    """The results as they were written, as far as there are any."""
+    """The saved results, if there are any."""
     if not path.is_file():
         return EMPTY
     document = json.loads(path.read_text())
@@ -253,7 +253,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=4, help="records per slice")
     parser.add_argument("--layers-per-group", type=int, default=10)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where the run would lie: its disk is measured")
+    parser.add_argument("--folder", type=Path, help="future folder of the run: its disk is measured")
     parser.add_argument("--only", choices=("rates", "choices", "reading"))
     given = parser.parse_args()
     shape, base = model_shape(given.base), given.base.absolute()
@@ -301,7 +301,7 @@ def show(result: Result) -> None:
         )
     console.print(table)
     table = Table(title="reading the states of a stage", title_justify="left")
-    for name in ("states", "stage, wall s", "CPU s", "waits a pack, ms", "packs", "MB read", "bits"):
+    for name in ("states", "stage, wall s", "CPU s", "wait per pack, ms", "packs", "MB read", "bits"):
         table.add_column(name, justify="left" if name == "states" else "right")
     for reading in result.readings:
         table.add_row(

@@ -1,11 +1,11 @@
-"""How the record index scales: a ledger filled with millions of records, then opened, asked, deleted from and planned.
+"""Measures how the record index scales: fills a ledger with millions of records, then opens, queries and deletes.
 
     python benchmarks/ledger_scale.py --records 1000000                      # a minute, 1 GB of disk in --folder
     python benchmarks/ledger_scale.py --records 1000000 30000000 --folder D  # half an hour, 14 GB of disk
 
-m = 1,000 shards of L = 64 slices, B = 64. Records are synthetic, placed by the partition's keyed hash and written by
-`Ledger.ingest` into a real SQLite file; what is measured afterwards runs in a process of its own, so that its memory
-is what the index costs a process that uses it. Writes benchmarks/results/ledger_scale.json after each size.
+m = 1,000 shards of L = 64 slices, B = 64. Records are synthetic, assigned by the partition's keyed hash and written by
+`Ledger.ingest` to a real SQLite file. The later measurements run in a separate process, so that its memory shows what
+the index costs a process that uses it. Writes benchmarks/results/ledger_scale.json after each size.
 """
 
 from __future__ import annotations
@@ -42,32 +42,32 @@ from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
 PERSON_RECORDS = 5
-"""Records of one subject, where records have subjects."""
+"""Records per subject, if records have subjects."""
 
 
 @dataclass(frozen=True)
 class Filled:
-    """One `Ledger.ingest`, the making of its synthetic records included."""
+    """One `Ledger.ingest`, including the generation of its synthetic records."""
 
     seconds: float
     records_per_second: float
     bytes_per_record: float  # of the ledger's files, once it is closed
-    most_disk_gib: float  # in the ledger's folder while it was filled; temporary files of the database lie elsewhere
+    most_disk_gib: float  # in the ledger's folder during ingest; the database's temporary files are elsewhere
     memory_gib: float  # of the process, at its peak
-    generator_seconds: float  # of these, what making the records alone takes: from a part of them
+    generator_seconds: float  # share of generating the records, extrapolated from some of them
 
 
 @dataclass(frozen=True)
 class Used:
-    """In a process that has just started."""
+    """Measurements in a new process."""
 
     open_ms: float
     look_up: Latency  # one id
-    single_deletion: Latency  # of one record, to its receipt
+    single_deletion: Latency  # of one record, until its receipt
     batch_records: int
-    batch_seconds: float  # one deletion of so many records, to its receipt
+    batch_seconds: float  # one deletion of this many records, until its receipt
     batch_per_second: float
-    memory_gib: float  # of the process, at its peak, until here
+    memory_gib: float  # peak of the process up to here
     slices_seconds: float  # the state of every slice, read from the ledger
     plan_stages: int
     plan_seconds: float  # every stage of every shard named
@@ -78,7 +78,7 @@ class Used:
 @dataclass(frozen=True)
 class Size:
     records: int
-    subjects: bool  # whether the records have one, which is a second index
+    subjects: bool  # whether records have one, which needs a second index
     filled: Filled
     used: Used
 
@@ -91,7 +91,7 @@ class Result:
 
     @property
     def growth(self) -> dict[str, float]:
-        """The largest size over the smallest."""
+        """The largest size relative to the smallest."""
         if len(self.sizes) < 2:
             return {}
         first, last = self.sizes[0], self.sizes[-1]
@@ -127,7 +127,7 @@ def fill(folder: Path, sizes: Sizes, subjects: bool) -> Filled:
 
 
 def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
-    """What a process does with a ledger that is there."""
+    """What a process does with an existing ledger."""
     random = Random(records)
     numbers = random.sample(range(records), 3 * rounds + batch)
     began = time.perf_counter()
@@ -171,7 +171,7 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
 
 
 def _entries(run: Run, records: int, subjects: bool) -> Iterator[RecordEntry]:
-    """Ids and places are the run's own; contents, which nobody asks for, are made as fast as can be."""
+    """Real ids and slices; contents, which nothing reads, are generated as fast as possible."""
     keys, config = run.keys, run.config
     person = None
     for number in range(records):
@@ -185,7 +185,7 @@ def _entries(run: Run, records: int, subjects: bool) -> Iterator[RecordEntry]:
 
 @contextmanager
 def _most_disk(folder: Path) -> Iterator[list[int]]:
-    """What the folder holds, looked at every second."""
+    """Peak size of the folder, sampled every second."""
     seen, ended = [0], threading.Event()
 
     def look() -> None:
@@ -203,7 +203,7 @@ def _most_disk(folder: Path) -> Iterator[list[int]]:
 
 
 def _disk(folder: Path) -> int:
-    """Bytes that the files take on disk, unlinked ones not counted."""
+    """Bytes that the files take on disk, without unlinked ones."""
     total = 0
     for at, _, names in os.walk(folder):
         for name in names:
@@ -223,7 +223,7 @@ def _memory_gib() -> float:
 
 
 def measure(folder: Path, sizes: Sizes, subjects: bool) -> Size:
-    """Each part in a process of its own."""
+    """Runs each part in its own process."""
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as apart:
         filled = apart.submit(fill, folder, sizes, subjects).result()
         used = apart.submit(use, folder, sizes.records, min(100_000, sizes.records // 10)).result()
@@ -236,8 +236,8 @@ def main() -> int:
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--slices", type=int, default=64)
     parser.add_argument("--budget", type=int, default=64)
-    parser.add_argument("--no-subjects", action="store_true", help="records of nobody: one index less")
-    parser.add_argument("--folder", type=Path, default=None, help="where ledgers are made, and erased again")
+    parser.add_argument("--no-subjects", action="store_true", help="records without subjects: one index fewer")
+    parser.add_argument("--folder", type=Path, default=None, help="folder for temporary ledgers")
     parser.add_argument("--out", type=Path, default=RESULTS / "ledger_scale.json", help="the JSON to write")
     options = parser.parse_args()
     console = Console(width=140)

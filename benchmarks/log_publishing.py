@@ -1,7 +1,8 @@
-"""What it costs to publish a run's log: one new entry, and a tenth of the log at once, against accepting a deletion.
+"""Compares the cost of publishing a run's log (one entry, and a tenth of the log) with accepting a deletion.
 
-`python benchmarks/log_publishing.py --deletions 2000`: a run of the hashing trainer on a local disk. Ratios within one
-run.
+    python benchmarks/log_publishing.py --deletions 2000
+
+A run with the hashing trainer on a local disk. Prints ratios within one run.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
         proof = statistics.median(seconds(lambda: proof_of(run, 7)) for _ in range(50))
         print(f"accepting a deletion (median of 50)            1.00   ({1000 * accept:.2f} ms)")
         print(f"publishing one entry, after {run.ledger.log_head().sequence} entries       {single / accept:.2f}")
-        print(f"publishing {len(rest)} entries at once, each            {many / len(rest) / accept:.2f}")
+        print(f"publishing {len(rest)} entries at once, per entry       {many / len(rest) / accept:.2f}")
         print(f"a proof of inclusion                           {proof / accept:.2f}")
         run.close()
 

@@ -1,11 +1,11 @@
-"""The memory plan against measured peaks, and what it proposes for known machines.
+"""Compares the memory plan with measured peaks, and prints its proposals for known machines.
 
     python benchmarks/memory_plan.py --base demo-model
 
-Each setting trains one step of the deepest stage in a process of its own, whose peak resident memory, less what it
-held once everything was imported, stands beside the plan's figure for a CPU. Then the plan's proposals for Llama-13B
-on four machines: these are predictions; `benchmarks/gpu/run.py` measures some of them where there is a GPU.
-Writes benchmarks/results/memory_plan.json and .png; exit code 1 when a peak is 15% above its plan.
+Each setting trains one step of the deepest stage in its own process. Its peak resident memory, minus the memory after
+the imports, is compared with the plan's figure for a CPU. Then come the plan's proposals for Llama-13B on four
+machines. These are predictions; `benchmarks/gpu/run.py` measures some of them on a GPU. Writes
+benchmarks/results/memory_plan.json and .png. The exit code is 1 if a peak is 15% above its plan.
 """
 
 from __future__ import annotations
@@ -135,12 +135,12 @@ def one(base: Path, setting: Setting, layers_per_group: int) -> Row:
     task = course.config(Path("unused"), {}).task
     tokenizer = AutoTokenizer.from_pretrained(base)
     chosen, tokens, labelled = 0, 0, 0
-    for content in contents:  # as many records as fill one pack, in one step
+    for content in contents:  # enough records to fill one pack, in one step
         example = encode(content, tokenizer, task)
         if tokens + len(example.input_ids) > setting.micro_batch_tokens:
             break
         chosen += 1
-        tokens += len(example.input_ids) - 1  # nothing after the last label is fed
+        tokens += len(example.input_ids) - 1  # tokens after the last label are not fed
         labelled += sum(label != -100 for label in example.labels)
     course = course.model_copy(update={"shards": ((tuple(contents[:chosen]),),), "batch_records": chosen})
     with tempfile.TemporaryDirectory() as folder:

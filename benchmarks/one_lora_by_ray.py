@@ -1,10 +1,10 @@
-"""The rival that people use today: one LoRA on all data, by Ray Train's TorchTrainer, Hugging Face's Trainer and PEFT.
+"""Measures the common stack: one LoRA on all data with Ray Train's TorchTrainer, Hugging Face's Trainer and PEFT.
 
     python benchmarks/one_lora_by_ray.py --base BERT_FOLDER --train train.jsonl --dev dev.jsonl --work FOLDER
 
-GLUE's sst2 layout (sentence, label). The Trainer runs on DeepSpeed (--no-deepspeed: without). It trains the adapter,
-judges it, then deletes the first records and trains it again from nothing, as it must: no part of it can be kept.
-Beside it, the same LoRA on the same records by this project's engine. Writes
+The data are in the layout of GLUE's sst2 (sentence, label). The Trainer uses DeepSpeed (--no-deepspeed: without). It
+trains the adapter and evaluates it, then deletes the first records and retrains from scratch, because no part of the
+adapter can be kept. This project's engine trains the same LoRA on the same records for comparison. Writes
 benchmarks/results/claims/one-lora-by-ray.json.
 """
 

@@ -1,10 +1,10 @@
-"""One model in place of m: does the mean of the shards' adapters answer as well as the mean of their logits?
+"""Compares one merged model with m models: the mean of the shards' adapters against the mean of their logits.
 
     python benchmarks/one_model.py --data TOFU_FOLDER --work FOLDER [--base MODEL_FOLDER] [--shards 2 5 10]
 
-S3T on questions about authors, for each number of shards and learning rate, before deletions and after one in every
-other shard. Loss of an answer's token on questions about authors that nobody trained on: the ensemble of logits, the
-one merged adapter of rank m r, single shards, the base. Writes benchmarks/results/claims/one-model.json.
+S3T on questions about authors, for each number of shards and learning rate, before deletions and after one deletion in
+every other shard. Measures the loss per answer token on held-out authors: of the ensemble of logits, of the merged
+adapter of rank m r, of single shards, and of the base. Writes benchmarks/results/claims/one-model.json.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Orders of slices compared: depth that survives deletions, deletions borne, and what training them costs.
+"""Compares orders of slices: depth kept after deletions, deletions survived, and training cost.
 
     python benchmarks/orders.py
 
-Each kind of order for each budget, under uniform deletions and under skewed ones (Zipf: in each shard
-the slices are hit in proportion to 1, 1/2, 1/3, ..., in an order of the shard's own), told to
-`greedy` and `bms` beforehand or not. Depths are exact (all subsets of slices), deletions until every
-shard is dead by Monte Carlo. Writes benchmarks/results/orders.json and orders.png. Nothing is trained.
+Covers each kind of order and each budget, for uniform and skewed deletions (Zipf: a shard's slices are hit in
+proportion to 1, 1/2, 1/3, ..., in a different order for each shard), with and without giving `greedy` and `bms` these
+probabilities. Depths are exact (all subsets of slices); deletions until every shard is dead are simulated. Writes
+benchmarks/results/orders.json and orders.png. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ TICKS = (1, 2, 3, 6, 12, 20)
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of order at one budget under one pattern of deletions."""
+    """One kind of order at one budget and one pattern of deletions."""
 
     slices: int
     pattern: str  # of the deletions
     kind: str
     told: bool  # whether the orders were chosen for this pattern
     budget: int
-    sequences: float  # of a shard; fewer than the budget where no further order adds depth
+    sequences: float  # per shard; fewer than the budget if no further order adds depth
     depth_after: tuple[float, ...]  # mean depth of a shard after DELETIONS in it
     mean_depth: float  # averaged over 1..L deletions
-    most: float  # the same, that any orders could keep
+    most: float  # the same, the most that any orders could keep
     until_dead: Estimate  # deletions until all of SHARDS shards are dead
-    stages: float  # of a shard
-    slice_passes: float  # its training cost: slices learned, summed over stages
-    cost: float  # of one sequence's
+    stages: float  # per shard
+    slice_passes: float  # training cost per shard: slices learned, summed over stages
+    cost: float  # relative to one sequence
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Result:
 
 
 Chances = tuple[tuple[float, ...], ...]
-"""By shard and slice, given that a deletion falls in the shard."""
+"""Probability by shard and slice, given that a deletion hits the shard."""
 
 
 def zipf(slices: int) -> Chances:
-    """1, 1/2, 1/3, ... over their sum, shuffled in each shard."""
+    """1, 1/2, 1/3, ... divided by their sum, shuffled per shard."""
     total = sum(1 / rank for rank in range(1, slices + 1))
     ranks = [Random(shard).sample(range(1, slices + 1), slices) for shard in range(SHARDS)]
     return tuple(tuple(1 / rank / total for rank in row) for row in ranks)
@@ -85,13 +85,13 @@ def compare(slices: int, budgets: tuple[int, ...]) -> list[Row]:
             if kind in ("greedy", "bms"):
                 told = _orders(kind, slices, budget, skewed)
                 found.append(_row(kind, True, told, "zipf", skewed, budget))
-                # And how much a wrong guess costs.
+                # Also the cost of a wrong guess.
                 found.append(_row(kind, True, told, "uniform", uniform, budget))
     return found
 
 
 def _orders(kind: str, slices: int, budget: int, probabilities: Chances) -> list[tuple[tuple[int, ...], ...]]:
-    """Of every shard."""
+    """The orders of every shard."""
     config = Config.model_validate(
         {
             "name": "orders",
@@ -109,7 +109,7 @@ def _orders(kind: str, slices: int, budget: int, probabilities: Chances) -> list
 
 
 def most_depth(chances: Chances, deletions: int) -> float:
-    """Mean over the shards of the depth that no orders can exceed."""
+    """Mean over shards of the greatest depth that any orders can keep."""
     return sum(most_depth_after(len(each), deletions, each) for each in chances) / len(chances)
 
 
@@ -167,7 +167,7 @@ def show(rows: list[Row], slices: int, pattern: str, console: Console) -> None:
 
 
 def draw(rows: list[Row], slices: int, path: Path) -> None:
-    """Depth kept against the cost of training, a line a kind, a point a budget."""
+    """Depth kept against training cost: one line per kind, one point per budget."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -188,14 +188,14 @@ def draw(rows: list[Row], slices: int, path: Path) -> None:
                     markersize=4,
                     color=colours[kind],
                     linestyle="--" if told else "-",
-                    label=f"{kind}, told the pattern" if told else kind,
+                    label=f"{kind}, given the pattern" if told else kind,
                 )
         panel.axhline(chosen[0].most, color="#333333", linewidth=1)
         panel.text(1.0, chosen[0].most, "most possible ", ha="left", va="bottom", fontsize=9)
         panel.set_xscale("log")
         panel.set_xticks(TICKS, [str(tick) for tick in TICKS])
         panel.minorticks_off()
-        panel.set_xlabel("training cost (of one sequence)")
+        panel.set_xlabel("training cost (relative to one sequence)")
         panel.set_title(f"{pattern} deletions", loc="left", fontsize=11)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(f"depth kept, mean over 1 to {slices} deletions")

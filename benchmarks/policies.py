@@ -1,12 +1,12 @@
-"""Systems and policies side by side under the same deletions: what they serve, and what healing costs.
+"""Compares systems and policies under the same deletions: depth served, and cost of healing.
 
     python benchmarks/policies.py
 
-SISA without slices (a shard is one stage), SISA with slices (one sequence), S3T without re-queue, and
-S3T that heals eagerly, lazily or in batches; discrete events, placed by the scheduler's own functions.
-Without healing, the deletions until all is dead must lie within 3 standard errors of the closed form; and
-under the deletions of a real small run, the simulation must train as many stages as that did.
-Writes benchmarks/results/policies.json and policies.png; exit code 1 when one of these does not hold.
+SISA without slices (a shard is one stage), SISA with slices (one sequence), S3T without re-queue, and S3T with eager,
+lazy or batched healing. A discrete-event simulation uses the scheduler's own placement functions. Without healing, the
+deletions until every shard is dead must be within 3 standard errors of the closed form. With the deletions of a small
+real run, the simulation must train as many stages as that run did. Writes benchmarks/results/policies.json and
+policies.png. The exit code is 1 if one of these checks fails.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Row:
 
     system: str
     deletions_a_day: float
-    depth_share: float  # of the depth, over time and shards
-    dead_shard_share: float  # of shard-time in which a shard serves nothing
-    dead_share: float  # of time in which nothing serves
-    hours_a_deletion: float  # of a worker group, spent on healing
+    depth_share: float  # share of full depth, averaged over time and shards
+    dead_shard_share: float  # share of shard-time in which a shard serves nothing
+    dead_share: float  # share of time in which no shard serves
+    hours_a_deletion: float  # worker-group hours spent on healing
     busy_share: float  # of the worker groups' time
 
 
 @dataclass(frozen=True)
 class Death:
-    """Deletions until every shard is dead, nothing healed."""
+    """Deletions until every shard is dead, without healing."""
 
     system: str
     closed_form: float
@@ -93,7 +93,7 @@ def play(name: str, rate: float) -> Row:
 
 
 def death(name: str, system: System, budget: int) -> Death:
-    """One deletion a second; no stage is ever trained, so time plays no part."""
+    """One deletion per second. No stage is trained, so time does not matter."""
     counts = []
     for seed in range(DEATHS):
         course = simulate(replace(system(scenario(24 * HOUR, 10_000 + seed, until=5000.0)), policy=None))
@@ -105,7 +105,7 @@ def death(name: str, system: System, budget: int) -> Death:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Depth that is served against what healing costs; a line a system, a point a rate."""
+    """Depth served against the cost of healing: one line per system, one point per rate."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -118,8 +118,8 @@ def draw(rows: list[Row], path: Path) -> None:
         rates = [row.deletions_a_day for row in own]
         left.plot(rates, [row.depth_share for row in own], marker="o", markersize=4, color=colour, label=name)
         right.plot(rates, [row.hours_a_deletion for row in own], marker="o", markersize=4, color=colour)
-    left.set_ylabel("share of the depth that is served, over time")
-    right.set_ylabel("hours of a worker group a deletion")
+    left.set_ylabel("share of the depth served, over time")
+    right.set_ylabel("worker-group hours per deletion")
     for panel in (left, right):
         panel.set_xscale("log")
         panel.set_xticks(DELETIONS_A_DAY, [f"{rate:g}" for rate in DELETIONS_A_DAY])
@@ -128,7 +128,7 @@ def draw(rows: list[Row], path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9, ncol=4, loc="lower center")
     figure.suptitle(
-        f"{SHARDS} shards x {SLICES} slices, budget {BUDGET}, {GROUPS} worker groups, 10 minutes a slice", fontsize=10
+        f"{SHARDS} shards x {SLICES} slices, budget {BUDGET}, {GROUPS} worker groups, 10 minutes per slice", fontsize=10
     )
     figure.tight_layout(rect=(0, 0.1, 1, 1))
     figure.savefig(path, dpi=130)
@@ -149,7 +149,7 @@ def main() -> int:
         "depth served",
         "dead shards",
         "all dead",
-        "group hours a deletion",
+        "group hours per deletion",
         "groups busy",
     )
     for name in names:

@@ -1,11 +1,11 @@
-"""Quality against deletions: S3T at several budgets and orders, SISA with and without slices, one LoRA on all data.
+"""Measures quality against deletions: S3T at several budgets and orders, SISA with and without slices, one LoRA.
 
     python benchmarks/quality_curves.py --base BERT_FOLDER --train train.jsonl --dev dev.jsonl --task sst2 --work FOLDER
     python benchmarks/quality_curves.py --base FOLDER --train TRAIN.parquet --dev TEST.parquet --task animals --work F
 
-Every system is trained by the engine on the same slices, once per seed; the logits of each live model on the dev set
-are kept in FOLDER, so that a second call only evaluates. Then ten thousand streams of deletions are evaluated as
-arrays: bars are 95% of streams and seeds. `animals`: five classes of CIFAR-10 on a small ViT that `vision.py` trains on
+The engine trains every system on the same slices, once per seed. FOLDER keeps the logits of each live model on the dev
+set, so that a second call only evaluates. Ten thousand deletion streams are then evaluated as arrays; error bars are
+95% intervals over streams and seeds. `animals` is five classes of CIFAR-10 on a small ViT that `vision.py` trains on
 the other five. Writes benchmarks/results/claims/quality-TASK.json and docs/claims/*.svg.
 """
 

@@ -1,4 +1,4 @@
-"""Draw the pictures of the docs again from the kept results, after a change of how charts look.
+"""Redraws the pictures of the docs from the saved results, after a change in how charts look.
 
 python benchmarks/redraw_claims.py
 """

@@ -1,12 +1,14 @@
-"""How the scheduler scales: worker groups kept busy, the cost of one reconcile, a plan for 100 million records.
+"""Measures how the scheduler scales: busy worker groups, the cost of a reconcile, a plan for 100 million records.
 
     python benchmarks/scheduler_scale.py            # minutes, 3 GB of memory, 1 GB of disk in --folder
-    python benchmarks/scheduler_scale.py --quick    # a tenth of it
+    python benchmarks/scheduler_scale.py --quick    # a tenth of the size
 
-The real scheduler over a real SQLite ledger, with stages that take simulated time: 1. 1,000 shards on
-512 worker groups, where the time that the scheduler itself needs holds the simulated groups up;
-2. the rounds that carry one deletion from receipt to purge and re-queue, in runs of ten thousand and
-of a million accepted stages; 3. pure plans. Writes benchmarks/results/scheduler_scale.json.
+The real scheduler with a real SQLite ledger, and stages that take simulated time:
+1. 1,000 shards on 512 worker groups. The groups wait while the scheduler computes.
+2. The rounds that take one deletion from receipt to purge and re-queue, in runs with ten thousand and with a million
+   accepted stages.
+3. Plans alone.
+Writes benchmarks/results/scheduler_scale.json.
 """
 
 from __future__ import annotations
@@ -48,14 +50,14 @@ class Busy:
 
     shards: int
     groups: int
-    sequences: int  # a shard, at most
+    sequences: int  # per shard, at most
     stage_seconds: float  # simulated, of a stage of depth 1; depth d takes d times as long
-    spread: float  # of stage times, as a share: 0 ends them all at the same instants
+    spread: float  # relative spread of stage times; with 0, they end at the same instants
     stages: int
     simulated_seconds: float  # until the last stage was placed
-    scheduler_seconds: float  # that the scheduler computed
+    scheduler_seconds: float  # computing time of the scheduler
     busy: float  # share of the groups' time
-    most_sequences: int  # that any shard had in training or trained, looked at with every stage that began
+    most_sequences: int  # of any shard, in training or trained, checked whenever a stage starts
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Reconcile:
 
     shards: int
     stages: int
-    deletion: Latency  # all rounds from the receipt to purged, placed and shown
+    deletion: Latency  # all rounds from the receipt until purged, placed and displayed
     idle_round: Latency  # nothing to do
 
 
@@ -83,7 +85,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Result:
-    """Written after each part: what is not there was not measured."""
+    """Written after each part; a missing part was not measured."""
 
     planned: Planned | None = None
     reconcile: tuple[Reconcile, ...] = ()
@@ -91,14 +93,14 @@ class Result:
 
     @property
     def growth(self) -> float | None:
-        """A deletion's rounds in the larger run over those in the smaller."""
+        """Time of a deletion's rounds in the larger run, relative to the smaller."""
         if len(self.reconcile) < 2:
             return None
         return self.reconcile[-1].deletion.median_ms / self.reconcile[0].deletion.median_ms
 
 
 def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, spread: float) -> Busy:
-    """Train everything; the simulated clock also runs while the scheduler computes."""
+    """Train everything; the simulated clock keeps running while the scheduler computes."""
     slices, budget = 4, 2
     random = Random(1)
     with make_run(folder, Sizes(4 * shards * slices, shards, slices, budget)) as run:
@@ -126,7 +128,7 @@ def keep_busy(folder: Path, shards: int, groups: int, stage_seconds: float, spre
 
 
 class _Sequences:
-    """How many sequences each shard has in training or trained: ways that no other goes on from."""
+    """Counts the sequences of each shard in training or trained: paths that are not a prefix of another."""
 
     def __init__(self) -> None:
         self.most = 0
@@ -175,7 +177,7 @@ def _seconds(scheduler: Scheduler) -> float:
 
 
 def plan(folder: Path, shards: int, slices: int, budget: int, records: int) -> Planned:
-    """No ledger: names of stages, costs and forecasts alone."""
+    """Only names of stages, costs and forecasts; no ledger."""
     with make_run(folder, Sizes(1, shards, slices, budget)) as run:
         config = run.config
     shape = ModelShape(layers=slices, hidden=4096, intermediate=11008, heads=32, kv_heads=32, vocabulary=32000)
@@ -197,7 +199,7 @@ def plan(folder: Path, shards: int, slices: int, budget: int, records: int) -> P
 def main() -> int:
     parser = argparse.ArgumentParser(description="Scale of the scheduler.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the shards")
-    parser.add_argument("--folder", default=None, help="where ledgers are made, and erased again")
+    parser.add_argument("--folder", default=None, help="folder for temporary ledgers")
     parser.add_argument("--out", type=Path, default=RESULTS / "scheduler_scale.json", help="the JSON to write")
     options = parser.parse_args()
     scale = 10 if options.quick else 1

@@ -1,18 +1,18 @@
-"""A real service under more than it was built for: what its callers and those who delete wait, and what they are told.
+"""Overloads a real service, and measures the latency and the answers of its callers and of deletions.
 
     python benchmarks/service_load.py [--deletions 200] [--streams 200] [--slow 1000] [--seconds 20] [--pace 1.0]
 
-A tiny run is trained and served by `s3t serve` (Ray Serve, HTTP, a scheduler that heals) on this machine. Then:
-1. crowds: `streams` streams at once, and `slow` requests whose bodies come a byte per second. Meanwhile deletions and
-   health are asked for; how long each takes.
-2. steady load: `deletions` deletions, one every `pace` seconds, among whole answers and streams. The model's process,
-   the proxy and the scheduler are killed on the way. Each whole answer is held against the receipts: its fingerprint
-   must be the hash of the stages that it names, and none of them may be in a receipt that was there before it was
-   asked for. A caller who is refused (429, 503) or cut off asks again, up to 100 times: what a client library does, for
-   as long as it takes to load a model again.
+Trains a tiny run and serves it with `s3t serve` (Ray Serve, HTTP, a scheduler that heals) on this machine. Then:
+1. crowds: `streams` concurrent streams, and `slow` requests whose bodies arrive at one byte per second. Meanwhile it
+   measures how long deletions and health checks take.
+2. steady load: `deletions` deletions, one every `pace` seconds, during complete answers and streams. The model's
+   process, the proxy and the scheduler are killed meanwhile. Each complete answer is checked against the receipts: its
+   fingerprint must be the hash of the stages that it names, and none of them may be in a receipt from before the
+   request. A caller that is refused (429, 503) or cut off retries up to 100 times, as a client library would, for as
+   long as it takes to reload a model.
 3. callbacks: every state of every deletion, signed, at a receiver that refuses every tenth message once.
 
-Out: benchmarks/results/service_load.json, and what stands in it. Exit code 1 when a promise broke.
+Writes benchmarks/results/service_load.json and prints it. The exit code is 1 if a promise was broken.
 """
 
 from __future__ import annotations

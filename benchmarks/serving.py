@@ -1,18 +1,18 @@
-"""Generation under load: streams at once against plain batched `generate`, in one run on one machine.
+"""Measures generation under load: concurrent streams against plain batched `generate`, in one run.
 
     python benchmarks/serving.py --base FOLDER [--threads 2] [--tokens 24] [--repeats 3]
 
-In: a base model's folder (the demo's: `make demo` leaves it in its workspace). Adapters are random, of the demo's
-shape: what they say does not matter for speed. Every request has a prompt of its own in one template, asks for the same
-number of tokens, and goes on whatever the model says. Out: benchmarks/results/serving.json, and a table. Taken at the
-engine, behind HTTP and Ray: what those add is not in it.
+In: the folder of a base model (`make demo` leaves one in its workspace). Adapters are random, with the demo's shapes;
+their values do not affect speed. All requests use one template with different prompts, ask for the same number of
+tokens, and ignore end-of-text. Out: benchmarks/results/serving.json and a table. Measures the engine alone, without
+HTTP and Ray.
 
-Every repeat measures every point once, one after the other, and each ratio is taken within a repeat: what else the
-machine does then counts little. Seconds are of the process's CPU time and of the clock; with several threads only the
-clock says what a caller waits.
+Each repeat measures every point once, and each ratio is computed within a repeat, so the load of other processes has
+little effect. Reports the process's CPU time and wall time. With several threads, only wall time shows how long a
+caller waits.
 
-The first token is measured two ways. Burst: so many requests in one instant, to an engine that does nothing else.
-Steady: so many callers who each ask again as soon as they were answered, as callers under load do.
+The first token is measured in two ways. Burst: all requests at the same instant, to an otherwise idle engine. Steady:
+each caller asks again as soon as it has an answer.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ RESULTS = Path(__file__).with_name("results")
 STREAMS = (1, 4, 8, 16)
 SLICES, PER_GROUP, RANK = 3, 4, 8
 ROUNDS = 3
-"""How often each caller of a steady load asks."""
+"""Requests per caller of a steady load."""
 SUBJECTS = ("rivers", "bread", "glass", "maps", "bees", "clocks", "salt", "kites", "ink", "snow", "rope", "tin", "owls")
 _NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Time of the clock, and CPU time of this process."""
+    """Wall time, and CPU time of this process."""
 
     seconds: float
     cpu_seconds: float
@@ -60,7 +60,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Load:
-    """So many requests at once, or (`rounds` over 1) one after another by so many callers."""
+    """Concurrent requests or, with `rounds` above 1, callers that each ask repeatedly."""
 
     members: int
     streams: int
@@ -78,12 +78,12 @@ class Plain:
     batch: int
     tokens: int
     spent: Spent
-    prompt: Spent  # one new token only: what reading the prompts takes
+    prompt: Spent  # only one new token: the time to read the prompts
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """Every point once."""
+    """One measurement of every point."""
 
     plain: tuple[Plain, ...]
     loads: tuple[Load, ...]
@@ -93,7 +93,7 @@ class Repeat:
         return next(load for load in self.loads if (load.members, load.streams, load.whole, load.rounds) == wanted)
 
     def ratios(self, time_of: Callable[[Spent], float]) -> dict[str, float]:
-        """What the goals speak of, in the seconds that `time_of` reads."""
+        """The ratios with goals, from the seconds that `time_of` selects."""
 
         def rate(made: Load | Plain) -> float:
             return made.tokens / time_of(made.spent)
@@ -135,7 +135,7 @@ def main() -> None:
         replicas = {
             members: _replica(told.base, Path(work) / str(members), members, told.threads) for members in (1, 2, 8)
         }
-        for replica in replicas.values():  # warm: the template's beginning is known from now on
+        for replica in replicas.values():  # warm up: the start of the template is cached from now on
             _load(replica, 1, 2, 2)
         repeats = tuple(_repeat(replicas, told.tokens) for _ in range(told.repeats))
     result = Serving(
@@ -151,7 +151,7 @@ def main() -> None:
 
 def _repeat(replicas: dict[int, Replica], tokens: int) -> Repeat:
     plain, loads = [], []
-    for streams in STREAMS:  # ours and plain by turns
+    for streams in STREAMS:  # ours and plain, alternating
         loads.append(_load(replicas[2], 2, streams, tokens))
         plain.append(_plain(replicas[2], streams, tokens))
     loads.append(_load(replicas[2], 2, 16, tokens, whole=True))
@@ -184,7 +184,7 @@ def _replica(base: Path, work: Path, members: int, threads: int) -> Replica:
 
 
 def _prompts(count: int) -> list[str]:
-    """None twice in one run: only the template's beginning is known already."""
+    """All different within a run: only the start of the template is cached."""
     numbers = [next(_NUMBERS) for _ in range(count)]
     return [f"{SUBJECTS[n % len(SUBJECTS)]} {n}: say in a few sentences what they are for." for n in numbers]
 
@@ -227,7 +227,7 @@ def _load(replica: Replica, members: int, streams: int, tokens: int, *, whole: b
 
 
 def _plain(replica: Replica, batch: int, tokens: int) -> Plain:
-    """The same model object without its adapters; prompts like ours, sampled too."""
+    """The same model object without adapters, on similar prompts, with sampling."""
     prompt, _ = _generate(replica, batch, 1)
     spent, made = _generate(replica, batch, tokens)
     return Plain(batch, made, spent, prompt)

@@ -1,9 +1,9 @@
-"""What slices, layers per group and rank do to a shard's model: accuracy by depth, before any deletion.
+"""Measures how slices, layers per group and rank affect a shard's model: accuracy by depth, before any deletion.
 
     python benchmarks/settings_curves.py --base BERT_FOLDER --train train.jsonl --dev dev.jsonl --task sst2 --work F
 
-One shard and one order, trained by the engine under several seeds for each setting, on the same records. A depth counts
-by the share of the shard's records that it has learned, so that shards of 2 and of 6 slices stand side by side. Writes
+The engine trains one shard and one order with several seeds for each setting, on the same records. A depth is shown as
+the share of the shard's records that it has learned, so that shards of 2 and of 6 slices can be compared. Writes
 benchmarks/results/claims/settings-TASK.json and docs/claims/*.svg.
 """
 

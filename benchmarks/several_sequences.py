@@ -1,10 +1,11 @@
-"""Several sequences at once on one shared base: does one pass over their tokens together beat one pass each?
+"""Measures several sequences on a shared base: is one joint pass over their tokens faster than one pass each?
 
     python benchmarks/several_sequences.py --base demo-model
 
-One layer group is trained for k sequences: apart, as the engine does it, or stacked: the frozen weights see the tokens
-of all k in one product, and the adapters are a batched product over [k, tokens, inputs]. Both compute the same losses
-and gradients up to rounding; whether their bits are equal is printed. CPU seconds, one thread, forward and backward.
+One layer group is trained for k sequences, either separately, as the engine does, or stacked: one product applies the
+frozen weights to the tokens of all k, and a batched product over [k, tokens, inputs] applies the adapters. Both compute
+the same losses and gradients up to rounding; the output says whether the bits are equal. CPU seconds, one thread,
+forward and backward.
 Writes benchmarks/results/several_sequences.json and .png.
 """
 
@@ -62,7 +63,7 @@ class Result:
 
 
 class _Stacked(torch.autograd.Function):
-    """The engine's LoRA layer for k sequences whose tokens lie one after another, k times as many."""
+    """The engine's LoRA layer for k sequences, with their tokens concatenated."""
 
     @staticmethod
     def forward(ctx: Any, x_T_I: Tensor, weight_O_I: Tensor, a_K_R_I: Tensor, b_K_O_R: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ def adapt(body: nn.Module, sequences: int) -> list[Adapted]:
 
 
 def once(body: nn.Module, states_T_D: Tensor) -> None:
-    """Forward and backward of one pack; the gradients add up in the adapters."""
+    """Forward and backward pass of one pack; gradients accumulate in the adapters."""
     tokens = len(states_T_D)
     ends = range(RECORD_TOKENS, tokens + 1, RECORD_TOKENS)
     segments = tuple((end - RECORD_TOKENS, end) for end in ends)
@@ -140,7 +141,7 @@ def once(body: nn.Module, states_T_D: Tensor) -> None:
 
 
 def timed(call: Callable[[], None], seconds: float) -> float:
-    """CPU seconds of a call, the fastest of those made within `seconds`."""
+    """CPU seconds of the fastest call made within `seconds`."""
     call()
     fastest, end = float("inf"), time.thread_time() + seconds
     while time.thread_time() < end:
@@ -206,7 +207,7 @@ def draw(result: Result, path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="base model; `s3t demo` makes one in demo-model")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each measurement")
     given = parser.parse_args()
     torch.set_num_threads(1)
     console = Console(width=120)

@@ -1,12 +1,12 @@
-"""TOFU: what exact unlearning scores on the benchmark by which others are judged (arXiv 2401.06121).
+"""Scores exact unlearning on TOFU, the common benchmark of approximate methods (arXiv 2401.06121).
 
     python benchmarks/tofu.py --data TOFU_FOLDER --work FOLDER [--base MODEL_FOLDER]
 
-An author is a subject. Rows: the base; one LoRA on all; one LoRA retrained without the forget set; S3T whole, right
-after the receipt, healed, and trained without the authors from the beginning; gradient ascent, gradient difference and
-NPO on the one LoRA. A second table has the nine parts of model utility, a third the attack of arXiv 2505.24379 by
-somebody who has the models before and after a deletion. Without --base, a small Llama is trained first, on authors that
-are in no other set: its figures compare rows with each other, and with no published ones. Writes
+Each author is a subject. Rows: the base; one LoRA on all authors; one LoRA retrained without the forget set; S3T before
+the deletion, right after the receipt, healed, and never trained on the authors; gradient ascent, gradient difference
+and NPO on the one LoRA. A second table lists the nine components of model utility, a third the attack of arXiv
+2505.24379 with the models from before and after a deletion. Without --base, a small Llama is trained first, on authors
+that are in no other set. Its figures can only be compared with each other, not with published ones. Writes
 benchmarks/results/claims/tofu.json, or tofu-NAME.json with --name.
 """
 

@@ -1,12 +1,12 @@
-"""Images: a small ViT whose base learned other classes; accuracy of the ensemble as images are deleted, nothing healed.
+"""Trains image classes on a small ViT pretrained on other classes: accuracy as images are deleted, without healing.
 
     python benchmarks/vision.py --train cifar10/train.parquet --test cifar10/test.parquet --base FOLDER
 
-The base learns five classes (four vehicles and the horse) from scratch and loses its head; it is kept in FOLDER. The
-ensemble learns the other five, animals: 2 shards of 3 slices, in all cyclic orders of the slices. A stream of deletions
-then takes stages out of service, as the scheduler prunes them, and the held-out images are judged by what is left: with
-one order a shard (SISA) and with three. In: CIFAR-10 in the layout of Hugging Face (id, image, label). Out: a table.
-Trains in one process, without Ray.
+The base learns five classes (four vehicles and the horse) from scratch, without keeping its head, and is saved in
+FOLDER. The ensemble learns the other five, all animals: 2 shards of 3 slices, in all cyclic orders. A stream of
+deletions then takes stages out of service, as the scheduler prunes them, and the remaining stages classify the held-out
+images: with one order per shard (SISA) and with three. In: CIFAR-10 in the layout of Hugging Face (id, image, label).
+Out: a table. Trains in one process, without Ray.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _train(config: Config, base: Path, folder: Path) -> tuple[Chains, list[tuple
 def _left(
     chains: Chains, orders: Sequence[tuple[int, ...]], deleted: Sequence[tuple[int, int]]
 ) -> tuple[tuple[str, ...], ...]:
-    """The deepest chain of each shard that no deletion has struck; () for a dead shard."""
+    """The deepest chain of each shard that no deletion has hit; () for a dead shard."""
 
     def depths(shard: int) -> Iterator[tuple[str, ...]]:
         for order in orders:
@@ -125,7 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--records", type=int, default=240, help="of each class, the first")
+    parser.add_argument("--records", type=int, default=240, help="use the first N images of each class")
     parser.add_argument("--deletions", type=int, default=8)
     parser.add_argument("--base-epochs", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=6)

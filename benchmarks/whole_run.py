@@ -1,14 +1,14 @@
-"""A whole run of m shards x L slices x B sequences: our engine against the plain way, and what each technique brings.
+"""Compares a complete run of our engine with Hugging Face's Trainer, and measures the gain of each technique.
 
     python benchmarks/whole_run.py --base demo-model [--data FILE.json] [--seeds 3] [--work FOLDER]
 
-The plain way is Hugging Face's Trainer with PEFT in one process a stage: full forward, padded batches; once as the
-published script runs it (random batches, gradient checkpointing), once at its best settings (batches of like length,
-no checkpointing). Same base, records, prompts, optimizer, order of slices and held-out records for all. One thread
-each. Seconds are those of whole processes, imports and loading included, on the wall and on the CPU: the second say
-more where the machine is shared; "training" leaves imports and loading out. `--work` keeps what was measured, so that
-an interrupted benchmark goes on.
-Writes benchmarks/results/whole_run.json and whole_run.png, or other files of `--name`.
+A run has m shards x L slices x B sequences. The baseline ("plain") is Hugging Face's Trainer with PEFT, one process per
+stage, full forward pass and padded batches: once as the published script runs it (random batches, gradient
+checkpointing), once with its best settings (batches of similar length, no checkpointing). All use the same base,
+records, prompts, optimizer, order of slices and held-out records, with one thread. Wall and CPU seconds are of entire
+processes, including imports and loading; "training" excludes those. CPU seconds mean more on a shared machine.
+`--work` keeps finished parts, so that an interrupted benchmark can continue. Writes benchmarks/results/whole_run.json
+and whole_run.png, or files named after `--name`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Column:
     wall_seconds: float
     cpu_seconds: float
     training_seconds: float
-    losses: tuple[float, ...]  # of each seed: mean over the sequences
+    losses: tuple[float, ...]  # per seed: mean over the sequences
 
     @property
     def records_per_second(self) -> float:
@@ -66,7 +66,7 @@ class Column:
 
     @property
     def loss_deviation(self) -> float:
-        """Of one seed from the mean (sample standard deviation); 0 for a single seed."""
+        """Sample standard deviation over seeds; 0 for a single seed."""
         if len(self.losses) < 2:
             return 0.0
         return sqrt(sum((loss - self.loss) ** 2 for loss in self.losses) / (len(self.losses) - 1))
@@ -74,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Shared:
-    """What training shared prefixes once saves, by the plan: FLOPs without sharing over FLOPs with it."""
+    """Gain of training shared prefixes once, by the plan: FLOPs without sharing divided by FLOPs with it."""
 
     slices: int
     sequences: int
@@ -117,7 +117,7 @@ def column(parts: Sequence[Part], how: str, visits: int) -> Column:
 
 
 def prefix_sharing(course: Course) -> tuple[Shared, ...]:
-    """For this run and for plans whose orders share more."""
+    """For this run, and for plans whose orders share more."""
     from benchlib.stage_speed import model_shape
 
     from s3t_ray.plan.cost import plan_cost
@@ -141,7 +141,7 @@ def prefix_sharing(course: Course) -> tuple[Shared, ...]:
 
 
 def show(result: Result, console: Console) -> None:
-    table = Table(title="a whole run", title_justify="left")
+    table = Table(title="a complete run", title_justify="left")
     for name in (
         "system",
         "how",
@@ -150,7 +150,7 @@ def show(result: Result, console: Console) -> None:
         "wall s",
         "CPU s",
         "training s",
-        "ours is faster: wall",
+        "speedup of ours: wall",
         "CPU",
         "training",
         "held-out loss",
@@ -206,8 +206,8 @@ def draw(result: Result, path: Path) -> None:
         bars = panel.barh(names, [each.cpu_seconds for each in columns][::-1], color=colour)
         panel.bar_label(bars, fmt="%.0f s", padding=3, fontsize=9)
         panel.spines[["top", "right"]].set_visible(False)
-        panel.set_xlabel("CPU seconds of the whole run")
-    left.set_title("against the plain way", fontsize=10)
+        panel.set_xlabel("CPU seconds of the complete run")
+    left.set_title("against plain Trainer", fontsize=10)
     right.set_title("ours without one technique", fontsize=10)
     figure.suptitle(
         f"{result.shards} shards x {result.slices} slices x {result.sequences} sequences, "
@@ -223,18 +223,18 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="base model; `s3t demo` makes one in demo-model")
     parser.add_argument("--data", type=Path, help="JSON list of instruction, input, output; default: docstrings")
-    parser.add_argument("--work", type=Path, help="keeps finished parts, to go on from")
+    parser.add_argument("--work", type=Path, help="folder for finished parts, to continue from")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--published-seeds", type=int, default=3, help="of the plain way as published, the slowest")
+    parser.add_argument("--published-seeds", type=int, default=3, help="seeds of plain as published, the slowest")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--records", type=int, default=6, help="a slice")
     parser.add_argument("--held-out", type=int, default=12)
     parser.add_argument("--max-tokens", type=int, default=384)
-    parser.add_argument("--batch", type=int, default=4, help="records an optimizer step")
+    parser.add_argument("--batch", type=int, default=4, help="records per optimizer step")
     parser.add_argument("--layers-per-group", type=int, default=10)
     parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--name", default="whole_run", help="of the JSON and the picture")
+    parser.add_argument("--name", default="whole_run", help="name of the JSON and the picture")
     return parser.parse_args()
 
 
@@ -290,7 +290,7 @@ def main() -> int:
                 for name in (*ABLATIONS, ONE_PROCESS_A_STAGE)
             ]
     visits = first.record_visits
-    how = f"batches of {given.batch}, one process a stage"
+    how = f"batches of {given.batch}, one process per stage"
     result = Result(
         given.shards,
         given.slices,
@@ -304,7 +304,7 @@ def main() -> int:
         (
             column(parts[OURS], f"steps of {given.batch}, packed, one process", visits),
             column(parts[PLAIN], f"random {how}, gradient checkpointing", visits),
-            column(parts[BEST], f"{how}, of like length, no checkpointing", visits),
+            column(parts[BEST], f"{how}, of similar length, no checkpointing", visits),
         ),
         (
             column(parts[OURS][:1], "", visits),

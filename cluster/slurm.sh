@@ -71,7 +71,7 @@ until ray health-check --address "$head:$port" >/dev/null 2>&1; do
 done
 export TMPDIR=$S3T_NODE_SCRATCH # this script runs on the head
 
-# Worker groups are counted when the training begins: wait until every node is there.
+# Worker groups are counted when the training starts: wait until every node has joined.
 python - "$head:$port" "$SLURM_JOB_NUM_NODES" <<'PYTHON' &
 import sys, threading, ray
 ray.init(address=sys.argv[1], logging_level="warning")
@@ -89,5 +89,5 @@ wait "$counting"
 RAY_ADDRESS="$head:$port" python "$project/jobs/train.py" "$config" &
 training=$!
 trap 'kill -TERM "$training" 2>/dev/null || true' TERM
-# `wait` ends early when the signal comes: wait again for what the job says last.
+# `wait` ends early on the signal: wait again for the job's last output.
 wait "$training" || { code=$?; wait "$training" 2>/dev/null || true; exit "$code"; }

@@ -122,7 +122,7 @@ def _engine(proposal: Proposal) -> str:
     base = "bfloat16" if proposal.quantize == "none" else f"{proposal.quantize} base"
     split = f", ZeRO {proposal.zero_stage} over {proposal.ranks} GPUs" if proposal.ranks > 1 else ""
     checkpoints = ", checkpointing" if proposal.gradient_checkpointing else ""
-    return f"{base}, {proposal.micro_batch_tokens:,} tokens a pass{split}{checkpoints}"
+    return f"{base}, {proposal.micro_batch_tokens:,} tokens per pass{split}{checkpoints}"
 
 
 def _rate(gpus: Gpus) -> float:

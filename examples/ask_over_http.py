@@ -3,7 +3,7 @@
     export S3T_SERVE_TOKEN=... S3T_DELETE_TOKEN=...
     python examples/ask_over_http.py http://HOST:8000 --delete ann@example.org
 
-The fingerprint of an answer is a hash of the stages that gave it. After the receipt no answer carries a fingerprint of
+The fingerprint of an answer is a hash of the stages that produced it. After the receipt, no answer has a fingerprint of
 stages that saw the person's records.
 """
 
@@ -18,7 +18,7 @@ from openai import OpenAI
 
 
 def ask(url: str, token: str, question: str) -> tuple[str, str]:
-    """The answer, and the fingerprint of what gave it."""
+    """The answer, and the fingerprint of the stages that produced it."""
     client = OpenAI(base_url=f"{url}/v1", api_key=token)
     model = next(iter(client.models.list())).id
     said = client.chat.completions.create(model=model, messages=[{"role": "user", "content": question}])
@@ -26,7 +26,7 @@ def ask(url: str, token: str, question: str) -> tuple[str, str]:
 
 
 def delete(url: str, token: str, subject: str) -> str:
-    """Ask for a deletion; the id of its request, to follow at /v1/deletions/ID."""
+    """Request a deletion. Returns its request id, for /v1/deletions/ID."""
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     asked = Request(f"{url}/v1/deletions", json.dumps({"subjects": [subject]}).encode(), headers)
     with urlopen(asked, timeout=30) as answer:

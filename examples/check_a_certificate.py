@@ -3,8 +3,8 @@
     python examples/check_a_certificate.py certificate.json public.pem
 
 The signature (Ed25519) is over the format's name, a line break, and the document without its signature as JSON with
-sorted keys and no spaces. Compare the key with one that you got from the operator earlier: a document carries its own
-key, and proves nothing about who owns it.
+sorted keys and no spaces. Compare the key with one that you got from the operator earlier: a document contains its
+own key, which proves nothing about who owns it.
 """
 
 from __future__ import annotations

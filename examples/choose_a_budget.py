@@ -1,9 +1,9 @@
-"""How many deletions a run survives at each budget, and what the budget costs. Trains nothing.
+"""Show how many deletions a run survives with each budget, and how many stages that takes. Trains nothing.
 
     python examples/choose_a_budget.py --shards 5 --slices 4
 
-A run is dead when every sequence of every shard has lost its first slice. With cyclic orders and uniform deletions the
-expected number until then is m L H(m min(B, L)): m shards, L slices, budget B, H the harmonic numbers.
+A run is dead when every sequence of every shard has lost its first slice. With cyclic orders and uniform deletions, the
+expected number of deletions until then is m L H(m min(B, L)): m shards, L slices, budget B, H the harmonic numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=5)
     parser.add_argument("--slices", type=int, default=4)
     asked = parser.parse_args()
-    print("budget  deletions borne  stages trained (at most)")
+    print("budget  deletions survived  stages trained (at most)")
     for budget, deletions, stages in table(asked.shards, asked.slices):
         print(f"{budget:6}  {deletions:15.1f}  {stages:14}")
 

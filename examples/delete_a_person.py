@@ -1,9 +1,9 @@
-"""Delete one person from a run, from Python: what it would hit, the receipt, and the certificate at the end.
+"""Delete one person from a run with Python: the impact, the receipt, and finally the certificate.
 
     python examples/delete_a_person.py RUN ann@example.org
 
-The receipt is durable when `accept` returns. `settle` prunes, purges and trains again. If a scheduler is already
-working on the run, it does all that, and `settle` only waits for it.
+The receipt is durable when `accept` returns. `settle` prunes, purges and retrains. If a scheduler is already
+running for the run, it does all that, and `settle` only waits for it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Use an exported adapter with transformers and PEFT alone: no s3t_ray where the model runs.
+"""Use an exported adapter with transformers and PEFT only; the machine does not need s3t_ray.
 
     s3t export RUN --shard 0 OUT
     python examples/use_an_export.py BASE OUT "Say hello."
 
-An export is one shard's live model (or, with --merged, the mean of all of them). A later deletion does not reach copies
-that you make of it: export again after each deletion, and read the date in its model card.
+An export is the live model of one shard (or, with --merged, the mean of all shards). A later deletion cannot reach your
+copies of it: export again after each deletion. The model card lists the deletions before the export.
 """
 
 from __future__ import annotations

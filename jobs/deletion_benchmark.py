@@ -1,10 +1,10 @@
-"""The deletion benchmark as a Ray job: durable deletions per second, and a run that serves meanwhile.
+"""The deletion benchmark as a Ray job: durable deletions per second, and their effect on a served run.
 
     ray job submit --working-dir . -- python jobs/deletion_benchmark.py --live-shards 64 --folder /shared/bench
 
 `--folder` must be on a disk that all nodes share. The tables are in the job's log; the JSON is written to the folder,
 or to `--out`, and its path is printed. Nothing else is left behind. Submit it from the project's folder: unlike the
-other jobs it needs `benchmarks/`, which is not part of the package (`.rayignore` keeps all else out).
+other jobs it needs `benchmarks/`, which is not part of the package (`.rayignore` excludes everything else).
 """
 
 import sys

@@ -1,12 +1,12 @@
-"""Every error that s3t_ray raises on purpose, in one class hierarchy.
+"""All errors that s3t_ray raises on purpose, in one class hierarchy.
 
-The message is the documentation: it names the thing, its value and the fix. The command line maps
-each class to its exit code. Any other exception is a bug of ours and shows a traceback.
+Every message names the problem, the value and the fix. The command line maps each class to its exit
+code. Any other exception is a bug in s3t_ray and shows a traceback.
 """
 
 
 class S3TError(Exception):
-    """Base class. `problem` says what is wrong, with the value; `fix` says what to do."""
+    """Base class. `problem` states what is wrong, with the value; `fix` states what to do."""
 
     exit_code = 1
 
@@ -16,42 +16,42 @@ class S3TError(Exception):
         super().__init__(f"{problem}\n  fix: {fix}")
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        # Two-argument exceptions do not survive pickling by default, and Ray pickles them.
+        # Exceptions with two arguments cannot be unpickled by default, and Ray pickles them.
         return type(self), (self.problem, self.fix)
 
 
 class ConfigError(S3TError):
-    """The configuration is refused; nothing was started."""
+    """The configuration is invalid; nothing was started."""
 
     exit_code = 2
 
 
 class DataError(S3TError):
-    """Input records are refused (malformed rows, duplicate ids, a missing file)."""
+    """The input data is invalid (malformed rows, duplicate ids, a missing file)."""
 
     exit_code = 3
 
 
 class UnknownRecords(S3TError):
-    """A deletion named records or subjects that the run does not hold; the others were deleted."""
+    """A deletion named records or subjects that are not in the run; the others were deleted."""
 
     exit_code = 4
 
 
 class LedgerError(S3TError):
-    """The ledger refuses: another writer, a newer schema, a lost key, an invalid change of state."""
+    """The ledger refused an operation: another writer, a newer schema, a lost key, an invalid state transition."""
 
     exit_code = 5
 
 
 class StoreError(S3TError):
-    """Storage failed, is damaged, or a path tries to leave the storage root."""
+    """The storage failed or is damaged, or a path points outside the storage root."""
 
     exit_code = 6
 
 
 class StageDamaged(StoreError):
-    """The bytes of a published stage are missing, or are not those that were published."""
+    """The bytes of a published stage are missing, or differ from those that were published."""
 
 
 class TrainError(S3TError):
@@ -61,27 +61,27 @@ class TrainError(S3TError):
 
 
 class VerificationFailed(S3TError):
-    """A proof did not hold: an id, a digest or a replay differs."""
+    """A verification failed: an id, a digest, a signature or a replay differs."""
 
     exit_code = 8
 
 
 class ClusterError(S3TError):
-    """Ray cannot provide what the run needs, or cannot be reached."""
+    """Ray cannot be reached, or cannot provide the resources that the run needs."""
 
     exit_code = 9
 
 
 class Overloaded(ClusterError):
-    """Too many requests at once: the same request may be sent again later."""
+    """There are too many requests at once. Retry the same request later."""
 
 
 class NotProved(S3TError):
-    """A replay gave different bytes on different hardware or library versions: nothing is proved."""
+    """A replay on other hardware or library versions gave different bytes, which proves nothing."""
 
     exit_code = 10
 
 
 def problem_of(error: Exception) -> str:
-    """What is wrong, in one line, for any error."""
+    """The problem of any error, in one line."""
     return error.problem if isinstance(error, S3TError) else repr(error)

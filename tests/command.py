@@ -1,4 +1,4 @@
-"""The `s3t` command as a user runs it: a process of its own."""
+"""The `s3t` command as a user runs it, in a separate process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def s3t(*arguments: str, code: int | tuple[int, ...] = 0, cwd: Path | None = None) -> str:
-    """What the command prints; a failure, with all it said, when its exit code is not (one of) `code`."""
+    """Output of the command. Fails, with all output, if its exit code is not (one of) `code`."""
     done = subprocess.run(
         [sys.executable, "-m", "s3t_ray.cli.main", *arguments],
         capture_output=True,

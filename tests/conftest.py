@@ -1,4 +1,4 @@
-"""What every test gets: an environment of its own, quiet property tests, and one small local Ray.
+"""Shared by all tests: an isolated environment, quiet property tests, and one small local Ray.
 
 Set before anything imports torch or Ray, which read the environment once.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.runtime.connect import NAMESPACE
 
 # Ray's own default depends on what an earlier command left in the home folder, and writes there.
@@ -25,16 +26,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test downloads anything
 os.environ["MPLBACKEND"] = "Agg"
 
-# Machines differ in speed: no example is timed. A submission is judged on the same examples each time.
+# Machines differ in speed, so no example is timed. Every run uses the same examples.
 settings.register_profile(
     "s3t", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("s3t")
+collect_rarely()
 
 
 @pytest.fixture(scope="session")
 def ray_local() -> Iterator[None]:
-    """A local Ray with 4 logical CPUs, shared by all tests that ask for it."""
+    """A local Ray with 4 logical CPUs, shared by all tests that request it."""
     import ray
 
     ray.init(

@@ -1,4 +1,4 @@
-"""Runs that earlier versions made, kept as they were: what every later version must still open and carry on.
+"""Frozen runs of earlier versions, which every later version must open and continue.
 
 In: an archive of tests/data, made by tools/freeze_run.py. Out: a copy of it to work on, and what is known of it.
 The archive itself is never opened for writing: opening a ledger migrates it, so it is always a copy that is opened.

@@ -1,4 +1,4 @@
-"""Small pictures for tests: one of two shapes, in colours that follow from a number. The same bytes every time."""
+"""Small images for tests: one of two shapes, with colors derived from a number. Deterministic bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of the house: what may import what, how fast the command line starts, how large a file grows."""
+"""Rules of the codebase: allowed imports, start time of the command line, size of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCES = sorted(
 MOST_LINES = 350
 MOST_FUNCTION_LINES = 81
 MOST_FILES = {"train": 28, "ledger": 25, "cli": 24, "plan": 22, "config": 22}
-"""Files in one folder; 18 where nothing is said. A room that would grow beyond has a second idea: give it a folder."""
+"""Maximum files per folder; 18 by default. A package that outgrows it holds a second idea: give it a subfolder."""
 
 
 @cache
@@ -170,7 +170,7 @@ def tracked() -> list[Path]:
     return [path for path in files if path.is_file() and path.stat().st_size < 1_000_000]
 
 
-# Packaging: what is imported is declared, what is declared is pinned, with all that it needs.
+# Packaging: imports are declared, and declared packages and their dependencies are pinned.
 
 
 def declared(section: str, option: str) -> list[Requirement]:

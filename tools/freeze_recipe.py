@@ -1,9 +1,9 @@
-"""Freeze what small trainings give today, in tests/data/recipe.json (docs/releasing.md).
+"""Freeze the results of small trainings in tests/data/recipe.json (docs/releasing.md).
 
     python -m tools.freeze_recipe
 
-Under a recipe format that is frozen already, it only adds this machine's digests, and refuses when the trainings give
-something else than what is frozen: then the change at hand alters weights, and RECIPE_FORMAT must be raised first.
+If the recipe format is already frozen, this only adds the digests of this machine. It refuses if the results differ
+from the frozen ones: then the current change alters the weights, and RECIPE_FORMAT must be increased first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.e2e.train.recipe_cases import CASES, FROZEN, WITH_DROPOUT, Frozen, Ou
 
 
 def main() -> str | None:
-    """None, or why it is refused."""
+    """None, or the reason for refusing."""
     outcomes: dict[str, Outcome] = {}
     here: dict[str, str] = {}
     for name in CASES:

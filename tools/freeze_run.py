@@ -1,11 +1,11 @@
-"""Freeze a run of this version for later versions to prove themselves on; part of every release (docs/releasing.md).
+"""Freeze a run of this version, as a compatibility test for later versions; part of every release (docs/releasing.md).
 
     python -m tools.freeze_run
 
-Writes tests/data/run-VERSION.tar.xz and run-VERSION.json. In the archive: a tiny random Llama, records, the config,
-and a real run by the commands that users type: 2 shards x 2 slices x 2 sequences, held-out records, a row that ingest
-set aside, an export, and one deletion up to its certificate. The JSON file holds what must stay true of it: stage ids,
-adapters, and those that a second deletion leads to, found on a copy.
+Writes tests/data/run-VERSION.tar.xz and run-VERSION.json. The archive contains a tiny random Llama, records, the
+config, and a real run created with the user's commands: 2 shards x 2 slices x 2 sequences, held-out records, a row that
+ingest set aside, an export, and one deletion up to its certificate. The JSON file records what versions must reproduce:
+stage ids and adapters, before and after a second deletion on a copy of the run.
 """
 
 from __future__ import annotations

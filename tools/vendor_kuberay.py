@@ -1,11 +1,10 @@
-"""Write the schemas of KubeRay's resources, which the tests check our manifests against, from KubeRay's own source.
+"""Extract the schemas of KubeRay's resources from KubeRay's source. The tests validate our manifests against them.
 
     git clone --branch v1.7.0 https://github.com/ray-project/kuberay
     python tools/vendor_kuberay.py kuberay v1.7.0 > tests/schemas/kuberay.json
 
-Taken: the v1 schemas of RayCluster, RayJob and RayService, without their descriptions. Changed: parts that
-stand more than once are written once, and a field that a schema does not name is refused, as
-`kubectl apply --validate=strict` refuses it.
+Extracts the v1 schemas of RayCluster, RayJob and RayService, without descriptions. Repeated parts are written only
+once, and unknown fields are refused, as `kubectl apply --validate=strict` does.
 """
 
 from __future__ import annotations

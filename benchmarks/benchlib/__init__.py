@@ -1,1 +1,1 @@
-"""What the benchmarks share. Not part of the wheel: `python benchmarks/NAME.py` finds it beside itself."""
+"""Shared code of the benchmarks. Not part of the wheel: `python benchmarks/NAME.py` finds it in its own folder."""

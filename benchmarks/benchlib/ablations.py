@@ -1,7 +1,7 @@
-"""The engine with one of its techniques put back to the usual way, to measure what the technique is worth.
+"""Replaces one technique of the engine with the conventional approach, to measure the technique's gain.
 
-In: the technique's name. Out: nothing; the engine of this process is changed for good, so each ablation gets a process
-of its own. Only techniques that no setting switches off stand here. The losses stay those of the engine.
+In: the technique's name. Out: nothing. It permanently changes the engine of this process, so each ablation needs its
+own process. Techniques that a setting can switch off are not listed here. The losses do not change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def apply(without: str) -> None:
-    """Switch `without` off in this process; names that are not here are settings of the engine."""
+    """Switch off `without` in this process. Does nothing for other names, which are settings of the engine."""
     if without == "packing":
         _pad_batches()
     if without == "labelled-only head":
@@ -19,7 +19,7 @@ def apply(without: str) -> None:
 
 
 def _pad_batches() -> None:
-    """Each record of a micro-batch takes as many tokens as the longest one."""
+    """Pad each record of a micro-batch to the length of the longest."""
     import numpy as np
     import torch
 
@@ -48,7 +48,7 @@ def _pad_batches() -> None:
 
 
 def _compute_all_logits() -> None:
-    """Logits of every position, the loss of which is then ignored where there is no label."""
+    """Compute logits at every position, and ignore the loss of positions without a label."""
     import torch
 
     from s3t_ray.train.examples import IGNORED

@@ -1,7 +1,7 @@
-"""How fast deletions are acknowledged: latency and rate of durable receipts, against the floors.
+"""Measures how fast deletions are acknowledged: latency and rate of durable receipts, against the floors.
 
-In: sizes. Out: `Acknowledgement`. A receipt here is what every caller gets: the transaction is on
-disk when the clock stops. Floors are taken in turns with the deletions, in the same folder.
+In: sizes. Out: `Acknowledgement`. The clock stops when the receipt's transaction is on disk, as for every caller.
+Floor measurements alternate with the deletions, in the same folder.
 """
 
 from __future__ import annotations
@@ -33,47 +33,47 @@ class Plan:
 
     @property
     def records(self) -> int:
-        """That a run must hold for all of it, half of them untouched by single deletions."""
+        """Records needed for all measurements, half of them untouched by single deletions."""
         used = 2 * self.singles + max(self.shards) + self.small_batches * SMALL_BATCH
         return used + self.large_batches * self.large_batch + 10_000
 
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """Of one number of shards. `over_floor`: median against the sum of the medians it cannot avoid."""
+    """Results for one number of shards."""
 
     shards: int
     records: int
     commit_floor: Latency  # one row, durable
     ray_floor: Latency  # an actor's method that does nothing
-    first: Latency  # the first deletion of each shard: all its stages turn stale
+    first: Latency  # first deletion in each shard: all its stages become stale
     single: Latency  # in the caller's process
-    through_ray: Latency  # from another process, by an actor that holds the run
-    with_impact: Latency  # `s3t delete`: and what it means for the shard
+    through_ray: Latency  # from another process, through an actor that holds the run
+    with_impact: Latency  # as `s3t delete`: also computes the impact on the shard
     small_batch: Latency
     large_batch_records: int
     large_batch_seconds: tuple[float, ...]
-    bulk_insert_seconds: tuple[float, ...]  # of as many rows like the ledger's records, bare
-    record_insert_seconds: tuple[float, ...]  # of the same into a table with the indexes of the ledger's
+    bulk_insert_seconds: tuple[float, ...]  # of as many rows like the ledger's records, without the ledger
+    record_insert_seconds: tuple[float, ...]  # the same, into a table with the ledger's indexes
 
     @property
     def single_over_floor(self) -> float:
-        """A single deletion through Ray over a bare commit and a bare Ray call."""
+        """Median of a single deletion through Ray, divided by the medians of a bare commit plus a bare Ray call."""
         return self.through_ray.median_ms / (self.commit_floor.median_ms + self.ray_floor.median_ms)
 
     @property
     def batch_of_insert_rate(self) -> float:
-        """Records a second of a large batch over rows a second of the bare insert, each at its best."""
+        """Records per second of a large batch divided by rows per second of the bare insert; the best of each."""
         return min(self.bulk_insert_seconds) / min(self.large_batch_seconds)
 
     @property
     def batch_of_record_rate(self) -> float:
-        """The same against the insert with indexes."""
+        """The same, relative to the insert with indexes."""
         return min(self.record_insert_seconds) / min(self.large_batch_seconds)
 
 
 class Door:
-    """An actor that holds the run and commits deletions for callers elsewhere."""
+    """An actor that holds the run and commits deletions for callers in other processes."""
 
     def __init__(self, uri: str) -> None:
         self._run = Run.open(uri)
@@ -84,7 +84,7 @@ class Door:
 
 
 def measure(plan: Plan, shards: int, folder: Path, ledger_url: str | None) -> Acknowledgement:
-    """Make a run with so many shards and delete from it. Ray must be connected."""
+    """Make a run with this many shards and delete from it. Ray must be connected."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(benchlib)  # the nodes of a cluster do not have this library

@@ -1,8 +1,8 @@
 """Approximate unlearning, for comparison: gradient ascent, gradient difference and NPO on one LoRA adapter.
 
-In: a base, a PEFT folder, records to forget and to keep. Out: a new PEFT folder. Ascent raises the loss of the forget
-set; difference lowers that of the retain set meanwhile; NPO (arXiv 2404.05868) is ascent that fades as the model's
-answers grow less likely than they were: -2 / beta x log sigmoid(-beta log(p / p0)), p0 of the model to begin with.
+In: a base, a PEFT folder, records to forget and to keep. Out: a new PEFT folder. Gradient ascent raises the loss of the
+forget set. Gradient difference also lowers the loss of the retain set. NPO (arXiv 2404.05868) is ascent that weakens as
+the model's answers become less likely: -2 / beta x log sigmoid(-beta log(p / p0)), where p0 is the initial model's.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def unlearn(
 
 def _forgetting(method: Method, sums_N: Tensor, tokens_N: Tensor, before_N: Tensor) -> Tensor:
     if method == "NPO":
-        # log(p / p0) of a whole answer is the old loss less the new one.
+        # log(p / p0) of a complete answer is the old loss minus the new one.
         return -2 / BETA * torch.nn.functional.logsigmoid(-BETA * (before_N - sums_N)).mean()
     return -sums_N.sum() / tokens_N.sum()
 
 
 def summed_losses(model: Any, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Of each record: summed negative log-likelihood of its labelled tokens, and their number."""
+    """Per record: summed negative log-likelihood (nats) of its labelled tokens, and their number."""
     ids, labels = padded([each.input_ids for each in examples], [each.labels for each in examples])
     logits = model(input_ids=ids).logits[:, :-1]
     each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")

@@ -1,7 +1,7 @@
-"""What each chain of stages says of a test set: the logits from which any ensemble of them follows.
+"""Computes the logits of each chain of stages on a test set. Any ensemble of chains follows from them.
 
-In: chains of published stages, records. Out: float32 [N x C] for each chain, and the labels. All chains of a pass are
-rows of one batch, as in serving. Shapes: N records, C outputs.
+In: chains of published stages, records. Out: float32 [N x C] for each chain, and the labels. All chains of a pass
+are rows of one batch, as in serving. Shapes: N records, C outputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH_TOKENS = 4096
 def chain_outputs(
     config: Config, base: Path, contents: Sequence[str], chains: Sequence[Chain]
 ) -> tuple[dict[Chain, np.ndarray], np.ndarray]:
-    """Outputs of every chain, in the order of `contents`, and what is true of each record."""
+    """Outputs of every chain, in the order of `contents`, and the label of each record."""
     frozen = FrozenBase(config, base)
     install_hooks(frozen)
     store = Store.open(config.storage.uri)
@@ -54,7 +54,7 @@ def chain_outputs(
 
 
 def _alike(examples: Sequence[Example], rows: int) -> Iterator[list[int]]:
-    """Places of records of equal length, so many at once as fit: no padding."""
+    """Indexes of records of equal length, in batches that fit: needs no padding."""
     by_length: dict[int, list[int]] = {}
     for place, example in enumerate(examples):
         by_length.setdefault(len(example.input_ids), []).append(place)

@@ -1,9 +1,9 @@
-"""What each client library asks of a service, run by a Python in which the libraries are installed. Prints JSON lines.
+"""Calls a service with each client library, in a Python that has them installed. Prints JSON lines.
 
     PYTHON client_calls.py URL MODEL        with the token in S3T_TOKEN
 
-In: the address of a service. Out: a line {"call", "error"} for each call; error is null when it went well. It runs
-beside the project, not in it: nothing of ours is imported.
+In: the address of a service. Out: a line {"call", "error"} per call; error is null on success. It imports nothing of
+this project, because it runs in another environment.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def main() -> None:
     with ThreadPoolExecutor(1) as pool:
         for calls in (openai_calls, langchain_calls, litellm_calls):
             for name, call in calls():
-                raised = pool.submit(call).exception()  # each library has errors of its own
+                raised = pool.submit(call).exception()  # each library has its own errors
                 error = None if raised is None else f"{type(raised).__name__}: {raised}"
                 print(json.dumps({"call": name, "error": error}), flush=True)
 
 
 def check(holds: object) -> None:
     if not holds:
-        raise ValueError("the answer is not what was asked for")
+        raise ValueError("the answer does not match the request")
 
 
 def openai_calls() -> Iterator[tuple[str, Callable[[], None]]]:

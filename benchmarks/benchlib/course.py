@@ -1,6 +1,6 @@
-"""One run of m shards x L slices x B sequences, in figures and records: what both systems of a comparison train.
+"""One run of m shards x L slices x B sequences, which both systems of a comparison train.
 
-In: records and settings. Out: a frozen Course, as JSON too, because each system trains in processes of its own.
+In: records and settings. Out: a frozen Course, also as JSON, because each system trains in its own processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Modules that both systems adapt: all linear ones of a Llama's layer."""
+"""Modules that both systems adapt: all linear modules of a Llama layer."""
 
 
 class Course(BaseModel):
@@ -26,7 +26,7 @@ class Course(BaseModel):
     base: Path
     shards: tuple[tuple[tuple[str, ...], ...], ...]  # shard -> slice -> contents of its records
     held_out: tuple[str, ...]
-    orders: tuple[tuple[int, ...], ...]  # of the slices, the same in each shard
+    orders: tuple[tuple[int, ...], ...]  # orders of the slices, the same in each shard
     layers: int
     layers_per_group: int
     rank: int
@@ -43,12 +43,12 @@ class Course(BaseModel):
 
     @property
     def stages(self) -> int:
-        """Stages of all sequences, shared prefixes counted each time."""
+        """Stages of all sequences; a shared prefix counts once per sequence."""
         return len(self.shards) * len(self.orders) * self.slices
 
     @property
     def record_visits(self) -> int:
-        """Records learned over all stages of all sequences and epochs: what a speed in records/s counts."""
+        """Records learned, summed over all stages, sequences and epochs: the basis of records/s."""
         return self.epochs * sum(
             len(shard[index])
             for shard in self.shards
@@ -67,7 +67,7 @@ class Course(BaseModel):
         ]
 
     def config(self, storage: Path, engine: dict[str, Any], **sections: dict[str, Any]) -> Config:
-        """The run as our own configuration; `engine` overrides its section, `sections` adds others."""
+        """The run as our configuration; `engine` overrides that section, `sections` adds others."""
         return Config.model_validate(
             {
                 "name": "course",
@@ -89,11 +89,11 @@ class Course(BaseModel):
 
 
 def share_out(contents: Sequence[str], shards: int, slices: int, of_each: int, held_out: int) -> dict[str, Any]:
-    """`of_each` records per slice and the records held out, as the fields of a Course. ConfigError: too few records."""
+    """`of_each` records per slice and the held-out records, as fields of a Course. ConfigError: too few records."""
     needed = shards * slices * of_each + held_out
     if len(contents) < needed:
         raise ConfigError(
-            f"{needed} records are asked for and there are {len(contents)}", "ask for fewer, or give a larger --data"
+            f"{needed} records are needed, but there are {len(contents)}", "use fewer records, or a larger --data"
         )
     taken = iter(contents[held_out:])
     return {

@@ -1,7 +1,7 @@
-"""Curves and tables of quality against deletions, from what every live model says of a test set.
+"""Builds curves and tables of quality against deletions, from the outputs of every live model on a test set.
 
 In: for each seed, the outputs of each system's models by shard and prefix; the orders; FLOPs of stages. Out: sections
-of an experiment. Streams of deletions are arrays: nothing is trained or run here.
+of an experiment. Deletion streams are arrays; no model is trained or run here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from s3t_ray.report.page_model import Cell, ChartSeries, ReportChart, ReportSect
 
 STREAMS = 10_000
 LONGEST = 30
-"""Deletions of a stream."""
+"""Deletions per stream."""
 HEALED_STREAMS, HEALED_DELETIONS = 500, 100
 SHOWN = (0, 1, 3, 6, 12, 24)
 """Numbers of deletions in the table."""
@@ -35,24 +35,24 @@ SHOWN = (0, 1, 3, 6, 12, 24)
 
 @dataclass(frozen=True)
 class System:
-    """How one system is evaluated: whose models, in which shards and orders, and what its stages cost."""
+    """How one system is evaluated: its models, shards and orders, and the cost of its stages."""
 
-    key: str  # of `Seed.outputs`
+    key: str  # key in `Seed.outputs`
     shards: int
     orders: tuple[Order, ...]
-    flops: tuple[float, ...]  # of a stage in one shard by number of slices that it learns
+    flops: tuple[float, ...]  # of a stage in one shard, by the number of slices it learns
 
 
 @dataclass(frozen=True)
 class Seed:
-    """What the models of every system say under one seed: by system, (shard, prefix) -> [N x C]."""
+    """Outputs of every system's models for one seed: by system, (shard, prefix) -> [N x C]."""
 
     outputs: Mapping[str, Mapping[tuple[int, Order], np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all figures share."""
+    """Settings that all figures share."""
 
     task: str
     slices: int
@@ -63,14 +63,14 @@ class Setting:
 
 
 def curves(setting: Setting, seeds: Sequence[Seed]) -> ReportSection:
-    """Accuracy against deletions that nobody heals, for uniform and skewed ones."""
+    """Accuracy against uniform and skewed deletions, without healing."""
     charts = []
     for name, make in (("uniform", uniform_streams), ("skewed", skewed_streams)):
         streams = make(STREAMS, LONGEST, setting.base_shards, setting.slices, 0)
         charts.append(
             ReportChart(
                 stem=f"quality-{setting.task}-{name}",
-                title=f"Accuracy on {setting.task} against deletions that nobody heals, {name}",
+                title=f"Accuracy on {setting.task} against deletions, without healing, {name}",
                 x_label="deletions",
                 y_label="accuracy on the test set",
                 series=tuple(
@@ -86,7 +86,7 @@ def curves(setting: Setting, seeds: Sequence[Seed]) -> ReportSection:
 
 
 def tables(setting: Setting, seeds: Sequence[Seed]) -> ReportSection:
-    """Accuracy after some deletions, and what each policy of healing buys at what cost."""
+    """Accuracy after some deletions, and the gain and cost of each healing policy."""
     return ReportSection(title="Tables", tables=(_unhealed_table(setting, seeds), _policy_table(setting, seeds)))
 
 
@@ -102,11 +102,11 @@ def _unhealed_table(setting: Setting, seeds: Sequence[Seed]) -> ReportTable:
         rows.append((name, *(float(mean[at]) for at in SHOWN), borne, _training(system) / unit))
     return ReportTable(
         stem=f"quality-{setting.task}-table",
-        title=f"Accuracy after deletions, uniform, nothing healed ({setting.task})",
+        title=f"Accuracy after uniform deletions, without healing ({setting.task})",
         columns=("system", *(f"after {at}" for at in SHOWN), "deletions until dead", "training FLOPs"),
         rows=tuple(rows),
-        caption="Training FLOPs: over those of one LoRA on everything, by the formulas of `s3t plan`. "
-        f"{len(setting.labels)} test records, of which {_most_common(setting.labels):.3f} are of the most common "
+        caption="Training FLOPs: relative to one LoRA on everything, by the formulas of `s3t plan`. "
+        f"{len(setting.labels)} test records, of which {_most_common(setting.labels):.3f} are in the most common "
         f"class. {setting.caption}",
     )
 
@@ -133,8 +133,8 @@ def _policy_table(setting: Setting, seeds: Sequence[Seed]) -> ReportTable:
         title=f"Accuracy while {HEALED_DELETIONS} uniform deletions are healed by each policy ({setting.task})",
         columns=("system", "healed", "mean accuracy", "standard error", "healings per deletion", "FLOPs per deletion"),
         rows=tuple(rows),
-        caption="FLOPs per deletion: over those of one training of one LoRA on everything. A healed shard answers as "
-        "before the deletion: that it has a record less is left out. Standard error over seeds.",
+        caption="FLOPs per deletion: relative to one training of one LoRA on everything. A healed shard answers as "
+        "before the deletion: the effect of its missing record is ignored. Standard error over seeds.",
     )
 
 
@@ -147,7 +147,7 @@ def _training(system: System) -> float:
 
 
 def _fitted(streams: np.ndarray, system: System) -> np.ndarray:
-    """The streams as this system meets them: a system of one shard, or without slices, has fewer places."""
+    """The streams mapped to this system: one shard, or no slices, means fewer places."""
     shards = streams[..., 0] % system.shards
     slices = streams[..., 1] if len(system.orders[0]) > 1 else np.zeros_like(shards)
     return np.stack([shards, slices], axis=-1)
@@ -160,7 +160,7 @@ def _unhealed(setting: Setting, seeds: Sequence[Seed], system: System, streams: 
 
 def _scored(setting: Setting, seed: Seed, system: System, masks: np.ndarray) -> np.ndarray:
     known = seed.outputs[system.key]
-    if len(system.orders[0]) == 1:  # one stage a shard, under the name of all its slices
+    if len(system.orders[0]) == 1:  # one stage per shard, named after all its slices
         models = [
             ShardModels(((0,),), {(0,): next(value for (at, _), value in known.items() if at == shard)})
             for shard in range(system.shards)
@@ -182,7 +182,7 @@ def _most_common(labels: np.ndarray) -> float:
 
 
 def _series(name: str, values: Sequence[np.ndarray]) -> ChartSeries:
-    """Mean over streams and seeds; the interval has the seeds' spread and the streams' standard error in it."""
+    """Mean over streams and seeds; the interval combines the spread of seeds and the standard error of streams."""
     means = np.array([value.mean(0) for value in values])
     mean = means.mean(0)
     of_streams = np.mean([value.std(0) / np.sqrt(len(value)) for value in values], axis=0)

@@ -1,7 +1,7 @@
-"""The deletion benchmark: receipts a second, and what a deletion does to a run in service.
+"""The deletion benchmark: receipts per second, and the effect of a deletion on a served run.
 
 In: arguments. Out: tables on the console and one JSON. `benchmarks/deletion_throughput.py` and
-`jobs/deletion_benchmark.py` both are this.
+`jobs/deletion_benchmark.py` both run this.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Result:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run it; the exit code."""
+    """Run the benchmark. Returns the exit code."""
     options = _options(arguments)
     out = _place_for(options.out, options.folder)
     console = Console(width=150)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
             acknowledged.append(acknowledge.measure(plan, shards, Path(folder), options.ledger))
         in_service = None
         if options.live_shards:
-            console.print(f"training {options.live_shards} shards of a tiny model, to delete from in service ...")
+            console.print(f"training and serving {options.live_shards} shards of a tiny model ...")
             in_service = service.measure(Path(folder), options.live_shards, options.live_deletions)
     console.print(_receipts(acknowledged))
     if in_service is not None:
@@ -59,18 +59,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Durable deletions per second, and a run in service meanwhile.")
-    parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 64], help="of the ledgers deleted from")
+    parser = argparse.ArgumentParser(description="Durable deletions per second, and their effect on a served run.")
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 64], help="shards of each ledger")
     parser.add_argument("--singles", type=int, default=200, help="single deletions to time")
-    parser.add_argument("--batch", type=int, default=100_000, help="records of a large batch")
+    parser.add_argument("--batch", type=int, default=100_000, help="records per large batch")
     parser.add_argument("--batches", type=int, default=2, help="large batches to time")
-    parser.add_argument("--live-shards", type=int, default=4, help="of the run in service; 0: leave it out")
-    parser.add_argument("--live-deletions", type=int, default=6, help="single deletions from the run in service")
+    parser.add_argument("--live-shards", type=int, default=4, help="shards of the served run; 0: skip it")
+    parser.add_argument("--live-deletions", type=int, default=6, help="single deletions from the served run")
     parser.add_argument(
-        "--ledger", default=None, help="URL of an empty PostgreSQL database, with one --shards; else SQLite"
+        "--ledger", default=None, help="URL of an empty PostgreSQL database, with a single --shards; default: SQLite"
     )
-    parser.add_argument("--folder", type=Path, default=None, help="where the runs are made, and erased again")
-    parser.add_argument("--address", default=None, help="Ray cluster; default: a local one, or the job's")
+    parser.add_argument("--folder", type=Path, default=None, help="folder for temporary runs")
+    parser.add_argument("--address", default=None, help="Ray cluster; default: a local one, or the job's own")
     parser.add_argument("--out", type=Path, default=None, help=f"the JSON to write; default: {RESULT} in --folder")
     return parser.parse_args(arguments)
 
@@ -78,20 +78,20 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def _place_for(out: Path | None, folder: Path | None) -> Path:
     """Absolute path of the JSON, checked before anything is measured.
 
-    ConfigError: the folder is missing, or the JSON would be gone with the job's own copy of its working folder.
+    ConfigError: the folder is missing, or the JSON would be deleted with the job's copy of its working folder.
     """
     if folder is not None and not folder.is_dir():
         raise ConfigError(
-            f"--folder {folder} is not a folder of this machine", "make it, on a disk that all nodes share"
+            f"--folder {folder} is not a folder on this machine", "create it, on a disk that all nodes share"
         )
     place = Path(os.path.abspath(out or (folder or Path.cwd()) / RESULT))
     if not place.parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {place.parent}", "make it, or choose another")
+        raise ConfigError(f"--out {out}: there is no folder {place.parent}", "create it, or choose another")
     here = Path.cwd()
     if in_job_copy(here) and place.is_relative_to(here):
         raise ConfigError(
             f"{place} is in this job's copy of its working folder, which is deleted after the job",
-            "name an absolute path with --out, or a folder with --folder, on a disk that all nodes share",
+            "give an absolute path with --out, or a folder with --folder, on a disk that all nodes share",
         )
     return place
 
@@ -108,9 +108,9 @@ def _receipts(rows: Sequence[Acknowledgement]) -> Table:
     line("floor: bare Ray call", lambda row: _ms(row.ray_floor))
     line("first deletion of a shard, all its stages live", lambda row: _ms(row.first))
     line("single, in process", lambda row: _ms(row.single))
-    line("single, by an actor", lambda row: _ms(row.through_ray))
-    line("  a second, one caller", lambda row: f"{row.through_ray.per_second:,.0f}")
-    line("  times the sum of the floors", lambda row: f"{row.single_over_floor:.2f}")
+    line("single, through an actor", lambda row: _ms(row.through_ray))
+    line("  per second, one caller", lambda row: f"{row.through_ray.per_second:,.0f}")
+    line("  relative to the sum of the floors", lambda row: f"{row.single_over_floor:.2f}")
     line("single, with its impact on the shard", lambda row: _ms(row.with_impact))
     line("batch of 100", lambda row: _ms(row.small_batch))
     line(
@@ -127,18 +127,18 @@ def _receipts(rows: Sequence[Acknowledgement]) -> Table:
 
 
 def _in_service(found: InService) -> Table:
-    table = Table(title=f"In service: {found.shards} shards of a tiny model", title_justify="left")
+    table = Table(title=f"Served run: {found.shards} shards of a tiny model", title_justify="left")
     table.add_column("")
     table.add_column("", justify="right")
     for name, value in (
         (f"receipt to pruned, {found.deletions} single deletions (median / longest, ms)", _ms(found.to_pruned)),
         ("receipt to purged", _ms(found.to_purged)),
-        ("receipt to restored (trained again)", _ms(found.to_restored)),
+        ("receipt to restored (retrained)", _ms(found.to_restored)),
         (f"batch of {found.batch_records}: to pruned, s", f"{found.batch_to_pruned_seconds:.2f}"),
         ("  to purged, s", f"{found.batch_to_purged_seconds:.2f}"),
         ("answers before (median / p99, ms)", _ms(found.answers_before)),
         ("answers during", _ms(found.answers_during)),
-        ("requests, and failed ones", f"{found.asked:,}, {found.failed}"),
+        ("requests, failed", f"{found.asked:,}, {found.failed}"),
         ("availability", f"{found.availability:.2%}"),
         ("longest gap between answers, s", f"{found.longest_gap_seconds:.2f}"),
     ):

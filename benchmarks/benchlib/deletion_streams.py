@@ -1,10 +1,10 @@
-"""Many streams of deletions evaluated as arrays: what a run that heals nothing serves after each of them.
+"""Evaluates many deletion streams as arrays: what a run without healing serves after each deletion.
 
-In: the orders of each shard, what each live model says of the test set, and streams of (shard, slice). Out: depths and
-scores after 0..K deletions. A shard's state is the set of slices hit so far, as a bit mask; each state has one live
-model, and each combination of live models is scored once, however many streams pass through it. Pure numpy.
+In: the orders of each shard, the outputs of each live model on the test set, and streams of (shard, slice). Out: depths
+and scores after 0..K deletions. A shard's state is the set of slices hit so far, as a bit mask. Each state has one live
+model, and each combination of live models is scored once, however many streams reach it. Pure numpy.
 
-Legend: S streams, K deletions of a stream, M shards, L slices, N test records, C outputs.
+Legend: S streams, K deletions per stream, M shards, L slices, N test records, C outputs.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 
 Order = tuple[int, ...]
 Score = Callable[[np.ndarray], float]
-"""From the mean outputs [N x C] of the live models to one figure."""
+"""Maps the mean outputs [N x C] of the live models to one number."""
 
 
 @dataclass(frozen=True)
 class ShardModels:
-    """The sequences of one shard, as orders of slices, and what the model of each prefix says: [N x C]."""
+    """The sequences of one shard, as orders of slices, and the outputs of each prefix's model: [N x C]."""
 
     orders: tuple[Order, ...]
     outputs: Mapping[Order, np.ndarray]
 
 
 def uniform_streams(streams: int, deletions: int, shards: int, slices: int, seed: int) -> np.ndarray:
-    """Deletions that fall in each slice alike, int [S x K x 2]: (shard, slice)."""
+    """Deletions that hit all slices with equal probability, int [S x K x 2]: (shard, slice)."""
     random = np.random.default_rng(seed)
     return np.stack(
         [random.integers(shards, size=(streams, deletions)), random.integers(slices, size=(streams, deletions))],
@@ -37,7 +37,7 @@ def uniform_streams(streams: int, deletions: int, shards: int, slices: int, seed
 
 
 def skewed_streams(streams: int, deletions: int, shards: int, slices: int, seed: int) -> np.ndarray:
-    """The same, with the slices of a shard hit in proportion to 1, 1/2, 1/3, ... (slice 0 the most)."""
+    """The same, with the slices of a shard hit in proportion to 1, 1/2, 1/3, ... (slice 0 most often)."""
     random = np.random.default_rng(seed)
     chances = 1 / np.arange(1, slices + 1)
     places = random.choice(slices, size=(streams, deletions), p=chances / chances.sum())
@@ -45,7 +45,7 @@ def skewed_streams(streams: int, deletions: int, shards: int, slices: int, seed:
 
 
 def hit_masks(streams: np.ndarray, shards: int) -> np.ndarray:
-    """Slices hit so far, as bits, int [S x K + 1 x M]; before the first deletion, none."""
+    """Slices hit so far, as bits, int [S x K + 1 x M]; none before the first deletion."""
     count, deletions, _ = streams.shape
     own = streams[..., 0, None] == np.arange(shards)
     bits = np.where(own, np.left_shift(1, streams[..., 1])[..., None], 0)
@@ -55,7 +55,7 @@ def hit_masks(streams: np.ndarray, shards: int) -> np.ndarray:
 
 
 def live_prefixes(orders: Sequence[Order]) -> tuple[Order, ...]:
-    """By mask of slices hit: the longest prefix of a sequence that avoids them; among equals the first sequence's."""
+    """By mask of slices hit: the longest prefix of a sequence that avoids them; ties go to the first sequence."""
     slices = len(orders[0])
     return tuple(_longest(orders, mask) for mask in range(1 << slices))
 
@@ -71,14 +71,14 @@ def _longest(orders: Sequence[Order], mask: int) -> Order:
 
 @dataclass(frozen=True)
 class Healing:
-    """What a policy does to streams of deletions."""
+    """The effect of a policy on deletion streams."""
 
     masks: np.ndarray  # int [S x K + 1 x M]: slices hit since a shard was last healed
-    healed: np.ndarray  # int [S x K + 1 x M]: slices hit whose stages a healing trained again at this step; 0: none
+    healed: np.ndarray  # int [S x K + 1 x M]: slices hit whose stages healing retrained at this step; 0: none
 
 
 def healed_streams(streams: np.ndarray, orders_by_shard: Sequence[Sequence[Order]], floor: int) -> Healing:
-    """Shards that fall below `floor` live stages are healed at once: L heals every deletion, 1 dead shards alone."""
+    """Heal shards that fall below `floor` live stages immediately: L heals every deletion, 1 only dead shards."""
     count, deletions, _ = streams.shape
     shards = len(orders_by_shard)
     depths = [np.array([len(prefix) for prefix in live_prefixes(orders)]) for orders in orders_by_shard]
@@ -94,19 +94,20 @@ def healed_streams(streams: np.ndarray, orders_by_shard: Sequence[Sequence[Order
 
 
 def mean_depths(masks: np.ndarray, orders_by_shard: Sequence[Sequence[Order]]) -> np.ndarray:
-    """Mean over the shards of the depth that each serves, float [S x K + 1]."""
+    """Depth served, averaged over shards, float [S x K + 1]."""
     depths = [np.array([len(prefix) for prefix in live_prefixes(orders)]) for orders in orders_by_shard]
     return np.mean([depth[masks[..., shard]] for shard, depth in enumerate(depths)], axis=0)
 
 
 def scores(masks: np.ndarray, shards: Sequence[ShardModels], score: Score) -> np.ndarray:
-    """Score of the ensemble of the live models, float [S x K + 1]; dead shards take no part.
+    """Score of the ensemble of the live models, float [S x K + 1], without dead shards.
 
-    All dead: the outputs are 0 for every class, as of a base model that knows nothing of the task.
+    If all shards are dead, the outputs are 0 for every class, like a base model that knows nothing about the task.
     """
     names = [live_prefixes(shard.orders) for shard in shards]
     picks = [{name: at for at, name in enumerate(dict.fromkeys(own))} for own in names]
-    # Masks with the same live model are one state; a state of all shards is one number, to be sorted fast.
+    # Masks with the same live model are one state. The states of all shards are packed into one number, for fast
+    # sorting.
     states = np.zeros(masks.shape[:-1], dtype=np.int64)
     for at, own in enumerate(names):
         states = states * len(picks[at]) + np.array([picks[at][name] for name in own])[masks[..., at]]
@@ -126,15 +127,15 @@ def _score_of(prefixes: Sequence[Order], shards: Sequence[ShardModels], score: S
 
 
 def kept_at_least(depth: int, slices: int, deletions: int) -> float:
-    """Chance that the first `depth` slices of one sequence are spared by so many uniform deletions in its shard."""
+    """Probability that the first `depth` slices of a sequence survive this many uniform deletions in its shard."""
     return (1 - depth / slices) ** deletions
 
 
 def gap(depth: int, slices: int, deletions: int, sequences: int) -> float:
     """The paper's gap between several independent sequences and one: zeta (1 - zeta^B').
 
-    zeta is the chance that one sequence does not keep `depth` slices, B' the number of further sequences that differ
-    in their first `depth` slices.
+    zeta is the probability that one sequence does not keep `depth` slices. B' is the number of additional sequences
+    that differ in their first `depth` slices.
     """
     zeta = 1 - kept_at_least(depth, slices, deletions)
     further = min(sequences, _arrangements(slices, depth)) - 1

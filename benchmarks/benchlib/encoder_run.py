@@ -1,7 +1,7 @@
-"""A small run of an encoder on a task of GLUE, trained in this process, without Ray.
+"""Trains a small run of an encoder on a GLUE task in this process, without Ray.
 
-In: the options of a benchmark: `train` and `base`, the task, and the run's sizes. Out: its config, and the
-stages of each shard, published.
+In: the options of a benchmark: `train`, `base`, the task, and the run's sizes. Out: its config, and the published
+stages of each shard.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def config_of(arguments: argparse.Namespace, folder: Path, states: str) -> Confi
 
 
 def train_chains(config: Config, base: Path, folder: Path, most: int) -> tuple[dict[int, tuple[str, ...]], float, int]:
-    """The chain of each shard, CPU seconds of their training, and records."""
+    """The chain of each shard, the CPU seconds of training, and the number of records."""
     store = Store.open(config.storage.uri)
     parts: dict[tuple[int, int], list[Row]] = {}
     records = 0
     for record in read_records(config.data, config.task):
-        if records < most:  # the rest is read all the same: a malformed row refuses the file
+        if records < most:  # the remaining rows are still read: a malformed row refuses the file
             place = (records % config.shards, records // config.shards % config.slices)
             digest = hashlib.sha256(record.content.encode()).digest()
             parts.setdefault(place, []).append(Row(record.id, record.content, digest))

@@ -1,9 +1,9 @@
-"""Our engine over a whole course, without Ray: one process that trains stage after stage.
+"""Runs our engine on a complete course, without Ray: one process trains stage after stage.
 
     python -m benchlib.engine_run COURSE.json RUN.json
 
-In: a Course, and which technique to leave out. Out: published stages in a store, and a PEFT folder for each sequence.
-Ray is left out so that the comparison is of training, not of scheduling; what Ray adds is measured elsewhere.
+In: a Course, and the technique to leave out. Out: published stages in a store, and a PEFT folder per sequence. Leaves
+out Ray, to compare training and not scheduling. Other benchmarks measure Ray's overhead.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Without = Literal["nothing", "stored hidden states", "packing", "labelled-only h
 
 
 class EngineRun(BaseModel):
-    """Where the run lives, and what of the engine is switched off."""
+    """Where the run is stored, and which part of the engine is switched off."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
     without: Without = "nothing"
-    stage: int | None = None  # train this stage of the course only: a process a stage
+    stage: int | None = None  # train only this stage of the course: one process per stage
     engine: dict[str, Any] = {}  # overrides of its settings
-    rank: int = 0  # of engine.ranks, each in a process of its own
+    rank: int = 0  # one of engine.ranks, each in its own process
     meeting: str | None = None  # where the ranks meet
 
 
 def prefixes(course: Course) -> list[tuple[int, tuple[int, ...]]]:
-    """(shard, slices) of each stage to train, parents first, a shared one once."""
+    """(shard, slices) of each stage to train, parents first; a shared stage occurs once."""
     found = {
         (shard, order[:depth]): None
         for shard in range(len(course.shards))
@@ -54,7 +54,7 @@ def stage_name(shard: int, slices: tuple[int, ...]) -> str:
 
 
 def put_slices(course: Course, store: Store, folder: Path) -> dict[tuple[int, int], SliceInput]:
-    """Every slice of the course as a file of the store."""
+    """Write every slice of the course to the store. Returns the inputs by (shard, slice)."""
     return {
         (shard, index): _put_slice(store, folder, shard, index, contents)
         for shard, slices in enumerate(course.shards)
@@ -74,7 +74,7 @@ def _put_slice(store: Store, folder: Path, shard: int, index: int, contents: tup
 
 
 def jobs(course: Course, inputs: dict[tuple[int, int], SliceInput]) -> Iterator[StageJob]:
-    """The stages of the course as the engine takes them."""
+    """The stages of the course as jobs for the engine."""
     for shard, slices in prefixes(course):
         parents = tuple(stage_name(shard, slices[:depth]) for depth in range(1, len(slices)))
         pieces = tuple(inputs[shard, index] for index in slices)

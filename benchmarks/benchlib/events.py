@@ -1,4 +1,4 @@
-"""How a deletion reaches its scheduler, and what the owners of the shards weigh. In: sizes. Out: times and bytes."""
+"""Measures how a deletion reaches its scheduler, and the memory of shard owners. In: sizes. Out: times and bytes."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 from s3t_ray.scheduler.scheduler import Scheduler
 
-RECORDS_PER_SLICE = 8  # on average: chance places them
+RECORDS_PER_SLICE = 8  # on average, because placement is random
 TOUCHED = 64
 REPEATS = 5
 LONGEST_SECONDS = 1800.0
-"""A deletion that is not healed by then ends the measurement."""
+"""The measurement fails if a deletion has not healed by then."""
 
 
 @dataclass(frozen=True)
 class BothWays:
     """Times from the receipt's commit until the deletion was pruned."""
 
-    polled: Latency  # nobody told the scheduler: it looks every TICK_SECONDS
-    called: Latency  # told by `SchedulerActor.wake`, as the HTTP service does
+    polled: Latency  # found by the scheduler, which polls every TICK_SECONDS
+    called: Latency  # notified by `SchedulerActor.wake`, as by the HTTP service
 
 
 @dataclass(frozen=True)
 class Events:
     shards: int
     single: BothWays
-    touched: int  # shards of each deletion in `all_shards`, at the least; one record of each
+    touched: int  # minimum number of shards per deletion in `all_shards`; one record each
     all_shards: BothWays
 
 
@@ -54,20 +54,20 @@ class Events:
 class Owners:
     shards: int
     processes: int
-    resident_mb: float  # of all of them; pages that they share are counted for each
-    proportional_mb: float  # a page shared by n processes counts 1/n for each
+    resident_mb: float  # sum over processes; shared pages count once per process
+    proportional_mb: float  # sum over processes; a page shared by n of them counts 1/n each
     views_seconds: float
     prune_seconds: float
     touched: int  # shards of the next two figures
-    together_seconds: float  # to prune them: their owners asked side by side, each once
-    in_turn_seconds: float  # to prune them one after another
+    together_seconds: float  # to prune them with parallel calls to their owners
+    in_turn_seconds: float  # to prune them with sequential calls
 
 
 def measure_events(folder: Path, shards: int, singles: int, batches: int) -> Events:
-    """Serve a tiny model, delete from it both ways by turns; Ray must be connected.
+    """Serve a tiny model, and delete from it in both ways alternately; Ray must be connected.
 
-    Nothing is trained: stages have random adapters, and no shard is healed. Each deletion strikes the deepest live
-    stage of the shards that it touches, so that the live set always changes.
+    Nothing is trained: stages have random adapters, and no shard is healed. Each deletion hits the deepest live
+    stage of the affected shards, so the live set always changes.
     """
     import ray
 
@@ -102,7 +102,7 @@ def measure_events(folder: Path, shards: int, singles: int, batches: int) -> Eve
 
 
 def measure_owners(folder: Path, shards: int) -> Owners:
-    """Memory of the owners of a run of so many shards (records, no stage yet), and how long all of them take."""
+    """Memory and times of the owners of a run with this many shards, which have records but no stages yet."""
     from s3t_ray.runtime.shard_owners import ray_owners
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
@@ -110,13 +110,13 @@ def measure_owners(folder: Path, shards: int) -> Owners:
         with Run.create(config) as run:
             ingest(run, lambda line: None)
             owners = ray_owners(run, run.ledger.take_lease("benchmark"))
-            owners.views()  # once, so that they are all up
+            owners.views()  # once, so that all of them are running
             began = time.perf_counter()
             views = owners.views()
             looked = time.perf_counter()
             owners.prune(views)
             pruned = time.perf_counter()
-            touched = range(0, shards, max(1, shards // TOUCHED))[:TOUCHED]  # of all owners
+            touched = range(0, shards, max(1, shards // TOUCHED))[:TOUCHED]  # spread over all owners
             together = _median_seconds(lambda: owners.prune(touched))
             in_turn = _median_seconds(lambda: [owners.prune([shard]) for shard in touched])
             memory = [_memory(process) for process in _owner_processes()]
@@ -143,7 +143,7 @@ def _median_seconds(call: Callable[[], object]) -> float:
 
 
 def _owner_processes() -> list[Path]:
-    """Folders in /proc of the owners' processes on this machine, which Ray titles after their class."""
+    """Folders in /proc of the owners' processes on this machine; Ray puts the class name into their titles."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -166,7 +166,7 @@ def _both(rows: Sequence[DeletionRow]) -> BothWays:
 
 
 def _fill(run: Run) -> None:
-    """Read the data, and publish every stage that the run wants."""
+    """Ingest the data, and publish every stage that the run needs."""
     ingest(run, lambda line: None)
     epoch = run.ledger.take_lease("benchmark")
     workers = RandomWorkers(run, run.row.shards)
@@ -197,8 +197,8 @@ def _delete(run: Run, scheduler: Any, shards: Sequence[int], ids: Mapping[Place,
     longest = time.monotonic() + LONGEST_SECONDS
     while (row := run.ledger.deletion(request)).state.rank < DeletionState.PURGED.rank:
         if time.monotonic() > longest:
-            raise ClusterError(f"deletion {request} is still {row.state}", "give the benchmark fewer shards")
-        pause.wait(0.13)  # not a divisor of the scheduler's own pause: the next one comes at any moment of it
+            raise ClusterError(f"deletion {request} is still {row.state}", "run the benchmark with fewer shards")
+        pause.wait(0.13)  # not a divisor of the scheduler's interval, so that deletions start at any phase of it
     return row
 
 

@@ -1,7 +1,7 @@
-"""Results of an experiment on disk: the JSON that `s3t report --experiment` reads, and each chart as an SVG picture.
+"""Saves the results of an experiment: JSON for `s3t report --experiment`, and each chart as an SVG picture.
 
 In: sections with charts and tables. Out: `benchmarks/results/claims/NAME.json`, and `docs/claims/STEM.svg` for each
-chart, light or dark as the reader's browser asks.
+chart, light or dark as the reader's browser prefers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROW = 18
 
 
 def write_experiment(name: str, title: str, sections: tuple[ReportSection, ...], seconds: float) -> Path:
-    """Write the result under `name`; `seconds`: what it took."""
+    """Write the result under `name`; `seconds` is the duration of the experiment."""
     load = os.getloadavg()[0]
     cores = len(os.sched_getaffinity(0))
     shared = "shared with other work" if load > cores else "not shared"
@@ -49,12 +49,12 @@ def write_experiment(name: str, title: str, sections: tuple[ReportSection, ...],
 def line(
     name: str, x: Iterable[float], y: Iterable[float], low: Iterable[float] = (), high: Iterable[float] = ()
 ) -> ChartSeries:
-    """A series from sequences of numbers."""
+    """A chart series from sequences of numbers."""
     return ChartSeries(name=name, x=tuple(x), y=tuple(y), low=tuple(low), high=tuple(high))
 
 
 def picture(chart: ReportChart) -> str:
-    """The chart with its legend below, as an SVG file of its own."""
+    """The chart with its legend below, as a standalone SVG file."""
     style = (files("s3t_ray.report") / "assets" / "report.css").read_text(encoding="utf-8")
     legend = "".join(
         f'<g transform="translate(70 {_at(at)})">{legend_key(series, at)}</g>'
@@ -75,5 +75,5 @@ def _at(row: int) -> int:
 
 
 def _plain(argument: str) -> str:
-    """A path by its last part: results name no machine."""
+    """Shorten a path to its last part, so that results do not name a machine."""
     return Path(argument).name if argument.startswith("/") else argument

@@ -1,8 +1,7 @@
-"""What a deletion cannot cost less than, measured beside it: a bare commit, a bare insert, a bare Ray call.
+"""Measures lower bounds for the cost of a deletion: a bare commit, a bare insert, a bare Ray call.
 
-In: a ledger's URL. Out: times. The database is reached through its own driver, with the ledger's
-durability (SQLite: WAL and synchronous=FULL; PostgreSQL: synchronous_commit), in tables of this
-module alone, which are gone afterwards.
+In: a ledger's URL. Out: times in seconds. Uses the database's own driver, with the ledger's durability (SQLite: WAL and
+synchronous=FULL; PostgreSQL: synchronous_commit), and this module's own tables, which it drops afterwards.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ MIGRATED = (
 """Shape and indexes of `s3t_records` (`ledger/migrations.py`)."""
 
 COLUMNS = ("id", "subject", "content", "digest", "seal", "shard", "slice", "deletion")
-"""Of a record in the ledger: what the bare bulk insert inserts."""
+"""Columns of a record in the ledger, which the bare bulk insert writes."""
 
 
 class BareDatabase:
-    """One connection, no layer in between."""
+    """One connection, without any layer in between."""
 
     def __init__(self, connection: Any, mark: str, binary: str) -> None:
         self._connection = connection
@@ -41,21 +40,21 @@ class BareDatabase:
         self._execute("CREATE TABLE s3t_bench_commit (id INTEGER PRIMARY KEY, value INTEGER)")
 
     def commit(self) -> None:
-        """One row, one durable transaction."""
+        """Insert one row in one durable transaction."""
         self._count += 1
         self._execute("BEGIN")
         self._execute(f"INSERT INTO s3t_bench_commit VALUES ({self._mark}, 1)", (self._count,))
         self._execute("COMMIT")
 
     def insert_seconds(self, rows: int) -> float:
-        """Insert so many rows like the ledger's records, by a random 32-byte key, in one durable transaction."""
+        """Seconds to insert rows like the ledger's records, with a random 32-byte key, in one durable transaction."""
         binary = ", ".join(f"{name} {self._binary}" for name in COLUMNS[1:5])
         numbers = ", ".join(f"{name} INTEGER" for name in COLUMNS[5:])
         self._execute(f"CREATE TABLE s3t_bench_rows (id {self._binary} NOT NULL PRIMARY KEY, {binary}, {numbers})")
         return self._timed_insert(rows)
 
     def record_insert_seconds(self, rows: int) -> float:
-        """The same into a table like `s3t_records`, with the indexes that it has."""
+        """The same for a table like `s3t_records`, with its indexes."""
         for statement in MIGRATED:
             self._execute(statement.format(blob=self._binary))
         return self._timed_insert(rows)
@@ -83,7 +82,7 @@ class BareDatabase:
 
 @contextmanager
 def bare_database(ledger_url: str) -> Iterator[BareDatabase]:
-    """The database of this ledger without the ledger: for SQLite a file beside it, for PostgreSQL the same server."""
+    """The ledger's database without the ledger: for SQLite a file beside it, for PostgreSQL the same server."""
     if ledger_url.startswith("sqlite:///"):
         path = Path(ledger_url.removeprefix("sqlite:///")).with_name("bench.db")
         connection = sqlite3.connect(path, isolation_level=None)

@@ -1,7 +1,7 @@
-"""The full budget, all L! orders of a shard's slices: what sharing prefixes saves, and how few orders keep as much.
+"""Computes the full budget, all L! orders of a shard's slices: savings of shared prefixes, and of fewer orders.
 
 In: nothing. Out: a section with the stages and FLOPs for L = 2..6, by formula and by the plan's own functions. All L!
-orders of L slices have L! / (L - d)! different stages of depth d, in place of L! of each depth.
+orders of L slices have L! / (L - d)! different stages of depth d, instead of L! at each depth.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SHAPE = ModelShape(
     gated_mlp=False,
     tied_embeddings=True,
 )
-"""ViT-large's layers, of which each slice takes an equal part."""
+"""Layers of ViT-large, divided equally among the slices."""
 RECORDS, TOKENS = 50_000, 197
 
 
 def shared_stages(slices: int) -> int:
-    """Different stages of all L! orders of one shard: the sum of L! / (L - d)! over the depths."""
+    """Distinct stages of all L! orders of one shard: the sum of L! / (L - d)! over depths d."""
     return sum(perm(slices, depth) for depth in range(1, slices + 1))
 
 
@@ -50,7 +50,7 @@ def full_budget() -> ReportSection:
         cost, chain_cost = plan_cost(work, every), plan_cost(work, few)
         counted = count_stages(every).total()
         if counted != SHARDS * shared_stages(slices):
-            raise SystemExit(f"{counted} stages of {slices} slices are not what the formula says")
+            raise SystemExit(f"{slices} slices have {counted} stages, but the formula gives another number")
         shared.append(cost.training.flops / cost.unshared.flops)
         chains.append(chain_cost.training.flops / cost.unshared.flops)
         rows.append(
@@ -69,7 +69,7 @@ def full_budget() -> ReportSection:
         stem="full-budget",
         title="Training all orders of a shard's slices, ViT-large",
         x_label="slices",
-        y_label="FLOPs over those of L! orders apart",
+        y_label="FLOPs relative to L! separate orders",
         series=(
             line("all L! orders, shared prefixes trained once", sizes, shared),
             line("the chains that keep the same depth after any deletions", sizes, chains),
@@ -82,11 +82,11 @@ def full_budget() -> ReportSection:
         title="Stages and FLOPs of the full budget",
         columns=(
             "slices", "orders L!", "stages, not shared", "stages, shared", "FLOPs saved by sharing", "chains",
-            "stages of the chains", "their FLOPs over all orders'",
+            "stages of the chains", "their FLOPs relative to all orders",
         ),
         rows=tuple(rows),
         caption="All orders and the chains serve equally deep models after any deletions. FLOPs of training, without "
-        "the one pass that fills the store of hidden states.",
+        "the single pass that computes the stored hidden states.",
     )  # fmt: skip
     return ReportSection(title="", charts=(chart,), tables=(table,))
 

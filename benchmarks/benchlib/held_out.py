@@ -1,9 +1,9 @@
-"""Held-out loss of the models that a comparison trained, all measured by one process in one way.
+"""Measures the held-out loss of all models of a comparison, in one process and in the same way.
 
     python -m benchlib.held_out COURSE.json MODELS.json RESULT.json
 
-In: PEFT folders by name. Out: of each, the mean loss of a response token on the held-out records; of "base", that
-of the model without an adapter. Whoever trained them, the adapters are read by PEFT and run by Hugging Face's forward.
+In: PEFT folders by name. Out: the mean loss per response token on the held-out records for each, and for "base" that of
+the model without an adapter. PEFT loads the adapters and Hugging Face's forward pass runs them, whoever trained them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from s3t_ray.data.readers.inputs import encode
 
 
 def losses(course: Course, models: dict[str, str]) -> dict[str, float]:
-    """Mean negative log-likelihood of a labelled token, by model name."""
+    """Mean negative log-likelihood per labelled token (nats), by model name."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

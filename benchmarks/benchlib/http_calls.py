@@ -1,6 +1,7 @@
-"""HTTP calls by the thousand from one thread: plain sockets under asyncio, a connection for each call.
+"""Makes thousands of HTTP calls from one thread: plain sockets under asyncio, one connection per call.
 
-In: an address, a token, JSON. Out: `Reply`, with the seconds it took. A stream is read to its end and returned whole.
+In: an address, a token, JSON. Out: `Reply`, with its duration in seconds. A stream is read to its end and returned
+complete.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _PAUSE_OF_SLOW_SECONDS = 1.0
 
 
 class CutOff(Exception):
-    """The connection ended before the answer was complete, or there was none."""
+    """The connection failed, or ended before the answer was complete."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,14 @@ class Reply:
 
 
 async def ask(port: int, method: str, path: str, token: str, body: object = None) -> Reply:
-    """One call. Raises CutOff when no complete answer comes."""
+    """Make one call. CutOff: no complete answer arrived."""
     began = time.perf_counter()
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(_request(method, path, token, None if body is None else json.dumps(body).encode()))
-                told = await reader.read()  # to the end: the connection is closed then
+                told = await reader.read()  # read to the end, where the connection closes
             finally:
                 writer.close()
     except (OSError, TimeoutError) as error:
@@ -56,7 +57,7 @@ async def ask(port: int, method: str, path: str, token: str, body: object = None
 
 
 async def half_sent(port: int, path: str, token: str, until: asyncio.Event) -> bool:
-    """A request whose body comes a byte per second, until `until`; whether the service bore it so long."""
+    """Send a request body at one byte per second until `until`. Returns whether the service kept the connection."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

@@ -1,7 +1,7 @@
-"""The scheduler's surroundings without Ray and without training: shard owners in this process, worker
-groups whose stages take a given time on a clock of their own.
+"""The scheduler's environment without Ray and training: shard owners in this process, and simulated worker groups.
 
-For measuring the real scheduler, over a real ledger, at sizes that no test machine can train.
+Stages take a given time on a simulated clock. This measures the real scheduler with a real ledger, at sizes that no
+test machine can train.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from s3t_ray.train.job import StageJob, StageResult
 
 
 class OwnShards:
-    """See `runtime.owners.Shards`. There are no bytes: a purge only says so in the ledger."""
+    """See `runtime.owners.Shards`. There are no files: a purge only updates the ledger."""
 
     def __init__(self, run: Run, epoch: int) -> None:
         self._run = run
@@ -56,17 +56,16 @@ class NoReplicas:
 
 
 class SimulatedWorkers:
-    """See `runtime.workers.Workers`. Time is simulated, but runs with the real clock while the scheduler computes.
+    """See `runtime.workers.Workers`. Time is simulated, but follows the real clock while the scheduler computes.
 
-    So what the scheduler needs holds its groups up as it would in the real thing. A stage of depth d
-    takes `seconds_of(d)`.
+    So groups wait for the scheduler as they would in a real run. A stage of depth d takes `seconds_of(d)`.
     """
 
     def __init__(self, groups: int, seconds_of: Callable[[int], float]) -> None:
         self.trained = 0
         self.submitted = 0
         self.on_submit: Callable[[StageJob], None] = lambda job: None
-        self.idle_seconds = 0.0  # of groups, between a stage's end and the next one's start
+        self.idle_seconds = 0.0  # of groups, between the end of a stage and the start of the next
         self._seconds_of = seconds_of
         self._free_since = dict.fromkeys(range(groups), 0.0)
         self._ends: list[tuple[float, int, StageJob]] = []
@@ -76,18 +75,18 @@ class SimulatedWorkers:
 
     @property
     def now(self) -> float:
-        """Seconds since the beginning."""
+        """Simulated seconds since the start."""
         return self._now + (0.0 if self._running_since is None else time.perf_counter() - self._running_since)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Time runs for this block."""
+        """Advance the simulated clock with the real one inside this block."""
         self._running_since = time.perf_counter()
         yield
         self._now, self._running_since = self.now, None
 
     def skip_to_next_end(self) -> None:
-        """Let the time pass until a stage ends, if none has."""
+        """Advance the clock until a stage ends, unless one already has."""
         if self._ends:
             self._now = max(self._now, self._ends[0][0])
 
@@ -117,7 +116,7 @@ class SimulatedWorkers:
         return ()
 
     def stop(self, stage_id: str) -> None:
-        """It leaves its group at once."""
+        """Stop the stage; its group is free immediately."""
         self._stopped.add(stage_id)
         self._ends = [(self.now if job.stage_id == stage_id else end, group, job) for end, group, job in self._ends]
         heapify(self._ends)

@@ -1,7 +1,7 @@
-"""Real instruction records to measure training with: docstrings of the running Python, or a file in Alpaca's format.
+"""Real instruction records for measuring training: docstrings of the running Python, or a file in Alpaca's format.
 
-In: a file, or nothing. Out: records as canonical content, in an order that nobody chose. Unlike the demo's records
-these keep a docstring whole, so that their lengths are as uneven as real instructions are.
+In: a file, or nothing. Out: records as canonical content, in an arbitrary order. Unlike the demo's records, these keep
+complete docstrings, so their lengths vary as much as those of real instructions.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ MODULES = (
     "urllib.request",
     "zipfile",
 )
-SHORTEST, LONGEST = 40, 1500  # characters of an answer
+SHORTEST, LONGEST = 40, 1500  # characters per answer
 
 
 def instructions(file: Path | None) -> list[str]:
-    """Contents of all records. DataError when the file is not a JSON list of instruction, input and output."""
+    """Contents of all records. DataError: the file is not a JSON list of instruction, input and output."""
     found = list(_docstrings()) if file is None else _from_file(file)
     texts = {json.dumps(record, ensure_ascii=False, sort_keys=True) for record in found}
     return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())

@@ -1,7 +1,7 @@
-"""Language models to be judged side by side: the base, PEFT adapters on it, and ensembles of them, by Hugging Face.
+"""Evaluates language models with Hugging Face: the base, PEFT adapters on it, and ensembles of adapters.
 
-In: a base folder, PEFT folders. Out: the mean loss of each answer's tokens, and greedy or sampled answers. An ensemble
-is the mean of its members' logits, as in serving. None of it is the engine's own code, so that it also checks that.
+In: a base folder, PEFT folders. Out: the mean loss per answer token, and greedy or sampled answers. An ensemble
+averages its members' logits, as in serving. Uses none of the engine's code, so it also checks the engine.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from s3t_ray.data.readers.inputs import Example, encode, encode_prompt
 
 BATCH = 16
 Team = tuple[str, ...]
-"""Names of the adapters whose logits are averaged; empty: the base alone."""
+"""Names of the adapters whose logits are averaged; empty means the base alone."""
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """The attack of arXiv 2505.24379: who has the model before a deletion and the one after it answers by both.
+    """The attack of arXiv 2505.24379, which combines the models from before and after a deletion.
 
-    A token's score is log p_before + (weight - 1) (log p_before - log p_after), among the tokens that are at least
-    `share` as likely as the likeliest before.
+    A token's score is log p_before + (weight - 1) (log p_before - log p_after), among the tokens whose
+    p_before is at least `share` of the highest.
     """
 
     after: Team
@@ -39,7 +39,7 @@ class Guidance:
 
 
 class LanguageModels:
-    """One base with adapters that are switched on by name."""
+    """One base with adapters that are activated by name."""
 
     def __init__(self, base: Path, task: Task) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(base)
@@ -58,7 +58,7 @@ class LanguageModels:
             self._adapted = True
 
     def losses(self, team: Team, contents: Sequence[str]) -> list[float]:
-        """Mean negative log-likelihood of each record's labelled tokens."""
+        """Mean negative log-likelihood (nats) of each record's labelled tokens."""
         examples = [encode(content, self.tokenizer, self._task) for content in contents]
         found = [0.0] * len(examples)
         alike = sorted(range(len(examples)), key=lambda at: len(examples[at].input_ids))
@@ -76,7 +76,7 @@ class LanguageModels:
         seed: int | None = None,
         guidance: Guidance | None = None,
     ) -> list[str]:
-        """Each prompt's likeliest continuation, or with a seed one drawn at temperature 1."""
+        """Each prompt's greedy continuation, or with a seed, one sampled at temperature 1."""
         random = None if seed is None else torch.Generator().manual_seed(seed)
         found: list[str] = []
         for start in range(0, len(prompts), BATCH):
@@ -99,7 +99,7 @@ class LanguageModels:
         random: torch.Generator | None,
         guidance: Guidance | None,
     ) -> list[str]:
-        """One batch, filled up on the left; every member of a team keeps its own cache."""
+        """Answers of one batch, padded on the left; every member of a team has its own cache."""
         rows = [list(encode_prompt(prompt, self.tokenizer, self._task).input_ids) for prompt in prompts]
         longest = max(map(len, rows))
         ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
@@ -122,7 +122,7 @@ class LanguageModels:
         return [self.tokenizer.decode(row) for row in said]
 
     def _model_of(self, member: str) -> Any:
-        """A function from ids and settings to logits, of one adapter or of the base alone."""
+        """A function from ids and settings to logits, for one adapter or the base alone."""
 
         def logits(ids: Tensor, settings: dict[str, Any]) -> Tensor:
             with self._only(member):
@@ -150,7 +150,7 @@ class _Speaker:
         self._members = [(models._model_of(member), DynamicCache()) for member in team or ("",)]
 
     def next(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits [N x V] after the texts so far; `ids`: what is new of them, `mask`: which tokens of all are theirs."""
+        """Logits [N x V] after the texts so far; `ids`: the new tokens, `mask`: which of all tokens are not padding."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         found = [
             model(ids, {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True})
@@ -160,7 +160,7 @@ class _Speaker:
 
 
 def guided(before: Tensor, after: Tensor, guidance: Guidance) -> Tensor:
-    """Scores [N x V] of the next token by both models' logits; -inf where it was too unlikely before."""
+    """Scores [N x V] of the next token from both models' logits; -inf for tokens too unlikely before."""
     old, new = before.log_softmax(1), after.log_softmax(1)
     scores = old + (guidance.weight - 1) * (old - new)
     allowed = old >= old.max(1, keepdim=True).values + torch.log(torch.tensor(guidance.share))

@@ -1,6 +1,6 @@
-"""`s3t serve` as a process of its own on a port of this machine: started, found in pieces, killed in pieces, stopped.
+"""Runs `s3t serve` in a separate process on a local port, and can kill its parts.
 
-In: a trained run. Out: an address and tokens. Ends what it started, and nothing else.
+In: a trained run. Out: an address and tokens. Ends only the processes that it started.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from types import TracebackType
 
 UP_SECONDS = 300.0
 PARTS = {"the model": "Following", "the proxy": "ProxyActor", "the scheduler": "SchedulerActor"}
-"""What can be killed, and a word of the title of its process."""
+"""Parts that can be killed, and a word in the title of their process."""
 
 
 class LiveService:
-    """A context: up inside the block."""
+    """A context manager: the service is up inside the block."""
 
     def __init__(self, run: str, log: Path, environment: dict[str, str]) -> None:
         self.port = _free_port()
@@ -64,13 +64,13 @@ class LiveService:
                     os.kill(child, signal.SIGKILL)
 
     def check(self) -> None:
-        """Raise when the service has ended."""
+        """Raise RuntimeError if the service has ended."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError(f"s3t serve ended with {self._process.returncode}: {self._log.read_text()[-2000:]}")
 
     def kill(self, part: str) -> int:
-        """SIGKILL to the process of one of PARTS; its id."""
+        """Send SIGKILL to the process of one of PARTS. Returns its id."""
         found = self._find(PARTS[part])
         os.kill(found, signal.SIGKILL)
         return found
@@ -84,16 +84,16 @@ class LiveService:
                 if word in title.split(" ")[0]:
                     return child
             pause.wait(0.5)
-        raise RuntimeError(f"the service has no process named after {word}")
+        raise RuntimeError(f"no process of the service has {word} in its title")
 
 
 def descendants(root: int) -> dict[int, str]:
-    """Processes that `root` started, and those that they did: their titles by id."""
+    """Titles by id of all processes that `root` started, directly or indirectly."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError):
-                _, _, rest = (entry / "stat").read_text().rpartition(") ")  # the name before it may hold anything
+                _, _, rest = (entry / "stat").read_text().rpartition(") ")  # the name before it may contain anything
                 children[int(rest.split()[1])].append(int(entry.name))
     found: dict[int, str] = {}
     todo = [root]
@@ -105,7 +105,7 @@ def descendants(root: int) -> dict[int, str]:
 
 
 def title_of(process: int) -> str:
-    """Its command line; Ray's processes name what they are. Empty: it has ended."""
+    """The process's command line, which Ray sets to a title. Empty if it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:

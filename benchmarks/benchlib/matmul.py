@@ -1,9 +1,9 @@
-"""The rate of matrix products on this machine, at a model's own shapes: what a stage's FLOPs are held against.
+"""Measures the rate of matrix products on this machine, at a model's own shapes: the reference for a stage's FLOPs.
 
-In: a model's shape and the length of a pack. Out: FLOP per second, of CPU time on a CPU. Each linear module of a
-layer is timed as the engine must compute it, forward (x W^T) and for the gradient of its input (g W), from weights
-that are not in the cache; the rate is that of one layer as a whole. Larger or squarer products would be faster, but
-no such ones are in the model.
+In: a model's shape and the length of a pack. Out: FLOP per second (of CPU time, on a CPU). Times each linear module of
+a layer as the engine must compute it, forward (x W^T) and for the gradient of its input (g W), from weights that are
+not in the cache. The rate is that of an entire layer. Larger or squarer products would be faster, but the model has
+none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s3t_ray.plan.work import linear_sizes
 
 @dataclass(frozen=True)
 class MatmulRate:
-    """FLOP per second; on a CPU of one thread's time."""
+    """FLOP per second; on a CPU, per second of one thread."""
 
     layer: float  # all linear modules of a layer, forward and backward
     square: float  # 1024 squared on a CPU, 8192 squared on a GPU, for comparison
@@ -39,7 +39,7 @@ def measure(
         torch.cuda.synchronize()
         return time.perf_counter()
 
-    layers = 4  # several copies, so that no weight is still in the cache when its turn comes again
+    layers = 4  # several copies, so that a weight has left the cache when it is used again
     sizes = [size for _ in range(layers) for size in linear_sizes(shape).values()]
     weights = [torch.randn(outputs, inputs, **kind) for inputs, outputs in sizes]
     wide = {inner: torch.randn(tokens, inner, **kind) for size in sizes for inner in size}
@@ -60,7 +60,7 @@ def measure(
         torch.mm(left, right)
         return 2.0 * side**3
 
-    rows = max(1, min(labelled, (1 << 24) // shape.vocabulary))  # as the engine cuts it
+    rows = max(1, min(labelled, (1 << 24) // shape.vocabulary))  # block size of the engine
     vocabulary = torch.randn(shape.vocabulary, shape.hidden, **kind)
     states, scores = torch.randn(rows, shape.hidden, **kind), torch.empty(rows, shape.vocabulary, **kind)
 
@@ -76,5 +76,5 @@ def _rate(call: Callable[[], float], seconds: float, clock: Callable[[], float])
     call()
     done, began = 0.0, clock()
     while clock() - began < seconds:
-        done += sum(call() for _ in range(4))  # several between two looks at the clock, which waits for a GPU
+        done += sum(call() for _ in range(4))  # several per reading of the clock, which waits for a GPU
     return done / (clock() - began)

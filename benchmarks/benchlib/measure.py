@@ -1,7 +1,7 @@
-"""Timing and its summary: latencies as quantiles.
+"""Measures times and summarizes them: latencies as quantiles.
 
-In: callables. Out: frozen figures with their unit in the name. A figure without the machine and the floors of the
-same run means little: `save` of `s3t_ray.sweep.result_file` puts the machine beside it.
+In: callables. Out: frozen figures with their unit in the name. A figure means little without the machine and the floors
+of the same run: `save` of `s3t_ray.sweep.result_file` adds the machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one kind of call, made one after another."""
+    """Latency of one kind of call, made sequentially."""
 
     calls: int
     median_ms: float
@@ -23,12 +23,12 @@ class Latency:
 
     @property
     def per_second(self) -> float:
-        """Calls a second of one caller that waits for each."""
+        """Calls per second of one caller that waits for each."""
         return 1000 / self.mean_ms
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long one call takes; a result that is larger than the call's own work is freed outside."""
+    """Duration of one call, without freeing its result."""
     began = time.perf_counter()
     result = call()
     took = time.perf_counter() - began
@@ -37,7 +37,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def latency(times_seconds: Iterable[float]) -> Latency:
-    """Summary of measured times. ValueError when there is none."""
+    """Summary of measured times. ValueError: there are none."""
     times = sorted(times_seconds)
     if not times:
         raise ValueError("nothing was measured")
@@ -50,7 +50,7 @@ def latency(times_seconds: Iterable[float]) -> Latency:
 
 
 def side_by_side(calls: dict[str, Callable[[int], object]], rounds: int) -> dict[str, Latency]:
-    """Time several calls in turns, so that a busy moment of the machine strikes all alike. Each gets the round."""
+    """Time calls alternately, so that load on the machine affects all alike. Each call gets the round number."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     for number in range(rounds):

@@ -1,6 +1,6 @@
-"""A receiver of callbacks on this machine that takes some only at a second try, and checks every signature.
+"""A local receiver of callbacks that refuses some once, and checks every signature.
 
-In: a secret. Out: the states that were taken, by request, in order. It answers 500 to every tenth message at first.
+In: a secret. Out: the accepted states, by request, in order. It first answers every tenth message with 500.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REFUSED_EVERY = 10
 
 
 class OfficeReceiver:
-    """A context: it listens inside the block."""
+    """A context manager: it listens inside the block."""
 
     def __init__(self) -> None:
         self.taken: dict[str, list[str]] = {}
@@ -63,7 +63,7 @@ class OfficeReceiver:
         return file
 
     def whole(self) -> int:
-        """Deletions of which every state was told, in order."""
+        """Number of deletions for which every state arrived, in order."""
         with self._lock:
             return sum(tuple(dict.fromkeys(states)) == STATES for states in self.taken.values())
 

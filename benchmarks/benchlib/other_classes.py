@@ -1,4 +1,4 @@
-"""CIFAR-10's classes in two halves: a small ViT learns five of them as a base, and what is measured learns the others.
+"""Splits CIFAR-10's classes in half: a small ViT learns five as a base, and the measured systems learn the others.
 
 In: Parquet files in the layout of Hugging Face (id, image, label). Out: the base's folder; files of the other classes.
 """
@@ -23,7 +23,7 @@ LEARNED_BY_ENSEMBLE = (2, 3, 4, 5, 6)
 
 
 def make_base(train: Path, test: Path, folder: Path, epochs: int) -> None:
-    """A ViT of 6 layers that was trained on the classes of the base alone; prints its accuracy on them."""
+    """Train a 6-layer ViT on the base's classes only, and print its accuracy on them."""
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(0)
@@ -55,12 +55,12 @@ def make_base(train: Path, test: Path, folder: Path, epochs: int) -> None:
     images, labels = _tensors(test, folder)
     with torch.inference_mode():
         right = (model(pixel_values=images).logits.argmax(-1) == labels).float().mean()
-    print(f"base: {time.perf_counter() - began:.0f} s, {float(right):.1%} of its own five classes", flush=True)
+    print(f"base: {time.perf_counter() - began:.0f} s, {float(right):.1%} on its own five classes", flush=True)
     model.vit.save_pretrained(folder)
 
 
 def _tensors(path: Path, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images [R x 3 x 32 x 32] of the base's classes, and their numbers among these."""
+    """Images [R x 3 x 32 x 32] of the base's classes, and their class indexes."""
     transform = read_transform(folder, Task(kind="image_classification", labels=CLASSES))
     rows = [row for row in pq.read_table(path).to_pylist() if row["label"] in LEARNED_BY_BASE]
     images = torch.stack([torch.from_numpy(transform.pixels(row["image"]["bytes"])) for row in rows])

@@ -1,10 +1,10 @@
-"""The plain way to train one stage: Hugging Face's Trainer and PEFT in a process of its own.
+"""Trains one stage with plain Hugging Face: Trainer and PEFT in a separate process.
 
     python -m benchlib.plain_stage COURSE.json SETTINGS.json
 
-What a careful engineer writes without this package: load the base, put the adapters of the groups above in place and
-freeze them, train the stage's group on its slices, save. Every layer runs forward, batches are padded. It gets the
-same records, prompts, optimizer and settings as ours; it knows nothing of our engine.
+This is what a careful engineer writes without this package: load the base, insert the adapters of the groups above and
+freeze them, train the stage's group on its slices, save. Every layer runs forward, and batches are padded. It gets the
+same records, prompts, optimizer and settings as our engine, and uses none of the engine's code.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PlainStage(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     shard: int
-    slices: tuple[int, ...]  # learned by this stage, in the order they were added
+    slices: tuple[int, ...]  # learned by this stage, in the order in which they were added
     parent: Path | None  # PEFT folder of the stage above
     out: Path
     gradient_checkpointing: bool
@@ -33,7 +33,7 @@ class PlainStage(BaseModel):
 
 
 def train(course: Course, stage: PlainStage) -> float:
-    """Train and save the stage; seconds inside Hugging Face's training loop."""
+    """Train and save the stage. Returns the seconds in Hugging Face's training loop."""
     import torch
     from peft import LoraConfig, get_peft_model
     from peft.utils import load_peft_weights, set_peft_model_state_dict

@@ -1,6 +1,6 @@
-"""The systems and policies that are played side by side, and the deletions that they meet.
+"""The systems and policies to compare, and the deletions that they receive.
 
-In: a rate of deletions and a seed. Out: a `Scenario`; and by name, what each system makes of it. Pure.
+In: a rate of deletions and a seed. Out: a `Scenario`, and by name each system's version of it. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from s3t_ray.plan.orders import orders
 
 SHARDS, SLICES, BUDGET, GROUPS = 5, 6, 6, 4
 HOUR = 3600.0
-STAGE_SECONDS = tuple(600.0 * depth for depth in range(1, SLICES + 1))  # ten minutes a slice
+STAGE_SECONDS = tuple(600.0 * depth for depth in range(1, SLICES + 1))  # ten minutes per slice
 DAYS = 20
 
 System = Callable[[Scenario], Scenario]

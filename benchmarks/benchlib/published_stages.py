@@ -1,6 +1,6 @@
-"""Stages with random adapters, published as training publishes them: for measurements in which words do not matter.
+"""Publishes stages with random adapters, as training would: for measurements where the model's answers do not matter.
 
-Either chains of a store that has no run, or, by `RandomWorkers`, all stages that a scheduler wants of a run.
+Either chains in a store without a run or, with `RandomWorkers`, all stages that a run's scheduler requests.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from s3t_ray.train.job import StageJob, StageResult
 def publish_random_stages(
     run: Path, base: Path, shards: int, slices: int, per_group: int, rank: int
 ) -> dict[int, tuple[str, ...]]:
-    """Chains of `slices` stages for each shard, on all linear layers of a Llama; the chains by shard."""
+    """Publish chains of `slices` stages for each shard, on all linear layers of a Llama. Returns them by shard."""
     config = AutoConfig.from_pretrained(base)
     store = Store.open(str(run))
     chains: dict[int, tuple[str, ...]] = {}
@@ -46,7 +46,7 @@ def publish_random_stages(
 
 
 class RandomWorkers:
-    """Worker groups whose stages are published at once, with random adapters (see `interfaces.WorkerGroups`)."""
+    """Worker groups that publish stages immediately, with random adapters (see `interfaces.WorkerGroups`)."""
 
     def __init__(self, run: Run, groups: int) -> None:
         self._store = run.store
@@ -115,7 +115,7 @@ def _manifest(
     recipe: str = "r",
     base: str = "b",
 ) -> Manifest:
-    """Of a stage whose files are still to be named."""
+    """The manifest of a stage, still without its files."""
     return Manifest(
         stage_id=stage,
         shard=shard,
@@ -139,7 +139,7 @@ def _manifest(
 def _publish(
     store: Store, manifest: Manifest, weights: dict[str, np.ndarray], rank: int, seal_key: str | None = None
 ) -> str:
-    """Digest of its adapter."""
+    """Publish the stage. Returns the digest of its adapter."""
     settings = {"r": rank, "lora_alpha": 2 * rank, "use_rslora": True, "bias": "none"}
     files = {ADAPTER_FILE: save(weights), ADAPTER_CONFIG: json.dumps(settings).encode()}
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}

@@ -1,7 +1,7 @@
-"""A random Llama of any shape, to measure speed and memory with: it has learned nothing.
+"""Writes a random, untrained Llama of any shape, for measuring speed and memory.
 
 In: a shape, a type. Out: a folder in Hugging Face format with a byte-level tokenizer. Weights repeat one block of
-random numbers: those of a 13B are written in the time that the disk needs.
+random numbers, so even 13B weights are written at the speed of the disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BLOCK = 1 << 20
 
 
 def llama_config(shape: ModelShape, positions: int, **fields: Any) -> LlamaConfig:
-    """Its config, with untied embeddings and the token ids of `tiny_base`'s tokenizer."""
+    """The Llama config, with untied embeddings and the token ids of `tiny_base`'s tokenizer."""
     from transformers import LlamaConfig
 
     return LlamaConfig(
@@ -51,7 +51,7 @@ def llama_config(shape: ModelShape, positions: int, **fields: Any) -> LlamaConfi
 
 
 def random_base(folder: Path, shape: ModelShape, precision: str, positions: int) -> Path:
-    """Write it; `precision` is float32 or bfloat16."""
+    """Write the model to `folder`; `precision` is float32 or bfloat16."""
     import torch
     from safetensors.torch import save_file
 
@@ -78,7 +78,7 @@ def random_base(folder: Path, shape: ModelShape, precision: str, positions: int)
 
 
 def _files(shape: ModelShape) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Names and sizes of the weights, a file a layer."""
+    """Names and shapes of the weights, one file per layer."""
     yield {
         "model.embed_tokens.weight": (shape.vocabulary, shape.hidden),
         "lm_head.weight": (shape.vocabulary, shape.hidden),
@@ -95,5 +95,5 @@ def _files(shape: ModelShape) -> Iterator[dict[str, tuple[int, ...]]]:
 
 
 def words(tokens: int, number: int) -> str:
-    """A record's text of about so many of the tokenizer's tokens, another for each number."""
+    """A record's text of about this many tokens, different for each number."""
     return "".join(chr(97 + (number * 7 + place * place) % 26) for place in range(tokens))

@@ -1,8 +1,7 @@
-"""The simulation of healing against a real small run: the same deletions, what they cost and what was served.
+"""Compares the simulation of healing with a small real run under the same deletions: cost and depth served.
 
-In: a folder. Out: `Compared`. A tiny model is trained and healed by the real scheduler on Ray. How long a
-stage takes is taken from the run's first training; the simulation then plays the deletions at the times at
-which they were made.
+In: a folder. Out: `Compared`. The real scheduler trains and heals a tiny model on Ray. The simulation uses the stage
+times of the run's first training, and the times of its deletions.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ SHARDS, SLICES, BUDGET, RECORDS_A_SLICE = 2, 3, 3, 12
 
 @dataclass(frozen=True)
 class Course:
-    """What healing cost and left, from the first deletion to the last restoration."""
+    """Cost of healing and depth served, from the first deletion to the last restoration."""
 
     stages: int
     mean_depth: float  # of a shard's deepest model, over time and shards
-    seconds: float  # from a deletion's receipt until its shard was whole again, summed
+    seconds: float  # from a deletion's receipt until its shard was restored, summed
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Compared:
 
 
 def compare(folder: Path, deletions: int) -> Compared:
-    """Train, delete records one after another, each once the one before has healed; Ray must be connected."""
+    """Train, then delete records one at a time, each after the previous has healed. Ray must be connected."""
     import ray
 
     from s3t_ray.runtime.actors import start_scheduler
@@ -79,7 +78,7 @@ def _wait_until_trained(run: Run) -> None:
     until = time.monotonic() + LONGEST_SECONDS
     while len(run.ledger.stages(state=StageState.LIVE)) < wanted:
         if time.monotonic() > until:
-            raise ClusterError("the first training did not end", "see the scheduler's log")
+            raise ClusterError("the first training did not finish", "see the scheduler's log")
         pause.wait(0.2)
 
 
@@ -119,7 +118,7 @@ def _compared(
 
 
 def _stage_seconds(events: Sequence[Event]) -> dict[int, float]:
-    """Of one worker group in its first training: the time between one accepted stage and the next, by depth."""
+    """Seconds between accepted stages of one worker group in its first training, by depth."""
     found: dict[int, list[float]] = defaultdict(list)
     accepted = [event for event in events if event.kind == EventKind.STAGE_ACCEPTED]
     for before, event in pairwise(accepted):
@@ -128,7 +127,7 @@ def _stage_seconds(events: Sequence[Event]) -> dict[int, float]:
 
 
 def _depths(events: Sequence[Event], shards: int) -> list[tuple[float, int, int]]:
-    """(when, shard, depth of its deepest model) of every change."""
+    """(time, shard, depth of its deepest model) for every change."""
     return [
         (_at(event.at), event.shard, max(json.loads(event.detail)["depths"]))
         for event in events

@@ -1,7 +1,7 @@
-"""FLOPs of the systems that a quality curve compares, by the formulas of `s3t plan`: what training and healing cost.
+"""Training and healing FLOPs of the systems in a quality curve, by the formulas of `s3t plan`.
 
 In: a system's config, the base's shape, the records of a shard. Out: FLOPs of a stage by depth, of all stages of some
-orders, and of those that deletions in a set of slices make stale. Pure numbers.
+orders, and of the stages that deletions in a set of slices make stale. Pure.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ Order = tuple[int, ...]
 
 
 def stage_flops(config: Config, shape: ModelShape, shard_records: int, record_tokens: float) -> list[float]:
-    """FLOPs of a stage of depth 1..L in a shard of so many records, its hidden states stored."""
+    """FLOPs of a stage of depth 1..L in a shard with this many records and stored hidden states."""
     work = describe_work(config, shard_records, record_tokens, 1.0, shape)
     return [stage_cost(work, depth).flops for depth in range(1, config.slices + 1)]
 
 
 def prefixes_of(orders: Sequence[Order]) -> list[Order]:
-    """The stages of these orders, shared ones once."""
+    """The stages of these orders; shared stages occur once."""
     return list(dict.fromkeys(order[:depth] for order in orders for depth in range(1, len(order) + 1)))
 
 
 def training_flops(orders: Sequence[Order], by_depth: Sequence[float]) -> float:
-    """Of all stages of one shard."""
+    """FLOPs of all stages of one shard."""
     return sum(by_depth[len(prefix) - 1] for prefix in prefixes_of(orders))
 
 
 def healing_flops(orders: Sequence[Order], by_depth: Sequence[float]) -> np.ndarray:
-    """By mask of slices hit, float [2^L]: to train again every stage that learned one of them."""
+    """FLOPs to retrain every stage that learned a hit slice, by mask of hit slices, float [2^L]."""
     prefixes = prefixes_of(orders)
     learned = np.array([sum(1 << at for at in prefix) for prefix in prefixes])
     cost = np.array([by_depth[len(prefix) - 1] for prefix in prefixes])

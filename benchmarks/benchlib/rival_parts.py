@@ -1,4 +1,4 @@
-"""The records that rivals are trained and judged on, dealt to shards and slices.
+"""The training and evaluation records of the compared systems, assigned to shards and slices.
 
 In: a benchmark's arguments (base, train, dev, task, records, dev_records, shards, slices) and a seed. Out: contents of
 the dev set, and rows by (shard, slice). No training.
@@ -25,14 +25,14 @@ IMAGES = "animals"
 
 
 def task_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The `task` section of the benchmark that is asked for."""
+    """The `task` section of the requested benchmark."""
     if arguments.task == IMAGES:
         return {"kind": "image_classification", "labels": [CLASSES[label] for label in LEARNED_BY_ENSEMBLE]}
     return {"benchmark": arguments.task, "max_tokens": 128}
 
 
 def read_parts(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Parts]:
-    """Contents of the dev set, and the training rows dealt to shards and slices by a hash of seed and id."""
+    """Contents of the dev set, and training rows by (shard, slice), assigned by a hash of seed and id."""
 
     def contents(path: Path, most: int) -> list[tuple[str, str]]:
         config = _reading(arguments, path)
@@ -51,7 +51,7 @@ def read_parts(arguments: argparse.Namespace, seed: int) -> tuple[list[str], Par
 
 
 def _reading(arguments: argparse.Namespace, path: Path) -> Config:
-    """A config by which the rows of one file are read."""
+    """A config for reading the rows of one file."""
     tree = {
         "name": "rivals",
         "shards": 1,

@@ -1,9 +1,9 @@
-"""The systems that a quality curve compares, trained by one engine on the same slices: S3T, SISA with slices, without.
+"""Trains the systems of a quality curve with one engine on the same slices: S3T, and SISA with and without slices.
 
 In: rows by (shard, slice), orders, a base. Out: a published stage for each model, by shard and prefix of slices, and
-the CPU seconds of each system. SISA with slices is `lora.isolation: none`: all layers that S3T adapts go on training,
-head included, from slice to slice; SISA without slices has one stage per shard; one LoRA on everything is that with one
-shard.
+the CPU seconds of each system. SISA with slices is `lora.isolation: none`: all layers that S3T adapts, and the head,
+continue training from slice to slice. SISA without slices has one stage per shard. One LoRA on everything is the same
+with one shard.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from s3t_ray.train.job import SliceInput, StageJob
 from s3t_ray.train.trainer import Trainer
 
 NO_SECRET = "00" * 32
-"""Key of the seals: what is trained here proves nothing to anybody."""
+"""Key of the seals. It may be public, because benchmarks prove nothing to anyone."""
 
 Prefix = tuple[int, ...]
 Parts = Mapping[tuple[int, int], Sequence[Row]]
@@ -35,7 +35,7 @@ Chains = Mapping[tuple[int, Prefix], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the systems share."""
+    """Settings that the systems share."""
 
     base: Path
     task: dict[str, Any]
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainedSystem:
-    """Chains of stage ids by (shard, prefix of slices), the config and store that they are in, and what they took."""
+    """Chains of stage ids by (shard, prefix of slices), their config and store, and the CPU seconds of training."""
 
     config: Config
     chains: Chains
@@ -67,17 +67,16 @@ def s3t(
     live: Chains | None = None,
     again: str = "-again",
 ) -> TrainedSystem:
-    """Every prefix of every order once; stage i trains the i-th group from the top.
+    """Train every prefix of every order once; stage i trains the i-th group from the top.
 
-    `live`: chains in the folder's store that are kept: only what is missing is trained, under names that end in
-    `again`.
+    `live`: chains of the folder's store to keep. Only missing stages are trained, with names that end in `again`.
     """
     kept, ending = ({}, "") if live is None else (live, again)
     return _prefixes(settings, s3t_config(settings, folder), parts, orders, folder, kept, ending)
 
 
 def sisa(settings: Settings, parts: Parts, folder: Path, *, slices: bool) -> TrainedSystem:
-    """SISA. `slices`: a stage per slice, in which all layers and the head go on from the last; else one per shard."""
+    """Train SISA. `slices`: one stage per slice, which continues all layers and the head; else one stage per shard."""
     config = sisa_config(settings, folder, slices=slices)
     if slices:
         return _prefixes(settings, config, parts, [tuple(range(settings.slices))], folder, {}, "")
@@ -94,12 +93,12 @@ def sisa(settings: Settings, parts: Parts, folder: Path, *, slices: bool) -> Tra
 
 
 def s3t_config(settings: Settings, folder: Path) -> Config:
-    """Of one shard."""
+    """Config of one shard."""
     return _config(settings, folder, settings.slices, settings.layers // settings.slices, "layers")
 
 
 def sisa_config(settings: Settings, folder: Path, *, slices: bool) -> Config:
-    """Of one shard, with slices or without; it adapts the layers that S3T adapts."""
+    """Config of one shard, with or without slices; it adapts the same layers as S3T."""
     own = settings.layers // settings.slices
     if slices:
         return _config(settings, folder, settings.slices, own, "none")

@@ -1,8 +1,7 @@
-"""What a deletion does to a run in service: time to pruned, purged and restored, and whether answers go on.
+"""Measures the effect of a deletion on a served run: time to pruned, purged and restored, and availability.
 
-A tiny model is trained for real, by the real scheduler and worker groups on Ray, and served by a real
-replica that somebody asks without pause while records are deleted. In: sizes. Out: `InService`. Times
-are those that the ledger noted.
+The real scheduler and worker groups train a tiny model on Ray. A real replica serves it and gets continuous requests
+while records are deleted. In: sizes. Out: `InService`. Times are those recorded in the ledger.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ SLICES = 3
 BUDGET = 2
 RECORDS_A_SLICE = 20
 LONGEST_SECONDS = 300.0
-"""A deletion that is not restored by then ends the measurement."""
+"""The measurement fails if a deletion is not restored by then."""
 
 
 @dataclass(frozen=True)
 class InService:
-    """All times from the receipt's commit on."""
+    """Results; all times start at the receipt's commit."""
 
     shards: int
     deletions: int
     to_pruned: Latency
     to_purged: Latency
-    to_restored: Latency  # trained again: of a tiny model, so it says little
+    to_restored: Latency  # retrained: means little for a tiny model
     batch_records: int
     batch_to_pruned_seconds: float
     batch_to_purged_seconds: float
-    answers_before: Latency  # with nothing to do
+    answers_before: Latency  # without deletions
     answers_during: Latency  # from the first receipt until the last deletion was restored
     asked: int
     failed: int  # requests without an answer
-    longest_gap_seconds: float  # between two answers, one after another, from one asker
-    shallowest: int  # depths of the shards' models in one answer, summed, at the least
+    longest_gap_seconds: float  # between consecutive answers to one caller
+    shallowest: int  # minimum over answers of the summed depths of all shards
 
     @property
     def availability(self) -> float:
@@ -62,7 +61,7 @@ class InService:
 class _Asked:
     sent: float  # wall clock, seconds
     got: float
-    stages: frozenset[str] | None  # that the answer rests on; None: there was none
+    stages: frozenset[str] | None  # behind the answer; None: no answer
     depth: int
 
 
@@ -127,7 +126,7 @@ def _delete_while_asking(run: Run, asker: _Asker, shards: int, deletions: int) -
 
 
 class _Asker:
-    """Asks a replica for one short answer after another, in a thread of its own."""
+    """Asks a replica for short answers continuously, in its own thread."""
 
     def __init__(self, replica: Any) -> None:
         self.asked: list[_Asked] = []
@@ -168,7 +167,7 @@ class _Asker:
 
 
 def delete_and_wait(run: Run, ids: Sequence[str]) -> DeletionRow:
-    """Delete and wait until it is restored."""
+    """Delete the records, and wait until the deletion is restored."""
     request = deletion.commit(run, ids, []).request_id
     pause = threading.Event()
     until = time.monotonic() + LONGEST_SECONDS
@@ -178,32 +177,32 @@ def delete_and_wait(run: Run, ids: Sequence[str]) -> DeletionRow:
             return row
         if time.monotonic() > until:
             raise ClusterError(
-                f"deletion {request} is still {row.state}", "give the benchmark fewer shards or more CPUs"
+                f"deletion {request} is still {row.state}", "run the benchmark with fewer shards or more CPUs"
             )
         pause.wait(0.05)
 
 
 def _check_answers(run: Run, asked: Sequence[_Asked]) -> None:
-    """No answer that was asked for after a deletion was pruned rests on a stage that it struck."""
+    """Check that no request sent after a deletion was pruned was answered by one of its stale stages."""
     for row in run.ledger.deletions():
         struck = frozenset(row.receipt.stages)
         pruned = datetime.fromisoformat(row.times.pruned or "").timestamp()
         for each in asked:
             if each.stages is not None and each.sent > pruned and each.stages & struck:
                 raise VerificationFailed(
-                    f"an answer rests on {sorted(each.stages & struck)[0]}, pruned before it was asked for",
-                    "report this: it breaks the promise of a deletion",
+                    f"stage {sorted(each.stages & struck)[0]} answered a request that was sent after it was pruned",
+                    "report this: it breaks the guarantee of a deletion",
                 )
 
 
 def after(row: DeletionRow, moment: str | None) -> float:
-    """Seconds from the receipt to this moment."""
+    """Seconds from the receipt to this time."""
     end = datetime.fromisoformat(moment or "")
     return (end - datetime.fromisoformat(row.times.accepted)).total_seconds()
 
 
 def _one_a_slice(shards: int) -> list[str]:
-    """Ids of records that share no slice, as far as the hash of ids spread them."""
+    """Ids of records in different slices, as far as the hash of ids allows."""
     return [f"r{number}" for number in range(shards * SLICES)]
 
 

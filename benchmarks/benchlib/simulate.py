@@ -1,8 +1,8 @@
-"""A run under a stream of deletions, as discrete events: what it serves over time, what healing costs.
+"""Simulates a run under a stream of deletions with discrete events: depth served over time, cost of healing.
 
-In: a `Scenario`. Out: a `Course`. Pure, deterministic; time is simulated, in seconds. It plans and
-places with the very functions the scheduler uses (`plan_shard`, `Placer`, `healing_due`), so it
-also shows what their policies mean. Pruning and purging take no time here.
+In: a `Scenario`. Out: a `Course`. Pure and deterministic; time is simulated, in seconds. It plans and places with the
+scheduler's own functions (`plan_shard`, `Placer`, `healing_due`), so it also shows the effect of their policies.
+Pruning and purging take no time here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Scenario:
     orders_by_shard: tuple[Orders, ...]
     stage_seconds: tuple[float, ...]  # training time of a stage of depth 1..L on one worker group
     groups: int
-    policy: Requeue | None  # None: nothing is ever healed
+    policy: Requeue | None  # None: no healing
     deletions: tuple[Deletion, ...]  # by time
     until_seconds: float
     start: Literal["trained", "empty"] = "trained"
@@ -46,7 +46,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class DepthChange:
-    """From this moment on the shard's deepest model has this depth."""
+    """From this time on, the shard's deepest model has this depth."""
 
     at_seconds: float
     shard: int
@@ -55,20 +55,20 @@ class DepthChange:
 
 @dataclass(frozen=True)
 class Course:
-    """What came of a scenario."""
+    """The outcome of a scenario."""
 
     shards: int
     until_seconds: float
-    changes: tuple[DepthChange, ...]  # by time, beginning with one a shard at 0
-    deletions: int  # that happened before the end
+    changes: tuple[DepthChange, ...]  # by time, starting with one per shard at 0
+    deletions: int  # before the end
     stages_trained: int
-    stages_stopped: int  # in training when their data was deleted
+    stages_stopped: int  # whose data was deleted during training
     busy_seconds: float  # of worker groups, stopped stages included
-    deletions_until_dead: int | None  # deletions when every shard was dead at once; None: never
+    deletions_until_dead: int | None  # until every shard was dead at the same time; None: never
 
     @property
     def busy_seconds_per_deletion(self) -> float:
-        """Cost of healing a deletion (of the first training too, with start: empty)."""
+        """Worker-group seconds per deletion (with start: empty, this includes the first training)."""
         return self.busy_seconds / self.deletions if self.deletions else 0.0
 
     @property
@@ -100,7 +100,7 @@ class Course:
 def uniform_deletions(
     shards: int, slices: int, seconds_between: float, until_seconds: float, seed: int
 ) -> tuple[Deletion, ...]:
-    """Deletions at random moments (Poisson), each in a slice picked uniformly."""
+    """Deletions at random times (Poisson), each in a uniformly chosen slice."""
     random = np.random.default_rng(seed)
     found: list[Deletion] = []
     now = random.exponential(seconds_between)
@@ -111,7 +111,7 @@ def uniform_deletions(
 
 
 def sisa(scenario: Scenario) -> Scenario:
-    """The same deletions under SISA with slices: one sequence a shard."""
+    """The same deletions under SISA with slices: one sequence per shard."""
     return replace(scenario, orders_by_shard=tuple(orders[:1] for orders in scenario.orders_by_shard))
 
 
@@ -126,7 +126,7 @@ def sisa_without_slices(scenario: Scenario) -> Scenario:
 
 
 def simulate(scenario: Scenario) -> Course:
-    """Play the scenario from beginning to end."""
+    """Run the scenario from start to end."""
     return _Simulation(scenario).play()
 
 
@@ -134,7 +134,7 @@ def simulate(scenario: Scenario) -> Course:
 class _Shard:
     plan: ShardPlan
     have: set[str]
-    deleted: list[int]  # deletions so far by slice: stands for the slice's digest
+    deleted: list[int]  # deletions so far by slice, in place of the slice's digest
     ever_complete: bool
     unhealed_since: float | None = None
 
@@ -147,7 +147,7 @@ class _Shard:
 class _Training:
     stage: Stage
     began: float
-    number: int  # tells a finish event of a stopped training from that of its successor
+    number: int  # distinguishes the finish event of a stopped training from its successor's
 
 
 @dataclass(order=True, frozen=True)
@@ -155,8 +155,8 @@ class _Event:
     at: float
     number: int
     deletion: Deletion | None = field(compare=False, default=None)
-    group: int | None = field(compare=False, default=None)  # one that finishes
-    shard: int | None = field(compare=False, default=None)  # whose window ends
+    group: int | None = field(compare=False, default=None)  # the group that finishes
+    shard: int | None = field(compare=False, default=None)  # the shard whose window ends
 
 
 class _Simulation:
@@ -195,14 +195,14 @@ class _Simulation:
         )
 
     def _happen(self, event: _Event) -> tuple[int, ...]:
-        """Let it happen; the shards that may have something else to train now."""
+        """Apply the event. Returns the shards that may have new work."""
         if event.deletion is not None:
             self._delete(event.at, event.deletion)
             return (event.deletion.shard,)
         if event.group is not None:
             training = self._training.get(event.group)
             if training is None or training.number != event.number:
-                return ()  # it was stopped
+                return ()  # already stopped
             self._finish(event.at, event.group, training)
             return (training.stage.shard,)
         return () if event.shard is None else (event.shard,)
@@ -228,7 +228,7 @@ class _Simulation:
         if shard.unhealed_since is None:
             shard.unhealed_since = now
             if self._scenario.policy is not None:
-                # An ulp late: so that the rounded difference is not below the window.
+                # One ulp late, so that the rounded difference is not below the window.
                 due = now + self._scenario.policy.window_seconds
                 self._push(due + ulp(due), shard=deletion.shard)
         self._note(now, deletion.shard, before)
@@ -246,7 +246,7 @@ class _Simulation:
         self._note(now, training.stage.shard, before)
 
     def _leave(self, now: float, group: int, training: _Training) -> None:
-        """A group is free again."""
+        """Free the group."""
         del self._training[group]
         self._running[training.stage.shard].discard(training.stage.id)
         self._busy += now - training.began

@@ -1,7 +1,7 @@
-"""A small Llama that has read something: for experiments on the method where no card is there.
+"""Trains a small Llama on given texts, for experiments on the method without a GPU.
 
-In: texts. Out: a folder in Hugging Face format, with a tokenizer made from the texts. It learns to continue such texts,
-and nothing of the world.
+In: texts. Out: a folder in Hugging Face format, with a tokenizer built from the texts. The model learns only to
+continue such texts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ VOCABULARY = 1500
 
 
 def small_base(folder: Path, texts: Sequence[str], layers: int = 4, hidden: int = 128, epochs: int = 2) -> Path:
-    """Train it on `texts` and write it; a folder that is there is taken."""
+    """Train the model on `texts` and write it to `folder`; an existing folder is reused."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -50,7 +50,7 @@ def small_base(folder: Path, texts: Sequence[str], layers: int = 4, hidden: int 
 
 
 def padded(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]] | None = None) -> tuple[Any, Any]:
-    """Token ids and labels as tensors [N x T], filled up on the right; what is filled bears no loss."""
+    """Token ids and labels as tensors [N x T], padded on the right; padding has no loss."""
     import torch
 
     longest = max(len(row) for row in rows)

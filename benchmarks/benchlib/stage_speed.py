@@ -1,7 +1,7 @@
-"""How fast one stage of a given depth trains, in a process that goes on to the next: the engine alone, no Ray.
+"""Measures how fast a stage of a given depth trains in a warm process: the engine alone, without Ray.
 
-In: a Course whose shard has the records, a depth. Out: tokens and CPU seconds of the optimizer steps. The stages above
-are trained on no records, which gives them the adapters and the cost of any others.
+In: a Course with one shard, a depth. Out: tokens and CPU seconds of the optimizer steps. The parent stages are trained
+without records, because only the presence of their adapters affects the cost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from s3t_ray.train.trainer import Trainer
 
 @dataclass(frozen=True)
 class StageSpeed:
-    """The optimizer steps of one stage, without reading records and storing hidden states."""
+    """The optimizer steps of one stage, without reading records and computing stored hidden states."""
 
     depth: int
     records: int
@@ -32,7 +32,7 @@ class StageSpeed:
     steps: int
     cpu_seconds: float  # of all steps
     wall_seconds: float
-    stage_seconds: float  # of the whole stage on the wall: reading, hidden states, publishing too
+    stage_seconds: float  # wall time of the entire stage, with reading, hidden states and publishing
     adapter_sha256: str
 
     @property
@@ -41,7 +41,7 @@ class StageSpeed:
 
 
 class StageBench:
-    """One loaded trainer, and stages for it. The course has one shard and one order."""
+    """A loaded trainer, and stages for it. The course has one shard and one order."""
 
     def __init__(self, course: Course, config: Config, folder: Path) -> None:
         self._course = course
@@ -52,7 +52,7 @@ class StageBench:
         self._turns = 0
 
     def job(self, depth: int) -> StageJob:
-        """A stage at `depth` over all records of the course's first slice; its parents are trained here."""
+        """A stage at `depth` on all records of the course's first slice. Trains its parents."""
         self._turns += 1
         order = self._course.orders[0]
         records = self._course.shards[0][0]
@@ -73,7 +73,7 @@ class StageBench:
         return chain[-1]
 
     def speed(self, job: StageJob, turn: str = "") -> StageSpeed:
-        """Train the stage. Another `turn` trains the same stage again, under another name."""
+        """Train the stage. A different `turn` trains it again under another name."""
         begins: list[tuple[float, float]] = []
         took: list[tuple[float, float]] = []
 
@@ -120,7 +120,7 @@ def model_shape(base: Path) -> ModelShape:
 
 
 def cost_of(config: Config, shape: ModelShape, speed: StageSpeed) -> StageCost:
-    """FLOPs that this very stage cannot avoid, as the plan counts them."""
+    """FLOPs that this stage cannot avoid, as the plan counts them."""
     work: Work = describe_work(
         config, speed.records, speed.tokens / speed.records, speed.labelled / speed.tokens, shape
     )

@@ -1,8 +1,8 @@
-"""A run without data: its ledger full of records and, if asked, accepted stages, without a file or a weight.
+"""Makes a run without data: a ledger with records and optionally accepted stages, but no files or weights.
 
-For measuring the ledger's side of a deletion at any size in seconds. In: sizes. Out: an open run,
-whose deletions are real and durable. Its base model is a folder that only looks like one. Stages and
-files are written past the ledger's own methods, which would check and commit them one by one.
+It measures the ledger's part of a deletion at any size within seconds. In: sizes. Out: an open run with real, durable
+deletions. Its base model is only a placeholder folder. Stages and files bypass the ledger's own methods, which would
+check and commit them one by one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ ADAPTER = "0" * 64
 
 
 def adapter_of(stage_id: str) -> str:
-    """The digest of an adapter that nobody trained: another one for each stage, as real ones have."""
+    """The digest of a made-up adapter, different for each stage as for real ones."""
     return hashlib.sha256(stage_id.encode()).hexdigest()
 
 
-"""Stands for the digest of an adapter that nobody trained."""
+"""The digest of a made-up adapter."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a synthetic run."""
+    """Sizes of a synthetic run."""
 
     records: int
     shards: int
@@ -49,7 +49,7 @@ def record_id(number: int) -> str:
 
 
 def make_run(folder: Path, sizes: Sizes, ledger_url: str | None = None, **settings: object) -> Run:
-    """Begin a run in `folder`, with `sizes.records` records over its slices and nothing trained.
+    """Start a run in `folder`, with `sizes.records` records across its slices and no trained stages.
 
     `settings`: further sections of its config.
     """
@@ -63,12 +63,12 @@ def make_run(folder: Path, sizes: Sizes, ledger_url: str | None = None, **settin
 
 
 def begin_run(folder: Path, sizes: Sizes, ledger_url: str | None = None, **settings: object) -> Run:
-    """`make_run` before its first record; `sizes.records` does not count."""
+    """The run of `make_run` without records; ignores `sizes.records`."""
     return Run.create(_config(folder, sizes, ledger_url, settings))
 
 
 def accept_all(run: Run) -> int:
-    """Write every wanted stage into the ledger as accepted, in bulk; how many."""
+    """Write every planned stage to the ledger as accepted, in bulk. Returns their number."""
     total = 0
     for shard in range(run.row.shards):
         rows = [

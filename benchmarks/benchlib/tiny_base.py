@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tokenizer: a base model to train and serve in seconds, that has learned nothing."""
+"""Writes a tiny random Llama with a tokenizer: an untrained base model that trains and serves in seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TEXT = "### Instruction: ### Response: the answer to this request is written be
 
 
 def tiny_base(folder: Path, layers: int) -> Path:
-    """Write it into `folder`, in Hugging Face format; the same bytes each time."""
+    """Write the model to `folder` in Hugging Face format, with the same bytes each time."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast

@@ -1,4 +1,4 @@
-"""The config of a whole run on numbered records and a tiny base: what measurements of the scheduler train."""
+"""The config of a complete run on numbered records and a tiny base, for measuring the scheduler."""
 
 from __future__ import annotations
 

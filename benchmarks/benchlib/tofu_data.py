@@ -1,6 +1,6 @@
-"""TOFU's files: rows, authors, and the question sets on which a model is judged (arXiv 2401.06121).
+"""Reads TOFU's files: rows, authors, and the question sets that evaluate a model (arXiv 2401.06121).
 
-In: the folder of JSONL files. Out: rows, parts of shards and slices, `Questions`. An author is a subject.
+In: the folder of JSONL files. Out: rows by shard and slice, `Questions`. Each author is a subject.
 """
 
 from __future__ import annotations

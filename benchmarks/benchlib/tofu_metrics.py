@@ -1,6 +1,6 @@
-"""TOFU's figures from losses, as its paper and code define them (arXiv 2401.06121).
+"""Computes TOFU's metrics from losses, as its paper and code define them (arXiv 2401.06121).
 
-In: mean losses of a token (nats) of the right answer, its paraphrase and P wrong answers to each of N questions, and
+In: mean losses per token (nats) of the correct answer, its paraphrase and P wrong answers to each of N questions, and
 ROUGE-L recalls. Out: truth ratios, forget quality, model utility, extraction, membership AUC. Pure: numpy and scipy.
 """
 

@@ -1,7 +1,7 @@
-"""What TOFU's table compares, trained: one LoRA and S3T, before and after authors are deleted, and approximate methods.
+"""Trains the rows of TOFU's table: one LoRA and S3T, before and after a deletion of authors, and approximate methods.
 
-In: rows to keep and to forget, settings of training. Out: PEFT folders by row of the table, with what each took. S3T is
-healed from the stages that the deletion left, and trained a second time without the authors, to compare the bytes.
+In: rows to keep and to forget, training settings. Out: PEFT folders by row of the table, with their cost. S3T is healed
+from the stages that survive the deletion, and trained a second time without the authors, to compare the bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The runs of `benchmarks/whole_run.py`: a whole course by our engine or the plain way, in processes of their own.
+"""The runs of `benchmarks/whole_run.py`: a complete course, by our engine or plain Trainer, in separate processes.
 
-In: a Course, a work folder. Out: seconds on the wall and of CPU, imports and loading included, and held-out losses.
+In: a Course, a work folder. Out: wall and CPU seconds, including imports and loading, and held-out losses.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Measured = tuple[float, float, float, dict[str, Path]]
 
 @dataclass(frozen=True)
 class Part:
-    """One system, one seed: the whole run."""
+    """The complete run of one system with one seed."""
 
     system: str
     seed: int
@@ -40,7 +40,7 @@ class Part:
 
 
 def clocked(modules: Sequence[tuple[str, Path, Path]]) -> tuple[float, float]:
-    """Run these modules one after another, each in a process; wall and CPU seconds of all together."""
+    """Run these modules sequentially, each in its own process. Returns their total wall and CPU seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = {
         **library_environment(),
@@ -59,7 +59,7 @@ def clocked(modules: Sequence[tuple[str, Path, Path]]) -> tuple[float, float]:
 
 
 def plain_settings(course: Course, folder: Path, system: str) -> Iterator[Path]:
-    """A settings file for each stage of each sequence, in the order in which they can be trained."""
+    """A settings file per stage of each sequence, in an order in which they can be trained."""
     for shard in range(len(course.shards)):
         for number, order in enumerate(course.orders):
             parent = None
@@ -126,7 +126,7 @@ def write(path: Path, text: str) -> Path:
 def measured(
     work: Path, course: Course, system: str, run: Callable[[Path], Measured], say: Callable[[str], None]
 ) -> Part:
-    """One part, from the work folder where an earlier start of the same benchmark left it."""
+    """One part, measured now or read from the work folder of an interrupted benchmark."""
     file = work / f"{system.replace(' ', '-').replace(',', '')}-{course.seed}.json"
     if file.exists():
         return Part(**json.loads(file.read_text()))
@@ -136,5 +136,5 @@ def measured(
     part = Part(system, course.seed, wall, cpu, training, losses)
     file.write_text(json.dumps(asdict(part)))
     mean = sum(loss for name, loss in losses.items() if name != "base") / (len(losses) - 1)
-    say(f"{system}, seed {course.seed}: {wall:.0f} s, {cpu:.0f} s of CPU, held-out loss {mean:.4f}")
+    say(f"{system}, seed {course.seed}: {wall:.0f} s, {cpu:.0f} CPU seconds, held-out loss {mean:.4f}")
     return part

@@ -1,1 +1,1 @@
-"""The kit that measures the engine on a GPU: `run.py` starts it, `experiments/` has a file for each question."""
+"""Benchmark kit for a GPU: `run.py` starts it, `experiments/` has one file per experiment."""

@@ -1,6 +1,6 @@
-"""The fastest attention that this device runs: one failing kernel must not cost the card's whole time.
+"""Picks the fastest attention that works on this device, so that one failing kernel does not waste the GPU time.
 
-In: the device. Out: a value of `model.attention`, tried forward and backward on a small pack.
+In: the device. Out: a value of `model.attention`, tested forward and backward on a small pack.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gpu.card import Device
 
 
 def best_attention(device: Device) -> str:
-    """flash_varlen where it works, else sdpa; what failed is printed."""
+    """flash_varlen if it works, else sdpa. Prints the failure."""
     if not device.on_gpu:
         return "sdpa"
     import torch

@@ -1,6 +1,6 @@
-"""The device that is measured: what it is, its clock, its memory. Imports torch only when called.
+"""The measured device: its description, clock and memory. Imports torch only when called.
 
-`Device("cuda")` on a card; `Device("cpu")` for a dry run, whose figures say nothing.
+`Device("cuda")` is a GPU; `Device("cpu")` is for a dry run, whose figures mean nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Peak:
-    """Most memory since `Device.reset_peak`, in bytes."""
+    """Peak memory since `Device.reset_peak`, in bytes."""
 
-    allocated: int  # tensors; on a CPU the process's peak
+    allocated: int  # tensors; on a CPU, the peak of the process
     reserved: int  # by torch's allocator
-    context: int  # what the device holds beyond that: kernels, libraries, other processes; 0 on a CPU
+    context: int  # other memory of the device: kernels, libraries, other processes; 0 on a CPU
 
     @property
     def total(self) -> int:
@@ -48,11 +48,11 @@ class Device:
 
     @property
     def fastest_norms(self) -> str:
-        """A value of `engine.norms`."""
+        """The fastest value of `engine.norms` for this device."""
         return "fused" if self.on_gpu else "eager"
 
     def describe(self) -> dict[str, Any]:
-        """What figures of two calls must have in common to stand side by side."""
+        """Properties that two calls must share for their figures to be comparable."""
         import torch
 
         found = {"device": "CPU (dry run)", "torch": torch.__version__, "transformers": version("transformers")}
@@ -74,7 +74,7 @@ class Device:
             torch.cuda.synchronize()
 
     def clock(self) -> float:
-        """Seconds, once everything that was asked of the device is done."""
+        """The clock in seconds, read after all queued work of the device is done."""
         self.synchronize()
         return time.perf_counter()
 
@@ -95,7 +95,7 @@ class Device:
         return Peak(torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), context)
 
     def release(self) -> None:
-        """Give back what nobody refers to any more."""
+        """Free unreferenced memory."""
         gc.collect()
         if self.on_gpu:
             import torch
@@ -103,7 +103,7 @@ class Device:
             torch.cuda.empty_cache()
 
     def milliseconds(self, call: Callable[[], object], seconds: float) -> float:
-        """Median time of a call over about so many seconds, after a warm-up; on a GPU between events."""
+        """Median time of a call, measured for about `seconds` after a warm-up; on a GPU, between events."""
         call()
         began = self.clock()
         call()
@@ -134,7 +134,7 @@ def _driver() -> str:
 
 
 def drop_from_page_cache(folder: Path) -> None:
-    """Have the next reads of these files come from the disk."""
+    """Make the next reads of these files come from disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

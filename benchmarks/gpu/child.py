@@ -1,6 +1,6 @@
-"""One experiment in this process: `python -m gpu.child NAME --json FILE --work FOLDER [--dry]`.
+"""Runs one experiment in this process: `python -m gpu.child NAME --json FILE --work FOLDER [--dry]`.
 
-Exit code 1 when a point failed. `run.py` starts it, and ends it when its time is up.
+The exit code is 1 if a point failed. `run.py` starts it, and ends it at its time limit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The usual way, at its best settings: Hugging Face's Trainer with PEFT on the same base, records and card.
+"""The baseline at its best settings: Hugging Face's Trainer with PEFT on the same base, records and GPU.
 
-In: a setup and contents. Out: tokens/s of the steps after the warm ones. LoRA on the same modules with the same rank,
-bfloat16 autocast, SDPA, the fused AdamW, batches of records of like length, no gradient checkpointing. Knows nothing
-of the engine but how a record becomes tokens.
+In: a setup and contents. Out: tokens/s of the steps after warm-up. LoRA on the same modules with the same rank,
+bfloat16 autocast, SDPA, fused AdamW, batches of records of similar length, no gradient checkpointing. The only part of
+the engine that it uses is the conversion of records to tokens.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from s3t_ray.data.readers.inputs import encode
 class TrainerTimes:
     """One training."""
 
-    tokens: int  # real ones, of all steps; padding does not count
+    tokens: int  # of all steps, without padding
     steps: int
-    tokens_per_second: float  # of the steps after the warm ones
+    tokens_per_second: float  # of the steps after warm-up
     step_seconds: float  # median
     peak: Peak
 
 
 def train(setup: Setup, device: Device, folder: Path, contents: Sequence[str], device_batch: int) -> TrainerTimes:
-    """Train one LoRA adapter over all layers; `device_batch` records a forward pass."""
+    """Train one LoRA adapter on all layers, with `device_batch` records per forward pass."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import (
@@ -105,7 +105,7 @@ def train(setup: Setup, device: Device, folder: Path, contents: Sequence[str], d
     steps = [second - first for first, second in pairwise(ends)]
     warm = WARM_STEPS if len(steps) > WARM_STEPS else 0
     tokens = sum(len(each.input_ids) for each in examples) * setup.epochs
-    # Every step has as many records; their lengths differ little over all of them.
+    # Every step has the same number of records, so the average length per step varies little.
     rate = tokens / len(steps) * len(steps[warm:]) / sum(steps[warm:])
     del trainer, model
     device.release()

@@ -1,7 +1,7 @@
-"""A base model of any shape whose random weights are made where they are used: 26 GB are never written or read.
+"""Creates random weights of a base of any shape directly on the device, without writing or reading 26 GB.
 
-In: a shape. Out: a folder with a config and a tokenizer, and a block inside which transformers makes the weights of
-such a folder on the device instead of loading them. Everything else of the engine is as its users have it.
+In: a shape. Out: a folder with a config and a tokenizer, and a context manager inside which transformers creates the
+weights of such a folder on the device instead of loading them. The rest of the engine is unchanged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POSITIONS = 8192
 def shape_only(folder: Path, shape: ModelShape) -> Path:
     """Write config.json and a byte-level tokenizer."""
     if shape.vocabulary < 300:
-        raise ValueError(f"the tokenizer has 300 tokens, the shape {shape.vocabulary}")
+        raise ValueError(f"the tokenizer has 300 tokens, but the shape has a vocabulary of {shape.vocabulary}")
     tiny_base(folder, 1)
     (folder / "model.safetensors").unlink()
     llama_config(shape, POSITIONS).save_pretrained(folder)
@@ -32,7 +32,7 @@ def shape_only(folder: Path, shape: ModelShape) -> Path:
 
 @contextmanager
 def made_on(device: str) -> Iterator[None]:
-    """Inside, Llamas are not loaded: their random weights are made on `device`, the same each time."""
+    """Inside the block, Llamas get random weights on `device` instead of being loaded; the same each time."""
     import torch
     from transformers import AutoConfig, LlamaForCausalLM
 
@@ -44,7 +44,7 @@ def made_on(device: str) -> Iterator[None]:
                 dtype=arguments["dtype"],
                 attn_implementation=arguments["attn_implementation"],
             )
-        if not hasattr(model, "activation_checkpointing_enable"):  # its name before transformers 5.23
+        if not hasattr(model, "activation_checkpointing_enable"):  # the name before transformers 5.23
             model.activation_checkpointing_enable = model.gradient_checkpointing_enable
         nothing: dict[str, list[str]] = {
             "missing_keys": [],
@@ -56,12 +56,12 @@ def made_on(device: str) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(LlamaForCausalLM, "from_pretrained", make))
-        # There is no file whose weights could be compared with the config.
+        # There is no weight file to compare with the config.
         stack.enter_context(mock.patch("s3t_ray.train.loading.load_model.stored_weights", lambda folder: {}))
         stack.enter_context(mock.patch("s3t_ray.train.loading.load_model.hollow_model", lambda *given: None))
         yield
 
 
 def letters(tokens: int, number: int) -> str:
-    """A record of so many of the tokenizer's tokens, another for each number: capitals, which it never joins."""
+    """A record of `tokens` tokens, different for each number: capital letters, which the tokenizer never merges."""
     return "".join(chr(65 + (number * 7 + place * place) % 26) for place in range(tokens))

@@ -1,13 +1,13 @@
-"""Measures the engine on a GPU in the minutes that there are.
+"""Measures the engine on a GPU within a time limit.
 
     python benchmarks/gpu/run.py --minutes 9 --out FOLDER
     python benchmarks/gpu/run.py --dry --out FOLDER
 
-Runs the experiments of `timetable.py`, the most valuable first, each in a process of its own with a time limit of its
-own. FOLDER gets a JSON and a log of each, whole as soon as it ends; a point measured is on disk at once. One that
-fails or runs over its limit does not keep the others from running, and nothing runs past the minutes. A second call
-with the same FOLDER measures what the first one did not. `--dry` goes the same way at toy sizes on a CPU, two at a
-time. Exit code 1 when something failed or was not begun.
+Runs the experiments of `timetable.py`, the most valuable first, each in its own process with its own time limit. FOLDER
+gets a JSON and a log for each; every point is on disk as soon as it is measured. If an experiment fails or exceeds its
+limit, the others still run, and nothing runs past the minutes. A second call with the same FOLDER measures what is
+missing. `--dry` does the same at toy sizes on a CPU, two experiments at a time. The exit code is 1 if an experiment
+failed or was not started.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from gpu.timetable import EXPERIMENTS, Experiment, limit_of, to_run  # noqa: E40
 
 DRY_MINUTES = 30.0
 DRY_PATIENCE = 8.0
-"""A dry run may share its two cores with anything: times its experiments' limits."""
+"""Factor on the limits of a dry run, which may share its cores with other work."""
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, help="never longer than this; a dry run has 30 by default")
-    parser.add_argument("--out", type=Path, required=True, help="results and logs; the same again to go on")
+    parser.add_argument("--minutes", type=float, help="total time limit; default for a dry run: 30")
+    parser.add_argument("--out", type=Path, required=True, help="results and logs; use the same folder to continue")
     parser.add_argument("--dry", action="store_true", help="toy sizes on a CPU")
     parser.add_argument("--only", nargs="+", default=(), choices=[each.name for each in EXPERIMENTS], metavar="NAME")
     parser.add_argument("--work", type=Path, help="scratch space, some GB; default: the temporary folder")
-    parser.add_argument("--bundle", type=Path, help="a .tar.gz of everything so far, made again after each experiment")
-    parser.add_argument("--base", type=Path, help="SmolLM2-135M's folder, for the last experiment")
-    parser.add_argument("--records", type=Path, help="TOFU's pairs as JSON lines, likewise")
+    parser.add_argument("--bundle", type=Path, help="a .tar.gz of all results, rewritten after each experiment")
+    parser.add_argument("--base", type=Path, help="folder of SmolLM2-135M, for the last experiment")
+    parser.add_argument("--records", type=Path, help="TOFU's pairs as JSON lines, for the last experiment")
     given = parser.parse_args()
     if given.minutes is None and not given.dry:
-        parser.error("say how long it may take: --minutes")
+        parser.error("--minutes is missing: set a time limit")
     return given
 
 
@@ -60,18 +60,18 @@ def main() -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     done = measured(given.out)
     if done:
-        print(f"measured before, and not again: {', '.join(sorted(done))}", flush=True)
+        print(f"already measured: {', '.join(sorted(done))}", flush=True)
     ended = {experiment.name: Event() for experiment in to_run(done, given.only)}
     bundling = Lock()
 
     def measure(experiment: Experiment) -> bool:
-        """Whether it was measured whole."""
+        """Run the experiment. Returns whether it is complete."""
         try:
             if experiment.after in ended:
                 ended[experiment.after].wait()
             limit = limit_of(experiment, seconds - (time.monotonic() - began), DRY_PATIENCE if given.dry else 1.0)
             if limit is None:
-                print(f"{experiment.name}: not begun, the minutes are used up", flush=True)
+                print(f"{experiment.name}: not started, no time left", flush=True)
                 return False
             print(f"{experiment.name}: {experiment.question} (at most {limit:.0f} s)", flush=True)
             started = time.monotonic()
@@ -85,16 +85,16 @@ def main() -> int:
             ended[experiment.name].set()
 
     experiments = list(to_run(done, given.only))
-    # A card is measured by one at a time; toy sizes leave a CPU's other core idle.
+    # One experiment at a time on a GPU; toy sizes leave a CPU's second core idle.
     with ThreadPoolExecutor(2 if given.dry else 1) as pool:
         whole = list(pool.map(measure, experiments))
     unfinished = [experiment.name for experiment, was in zip(experiments, whole, strict=True) if not was]
-    print(f"{time.monotonic() - began:.0f} s; not complete: {', '.join(unfinished) or 'none'}", flush=True)
+    print(f"{time.monotonic() - began:.0f} s; incomplete: {', '.join(unfinished) or 'none'}", flush=True)
     return int(bool(unfinished))
 
 
 def run(experiment: Experiment, limit: float, given: argparse.Namespace) -> str:
-    """Run it in a process of its own; how it ended."""
+    """Run it in its own process. Returns how it ended."""
     log = given.out / f"{experiment.name}.log"
     with tempfile.TemporaryDirectory(dir=given.work, prefix="s3t-gpu-") as work:
         command = [sys.executable, "-m", "gpu.child", experiment.name, "--work", work]
@@ -109,7 +109,7 @@ def run(experiment: Experiment, limit: float, given: argparse.Namespace) -> str:
             try:
                 code = child.wait(limit)
             except subprocess.TimeoutExpired:
-                return "ended by its limit"
+                return "stopped at its time limit"
             finally:
                 end(child)
     if code:
@@ -119,18 +119,18 @@ def run(experiment: Experiment, limit: float, given: argparse.Namespace) -> str:
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """End the process and whatever it started."""
+    """End the process and all processes that it started."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 
-# What torchrun and its like set. A child that inherits a rank waits for a group that nobody else joins.
+# Set by torchrun and similar launchers. A child that inherits a rank would wait for a group that nobody joins.
 OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def environment(dry: bool) -> dict[str, str]:
-    """As a worker's rank has it."""
+    """The environment of a worker's rank."""
     path = os.pathsep.join(filter(None, (str(BENCHMARKS), str(BENCHMARKS.parent), os.environ.get("PYTHONPATH"))))
     found = {
         **{name: value for name, value in os.environ.items() if name not in OF_A_LAUNCHER},
@@ -146,7 +146,7 @@ def environment(dry: bool) -> dict[str, str]:
 
 
 def bundle(folder: Path, to: Path) -> None:
-    """Everything in `folder` as one archive, replaced whole."""
+    """Pack everything in `folder` into one archive, replaced atomically."""
     temporary = to.with_name(f"{to.name}.tmp")
     with tarfile.open(temporary, "w:gz") as archive:
         for path in sorted(folder.iterdir()):

@@ -1,4 +1,4 @@
-"""What an experiment is given: the device, a folder to work in, and what was carried along."""
+"""The inputs of an experiment: the device, a working folder, and files brought to the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Scene:
     """One call of one experiment."""
 
     device: Device
-    work: Path  # empty, and removed afterwards
-    dry: bool  # toy sizes on a CPU: it shows that everything runs, and its figures say nothing
-    base: Path | None = None  # SmolLM2-135M in Hugging Face format, where it was carried along
-    records: Path | None = None  # TOFU's question-and-answer pairs as JSON lines, likewise
+    work: Path  # empty at first, removed afterwards
+    dry: bool  # toy sizes on a CPU: shows that everything runs, but its figures mean nothing
+    base: Path | None = None  # SmolLM2-135M in Hugging Face format, if available
+    records: Path | None = None  # TOFU's question-and-answer pairs as JSON lines, if available

@@ -1,7 +1,7 @@
-"""Stages of the engine on a base of random weights: trained as in production, timed step by step.
+"""Trains stages of the engine on a base with random weights, as in production, and times each step.
 
-In: a shape and engine settings; then contents to learn. Out: `StageTimes`. The trainer is the engine's own; only the
-weights of the base are made in place (`random_weights.py`). One rank, no Ray.
+In: a shape and engine settings, then contents to learn. Out: `StageTimes`. Uses the engine's own trainer; only the base
+weights are created in place (`random_weights.py`). One rank, no Ray.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from s3t_ray.store.store import Store
 from s3t_ray.train.job import Progress, SliceInput, StageJob
 
 WARM_STEPS = 2
-"""Steps in which kernels are loaded and memory is taken; their times do not count."""
+"""Warm-up steps, which load kernels and allocate memory; their times do not count."""
 
 RECORD_TOKENS = (96, 120, 144, 168, 192, 232, 288, 448)
-"""Lengths like those of Alpaca's records: 211 tokens in the mean, a few of them much longer."""
+"""Lengths similar to Alpaca's records: 211 tokens on average, a few much longer."""
 
 NO_SECRET = "00" * 32
-"""Key of the seals: what is trained here proves nothing to anybody."""
+"""Key of the seals. It may be public, because benchmarks prove nothing to anyone."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Setup:
     slices: int
     rank: int = 32
     alpha: float = 64
-    layers_per_group: int = 0  # 0: the slices' groups cover all layers
+    layers_per_group: int = 0  # 0: choose it so that the slices' groups cover all layers
     batch_records: int = 32
     max_tokens: int = 4096
     epochs: int = 1
@@ -62,7 +62,7 @@ class Setup:
         return self.layers_per_group or self.shape.layers // self.slices
 
     def config(self, device: Device, folder: Path, prompt: str = "plain") -> Config:
-        """As a user would write it."""
+        """The config, as a user would write it."""
         return Config.model_validate(
             {
                 "name": "kit",
@@ -90,7 +90,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class StageTimes:
-    """One stage. Rates and step times are of the steps after the warm ones."""
+    """Times of one stage. Rates and step times are of the steps after warm-up."""
 
     depth: int
     records: int
@@ -99,8 +99,8 @@ class StageTimes:
     steps: int
     step_seconds: float  # median
     tokens_per_second: float  # median over the steps
-    stage_seconds: float  # of all: reading, hidden states, publishing, warm steps
-    flops_per_token: float  # that cannot be avoided, as the plan counts them
+    stage_seconds: float  # total: reading, hidden states, publishing, warm-up steps
+    flops_per_token: float  # unavoidable FLOPs, as the plan counts them
     peak: Peak
     planned_bytes: int
     first_loss: float
@@ -116,7 +116,7 @@ class StageLab:
     """A loaded trainer, and stages for it."""
 
     def __init__(self, setup: Setup, device: Device, folder: Path, base: Path | None = None) -> None:
-        """`base`: a real one to load instead; its records are instructions."""
+        """`base`: a real base to load instead; its records are instructions."""
         from s3t_ray.train.trainer import Trainer
 
         self.setup, self.device, self._folder = setup, device, folder
@@ -131,7 +131,7 @@ class StageLab:
         self._slices: dict[str, SliceInput] = {}
 
     def put(self, contents: Sequence[str], index: int) -> SliceInput:
-        """These records as slice `index` of the store; the same ones give the same slice."""
+        """Write these records to the store as slice `index`; equal records give an equal slice."""
         name = hashlib.sha256("\n".join([str(index), *contents]).encode()).hexdigest()
         if name not in self._slices:
             rows = [
@@ -144,7 +144,7 @@ class StageLab:
         return self._slices[name]
 
     def jobs(self, name: str, contents: Sequence[str], shard: int = 0) -> list[StageJob]:
-        """Stages 1..L of one sequence; slice 0 holds all records, so that each depth learns the same ones."""
+        """Stages 1..L of one sequence. Slice 0 holds all records, so every depth learns the same ones."""
         pieces = [self.put(contents if index == 0 else (), index) for index in range(self.setup.slices)]
         names = [f"{name}-{depth}" for depth in range(1, self.setup.slices + 1)]
         return [
@@ -153,7 +153,7 @@ class StageLab:
         ]
 
     def train(self, job: StageJob) -> str:
-        """Train a stage without timing it; the digest of its adapter."""
+        """Train a stage without timing it. Returns the digest of its adapter."""
         return self.trainer.train(job, lambda progress: None, lambda: False).adapter_sha256
 
     def again(self, job: StageJob, turn: str) -> StageJob:
@@ -161,7 +161,7 @@ class StageLab:
         return replace(job, stage_id=f"{job.stage_id}-{turn}")
 
     def time(self, job: StageJob) -> StageTimes:
-        """Train a stage and time its steps; a step ends when its loss is read, so when the device is done."""
+        """Train a stage and time its steps. A step ends when its loss is read, and so when the device is done."""
         rates: list[float] = []
         seconds: list[float] = []
         begun = 0.0
@@ -202,12 +202,12 @@ class StageLab:
         )
 
     def work(self, records: int, tokens: int) -> Work:
-        """The plan's view of so many records of plain text, all of whose tokens are learned."""
+        """The plan's workload for this many records of plain text, whose tokens are all learned."""
         mean = tokens / records / self.setup.epochs
         return describe_work(self.config, records, mean, 1.0, self.setup.shape)
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Free the device's memory."""
         del self.trainer
         self.device.release()
 
@@ -224,7 +224,7 @@ def texts(lengths: Sequence[int]) -> list[str]:
 
 @contextmanager
 def without_determinism() -> Iterator[None]:
-    """Inside, the engine trains with whatever kernels are fastest, to see what equal bits cost."""
+    """Inside the block, the engine uses the fastest kernels, to measure the cost of equal bits."""
     import torch
 
     def only_threads(threads: int) -> None:
@@ -239,5 +239,5 @@ def without_determinism() -> Iterator[None]:
 
 
 def merged(times: StageTimes, **others: Any) -> dict[str, Any]:
-    """A stage's figures as JSON, with others beside them."""
+    """A stage's figures as JSON, with additional ones."""
     return {**asdict(times), "flops_per_second": times.flops_per_second, **others}

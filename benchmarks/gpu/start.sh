@@ -1,15 +1,15 @@
 #!/bin/sh
-# Installs what was carried to a machine without a network, and runs the kit there:
+# Installs the transferred packages on a machine without network access, and runs the kit there:
 #   sh benchmarks/gpu/start.sh WHEELS OUT --minutes 9 [further options of run.py]
-# WHEELS: the folder of wheels.py, or one of its folders. OUT: results and logs, and gpu.tar.gz of them all; where
-# WHEELS holds the gpu.tar.gz of an earlier call, the run goes on from it. Joined files lie in $S3T_KIT_SITE/files.
+# WHEELS: the folder of wheels.py, or one of its subfolders. OUT: results and logs, and gpu.tar.gz with all of them. If
+# WHEELS contains the gpu.tar.gz of an earlier call, the run continues from it. Joined files are in $S3T_KIT_SITE/files.
 set -eu
 wheels=$1 out=$2
 shift 2
 site=${S3T_KIT_SITE:-/tmp/s3t-gpu-site}
 python=${PYTHON:-python3}
 mkdir -p "$site/files" "$site/results" "$out"
-# Parts of one file may have come in several transfers: they wait here for the last of them.
+# Parts of one file may arrive in several transfers, so they are kept here until the last arrives.
 find "$wheels" -type f ! -name gpu.tar.gz -exec cp {} "$site/files/" \;
 for first in "$site"/files/*.part-000; do
     [ -e "$first" ] || continue

@@ -1,12 +1,12 @@
-"""Collects what a GPU machine without a network lacks, in folders small enough to carry.
+"""Collects the packages that a GPU machine without network access lacks, in folders small enough to transfer.
 
     python benchmarks/gpu/wheels.py --to .whl [--also NAME==VERSION ...] [--file PATH ...]
 
-The machine is one with Python 3.12, torch 2.11 for CUDA 13, transformers 5.17, accelerate, peft and what these need;
-`MISSING` is what the engine needs besides, in the versions of constraints.txt. Packages without a wheel are built
-here. Each folder `.whl/1`, `.whl/2`, ... holds at most 60 MiB; a larger file is cut into `NAME.part-000`, ..., which
-`start.sh` joins. `--also` adds packages, `--file` files of any kind, weights for instance. Needs the network that pip
-is set up with.
+The machine must have Python 3.12, torch 2.11 for CUDA 13, transformers 5.17, accelerate, peft and their dependencies.
+`MISSING` lists the other packages that the engine needs, in the versions of constraints.txt. Packages without a wheel
+are built here. Each folder `.whl/1`, `.whl/2`, ... holds at most 60 MiB; a larger file is split into `NAME.part-000`,
+..., which `start.sh` joins. `--also` adds packages, `--file` adds any file, such as weights. Needs pip's network
+access.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ MISSING = ("deepspeed", "hjson", "pydantic", "pydantic-core", "annotated-types",
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
 LIMIT_BYTES = 60 << 20
-"""Of a folder: a transfer takes 64 MiB, and the project itself travels with it."""
+"""Bytes per folder: a transfer takes 64 MiB, including the project itself."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Bytes [start, end) of a file; the whole of it where `part` is None."""
+    """Bytes [start, end) of a file; the entire file if `part` is None."""
 
     file: Path
     start: int
@@ -43,7 +43,7 @@ class Piece:
 
 
 def cut(file: Path, size: int, limit: int) -> list[Piece]:
-    """The file in pieces of at most `limit` bytes."""
+    """Split the file into pieces of at most `limit` bytes."""
     if size <= limit:
         return [Piece(file, 0, size, None)]
     starts = range(0, size, limit)
@@ -51,7 +51,7 @@ def cut(file: Path, size: int, limit: int) -> list[Piece]:
 
 
 def folders(pieces: Iterable[Piece], limit: int) -> list[list[Piece]]:
-    """The pieces spread over as few folders as first-fit finds, none of more than `limit` bytes."""
+    """Distribute the pieces over folders of at most `limit` bytes, by first fit."""
     found: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda each: (each.start - each.end, each.name)):
         room = (each for each in found if sum(p.end - p.start for p in each) + piece.end - piece.start <= limit)
@@ -64,22 +64,22 @@ def folders(pieces: Iterable[Piece], limit: int) -> list[list[Piece]]:
 
 
 def pinned(names: Sequence[str], constraints: Path) -> list[str]:
-    """The requirements of these packages as the project's tests run with them."""
+    """Requirements of these packages, in the versions that the project is tested with."""
     lines = dict(line.split("==") for line in constraints.read_text().splitlines() if "==" in line)
     return [f"{name}=={lines[name]}" for name in names]
 
 
 def collect(requirements: Sequence[str], to: Path) -> list[Path]:
-    """A wheel of each requirement, for the machine."""
+    """Collect a wheel for each requirement, for the GPU machine."""
     for requirement in requirements:
         platforms = [option for name in PLATFORMS for option in ("--platform", name)]
         command = ["download", "--no-deps", "--only-binary=:all:", "--python-version", PYTHON, *platforms]
         if pip(*command, "--dest", str(to), requirement) and pip("wheel", "--no-deps", "-w", str(to), requirement):
-            raise SystemExit(f"{requirement}: there is neither a wheel for Python {PYTHON} nor can one be built here")
+            raise SystemExit(f"{requirement}: no wheel for Python {PYTHON} exists, and none can be built here")
     wheels = sorted(to.glob("*.whl"))
     foreign = [wheel.name for wheel in wheels if not wheel.name.endswith(("-none-any.whl", "x86_64.whl"))]
     if foreign:
-        raise SystemExit(f"built for this machine alone: {', '.join(foreign)}")
+        raise SystemExit(f"built only for this machine's platform: {', '.join(foreign)}")
     return wheels
 
 

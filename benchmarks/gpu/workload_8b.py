@@ -1,4 +1,4 @@
-"""What the engine and Hugging Face's Trainer both train at Llama-3-8B's shape: the same base, records and rank."""
+"""The workload of the engine and of Hugging Face's Trainer at Llama-3-8B's shape: same base, records and rank."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 5
 
 @dataclass(frozen=True)
 class Workload:
-    """Records of one kind, and how many of them Hugging Face's Trainer takes in one forward pass."""
+    """Records of one kind, and their number per forward pass of Hugging Face's Trainer."""
 
     name: str
     setup: Setup
@@ -23,15 +23,15 @@ class Workload:
 
 
 def workloads(dry: bool) -> Iterator[Workload]:
-    """Records of 4,096 tokens, where nothing is padded; then mixed lengths."""
+    """Records of 4,096 tokens, without padding; then mixed lengths."""
     long = 96 if dry else 4096
     setup = Setup(
         SHAPES["tiny"] if dry else SHAPES["8b"], slices=1, batch_records=4, max_tokens=long, micro_batch_tokens=long
     )
-    # The last token of a record is predicted and never fed, so a record fills a pack to one token.
+    # The last token of a record is predicted but not fed, so a record fills a pack up to one token.
     yield Workload("full packs", setup, texts([long - 2] * 4 * STEPS), 1)
     records = 4 if dry else 32
-    # With eight of them at once, the longest still leave room for logits of Llama-3's vocabulary on 80 GB.
+    # Eight at a time: even the longest leave room for logits of Llama-3's vocabulary on 80 GB.
     yield Workload(
         "mixed lengths",
         replace(setup, batch_records=records, max_tokens=512),

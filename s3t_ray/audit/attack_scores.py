@@ -1,13 +1,13 @@
 """The statistics of a membership audit: attack scores, AUC, true positives at few false ones, intervals. Pure.
 
 In: losses of records under several models, as numbers. Out: scores (higher: more like a member) and intervals.
-Knows no run, no model and no text; reads no disk. The same seed gives the same interval.
+Knows nothing about runs, models or texts; reads no disk. The same seed gives the same interval.
 
 Attacks on a record x with labelled tokens t, target model k and reference models R that never saw x:
-    reference_loss   mean over R of nll_R(x), less nll_k(x)        (nll: mean over t of -log p, in nats)
+    reference_loss   mean over R of nll_R(x), minus nll_k(x)       (nll: mean over t of -log p, in nats)
     min_k            mean of the lowest 20% of log p_k(t)          (Shi et al. 2024, "Min-K% Prob", k = 20)
-    min_k_reference  min_k under k, less the mean of min_k over R
-Taking what the references say off removes how hard a text is for anybody, which is most of the variation.
+    min_k_reference  min_k under k, minus the mean of min_k over R
+Subtracting the references removes the general difficulty of a text, which is most of the variation.
 
 Shapes: N tested records, M never-seen records, B resamples.
 """
@@ -28,17 +28,17 @@ from scipy.optimize import brentq
 Floats = NDArray[np.float64]
 
 MIN_K_SHARE = 0.2
-"""Share of a record's tokens that Min-K% looks at: those that the model expected least."""
+"""Share of a record's tokens that Min-K% uses: those that the model expected least."""
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 FALSE_POSITIVE_RATES = (0.001, 0.01, 0.1)
-_FALSE_POSITIVES = 5  # never-seen records above a threshold, below which a rate of them means little
-_TESTED = 10  # records, below which a rate of true positives means little
-_BATCH_NUMBERS = 1 << 22  # of one batch of resamples
+_FALSE_POSITIVES = 5  # minimum never-seen records above a threshold for a meaningful rate
+_TESTED = 10  # minimum records for a meaningful rate of true positives
+_BATCH_NUMBERS = 1 << 22  # numbers per batch of resamples
 
 
 class Attack(StrEnum):
-    """How a record is judged. The first is the one by which the audit concludes."""
+    """How a record is scored. The audit's conclusion uses the first."""
 
     REFERENCE_LOSS = "reference_loss"
     MIN_K = "min_k"
@@ -47,17 +47,17 @@ class Attack(StrEnum):
 
 @dataclass(frozen=True)
 class RecordLoss:
-    """One record under each model, in the models' order."""
+    """The losses of one record under each model, in the models' order."""
 
     nll: tuple[float, ...]
-    """Mean negative log-likelihood a prediction: labelled tokens, or the label of the record, in nats."""
+    """Mean negative log-likelihood per prediction (labelled token, or label of the record), in nats."""
     min_k: tuple[float, ...] | None
-    """Mean of the lowest 20% of the labelled tokens' log-likelihoods; None where the record is judged as a whole."""
+    """Mean of the lowest 20% of the labelled tokens' log-likelihoods; None for records with a single label."""
 
 
 @dataclass(frozen=True)
 class Lens:
-    """Which model is attacked, and by comparison with which others: their places in `RecordLoss`."""
+    """The attacked model and its reference models, as indexes in `RecordLoss`."""
 
     target: int
     references: tuple[int, ...]
@@ -74,20 +74,20 @@ class ScoreEstimate:
 
 @dataclass(frozen=True)
 class Detection:
-    """Share of the tested records found (`found`) when at most `false_positives` of the never-seen are accused."""
+    """Share of tested records found (`found`) at a false positive rate of at most `false_positives`."""
 
     false_positives: float
     found: ScoreEstimate
 
 
 def own_lens(at: int, models: int) -> Lens:
-    """For the records of model `at` of `models`: that model against all others. The base model comes after them all,
-    and is the reference where there is no other."""
+    """The lens for records of model `at` of `models`: that model against all others. The base model comes last, and is
+    the reference if there is no other."""
     return Lens(at, _all_but({at}, models))
 
 
 def other_lens(at: int, models: int) -> Lens:
-    """For the same records, as if they were another model's, which never saw them. The one that did is left out."""
+    """The lens that tests the same records on another model, which never saw them; leaves out the one that did."""
     target = (at + 1) % models
     return Lens(target, _all_but({at, target}, models))
 
@@ -103,7 +103,7 @@ def min_k(log_likelihoods: Sequence[float]) -> float:
 
 
 def score(loss: RecordLoss, attack: Attack, lens: Lens) -> float:
-    """What `attack` makes of one record. ValueError: Min-K% of a record that is judged as a whole."""
+    """Score of one record under `attack`. ValueError: Min-K% of a record with a single label."""
     if attack is Attack.REFERENCE_LOSS:
         return float(np.mean([loss.nll[model] for model in lens.references])) - loss.nll[lens.target]
     if loss.min_k is None:
@@ -117,25 +117,25 @@ def wins(tested_N: Floats, never_seen_NM: Floats) -> Floats:
     """[N, M]: 1 where a tested record scores above a never-seen one, 0.5 where equal, else 0.
 
     Row i of `never_seen_NM` has the never-seen records' scores through the lens of tested record i, so that
-    records of different shards are each compared under one and the same model.
+    each comparison uses a single model even across shards.
     """
     own = tested_N[:, None]
     return np.where(own > never_seen_NM, 1.0, np.where(own == never_seen_NM, 0.5, 0.0))
 
 
 def auc(tested_N: Floats, never_seen_NM: Floats, seed: int) -> ScoreEstimate:
-    """Chance that a tested record scores above a never-seen one: 0.5 is no difference, 1 is perfect separation.
+    """Probability that a tested record scores above a never-seen one: 0.5 is no difference, 1 is perfect separation.
 
-    With one lens it is the Mann-Whitney statistic U / (N M). Interval: the wider, at each end, of the bootstrap
-    (BCa, over both groups) and of Newcombe's score interval (2006, method 5). The bootstrap alone claims
-    certainty when the groups happen not to overlap, and is too narrow for a handful of records.
+    With one lens it is the Mann-Whitney statistic U / (N M). The interval takes the wider end, on each side, of the
+    bootstrap (BCa, over both groups) and Newcombe's score interval (2006, method 5). The bootstrap alone claims
+    certainty if the groups do not overlap, and is too narrow for few records.
     """
     won_NM = wins(tested_N, never_seen_NM)
     value = float(won_NM.mean())
     tested, never_seen = won_NM.shape
 
     def mean_of(rows_BN: NDArray[np.int64], columns_BM: NDArray[np.int64]) -> Floats:
-        # Whole and half numbers until the one division: BCa asks which resamples equal the value to the bit.
+        # Integers and halves until the final division: BCa needs to know which resamples equal the value exactly.
         won_B = ((_counts(rows_BN, tested) @ won_NM) * _counts(columns_BM, never_seen)).sum(axis=-1)
         return won_B / (rows_BN.shape[-1] * columns_BM.shape[-1])
 
@@ -144,10 +144,10 @@ def auc(tested_N: Floats, never_seen_NM: Floats, seed: int) -> ScoreEstimate:
 
 
 def detections(tested_N: Floats, never_seen_NM: Floats, seed: int) -> tuple[Detection, ...]:
-    """True positives at each of `FALSE_POSITIVE_RATES` for which there are records enough (5 false positives).
+    """True positives at each of `FALSE_POSITIVE_RATES` that has enough records (5 false positives).
 
-    A tested record is found when it scores above all but the allowed share of the never-seen. Interval: the
-    wider, at each end, of the bootstrap (percentile, over both groups) and of Wilson's for a share.
+    A tested record is found if it scores above all but the allowed share of never-seen records. The interval takes the
+    wider end, on each side, of the bootstrap (percentile, over both groups) and Wilson's interval for a share.
     """
     tested, never_seen = never_seen_NM.shape
     if tested < _TESTED:
@@ -165,14 +165,14 @@ def detections(tested_N: Floats, never_seen_NM: Floats, seed: int) -> tuple[Dete
 
 
 def _thresholds(never_seen_NM: Floats, allowed: int) -> Floats:
-    """For each tested record the score that at most `allowed` of its never-seen exceed."""
+    """For each tested record, the score that at most `allowed` of its never-seen records exceed."""
     return np.sort(never_seen_NM, axis=-1)[..., -allowed - 1]
 
 
 def _share_found(
     tested_N: Floats, never_seen_NM: Floats, allowed: int
 ) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Floats]:
-    """The statistic of `detections`. Records of one lens have equal rows: each distinct row is sorted once."""
+    """The statistic of `detections`. Records with the same lens have equal rows, which are sorted only once."""
     lenses_KM, lens_of_N = np.unique(never_seen_NM, axis=0, return_inverse=True)
 
     def share(rows_BN: NDArray[np.int64], columns_BM: NDArray[np.int64]) -> Floats:
@@ -195,16 +195,16 @@ def _bootstrap(
 ) -> tuple[float, float]:
     """Interval of `statistic(rows [B, N], columns [B, M]) -> [B]` over resampled indices; none is (inf, -inf)."""
     if min(tested, never_seen) < 2:
-        return inf, -inf  # one record shows no spread
+        return inf, -inf  # one record has no spread
 
     def vectorised(rows: NDArray[np.int64], columns: NDArray[np.int64], axis: int) -> Floats:
-        lead = np.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])  # BCa's jackknife resamples one side only
+        lead = np.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])  # BCa's jackknife resamples only one side
         rows_BN = np.broadcast_to(rows, (*lead, rows.shape[-1])).reshape(-1, rows.shape[-1])
         columns_BM = np.broadcast_to(columns, (*lead, columns.shape[-1])).reshape(-1, columns.shape[-1])
         return statistic(rows_BN, columns_BM).reshape(lead)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # no spread: answered below
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # no spread: handled below
         warnings.simplefilter("ignore", RuntimeWarning)
         interval = stats.bootstrap(
             (np.arange(tested), np.arange(never_seen)),
@@ -221,16 +221,16 @@ def _bootstrap(
 
 
 def _counts(index_BX: NDArray[np.int64], size: int) -> Floats:
-    """[B, size]: how often each index stands in a row of `index_BX`."""
+    """[B, size]: how often each index occurs in a row of `index_BX`."""
     batch = len(index_BX)
     flat = index_BX + size * np.arange(batch)[:, None]
     return np.bincount(flat.ravel(), minlength=batch * size).reshape(batch, size).astype(np.float64)
 
 
 def _newcombe(value: float, tested: int, never_seen: int) -> tuple[float, float]:
-    """Score interval of an AUC: every value whose own standard error explains what was seen.
+    """Score interval of an AUC: every value whose own standard error explains the observed one.
 
-    Unlike the bootstrap it stays honest when no pair is lost, and for a single record.
+    Unlike the bootstrap, it is valid if no pair is lost, and for a single record.
     """
     z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
     pairs = (tested + never_seen) / 2 - 1
@@ -239,7 +239,7 @@ def _newcombe(value: float, tested: int, never_seen: int) -> tuple[float, float]
         spread = 1 + pairs * ((1 - theta) / (2 - theta) + theta / (1 + theta))
         return (theta - value) ** 2 - z * z * theta * (1 - theta) * spread / (tested * never_seen)
 
-    edge = 1e-9  # `excess` has a root at 0 and at 1 that means nothing when `value` is there
+    edge = 1e-9  # `excess` has meaningless roots at 0 and 1 if `value` is there
     low = brentq(excess, 0.0, value - edge) if value > edge else 0.0
     high = brentq(excess, value + edge, 1.0) if value < 1 - edge else 1.0
     return float(low), float(high)

@@ -1,25 +1,25 @@
 """`s3t audit`: everything that can be checked about a run, on top of `verify`.
 
-In: an open run, and certificates that were handed out earlier. Out: an AuditReport with a line for
-each problem. Reads only. It checks that
-- the config still asks for the recipe that the run was begun with;
-- the chain of certificates is whole, signed by the run's own key, and says what the ledger says;
-- the published log is made of that chain, file by file (`log_files.py`);
+In: an open run, and certificates that were issued earlier. Out: an AuditReport with one line per problem. Reads only.
+It checks that
+- the config still has the recipe that the run was started with;
+- the chain of certificates is complete, signed by the run's own key, and agrees with the ledger;
+- the published log matches that chain, file by file (`log_files.py`);
 - the ledger agrees with itself and its history (`ledger/consistency.py`);
-- slices hold exactly the ledger's records, by the secret key; live stages follow from them, and are
-  the bytes that were accepted (`verify.py`);
-- nothing is in the storage that should be gone (`leftovers.py`);
-- with `replay`, stages trained again from the retained records alone have the same bytes.
+- slices contain exactly the ledger's records, as verified with the secret key; live stages follow from them and have
+  the accepted bytes (`verify.py`);
+- the storage contains nothing that should be gone (`leftovers.py`);
+- with `replay`, stages retrained from the retained records alone have the same bytes.
 
-What it cannot find, and what does:
-- a ledger and a storage taken back together to an earlier moment: certificates handed out since then
-  (`known`), or the hash of the newest, kept elsewhere;
-- weights that were trained on something else and then accepted by the rules, or a task head or
-  adapter config changed together with its manifest: a replay of that very stage;
-- whatever the holder of the secret key writes again in all places: certificates and hashes elsewhere;
-- copies outside the run, and old row versions inside PostgreSQL.
-A run in the middle of a deletion or a training is checked as it stands; a change during the audit can
-look like a problem, which another audit then does not repeat.
+What it cannot find, and what can:
+- a ledger and a storage that were reset together to an earlier time: certificates issued since then (`known`), or the
+  hash of the newest one, kept elsewhere;
+- weights that were trained on something else and then accepted, or a task head or adapter config changed together with
+  its manifest: a replay of that stage;
+- anything that the holder of the secret key rewrites everywhere: certificates and hashes kept elsewhere;
+- copies outside the run, and old row versions in PostgreSQL: nothing.
+A run is checked in its current state, even during a deletion or a training. A change during the audit can look like a
+problem; another audit then does not report it.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ def audit(
     address: str | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> AuditReport:
-    """Check the whole run. `known`: texts of certificates or receipts got earlier, which must stand in the log.
+    """Check the entire run. `known`: texts of earlier certificates or receipts, which must be in the log.
 
-    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`). `checkpoints`: heads of the log that
-    were kept elsewhere, which the log must continue; `witnesses`: asked for the newest that they cosigned.
+    `receipts`: texts of receipts as they were handed out (`proof/receipt.py`). `checkpoints`: heads of the log kept
+    elsewhere, which the log must continue; `witnesses`: to ask for the newest checkpoint that they cosigned.
 
-    `trusted_key`: the public key (PEM) that the auditor had from elsewhere. The run's own config says where
-    its ledger and keys lie, and whoever can write to the storage can let it name others, which all agree.
-    `replay`: how many live stages to train again. Raises LedgerError for lost or wrong keys, and what a
-    replay raises; every other problem is a line of the report.
+    `trusted_key`: the public key (PEM) that the auditor got from another source. The run's config names its ledger and
+    keys, so an attacker with write access to the storage could name others that are consistent. `replay`: number of
+    live stages to retrain. LedgerError: the keys are lost or wrong. A replay raises its own errors. Every other problem
+    is a line of the report.
     """
     watch("certificates")
     stored = run.ledger.log()
@@ -89,7 +89,7 @@ def audit(
         problems += (f"ledger: {problem}" for problem in run.ledger.contradictions())
         checked = verify(run, replay=replay, address=address, watch=watch)
     except (ValueError, KeyError, TypeError) as error:
-        # A row holds what no code of ours ever wrote there.
+        # A row contains something that our code never writes.
         problems.append(f"the ledger cannot be understood, and was not checked to the end: {error!r}")
     return AuditReport(
         records=checked.records,
@@ -104,7 +104,7 @@ def audit(
 
 
 def _public_key(run: Run, trusted: bytes | None) -> Iterator[str]:
-    """The copy for auditors is what they verify with, and the key is the one that they trust."""
+    """Check the auditors' copy of the public key, and that the key is the trusted one."""
     if trusted is not None and not _keys(run, trusted).cover(run.keys.public_key.hex(), run.ledger.log_length()):
         yield (
             f"the run's key (fingerprint {run.keys.fingerprint}, in {run.location.keys_dir}) is not the trusted one: "
@@ -132,7 +132,7 @@ def _memory(run: Run) -> Iterator[str]:
 
 
 def recipe_problems(run: Run) -> Iterator[str]:
-    """Stages are named by the recipe's digest: it is that of the settings in the ledger, and of the config's."""
+    """Check that the recipe digest in stage ids matches the settings in the ledger and in the config."""
     if run.config.name != run.row.name:
         yield f"{CONFIG_FILE} names the run {run.config.name!r}, but the ledger names it {run.row.name!r}"
     if run.ledger.is_sealed() and read_mark(run.store) is None:
@@ -148,7 +148,7 @@ def recipe_problems(run: Run) -> Iterator[str]:
 
 
 def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Iterator[str]:
-    """Each entry by itself; then the log, if each is genuine. `pem`: the run's public key."""
+    """Check each entry, then the log if all are genuine. `pem`: the run's public key."""
     keys = _keys(run, pem)
     genuine: list[SignedEntry] = []
     for row in stored:
@@ -171,7 +171,7 @@ def chain_problems(run: Run, stored: Sequence[StoredEntry], pem: bytes) -> Itera
 
 
 def _keys(run: Run, public_key: bytes) -> LogKeys:
-    """All keys of the log, by one of them; it alone where a change of key is not genuine, as the chain then shows."""
+    """All keys of the log, given one of them. Only that key if a change of key is not genuine."""
     try:
         return log_keys(run, public_key)
     except VerificationFailed:
@@ -179,7 +179,7 @@ def _keys(run: Run, public_key: bytes) -> LogKeys:
 
 
 def _known(run: Run, stored: Sequence[StoredEntry], known: Sequence[str]) -> Iterator[str]:
-    """What was handed out earlier stands in the log, letter by letter."""
+    """Check that everything issued earlier is in the log, character by character."""
     texts = {row.text.strip() for row in stored}
     for text in known:
         try:

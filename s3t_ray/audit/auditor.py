@@ -1,8 +1,8 @@
 """A second opinion: what a third party without the run's secret can check in a copy, on their own machine.
 
-In: a read-only copy of a run, the run's public key from elsewhere, and the base model. Out: `AuditFacts` to sign.
-Writes nothing into the copy: what a replay needs lies in a temporary folder of this machine. What needs the run's
-secret is not checked, and the facts say so: the keyed digests of records and the seals.
+In: a read-only copy of a run, the run's public key from another source, and the base model. Out: `AuditFacts` to sign.
+Writes nothing to the copy: a replay uses a temporary folder on this machine. It cannot check what needs the run's
+secret (keyed digests of records, and seals), and the facts say so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
 
 
 def open_copy(uri: str | Path, base: Path | None) -> Run:
-    """A copy of a run, read-only, with keys that are not the run's. `base`: where the base model lies here."""
+    """Open a copy of a run read-only, with keys that are not the run's. `base`: folder of the base model here."""
     run = Run.open(uri, lent_keys=Keys(secrets.token_bytes(KEY_BYTES)))
     if base is not None:
         run.config = run.config.model_copy(
@@ -69,8 +69,8 @@ def audit_copy(
 ) -> AuditFacts:
     """Check what can be checked without the run's secret; `run` comes from `open_copy`.
 
-    `public_key`: the run's, as PEM, which the auditor had from elsewhere. Every problem is a line of the facts.
-    Raises what a replay raises.
+    `public_key`: the run's public key (PEM), from another source. Every problem is a line of the facts. A replay raises
+    its own errors.
     """
     watch("the log")
     stored = run.ledger.log()
@@ -78,7 +78,7 @@ def audit_copy(
     try:
         found = _checked(run, _keys(run, public_key), replay, address, watch)
     except (ValueError, KeyError, TypeError) as error:
-        # A row holds what no code of ours ever wrote there.
+        # A row contains something that our code never writes.
         told = f"the ledger cannot be understood, and was not checked to the end: {error!r}"
         found = Verification(records=0, stages=0, problems=(told,))
     tree = EntryTree(origin_of(run.ledger.run_id), [leaf_of(row.hash) for row in stored])
@@ -104,7 +104,7 @@ def audit_copy(
 
 
 def _checked(run: Run, keys: LogKeys, replay: int, address: str | None, watch: Callable[[str], None]) -> Verification:
-    """What `verify` checks, without what needs the run's secret."""
+    """The checks of `verify` that do not need the run's secret."""
     watch("the ledger against itself")
     problems = [f"ledger: {problem}" for problem in run.ledger.contradictions()]
     views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
@@ -116,15 +116,15 @@ def _checked(run: Run, keys: LogKeys, replay: int, address: str | None, watch: C
 
 
 def _keys(run: Run, public_key: bytes) -> LogKeys:
-    """Of the log, as far as genuine changes of key lead."""
+    """The keys of the log, as far as genuine changes of key connect them."""
     try:
         return log_keys(run, public_key)
     except VerificationFailed:
-        return keys_of(public_key, ())  # told with the chain
+        return keys_of(public_key, ())  # reported with the chain
 
 
 def _slice_problems(run: Run, state: SliceState) -> Iterator[str]:
-    """The slice's digest from what its rows say of themselves: whether they say the truth needs the secret."""
+    """Compute the slice's digest from the digests in its rows; verifying those needs the secret."""
     where = f"slice {state.slice} of shard {layout.shard_folder(state.shard)}"
     if state.file is None:
         yield f"{where} has no file"

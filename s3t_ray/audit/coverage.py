@@ -1,4 +1,4 @@
-"""From when on a run's rows and files are under seals: what older versions made is not covered."""
+"""Since when a run's rows and files have seals; those made by older versions are not covered."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from s3t_ray.run.run import Run
 
 
 def sealed_since(run: Run, keys: LogKeys | None = None) -> int:
-    """The ledger's count from which on a stage must bear a seal: 0 for a run that was begun with seals.
+    """The sequence number in the ledger after which a stage must have a seal; 0 for a run started with seals.
 
-    A run that an older version began has stages without; what it counts up to here is not covered. `keys`: of the log;
-    None: by the run's own. An entry that none of them signed excuses nothing.
+    A run that an older version started has stages without seals; everything up to this number is not covered. `keys`:
+    keys of the log; None: the run's own. An entry that none of them signed has no effect.
     """
     rows = run.ledger.log((EntryKind.RUN,))
     for row in rows:
         try:
             entry = verify_entry(row.text, keys or log_keys(run, run.keys.public_key_pem))
         except VerificationFailed:
-            continue  # told elsewhere
+            continue  # reported elsewhere
         if isinstance(entry, RunEntry):
             return entry.facts.ledger_sequence if entry.facts.sealed == "upgrade" else 0
     if rows or run.ledger.is_sealed():
         return 0
-    return run.ledger.events()[-1].seq  # never sealed: `Ledger.contradictions` says so
+    return run.ledger.events()[-1].seq  # never sealed: `Ledger.contradictions` reports it

@@ -1,10 +1,10 @@
-"""Bytes in the storage that should not be there: of purged stages, deleted rows, former data, dead replays.
+"""Finds bytes in the storage that should not exist: of purged stages, deleted rows, former data, dead replays.
 
-In: an open run. Out: a line for each. Reads only. What is on its way is no problem: deletions that are
-not purged yet still have their bytes, a stage in training its checkpoints.
+In: an open run. Out: one line per problem. Reads only. Work in progress is not a problem: deletions that are not purged
+yet still have bytes, and a stage in training has checkpoints.
 
-It knows the kinds of data that a purge erases (`purge.KINDS`) and the exports that the run wrote; what
-lies in the storage and is of no kind is named too. What somebody copied elsewhere it does not look at.
+It knows the kinds of data that a purge erases (`purge.KINDS`) and the exports that the run wrote. It also reports files
+in the storage of no known kind. It does not look for copies elsewhere.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _OWN_FILES = frozenset(
         *(f"{LEDGER_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
     }
 )
-"""Of the run, and derived from no record: what the ledger keeps of records it erases itself."""
+"""Files of the run that are not derived from records; the ledger erases its own data about records."""
 
 ACCEPTANCE_SECONDS = 2.0
-"""A stage that is published now is accepted, or its bytes are gone, after this long; a scheduler beats by then."""
+"""Seconds after which a published stage is accepted or erased; a live scheduler sends a heartbeat in this time."""
 
 
 def unfinished(run: Run) -> tuple[DeletionRow, ...]:
-    """Deletions whose bytes may still be there, and no others."""
+    """Exactly the deletions whose bytes may still exist."""
     states = (DeletionState.ACCEPTED, DeletionState.PRUNED)
     return tuple(deletion for deletion in run.ledger.deletions() if deletion.state in states)
 
 
 def left_behind(run: Run, views: Mapping[int, ShardView], since: int) -> Iterator[str]:
-    """Every problem found. What an unfinished deletion may still have there is none; of all others it is.
+    """Every problem. Remaining bytes of unfinished deletions are not a problem; those of all others are.
 
     `since`: see `sealed_since`.
     """
@@ -79,7 +79,7 @@ def left_unnamed(run: Run, views: Mapping[int, ShardView], since: int) -> Iterat
 
 
 def _of_no_kind(run: Run) -> Iterator[str]:
-    """What no purge would ever erase: data of a kind that is not on the list, or not the run's."""
+    """Data that no purge would ever erase: of an unlisted kind, or not of the run."""
     roots = {kind.root for kind in KINDS}
     fences = {fence_file(shard) for shard in range(run.row.shards)}
     exported = {Path(export.folder, name) for export in run.ledger.exports.all() for name in export.files}
@@ -90,7 +90,7 @@ def _of_no_kind(run: Run) -> Iterator[str]:
 
 
 def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[str]:
-    """A fence names the data of the last purge: another would stop workers, or let one through that was overtaken."""
+    """Check that each fence names the data of the last purge; a wrong fence stops workers or admits stale ones."""
     purged = {hit.shard for row in run.ledger.deletions() if row.number > since for hit in row.receipt.hits}
     moving = {hit.shard for row in pending for hit in row.receipt.hits}
     for shard in sorted(set(range(run.row.shards)) - moving):
@@ -109,7 +109,7 @@ def _fences(run: Run, pending: Iterable[DeletionRow], since: int) -> Iterator[st
 
 
 def _temporaries(run: Run) -> Iterator[str]:
-    """Of killed writers: a scheduler sweeps them when it starts, so while one is at work they are a writer's."""
+    """Files of killed writers. A scheduler sweeps them when it starts, so while one runs they belong to a writer."""
     found = frozenset(run.store.temporaries())
     if not found:
         return
@@ -143,7 +143,7 @@ def _foreign(run: Run, name: str) -> Iterator[str]:
     try:
         published = PublishedStage.open(run.store, name)
     except S3TError:
-        return  # being purged; of a live stage `verify` says it
+        return  # being purged; `verify` reports it for a live stage
     for file in published.strange_files():
         yield f"{published.folder}/{file} was not published with its stage"
 
@@ -157,14 +157,14 @@ def _checkpoints(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
 
 def _slices(run: Run) -> Iterator[str]:
     found = run.store.files(layout.SLICES)
-    named = {state.file for state in run.ledger.slices()}  # after the listing: never older
+    named = {state.file for state in run.ledger.slices()}  # read after the listing, so never older
     for path in found:
         if path not in named and run.store.exists(path):
             yield f"{path} should be gone"
 
 
 def _hidden(run: Run, pending: Iterable[DeletionRow]) -> Iterator[str]:
-    """Hidden states lie under the place and the digest of the data that they were computed from."""
+    """Check that hidden states are stored under the place and digest of retained data."""
     excused = {(layout.shard_folder(hit.shard), str(hit.slice)) for row in pending for hit in row.receipt.hits}
     found = {place for path in run.store.files(layout.HIDDEN) if (place := layout.hidden_of(path))}
     kept = {

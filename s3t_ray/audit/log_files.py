@@ -31,7 +31,7 @@ from s3t_ray.tlog.timestamp import claimed_time
 def published_otherwise(
     run: Run, stored: Sequence[StoredEntry], checkpoints: Sequence[str] = (), witnesses: Sequence[WitnessAddress] = ()
 ) -> Iterator[str]:
-    """Where the published log, a checkpoint kept elsewhere or a witness says otherwise than the ledger."""
+    """Differences between the ledger and the published log, checkpoints kept elsewhere, or witnesses."""
     leaves = [leaf_of(row.hash) for row in stored]
     tree = EntryTree(origin_of(run.ledger.run_id), leaves)
     try:
@@ -71,7 +71,7 @@ def published_otherwise(
 
 
 def _head(tree: EntryTree, head: LogHead, what: str) -> Iterator[str]:
-    """The ledger's log continues the one of this genuine head."""
+    """Check that the ledger's log continues the log of this genuine head."""
     if head.size > tree.size:
         yield f"{what} has {head.size} entries, but the ledger's log has {tree.size}: the log was reset"
     elif tree.head(head.size) != head:
@@ -79,9 +79,9 @@ def _head(tree: EntryTree, head: LogHead, what: str) -> Iterator[str]:
 
 
 def _cosignatures(run: Run, note: SignedNote) -> Iterator[str]:
-    """What stands in the name of a witness of the config is that witness's word.
+    """Check the cosignatures of witnesses in the config.
 
-    A line of any other key says nothing to anybody: who reads a signed note ignores it (c2sp.org/signed-note).
+    Signatures of other keys have no meaning: readers of a signed note ignore them (c2sp.org/signed-note).
     """
     try:
         cosigned_by(note, [witness.key for witness in witnesses_of(run)])
@@ -90,15 +90,15 @@ def _cosignatures(run: Run, note: SignedNote) -> Iterator[str]:
 
 
 def _cosigned(run: Run, note: SignedNote) -> Iterator[Sighting]:
-    """When witnesses of the config cosigned this checkpoint."""
-    with suppress(VerificationFailed):  # told above
+    """Times at which witnesses in the config cosigned this checkpoint."""
+    with suppress(VerificationFailed):  # reported above
         for key, time in cosigned_by(note, [witness.key for witness in witnesses_of(run)]).items():
             size = LogHead.parse(note.text).size
             yield Sighting(f"witness {key.name}", size, datetime.fromtimestamp(time, UTC))
 
 
 def _stamped(run: Run, path: str, head: LogHead) -> Iterator[Sighting]:
-    """When the timestamp beside this checkpoint says that it was there."""
+    """Time of the timestamp beside this checkpoint."""
     reply = f"{path.rpartition('/')[0]}/{REPLY}"
     at = claimed_time(run.store.read_bytes(reply)) if run.store.exists(reply) else None
     if at is not None:
@@ -106,12 +106,12 @@ def _stamped(run: Run, path: str, head: LogHead) -> Iterator[Sighting]:
 
 
 def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | None) -> Iterator[str]:
-    """Each file is what the ledger's log makes of it, and none that the checkpoint needs is missing."""
+    """Check that each file follows from the ledger's log, and that no file needed by the checkpoint is missing."""
     there = set(run.store.files(layout.LOG)) - {CHECKPOINT}
     for path in sorted(there):
         place = LogFile.parse(path.removeprefix(f"{layout.LOG}/"))
         if place is None:
-            continue  # named as a file of no kind that a run writes
+            continue  # reported as a file of no known kind
         if place.holds(leaves, tree.subtree) != run.store.read_bytes(path):
             yield f"{path} does not match the ledger's log"
     if head is not None and head.size <= tree.size:
@@ -122,7 +122,7 @@ def _files(run: Run, tree: EntryTree, leaves: Sequence[bytes], head: LogHead | N
 
 
 def _full_is(there: set[str], place: LogFile) -> bool:
-    """A partial file may be erased once the full one is there."""
+    """Whether the full file exists, so that the partial one may be erased."""
     return f"{layout.LOG}/{LogFile(place.level, place.index, 256).path}" in there
 
 

@@ -1,8 +1,8 @@
-"""The times that the log's entries bear, against its own order and against other people's clocks.
+"""Checks the times in the log's entries against their order and against third-party clocks.
 
-In: entries of a genuine log, and who saw it when: witnesses by their cosignatures, timestamp authorities by their
-replies. Out: a line for each entry that says it was made after somebody saw it, or before the entry below it. What this
-cannot tell: a time that is wrong by less than clocks are apart, or of an entry that nobody saw soon after.
+In: entries of a genuine log, and sightings: cosignatures of witnesses and replies of timestamp authorities. Out: one
+line per entry whose time is after a sighting of it, or before that of the preceding entry. It cannot detect errors
+smaller than the difference between clocks, or wrong times of entries that nobody saw soon after.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from s3t_ray.proof.signed_entry import SignedEntry
 
 @dataclass(frozen=True)
 class Sighting:
-    """Somebody saw the log's first `size` entries at a time."""
+    """A third party saw the log's first `size` entries at this time."""
 
     who: str
     size: int
@@ -33,7 +33,7 @@ class Sighting:
 
 
 def time_problems(stored: Sequence[StoredEntry], seen: Iterable[Sighting] = ()) -> Iterator[str]:
-    """Every entry whose time cannot be. Of a log that an older version began: from where its rows were sealed."""
+    """Every entry with an impossible time. In a log that an older version started: from where its rows were sealed."""
     earliest = _earliest(seen)
     latest: tuple[datetime, str] | None = None
     covered = False
@@ -41,7 +41,7 @@ def time_problems(stored: Sequence[StoredEntry], seen: Iterable[Sighting] = ()) 
         try:
             entry = parse_entry(row.text)
         except VerificationFailed:
-            continue  # told with the chain
+            continue  # reported with the chain
         covered = covered or isinstance(entry, RunEntry)
         at = _made_at(entry)
         if at is None or not covered:
@@ -58,7 +58,7 @@ def time_problems(stored: Sequence[StoredEntry], seen: Iterable[Sighting] = ()) 
 
 
 def _earliest(seen: Iterable[Sighting]) -> list[Sighting]:
-    """By size, those that no sighting of as many entries or more came before."""
+    """Sightings by size, without those that an earlier sighting of at least as many entries makes redundant."""
     found: list[Sighting] = []
     for each in sorted(seen, key=lambda sighting: sighting.size, reverse=True):
         if not found or each.at < found[-1].at:
@@ -67,7 +67,7 @@ def _earliest(seen: Iterable[Sighting]) -> list[Sighting]:
 
 
 def _made_at(entry: SignedEntry) -> datetime | None:
-    """When the entry was made, if it says so; an interim certificate says when its steps were taken."""
+    """The time when the entry was made, if it has one; an interim certificate has the times of its steps."""
     if isinstance(entry, SignedReceipt):
         text: str | None = entry.facts.accepted_at
     elif isinstance(entry, Certificate):
@@ -83,5 +83,5 @@ def _time(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        return None  # a key signed it, so only its holder can have written it
+        return None  # it is signed, so only the key's holder can have written it
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

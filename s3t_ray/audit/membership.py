@@ -57,13 +57,12 @@ def audit_membership(
     watch: Callable[[str], None] = lambda line: None,
     host: ModelHost | None = None,
 ) -> MembershipAudit:
-    """Attack the run's live models with loss and Min-K% and say how well membership shows.
+    """Attack the run's live models with loss and Min-K%, and report how well membership shows.
 
-    `records`: a file in the format of the run's data (ids, subjects), to be tested beside the run's own.
-    `sample`: most retained, and most held-out, records to use. `host`: where the models are loaded; None: in this
-    process. The same seed on the same run gives the same report on one machine. Raises DataError when there is
-    nothing to compare with or the file does not fit, ConfigError when no shard has a live model, StoreError for a
-    damaged stage.
+    `records`: a file in the format of the run's data (ids, subjects), to test in addition to the run's own records.
+    `sample`: maximum number of retained and of held-out records. `host`: where to load the models; None: this process.
+    The same seed on the same run gives the same report on one machine. DataError: there is nothing to compare with, or
+    the file does not fit. ConfigError: no shard has a live model. StoreError: a stage is damaged.
     """
     if sample < 2:
         raise ConfigError(f"the sample must be 2 records or more, got {sample}", "leave it out for 256")
@@ -107,7 +106,7 @@ def audit_membership(
 
 @dataclass(frozen=True)
 class _Losses:
-    """What each chosen record gave; None: it has nothing to predict. The others with the shard they are asked at."""
+    """The losses of each chosen record, some with their shard; None: it has nothing to predict."""
 
     never_seen: Sequence[RecordLoss | None]
     retained: Sequence[tuple[int, RecordLoss | None]]
@@ -115,7 +114,7 @@ class _Losses:
 
 
 def judged(run: Run, chains: Sequence[Chain], contents: Sequence[str]) -> Iterator[RecordLoss | None]:
-    """What each of these contents gives under these models, which are loaded here."""
+    """The losses of each content under these models, which this loads."""
     from s3t_ray.audit.record_losses import Judge
 
     yield from Judge(run.config, run.base, run.store, chains).losses(contents)
@@ -125,7 +124,7 @@ def _judge(host: ModelHost, models: Sequence[LiveModel], chosen: Chosen, watch: 
     watch(f"membership: loading {len(models)} models")
     chains: list[Chain] = [model.chain for model in models]
     if len(models) <= 2:
-        chains.append(())  # the reference where no other shard can be one
+        chains.append(())  # the reference if no other shard can be one
     live = {model.shard for model in models}
     named = [asked for asked in chosen.named if asked.shard in live]
     contents = [*chosen.never_seen, *(asked.content for asked in (*chosen.retained, *named))]
@@ -154,7 +153,7 @@ def _compare(
     never_seen: Sequence[RecordLoss],
     seed: int,
 ) -> GroupResult | None:
-    """Every attack on the group, each record against the never-seen ones through its own lens; None: nobody left."""
+    """Every attack on the group, each record against never-seen ones with its own lens; None: the group is empty."""
     group = [(loss, lens_of(shard)) for shard, loss in records if loss is not None]
     if not group:
         return None

@@ -19,7 +19,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Groups:
-    """What was measured: each group under the models that learned its shard's records, and under others."""
+    """The measurements: each group under the models that learned its shard's records, and under others."""
 
     retained: GroupResult
     other_shards: GroupResult | None
@@ -28,7 +28,7 @@ class Groups:
 
 
 def finding(retained: GroupResult, named: GroupResult | None) -> Finding:
-    """By the first attack alone, which was chosen beforehand: the best of several would flatter itself."""
+    """The finding of the first attack, which was chosen in advance: picking the best of several would be biased."""
     if retained.auc.low <= CHANCE:
         return Finding.NO_POWER
     if named is None:
@@ -39,7 +39,7 @@ def finding(retained: GroupResult, named: GroupResult | None) -> Finding:
 
 
 def conclusion(groups: Groups, told: NamedRecords | None) -> str:
-    """One paragraph for a person who decides by it. `told` is None when no records were handed in."""
+    """One paragraph for decision makers. `told` is None if no records were submitted."""
     retained, other = groups.retained.auc, groups.other_shards
     if finding(groups.retained, groups.named) is Finding.NO_POWER:
         return (
@@ -92,7 +92,7 @@ def _about_named(groups: Groups, named: GroupResult, told: NamedRecords) -> list
 
 
 def _elsewhere(groups: Groups, own: AttackResult) -> str:
-    """The same attack on the same records where it cannot be right: as much there is a trait of the texts."""
+    """The same attack under models that never saw the records, where any effect comes from the texts themselves."""
     if groups.named_other_shards is None:
         return ""
     (same,) = [result for result in groups.named_other_shards.attacks if result.attack == own.attack]

@@ -28,7 +28,7 @@ from s3t_ray.run.shard_view import view_shard
 T = TypeVar("T")
 
 MOST_MODELS = 16
-"""Shards that are audited when there are more; those of named records come first."""
+"""Maximum number of audited shards; those of named records come first."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LiveModel:
 
 @dataclass(frozen=True)
 class Asked:
-    """A record, and the shard whose model is asked about it."""
+    """A record, and the shard whose model is tested on it."""
 
     shard: int
     content: str
@@ -50,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class KnownRecords:
-    """What the run knows of the records handed in: how many are what. See `NamedRecords`."""
+    """What the run knows about the submitted records, as counts. See `NamedRecords`."""
 
     given: int
     retained: int
@@ -64,7 +64,7 @@ class KnownRecords:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the audit tests. `named` leaves out what is held out; some of it may have no model to ask."""
+    """The records to test. `named` excludes held-out records; for some of it there may be no model."""
 
     never_seen: tuple[str, ...]
     retained: tuple[Asked, ...]
@@ -73,11 +73,11 @@ class Chosen:
 
 
 def read_named(run: Run, path: Path) -> tuple[Record, ...]:
-    """The records of a file in the format of the run's data: ids, subjects and all.
+    """The records of a file in the format of the run's data, including ids and subjects.
 
-    Raises DataError: missing, empty or malformed, or an id that stands twice.
+    DataError: the file is missing, empty or malformed, or repeats an id.
     """
-    if not path.is_file():  # a name that is not a file would be looked for on a hub
+    if not path.is_file():  # otherwise the name would be looked up on a hub
         raise DataError(f"{path}: no such file", "give a file of records in the format of the run's data")
     changes = {
         "path": str(path),
@@ -94,9 +94,9 @@ def read_named(run: Run, path: Path) -> tuple[Record, ...]:
 
 
 def live_models(run: Run, named: Sequence[Record], seed: int) -> tuple[LiveModel, ...]:
-    """The models to audit, by shard: all that are live, or those of the named records and some others.
+    """The models to audit, by shard: all live ones, or those of the named records and some others.
 
-    Raises ConfigError when no shard has one.
+    ConfigError: no shard has one.
     """
     live = {}
     for shard in range(run.row.shards):
@@ -115,9 +115,8 @@ def live_models(run: Run, named: Sequence[Record], seed: int) -> tuple[LiveModel
 def choose(run: Run, models: Sequence[LiveModel], named: Sequence[Record], sample: int, seed: int) -> Chosen:
     """At most `sample` never-seen and as many retained records, and the named ones.
 
-    Retained records come from the slices that `models` learned. Named records are left out of both samples.
-    Raises DataError when a sample is empty, or when the subjects of named records are not those that the run
-    has: they would be asked about at the wrong shard.
+    Retained records come from the slices that `models` learned. Both samples exclude named records. DataError: a sample
+    is empty, or named records have other subjects than in the run, so they would be tested on the wrong shard.
     """
     learned = {Place(model.shard, index) for model in models for index in model.slices}
     wanted = {record.id: record for record in named}
@@ -181,7 +180,7 @@ def _rows(run: Run, state: SliceState) -> Iterator[Row]:
 
 
 def _unknown(run: Run, missing: Sequence[Record]) -> frozenset[str]:
-    """Ids among `missing` that the run never had."""
+    """Ids in `missing` that the run never had."""
     if not missing:
         return frozenset()
     names = {run.keys.id_hmac(record.id): record.id for record in missing}
@@ -192,12 +191,12 @@ def _unknown(run: Run, missing: Sequence[Record]) -> frozenset[str]:
 
 
 def _check_places(run: Run, places: Mapping[str, Place], found: Mapping[str, Place], unknown: frozenset[str]) -> None:
-    """Asked at the wrong shard, a record that was learned would pass for one that was not.
+    """DataError if records would be tested on the wrong shard, where a learned record looks like an unseen one.
 
-    A deleted record's row is gone, but the receipts still tell which slices lost records.
+    A deleted record's row is gone, but receipts still show which slices lost records.
     """
     lost = {Place(hit.shard, hit.slice) for deletion in run.ledger.deletions() for hit in deletion.receipt.hits}
-    # Records of a held-out file of their own are held out wherever their ids would fall.
+    # Records of a separate held-out file are held out, wherever their ids would place them.
     anywhere = run.config.data.holdout_path is not None or run.config.data.holdout_split is not None
     wrong = 0
     for name, spot in places.items():
@@ -216,7 +215,7 @@ def _misplaced(records: int) -> DataError:
 
 
 class _Reservoir(Generic[T]):
-    """A sample in which every item that came by has the same chance to be."""
+    """Reservoir sampling: every item has the same probability of being in the sample."""
 
     def __init__(self, size: int, random: Random) -> None:
         self.kept: list[T] = []

@@ -1,4 +1,4 @@
-"""Each record's loss under each of several models of a run, token by token: the basis of the audit.
+"""Computes each record's loss under several models of a run, token by token, for the membership audit.
 
 In: the run's config, base and store, chains of stages, contents of records. Out: one RecordLoss per record, or None if
 it has nothing to predict. One forward pass per record and 16 models: layers without adapters run once.
@@ -25,14 +25,14 @@ from s3t_ray.ensemble.row_lora import Layout, applied, install_hooks, plan_rows
 from s3t_ray.store.store import Store
 from s3t_ray.train.loading.base_reader import base_reader
 
-_ROWS = 16  # models of one forward pass
+_ROWS = 16  # models per forward pass
 _CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32
 
 
 class Judge:
     """The models of `chains` (the empty chain: the base model), loaded once.
 
-    Raises StoreError (or TrainError) for a stage that is missing, damaged or does not fit.
+    StoreError or TrainError: a stage is missing, damaged or does not fit.
     """
 
     def __init__(self, config: Config, base: Path, store: Store, chains: Sequence[Chain]) -> None:
@@ -50,7 +50,7 @@ class Judge:
         self._layouts = tuple((part, plan_rows(self._base, self._stages, part)) for part in parts)
 
     def losses(self, contents: Sequence[str]) -> Iterator[RecordLoss | None]:
-        """The losses of each record, in order; None: nothing of it would be learned."""
+        """The losses of each record, in order; None: it has nothing to learn."""
         for content in contents:
             try:
                 example = encode(content, self._tokenizer, self._task)

@@ -1,4 +1,4 @@
-"""Replay: retrain live stages from nothing but the base and the retained rows, and compare bytes.
+"""Replay: retrain live stages from only the base and the retained rows, and compare bytes.
 
 The whole chain of each chosen stage is retrained, never taken from the run, with recomputed hidden states, in its own
 store. The store is erased afterwards. If it is inside the run's storage, the purge of a deletion during the replay
@@ -36,8 +36,8 @@ from s3t_ray.train.job import StageJob
 def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tuple[Stage, ...]:
     """`count` live stages in whole chains: every chosen stage's ancestors are chosen too, and come before it.
 
-    All of them when there are fewer. Deep ones are preferred: a stage rests on all that stands above it in
-    its chain. Pure; the same seed chooses the same stages.
+    Returns all stages if there are fewer. Prefers deep ones, because a stage depends on all its ancestors. Pure; the
+    same seed chooses the same stages.
     """
     dice = random.Random(seed)
     chosen: dict[str, Stage] = {}
@@ -53,13 +53,13 @@ def choose_stages(views: Mapping[int, ShardView], count: int, seed: int) -> tupl
 
 
 Place = Callable[[Run], AbstractContextManager[str]]
-"""Where the copies of a replay lie, while it lasts: the URI of a storage."""
+"""Storage URI for the copies of a replay, while it runs."""
 
 
 @contextmanager
 def beside_the_run(run: Run) -> Iterator[str]:
-    """In the run's storage, where the purge of a deletion that comes meanwhile erases them too."""
-    # A name of its own, not a temporary's: a purge must find these copies, should this process be killed.
+    """In the run's storage, where the purge of a deletion during the replay also erases them."""
+    # Not a temporary name, because a purge must find these copies if this process is killed.
     folder = f"{layout.REPLAY}/{secrets.token_hex(4)}"
     try:
         yield f"{run.location.storage_uri}/{folder}"
@@ -69,7 +69,7 @@ def beside_the_run(run: Run) -> Iterator[str]:
 
 @contextmanager
 def on_this_machine(run: Run) -> Iterator[str]:
-    """Nowhere near the run: for who may not write there, or looks at a copy."""
+    """On this machine, for auditors who cannot write to the run or have a copy of it."""
     with machine_scratch("replay") as folder:
         yield folder
 
@@ -82,11 +82,11 @@ def replay_stages(
     watch: Callable[[str], None],
     place: Place,
 ) -> tuple[ReplayedStage, ...]:
-    """Train `count` live stages again and compare each adapter with the published one.
+    """Retrain `count` live stages, and compare each adapter with the published one.
 
-    Raises ConfigError when no stage is live, TrainError when a replay cannot be trained.
+    ConfigError: no stage is live. TrainError: a replay cannot be trained.
     """
-    seed = secrets.randbits(32)  # nobody can prepare for the stages that will be looked at
+    seed = secrets.randbits(32)  # unpredictable, so nobody can prepare for the chosen stages
     stages = choose_stages(views, count, seed)
     if not stages:
         raise ConfigError("no stage is live: there is nothing to replay", "train the run first")
@@ -134,10 +134,9 @@ def _train(workers: WorkerGroups, job: StageJob) -> None:
 
 
 def compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
-    """The stage as it is published, against the one that was trained again in `store`.
+    """Compare the published stage with the one retrained in `store`.
 
-    Where the published one is not a stage any more it differs, whatever was changed of it: the other findings of an
-    audit must not be lost for it.
+    If the published one is no longer a valid stage, it differs, so that the audit can still report its other findings.
     """
     again = PublishedStage.open(store, stage.id)
     second = _files(again)
@@ -168,10 +167,10 @@ def compared(run: Run, store: Store, stage: Stage) -> ReplayedStage:
 
 
 def _unlike_below(run: Run, store: Store, stage: Stage) -> Iterator[str]:
-    """What is unlike of the stages below it that gave other bytes: the replay trained it on top of those.
+    """Different conditions of those parents whose bytes differ, since the replay trained this stage on top of them.
 
-    A run that was moved to other hardware heals on top of stages of the former one. A stage below that is equal
-    excuses nothing.
+    A run that moved to other hardware heals on top of stages from the former hardware. Parents with equal bytes excuse
+    nothing.
     """
     for ancestor in stage.ancestors:
         again = PublishedStage.open(store, ancestor)
@@ -180,24 +179,24 @@ def _unlike_below(run: Run, store: Store, stage: Stage) -> Iterator[str]:
             published = PublishedStage.open(run.store, ancestor)
             first = _files(published)
         except StageDamaged:
-            continue  # a finding of its own
+            continue  # reported separately
         if not same_files(first, second):
             for told in mismatches(published.manifest, again.manifest):
                 yield f"stage {ancestor[:12]} below it: {told}"
 
 
 def _files(stage: PublishedStage) -> dict[str, bytes]:
-    """The bytes that are there, whether or not they are those published: a changed file differs, which is a verdict.
+    """The stage's current bytes, whether or not they match the published digests: a changed file means "differs".
 
-    StageDamaged: one is missing, or larger than any.
+    StageDamaged: a file is missing or too large.
     """
     return {name: stage.as_it_is(name) for name in stage.files}
 
 
 def largest_difference(files: Sequence[bytes]) -> float:
-    """Between two weights of the same place in two adapters; infinite: they have not the same places, or one is none.
+    """Largest difference between corresponding weights of two adapters; infinite if they do not correspond.
 
-    The published one lies in the storage, where anybody may have put anything in its place.
+    The published file is in the storage, so its content may be arbitrary.
     """
     import numpy as np
     from safetensors import SafetensorError

@@ -1,4 +1,4 @@
-"""Whether the run's own workers made what training reads and leaves: seals and bytes of derived files.
+"""Checks that the run's own workers made what training reads and writes: seals and bytes of derived files.
 
 In: an open run. Out: one line per problem. Reads only, including every byte of stored hidden states.
 """
@@ -20,7 +20,7 @@ from s3t_ray.train.hidden_states.hidden_manifest import HiddenManifest, part_is_
 
 
 def hidden_problems(run: Run) -> Iterator[str]:
-    """Stored hidden states that training would not take, or that are not the bytes that were stored."""
+    """Stored hidden states that training would refuse, or whose bytes were changed."""
     for state in run.ledger.slices():
         if state.shard == HOLDOUT_SHARD:
             continue
@@ -38,11 +38,11 @@ def _layer(run: Run, folder: str, files: list[str], key: str) -> Iterator[str]:
     if path not in files:
         if folder in files:
             yield f"{folder} is not a file that this run writes"
-        return  # in the making, or left by a kill: no stage reads it
+        return  # incomplete, or left by a kill: no stage reads it
     try:
         manifest = HiddenManifest.model_validate_json(run.store.read_bytes(path))
     except ValidationError:
-        return  # of another format: made again, and never read
+        return  # another format: recomputed, never read
     if not is_sealed_with(manifest, key):
         yield f"{folder} holds hidden states that no worker of this run sealed: training makes them again"
         return
@@ -61,7 +61,7 @@ def _layer(run: Run, folder: str, files: list[str], key: str) -> Iterator[str]:
 
 
 def checkpoint_problems(run: Run, views: Mapping[int, ShardView]) -> Iterator[str]:
-    """Files among the checkpoints that are none, and checkpoints of stages that are trained."""
+    """Files among the checkpoints that are not checkpoints, and checkpoints of trained stages."""
     live = frozenset(name for view in views.values() for name in view.live)
     for path in run.store.files(layout.CHECKPOINTS):
         _, name, *rest = path.split("/")

@@ -19,14 +19,13 @@ from s3t_ray.store.manifest import ADAPTER_CONFIG, Manifest
 
 _PLACE = frozenset({"base_model_name_or_path", "revision"})
 _NOT_COMPARED = frozenset({"engine", "s3t_ray", "system"})
-"""Provenance that decides no bits: our version, the digest of our sources that manifests up to 0.1 hold, the kernel."""
+"""Provenance that does not affect bits: our version, the source digest in manifests up to 0.1, the kernel."""
 
 
 def same_files(published: Mapping[str, bytes], again: Mapping[str, bytes]) -> bool:
-    """Whether the files of a stage say the same: byte for byte, but for where the base model lies in the PEFT config.
+    """Whether the files of a stage are equal byte for byte, except for the base model's folder in the PEFT config.
 
-    A run that was moved, or is replayed from a copy, has its base in another folder; the base's digest is
-    in the recipe.
+    A moved or copied run has its base in another folder; the base's digest is in the recipe.
     """
     if published.keys() != again.keys():
         return False
@@ -47,17 +46,17 @@ def _without_place(data: bytes) -> object:
 
 
 def judge(equal: bool, unlike: Sequence[str]) -> Verdict:
-    """`equal`: whether the files of the stage are the `same_files` as when it was trained again. `unlike`: the
-    `mismatches` of the stage, and of those below it that gave other bytes: it was trained on top of them."""
+    """The verdict. `equal`: whether the retrained stage has the `same_files`. `unlike`: the `mismatches` of the stage
+    and of its parents with different bytes, because it was trained on top of them."""
     if equal:
         return Verdict.EQUAL
     return Verdict.NOT_PROVED if unlike else Verdict.DIFFERS
 
 
 def mismatches(published: Manifest, again: Manifest) -> tuple[str, ...]:
-    """Hardware and library versions that are not the same, such as `torch 2.13.0, here 2.14.0`.
+    """Hardware and library versions that differ, such as `torch 2.13.0, here 2.14.0`.
 
-    Only what both manifests name is compared: what one leaves out excuses no difference.
+    Compares only what both manifests name: a missing value excuses no difference.
     """
     before, now = conditions(published), conditions(again)
     return tuple(
@@ -68,9 +67,9 @@ def mismatches(published: Manifest, again: Manifest) -> tuple[str, ...]:
 
 
 def conditions(manifest: Manifest) -> Mapping[str, str]:
-    """All that the bits may depend on beside the recipe."""
+    """Everything besides the recipe that the bits may depend on."""
     found = {**manifest.versions, **manifest.machine}
     _, _, libc = found.get("system", "").partition("-with-")
-    if libc:  # manifests up to 0.1 name the C library, whose mathematics count, only here
+    if libc:  # only here do manifests up to 0.1 name the C library, whose math affects bits
         found.setdefault("libc", libc)
     return {name: value for name, value in found.items() if name not in _NOT_COMPARED}

@@ -38,11 +38,10 @@ def verify(
     address: str | None = None,
     watch: Callable[[str], None] = lambda line: None,
 ) -> Verification:
-    """Check the run against its retained data; with `replay`, train that many live stages again from nothing.
+    """Check the run against its retained data; with `replay`, retrain that many live stages from scratch.
 
-    Every problem found is a line of the report: a slice whose rows are not those of the ledger, a
-    stage whose name does not follow from the data, bytes that are not those published, bytes that
-    should be gone.
+    Every problem is a line of the report: a slice whose rows differ from the ledger, a stage whose id does not follow
+    from the data, bytes that differ from the published ones, bytes that should be gone.
     """
     since = sealed_since(run)
     views = {shard: view_shard(run, shard) for shard in range(run.row.shards)}
@@ -57,7 +56,7 @@ def verify(
 
 @dataclass(frozen=True)
 class DataAndStages:
-    """What a look at the base model, every slice and every live stage found."""
+    """Results of checking the base model, every slice and every live stage."""
 
     records: int
     stages: int
@@ -65,7 +64,7 @@ class DataAndStages:
     base_replaced: bool
 
     def reported(self, run: Run, problems: Iterable[str], replayed: tuple[ReplayedStage, ...]) -> Verification:
-        """The report; `problems`: all that there are, with those found here."""
+        """The report; `problems`: all problems, including those found here."""
         return Verification(
             records=self.records,
             stages=self.stages,
@@ -82,7 +81,7 @@ def check_data_and_stages(
     since: int | None,
     watch: Callable[[str], None],
 ) -> DataAndStages:
-    """Look at all of them. `check_slice`: with the run's secret or without; `since`: see `check_stages`."""
+    """Check all of them. `check_slice`: with or without the run's secret; `since`: see `check_stages`."""
     problems: list[str] = []
     watch("base model: every byte")
     replaced = run.base_digest != run.row.base_digest
@@ -104,7 +103,7 @@ def _live(view: ShardView) -> Iterator[Stage]:
 
 
 def _check_slice(run: Run, state: SliceState) -> list[str]:
-    """The slice's digest from its rows' contents and the run's key, not from what the rows say of themselves."""
+    """Compute the slice's digest from its rows' contents and the run's key, not from the digests in the rows."""
     where = f"slice {state.slice} of shard {layout.shard_folder(state.shard)}"
     if state.file is None:
         return [f"{where} has no file"]
@@ -132,17 +131,17 @@ def _check_slice(run: Run, state: SliceState) -> list[str]:
 
 
 class _Rows:
-    """What the rows of a slice's file add up to."""
+    """Totals over the rows of a slice's file."""
 
     def __init__(self, run: Run, state: SliceState) -> None:
         self._run = run
         self._state = state
         self._tombstones = run.ledger.tombstones(state.shard, state.slice)
-        self.total = LtHash16()  # of the retained
+        self.total = LtHash16()  # of retained rows
         self.retained = 0
-        self.false = 0  # rows that are not what their digest says
-        self.strangers = 0  # rows of no record that the ledger has in this slice
-        self.unlike = 0  # rows of whose content the ledger has another HMAC: duplicates of others would be theirs
+        self.false = 0  # rows whose content does not match their digest
+        self.strangers = 0  # rows of records that the ledger does not have in this slice
+        self.unlike = 0  # rows whose content HMAC differs in the ledger, so their duplicates would be wrong
 
     def take(self, rows: list[Row]) -> None:
         keys, place = self._run.keys, (self._state.shard, self._state.slice)
@@ -160,9 +159,9 @@ class _Rows:
 
 
 def check_stages(run: Run, view: ShardView, since: int | None, watch: Callable[[str], None]) -> Iterator[str]:
-    """Every live stage of a shard: its row, its manifest, its bytes.
+    """Check every live stage of a shard: its row, its manifest, its bytes.
 
-    `since`: see `sealed_since`; None: whoever looks lacks the run's secret, and can tell nothing of seals.
+    `since`: see `sealed_since`; None: the reader lacks the run's secret, so seals are not checked.
     """
     rows = {row.id: row for row in run.ledger.stages(view.plan.shard, StageState.LIVE)}
     for stage in _live(view):

@@ -1,4 +1,4 @@
-"""`s3t delete`: prints the durable receipt at once, then waits until the run is restored."""
+"""`s3t delete`: prints the durable receipt immediately, then waits until the run is restored."""
 
 from __future__ import annotations
 

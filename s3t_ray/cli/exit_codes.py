@@ -30,7 +30,7 @@ def exit_codes() -> tuple[ExitCode, ...]:
     named = [
         ExitCode(kind.exit_code, kind.__name__, (kind.__doc__ or "").split("\n")[0])
         for kind in ours
-        if kind.__base__ is errors.S3TError  # a finer class ends with the code of its own parent
+        if kind.__base__ is errors.S3TError  # a subclass exits with the code of its parent
     ]
     rest = [
         ExitCode(0, "done", "Everything asked for is done."),

@@ -121,7 +121,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
 
 
 def _once(records: Iterable[Record], ids: Seen, data: Data) -> Iterator[Record]:
-    """`records`, unchanged. Raises DataError for an id that stands twice, as the ledger would."""
+    """`records`, unchanged. DataError: an id is repeated, which the ledger would also refuse."""
     from s3t_ray.data.readers.read import repeated_id
 
     for record in records:
@@ -189,7 +189,7 @@ def _sample(sample: list[str], seen: int, content: str, random: Random) -> None:
 
 
 def _count(sample: Iterable[str], tokenizer: Tokenizer, task: Task) -> tuple[int, int]:
-    """Tokens, and tokens with a loss, in the sampled records. A record judged as a whole has one loss."""
+    """Tokens, and tokens with a loss, in the sampled records. A record with a single label has one loss."""
     tokens = labelled = 0
     for size, learned in _sizes(sample, tokenizer, task):
         tokens += size

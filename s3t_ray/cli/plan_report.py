@@ -1,7 +1,7 @@
 """The answer of `s3t plan`: an overview of a run in plain numbers, with units in the names.
 
 In: `PlanOverview` and how the data was sized. Out: `PlanReport`, which is the `--json` document and
-from which the view is drawn. Computes nothing of its own.
+the input of the view. Computes nothing itself.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class GpuReport(Report):
     """Worker groups that then train in parallel."""
     proposed_rank_bytes: int | None
     least_seconds: float | None
-    """Time of the whole training at the GPUs' peak rate, which no training reaches; null: the rate is not known."""
+    """Time of the complete training at the GPUs' peak rate, which no training reaches; null: unknown rate."""
 
 
 def gpu_report(fit: GpuFit) -> GpuReport:
@@ -103,14 +103,14 @@ class Compute(Report):
 
     stages_flops: float
     hidden_states_flops: float
-    """To fill the store of hidden states, once."""
+    """To compute the stored hidden states once."""
     total_flops: float
     unshared_flops: float
-    """Of the stages, if sequences shared no prefixes."""
+    """For the stages, if sequences shared no prefixes."""
     recomputed_flops: float
-    """Of the stages, if hidden states were computed at every step."""
+    """For the stages, if hidden states were computed at every step."""
     one_plain_model_flops: float
-    """Of a plain model, which cannot forget: all layer groups at once on all data."""
+    """For a plain model, which cannot forget: all layer groups together on all data."""
 
 
 class Healing(Report):
@@ -223,7 +223,7 @@ def plan_report(overview: PlanOverview, data: PlanData, fit: GpuFit | None = Non
         stages_unshared=overview.stages_unshared,
         orders=overview.orders_by_shard[0],
         layer_groups=overview.layer_groups,
-        # As the costs take them: cut to task.max_tokens, and one loss a record for classification.
+        # As in the costs: truncated to task.max_tokens, and one loss per record for classification.
         data=data.model_copy(
             update={
                 "tokens_per_record": overview.work.record_tokens,

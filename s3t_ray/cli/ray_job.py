@@ -3,7 +3,7 @@
 In: the command and the arguments of the script that `ray job submit` runs. A job's output is a file, so progress
 comes in plain lines. `ray job submit` always exits with 1 on failure, so the job's last line says its exit code. Ray
 keeps that line in the job's message too (`ray job status`). `ray job stop` sends SIGTERM and kills the job 3 s later,
-so the job says at once what that means. Nothing is lost: published stages stay, and the next job resumes.
+so the job immediately prints what that means. Nothing is lost: published stages stay, and the next job resumes.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def run_as_job(command: Callable[..., None]) -> None:
 
 
 def _alone() -> None:
-    """Keeps the single command under its own name, so that `Commands` handles its errors."""
+    """Keeps the single command a named command, so that `Commands` handles its errors."""
 
 
 def _stop(_number: int, _frame: object) -> None:
-    os.write(2, _MESSAGE)  # not print: the signal may interrupt one
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # do not interrupt the shutdown that has begun
+    os.write(2, _MESSAGE)  # not print, which the signal may have interrupted
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # do not interrupt the shutdown in progress
     raise SystemExit(STOPPED)

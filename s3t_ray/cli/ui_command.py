@@ -27,7 +27,7 @@ def ui(
 
     Prints an address with a token after the #, which browsers do not send. The page exchanges it for a cookie. If
     S3T_SERVE_TOKEN and S3T_DELETE_TOKEN are set, sign in with these instead.
-    Deletions made here are durable at once; `s3t train` or a service completes them.
+    Deletions made here are durable immediately; `s3t train` or a service completes them.
     """
     import uvicorn
 

@@ -1,7 +1,7 @@
-"""Checks the files of a base model without loading them: what is missing, truncated or not what it claims to be.
+"""Checks the files of a base model without loading them: finds missing, truncated and invalid files.
 
-In: a folder in Hugging Face format. Out: the name, shape and type of every stored weight, from the headers of the
-safetensors files. Must never read a weight, import torch, or trust a size that a file states about itself.
+In: a folder in Hugging Face format. Out: the name, shape and dtype of every stored weight, from the headers of the
+safetensors files. Never reads a weight, imports torch, or trusts a size that a file states about itself.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _POINTER = b"version https://git-lfs.github.com/"
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_LONGEST_HEADER = 100 << 20  # bytes; safetensors' own limit
+_LONGEST_HEADER = 100 << 20  # bytes; the limit of safetensors
 _DETOURS = ("configuration_files", "transformers_weights")
-"""Entries of config.json by which transformers reads other files in the place of those that are checked."""
-_RESTORE = "download the model again, or copy the file from where it is whole"
+"""Entries of config.json that make transformers read other files than those that are checked."""
+_RESTORE = "download the model again, or restore the file from a complete copy"
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class StoredWeight:
 
 
 def stored_weights(folder: Path) -> dict[str, StoredWeight]:
-    """Every weight that loading `folder` would read, by name. Reads the headers only, so it takes milliseconds.
+    """Every weight that loading `folder` would read, by name. Reads only the headers, which takes milliseconds.
 
-    Raises ConfigError: a file is missing, a Git LFS pointer, cut off or not safetensors; a weight is stored twice; an
-    adapter lies beside the weights; the weights are quantised; config.json has other files read instead.
+    Raises ConfigError if a file is missing, truncated, a Git LFS pointer or not safetensors; if a weight is stored
+    twice; if there is an adapter beside the weights; if the weights are quantized; or if config.json redirects to other
+    files.
     """
     _check_no_adapter(folder)
     _check_settings(folder)
@@ -64,13 +65,13 @@ def stored_weights(folder: Path) -> dict[str, StoredWeight]:
     if odd := sorted(name for name, weight in found.items() if weight.dtype not in _FLOATS):
         raise ConfigError(
             f"{folder}: {_some(odd)} is stored as {found[odd[0]].dtype}, not as floating point numbers",
-            "use the model's original weights (bfloat16, float16 or float32), and set model.quantize to quantise them",
+            "use the model's original weights (bfloat16, float16 or float32), and set model.quantize to quantize them",
         )
     return found
 
 
 def check_text_file(path: Path) -> None:
-    """ConfigError when a configuration or tokenizer file is a Git LFS pointer or empty."""
+    """Raise ConfigError if a configuration or tokenizer file is a Git LFS pointer, empty or unreadable."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_POINTER))
@@ -113,22 +114,22 @@ def _check_settings(folder: Path) -> None:
     settings = read_json(folder / "config.json")
     if detours := [name for name in _DETOURS if name in settings]:
         raise ConfigError(
-            f"{folder}/config.json has other files read in place of the usual ones ({detours[0]}: "
+            f"{folder}/config.json makes the loader read other files than the standard ones ({detours[0]}: "
             f"{settings[detours[0]]})",
-            "save the model again with save_pretrained, or put these files in the place of the usual ones and remove "
-            "the entry",
+            "save the model again with save_pretrained, or rename these files to the standard names and remove the "
+            "entry",
         )
     found = settings.get("quantization_config")
     if found is not None:
         method = found.get("quant_method", "unknown") if isinstance(found, dict) else "unknown"
         raise ConfigError(
-            f"{folder}/config.json: the weights are quantised already (quantization_config, method {method})",
-            "use the model's original weights; model.quantize: 8bit or 4bit quantises them when they are loaded",
+            f"{folder}/config.json: the weights are already quantized (quantization_config, method {method})",
+            "use the model's original weights; model.quantize: 8bit or 4bit quantizes them when they are loaded",
         )
 
 
 def _files(folder: Path) -> dict[str, list[str]]:
-    """The weight files that transformers reads, with the weights that the index places in each."""
+    """The weight files that transformers reads, with the weights that the index assigns to each."""
     if (folder / SINGLE).is_file():
         return {SINGLE: []}
     if not (folder / INDEX).is_file():
@@ -208,7 +209,7 @@ def _weight(path: Path, name: str, told: Any) -> tuple[StoredWeight, tuple[int, 
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """The object that a configuration file holds. Raises ConfigError: it is missing, no JSON or no object."""
+    """The JSON object in a configuration file. Raises ConfigError if it is missing or not a JSON object."""
     check_text_file(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""The base model on disk: where it is, how large it is, and the digest of its bytes.
+"""The base model on disk: its location, its sizes, and the digest of its bytes.
 
-In: the `model` section. Out: a folder in Hugging Face format, its ModelShape, its digest. Must never
-load weights, run code that comes with a model, or accept pickled weights; the hub is asked only
-when the path is not a local folder.
+In: the `model` section. Out: a folder in Hugging Face format, its ModelShape, its digest. Never loads
+weights, runs code from a model, or accepts pickled weights. Contacts the hub only if the path is not a
+local folder.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _TOKENIZER_FILES = (
     "vocab.txt",
 )
 PREPROCESSOR = "preprocessor_config.json"
-"""Of a vision model: how its images are resized and normalised."""
+"""A vision model's settings for resizing and normalizing images."""
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _READ_BYTES = 1 << 20
 
 
 def find_base(model: Model) -> Path:
-    """The folder of the base model; a hub name is downloaded to the hub's own cache once.
+    """The folder of the base model. A hub name is downloaded once, to the hub's cache.
 
-    Raises ConfigError: it is neither here nor on the hub, or its weight files are missing, cut off, pickled,
-    quantised or an adapter's.
+    Raises ConfigError if the model is neither local nor on the hub, or if its weight files are missing, truncated,
+    pickled, quantized or those of an adapter.
     """
     folder = Path(model.path).expanduser()
     if not folder.is_dir():
         if folder.exists() or model.path.startswith(("/", ".", "~")):
-            raise ConfigError(f"model.path = {model.path}: not a folder", "give the folder that holds config.json")
+            raise ConfigError(f"model.path = {model.path}: not a folder", "use the folder that contains config.json")
         folder = _download(model)
     if not (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
         raise ConfigError(f"model.path = {model.path}: {folder} has no config.json", "name a Hugging Face model folder")
@@ -57,7 +57,7 @@ def find_base(model: Model) -> Path:
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """Sizes out of the config.json of `folder` (families: docs/bases.md)."""
+    """The sizes in the config.json of `folder`. Raises ConfigError for an unsupported family or an invalid size."""
     settings = read_json(folder / "config.json")
     family = named_family(settings.get("model_type"), f"{folder}/config.json")
     heads = _size(settings, "num_attention_heads", folder)
@@ -91,7 +91,7 @@ def read_shape(folder: Path) -> ModelShape:
 
 
 def _vision_shape(settings: Mapping[str, Any], heads: int, folder: Path) -> ModelShape:
-    """Of a vision transformer: its embedding has a row for each value of a patch, and its image is all it can take."""
+    """The shape of a vision transformer: `vocabulary` is values per patch, `positions` is tokens per image."""
     side, patch = _size(settings, "image_size", folder), _size(settings, "patch_size", folder)
     if side % patch:
         raise ConfigError(
@@ -115,14 +115,14 @@ def _vision_shape(settings: Mapping[str, Any], heads: int, folder: Path) -> Mode
 
 
 def check_base(config: Config, folder: Path) -> ModelShape:
-    """The real shape of the base, once the config is known to fit it.
+    """Check that the config fits the base, and return the base's actual shape.
 
-    Raises ConfigError: `model.shape` tells another size; the task, the layer groups or the tokens do not fit.
+    Raises ConfigError if `model.shape` differs, or if the task, the layer groups or `task.max_tokens` do not fit.
     """
     check_task_fits(named_family(read_json(folder / "config.json").get("model_type"), f"{folder}/config.json"), config)
     real, told = read_shape(folder), config.model.shape
     if told is not None:
-        # What the config leaves at null is not told.
+        # Fields that are null in the config are not compared.
         wrong = [
             f"{name} {value} (config.json: {getattr(real, name)})"
             for name, value in told.model_dump(exclude={"head_size"}).items()
@@ -143,15 +143,16 @@ def check_base(config: Config, folder: Path) -> ModelShape:
                 f"set task.max_tokens to {real.positions} or less",
             )
     except ValueError as error:
-        raise ConfigError(str(error), f"change the config, or choose another base than {folder}") from error
+        raise ConfigError(str(error), f"change the config, or use another base than {folder}") from error
     return real
 
 
 def digest_base(folder: Path) -> str:
-    """SHA-256 over names and bytes of everything in `folder` that decides what the model computes.
+    """The SHA-256 over the names and bytes of all files in `folder` that affect what the model computes.
 
-    That is the weights, config.json and the tokenizer, or the preprocessor's settings of a vision model; settings of
-    generation, the README and the folder's own name are left out. Reads in pieces, about a second a gigabyte.
+    These are the weights, config.json, and the tokenizer or (for a vision model) the preprocessor's settings. The
+    generation settings, the README and the folder's name are excluded. Takes about a second per gigabyte. Raises
+    ConfigError if a file cannot be read.
     """
     names = {path.name for pattern in _WEIGHTS for path in folder.glob(pattern)}
     others = (PREPROCESSOR,) if _is_vision(folder) else _TOKENIZER_FILES
@@ -171,7 +172,7 @@ def digest_base(folder: Path) -> str:
 
 
 def _is_vision(folder: Path) -> bool:
-    """Whether config.json names a vision model; False where it cannot be read, which others report."""
+    """Whether config.json names a vision model; False if it cannot be read, which other checks report."""
     try:
         told = json.loads((folder / "config.json").read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -181,7 +182,7 @@ def _is_vision(folder: Path) -> bool:
 
 
 def _download(model: Model) -> Path:
-    # Imported late: the hub's client costs a second that a local base need not pay.
+    # Imported here because the hub's client takes a second to import, and local bases do not need it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfUriError, HFValidationError, RevisionResolutionError
     from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]
@@ -196,8 +197,8 @@ def _download(model: Model) -> Path:
     except (ClientError, RevisionResolutionError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
-            f"model.path = {model.path} is not a local folder, and the hub did not give it: {reason}",
-            "check the name, your network and your access to the model, or give a local folder",
+            f"model.path = {model.path} is not a local folder, and cannot be downloaded from the hub: {reason}",
+            "check the name, your network and your access to the model, or use a local folder",
         ) from error
 
 

@@ -1,9 +1,9 @@
-"""The classification benchmarks by name: GLUE, SuperGLUE and images, for `task.benchmark`.
+"""The benchmarks that `task.benchmark` can name: GLUE, SuperGLUE and image classification.
 
-In: a config as it was written, before validation. Out: the same, with the benchmark's fields filled in where they were
-not given. Class names are in the order of the published label numbers; metrics are the benchmark's own. The data sets
-are read from the hub unless `data.path` names a copy with the same fields (of images: `image` and `label`).
-Must never access the network.
+In: a config as written, before validation. Out: the config with the benchmark's fields filled in where they were not
+set. Class names follow the order of the published label numbers; metrics are those of the benchmark. The data is read
+from the hub unless `data.path` names a copy with the same fields (for images: `image` and `label`). Never accesses the
+network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Benchmark:
     """One task of a benchmark."""
 
     path: str
-    """Hub name of the set."""
+    """Hub name of the data set."""
     labels: tuple[str, ...]
     """Empty: regression."""
     text: str
@@ -42,9 +42,9 @@ class Benchmark:
     holdout_split: str = "validation"
     id_field: str | None = "idx"
     columns: Mapping[str, str] | None = None
-    """Columns of an image and its class, by our names; None: the benchmark is of texts."""
+    """Our column names -> those of the image and its class; None: a text benchmark."""
     has_subset: bool = True
-    """Whether the set on the hub holds several benchmarks, each by its name."""
+    """Whether the hub's data set contains several benchmarks, each in a subset with its name."""
 
     @property
     def kind(self) -> TaskName:
@@ -53,13 +53,13 @@ class Benchmark:
         return "classification" if self.labels else "regression"
 
     def task(self) -> dict[str, Any]:
-        """The fields of the `task` section that the benchmark decides."""
+        """The fields of the `task` section that the benchmark sets."""
         fields = {"kind": self.kind, "labels": list(self.labels), "text": self.text, "metrics": list(self.metrics)}
         return fields if self.pair is None else {**fields, "pair": self.pair}
 
 
 _CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# As the hub spells them: its 27th class is a crab.
+# Spelled as on the hub, where "cra" is the crab.
 _CIFAR_100 = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
     castle caterpillar cattle chair chimpanzee clock cloud cockroach couch cra crocodile cup dinosaur dolphin
@@ -69,7 +69,7 @@ _CIFAR_100 = """
     skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
     tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
-# WordNet numbers, as the hub's set has them.
+# WordNet ids, as in the hub's data set.
 _TINY_IMAGENET = """
     n01443537 n01629819 n01641577 n01644900 n01698640 n01742172 n01768244 n01770393 n01774384 n01774750 n01784675
     n01882714 n01910747 n01917289 n01944390 n01950731 n01983481 n01984695 n02002724 n02056570 n02058221 n02074367
@@ -94,7 +94,7 @@ _TINY_IMAGENET = """
 
 
 def _images(path: str, labels: tuple[str, ...], holdout_split: str, **columns: str) -> Benchmark:
-    """Their rows have no id: it is derived from the image."""
+    """An image benchmark. Its rows have no ids, so they are derived from the images."""
     return Benchmark(path, labels, WHOLE_TEXT, None, ("accuracy",), holdout_split, "auto", columns, has_subset=False)
 
 
@@ -115,7 +115,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "stsb": Benchmark(_GLUE, (), "{sentence1}", "{sentence2}", ("pearson", "spearman")),
     "rte": Benchmark(_GLUE, ("entailment", "not_entailment"), "{sentence1}", "{sentence2}", ("accuracy",)),
     "boolq": Benchmark(_SUPERGLUE, _TRUE, "{question}", "{passage}", ("accuracy",)),
-    # Not a multiple-choice head, which scores each choice by itself: the pair names both, the class says which.
+    # There is no multiple-choice head, so the pair contains both choices and the class selects one.
     "copa": Benchmark(
         _SUPERGLUE,
         ("choice1", "choice2"),
@@ -131,7 +131,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "{hypothesis}",
         ("accuracy", "f1_macro"),
     ),
-    # Its `idx` is not one number; F1 is over all answers (F1a).
+    # Its `idx` is not a single number. F1 is over all answers (F1a).
     "multirc": Benchmark(_SUPERGLUE, _TRUE, "{paragraph}", "{question} {answer}", ("f1", "accuracy"), id_field=None),
     "wsc": Benchmark(_SUPERGLUE, _TRUE, "{span2_text}: {text}", "{span1_text}", ("accuracy",)),
     "cifar10": _images("uoft-cs/cifar10", _CIFAR_10, "test", image="img", label="label"),
@@ -143,7 +143,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 
 
 def fill_benchmark(tree: dict[str, Any]) -> dict[str, Any]:
-    """`tree` with what `task.benchmark` decides, where it does not say it itself. What is malformed stays as it is."""
+    """`tree` with the unset fields that `task.benchmark` sets. Malformed sections are left unchanged for validation."""
     task, data = tree.get("task"), tree.get("data", {})
     if not isinstance(task, dict) or not isinstance(data, dict):
         return tree
@@ -151,7 +151,7 @@ def fill_benchmark(tree: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or name not in BENCHMARKS:
         return tree
     found = BENCHMARKS[name]
-    # A copy of one's own has files of its own, too.
+    # A user's copy of the data has its own files and splits.
     place = {} if "path" in data else {"path": found.path, "holdout_split": found.holdout_split}
     if place and found.has_subset:
         place["subset"] = name
@@ -162,7 +162,7 @@ def fill_benchmark(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_benchmark(task: Task) -> None:
-    """Raise a refusal when a field contradicts `task.benchmark`."""
+    """Raise a refusal if a field contradicts `task.benchmark`."""
     if task.benchmark is None:
         return
     found = BENCHMARKS[task.benchmark]

@@ -1,7 +1,8 @@
-"""What several fields of the config must agree on, so that an impossible run is refused at its start.
+"""Checks that span several config fields, so that an impossible run is refused before it starts.
 
-In: a section or the whole config, each field valid by itself. Out: nothing, or a refusal (a
-ValueError) that names field, value and fix. Must never look at the disk, the network or the clock.
+In: a section or the complete config, in which each field is valid by itself. Out: nothing, or a refusal
+(a ValueError) that names the field, the value and the fix. Never accesses the disk, the network or the
+clock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from s3t_ray.config.schema import Config, Data
 
 MOST_SLICES_IN_A_TABLE = 16
-"""Largest L for order kinds that look at all 2^L subsets of a shard's slices."""
+"""The largest L for order kinds that examine all 2^L subsets of a shard's slices."""
 
 _SCHEMES = ("file", "s3", "gs")
 _PASSWORD = re.compile(r"://[^/@:]*:([^@]+)@|[?&]password=([^&]+)")
@@ -30,6 +31,7 @@ def is_remote(uri: str) -> bool:
 
 
 def check_data(data: Data) -> None:
+    """Check how data is partitioned and held out. Raises a refusal."""
     if data.partition_by == "subject" and data.subject_field is None:
         raise refusal(
             "data.partition_by",
@@ -55,6 +57,7 @@ def check_data(data: Data) -> None:
 
 
 def check_orders(config: Config) -> None:
+    """Check `budget` and `order` against the number of slices. Raises a refusal."""
     slices, budget, order = config.slices, config.budget, config.order
     if budget > factorial(slices):
         raise refusal(
@@ -146,6 +149,7 @@ def _check_probabilities(config: Config) -> None:
 
 
 def check_workers(config: Config) -> None:
+    """Check the workers and GPUs per rank against the engine. Raises a refusal."""
     workers, ranks = config.workers, config.engine.ranks
     if workers.gpus_per_rank > 1:
         raise refusal(
@@ -183,26 +187,27 @@ def check_workers(config: Config) -> None:
 
 
 def check_engine(config: Config) -> None:
+    """Check the engine against the task, the model and the workers. Raises a refusal."""
     on_cpu = config.workers.gpus_per_rank == 0
     if config.ensemble == "mean" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "ensemble",
             config.ensemble,
-            f"task.kind is {config.task.kind}, and the mean of task heads is not the mean of what they say",
+            f"task.kind is {config.task.kind}, and averaging task heads is not the same as averaging their outputs",
             "set ensemble to logits",
         )
     if config.model.quantize != "none" and TASKS[config.task.kind].head != "none":
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            f"task.kind is {config.task.kind}, whose task head is trained in full and must not be quantised",
+            f"task.kind is {config.task.kind}, whose task head is fully trained and must not be quantized",
             "set model.quantize to none",
         )
     if config.model.quantize != "none" and config.engine.zero_stage == 3:
         raise refusal(
             "model.quantize",
             config.model.quantize,
-            "ZeRO 3 cannot split quantised weights over ranks",
+            "ZeRO 3 cannot partition quantized weights over ranks",
             "set engine.zero_stage to 0, 1 or 2, or model.quantize to none",
         )
     if config.engine.precision == "bfloat16" and on_cpu:
@@ -217,7 +222,7 @@ def check_engine(config: Config) -> None:
         raise refusal(
             "model.attention",
             attention,
-            "it runs only on GPU in bfloat16",
+            "it runs only on GPUs in bfloat16",
             "set workers.gpus_per_rank to 1 and engine.precision to bfloat16, or model.attention to sdpa",
         )
     judges = TASKS[config.task.kind].architecture != "decoder"
@@ -233,7 +238,7 @@ def check_engine(config: Config) -> None:
         raise refusal(
             "engine.norms",
             "fused",
-            "on a CPU each norm is already one operation" if on_cpu else "only models of text have RMSNorms",
+            "on a CPU each norm is already one operation" if on_cpu else "only text models have RMSNorms",
             "set engine.norms to eager",
         )
     shape = config.model.shape
@@ -247,6 +252,7 @@ def check_engine(config: Config) -> None:
 
 
 def check_boundaries(config: Config) -> None:
+    """Check `engine.stored_boundaries` against the hidden-state setting. Raises a refusal."""
     wanted = config.engine.stored_boundaries
     if wanted == "all":
         return
@@ -255,14 +261,14 @@ def check_boundaries(config: Config) -> None:
         raise refusal(
             "engine.stored_boundaries",
             shown,
-            "engine.hidden_states is recompute, which stores none",
+            "engine.hidden_states is recompute, which stores no states",
             "remove it, or set engine.hidden_states to store",
         )
     if config.engine.zero_stage == 3:
         raise refusal(
             "engine.stored_boundaries",
             shown,
-            "at engine.zero_stage 3 all ranks gather each layer together, and a rank cannot compute states by itself",
+            "with engine.zero_stage 3 all ranks gather each layer together, so one rank cannot compute states alone",
             "set engine.stored_boundaries to all, or engine.zero_stage to 0, 1 or 2",
         )
     if isinstance(wanted, tuple) and (len(set(wanted)) < len(wanted) or max(wanted, default=0) > config.slices):
@@ -270,18 +276,19 @@ def check_boundaries(config: Config) -> None:
             "engine.stored_boundaries",
             shown,
             f"it is not a list of different depths from 1 to {config.slices}",
-            f"list each depth once, at most {config.slices} (slices), or write all or auto",
+            f"list each depth once, up to {config.slices} (slices), or use all or auto",
         )
     if isinstance(wanted, tuple) and config.lora.isolation == "none" and not set(wanted) <= {config.slices}:
         raise refusal(
             "engine.stored_boundaries",
             shown,
-            "with lora.isolation none all stages train the same layers, so that there is one boundary",
-            f"write all, auto or [{config.slices}]",
+            "with lora.isolation none all stages train the same layers, so there is only one boundary",
+            f"use all, auto or [{config.slices}]",
         )
 
 
 def check_places(config: Config) -> None:
+    """Check where the run stores files, ledger and keys. Raises a refusal."""
     uri, url = config.storage.uri, config.ledger.url
     if "://" in uri and uri.split("://", 1)[0] not in _SCHEMES:
         raise refusal("storage.uri", uri, "this kind of storage is not supported", "give a path, s3://... or gs://...")
@@ -304,7 +311,7 @@ def check_places(config: Config) -> None:
 
 
 def _check_ledger_url(url: str) -> None:
-    """The value is never shown: it may hold a password."""
+    """Check `ledger.url`. Its value is never shown because it may contain a password."""
     if not url.startswith(("sqlite:///", "postgresql+psycopg://", "${")):
         raise refusal(
             "ledger.url",
@@ -317,6 +324,6 @@ def _check_ledger_url(url: str) -> None:
         raise refusal(
             "ledger.url",
             "(not shown)",
-            "it holds a password in clear text, which would be stored with the run",
-            "put the password in the environment and write ${LEDGER_PASSWORD} in its place",
+            "it contains a plain-text password, which would be stored with the run",
+            "put the password in an environment variable and write ${LEDGER_PASSWORD} instead",
         )

@@ -1,6 +1,6 @@
-"""The config sections that map the data's names of columns and roles to ours.
+"""The config sections that map the column and role names in the data to ours.
 
-They do not decide weights: a record's name depends on its content, not on the names of its columns.
+They do not affect the weights: a record's identity depends on its content, not on column names.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""YAML text into plain values with the line of every field, and without anything that hides a value: no repeated
-fields, no aliases, no Python tags.
+"""Parses YAML into plain values with the line of every field. Rejects everything that could hide a value: duplicate
+fields, aliases and Python tags.
 
-In: YAML text, and `a.b=value` overrides. Out: a Document. Must never construct anything but plain
-values, and must never look at the schema.
+In: YAML text, and `a.b=value` overrides. Out: a Document. Never constructs anything except plain values, and
+never uses the schema.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from s3t_ray.errors import ConfigError
 
 FieldPath = tuple[str | int, ...]
 
-# YAML 1.1 takes 2e-5 for text (it wants 2.0e-5); everyone means the number.
+# libyaml's parser is about ten times as fast as PyYAML's own, and every command that opens a run reads its config. It
+# follows nesting on the C stack without a limit, so the depth is checked first, on events.
+_FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_NESTED = 100
+
+# YAML 1.1 parses 2e-5 as text (it requires 2.0e-5), but the number is always meant.
 _PLAIN_FLOAT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed config before validation. `places` says where a field was given: a line, or an override."""
+    """A parsed config before validation. `places`: where each field was set, a line or an override."""
 
     origin: str
     tree: dict[str, Any]
     places: dict[FieldPath, str]
 
     def place(self, path: FieldPath) -> str:
-        """Where the field at `path`, or the nearest section round it, was given; "" when nowhere."""
+        """Where the field at `path`, or its closest enclosing section, was set; "" if nowhere."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
@@ -39,7 +44,7 @@ class Document:
 
 
 def parse_document(text: str, origin: str) -> Document:
-    """The mapping that `text` holds. Raises ConfigError with the line of what YAML does not allow."""
+    """The mapping in `text`. Raises ConfigError, with the line, if the YAML is invalid or not a mapping."""
     places: dict[FieldPath, str] = {}
     value = _construct(text, origin, places)
     if value is None:
@@ -52,7 +57,8 @@ def parse_document(text: str, origin: str) -> Document:
 
 
 def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
-    """`document` with each `section.field=value` (value in YAML) put in its place."""
+    """`document` with each override `section.field=value` (value in YAML) applied. Raises ConfigError if one is
+    malformed."""
     tree, places = _copy(document.tree), dict(document.places)
     for override in overrides:
         name, equals, text = override.partition("=")
@@ -74,14 +80,11 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
 
 def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value in each place")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _inspect(node, (), origin, places)
-        return loader.construct_document(node)
+        try:
+            return _read(text, origin, places, _FastLoader)
+        except (yaml.YAMLError, ValueError, RecursionError):
+            # libyaml reports some errors a line late: PyYAML's parser says where they are.
+            return _read(text, origin, places, yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -92,8 +95,33 @@ def _construct(text: str, origin: str, places: dict[FieldPath, str]) -> Any:
         ) from error
 
 
+def _read(text: str, origin: str, places: dict[FieldPath, str], loader_type: Any) -> Any:
+    _check_events(text, origin, loader_type)
+    loader = loader_type(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    _inspect(node, (), origin, places)
+    return loader.construct_document(node)
+
+
+def _check_events(text: str, origin: str, loader_type: Any) -> None:
+    """Refuse aliases, and nesting so deep that reading it could overflow the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader_type):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{origin} uses a YAML alias (*name)", "write the value in each place")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_NESTED:
+            line = event.start_mark.line + 1
+            raise ConfigError(
+                f"{origin} line {line}: nested more than {_MOST_NESTED} levels deep",
+                "no field needs that: write it flat",
+            )
+
+
 def _inspect(node: yaml.Node, path: FieldPath, origin: str, places: dict[FieldPath, str]) -> None:
-    """Note each field's line, refuse a field given twice, and read 2e-5 as a number."""
+    """Record each field's line, refuse duplicate fields, and read 2e-5 as a number."""
     line = node.start_mark.line + 1
     if path:
         places.setdefault(path, f"line {line}")
@@ -112,7 +140,7 @@ def _inspect(node: yaml.Node, path: FieldPath, origin: str, places: dict[FieldPa
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _inspect(value, (*path, index), origin, places)
-    elif isinstance(node, yaml.ScalarNode) and node.style is None and _PLAIN_FLOAT.fullmatch(node.value):
+    elif isinstance(node, yaml.ScalarNode) and not node.style and _PLAIN_FLOAT.fullmatch(node.value):
         node.tag = "tag:yaml.org,2002:float"
 
 

@@ -1,7 +1,7 @@
-"""Turns pydantic's errors into words that name the field, its line, its value and the fix.
+"""Turns pydantic's errors into messages that name the field, its line, its value and the fix.
 
-In: a ValidationError and the document that it is about. Out: one ConfigError for all its faults.
-Must never show `ledger.url`, which can hold a password.
+In: a ValidationError and its document. Out: one ConfigError with all errors. Never shows `ledger.url`,
+which can contain a password.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _WORDS = (
     (" after validation, not 0", ""),
     ("String should", "it must"),
 )
-_SHOWN = 80  # characters of a value
+_SHOWN = 80  # maximum characters shown of a value
 
 
 def explain(error: ValidationError, document: Document) -> ConfigError:
-    """The ConfigError that lists every fault of `document`."""
+    """The ConfigError that lists every error in `document`."""
     faults: dict[FieldPath, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
         faults.setdefault(_path(detail, document.tree), []).append(detail)
-    # A fault inside a value explains the fault of the whole value.
+    # An error inside a value explains the error of the value that contains it.
     outer = {path[:length] for path in faults for length in range(len(path))}
     told = [_tell(path, details, document) for path, details in faults.items() if path not in outer]
     if len(told) == 1:
@@ -48,11 +48,11 @@ def explain(error: ValidationError, document: Document) -> ConfigError:
         return ConfigError(f"{document.origin}: {problem}", fix)
     problems = "".join(f"\n  {number}. {problem}" for number, (problem, _) in enumerate(told, start=1))
     fixes = "".join(f"\n  {number}. {fix}" for number, (_, fix) in enumerate(told, start=1))
-    return ConfigError(f"{document.origin}: {len(told)} faults{problems}", fixes)
+    return ConfigError(f"{document.origin}: {len(told)} errors{problems}", fixes)
 
 
 def _path(detail: ErrorDetails, tree: Any) -> FieldPath:
-    """Where in the document the fault is: pydantic's location without its own names for union members."""
+    """The location of the error in the document: pydantic's location without its names for union members."""
     path: list[str | int] = []
     node = tree
     for depth, part in enumerate(detail["loc"], start=1):
@@ -67,7 +67,7 @@ def _path(detail: ErrorDetails, tree: Any) -> FieldPath:
 
 
 def _tell(path: FieldPath, details: list[ErrorDetails], document: Document) -> tuple[str, str]:
-    """Problem and fix of one field (several details: the members of a union, none of which took it)."""
+    """The problem and the fix for one field. Several details: no member of a union accepted the value."""
     first = details[0]
     if first["type"] == REFUSED:
         context = first["ctx"]
@@ -105,7 +105,7 @@ def _closest_choice(detail: ErrorDetails) -> str:
 
 
 def _field(path: FieldPath) -> FieldDoc | None:
-    """The field that `path` is, or is an item of."""
+    """The field at `path`, or the field that contains `path` as an item."""
     name = ".".join(part for part in path if isinstance(part, str))
     return next((field for field in fields() if field.path == name), None)
 
@@ -115,7 +115,7 @@ def _meaning(field: FieldDoc) -> str:
 
 
 def _nearest(path: FieldPath) -> str:
-    """Advice for a field that does not exist: the nearest of its section, then of all."""
+    """Advice for an unknown field: the closest name in its section, otherwise in all sections."""
     *outer, last = [str(part) for part in path]
     section = ".".join(outer)
     siblings = {field.name: field.path for field in fields() if field.section == section}

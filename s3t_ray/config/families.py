@@ -1,8 +1,8 @@
-"""Which base models can be trained and planned, and where their layers are: one table for every command.
+"""The supported families of base models and the location of their layers: one table for all commands.
 
-In: config.json's model_type. Out: a Family. A family is listed only if its tests pass: its stages from stored hidden
-states equal the full forward pass, packed records do not see each other, and its export loads in PEFT with equal
-logits (docs/bases.md lists these models, and those that are refused and why). Never imports torch.
+In: config.json's model_type. Out: a Family. A family is listed only if its tests pass: training from stored hidden
+states equals the full forward pass, packed records do not affect each other, and exports load in PEFT with equal
+logits. docs/bases.md lists the supported models, and the refused ones with reasons. Never imports torch.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from s3t_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of base model, by its `model_type`."""
+    """A family of base models with the same `model_type`."""
 
     name: str
     architecture: Architecture
     layers_path: str
-    """Module path of the list of layers in the model with its head."""
+    """Module path of the layer list in the model with its head."""
     head_parts: tuple[str, ...] = ()
-    """Modules of the task head, which a base without a head lacks, in the order of the forward pass."""
+    """Modules of the task head, which are not in the base's weights, in the order of the forward pass."""
     tied_unless_told: bool = False
-    """Whether embedding and vocabulary head are one where config.json is silent."""
+    """Whether embedding and vocabulary head share weights by default, if config.json does not say."""
     gated_mlp: bool = True
-    """Three MLP matrices a layer, or two."""
+    """Whether a layer has three MLP matrices instead of two."""
     scales_embeddings: bool = False
-    """Whether the model multiplies what comes in by `embedding_multiplier`, stored hidden states too if it were let."""
+    """Whether the model multiplies its input by `embedding_multiplier`, which stored hidden states must skip."""
     logits_divisor: str | None = None
-    """Setting of config.json by which the logits are divided."""
+    """The config.json setting by which the logits are divided."""
     positions_after_padding: bool = False
-    """Whether a record's first position is the one after the padding token's."""
+    """Whether the position of a record's first token is the one after the padding token's id."""
     mixes_attention: bool = False
-    """Whether its layers take turns in how far they look back, so that its states cannot be stored."""
+    """Whether layers alternate between kinds of attention, so that hidden states cannot be stored."""
 
     @property
     def judges(self) -> bool:
-        """Whether a head that each stage trains judges the whole record, instead of a vocabulary head each token."""
+        """Whether a task head, trained by each stage, scores the record, instead of a vocabulary head each token."""
         return self.architecture != "decoder"
 
 
@@ -79,7 +79,7 @@ FAMILIES = {family.name: family for family in (*_TEXT, *_ENCODERS, *_VISION)}
 
 
 def named_family(model_type: object, place: str) -> Family:
-    """The family of a config.json's `model_type`; `place` names the file. ConfigError: it is not supported."""
+    """The family of a config.json's `model_type`; `place` names the file. Raises ConfigError if it is not supported."""
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
         raise ConfigError(
@@ -90,7 +90,7 @@ def named_family(model_type: object, place: str) -> Family:
 
 
 def check_task_fits(family: Family, config: Config) -> None:
-    """ConfigError when this config's task cannot be trained on this family."""
+    """Raise ConfigError if this config's task cannot be trained on this family."""
     needed = TASKS[config.task.kind].architecture
     if family.architecture != needed:
         fitting = sorted(name for name, other in FAMILIES.items() if other.architecture == needed)

@@ -1,6 +1,6 @@
-"""The fields of the config as a flat list, read from the schema: the basis of errors and docs/config.md.
+"""Lists all config fields from the schema, for error messages and docs/config.md.
 
-In: nothing. Out: one FieldDoc per field, in the order of schema.py. Must never import torch or Ray.
+Out: one FieldDoc per field, in the order of schema.py. Never imports torch or Ray.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAMES = {date: "date", str: "text", int: "whole number", float: "number", bool:
 
 @dataclass(frozen=True)
 class FieldDoc:
-    """One field: its dotted name, what it takes, its default (None: required) and its docstring."""
+    """One field: its dotted name, its accepted values, its default (None: required) and its docstring."""
 
     path: str
     section: str  # dotted name of the section; "" at the top
@@ -43,7 +43,7 @@ class FieldDoc:
 
 @dataclass(frozen=True)
 class SectionDoc:
-    """One section: its dotted name ("" is the top), its docstring and its own fields."""
+    """One section: its dotted name ("" is the top level), its docstring and its own fields."""
 
     path: str
     doc: str
@@ -52,7 +52,7 @@ class SectionDoc:
 
 @cache
 def sections() -> tuple[SectionDoc, ...]:
-    """The sections of a config, the top first, then depth first as the schema lists them."""
+    """The sections of a config: the top level, then depth first in schema order."""
     return tuple(_walk(Config, ""))
 
 
@@ -93,7 +93,7 @@ def _default(info: FieldInfo) -> str | None:
 
 
 def _takes(annotation: Any, metadata: list[Any]) -> str:
-    """What a value must be, in words: `whole number > 0`, `sdpa | eager`, `list of text | null`."""
+    """The accepted values as text: `whole number > 0`, `sdpa | eager`, `list of text | null`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _takes(arguments[0], [*_constraints(arguments[1:]), *metadata])

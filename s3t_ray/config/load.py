@@ -1,7 +1,7 @@
-"""From a config file, or the name of a ready config, to a valid Config: the check before anything starts.
+"""Loads and validates a config, from a file or by the name of a ready config, before anything starts.
 
-In: YAML text and overrides. Out: a Config whose local paths are absolute, or a ConfigError that
-names field, value and fix. Must never start, create or download anything.
+In: YAML text and overrides. Out: a Config with absolute local paths, or a ConfigError that names the
+field, the value and the fix. Never starts, creates or downloads anything.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _READY = files("s3t_ray") / "configs"
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config in the YAML file `source`, or the ready config of that name, with `a.b=value` overrides.
 
-    Local paths become absolute, relative to the current folder. A run's own config means the run where the file is,
-    wherever it was begun. Raises ConfigError.
+    Relative local paths are resolved against the current folder. The config in a run's folder refers to the run in that
+    folder, even if the folder was moved. Raises ConfigError.
     """
     document = apply_overrides(parse_document(_read(source), str(source)), overrides)
     config = absolute_paths(_validate(document))
@@ -46,29 +46,29 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(text: str, origin: str) -> Config:
-    """The config in `text`; `origin` names it in errors. Paths stay as they are written."""
+    """The config in `text`; `origin` names it in errors. Paths are not changed. Raises ConfigError."""
     return _validate(parse_document(text, origin))
 
 
 def dump_config(config: Config) -> str:
-    """YAML that `parse_config` reads back to an equal config."""
+    """The config as YAML, which `parse_config` reads back to an equal config."""
     plain = config.model_dump(mode="json")
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
 
 
 @cache
 def ready_configs() -> tuple[str, ...]:
-    """Names of the configs that come with s3t_ray, sorted."""
+    """The names of the configs that come with s3t_ray, sorted."""
     return tuple(sorted(item.name.removesuffix(".yaml") for item in _READY.iterdir() if item.name.endswith(".yaml")))
 
 
 def ready_text(name: str) -> str:
-    """The YAML of a ready config, comments included."""
+    """The YAML of a ready config, including comments."""
     return (_READY / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def absolute_paths(config: Config) -> Config:
-    """`config` with its local paths absolute, so that it means the same from every folder and node."""
+    """`config` with absolute local paths, so that it means the same in every folder and on every node."""
     ledger = config.ledger.url
     if ledger is not None and ledger.startswith("sqlite:///"):
         ledger = f"sqlite:///{_absolute(ledger.removeprefix('sqlite:///'))}"
@@ -100,16 +100,16 @@ def _read(source: str | Path) -> str:
         near = get_close_matches(str(source), ready_configs(), n=1)
         ready = f"did you mean {near[0]}?" if near else f"ready configs: {', '.join(ready_configs())}"
         raise ConfigError(
-            f"config {path} does not exist", f"give the path of a YAML file, or a name ({ready})"
+            f"config {path} does not exist", f"use the path of a YAML file, or the name of a ready config ({ready})"
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"config {path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
     except OSError as error:
-        raise ConfigError(f"config {path} cannot be read: {error.strerror}", "give the path of a YAML file") from error
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}", "use the path of a YAML file") from error
 
 
 def _validate(document: Document) -> Config:
-    # Through JSON, because pydantic's strict mode takes a list for a tuple only there.
+    # Validate as JSON, because only then does pydantic's strict mode accept a list for a tuple.
     try:
         return Config.model_validate_json(json.dumps(fill_benchmark(document.tree), default=str), strict=True)
     except ValidationError as error:
@@ -118,12 +118,12 @@ def _validate(document: Document) -> Config:
 
 def _absolute(path: str) -> str:
     if "\0" in path:
-        raise ConfigError(f"the path {path!r} holds a null character", "remove it")
+        raise ConfigError(f"the path {path!r} contains a null character", "remove it")
     return os.path.abspath(os.path.expanduser(path))
 
 
 def _absolute_if_there(path: str) -> str:
-    """The absolute path of a file, folder or glob that is on disk; anything else may be a hub name."""
+    """The absolute path of an existing file, folder or glob. Anything else may be a hub name and is not changed."""
     absolute = _absolute(path)
     there = os.path.exists(absolute) or any(True for _ in glob.iglob(absolute, recursive=True))
     return absolute if there else path

@@ -1,7 +1,7 @@
-"""Where a run lives: its storage, its ledger, its keys.
+"""Resolves the locations of a run's storage, ledger and keys.
 
-In: a Config and the environment (for ${NAME} in `ledger.url`). Out: a RunLocation. Must never
-create a folder or connect to anything, and must never show a value of the environment.
+In: a Config and the environment (for ${NAME} in `ledger.url`). Out: a RunLocation. Never creates a
+folder, connects to anything, or shows the value of an environment variable.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 
 CONFIG_FILE = "config.yaml"
-"""In a run's folder: the config that it was started with."""
+"""The config that a run was started with, in the run's folder."""
 
 LEDGER_FILE = "ledger.db"
 """The default ledger, in the run's folder."""
 
 MASTER_FILE = "master.key"
-"""The secret of a run, in its folder of keys."""
+"""The master secret of a run, in its key folder."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True)
 class RunLocation:
-    """Resolved places of a run. `ledger_url` can hold a password: never print or store it."""
+    """The resolved locations of a run. `ledger_url` can contain a password: never print or store it."""
 
     storage_uri: str
     ledger_url: str = field(repr=False)
@@ -39,7 +39,10 @@ class RunLocation:
 
 
 def locate(config: Config) -> RunLocation:
-    """Places of the run of `config`. Raises ConfigError: a variable is not set, keys lie in the storage."""
+    """The locations of the run of `config`.
+
+    Raises ConfigError if an environment variable is not set, or if the keys would be inside the storage.
+    """
     check_keys_apart(config)
     uri = config.storage.uri
     if not is_remote(uri):
@@ -56,7 +59,7 @@ def check_keys_apart(config: Config) -> None:
     root, keys = _local(config.storage.uri).resolve(), _keys_dir(config).resolve()
     if keys.is_relative_to(root):
         raise ConfigError(
-            f"keys.dir = {keys}: it is inside storage.uri ({root}), so a copy of the run would hold its keys",
+            f"keys.dir = {keys}: it is inside storage.uri ({root}), so a copy of the run would contain its keys",
             f"set it to a folder outside, such as {root}.keys, or remove keys.dir",
         )
 
@@ -75,10 +78,10 @@ def _local(path: str) -> Path:
 
 
 def _expand(url: str) -> str:
-    """`url` with each ${NAME} taken from the environment.
+    """`url` with each ${NAME} replaced from the environment. Raises ConfigError if a variable is not set.
 
-    Before the `@` of the host (user and password) a value is percent-encoded, so that a password may
-    hold any character; elsewhere it is taken as it is.
+    Values before the host's `@` (user and password) are percent-encoded, so a password can contain any
+    character. Other values are inserted unchanged.
     """
     host = url.rfind("@")
 
@@ -106,21 +109,21 @@ def check_outlives_job(location: RunLocation) -> None:
         raise ConfigError(
             f"storage.uri = {location.storage_uri} is in this job's copy of its working folder, which is deleted "
             "after the job",
-            "name an absolute folder on a disk that all nodes share, or an s3:// or gs:// URI",
+            "use an absolute path on a disk that all nodes share, or an s3:// or gs:// URI",
         )
     if location.keys_dir.is_relative_to(here):
         raise ConfigError(
             f"keys.dir = {location.keys_dir} is in this job's copy of its working folder, which is deleted after the "
             "job",
-            "name an absolute folder on the node where jobs run, which is the head",
+            "use an absolute path on the node where jobs run, which is the head node",
         )
 
 
 def check_job_folder(here: Path) -> None:
-    """Raise ConfigError when a Ray job was submitted with a folder that holds keys or a run.
+    """Raise ConfigError if a Ray job was submitted with a folder that contains keys or a run.
 
-    Ray keeps what it packs on the head and on every node that runs a worker, for as long as the cluster lives, where
-    no deletion reaches it.
+    Ray keeps the packed folder on the head and on every node that runs a worker until the cluster ends. No deletion
+    reaches those copies.
     """
     if not in_job_copy(here):
         return
@@ -128,22 +131,22 @@ def check_job_folder(here: Path) -> None:
     if key is not None:
         raise ConfigError(
             f"this job's working folder holds keys: {key.relative_to(here)}. Ray has copied them to its nodes",
-            "submit with `--working-dir jobs`, end the cluster, which holds the copies, and treat the ids of their run "
-            "as known to everyone who can reach the cluster",
+            "submit with `--working-dir jobs`, shut down the cluster, which holds the copies, and treat the ids of "
+            "their run as known to everyone who can access the cluster",
         )
     ledger = min(here.rglob(LEDGER_FILE), default=None)
     if ledger is not None:
         raise ConfigError(
             f"this job's working folder holds a run: {ledger.parent.relative_to(here)}. Ray has copied its records to "
             "its nodes, where no deletion reaches them",
-            "submit with `--working-dir jobs`, and end the cluster, which holds the copies",
+            "submit with `--working-dir jobs`, and shut down the cluster, which holds the copies",
         )
 
 
 def in_job_copy(folder: Path) -> bool:
-    """Whether `folder` is a Ray job's own copy of the folder that it was submitted with."""
+    """Whether `folder` is a Ray job's copy of its working folder."""
     return folder.parent.name == _JOB_COPIES
 
 
 _JOB_COPIES = "working_dir_files"
-"""Ray's folder, on each node, of the working folders that jobs were submitted with."""
+"""Ray's folder on each node for copies of the jobs' working folders."""

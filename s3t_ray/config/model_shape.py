@@ -1,7 +1,7 @@
-"""Sizes of a base model, so that a plan needs neither its weights nor torch.
+"""The sizes of a base model, for planning without its weights and without torch.
 
-In: the numbers of a config.json (or the `model.shape` section). Out: parameter counts. Must never
-read a file; `base_model.py` does.
+In: the numbers in a config.json (or the `model.shape` section). Out: parameter counts. Never reads a
+file; `base_model.py` does that.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 
 class Section(BaseModel):
-    """What every section of the config is: strict about its fields, and never changed."""
+    """Base class of all config sections: rejects unknown fields, and is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class ModelShape(Section):
-    """Sizes of the base model, as in its config.json. Given here, `s3t plan` needs no download."""
+    """Sizes of the base model, as in its config.json. With them, `s3t plan` needs no download."""
 
     layers: PositiveInt
-    """Transformer layers."""
+    """Number of transformer layers."""
     hidden: PositiveInt
     """Width of a hidden state."""
     intermediate: PositiveInt
     """Width inside the MLP."""
     heads: PositiveInt
-    """Attention heads."""
+    """Number of attention heads."""
     kv_heads: PositiveInt
-    """Heads for keys and values; as many as `heads` without grouped queries."""
+    """Number of key-value heads; equal to `heads` without grouped-query attention."""
     vocabulary: PositiveInt
     """Rows of the embedding."""
     tied_embeddings: bool = False
-    """Whether the vocabulary head is the embedding itself (then it is counted once)."""
+    """Whether the vocabulary head shares the embedding's weights, so that they count once."""
     head_size: PositiveInt | None = None
     """Width of one attention head; null: hidden / heads."""
     gated_mlp: bool = True
-    """Three MLP matrices (Llama, Mistral, Qwen) or two (BERT, RoBERTa)."""
+    """Whether a layer has three MLP matrices (Llama, Mistral, Qwen) instead of two (BERT, RoBERTa)."""
     positions: PositiveInt | None = None
-    """Most tokens the model can take; null: not known."""
+    """Maximum number of tokens that the model can read; null: unknown."""
 
     @property
     def head_dim(self) -> int:
@@ -45,17 +45,17 @@ class ModelShape(Section):
 
     @property
     def layer_parameters(self) -> int:
-        """Weights of one layer (attention and MLP; norms and biases are negligible)."""
+        """The number of weights in one layer (attention and MLP; norms and biases are negligible)."""
         attention = 2 * self.hidden * (self.heads + self.kv_heads) * self.head_dim
         return attention + (3 if self.gated_mlp else 2) * self.hidden * self.intermediate
 
     @property
     def head_parameters(self) -> int:
-        """Weights of the vocabulary head (and of the embedding)."""
+        """The number of weights in the vocabulary head, and in the embedding."""
         return self.hidden * self.vocabulary
 
     @property
     def parameters(self) -> int:
-        """Weights of the whole model."""
+        """The number of weights in the model."""
         embeddings = self.head_parameters * (1 if self.tied_embeddings else 2)
         return self.layers * self.layer_parameters + embeddings

@@ -1,7 +1,7 @@
-"""A run whose folder was moved or copied: its own config.yaml still names the old place.
+"""Handles a run whose folder was moved or copied, so that its config.yaml still names the old location.
 
-In: the path of a config, or a config and the place where its run was found. Out: the place that counts, which is
-where the file is; a warning in the log says so. Changes nothing on disk.
+In: the path of a config, or a config and the location where its run was found. Out: a config with the actual location,
+and a warning in the log. Changes nothing on disk.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 
 
 def run_folder(path: Path) -> Path | None:
-    """The folder of the run whose own config file this is; None: it is a config from elsewhere."""
+    """The folder of the run that this config file belongs to; None: the config is not in a run's folder."""
     folder = path.absolute().parent
     return folder if path.name == CONFIG_FILE and any((folder / name).exists() for name in _OF_A_RUN) else None
 
 
 def placed(config: Config, root: str) -> Config:
-    """`config` with its storage at `root`, where the run was found. Keys that were left at the old place stay there."""
+    """`config` with its storage at `root`, where the run was found. Keys at the old location are still used."""
     named = config.storage.uri
     if named == root:
         return config
@@ -39,7 +39,7 @@ def placed(config: Config, root: str) -> Config:
             _log.warning("the run's keys are still in %s: move them to %s, or set keys.dir", left, beside)
             moved = moved.model_copy(update={"keys": KeySettings(dir=str(left))})
     _log.warning(
-        "the run is at %s; its %s still names %s, where it was. `s3t train %s/%s` writes it again",
+        "the run is at %s, but its %s still names its old location %s. `s3t train %s/%s` updates it",
         root,
         CONFIG_FILE,
         named,

@@ -1,8 +1,8 @@
-"""The recipe of a run: every setting, except the data, that decides trained weights.
+"""The recipe of a run: every setting, except the data, that affects the trained weights.
 
-In: a Config and the digest of the base model. Out: a flat, JSON-able mapping, which `plan.identity.recipe_digest` turns
-into the names of stages. Must never hold a path, a clock or a machine: the same recipe on another machine is the same
-recipe.
+In: a Config and the digest of the base model. Out: a flat mapping that can be written as JSON. Its digest
+(`plan.identity.recipe_digest`) is part of every stage id. The recipe never contains a path, a time or a machine, so it
+is the same on every machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from s3t_ray.config.schema import Config
 
 RECIPE_FORMAT = 2
-"""Raise it when the code changes what weights come out of the same settings and data."""
+"""Increase it if a code change alters the weights that the same settings and data produce."""
 
 RECIPE_FIELDS = (
     "seed",
@@ -58,7 +58,7 @@ RECIPE_FIELDS = (
     "engine.norms",
     "engine.gradient_checkpointing",
 )
-"""The fields whose docstring in schema.py says `Recipe`; a test keeps the two equal."""
+"""The fields whose docstring in schema.py says `Recipe`. A test keeps both in sync."""
 
 UNNAMED: dict[str, object] = {
     "engine.norms": "eager",
@@ -70,12 +70,12 @@ UNNAMED: dict[str, object] = {
     "task.pixels.mean": None,
     "task.pixels.std": None,
 }
-"""Values that a recipe does not name, because recipes were written before the field was there: the stages that they
-name keep their names."""
+"""Values that a recipe omits, because they were the only behaviour before the field existed. So older stages keep their
+ids."""
 
 
 def recipe(config: Config, base_digest: str) -> dict[str, object]:
-    """Each recipe field by its dotted name, with `base_digest` and the recipe's format."""
+    """The recipe: each recipe field by its dotted name, `base_digest`, and the recipe's format."""
     plain = config.model_dump(mode="json")
     settings: dict[str, object] = {"format": RECIPE_FORMAT, "base_digest": base_digest}
     for name in RECIPE_FIELDS:

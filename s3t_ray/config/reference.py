@@ -1,7 +1,6 @@
-"""Generates docs/config.md from the schema, so that the page cannot fall behind the code.
+"""Generates docs/config.md from the schema, so that the page always matches the code.
 
-In: nothing. Out: Markdown. `python -m s3t_ray.config.reference > docs/config.md` writes the page; a
-test keeps it equal.
+`python -m s3t_ray.config.reference > docs/config.md` writes the page. A test checks that it is up to date.
 """
 
 from __future__ import annotations
@@ -16,31 +15,32 @@ _HEAD = """\
 
 <!-- Generated: python -m s3t_ray.config.reference > docs/config.md -->
 
-A run is one YAML file. Start from a ready one, by its name (`{ready}`).
-Any field can be overridden as `section.field=value`, the value in YAML.
+One YAML file configures a run. Start from a ready config, by its name (`{ready}`).
+Any field can be overridden with `section.field=value`, with the value in YAML.
 
-A config is refused before anything starts: an unknown field, a wrong type, or settings that do not
-go together are named with the line, the value and the fix. YAML aliases and fields given twice are
-refused too. Relative local paths are taken from the current folder.
+A config is checked before anything starts. Unknown fields, wrong types and settings that do not fit
+together are refused with an error that names the line, the value and the fix. So are YAML aliases and
+duplicate fields. Relative local paths are resolved against the current folder.
 
-Fields under **Recipe** decide the trained weights: changing one names new stages, so an existing run
-refuses it and a new one trains from the start. The others may change between two starts of one run.
-The base model's bytes are part of the recipe too, by their digest. Numbers without a unit are counts.
+Fields marked **Recipe** affect the trained weights. Changing one changes the stage ids, so an existing
+run refuses the change, and a new run trains from scratch. All other fields can change between two
+starts of a run. The digest of the base model's bytes is also part of the recipe. Numbers without a
+unit are counts.
 """
 
 
 def reference_markdown() -> str:
-    """The whole page."""
+    """The page as Markdown."""
     parts = [_HEAD.format(ready="`, `".join(ready_configs()))]
     parts += [_section(section) for section in sections()]
-    parts.append(f"## A whole config\n\nThe ready config `demo`:\n\n```yaml\n{ready_text('demo')}```\n")
+    parts.append(f"## A complete config\n\nThe ready config `demo`:\n\n```yaml\n{ready_text('demo')}```\n")
     return "\n".join(parts)
 
 
 def _section(section: SectionDoc) -> str:
-    title = f"## `{section.path}`" if section.path else "## At the top"
-    doc = section.doc if section.path else "The run as a whole."
-    lines = [title, "", doc, "", "| field | takes | default | recipe | what it does |", "|---|---|---|---|---|"]
+    title = f"## `{section.path}`" if section.path else "## Top level"
+    doc = section.doc if section.path else "Settings of the run."
+    lines = [title, "", doc, "", "| field | values | default | recipe | description |", "|---|---|---|---|---|"]
     for field in section.fields:
         default = "required" if field.default is None else f"`{field.default}`"
         recipe = "**Recipe**" if field.decides_weights else ""

@@ -1,8 +1,8 @@
-"""The one configuration model of a run: strict, frozen, importable without torch or Ray.
+"""The configuration model of a run: strict, frozen, importable without torch or Ray.
 
-Each field says its unit and whether it decides the trained weights. Those that do say `Recipe`
-(see `recipe.py`): changing one names new stages. The others can change between two starts of the
-same run. What several fields must agree on is in `checks.py`.
+The docstring of each field states its unit, and says `Recipe` if the field affects the trained weights
+(see `recipe.py`): changing it changes the stage ids. All other fields can change between two starts of
+a run. `checks.py` has the checks that span several fields.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ class Model(Section):
     """The base model, which never changes."""
 
     path: Text
-    """Local folder or hub name of the base model, in Hugging Face format (safetensors). Its bytes decide the trained
+    """Local folder or hub name of the base model, in Hugging Face format (safetensors). Its bytes affect the trained
     weights, through the base digest in every recipe; its location does not."""
     revision: Text | None = None
     """Hub revision (commit, tag or branch). Pin it, so that a later download gets the same base."""
     shape: ModelShape | None = None
     """Sizes of the model, to plan without its weights. Training checks them against the real config.json."""
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_varlen"] = "sdpa"
-    """Attention kernel. `sdpa` runs anywhere, one call per record. `flash_varlen` is torch's FlashAttention over all
-    records of a pack in one call: bfloat16 on NVIDIA GPUs from Ampere on, text models only. `flash_attention_2` needs
-    the package flash-attn, 2.4.1 or newer. Recipe."""
+    """Attention kernel. `sdpa` runs anywhere, with one call per record. `flash_varlen` is torch's FlashAttention over
+    all records of a pack in one call: bfloat16 on NVIDIA GPUs of the Ampere generation or newer, text models only.
+    `flash_attention_2` needs the package flash-attn, 2.4.1 or newer. Recipe."""
     quantize: Literal["none", "8bit", "4bit"] = "none"
     """Bits per weight of the frozen base. bitsandbytes stores the weights (`pip install 's3t-ray[quantize]'`) and
     unpacks them for each matrix product. Text models only. Recipe."""
 
 
 class Data(Section):
-    """Where records come from and what their fields mean."""
+    """The source of the records and the meaning of their fields."""
 
     path: Text
     """File, folder or glob of JSONL, JSON, CSV, TSV or Parquet (also .gz and .zst), the same at s3://, gs://, hf:// or
@@ -79,21 +79,21 @@ class Data(Section):
     subset: Text | None = None
     """Configuration of a Hugging Face dataset that has several, such as `sst2` of `glue`."""
     id_field: Text | None = "auto"
-    """Field that holds the stable record id. null: derive the id from the content; a row that repeats the content of
-    another is then malformed. `auto`: the field `id`; if the first row has none, ids are derived, and rows that repeat
-    the content of another are left out. `s3t train` and `s3t plan` say which of the two applied."""
+    """Field with the stable record id. null: derive ids from the content; a row with the same content as another is
+    then malformed. `auto`: the field `id`; if the first row has none, ids are derived, and rows with the same content
+    as another are left out. `s3t train` and `s3t plan` report which of the two applied."""
     subject_field: Text | None = None
     """Field that names the person to whom a record belongs. null: there are no subjects."""
     partition_by: Literal["record", "subject"] = "record"
-    """What the keyed hash of the partition covers. With `subject`, all records of a person fall in one slice.
+    """What the keyed hash of the partition covers. With `subject`, all records of a person are in the same slice.
     Recipe."""
     partition_key: Literal["secret", "seed"] = "secret"
-    """What keys that hash, in addition to the seed. `secret`: a secret of the run's keys. Without them no one can tell
-    which slice a person falls in, so a certificate, which names slices, does not narrow down whose it is. `seed`: only
-    the seed, so that runs with different keys have the same partition, for public data and comparisons. Used once, when
-    the data is read in: a run keeps its first partition."""
+    """The key of that hash, in addition to the seed. `secret`: a secret among the run's keys. Without them, nobody can
+    compute a person's slice, so a certificate, which names slices, does not narrow down the person. `seed`: only the
+    seed, so that runs with different keys have the same partition, for public data and comparisons. Only used when the
+    data is ingested: a run keeps its first partition."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
+    """Fraction of the records, chosen by a keyed hash, that is held out of training for `s3t eval`. Recipe."""
     holdout_path: Text | None = None
     """Separate file of held-out records for `s3t eval`, in the same format. Excludes `holdout`."""
     holdout_split: Text | None = None
@@ -110,7 +110,7 @@ class Data(Section):
 
 
 class Order(Section):
-    """The orders in which a shard's slices are learned."""
+    """The orders in which a shard's sequences add its slices."""
 
     kind: Literal["cyclic", "chains", "greedy", "bms", "random", "explicit"] = "cyclic"
     """How a shard's B orders are chosen. `cyclic`: rotations, as in the paper. `chains`: symmetric chains, which keep
@@ -135,15 +135,15 @@ class Lora(Section):
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """Strength of an adapter, before the scaling of `use_rslora`. Recipe."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of an adapter's inputs that is dropped during training. Recipe."""
+    """Dropout probability of an adapter's inputs during training. Recipe."""
     use_rslora: bool = True
     """Scale adapters by alpha / sqrt(rank) (rsLoRA), as the paper does, instead of alpha / rank. Recipe."""
     layers_per_group: PositiveInt
     """Layers per layer group. Stage i trains the i-th group from the top. Recipe."""
     isolation: Literal["layers", "none"] = "layers"
-    """`layers`: stage i trains the i-th layer group, and all other groups stay as they are. `none`: every stage goes on
-    training the adapters and the task head of all groups from where the stage before it left them, as SISA does: a
-    rival to compare with. `layers` stands in no recipe, as before there was a choice. Recipe."""
+    """`layers`: stage i trains the i-th layer group and leaves all other groups unchanged. `none`: every stage
+    continues to train the adapters of all groups and the task head from the previous stage, as SISA does, for
+    comparison. A recipe does not include the value `layers`, so older stages keep their ids. Recipe."""
     targets: Literal["all-linear"] | Annotated[tuple[Text, ...], Field(min_length=1)] = "all-linear"
     """Names of the linear modules in a layer that get an adapter, or all of them. Recipe."""
 
@@ -160,7 +160,7 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay per step, multiplied by the learning rate. Recipe."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of a stage's steps in which the rate rises linearly to `lr`. Recipe."""
+    """Fraction of a stage's steps in which the learning rate rises linearly to `lr`. Recipe."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Shape of the learning rate after the warm-up; `linear` and `cosine` fall to 0. Recipe."""
     epochs: PositiveInt = 3
@@ -172,7 +172,7 @@ class Optimizer(Section):
 
 
 class Engine(Section):
-    """How a worker group computes a stage."""
+    """How a worker group trains a stage."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the base and the activations. LoRA master weights are always float32. Recipe."""
@@ -187,54 +187,54 @@ class Engine(Section):
     Recipe."""
     hidden_states: Literal["store", "recompute"] = "store"
     """How to get the hidden states that enter a layer group. `store`: compute them once per record and store them.
-    `recompute`: compute them at each step with the whole pack. Recipe, because the bits differ."""
+    `recompute`: compute them at each step for the entire pack. Recipe, because the bits differ."""
     stored_boundaries: Literal["all", "auto"] | tuple[PositiveInt, ...] = "all"
-    """Which hidden states to store: those that enter stages of these depths, `all`, or, with `auto`, those for which
-    storing pays off (`s3t plan` shows it). The others are computed from the nearest stored ones below, to the same
+    """The hidden states to store: those that enter stages at these depths, `all`, or with `auto` those for which
+    storing saves time (`s3t plan` shows them). The others are computed from the nearest stored ones below, to the same
     bits, so you can change this at any time without retraining."""
     norms: Literal["eager", "fused"] = "eager"
-    """RMSNorm of a base on a GPU: Hugging Face's operations one by one, or torch's single kernel, which keeps half the
-    bytes and rounds once less. Recipe, because the bits differ. `eager` is not named in a recipe, so older stages keep
-    their ids."""
+    """RMSNorm on a GPU: Hugging Face's separate operations, or torch's fused kernel, which keeps half the bytes and
+    rounds one time less. Recipe, because the bits differ. A recipe does not include the value `eager`, so older stages
+    keep their ids."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass to save memory. Recipe."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps between checkpoints within a stage. 0: no checkpoints; a stage that dies starts over."""
+    """Steps between checkpoints within a stage. 0: no checkpoints; an interrupted stage starts over."""
 
 
 class Workers(Section):
-    """What Ray reserves."""
+    """The resources that the run reserves in Ray."""
 
     groups: PositiveInt | Literal["auto"] = "auto"
-    """Number of worker groups. `auto`: as many as the cluster has room for, at most one per sequence. `auto` follows
-    nodes that join and leave, and runs that train at the same time share the cluster equally."""
+    """Number of worker groups. `auto`: as many as fit on the cluster, at most one per sequence. `auto` adapts to nodes
+    that join and leave, and runs that train at the same time share the cluster equally."""
     cpus_per_rank: PositiveInt = 1
     """CPU cores that Ray reserves per rank."""
     gpus_per_rank: Annotated[int, Field(ge=0)] = 0
-    """GPUs that Ray reserves per rank: 1, or 0 to train on the CPU. A base that needs several is split over
+    """GPUs that Ray reserves per rank: 1, or 0 to train on the CPU. A base that needs several GPUs is partitioned over
     `engine.ranks`."""
     max_gpus: PositiveInt | None = None
     """Maximum number of GPUs that all of the run's worker groups may hold. null: no limit."""
     autoscale_to: PositiveInt | None = None
-    """With `groups: auto`: ask the cluster's autoscaler for nodes until the run has this many worker groups, as long
-    as there is enough to train, and release them afterwards. The run never has more groups than this. null: use the
-    nodes that are there."""
+    """With `groups: auto`: request nodes from the cluster's autoscaler until the run has this many worker groups, as
+    long as there is enough to train, and release them afterwards. The run never has more groups than this. null: use
+    only the existing nodes."""
     accelerator: Text | None = None
-    """Kind of GPU to train on, by Ray's name for it (A100, H100, L4, ...). For clusters with several kinds, because
-    adapters repeat to the bit on one kind only. null: any."""
+    """Kind of GPU to train on, by Ray's name (A100, H100, L4, ...). For clusters with several kinds, because training
+    repeats to the bit only on the same kind. null: any."""
     gigaflops_per_rank: Annotated[float, Field(gt=0)] | None = None
     """Rate of a rank's matrix products in GFLOP/s, for `engine.stored_boundaries: auto`. null: an assumption, which
     `s3t plan` shows."""
     strategy: Literal["pack", "strict_pack", "spread"] = "pack"
-    """Placement of a group's ranks. `pack`: on one node if they fit. `strict_pack`: on one node or not at all.
-    `spread`: over the nodes."""
+    """Placement of a group's ranks. `pack`: on one node if they fit. `strict_pack`: always on one node. `spread`:
+    distributed over the nodes."""
 
 
 class Requeue(Section):
-    """When pruned sequences are trained again."""
+    """When pruned sequences are retrained."""
 
     policy: Literal["eager", "lazy", "batch"] = "eager"
-    """`eager`: heal at once. `lazy`: heal only shards whose live depth is below `floor`. `batch`: heal once per
+    """`eager`: heal immediately. `lazy`: heal only shards whose live depth is below `floor`. `batch`: heal once per
     window."""
     floor: Annotated[int, Field(ge=0)] = 1
     """For `lazy`: heal a shard when its live depth, in stages, is below this."""
@@ -249,7 +249,7 @@ class Storage(Section):
     """Root of the run: a local path, or an s3:// or gs:// URI. Everything that the run stores is under it, except the
     keys, and the ledger if `ledger.url` names a server."""
     hidden_states_gib: Annotated[float, Field(ge=0)] | None = None
-    """Maximum size of stored hidden states, in GiB, that `engine.stored_boundaries: auto` plans for. null: no limit."""
+    """Maximum total size of stored hidden states, in GiB, for `engine.stored_boundaries: auto`. null: no limit."""
     megabytes_per_second: Annotated[float, Field(gt=0)] | None = None
     """Rate at which a rank reads and writes hidden states, in MB/s, for `engine.stored_boundaries: auto`. null: an
     assumption, which `s3t plan` shows. `benchmarks/hidden_states.py` measures it."""
@@ -292,14 +292,14 @@ class LogSettings(Section):
 
 
 class Config(Section):
-    """A whole run. `s3t plan` shows what it costs. docs/config.md is generated from this class."""
+    """The configuration of a run. `s3t plan` shows its cost. docs/config.md is generated from this class."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     """Name of the run: at most 63 lower-case letters, digits, dots, dashes and underscores."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Seed of everything random: partition, orders, initialization, dropout. Recipe."""
+    """Seed for all randomness: partition, orders, initialization, dropout. Recipe."""
     shards: Annotated[int, Field(ge=1, le=10_000)]
-    """m, the number of shards. Each has its own member of the ensemble. Recipe (through the partition)."""
+    """m, the number of shards. Each is one member of the ensemble. Recipe (through the partition)."""
     slices: Annotated[int, Field(ge=1, le=1_000)]
     """L, the number of slices per shard. Recipe (through the partition)."""
     budget: PositiveInt
@@ -308,10 +308,9 @@ class Config(Section):
     model: Model
     task: Task = Task()
     ensemble: Literal["logits", "mean"] = "logits"
-    """How the shards answer together. `logits`: each shard's model computes, and their logits are averaged. `mean`: the
-    mean of their adapters, of rank m x `lora.rank`, answers as one model: text only, at the cost of one model. It
-    decides what serve, eval and generate compute and what export writes, and no trained weight: change it between two
-    starts."""
+    """How the shards' models are combined. `logits`: run each shard's model and average the logits. `mean`: run one
+    model with the mean of the adapters, of rank m x `lora.rank`, at the cost of one model; for text only. Affects
+    serve, eval, generate and export, but no trained weights, so it can change between two starts."""
     data: Data
     lora: Lora
     optimizer: Optimizer = Optimizer()

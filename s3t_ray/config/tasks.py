@@ -1,9 +1,9 @@
-"""The tasks that a model can learn: what each needs from a config and a base, and where its code is.
+"""The tasks that a model can learn: their requirements for config and base, and the location of their code.
 
-In: nothing. Out: TASKS, by `task.kind`. To add a task, write its two classes, name them here, and test them. They are
-named and not imported, because this package is below theirs. `records`, in `data`, turns a row into a record and a
-record into tokens and a label, without torch. `model`, in `train`, has the loss, the head, how to combine the outputs
-of the shards, and how to judge them. Must never import torch or anything above `config`.
+Out: TASKS, by `task.kind`. To add a task, write its two classes, name them here, and test them. They are named and not
+imported, because this package is below theirs. `records`, in `data`, turns a row into a record, and a record into
+tokens and a label, without torch. `model`, in `train`, has the loss, the head, the combination of the shards' outputs,
+and their evaluation. Never imports torch or anything above `config`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TaskName = Literal["causal_lm", "classification", "regression", "image_classific
 MetricName = Literal["accuracy", "f1", "f1_macro", "matthews", "pearson", "spearman"]
 
 Architecture = Literal["decoder", "encoder", "vision"]
-"""A decoder predicts each token from those before it; an encoder reads the whole record and judges it by a head; a
-vision model is an encoder that reads an image."""
+"""A decoder predicts each token from the previous ones. An encoder reads the entire record and scores it with a task
+head. A vision model is an encoder for images."""
 
 HeadRows = Literal["none", "classes", "value"]
-"""Rows of the task head that each stage trains: one per class, or one. "none": the base's own vocabulary head."""
+"""Rows of the task head that each stage trains: one per class, or one. "none": uses the base's vocabulary head."""
 
 
 WHOLE_TEXT = "{text}"
@@ -33,22 +33,22 @@ WHOLE_TEXT = "{text}"
 
 @dataclass(frozen=True)
 class TaskKind:
-    """One task, by what everything outside its own code has to know."""
+    """The properties of a task that code outside its own classes needs."""
 
     name: TaskName
     architecture: Architecture
     head: HeadRows
     metrics: tuple[MetricName, ...]
-    """What `task.metrics` may name."""
+    """The values allowed in `task.metrics`."""
     usual_metrics: tuple[MetricName, ...]
-    """What is computed where it names none."""
+    """The metrics computed if `task.metrics` is empty."""
     records: str
-    """`module:Class` of its half without torch, a `data.task_records.TaskRecords`."""
+    """`module:Class` of its part without torch, a `data.task_records.TaskRecords`."""
     model: str
-    """`module:Class` of its half with torch, a `train.task_model.TaskModel`."""
+    """`module:Class` of its part with torch, a `train.task_models.task_model.TaskModel`."""
 
     def check_labels(self, labels: tuple[str, ...]) -> None:
-        """Raise a refusal when `task.labels` does not fit the task."""
+        """Raise a refusal if `task.labels` does not fit the task."""
         if self.head == "classes":
             if len(labels) < 2:
                 raise refusal("task.labels", list(labels), f"{self.name} needs at least 2 classes", "name them all")
@@ -60,7 +60,7 @@ class TaskKind:
             )
 
     def check_metrics(self, metrics: tuple[MetricName, ...], classes: int) -> None:
-        """Raise a refusal when `task.metrics` does not fit the task."""
+        """Raise a refusal if `task.metrics` does not fit the task."""
         strange = [name for name in metrics if name not in self.metrics]
         if strange:
             fix = f"choose from {', '.join(self.metrics)}" if self.metrics else "remove task.metrics"
@@ -69,15 +69,15 @@ class TaskKind:
             raise refusal("task.metrics", "f1", f"it is defined for 2 classes, not for {classes}", "use f1_macro")
 
     def head_rows(self, labels: tuple[str, ...]) -> int:
-        """Outputs of the task head; 0: the task has no head of its own."""
+        """The number of outputs of the task head; 0: there is no task head."""
         return {"none": 0, "classes": len(labels), "value": 1}[self.head]
 
     def check_texts(self, text: str, pair: str | None) -> None:
-        """Raise a refusal when `task.text` or `task.pair` does not fit the task, or is not a template."""
+        """Raise a refusal if `task.text` or `task.pair` does not fit the task, or is not a template."""
         if self.head == "none" or self.architecture == "vision":
             if text != WHOLE_TEXT or pair is not None:
                 name, given = ("task.text", text) if text != WHOLE_TEXT else ("task.pair", pair)
-                why = "which uses no text" if self.architecture == "vision" else "where task.prompt chooses the fields"
+                why = "which uses no text" if self.architecture == "vision" else "where task.prompt selects the fields"
                 raise refusal(name, given, f"kind is {self.name}, {why}", f"remove {name}")
             return
         for name, template in (("task.text", text), ("task.pair", pair)):
@@ -87,7 +87,7 @@ class TaskKind:
                 )
 
     def check_pixels(self, given: tuple[str, ...]) -> None:
-        """Raise a refusal when fields of `task.pixels` are set for a task without images."""
+        """Raise a refusal if fields of `task.pixels` are set for a task without images."""
         if given and self.architecture != "vision":
             raise refusal(
                 f"task.pixels.{given[0]}", "set", f"kind is {self.name}, which uses no images", "remove task.pixels"
@@ -138,7 +138,7 @@ TASKS: dict[str, TaskKind] = {
 
 
 def template_fields(template: str) -> tuple[str, ...]:
-    """The fields of a row that a template such as "{premise}" names, in order; empty where it is not a template."""
+    """The row fields that a template such as "{premise}" names, in order; empty if it is not a template."""
     try:
         parts = list(Formatter().parse(template))
     except ValueError:

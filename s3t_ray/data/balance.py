@@ -1,7 +1,7 @@
-"""How evenly a run's records fall into its slices and shards, and what to do where they do not.
+"""Measures how evenly a run's records are distributed over its slices and shards, and advises how to improve it.
 
-In: records by place. Out: `Balance`. Pure. A hash spreads records evenly, but people with many records each
-(`partition_by: subject`), or few records for many slices, fall unevenly.
+In: records by place. Out: `Balance`. Pure. A hash spreads records evenly, but the result is uneven if people have many
+records each (`partition_by: subject`), or if there are few records for many slices.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from s3t_ray.data.partition import HOLDOUT, Place, place
 from s3t_ray.data.records import Record
 
 Hashed = tuple[str, str | None]
-"""What the partition hashes of a record: ("", subject), or (id, None)."""
+"""The part of a record that the partition hashes: ("", subject), or (id, None)."""
 UNEVEN = 1.5
-"""Ratio of the largest shard to the mean above which it is reported."""
+"""Uneven shards are reported if the largest is at least this many times the mean."""
 
 
 @dataclass(frozen=True)
 class Balance:
-    """Records, held-out ones left out."""
+    """The distribution of records over slices and shards, without held-out records."""
 
     smallest_slice: int
     largest_slice: int
@@ -33,16 +33,16 @@ class Balance:
 
     @property
     def unevenness(self) -> float:
-        """The largest shard over the mean: a training waits for it."""
+        """The largest shard divided by the mean. Training takes as long as the largest shard."""
         return self.largest_shard / self.mean_shard if self.mean_shard else 1.0
 
     def advice(self, config: Config) -> list[str]:
-        """What is uneven and what helps, one line each; empty if the records are evenly distributed."""
+        """One line per problem, with advice; empty if the records are evenly distributed."""
         lines = []
         if self.empty_slices:
             lines.append(
                 f"{self.empty_slices:,} of {config.shards * config.slices:,} slices are empty"
-                + (f", {self.empty_shards:,} whole shards among them" if self.empty_shards else "")
+                + (f", including {self.empty_shards:,} entire shards" if self.empty_shards else "")
                 + ": use fewer slices or shards"
             )
         if self.unevenness >= UNEVEN and config.shards > 1:
@@ -58,10 +58,9 @@ class Balance:
 def better_seed(
     names: Mapping[Hashed, int], config: Config, secret: bytes | None, tries: int = 100
 ) -> tuple[int, float] | None:
-    """The seed, of `tries`, whose largest shard is nearest to the mean, and by how much it exceeds it.
+    """The best of `tries` seeds and its unevenness (the largest shard divided by the mean).
 
-    `names`: how many records there are by what the partition hashes of each; `secret`: see `place`. None: no seed is
-    better than the config's own.
+    `names`: the number of records per hashed part; `secret`: see `place`. None: no seed is better than the config's.
     """
     best: tuple[int, float] | None = None
     for seed in [config.seed, *(seed for seed in range(tries) if seed != config.seed)]:
@@ -78,13 +77,13 @@ def better_seed(
 
 
 def hashed(record: Record, config: Config) -> Hashed:
-    """What the partition hashes of `record`."""
+    """The part of `record` that the partition hashes."""
     by_subject = config.data.partition_by == "subject" and record.subject is not None
     return ("", record.subject) if by_subject else (record.id, None)
 
 
 def balance(shards: int, slices: int, records: Mapping[Place, int]) -> Balance:
-    """The balance of `records` over all places of a run, empty ones included."""
+    """The balance of `records` over all places of a run, including empty ones."""
     by_slice = [records.get(Place(shard, index), 0) for shard in range(shards) for index in range(slices)]
     by_shard = [sum(by_slice[shard * slices : (shard + 1) * slices]) for shard in range(shards)]
     return Balance(

@@ -1,6 +1,6 @@
-"""The task classification: a text, or a pair of texts, with the name of its class.
+"""The task `classification`: a text, or a pair of texts, with the name of its class.
 
-Content is {"text", "label"} or {"text", "pair", "label"}; label is the class name.
+The content is {"text", "label"} or {"text", "pair", "label"}; label is the class name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from s3t_ray.data.task_records import Example, TaskRecords
 
 
 class LabelledRecords(TaskRecords):
-    """Records that an encoder sorts into classes."""
+    """Records that an encoder classifies."""
 
     def content(self, row: Mapping[str, object]) -> dict[str, object]:
         return {**texts_of(row, self.task), "label": class_name(row, self.task)}
@@ -30,11 +30,11 @@ class LabelledRecords(TaskRecords):
 
 
 def class_name(row: Mapping[str, object], task: Task) -> str:
-    """The class of a row, by its name or by its number in `task.labels`. Raises MalformedRow."""
+    """The class of a row, given by its name or its index in `task.labels`. Raises MalformedRow."""
     labels = task.labels
     label = row.get("label")
     if isinstance(label, str) and label not in labels and label.isascii() and label.isdigit() and len(label) < 6:
-        label = int(label)  # a CSV file has only text
+        label = int(label)  # CSV files contain only text
     if type(label) is int:
         if not 0 <= label < len(labels):
             raise MalformedRow(f"label is a number outside 0..{len(labels) - 1}, the rows of task.labels")

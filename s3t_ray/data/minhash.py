@@ -1,9 +1,9 @@
-"""A record's content as a short signature, by which nearly equal contents are found.
+"""Computes a short MinHash signature of a record's content, for finding near-duplicates.
 
-In: a content and a keyed hash of a shingle (some words in a row, or whatever else a task's records are made of). Out:
-a MinHash signature, a byte a permutation; equal contents have equal signatures, and the share of equal bytes estimates
-the Jaccard likeness of the two sets of shingles. Pure. The hash must be keyed: a plain one would let whoever reads the
-signatures test guesses at the contents.
+In: a content and a keyed hash for shingles (runs of words, or other pieces for other tasks). Out: a MinHash signature
+with one byte per permutation. Equal contents have equal signatures, and the fraction of equal bytes estimates the
+Jaccard similarity of the two sets of shingles. Pure. The hash must be keyed; otherwise anyone who reads the signatures
+could test guesses about the contents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from s3t_ray.data.shingles import text_shingles
 
 
 class Sketcher:
-    """Signatures of `permutations` bytes over shingles of `shingle_words` words."""
+    """Computes signatures of `permutations` bytes over shingles of `shingle_words` words."""
 
     def __init__(
         self,
@@ -25,8 +25,8 @@ class Sketcher:
         shingle_hash: Callable[[bytes], int],
         shingles: Callable[[Mapping[str, Any], int], list[bytes]] | None = None,
     ) -> None:
-        """`shingle_hash`: keyed, 32 bits. `shingles`: of a content; None: those of its texts."""
-        from datasketch import MinHash  # brings scipy: only when records are sketched
+        """`shingle_hash`: a keyed 32-bit hash. `shingles`: content, words -> shingles; None: those of its texts."""
+        from datasketch import MinHash  # imports scipy, so only when records are sketched
 
         self._shingle_words = shingle_words
         self._shingles = shingles or text_shingles

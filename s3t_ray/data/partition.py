@@ -1,12 +1,12 @@
-"""Which shard and slice a record falls in: a keyed hash of its id, or of its subject.
+"""Assigns records to shards and slices by a keyed hash of the record's id, or of its subject.
 
-In: a record's id and subject, the config, and the run's secret. Out: a Place. Pure: it looks at nothing but its
-arguments, so removing one record moves no other, and every process agrees. Must never look at
-content, or at how full a slice is.
+In: a record's id and subject, the config, and the run's secret. Out: a Place. Pure: it depends only on its arguments,
+so removing a record moves no other, and every process gets the same result. Never depends on the content or on how full
+a slice is.
 
-Asked once, when a run's data is read in: from then on the ledger says where each record lies, so that runs of
-earlier versions, whose hash knew the seed alone, stay as they are. Certificates name slices. Under the seed alone
-anyone could tell which people a slice could hold; without the secret nobody can.
+The partition is computed once, at ingest. From then on the ledger stores the place of each record, so runs of earlier
+versions, whose hash used only the seed, keep their partition. Certificates name slices. With only the seed, anyone
+could compute who may be in a slice; with the secret, nobody without it can.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _KEYED_HOLDOUT_DOMAIN = b"s3t/holdout/2"
 
 @dataclass(frozen=True, order=True, slots=True)
 class Place:
-    """Where a record lies. Slices count from 0 within their shard."""
+    """The shard and slice of a record. Slices count from 0 within their shard."""
 
     shard: int
     slice: int
 
 
 HOLDOUT = Place(-1, 0)
-"""Records kept from training belong to no shard."""
+"""The place of held-out records, which belong to no shard."""
 
 
 def place(record_id: str, subject: str | None, config: Config, secret: bytes | None) -> Place:
-    """Where the record falls under `config`.
+    """The place of a record under `config`.
 
-    `secret`: 32 bytes, of the run (`Keys.place_key`); None: by the seed alone. Either way the seed decides too.
-    With `partition_by: subject` a person's records share one place, and are held out together. A
-    record without a subject goes by its own id.
+    `secret`: the run's 32 bytes from `Keys.place_key`; None: use only the seed. The seed is always part
+    of the hash. With `partition_by: subject`, all records of a person share one place and are held out
+    together; a record without a subject is placed by its id.
     """
     by_subject = config.data.partition_by == "subject" and subject is not None
-    # The kind is hashed too: a subject called like some record's id shares nothing with it.
+    # Hash the kind too, so that a subject and a record id with the same text are independent.
     name = f"subject:{subject}" if by_subject else f"record:{record_id}"
     holdout, shards = (
         (_HOLDOUT_DOMAIN, _PLACE_DOMAIN) if secret is None else (_KEYED_HOLDOUT_DOMAIN, _KEYED_PLACE_DOMAIN)
@@ -53,12 +53,12 @@ def place(record_id: str, subject: str | None, config: Config, secret: bytes | N
 
 
 def places(config: Config) -> tuple[Place, ...]:
-    """Every place of a run, full or empty: the held-out records' first, then shard by shard."""
+    """Every place of a run, including empty ones: first that of held-out records, then shard by shard."""
     return (HOLDOUT, *(Place(shard, index) for shard in range(config.shards) for index in range(config.slices)))
 
 
 def _hash(domain: bytes, seed: int, name: str, secret: bytes | None) -> int:
-    """A number below 2^128; the remainder by any number of slices is even to one part in 2^100."""
+    """A number below 2^128. Its remainder by any number of slices is uniform to one part in 2^100."""
     seeded = seed.to_bytes(8, "big")
     key, salt = (seeded, b"") if secret is None else (secret, seeded)
     digest = hashlib.blake2b(name.encode(), digest_size=16, key=key, salt=salt, person=domain).digest()

@@ -1,7 +1,7 @@
-"""Every record is encoded once when it is read in, so that it is learned whole or refused by its line and id.
+"""Encodes every record once at ingest, so that training never fails on a record that ingest accepted.
 
-In: a record's content, the tokenizer, the task. Out: the content to keep, and whether it teaches anything. What the
-chat template or the tokenizer refuses is a malformed row. Never imports torch or transformers.
+In: a record's content, the tokenizer, the task. Out: the content to keep, and whether it has a labelled token. A record
+that the chat template or the tokenizer refuses is a malformed row. Never imports torch or transformers.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _CONTENT_OF_THE_FIRST_ENCODING = {"role", "content"}
 
 
 class RecordCheck:
-    """Encodes records as training will."""
+    """Encodes records as for training."""
 
     def __init__(self, tokenizer: Tokenizer, task: Task) -> None:
         self._tokenizer = tokenizer
         self._task = task
 
     def __call__(self, content: str) -> tuple[str, bool]:
-        """(content to keep, whether it has anything to learn). MalformedRow: it cannot be encoded.
+        """Return (content to keep, whether it has a labelled token). Raises MalformedRow if it cannot be encoded.
 
-        The content names its encoding where the first one would give other ids.
+        The content gets an `encoding` field if the first encoding would give different ids.
         """
         if TASKS[self._task.kind].architecture == "vision":
-            return content, True  # its image was decoded as the row was read
+            return content, True  # its image was decoded when the row was read
         record = json.loads(content)
         if TASKS[self._task.kind].architecture == "encoder":
             return content, self._classified(content)
@@ -83,6 +83,6 @@ class RecordCheck:
 
 
 def _is_plain(record: dict[str, Any]) -> bool:
-    """Whether the first encoding knows everything that the record says."""
+    """Whether the first encoding supports all fields of the record."""
     messages = record.get("messages", ())
     return "tools" not in record and all(message.keys() <= _CONTENT_OF_THE_FIRST_ENCODING for message in messages)

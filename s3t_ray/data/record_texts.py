@@ -1,7 +1,7 @@
-"""The text, or the pair of texts, that a record judged as a whole shows an encoder: templates over a row's fields.
+"""Builds an encoder's input, a text or a pair of texts, from templates over a row's fields.
 
-In: `task.text` and `task.pair`, such as "{premise}". Out: texts, and their token ids with the tokenizer's own special
-tokens, at one of which an encoder pools. A template is filled with fields as they are; nothing in them is interpreted.
+In: `task.text` and `task.pair`, such as "{premise}". Out: texts, and their token ids with the tokenizer's special
+tokens, one of which the encoder pools. Fields are inserted unchanged; nothing in them is interpreted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s3t_ray.errors import DataError
 
 
 def texts_of(row: Mapping[str, object], task: Task) -> dict[str, object]:
-    """The `text` of a record's content, and its `pair` where the task has one. Raises MalformedRow."""
+    """The `text` of a record's content, and its `pair` if the task has one. Raises MalformedRow."""
     content: dict[str, object] = {"text": _filled(task.text, row)}
     if task.pair is not None:
         content["pair"] = _filled(task.pair, row)
@@ -28,8 +28,8 @@ def texts_of(row: Mapping[str, object], task: Task) -> dict[str, object]:
 
 
 def encode_texts(content: Mapping[str, Any], tokenizer: Tokenizer, task: Task, label: float | None) -> Example:
-    """The example of a record's texts; the longer of a pair is cut first."""
-    # Asked for, because not every tokenizer's settings say that its model takes them.
+    """Encode a record's texts. Of a pair, the longer text is truncated first."""
+    # Request token types explicitly, because not every tokenizer's settings declare them.
     pair = {"text_pair": content["pair"], "return_token_type_ids": True} if "pair" in content else {}
     encoded = tokenizer(
         content["text"],
@@ -44,9 +44,12 @@ def encode_texts(content: Mapping[str, Any], tokenizer: Tokenizer, task: Task, l
 
 
 def prompt_texts(prompt: str | Sequence[Message], task: Task) -> dict[str, object]:
-    """The texts to judge: `prompt` itself, or, where templates name other fields, a JSON object that has them."""
+    """The texts to classify or score: `prompt` itself, or the fields in it if the templates name several.
+
+    In the latter case `prompt` is a JSON object. Raises DataError.
+    """
     if not isinstance(prompt, str):
-        raise DataError(f"a {task.kind} model judges one text, not the messages of a chat", "send a text")
+        raise DataError(f"a {task.kind} model reads one text, not chat messages", "send a text")
     fields = template_fields(task.text) + template_fields(task.pair or "")
     if len(set(fields)) == 1 and task.pair is None:
         row: object = {fields[0]: prompt}
@@ -61,7 +64,7 @@ def prompt_texts(prompt: str | Sequence[Message], task: Task) -> dict[str, objec
     try:
         return texts_of(row, task)
     except MalformedRow as error:
-        raise DataError(f"the prompt cannot be judged: {error}", f"send {{{shape}}}") from error
+        raise DataError(f"the prompt is not valid: {error}", f"send {{{shape}}}") from error
 
 
 def _filled(template: str, row: Mapping[str, object]) -> str:

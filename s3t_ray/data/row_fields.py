@@ -1,7 +1,7 @@
-"""The fields of one row of anybody's data, each checked as it is taken.
+"""Reads and checks single fields of a row.
 
-In: a mapping. Out: text that any file, hash and tokenizer takes, or MalformedRow with a reason that names fields and
-types and never a value, because reasons end in logs.
+In: a mapping. Out: text that every file, hash and tokenizer accepts, or a MalformedRow whose message names fields and
+types, but never a value, because messages are logged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 class MalformedRow(ValueError):
-    """A row that cannot become a record; `fix` says what helps, where it is known. Never leaves the data room."""
+    """A row is not a valid record. `fix` is the remedy, if known. Never leaves this package."""
 
     def __init__(self, reason: str, fix: str | None = None) -> None:
         self.fix = fix
@@ -18,24 +18,24 @@ class MalformedRow(ValueError):
 
 
 class HugeNumber:
-    """Stands for a whole number of more digits than can be held."""
+    """Placeholder for an integer with too many digits."""
 
     def __str__(self) -> str:
-        return "a number of more digits than can be held"
+        return "a number with too many digits"
 
 
 class RepeatedField:
-    """Marks an object that has a field twice: it is unknown which of the two counts."""
+    """Placeholder for an object with a duplicate field, whose value is ambiguous."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __str__(self) -> str:
-        return f"an object in which field {self._name[:80]!r} stands twice"
+        return f"an object in which field {self._name[:80]!r} is repeated"
 
 
 def text_field(row: Mapping[str, object], field: str, default: str | None = None) -> str:
-    """The non-blank text of `field`; `default`, where given, for a field that is absent, null or blank."""
+    """The non-blank text of `field`; `default`, if given, for a missing, null or blank field. Raises MalformedRow."""
     value = row.get(field)
     if value is None:
         if default is not None:
@@ -51,7 +51,7 @@ def text_field(row: Mapping[str, object], field: str, default: str | None = None
 
 
 def name_field(row: Mapping[str, object], field: str, what: str) -> str:
-    """An id or a subject: text, or a whole number in decimal."""
+    """An id or a subject: text, or a whole number in decimal. Raises MalformedRow."""
     if field not in row:
         raise MalformedRow(
             f"field {field!r} (data.{what}_field) is missing",
@@ -70,7 +70,7 @@ def name_field(row: Mapping[str, object], field: str, what: str) -> str:
 
 
 def type_name(value: object) -> str:
-    """The type of a value, in words."""
+    """The type of a value, for messages."""
     if isinstance(value, RepeatedField):
         return str(value)
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
@@ -79,8 +79,8 @@ def type_name(value: object) -> str:
 
 
 def encodable(text: str, field: str) -> str:
-    """`text`, if it can be encoded."""
-    # JSON can spell half of a surrogate pair, which no file, hash or tokenizer takes.
+    """`text`, if it can be encoded as UTF-8. Raises MalformedRow otherwise."""
+    # JSON can contain half of a surrogate pair, which no file, hash or tokenizer accepts.
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,6 +1,6 @@
-"""The task regression: a text, or a pair of texts, with a number.
+"""The task `regression`: a text, or a pair of texts, with a number.
 
-Content is {"text", "label"} or {"text", "pair", "label"}; label is the number.
+The content is {"text", "label"} or {"text", "pair", "label"}; label is the number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from s3t_ray.data.task_records import Example, TaskRecords
 
 
 class ScoredRecords(TaskRecords):
-    """Records to which an encoder gives a number."""
+    """Records for which an encoder predicts a number."""
 
     def content(self, row: Mapping[str, object]) -> dict[str, object]:
         return {**texts_of(row, self.task), "label": _number(row)}
@@ -30,7 +30,7 @@ class ScoredRecords(TaskRecords):
 
 
 def _number(row: Mapping[str, object]) -> float:
-    """As a float whatever its spelling: 5 and 5.0 are one label."""
+    """The label as a float, so that 5 and 5.0 are the same label. Raises MalformedRow."""
     if "label" not in row:
         raise MalformedRow("field 'label' is missing")
     label = row["label"]

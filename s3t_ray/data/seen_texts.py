@@ -1,7 +1,7 @@
-"""Which texts have come by already, in memory that does not grow.
+"""Detects repeated texts in constant memory.
 
-In: texts, one by one. Out: whether each is new. A private temporary SQLite file, gone when closed,
-holds what the cache does not. Must never keep a text itself, only its digest.
+In: texts, one by one. Out: whether each is new. Digests that do not fit in the cache go to a private
+temporary SQLite file, which disappears when it is closed. Never stores a text, only its digest.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class Seen:
     """A set that only grows; use it as a context manager."""
 
     def __init__(self) -> None:
-        # The empty name is SQLite's own for a temporary file. A generator can end in another thread
-        # than it began in.
+        # An empty name makes SQLite use a temporary file. A generator can end in a different thread
+        # from the one it started in.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._connection.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
-        self._connection.execute("BEGIN")  # one transaction to the end: nothing here need last
+        self._connection.execute("BEGIN")  # never committed, because nothing has to be kept
 
     def add(self, text: str) -> bool:
-        """Take `text` in; whether it is new."""
+        """Add `text`. Returns whether it is new."""
         digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
         return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 1
 

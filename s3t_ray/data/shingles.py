@@ -1,7 +1,7 @@
-"""What a text's likeness to another is measured by: its runs of words.
+"""Splits text into shingles (runs of words), to measure the similarity of texts.
 
-In: a record's content. Out: distinct shingles. Words are compared without case and punctuation; a character of a script
-without spaces counts as a word. Pure.
+In: a record's content. Out: distinct shingles. Ignores case and punctuation. A character of a script without spaces
+counts as a word. Pure.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Han, kana and hangul are written without spaces: each character by itself.
+# Han, kana and hangul characters each count as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _NAMES_NOT_CONTENT = frozenset({"role", "label"})
 
 
 def text_shingles(content: Mapping[str, Any], words: int) -> list[bytes]:
-    """The distinct runs of `words` words; one shingle of all there are, if they are fewer."""
+    """The distinct runs of `words` words; a single shingle if the text has fewer words."""
     found = [word for text in _texts(content) for word in _WORD.findall(text.casefold())]
     runs = max(1, len(found) - words + 1)
     return list(dict.fromkeys(" ".join(found[start : start + words]).encode() for start in range(runs)))

@@ -1,8 +1,8 @@
-"""One slice on disk: a Parquet file of rows, the same bytes from the same rows.
+"""One slice on disk: a deterministic Parquet file of rows.
 
-In: rows in an order. Out: the file, its SHA-256 and its count. Row groups end after a fixed
-number of rows or bytes, so bytes depend on the rows alone and a reader holds one group. Must never
-write a time, a path or a column's statistics into a file, and must never hold a whole slice in memory.
+In: rows in order. Out: the file, its SHA-256 and its row count. Row groups end after a fixed number of
+rows or bytes, so the bytes depend only on the rows, and a reader keeps one group in memory. Never writes
+a time, a path or column statistics to a file, and never keeps an entire slice in memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SliceFile:
-    """A written slice: where it is, the SHA-256 of its bytes in hex, and how many rows it holds."""
+    """A written slice: its path, the SHA-256 of its bytes in hex, and its number of rows."""
 
     path: Path
     sha256: str
@@ -52,14 +52,14 @@ class SliceFile:
 
 
 def row_bytes(row: Row) -> int:
-    """About what `row` takes in memory as data, in bytes."""
+    """The approximate size of `row`'s data in memory, in bytes."""
     return len(row.id) + len(row.content) + DIGEST_BYTES
 
 
 def write_slice(path: Path, rows: Iterable[Row]) -> SliceFile:
-    """Write `rows`, in their order, to `path` (made whole under another name, then renamed).
+    """Write `rows`, in their order, to `path`, by writing to a temporary name and renaming.
 
-    Raises StoreError: the disk is full or not writable.
+    Raises StoreError if the disk is full or not writable.
     """
     partial = path.with_name(f"{path.name}.partial")
     count = 0
@@ -78,12 +78,12 @@ def write_slice(path: Path, rows: Iterable[Row]) -> SliceFile:
 
 
 def read_slice(path: Path) -> Iterator[Row]:
-    """The rows of a slice, in the order they were written. Raises StoreError: missing or damaged."""
+    """The rows of a slice, in the order they were written. Raises StoreError if it is missing or damaged."""
     with _told(path, "read"), pq.ParquetFile(path) as file:
         if not file.schema_arrow.equals(SLICE_SCHEMA):
             raise StoreError(f"{path} is not a slice: its columns are {file.schema_arrow.names}", "restore it")
         if file.metadata.metadata:
-            # Nothing of ours is ever there, and a purge would carry it along.
+            # We never write metadata, and a purge would copy it.
             raise StoreError(
                 f"{path} has metadata that slices do not have", "restore it from a copy of the run's storage"
             )
@@ -95,13 +95,13 @@ def read_slice(path: Path) -> Iterator[Row]:
 def rewrite_slice(source: Path, target: Path, drop: frozenset[bytes]) -> SliceFile:
     """Write `source` to `target` without the rows whose digest is in `drop`, in the same order.
 
-    The bytes are those of a slice that never held these rows.
+    The bytes equal those of a slice that never contained these rows. Raises StoreError.
     """
     return write_slice(target, (row for row in read_slice(source) if row.digest not in drop))
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of the bytes of a file, in hex, read in pieces."""
+    """The SHA-256 of a file's bytes, in hex. Reads the file in chunks."""
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(_READ_BYTES):
@@ -132,8 +132,8 @@ def _table(group: list[Row]) -> pa.Table:
 
 
 def _writer(path: Path) -> pq.ParquetWriter:
-    # Dictionaries and statistics would keep values a second time; the Arrow schema holds nothing
-    # that Parquet's own does not.
+    # Dictionaries and statistics would store values a second time. The Arrow schema adds nothing to
+    # Parquet's own.
     return pq.ParquetWriter(
         path,
         SLICE_SCHEMA,
@@ -148,7 +148,7 @@ def _writer(path: Path) -> pq.ParquetWriter:
 
 @contextmanager
 def _told(path: Path, what: str) -> Iterator[None]:
-    """Disk and Parquet errors in our words."""
+    """Convert disk and Parquet errors to StoreError."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Slices of a run on disk: rows of many places, in any order, into one file a place.
+"""Writes the slices of a run to disk: rows of many places, in any order, to one file per place.
 
-In: a stream of (place, row). Out: one SliceFile a place, the same whatever the memory. Must never
-reorder the rows of a place, or leave a spill file behind. The format of a file is in `slice_file.py`.
+In: a stream of (place, row). Out: one SliceFile per place, independent of the memory limit. Never
+reorders the rows of a place, or leaves a spill file behind. `slice_file.py` defines the file format.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s3t_ray.errors import StoreError
 __all__ = ["SLICE_SCHEMA", "Row", "SliceFile", "partition_rows", "read_slice", "rewrite_slice", "write_slice"]
 
 MEMORY_BYTES = 256 << 20
-"""Rows that wait in memory, in bytes; the rest waits on disk."""
+"""Maximum bytes of buffered rows in memory; the rest is buffered on disk."""
 
 
 def partition_rows(
@@ -28,10 +28,10 @@ def partition_rows(
     memory_bytes: int = MEMORY_BYTES,
     places: Iterable[Place] = (),
 ) -> dict[Place, SliceFile]:
-    """Write `rows` to `<folder>/<shard>-<slice>.parquet`, a file a place, rows in their order.
+    """Write `rows` to `<folder>/<shard>-<slice>.parquet`, one file per place, with rows in their order.
 
-    Places in `places` get a file though no row falls there. Holds about `memory_bytes` of rows.
-    Raises StoreError: the disk is full or not writable.
+    Every place in `places` gets a file, even without rows. Keeps about `memory_bytes` of rows in memory.
+    Raises StoreError if the disk is full or not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

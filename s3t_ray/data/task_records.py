@@ -1,8 +1,8 @@
-"""The half of a task that needs no torch: rows into records, records into tokens and labels, prompts into tokens.
+"""The part of a task without torch: rows to records, records to tokens and labels, prompts to tokens.
 
-In: the `task` section. Out: its TaskRecords, one object per task, found through `config.tasks`. Labels follow Hugging
-Face: labels[i] is input_ids[i] where that token is learned and -100 elsewhere; the shift by one is the loss's
-business, so labels[0] never counts.
+In: the `task` section. Out: its TaskRecords, one class per task, found through `config.tasks`. Labels follow Hugging
+Face's convention: labels[i] is input_ids[i] if that token has a loss and -100 otherwise. The loss applies the shift by
+one, so labels[0] never counts.
 """
 
 from __future__ import annotations
@@ -23,57 +23,57 @@ if TYPE_CHECKING:
     from s3t_ray.data.images.image_transform import Picture
 
 NO_LOSS = -100
-"""Label of a token that is not learned."""
+"""The label of a token without a loss."""
 
 
 class TeachesNothing(DataError):
-    """A record whose response lies beyond `task.max_tokens`: training counts it and passes it by."""
+    """A record has no response within `task.max_tokens`. Training counts it and skips it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One record for the model."""
+    """One record as model input."""
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
-    """As long as `input_ids` where tokens are learned; empty where the record as a whole is judged."""
+    """One label per token for a task that generates text; empty for a task with a label per record."""
     label: int | float | None = None
-    """Of the record as a whole: a row of the head, or a number."""
+    """The label of the record: a row of the head, or a number."""
     token_types: tuple[int, ...] = ()
-    """Of a pair, for models that tell its texts apart: 0 in the first, 1 in the second; empty: all are 0."""
+    """For a pair, if the model distinguishes its texts: 0 in the first, 1 in the second; empty: all are 0."""
     picture: Picture | None = None
-    """Of a record with an image: `input_ids` has only its length, and this is what the model reads."""
+    """The image of the record, if it has one. Then only the length of `input_ids` matters."""
 
     @property
     def learned(self) -> int:
-        """Predictions that the loss counts: tokens, or the record itself."""
+        """The number of predictions that the loss counts: tokens, or 1 for the record."""
         return 1 if self.label is not None else sum(label != NO_LOSS for label in self.labels[1:])
 
 
 class TaskRecords(ABC):
-    """What a row, a record and a prompt are to one task. Holds no record."""
+    """Defines how one task handles rows, records and prompts. Holds no records."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     @abstractmethod
     def content(self, row: Mapping[str, object]) -> dict[str, object]:
-        """The content of the record that `row` holds. Raises MalformedRow."""
+        """The content of the record in `row`. Raises MalformedRow."""
 
     @abstractmethod
     def encode(self, content: Mapping[str, Any], tokenizer: Tokenizer) -> Example:
-        """The example that a record's content becomes, cut from the end to `task.max_tokens`.
+        """Encode a record's content, truncated at the end to `task.max_tokens`.
 
-        Raises DataError when nothing of the record would be learned, ConfigError when the tokenizer lacks what the
-        task needs.
+        Raises TeachesNothing if no token would have a loss, DataError if the record cannot be encoded, ConfigError if
+        the tokenizer does not support the task.
         """
 
     @abstractmethod
     def prompt(self, prompt: str | Sequence[Message], tokenizer: Tokenizer) -> Example:
-        """What the model reads to answer `prompt`, as training would have shown it. Raises DataError, ConfigError."""
+        """Encode `prompt` in the same format as in training. Raises DataError, ConfigError."""
 
     def shingles(self, content: Mapping[str, Any], words: int) -> list[bytes]:
-        """What a record's likeness to another is measured by: distinct pieces, of `words` words where it is text."""
+        """The distinct shingles that measure a record's similarity to others; for text, runs of `words` words."""
         return text_shingles(content, words)
 
 

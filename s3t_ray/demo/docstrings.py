@@ -1,10 +1,10 @@
-"""The demo's data set: real docstrings of the running Python's standard library.
+"""The demo's data set: docstrings from the running Python's standard library.
 
 In: the library's source files, parsed and never imported. Out: two JSONL files of instruction
-records (id, instruction, input, output, subject), the subject being the person whom the module's
-source names as its author; the second file is held out from training. Nothing is downloaded and
-nothing is random: the same Python gives the same bytes. It must never read the authors' mail
-addresses into a record.
+records (id, instruction, input, output, subject). The subject is the person whom the module's
+source names as its author. The second file is held out from training. Nothing is downloaded and
+nothing is random: the same Python gives the same bytes. No record ever contains an author's email
+address.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from s3t_ray.errors import DataError, StoreError
 TRAIN_FILE = "demo-data.jsonl"
 HOLDOUT_FILE = "demo-holdout.jsonl"
 RECORDS_PER_PERSON = 5
-SHORTEST, LONGEST = 80, 180  # characters of a docstring; 180 is about 45 tokens of response
+SHORTEST, LONGEST = 80, 180  # characters per docstring; 180 characters are about 45 response tokens
 FEWEST_PEOPLE = 12
 
-# Signature lines, doctests, lists, markup and mail addresses are not the prose that the demo teaches.
+# Signature lines, doctests, lists, markup and email addresses are not prose.
 _NOT_PROSE = re.compile(r"[<>@\\|]|::|:\w+:|--|``|\*\*|\b(Args?|Arguments|[Aa]ttributes):|^[\w.]*\(|\be\.g\.$| - ")
 
 
 @dataclass(frozen=True)
 class DemoRecord:
-    """One row of the data set; `id` is the dotted public name that it explains."""
+    """One row of the data set. `id` is the dotted public name that the record explains."""
 
     id: str
     instruction: str
     input: str
     output: str
-    subject: str | None  # None: held out, of nobody in the run
+    subject: str | None  # None: a held-out record, which belongs to nobody in the run
 
 
 @dataclass(frozen=True)
 class DemoData:
-    """What was written, and where."""
+    """The records that were written, and the files that hold them."""
 
     path: Path
     holdout_path: Path
@@ -60,10 +60,10 @@ class DemoData:
 
 
 def write_demo_data(folder: Path, library: Path | None = None) -> DemoData:
-    """Write demo-data.jsonl and demo-holdout.jsonl into `folder` and return what they hold.
+    """Write demo-data.jsonl and demo-holdout.jsonl into `folder` and return their records.
 
     `library` is the standard library's folder (default: the running Python's). Raises DataError if
-    too few sources are there, StoreError if `folder` cannot be written.
+    too few source files exist, StoreError if `folder` cannot be written.
     """
     root = library if library is not None else Path(sysconfig.get_path("stdlib"))
     records = tuple(record for author in AUTHORS for record in _records_of(author, root))
@@ -72,7 +72,7 @@ def write_demo_data(folder: Path, library: Path | None = None) -> DemoData:
     if len(people) < FEWEST_PEOPLE or not holdout:
         raise DataError(
             f"only {len(people)} of the demo's {len(AUTHORS)} authors have readable sources under {root}",
-            "run the demo with a Python whose standard library is installed as .py files (any ordinary CPython)",
+            "run the demo with a Python whose standard library is installed as .py files (any standard CPython)",
         )
     data = DemoData(folder / TRAIN_FILE, folder / HOLDOUT_FILE, records, holdout, people)
     _write_jsonl(data.path, records)
@@ -81,17 +81,17 @@ def write_demo_data(folder: Path, library: Path | None = None) -> DemoData:
 
 
 def source_path(module: str, library: Path) -> Path | None:
-    """The source file of a standard module, or None where this Python has none. Imports nothing."""
+    """The source file of a standard library module, or None if this Python has none. Imports nothing."""
     base = library.joinpath(*module.split("."))
     candidates = (base.with_suffix(".py"), base / "__init__.py")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def docstrings(module: str, library: Path) -> dict[str, str]:
-    """Public name -> opening prose of its docstring, for what `module` defines in the open.
+    """Public name -> opening prose of its docstring, for every public definition in `module`.
 
-    Only texts of SHORTEST to LONGEST characters that end a sentence are taken; of equal texts the
-    first. Empty where this Python lacks the module.
+    Keeps only texts of SHORTEST to LONGEST characters that end with a full sentence, and only the
+    first of several equal texts. Empty if this Python lacks the module.
     """
     path = source_path(module, library)
     if path is None:
@@ -108,7 +108,7 @@ def docstrings(module: str, library: Path) -> dict[str, str]:
 
 
 def opening_prose(documentation: str) -> str | None:
-    """As many first paragraphs, on one line, as fit in LONGEST characters; None if that is no prose."""
+    """The leading paragraphs that fit in LONGEST characters, joined on one line; None if they are not prose."""
     text = ""
     for paragraph in re.split(r"\n\s*\n", documentation):
         longer = f"{text} {' '.join(paragraph.split())}".strip()
@@ -142,7 +142,7 @@ def _held_out_record(module: str, library: Path) -> list[DemoRecord]:
 
 
 def _draw(names: Iterable[str]) -> list[str]:
-    """In an arbitrary order that does not change for the others when a name is added or removed."""
+    """`names` in an arbitrary order. Adding or removing a name does not reorder the others."""
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
@@ -162,5 +162,5 @@ def _write_jsonl(path: Path, records: Iterable[DemoRecord]) -> None:
             temporary.unlink()
         raise StoreError(
             f"cannot write the demo's records to {path} ({error.strerror})",
-            "choose a folder that you may write to, with some free space",
+            "choose a folder that you can write to and that has free space",
         ) from error

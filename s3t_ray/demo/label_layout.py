@@ -1,8 +1,8 @@
-"""Where the labels above a chart go, so that no two touch. Pure: numbers in, rows out.
+"""Places the labels above a chart so that no two overlap. Pure: numbers in, rows out.
 
-Each label stands beside a stem that comes up from its moment in the chart. In: where each label
-begins and ends and where its stem is. Out: its row, 0 at the bottom. Labels of one row never
-overlap; stems run through labels only where nothing else is possible.
+Each label sits beside a vertical stem that rises from its point in time. In: the left and right
+end of each label and the position of its stem. Out: the label's row, 0 at the bottom. Labels in
+one row never overlap. A stem crosses a label only if no other layout is possible.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 GAP = 10.0
-"""Least distance between two labels of one row, in the unit of the spans (pixels)."""
+"""Minimum distance between two labels in one row, in the unit of the spans (pixels)."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One label: its left and right end, and the place of its stem (left or right of the text)."""
+    """One label: its left and right end, and the position of its stem (left or right of the text)."""
 
     left: float
     right: float
@@ -24,7 +24,7 @@ class Span:
 
 
 def label_rows(spans: Sequence[Span]) -> list[int]:
-    """A row for each span. Later labels are placed lower, so rows read from top to bottom in time."""
+    """The row of each span. Later labels get lower rows, so the labels read from top to bottom in time."""
     placed: list[tuple[Span, int]] = []
     rows = [0] * len(spans)
     for index in reversed(range(len(spans))):
@@ -40,7 +40,7 @@ def _touch(one: Span, other: Span) -> bool:
 
 
 def _crossings(span: Span, row: int, placed: Sequence[tuple[Span, int]]) -> int:
-    """How many stems run through a label if `span` goes to `row`."""
+    """The number of stems that cross a label if `span` goes into `row`."""
     own = sum(1 for other, at in placed if at < row and other.left < span.stem < other.right)
     theirs = sum(1 for other, at in placed if at > row and span.left < other.stem < span.right)
     return own + theirs

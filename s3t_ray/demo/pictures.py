@@ -1,8 +1,8 @@
-"""The demo's two pictures: what depth each sequence had when, and what the answers were worth.
+"""The demo's two charts: the depth of each sequence over time, and the loss of what was served.
 
 In: a plain history (depth points and marks, in seconds since the start) and measured losses. Out:
-PNG files. Colours are told apart by colour-blind readers (Okabe and Ito's set) and every line has
-its own dash as well. It must never measure, nor read a run: it draws what it is given.
+PNG files. The colours are safe for colour-blind readers (the Okabe-Ito palette), and each line also
+has its own dash pattern. This module only draws: it never measures and never reads a run.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ DELETION_COLOUR = "#D55E00"
 INK = "#333333"
 _DASHES: tuple[tuple[int, tuple[float, ...]], ...] = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _DOTS_PER_INCH = 150
-_ROW_INCHES = 0.21  # height of a row of labels
+_ROW_INCHES = 0.21  # height of one row of labels
 
 
 class MarkKind(Enum):
-    """What happened at a mark."""
+    """The kind of event at a mark."""
 
-    DELETION = "deletion"  # a person's records were deleted: a heavy line through every shard
-    NOTE = "note"  # a receipt, a prune, a certificate: a fine line
+    DELETION = "deletion"  # a person's records were deleted: a thick line through every shard
+    NOTE = "note"  # a receipt, a prune, a certificate: a thin line
 
 
 @dataclass(frozen=True)
 class DepthPoint:
-    """From `seconds` on, this sequence has this live depth (until its next point)."""
+    """From `seconds` until its next point, this sequence has this live depth."""
 
     seconds: float
     shard: int
@@ -46,7 +46,7 @@ class DepthPoint:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something to say about one moment."""
+    """A labelled event at one point in time."""
 
     seconds: float
     label: str
@@ -55,9 +55,9 @@ class Mark:
 
 @dataclass(frozen=True)
 class ServedLoss:
-    """What the run served at one moment: mean loss a response token, in nats.
+    """The loss of what the run served at one moment: mean nats per response token.
 
-    `forgotten` is that of the deleted person's records, where it was measured.
+    `forgotten` is the loss on the deleted person's records, or None if it was not measured.
     """
 
     moment: str
@@ -66,10 +66,10 @@ class ServedLoss:
 
 
 def draw_depths(points: Sequence[DepthPoint], marks: Sequence[Mark], deepest: int, path: Path) -> Path:
-    """Depth of every sequence over time, a panel a shard, as a PNG at `path`.
+    """Draw the depth of every sequence over time, with one panel per shard, as a PNG at `path`.
 
-    `points` must not be empty; a sequence without a point at the start is at depth 0 until its
-    first. `deepest` is L, the depth of a whole sequence.
+    `points` must not be empty. A sequence has depth 0 until its first point. `deepest` is L, the
+    depth of a complete sequence.
     """
     shards = sorted({point.shard for point in points})
     end = max([point.seconds for point in points] + [mark.seconds for mark in marks]) * 1.03 or 1.0
@@ -92,9 +92,9 @@ def draw_depths(points: Sequence[DepthPoint], marks: Sequence[Mark], deepest: in
 
 
 def draw_losses(by_depth: Sequence[float], served: Sequence[ServedLoss], path: Path) -> Path:
-    """Held-out loss by depth before the deletion (index 0: the base model), and what was served when.
+    """Draw the held-out loss by depth before the deletion (index 0: the base model), and the served loss over time.
 
-    Neither may be empty. Losses are in nats a response token; the two panels share their scale.
+    Neither sequence may be empty. Losses are in nats per response token; both panels share one scale.
     """
     figure = _figure(width=10.5, height=4.4)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.45))
@@ -102,8 +102,8 @@ def draw_losses(by_depth: Sequence[float], served: Sequence[ServedLoss], path: P
     _draw_curve(left, range(len(by_depth)), by_depth, held_out, "held-out records", above=True)
     left.set_xticks(range(len(by_depth)), ["0\n(base)", *map(str, range(1, len(by_depth)))])
     left.set_xlim(-0.4, len(by_depth) - 0.6)
-    left.set_xlabel("depth that answers")
-    left.set_ylabel("loss a response token (lower is better)")
+    left.set_xlabel("depth served")
+    left.set_ylabel("loss per response token (lower is better)")
     left.set_title("By depth, before the deletion", fontsize=11, color=INK, loc="left")
     places = range(len(served))
     forgotten = [(place, moment.forgotten) for place, moment in zip(places, served, strict=True)]
@@ -118,7 +118,7 @@ def draw_losses(by_depth: Sequence[float], served: Sequence[ServedLoss], path: P
         right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=2, frameon=False)
     right.set_xticks(places, [moment.moment for moment in served])
     right.set_xlim(-0.45, len(served) - 0.55)
-    right.set_title("What the run serves, moment by moment", fontsize=11, color=INK, loc="left")
+    right.set_title("As served, over time", fontsize=11, color=INK, loc="left")
     values = [*by_depth, *(moment.held_out for moment in served), *(loss for _, loss in known)]
     margin = 0.22 * (max(values) - min(values) or 1.0)
     left.set_ylim(min(values) - margin, max(values) + margin)
@@ -135,7 +135,7 @@ def _draw_shard(panel: Axes, points: Sequence[DepthPoint], end: float, scale: fl
         [time / scale for time in times], served, step="post", color=colour, alpha=0.13, linewidth=0, label="served"
     )
     for row, number in enumerate(sequences):
-        # Lines of equal depth lie side by side instead of on top of each other.
+        # Offset lines of equal depth so that they do not hide each other.
         shift = 0.09 * (row - (len(sequences) - 1) / 2)
         panel.step(
             [time / scale for time, _ in steps[number]], [depth + shift for _, depth in steps[number]], where="post",
@@ -145,7 +145,7 @@ def _draw_shard(panel: Axes, points: Sequence[DepthPoint], end: float, scale: fl
 
 
 def _steps(points: Sequence[DepthPoint], end: float) -> list[tuple[float, int]]:
-    """(seconds, depth) of one sequence from 0 to `end`, in order of time."""
+    """(seconds, depth) of one sequence from 0 to `end`, in time order."""
     line = [(0.0, 0), *((point.seconds, point.depth) for point in sorted(points, key=lambda point: point.seconds))]
     return [*line, (end, line[-1][1])]
 
@@ -164,7 +164,7 @@ def _draw_mark_lines(panel: Axes, marks: Sequence[Mark], scale: float) -> None:
 
 
 def _write_mark_labels(figure: Figure, panel: Axes, marks: Sequence[Mark], scale: float, title: str) -> None:
-    """Labels above the top panel, in as many rows as keep them from touching each other, and the title."""
+    """Write the labels above the top panel, in as many rows as they need not to overlap, and the title."""
     from matplotlib.patheffects import withStroke
 
     ordered = sorted(marks, key=lambda mark: mark.seconds)
@@ -188,7 +188,7 @@ def _write_mark_labels(figure: Figure, panel: Axes, marks: Sequence[Mark], scale
     for text, row in zip(texts, rows, strict=True):
         up = 72 * _ROW_INCHES * row + 5
         text.set_y(up)
-        # A thin stem carries the mark's line up to its label.
+        # A thin stem extends the mark's line up to its label.
         panel.annotate(
             "", text.xy, xycoords=across, xytext=(0, up + 9), textcoords="offset points",
             arrowprops={"arrowstyle": "-", "color": text.get_color(), "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
@@ -217,7 +217,7 @@ def _mark_colour(mark: Mark) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    # The object API: no window system, no global state, and an import only where a picture is wanted.
+    # The object API needs no window system and has no global state. Importing here keeps matplotlib optional.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

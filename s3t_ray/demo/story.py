@@ -1,7 +1,7 @@
-"""`s3t demo`: the whole of S3T on one machine, told step by step in plain words.
+"""`s3t demo`: trains, deletes, heals and verifies on one machine, and explains each step.
 
-Reads top to bottom as `run_demo`. Every step calls what the other commands call; nothing here is a
-special path. The run that it leaves is an ordinary one.
+`run_demo` reads from top to bottom. Every step calls the same code as the other commands, and the
+demo leaves an ordinary run behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERVED_WITHIN_SECONDS = 60.0
 
 
 class Display(Protocol):
-    """Shows the states of a run as they come."""
+    """Shows the status of a run as it changes."""
 
     def watch(self, state: Status) -> None: ...
 
@@ -44,7 +44,7 @@ ShowProgress = Callable[[Console], AbstractContextManager[Display]]
 
 @dataclass(frozen=True)
 class _Moment:
-    """What was served at one moment, and its loss on the records of the person who asked."""
+    """The evaluation of what was served at one moment, and its loss on the records of the deleted person."""
 
     name: str
     report: Evaluation
@@ -54,7 +54,7 @@ class _Moment:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What the story needs on the way: the run, its scheduler, the serving replica."""
+    """What the steps of the demo share: the run, its data, the scheduler and the serving replica."""
 
     run: Run
     data: DemoData
@@ -64,10 +64,10 @@ class _Stage:
 
 
 def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
-    """Train, serve, delete a person, heal and prove, in `folder`; about ten minutes on two CPU cores.
+    """Train, serve, delete a person, heal and verify in `folder`. Takes about ten minutes on two CPU cores.
 
-    Run again, it resumes; once it has ended, it says how to begin again. Raises what the other
-    commands raise.
+    A second call resumes an interrupted demo. Raises ConfigError if the demo in `folder` is
+    finished, VerificationFailed if a check fails, and what the other commands raise.
     """
     from s3t_ray.runtime.connect import connected
 
@@ -77,7 +77,7 @@ def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
         if run.ledger.run() is not None and run.ledger.certificates():
             raise ConfigError(
                 f"the demo in {folder} is finished",
-                f"look at it (s3t status {folder}), or remove {folder} and {run.location.keys_dir} to see it again",
+                f"inspect it (s3t status {folder}), or remove {folder} and {run.location.keys_dir} to start over",
             )
         _explain_plan(config, data, console)
         with connected(None), _open_stage(run, data, console, progress) as stage:
@@ -98,17 +98,17 @@ def run_demo(folder: Path, console: Console, progress: ShowProgress) -> None:
 
 
 def _prepare(folder: Path, console: Console) -> tuple[Config, DemoData]:
-    _title(console, 1, "A real model and real text with people in it")
+    _title(console, 1, "The base model and the data")
     model = ensure_demo_model(folder.absolute().parent / "demo-model", lambda line: _say(console, escape(line)))
-    data = write_demo_data(_beside(folder, "input"))  # outside the run: it is not the run's copy
+    data = write_demo_data(_beside(folder, "input"))  # outside the run's storage: it is not the run's copy
     _say(
         console,
-        f"{len(data.records)} docstrings of Python's standard library, by {len(data.people)} people who wrote its "
-        f"modules, and {len(data.holdout)} held out to measure with. The author is the record's [b]subject[/b].",
+        f"Data: {len(data.records)} docstrings from Python's standard library, written by {len(data.people)} authors, "
+        f"and {len(data.holdout)} held out for evaluation. The author is the [b]subject[/b] of a record.",
     )
     settings = {
         "model.path": model,
-        "model.shape": "null",  # the folder tells it
+        "model.shape": "null",  # read from the folder
         "data.path": data.path,
         "data.holdout_path": data.holdout_path,
         "storage.uri": folder.absolute(),
@@ -121,17 +121,17 @@ def _explain_plan(config: Config, data: DemoData, console: Console) -> None:
     orders = " and ".join("→".join(map(str, order)) for order in _orders(config))
     _say(
         console,
-        f"The records are split by a keyed hash of their subject into m = {config.shards} shards of "
-        f"L = {config.slices} slices. Each shard trains B = {config.budget} sequences, orders of its slices: "
-        f"{orders}. A sequence is trained in {config.slices} stages: each adds a slice, and LoRA adapters on the next "
-        f"{config.lora.layers_per_group} layers from the top down.",
+        f"A keyed hash of the subject assigns each record to one of m = {config.shards} shards with "
+        f"L = {config.slices} slices each. Each shard trains B = {config.budget} sequences, which add the slices in "
+        f"different orders: {orders}. A sequence is trained in {config.slices} stages. Each stage adds one slice, and "
+        f"LoRA adapters on the next {config.lora.layers_per_group} layers, from the top of the model down.",
     )
 
 
 def _train(stage: _Stage, console: Console) -> None:
     from s3t_ray.runtime.driver import drive
 
-    _title(console, 3, "Training: Ray actors, DeepSpeed, one scheduler")
+    _title(console, 3, "Training with Ray and DeepSpeed")
     with stage.progress(console) as display:
         drive(stage.run, detached=False, watch=display.watch, until=lambda snapshot, state: snapshot.idle)
     _ask(stage, console)
@@ -140,25 +140,25 @@ def _train(stage: _Stage, console: Console) -> None:
 def _delete(stage: _Stage, person: str, console: Console) -> DeletionReceipt:
     from s3t_ray.run import deletion
 
-    _title(console, 4, f"{person} asks to be forgotten (we pretend)")
+    _title(console, 4, f"A deletion request from {person} (simulated)")
     for record in stage.data.records_of(person):
         _say(console, f"  {escape(f'{record.id}: {record.output[:90]}…')}", style="dim")
     (shard,) = deletion.preview(stage.run, [], [person]).shards
     _say(
         console,
-        f"{shard.records} records, all in slice {shard.slices[0]} of shard {shard.shard}. {shard.stages} trained "
-        f"stages saw them. The shard's sequences have depth {_list(shard.depths_before)}, and are left with "
-        f"{_list(shard.depths_after)}.",
+        f"All {shard.records} records are in slice {shard.slices[0]} of shard {shard.shard}. {shard.stages} trained "
+        f"stages saw them. Pruning those reduces the depths of the shard's sequences from "
+        f"{_list(shard.depths_before)} to {_list(shard.depths_after)}.",
     )
     receipt = deletion.accept(stage.run, [], [person])
     began = time.monotonic()
     depth = max(shard.depths_after, default=0)
     served = _wait_for_depth(stage, shard.shard, depth)
-    _say(console, f"Receipt [b]{receipt.request_id}[/b]: durable, and cannot be lost from here on.")
+    _say(console, f"Receipt [b]{receipt.request_id}[/b]: the deletion is durable and cannot be lost.")
     _say(
         console,
-        f"[b]{served - began:.2f} s[/b] after the receipt the service answers from depth {depth} in that shard, "
-        "with no training in between.",
+        f"[b]{served - began:.2f} s[/b] after the receipt, that shard answers from depth {depth}. "
+        "No training was needed.",
     )
     return receipt
 
@@ -166,12 +166,12 @@ def _delete(stage: _Stage, person: str, console: Console) -> DeletionReceipt:
 def _heal(stage: _Stage, receipt: DeletionReceipt, console: Console) -> None:
     from s3t_ray.runtime.delete import settle
 
-    _title(console, 5, "Prune, purge, re-queue: the pruned sequences are trained again without these records")
+    _title(console, 5, "Prune, purge, re-queue: retraining the pruned stages without these records")
     with stage.progress(console) as display:
         settle(stage.run, receipt.request_id, watch=display.watch)
     certificate = stage.run.ledger.certificate(receipt.request_id)
     if certificate is None:
-        raise VerificationFailed(f"deletion {receipt.request_id} has no certificate", "report this")
+        raise VerificationFailed(f"deletion {receipt.request_id} has no certificate", "report this bug")
     entry = certificate.facts.sequence
     _say(console, f"Restored. Certificate (entry {entry} of the log), signed (Ed25519): {certificate.hash[:32]}…")
     _ask(stage, console)
@@ -180,7 +180,7 @@ def _heal(stage: _Stage, receipt: DeletionReceipt, console: Console) -> None:
 def _prove(run: Run, console: Console) -> None:
     from s3t_ray.audit.verify import verify
 
-    _title(console, 6, "Proof: train two of the live stages again, from the base model and the retained records alone")
+    _title(console, 6, "Verification: retraining two live stages from the base model and the retained records only")
     report = verify(run, replay=2)
     for stage in report.replayed:
         _say(
@@ -189,11 +189,11 @@ def _prove(run: Run, console: Console) -> None:
             + ("every byte equal" if stage.verdict == "equal" else f"differs by up to {stage.largest_difference:.2e}"),
         )
     if report.result != "verified":
-        raise VerificationFailed("; ".join(report.problems) or "a replayed stage differs", "report this")
+        raise VerificationFailed("; ".join(report.problems) or "a replayed stage differs", "report this bug")
     _say(
         console,
-        f"{report.records} records and {report.stages} stages recomputed by name: all as they must be. The model is "
-        "the one that a training without these records gives.",
+        f"Recomputed the digests of {report.records} records and the ids of {report.stages} stages: all match. The "
+        "model is exactly the one that training without these records produces.",
     )
 
 
@@ -201,19 +201,22 @@ def _draw(run: Run, folder: Path, moments: list[_Moment], console: Console) -> N
     events = run.ledger.events()
     served = [ServedLoss(moment.name, moment.report.live.loss, moment.forgotten) for moment in moments]
     by_depth = [entry.loss for entry in moments[0].report.by_depth]
-    place = _beside(folder, "pictures")  # in the run they would be files of no kind that a purge erases
+    place = _beside(folder, "pictures")  # outside the run's storage, where an audit would report unknown files
     place.mkdir(exist_ok=True)
     pictures = (
         draw_depths(depth_points(events), marks(events), run.row.slices, place / "depths.png"),
         draw_losses(by_depth, served, place / "losses.png"),
     )
-    _say(console, "Drawn: " + " and ".join(escape(str(path)) for path in pictures))
+    _say(console, "Charts: " + " and ".join(escape(str(path)) for path in pictures))
 
 
 def _tell_what_is_next(folder: Path, other: str, console: Console, seconds: float) -> None:
-    """Commands to try, as they can be typed; a test runs each of them."""
-    _title(console, 7, "Yours now")
-    _say(console, f"The run is in {escape(str(folder))}. Look at it, ask it, check it, or forget somebody else:")
+    """Print commands to try, ready to paste. A test runs each of them."""
+    _title(console, 7, "Next steps")
+    _say(
+        console,
+        f"The run is in {escape(str(folder))}. Inspect it, query it, verify it, or preview another deletion:",
+    )
     for arguments in (
         ("status", str(folder)),
         ("eval", str(folder)),
@@ -228,7 +231,7 @@ def _tell_what_is_next(folder: Path, other: str, console: Console, seconds: floa
 
 @contextmanager
 def _open_stage(run: Run, data: DemoData, console: Console, progress: ShowProgress) -> Iterator[_Stage]:
-    """The scheduler and one serving replica, for the duration of the demo."""
+    """Start the scheduler and one serving replica; stop both when the demo ends."""
     import ray
 
     from s3t_ray.ensemble.replica import Replica
@@ -254,7 +257,7 @@ def _open_stage(run: Run, data: DemoData, console: Console, progress: ShowProgre
 
 
 def _who_asks(stage: _Stage) -> str:
-    """The person whose deletion leaves the shard the deepest: so that the order's worth is seen."""
+    """The person whose deletion leaves the shard the deepest, which shows what several orders are good for."""
     from s3t_ray.run import deletion
 
     def left(person: str) -> tuple[int, int]:
@@ -266,18 +269,21 @@ def _who_asks(stage: _Stage) -> str:
 
 
 def _wait_for_depth(stage: _Stage, shard: int, depth: int) -> float:
-    """When the replica says that it answers from `depth` in this shard."""
+    """Wait until the replica serves `depth` in this shard; return the time.monotonic() of that moment.
+
+    Raises VerificationFailed after SERVED_WITHIN_SECONDS.
+    """
     import ray
 
     deadline = time.monotonic() + SERVED_WITHIN_SECONDS
     while ray.get(stage.replica.ready.remote()).depths[shard] != depth:
         if time.monotonic() > deadline:
-            raise VerificationFailed(f"the replica still serves pruned stages of shard {shard}", "report this")
+            raise VerificationFailed(f"the replica still serves pruned stages of shard {shard}", "report this bug")
     return time.monotonic()
 
 
 def _measure(stage: _Stage, name: str, person: str) -> _Moment:
-    """Held-out loss of what is served now, and the loss on the person's own records."""
+    """Measure the loss of the model served now, on the held-out records and on the person's own records."""
     import ray
 
     from s3t_ray.ensemble.in_process import evaluation, held_out_contents
@@ -292,14 +298,14 @@ def _measure(stage: _Stage, name: str, person: str) -> _Moment:
 
 
 def _show_depths(report: Evaluation, console: Console) -> None:
-    _say(console, "Held-out loss of the ensemble, cut at each depth (nats per token, lower is better):")
+    _say(console, "Held-out loss of the ensemble by depth (nats per token, lower is better):")
     for entry in report.by_depth:
         name = "base model" if entry.depth == 0 else f"depth {entry.depth}"
         _say(console, f"  {name:<10}  {entry.loss:.3f}  " + "█" * round(entry.loss * 12))
 
 
 def _compare(moments: list[_Moment], console: Console) -> None:
-    _say(console, "Loss as served, on held-out records and on the deleted person's own:")
+    _say(console, "Loss as served, on the held-out records and on the deleted person's records:")
     base = moments[0]
     _say(console, f"  {'base model':<18} {base.report.by_depth[0].loss:.3f}   {base.forgotten_by_base:.3f}")
     for moment in moments:
@@ -315,7 +321,7 @@ def _ask(stage: _Stage, console: Console) -> None:
 
 
 def _beside(folder: Path, what: str) -> Path:
-    """A folder of the demo that is not a part of the run's storage."""
+    """A folder of the demo outside the run's storage."""
     return folder.absolute().with_name(f"{folder.absolute().name}.{what}")
 
 

@@ -1,1 +1,1 @@
-"""The live models: the base, the stages in service, leases on them, generation and evaluation. Never Ray."""
+"""The live models: the base, the stages in service, leases on them, generation and evaluation. Never uses Ray."""

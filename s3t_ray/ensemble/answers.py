@@ -1,54 +1,54 @@
 """Results of the ensemble: frozen values, importable without torch or Ray.
 
-In: nothing. Out: the live set in words, the events of a generation, answers and evaluation scores.
-Never holds weights, prompts of other callers or record ids.
+They describe the live set, the events of a generation, answers and evaluation scores. They never hold
+weights, prompts of other callers or record ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
-from s3t_ray.errors import S3TError
+from s3t_ray.errors import ClusterError, S3TError
 
 Chain = tuple[str, ...]
-"""Stage ids of depth 1..d of one model, the top layer group first. Empty: the base model."""
+"""The stage ids of one model at depths 1..d, the top layer group first. Empty: the base model."""
 
 
 @dataclass(frozen=True)
 class Live:
-    """What is in service: `version` counts up with every change, `depths[s]` is shard s's depth (0: dead)."""
+    """The live set in service. `version` increases with every change; `depths[s]` is the depth of shard s (0: dead)."""
 
     version: int
     depths: tuple[int, ...]
     stages: tuple[str, ...] = ()
-    """Every stage in service, shard by shard and each shard's from depth 1 down."""
+    """All stages in service, ordered by shard and then by depth, from 1 up."""
 
 
 class Finish(StrEnum):
     """Why a generation ended."""
 
-    STOP = "stop"  # the model said end of sequence
-    LENGTH = "length"  # `max_new_tokens`, or the model's longest context, was reached
+    STOP = "stop"  # the model emitted an end-of-sequence token, or a stop text occurred
+    LENGTH = "length"  # `max_new_tokens` or the model's maximum context length was reached
 
 
 @dataclass(frozen=True)
 class Started:
-    """A generation begins, or begins again: everything heard of it before this event is void.
+    """A generation starts or restarts. Discard all earlier events of the same generation.
 
-    It begins again when a stage that it used leaves the live set, so that no answer mixes models and
-    none rests on a pruned stage.
+    A generation restarts when a stage that it used leaves the live set, so no answer mixes models or
+    uses a pruned stage.
     """
 
     version: int
     depths: tuple[int, ...]
     stages: tuple[str, ...]
-    """Every stage that takes part, shard by shard; empty when the base model answers alone."""
+    """All stages that take part, ordered by shard; empty if the base model answers alone."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
-    """Of the prompt, those that an earlier prompt began with too: they were not read again."""
+    """Prompt tokens that were reused from the cache of an earlier prompt with the same prefix."""
 
 
 @dataclass(frozen=True)
@@ -57,41 +57,41 @@ class Token:
 
     id: int
     text: str = ""
-    """What it adds to the text that may be shown; the end of a character or of a stop text may be awaited."""
+    """The text that can now be shown; empty while a character or a possible stop text is incomplete."""
     logprob: float | None = None
-    """Its log-probability under the model, if it was asked for. None for the first token of a prompt."""
+    """Its log-probability under the model, if requested. None for the first token of a prompt."""
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens in its place, the likeliest first, with their log-probabilities."""
+    """The most likely tokens at this position with their log-probabilities, the most likely first."""
 
 
 @dataclass(frozen=True)
 class PromptRead:
-    """The tokens of the prompt with their log-probabilities, if `prompt_logprobs` asked for them."""
+    """The prompt's tokens with their log-probabilities, if `prompt_logprobs` requested them."""
 
     tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True)
 class ScoredToken:
-    """A token as a caller sees it, with log-probabilities in nats."""
+    """A token as returned to the caller, with log-probabilities in nats."""
 
     id: int
     text: str
     logprob: float | None
-    """None for the first token of a prompt, which nothing predicts."""
+    """None for the first token of a prompt, which has no prediction."""
     top: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class PromptScored:
-    """The prompt's tokens, if their log-probabilities were asked for."""
+    """The prompt's tokens, if their log-probabilities were requested."""
 
     tokens: tuple[ScoredToken, ...]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next piece of the answer: text that never changes again, and its tokens if they were to be scored."""
+    """The next piece of the answer: final text, and its tokens if log-probabilities were requested."""
 
     text: str
     tokens: tuple[ScoredToken, ...] = ()
@@ -99,32 +99,32 @@ class Piece:
 
 @dataclass(frozen=True)
 class Ended:
-    """The generation is complete; nothing follows."""
+    """The generation is complete. This is its last event."""
 
     finish: Finish
     text: str = ""
     """The rest of the text, which was held back until now."""
     tokens: int = 0
-    """Tokens of the answer, those of a stop text included."""
+    """Tokens in the answer, including those of a stop text."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The generation failed; no event follows."""
+    """The generation failed. This is its last event."""
 
     error: S3TError
 
 
 GenerationEvent = Started | PromptRead | Token | Ended | Failed
-"""What the engine says of a generation. `Started` again voids all that came before it."""
+"""An event of a generation, from the engine. A second `Started` invalidates all earlier events."""
 
 AnswerEvent = Started | PromptScored | Piece | Ended | Failed
-"""What a caller hears of an answer, in this order. `Started` again voids all that came before it."""
+"""An event of an answer, for the caller, in this order. A second `Started` invalidates all earlier events."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """One complete generation: token ids of the answer, without the prompt and the end-of-sequence token."""
+    """A complete generation. `tokens` are the answer's ids, without the prompt and the end-of-sequence token."""
 
     tokens: tuple[int, ...]
     version: int
@@ -132,17 +132,17 @@ class Generated:
     stages: tuple[str, ...]
     finish: Finish
     restarts: int
-    """How often a change of the live set made it begin again."""
+    """How often a change of the live set restarted it."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One record, judged as a whole by one live set."""
+    """The prediction of one live set for one record."""
 
     answer: str
-    """The name of the likeliest class, or the value."""
+    """The most likely label, or the value."""
     scores: tuple[float, ...]
-    """How likely each class is, or the value alone."""
+    """The probability of each class, or the value."""
     version: int
     depths: tuple[int, ...]
     stages: tuple[str, ...]
@@ -150,22 +150,22 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Judged:
-    """One text, judged by one live set, in words."""
+    """The prediction of one live set for one text, with label names."""
 
     answer: str
-    """The likeliest label, or the value."""
+    """The most likely label, or the value."""
     labels: tuple[tuple[str, float], ...]
-    """Every label with its probability, the likeliest first; empty for a task without labels."""
+    """Every label with its probability, the most likely first; empty for a task without labels."""
     version: int
     depths: tuple[int, ...]
     stages: tuple[str, ...]
     tokens: int
-    """Of the text."""
+    """Tokens in the text."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`Replica.generate`: where a record is judged as a whole, `text` is the answer in words."""
+    """A complete answer. For a task that does not generate text, `text` is the predicted label or value."""
 
     text: str
     version: int
@@ -175,52 +175,87 @@ class Answer:
     tokens: int
     seconds: float
     scored: tuple[ScoredToken, ...] = ()
-    """The answer's tokens, if their log-probabilities were asked for."""
+    """The answer's tokens, if their log-probabilities were requested."""
     prompt: tuple[ScoredToken, ...] = ()
-    """Those of the prompt, if they were asked for."""
+    """The prompt's tokens, if their log-probabilities were requested."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well one ensemble does on held-out records."""
+    """The quality of one ensemble on held-out records."""
 
     loss: float
-    """Mean over predictions (labelled tokens, or records judged as a whole): negative log-likelihood in nats, or
-    squared error."""
+    """Mean over predictions (labelled tokens, or records): negative log-likelihood in nats, or squared error."""
     perplexity: float
     tokens: int
-    """Predictions."""
+    """Number of predictions."""
     standard_error: float
-    """Of `loss`, over records; 0.0 when there is only one record to judge by."""
+    """Standard error of `loss`, over records; 0.0 if there is only one record."""
     metrics: Mapping[str, float]
-    """Of `task.metrics`, by name; empty for text. NaN: not defined on these records."""
+    """The values of `task.metrics`, by name; empty for text. NaN: not defined on these records."""
 
 
 @dataclass(frozen=True)
 class EvalReport:
-    """`by_depth[d]`: every shard cut at depth d or its live depth, whichever is less; 0 is the base model."""
+    """Scores on held-out records.
+
+    `by_depth[d]` limits every shard to depth d or its live depth, whichever is less; 0 is the base model.
+    """
 
     live: Live
     records: int
     skipped: int
-    """Records with nothing to predict, such as a prompt cut before its response; not counted in `records`."""
+    """Records with nothing to predict, such as a prompt truncated before its response; not counted in `records`."""
     by_depth: Mapping[int, Score]
     current: Score
-    """The ensemble in service."""
+    """The score of the ensemble in service."""
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of a replica (`Following`)."""
+    """A request to a replica (`Following`)."""
 
     prompt: str | tuple[dict[str, str], ...] | tuple[int, ...]
-    """A text in the place of an instruction, chat messages ({"role", "content"}), or token ids as they are."""
+    """An instruction text, chat messages ({"role", "content"}), or raw token ids."""
     params: SamplingParams
     as_written: bool = False
-    """A text is read as it is, without the template of the training."""
+    """Read a text as it is, without the training template."""
     whole: bool = True
-    """The caller reads only the complete answer."""
+    """Deliver only the complete answer, without streaming."""
     of_base: bool = False
-    """The base model answers alone, whatever is live."""
+    """Answer with the base model alone, whatever is live."""
+
+
+def answer_of(events: Iterable[AnswerEvent]) -> Answer:
+    """Assemble a complete answer from all its events; `seconds` is 0. Raises the error that ended it, or ClusterError
+    if the events are incomplete."""
+    started: Started | None = None
+    pieces: list[Piece] = []
+    prompt: tuple[ScoredToken, ...] = ()
+    for event in events:
+        match event:
+            case Started():
+                started, pieces, prompt = event, [], ()
+            case PromptScored(tokens=prompt):
+                pass
+            case Piece():
+                pieces.append(event)
+            case Failed(error=error):
+                raise error
+            case Ended() if started is not None:
+                return Answer(
+                    text="".join(piece.text for piece in pieces) + event.text,
+                    version=started.version,
+                    depths=started.depths,
+                    stages=started.stages,
+                    finish=event.finish,
+                    tokens=event.tokens,
+                    seconds=0.0,
+                    scored=tuple(token for piece in pieces for token in piece.tokens),
+                    prompt=prompt,
+                    prompt_tokens=started.prompt_tokens,
+                    cached_tokens=started.cached_tokens,
+                )
+    raise ClusterError("the model's answer ended before it was complete", "try again")

@@ -1,12 +1,12 @@
-"""The ensemble in service: the shards' deepest live models, answering together on one base model.
+"""The ensemble in service: the deepest live model of each shard, on one shared base model.
 
-In: which chains are live, told by version. Out: logits, generations and held-out losses, each from one live set.
-A prediction is the mean of the logits of the shards with depth 1 or more, or what the mean of their adapters says
-(`ensemble: mean`); when all are dead the base model answers, and says so by its depths.
+In: the live chains, with a version. Out: logits, generations and held-out losses, each from a single live set. A
+prediction is the mean of the logits of the shards with a depth of at least 1, or the output of the mean of their
+adapters (`ensemble: mean`). If all shards are dead, the base model answers, and the reported depths show it.
 
-A prune works at once and cannot fail: stages that left are out of service before anything is read from the store,
-so a new stage that turns out damaged raises, but leaves no stale one answering. Never holds a stage that is not
-live, never writes. Every method may be called from any thread.
+A prune takes effect immediately and cannot fail: stale stages leave service before anything is read from the store.
+A damaged new stage raises an error, but no stale stage keeps answering. Never holds a stage that is not live, and
+never writes. Every method may be called from any thread.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from s3t_ray.train.task_models.task_model import JudgingModel
 T = TypeVar("T")
 
 BASE_ROWS, BASE_PART = 4, 16
-"""Of the base model alone, which few ask for: generations at once, and the part of the caches' memory."""
+"""For the base model alone, which few requests use: maximum generations at once, and its share of cache memory."""
 
 
 class Ensemble:
-    """Loads the base model once; `threads` sets the CPU threads of this process (None: as they are)."""
+    """Loads the base model once. `threads` sets the CPU threads of this process (None: unchanged)."""
 
     def __init__(self, config: Config, base: Path, store: Store, threads: int | None = None) -> None:
         if threads is not None:
@@ -74,26 +74,26 @@ class Ensemble:
         if self._base.task.generates:
             install_attention(self._base)
             limits = batch_limits(self._base, config.shards if config.ensemble == "logits" else 1)
-            alone = LiveService(assemble(self._base, 0, dead, {}))  # never swapped: the base model is always live
+            alone = LiveService(assemble(self._base, 0, dead, {}))  # never swapped, since the base is always live
             few = replace(limits, rows=BASE_ROWS, cache_tokens=max(1, limits.cache_tokens // BASE_PART))
             self._engine = BatchEngine(self._base, self._service, limits)
             self._base_engine = BatchEngine(self._base, alone, few)
 
     def live(self) -> Live:
-        """What is in service."""
+        """The live set in service."""
         return self._service.live.live
 
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
-        """Put `chains` (stage ids of depth 1..d of each shard; a shard not named is dead) in service.
+        """Put `chains` in service: the stage ids of depths 1..d per shard. A shard without a chain is dead.
 
-        Returns the version then in service: `version`, or a newer one that was told while stages were loading.
-        When it returns, no answer can come from a stage outside `chains` any more; it waits at most for the
-        forward passes that are running. Generations and evaluations that rest on a stage that left begin again.
+        Returns the version then in service: `version`, or a newer one that was set while stages were loading. After
+        it returns, no answer can come from a stage outside `chains`. It waits at most for the running forward passes.
+        Generations and evaluations that use a removed stage restart.
 
-        Raises ClusterError, and changes nothing, for a version older than the one in service: whoever counts
-        from the wrong end must not take its prune for done. The same version again is carried out again.
-        Raises StoreError (or TrainError) for a new stage that is missing, damaged or does not fit. Then of
-        each shard what was loaded already is in service under `version`; call it again to load the rest.
+        Raises ClusterError, and changes nothing, if `version` is older than the one in service; a caller with wrong
+        versions must not believe that its prune took effect. Repeating the current version is allowed. Raises
+        StoreError or TrainError if a new stage is missing, damaged or does not fit. In that case, the stages of each
+        shard that were already loaded are in service under `version`; call it again to load the rest.
         """
         told = self._checked(chains)
         kept = self._service.swap(lambda now: self._shrunk(now, version, told))
@@ -109,24 +109,23 @@ class Ensemble:
         ).version
 
     def prune(self, version: int, live: Set[str]) -> int:
-        """Take every stage out of service that is not in `live`, and the stages that rest on it; the version then.
+        """Remove every stage that is not in `live`, and the stages on top of it. Returns the version then in service.
 
-        Reads nothing from the store, so that it cannot fail. A `set_live` of an older version that is on its
-        way is void from here on.
+        Reads nothing from the store, so it cannot fail. It overrides any running `set_live` of an older version.
         """
         return self._service.swap(lambda now: self._pruned(now, version, live)).version
 
     def logits(self, input_ids: Sequence[int]) -> Tensor:
-        """The ensemble's averaged logits, float32: [T, V] for text, [C] of a task head."""
+        """The ensemble's averaged logits, float32: [T, V] for text, or [C] for a task head."""
         example = Example(tuple(input_ids), ())
         return self._anew(lambda lease: self._service.turn(lease, lambda live: self._logits(live, example)))
 
     def judge(self, example: Example) -> Judgement:
-        """What the ensemble says of one whole record. Raises ConfigError for a model that writes text."""
+        """The ensemble's prediction for one record. Raises ConfigError for a model that generates text."""
         task = self._base.task
         if not isinstance(task, JudgingModel):
             raise ConfigError(
-                f"a {task.task.kind} model writes text and does not classify records", "generate an answer instead"
+                f"a {task.task.kind} model generates text and does not classify records", "generate an answer instead"
             )
         started, scores = self._anew(
             lambda lease: self._service.turn(lease, lambda live: (started_event(live), self._logits(live, example)))
@@ -134,22 +133,22 @@ class Ensemble:
         return Judgement(task.answer(scores), task.scores(scores), started.version, started.depths, started.stages)
 
     def submit(self, name: str, request: GenerationRequest, outbox: Outbox) -> None:
-        """Begin a generation beside all others; `outbox` hears of it under `name`. See `BatchEngine.submit`.
+        """Start a generation alongside all others. Its events go to `outbox` under `name`. See `BatchEngine.submit`.
 
-        When a stage that it uses is pruned it begins again from the prompt with what is live then, and says
-        so with another `Started`: what came before is void, and must not be shown as part of the answer. From
-        the same seed the new answer is the one that the new live set gives to a fresh call.
+        If a stage that it uses is pruned, the generation restarts from the prompt with the new live set and emits
+        another `Started`. Events before that are invalid and must not be shown as part of the answer. With the same
+        seed, the new answer is the one that a new call would get from the new live set.
         """
         self._generating(request.of_base).submit(name, request, outbox)
 
     def cancel(self, name: str) -> None:
-        """End a generation whose listener has gone; one that has ended already is no error."""
+        """Cancel a generation whose client has disconnected. It may have ended already."""
         for of_base in (False, True):
             self._generating(of_base).cancel(name)
 
     @property
     def load(self) -> int:
-        """Generations that run or wait."""
+        """The number of running and queued generations."""
         return sum(engine.load for engine in (self._engine, self._base_engine) if engine is not None)
 
     def stream(
@@ -161,14 +160,17 @@ class Ensemble:
         seed: int = 0,
         eos: Sequence[int] = (),
     ) -> Iterator[GenerationEvent]:
-        """A generation as it happens: `Started`, tokens, `Ended`. See `submit`."""
+        """Stream a generation: `Started`, tokens, `Ended`. See `submit`."""
         params = SamplingParams(max_new_tokens, temperature, top_p, seed)
         return self.follow(GenerationRequest(tuple(prompt_ids), params, frozenset(eos)))
 
     def follow(self, request: GenerationRequest) -> Iterator[GenerationEvent]:
-        """The events of one generation. Each was live when it is handed out. Raises what ends the generation."""
+        """The events of one generation. All stages behind an event are live when it is yielded.
+
+        Raises DataError for an unreadable prompt, and any error that ends the generation.
+        """
         self._generating()
-        self._base.check_length(len(request.prompt))  # before the first event: a caller may have promised by then
+        self._base.check_length(len(request.prompt))  # here and not at the first event, when a response may be open
         return self._followed(request)
 
     def generate(
@@ -180,7 +182,7 @@ class Ensemble:
         seed: int = 0,
         eos: Sequence[int] = (),
     ) -> Generated:
-        """The whole answer, from one live set. See `submit`."""
+        """The complete answer, from one live set. See `submit`."""
         started: list[Started] = []
         tokens: list[int] = []
         finish = Finish.LENGTH
@@ -197,10 +199,10 @@ class Ensemble:
         return Generated(tuple(tokens), last.version, last.depths, last.stages, finish, len(started) - 1)
 
     def held_out_losses(self, examples: Sequence[Example], depths: Sequence[int] | None = None) -> EvalReport:
-        """Scores with every shard cut at each of `depths` (None: 0..L), and as in service.
+        """The scores with every shard limited to each of `depths` (None: 0..L), and as in service.
 
-        Shards without a live stage are left out, as in service. Begins anew when a stage is pruned meanwhile.
-        Raises DataError when no example has anything to predict.
+        Shards without a live stage are left out, as in service. Restarts if a stage is pruned in the meantime. Raises
+        ConfigError for a negative depth, DataError if no example has anything to predict.
         """
         wanted = tuple(range(self._config.slices + 1)) if depths is None else tuple(depths)
         if any(depth < 0 for depth in wanted):
@@ -209,16 +211,16 @@ class Ensemble:
 
     @property
     def generates(self) -> bool:
-        """Whether an answer is written token by token; else `judge` gives it."""
+        """Whether the model generates text. If not, use `judge`."""
         return self._base.task.generates
 
     @property
     def eos(self) -> frozenset[int]:
-        """Tokens with which the base model ends a text."""
+        """The base model's end-of-sequence tokens."""
         return self._base.eos
 
     def _anew(self, compute: Callable[[Lease[LiveSet]], T]) -> T:
-        """`compute` on one lease from beginning to end, as often as that takes."""
+        """Run `compute` on one lease. Repeat it with a new lease each time the lease is revoked."""
         while True:
             with self._service.lease() as lease, suppress(Revoked):
                 return compute(lease)
@@ -227,7 +229,7 @@ class Ensemble:
         engine = self._base_engine if of_base else self._engine
         if engine is None:
             raise ConfigError(
-                "this run's model judges whole records and does not generate text", "classify a record instead"
+                "this run's model classifies records and does not generate text", "classify a record instead"
             )
         return engine
 
@@ -258,11 +260,11 @@ class Ensemble:
             return self._base.outputs(hidden[:, :1], heads)[0]
 
     def _shrunk(self, now: LiveSet, version: int, told: tuple[Chain, ...]) -> LiveSet:
-        """Of `told`, each shard's stages that are loaded already, down to the first that is not."""
+        """The live set with each chain of `told` cut before its first stage that is not loaded yet."""
         if now.version > version:
             raise ClusterError(
                 f"this replica serves live set {now.version}, but was given the older live set {version}",
-                "increase the version of live sets from the one that the replica serves",
+                "use a version that is at least the one that the replica serves",
             )
         kept = tuple(_live_part(chain, now.stages) for chain in told)
         return assemble(self._base, version, kept, now.stages)

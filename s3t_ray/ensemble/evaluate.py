@@ -1,8 +1,8 @@
-"""Held-out loss of the ensemble at every depth, from one forward pass per batch of records of equal length.
+"""Computes the ensemble's held-out loss at every depth, with one forward pass per batch of records of equal length.
 
-In: examples and a lease on the live set. Out: an EvalReport. All depths of all shards are rows of one
-batch: the base's layers run once per record, and a shard cut at depth d branches off where its lowest adapter
-begins. Logits are made only where there is a label. Raises Revoked when the live set loses a stage.
+In: examples and a lease on the live set. Out: an EvalReport. All depths of all shards are rows of one batch: the
+base's layers run once per record, and a shard limited to depth d branches off at its lowest adapter. Logits are
+computed only at labelled positions. Raises Revoked if the live set loses a stage.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from s3t_ray.errors import DataError
 from s3t_ray.train.task_models.task_model import JudgingModel
 
 _BATCH_TOKENS = 4096
-"""Of all rows of a batch together."""
-_CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32
+"""Maximum tokens per batch, over all rows."""
+_CHUNK_LOGITS = 1 << 24  # per [positions x V] block: 64 MiB in float32
 
 Team = tuple[Chain, ...]
 """Chains whose predictions are averaged."""
@@ -37,12 +37,12 @@ Team = tuple[Chain, ...]
 class _Judged(NamedTuple):
     loss: float  # summed over the predictions
     predictions: int
-    said: float | None  # what the ensemble says of the whole record; None for text
+    said: float | None  # the ensemble's prediction for the record; None for text
 
 
 @dataclass
 class _Tally:
-    """Per record: summed loss, predictions, what the ensemble says of it and what is true."""
+    """Per record: summed loss, number of predictions, the ensemble's prediction and the true label."""
 
     losses: list[float] = field(default_factory=list)
     predictions: list[int] = field(default_factory=list)
@@ -59,7 +59,7 @@ class _Tally:
     def score(self, metrics: Sequence[str]) -> Score:
         predictions, records = sum(self.predictions), len(self.losses)
         mean = math.fsum(self.losses) / predictions
-        # The mean is a ratio of two sums over records: its error by linearisation.
+        # The mean is a ratio of two sums over records, so estimate its error by linearization (delta method).
         spread = math.fsum(
             (loss - mean * count) ** 2 for loss, count in zip(self.losses, self.predictions, strict=True)
         )
@@ -75,7 +75,10 @@ def evaluate(
     examples: Sequence[Example],
     depths: Sequence[int],
 ) -> EvalReport:
-    """Scores at `depths` and of the ensemble in service. Raises DataError when nothing has a label."""
+    """The scores at `depths` and of the ensemble in service.
+
+    Raises DataError if no example has a label, Revoked if the lease loses a stage.
+    """
     live, chains = service.turn(lease, lambda now: (now.live, now.chains))
     teams: dict[int, Team] = {depth: members(tuple(chain[:depth] for chain in chains)) for depth in depths}
     current = members(chains)
@@ -103,14 +106,14 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Rows:
-    """The layout of all teams, and the rows in it whose outputs a team averages."""
+    """The layout of all teams, and for each team the rows whose outputs are averaged."""
 
     layout: Layout
     of: Mapping[Team, tuple[Chain, ...]]
 
 
 def _rows(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence[Team]) -> _Rows:
-    """One row for each chain of each team; computed once, kept with the lease."""
+    """The rows for the chains of all teams; computed once and kept with the lease."""
     if lease.memory is None:
         stages, of = now.stages, {}
         for team in teams:
@@ -121,7 +124,7 @@ def _rows(base: FrozenBase, lease: Lease[LiveSet], now: LiveSet, teams: Sequence
 
 
 def _batches(base: FrozenBase, examples: Sequence[Example], rows: int) -> Iterator[list[Example]]:
-    """Records with something to predict, those of equal length together: no padding, so each is judged as if alone."""
+    """Batch records with something to predict by equal length: without padding, none affects another."""
     by_length: dict[int, list[Example]] = {}
     for example in examples:
         if base.task.asked(example)[0]:
@@ -132,7 +135,7 @@ def _batches(base: FrozenBase, examples: Sequence[Example], rows: int) -> Iterat
 
 
 def _judge(base: FrozenBase, now: LiveSet, rows: _Rows, batch: Sequence[Example]) -> list[dict[Team, _Judged]]:
-    """Each team's summed loss of each record of the batch, and what it says."""
+    """Each team's summed loss and prediction, for each record of the batch."""
     asked = [base.task.asked(example) for example in batch]
     targets_S = torch.tensor([target for _, wanted in asked for target in wanted], device=base.device)
     texts = [text for text, (positions, _) in enumerate(asked) for _ in positions]

@@ -1,10 +1,10 @@
-"""A serving replica that follows the ledger: it never hands out an answer that rests on a stale stage.
+"""A serving replica that follows the ledger and never releases an answer that uses a stale stage.
 
-In: the run's storage URI. Out: answers, each released only after a ledger read that began when it was
-complete showed every stage it rests on live. So the promise needs no scheduler: from a deletion's
-receipt on nothing is answered by a stage that saw the record, and when the ledger cannot be read
-nothing is answered at all. The scheduler's `set_live` makes it prune at once and confirms; what is new
-is loaded in the background. A plain class; `app.py` makes it a Ray actor.
+In: the run's storage URI. Out: answers. An answer is released only after a ledger read, started once
+the answer was complete, has shown that all its stages are live. The guarantee therefore does not
+depend on the scheduler: after a deletion's receipt, no stage that saw the record answers, and without
+a readable ledger nothing is answered. The scheduler's `set_live` makes the replica prune at once and
+confirm; new stages load in the background. This is a plain class; `app.py` makes it a Ray actor.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from s3t_ray.config.load import dump_config
 from s3t_ray.config.location import CONFIG_FILE
@@ -29,23 +30,27 @@ from s3t_ray.ensemble.answers import (
     Judged,
     Live,
     Wish,
+    answer_of,
 )
 from s3t_ray.ensemble.batching.outbox import Outbox, Said
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
-from s3t_ray.ensemble.replica import Prompt, Replica, answer_of
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
+from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
+if TYPE_CHECKING:
+    from s3t_ray.ensemble.replica import Prompt
+
 FOLLOW_SECONDS = 1.0
-"""Seconds between two reads of the ledger when there are no requests."""
+"""Seconds between ledger reads if there are no requests."""
 
 TAKE_SECONDS = 1.0
-"""How long a batch of `heard` waits for something to say: so long the listener may take to see that we closed."""
+"""Maximum wait for a batch of `heard`, and so the maximum delay until the listener notices `close`."""
 
 LOAD_PATIENCE_SECONDS = 10.0
-"""How long the scheduler's word waits for new stages to load; a third of what the scheduler waits."""
+"""Maximum time that `set_live` waits for new stages to load: a third of the scheduler's own timeout."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +59,10 @@ class Following:
     """One replica of the run at `run_uri`. Every method may be called from any thread."""
 
     def __init__(self, run_uri: str, threads: int | None = None) -> None:
+        collect_rarely()
+        # torch: only in the process that has the model, not in the one that makes the actor.
+        from s3t_ray.ensemble.replica import Replica
+
         self._uri = run_uri
         self._run = Run.open(run_uri)
         self._config_text = self._run.store.read_bytes(CONFIG_FILE)
@@ -64,36 +73,36 @@ class Following:
         self._in_service: dict[int, Chain] = {}
         self._wake = threading.Event()
         self._loading = threading.Condition()
-        self._rounds_begun = self._rounds_ended = 0  # of loading
-        self._problem: S3TError | None = None  # of the last round
+        self._rounds_begun = self._rounds_ended = 0  # rounds of loading
+        self._problem: S3TError | None = None  # error of the last round
         self._closed = threading.Event()
         self._outbox = Outbox()
-        self._asked: dict[str, Wish] = {}  # what `heard` may tell of
+        self._asked: dict[str, Wish] = {}  # the requests that `heard` reports on
         self._asked_lock = threading.Lock()
         self.load()
         self._follower = threading.Thread(target=self._follow, name="s3t-follow", daemon=True)
         self._follower.start()
 
     def ready(self) -> Live:
-        """What is in service. Raises LedgerError when the ledger cannot be read: then nothing is answered."""
+        """The live set in service. Raises LedgerError if the ledger cannot be read, when nothing is answered."""
         self._watch.live()
         return self._replica.ready()
 
     def is_up(self) -> None:
-        """Returns, which shows that this process is alive. An unreachable ledger is not a reason to end it."""
+        """Health check: returns if the process is alive. An unreachable ledger is no reason to restart it."""
 
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
-        """The scheduler's word that the live set has changed. Returns `version` once nothing stale is in service.
+        """Notification from the scheduler of a new live set. Returns `version` once no stale stage is in service.
 
-        What to serve is read from the ledger, where it was committed before: so replicas agree whichever
-        scheduler tells them, and a fenced one can tell them nothing. New stages are loaded meanwhile, and
-        waited for a while: StoreError or TrainError tells of a damaged one.
+        The replica reads what to serve from the ledger, where it was committed before. So replicas agree whichever
+        scheduler notifies them, and a fenced scheduler has no influence. Waits up to LOAD_PATIENCE_SECONDS for new
+        stages to load, and raises StoreError or TrainError if one is damaged.
         """
         try:
             self._watch.live()
         except LedgerError as error:
-            # Nothing is answered without the ledger, so there is nothing to take back.
-            _log.warning("told of a change, but the ledger cannot be read: %s", error.problem)
+            # Nothing is answered without the ledger, so there is nothing to prune.
+            _log.warning("the live set changed, but the ledger cannot be read: %s", error.problem)
             return version
         with self._loading:
             round_after_this = self._rounds_begun + 1
@@ -104,9 +113,9 @@ class Following:
         return version
 
     def submit(self, name: str, wish: Wish) -> None:
-        """Begin an answer; `heard` tells of it under `name`, which nobody else may use.
+        """Start an answer. `heard` reports its events under `name`, which must be unique.
 
-        Raises DataError, ConfigError for what cannot be asked, Overloaded when too many wait.
+        Raises DataError or ConfigError for an invalid request, Overloaded if too many generations are queued.
         """
         with self._asked_lock:
             self._asked[name] = wish
@@ -118,23 +127,23 @@ class Following:
         self._end_if_cancelled(name)
 
     def cancel(self, name: str) -> None:
-        """End an answer whose listener has gone; one that has ended already is no error."""
+        """Cancel an answer whose client has disconnected. It may have ended already."""
         self._forget(name)
         self._replica.cancel(name)
         self._outbox.forget(name)
 
     def heard(self) -> Iterator[tuple[tuple[str, AnswerEvent], ...]]:
-        """What is said of the answers that were submitted, in batches, until `close`. For one listener.
+        """The events of the submitted answers, in batches, until `close`. For a single listener.
 
-        Each batch costs one look at the ledger, which begins when all of the batch is complete; what rests on a
-        stage that is not live then is not in it. When the ledger cannot be read, all that were about to say
-        something end with the error.
+        Each batch costs one ledger read, which starts once all events in the batch are complete. Events that use a
+        stage that is no longer live are left out. If the ledger cannot be read, all answers with pending events end
+        with that error.
         """
         while not self._closed.is_set():
             yield self.take(TAKE_SECONDS)
 
     def take(self, timeout: float) -> tuple[tuple[str, AnswerEvent], ...]:
-        """One batch of `heard`, empty when nothing was said for `timeout` seconds."""
+        """One batch of `heard`; empty if there was no event for `timeout` seconds."""
         try:
             taken = self._outbox.take(lambda: self._watch.live().live, timeout)
         except LedgerError as error:
@@ -149,14 +158,15 @@ class Following:
             with self._asked_lock:
                 wish = self._asked.get(name)
             if wish is None:
-                continue  # cancelled meanwhile
+                continue  # cancelled in the meantime
             if isinstance(events[-1], Ended | Failed):
                 self._forget(name)
             batch += [(name, heard) for heard in self._replica.heard(events, wish.params.logprobs is not None)]
         return tuple(batch)
 
     def complete(self, wish: Wish) -> Answer:
-        """The whole answer, for one caller of this process or of a Ray call; see `submit` for what it raises."""
+        """The complete answer, for a caller in this process or a Ray call. Raises what `submit` raises, and LedgerError
+        if the ledger cannot be read."""
         began = time.monotonic()
         name, outbox, events = secrets.token_hex(8), Outbox(), list[GenerationEvent]()
         whole = replace(wish, whole=True)
@@ -174,9 +184,10 @@ class Following:
         return replace(answer, seconds=time.monotonic() - began)
 
     def beside_base(self, prompt: str, max_new_tokens: int) -> tuple[str | None, Answer]:
-        """The likeliest answers to one prompt: the base model's text, and what is live.
+        """The greedy answers to one prompt from the base model (text) and from the live ensemble.
 
-        None for the base where records are judged as a whole: it has no trained head. See `submit` for what it raises.
+        The base's answer is None if the task does not generate text, because the base has no trained head. Raises
+        what `complete` raises.
         """
         if not self._replica.generates:
             judged = self.judge(prompt)
@@ -186,14 +197,15 @@ class Following:
         return self.complete(replace(wish, of_base=True)).text, self.complete(wish)
 
     def judge(self, text: str) -> Judged:
-        """What the model says of one text. Raises DataError, ConfigError for what cannot be asked."""
+        """The model's prediction for one text. Raises DataError or ConfigError for an invalid request, LedgerError if
+        the ledger cannot be read."""
         while True:
             judged = self._replica.judge(text)
             if self._watch.live().live.issuperset(judged.stages):
                 return judged
 
     def tokenise(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
-        """The ids that the model reads of `prompt`, template included."""
+        """The token ids that the model reads for `prompt`, including the template."""
         return self._replica.tokenise(prompt, as_written)
 
     def detokenise(self, ids: Sequence[int]) -> str:
@@ -201,9 +213,9 @@ class Following:
         return self._replica.detokenise(ids)
 
     def load(self) -> bool:
-        """Put in service what the ledger says is live and the plan serves; whether that is done.
+        """Load the live stages that the plan serves, according to the ledger. Returns False if the ledger moved on.
 
-        Raises S3TError: what could not be loaded is out of service, the rest serves.
+        Raises S3TError if a stage cannot be loaded. That stage is then out of service and the others serve.
         """
         position = self._watch.live().position
         self._read_config()
@@ -211,12 +223,12 @@ class Following:
         if chains == self._in_service and self._replica.ready().depths == _depths(chains):
             return True
         if self._replica.set_live(position, chains) != position:
-            return False  # the ledger has moved on meanwhile
+            return False  # the ledger has moved on in the meantime
         self._in_service = chains
         return True
 
     def close(self) -> None:
-        """Stop following; the ledger is closed, so nothing is answered any more."""
+        """Stop following and close the ledger. Nothing is answered after that."""
         self._closed.set()
         self._wake.set()
         self._follower.join()
@@ -227,7 +239,7 @@ class Following:
             self._asked.pop(name, None)
 
     def _ask_again(self, name: str) -> None:
-        """An answer that was complete, on a stage that was struck before it went out."""
+        """Submit an answer again that was complete, but used a stage that was pruned before its release."""
         with self._asked_lock:
             wish = self._asked.get(name)
         if wish is None:
@@ -239,7 +251,7 @@ class Following:
         self._end_if_cancelled(name)
 
     def _end_if_cancelled(self, name: str) -> None:
-        """`cancel` may have come while `submit` read the prompt, and have found nothing to end."""
+        """Cancel again if `cancel` came while `submit` was still reading the prompt and found nothing to cancel."""
         with self._asked_lock:
             cancelled = name not in self._asked
         if cancelled:
@@ -251,7 +263,7 @@ class Following:
             yield name, Failed(error)
 
     def _read_config(self) -> None:
-        """Follow a config that a later `s3t train` gave the run: other orders, another budget."""
+        """Adopt a config that a later `s3t train` wrote, with different orders or another budget."""
         text = self._run.store.read_bytes(CONFIG_FILE)
         if text != self._config_text:
             with Run.open(self._uri) as newer:
@@ -270,7 +282,7 @@ class Following:
             problem: S3TError | None = None
             try:
                 while not self.load():
-                    pass  # the ledger has moved on meanwhile
+                    pass  # the ledger has moved on in the meantime
             except S3TError as error:
                 problem = error
                 if error.problem != told:

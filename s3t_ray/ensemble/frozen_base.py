@@ -1,9 +1,9 @@
-"""The frozen base model as the ensemble sees it: its layers, their linear modules, its body and head.
+"""The frozen base model as the ensemble uses it: its layers, their linear modules, its body and head.
 
-In: the folder of a base model that the engine can train. Out: hidden states of one text, and logits.
-It never learns, never writes, and knows no adapter.
+In: the folder of a base model that the engine can train. Out: hidden states of texts, and logits. Never
+trains, never writes, and has no adapters.
 
-Shapes: R rows (models that answer together), T tokens, D hidden size, V outputs (vocabulary or head rows).
+Shapes: R rows (models in the ensemble), T tokens, D hidden size, V outputs (vocabulary or head rows).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from s3t_ray.train.task_models.task_model import Head, task_model
 class FrozenBase:
     """A loaded base model.
 
-    `layers[k]` is layer k; `linears` names every linear module inside a layer, and `layer_of` says which layer that is.
-    `isolation` says whether a chain's stages change different layers, or the last one all of them; `combine`, whether
-    chains that answer together do so by their logits or as the mean of their adapters. `head_shapes` are the parameters
-    of the task head that the base folder does not hold: each stage brings its own. `eos` are the tokens that end a
-    text. `batches` says whether several texts can be read together.
+    `layers[k]` is layer k. `linears` maps the name of every linear module in a layer to the module, and `layer_of` to
+    its layer. `isolation`: whether a chain's stages change different layers, or the last stage changes all of them.
+    `combine`: whether chains are combined by their logits or as the mean of their adapters. `head_shapes`: the shapes
+    of the task head's parameters, which each stage provides. `eos`: the end-of-sequence tokens. `batches`: whether
+    several texts can share a forward pass.
     """
 
     def __init__(self, config: Config, folder: Path) -> None:
@@ -42,20 +42,19 @@ class FrozenBase:
         self.device = torch.device("cuda" if config.workers.gpus_per_rank and torch.cuda.is_available() else "cpu")
         self.dtype = precision_dtype(config)
         self.max_tokens = read_shape(folder).positions
-        # flash_varlen is a way to train on packs of records; here texts come one by one.
+        # flash_varlen is for training on packed records; here texts are not packed that way.
         attention = "sdpa" if config.model.attention == "flash_varlen" else config.model.attention
         loaded = load_model(config, folder, self.device, attention)
         self.model, self.head_shapes, family = loaded.model, loaded.fresh, loaded.family
         path = family.layers_path
-        # Where attention needs a mask, it is made for the texts, and rows that branch off would not find theirs.
+        # If attention needs a mask, transformers builds it per text, and it would not fit rows that branch off later.
         self.batches = attention == "sdpa" and (
             family.judges or attends_to_whole_records(config, family, self.model.config)
         )
         self.eos = _eos(self.model)
         self._head_parts = family.head_parts
         self.layers: tuple[nn.Module, ...] = tuple(self.model.get_submodule(path).children())
-        # Built from the modules, downward: no layer is ever found by a piece of a name, with which
-        # `layers.3` would also find `layers.31`.
+        # Walk down from the modules instead of matching names, where `layers.3` would also match `layers.31`.
         self.linears: dict[str, nn.Linear] = {}
         self.layer_of: dict[str, int] = {}
         for index, layer in enumerate(self.layers):
@@ -65,10 +64,10 @@ class FrozenBase:
                     self.layer_of[f"{path}.{index}.{inside}"] = index
 
     def hidden(self, input_ids: Sequence[int], token_types: Sequence[int] = ()) -> Tensor:
-        """Last hidden states [R, T, D] of one text of T tokens, after the final norm.
+        """The last hidden states [R, T, D] of one text of T tokens, after the final norm.
 
-        R is 1, or what the adapters in force make of it (`row_lora.py`). Raises DataError for a text that the model
-        cannot read. Texts that are continued go through `packed_pass.py`.
+        R is 1, or the number of rows of the active layout (`row_lora.py`). Raises DataError if the text is empty or too
+        long for the model. For generation, use `packed_pass.py`.
         """
         self.check_length(len(input_ids))
         ids = torch.tensor([list(input_ids)], dtype=torch.long, device=self.device)
@@ -79,9 +78,10 @@ class FrozenBase:
         return output
 
     def hidden_of(self, examples: Sequence[Example]) -> Tensor:
-        """Last hidden states [R, N, T, D] of N records of the same T tokens each: without padding, each as if alone.
+        """The last hidden states [R, N, T, D] of N records of T tokens each. No record affects another.
 
-        Inside `row_lora.applied(layout, N)`. More than one record only where `batches` says so.
+        Call it within `row_lora.applied(layout, N)`. N may exceed 1 only if `batches` is True. Raises DataError if a
+        record is empty or too long for the model.
         """
         self.check_length(len(examples[0].input_ids))
         pictures = [each.picture for each in examples if each.picture is not None]
@@ -98,7 +98,7 @@ class FrozenBase:
         return output.unflatten(0, (-1, len(examples)))
 
     def check_length(self, tokens: int) -> None:
-        """Raise DataError when a text of `tokens` tokens is empty or longer than the model can read."""
+        """Raise DataError if a text of `tokens` tokens is empty or too long for the model."""
         if tokens < 1:
             raise DataError("the text is empty: it has no tokens", "give at least one token")
         if self.max_tokens is not None and tokens > self.max_tokens:
@@ -108,11 +108,11 @@ class FrozenBase:
 
     @property
     def output_rows(self) -> int:
-        """V: of the vocabulary, or of the task head."""
+        """V: the size of the vocabulary, or the rows of the task head."""
         return self.task.task.head_rows or int(self.model.config.vocab_size)
 
     def outputs(self, hidden: Tensor, heads: Sequence[Head]) -> Tensor:
-        """What R models say together at S positions, float32 [S, V], from hidden states [R, S, D] and their heads."""
+        """The combined output of R models at S positions, float32 [S, V], from hidden states [R, S, D] and heads."""
         return self.task.outputs(self.model, self._head_parts, hidden, heads)
 
 

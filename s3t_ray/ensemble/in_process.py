@@ -1,4 +1,4 @@
-"""`s3t eval` and `s3t generate`: the run's ensemble of live shards, loaded in this process."""
+"""`s3t eval` and `s3t generate`: load the run's live ensemble in this process and use it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _ATTEMPTS = 5
 
 
 def serving_chains(run: Run) -> dict[int, tuple[str, ...]]:
-    """Stage ids of the deepest live model of every shard, from the ledger now."""
+    """The stage ids of every shard's deepest live model, according to the ledger now."""
     return {shard: view_shard(run, shard).serving for shard in range(run.row.shards)}
 
 
 def held_out_contents(run: Run, limit: int | None = None) -> list[str]:
-    """Contents (canonical JSON) of the held-out records, in the order of their slice file, at most `limit`.
+    """The contents (canonical JSON) of at most `limit` held-out records, in the order of their slice file.
 
-    Deleted ones are left out, whether or not they are purged yet. Raises DataError when there is none.
+    Leaves out deleted records, even if they are not purged yet. Raises DataError if the run has no held-out records.
     """
     (state,) = run.ledger.slices(HOLDOUT_SHARD)
     if not state.records or state.file is None:
@@ -48,7 +48,10 @@ def held_out_contents(run: Run, limit: int | None = None) -> list[str]:
 
 
 def evaluate(run: Run, *, limit: int | None = None) -> Evaluation:
-    """Held-out loss of the ensemble at each depth and as it serves now. `limit`: records at most."""
+    """The ensemble's held-out loss at each depth and as served now. `limit`: maximum number of records.
+
+    Raises DataError if there are no held-out records, LedgerError if deletions interrupt every attempt.
+    """
     contents = held_out_contents(run, limit)
     replica = _replica(run)
     for version in range(2, _ATTEMPTS + 2):
@@ -61,11 +64,14 @@ def evaluate(run: Run, *, limit: int | None = None) -> Evaluation:
 
 
 def generate(run: Run, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0, seed: int = 0) -> Generation:
-    """The ensemble's answer to `prompt`, put in the template of the run's task."""
+    """The ensemble's answer to `prompt`, in the template of the run's task. `seed` is used if `temperature` > 0.
+
+    Raises DataError for an unreadable prompt, LedgerError if deletions interrupt every attempt.
+    """
     replica = _replica(run)
     for version in range(2, _ATTEMPTS + 2):
         answer = replica.generate(prompt, max_new_tokens, temperature=temperature, seed=seed)
-        # As the service does: nothing goes out but after a look at the ledger that began when it was complete.
+        # As in the service: release an answer only after a ledger read that started once it was complete.
         if _live(run).issuperset(answer.stages):
             return Generation(text=answer.text, depths=answer.depths, version=answer.version, seconds=answer.seconds)
         replica.set_live(version, serving_chains(run))
@@ -73,7 +79,7 @@ def generate(run: Run, prompt: str, *, max_new_tokens: int = 64, temperature: fl
 
 
 def evaluation(report: EvalReport) -> Evaluation:
-    """The ensemble's report in the words of the command line."""
+    """Convert the ensemble's report to the command line's report."""
     return Evaluation(
         records=report.records,
         tokens=report.current.tokens,
@@ -93,14 +99,14 @@ def _replica(run: Run) -> Replica:
 
 
 def _live(run: Run) -> frozenset[str]:
-    """Ids of the live stages, by a read of the ledger that begins now."""
+    """The ids of the live stages, from a ledger read that starts now."""
     return frozenset(row.id for row in run.ledger.stages(state=StageState.LIVE))
 
 
 def _moved_on() -> LedgerError:
     return LedgerError(
-        f"deletions took stages out of service during each of {_ATTEMPTS} attempts to answer",
-        "try again once the run is settled (`s3t status`)",
+        f"deletions removed stages from service during each of {_ATTEMPTS} attempts to answer",
+        "try again once the run is idle (`s3t status`)",
     )
 
 

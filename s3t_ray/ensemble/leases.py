@@ -1,11 +1,11 @@
-"""Who may answer now: one live set in service, and leases that end when it loses a stage of theirs.
+"""Leases on the live set in service. A lease ends when one of its stages leaves service.
 
-In: live sets, put in service by `swap`. Out: leases; the turns of a lease (one forward pass each)
-compute with the live set that it began with, for as long as every stage of that set stays live.
+In: live sets, put in service by `swap`. Out: leases. The turns of a lease (one forward pass each) use
+the live set that the lease started with, for as long as every stage of that set stays live.
 
-After `swap` returns, no turn is running on a stage that left, none will ever complete on one, and
-nothing here refers to its weights any more. A swap waits for the turns that are running, never for a
-whole answer. No torch, no disk.
+After `swap` returns, no turn is running on a removed stage, none will ever complete on one, and nothing
+here references its weights. A swap waits for running turns, never for a complete answer. No torch, no
+disk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class LeasedSet(Protocol):
-    """What is put in service."""
+    """A set of stages that can be put in service."""
 
     @property
     def stage_ids(self) -> frozenset[str]: ...
@@ -28,12 +28,14 @@ T = TypeVar("T")
 
 
 class Revoked(Exception):
-    """A stage of the lease has left the live set: what it computed is void. Never leaves this room."""
+    """A stage of the lease has left the live set, so its results are invalid. Never leaves this package."""
 
 
 class Lease(Generic[S]):
-    """The right to compute with one live set. `memory` is for what was computed with it so far (a
-    key-value cache): it goes when the lease is revoked."""
+    """The right to compute with one live set.
+
+    `memory` holds results computed with it (a key-value cache); revoking the lease clears it.
+    """
 
     def __init__(self, live: S) -> None:
         self.live: S | None = live
@@ -55,26 +57,26 @@ class LiveService(Generic[S]):
 
     @property
     def live(self) -> S:
-        """The live set in service at this instant."""
+        """The live set in service now."""
         with self._changed:
             return self._live
 
     def begin(self) -> Lease[S]:
-        """A lease on what is in service now; `end` it."""
+        """Start a lease on the current live set. The caller must `end` it."""
         with self._changed:
             lease = Lease(self._live)
             self._leases.add(lease)
             return lease
 
     def end(self, lease: Lease[S]) -> None:
-        """The lease is over; what it remembers goes."""
+        """End a lease and clear its memory."""
         with self._changed:
             self._leases.discard(lease)
             lease._revoke()
 
     @contextmanager
     def lease(self) -> Iterator[Lease[S]]:
-        """A lease on what is in service now; it ends with the block."""
+        """A lease on the current live set, which ends with the context."""
         lease = self.begin()
         try:
             yield lease
@@ -82,7 +84,7 @@ class LiveService(Generic[S]):
             self.end(lease)
 
     def turn(self, lease: Lease[S], compute: Callable[[S], T]) -> T:
-        """`compute(live set of the lease)`, if the lease held until the end. Raises Revoked."""
+        """The result of `compute(live set of the lease)`. Raises Revoked if the lease was revoked before the end."""
         results = self.turns([lease], lambda held: [compute(live) for _, live in held])
         if lease not in results:
             raise Revoked
@@ -91,10 +93,10 @@ class LiveService(Generic[S]):
     def turns(
         self, leases: Sequence[Lease[S]], compute: Callable[[Sequence[tuple[Lease[S], S]]], Sequence[T]]
     ) -> dict[Lease[S], T]:
-        """One turn of several leases at once: `compute` gets those that hold, and gives a result for each.
+        """Run one turn for several leases: `compute` gets the valid ones and returns a result for each.
 
-        Returns the results of those that held until the end. The last look at a lease is under the lock that
-        `swap` takes: a result that gets out was complete before the swap.
+        Returns the results of the leases that stayed valid until the end. The final check holds the lock that `swap`
+        takes, so a returned result was complete before any swap.
         """
         with self._changed:
             held = [(lease, lease.live) for lease in leases if lease.live is not None]
@@ -104,26 +106,26 @@ class LiveService(Generic[S]):
         try:
             results = compute(held) if held else []
         finally:
-            held.clear()  # a swap that waits for this turn promises that nothing holds the set
+            held.clear()  # a swap that waits for this turn guarantees that nothing references the set
             with self._changed:
                 for lease in owners:
                     lease.busy = False
                 kept = [lease.live is not None for lease in owners]
                 for lease, holds in zip(owners, kept, strict=True):
                     if not holds:
-                        lease._revoke()  # what this turn has just put in its memory
+                        lease._revoke()  # clear what this turn has just stored in its memory
                 self._changed.notify_all()
         return {lease: result for lease, result, holds in zip(owners, results, kept, strict=True) if holds}
 
     def swap(self, choose: Callable[[S], S]) -> S:
-        """Put `choose(live set in service)` in service and return it, once no turn runs on a stage that left.
+        """Put `choose(current live set)` in service; return it once no turn is running on a removed stage.
 
-        `choose` runs under the lock: it must be quick, and touch no disk.
+        `choose` runs under the lock, so it must be fast and must not access the disk.
         """
         with self._changed:
             self._live = chosen = choose(self._live)
             gone = []
-            for lease in tuple(self._leases):  # a collected stream may end its lease meanwhile
+            for lease in tuple(self._leases):  # garbage collection of a stream may end its lease during the loop
                 if lease.live is not None and not lease.live.stage_ids <= chosen.stage_ids:
                     lease._revoke()
                     gone.append(lease)

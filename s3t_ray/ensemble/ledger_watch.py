@@ -1,8 +1,8 @@
-"""Which stages are live according to the ledger itself: the basis of a replica's guarantee.
+"""Reads the live stages from the ledger: the basis of a replica's guarantee.
 
-In: the ledger. Out: the ids of the live stages, from a read that began after the question. A prune takes effect before
-any caller hears of it. Many threads ask at once and share their reads, so a replica with many streams costs the ledger
-one short read at a time. No torch, no Ray.
+In: the ledger. Out: the ids of the live stages, from a read that started after the call. A prune takes effect before
+any caller sees it. Concurrent callers share reads, so a replica with many streams makes only one short ledger read at a
+time. No torch, no Ray.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import EventKind, StageState
 
 CHANGES = frozenset({EventKind.STAGE_ACCEPTED, EventKind.STAGE_STALE})
-"""Events that change which stages are live; the transaction that changes it writes one."""
+"""Events that change the set of live stages. The transaction that changes the set also writes one of them."""
 
 
 @dataclass(frozen=True)
 class LiveStages:
-    """What was read: `position` is the number of the ledger's last event then."""
+    """The result of a read. `position` is the number of the ledger's last event at that time."""
 
     position: int
     live: frozenset[str]
 
 
 class LedgerWatch:
-    """Shared by all threads of a replica. `prune(position, live)` is called by one thread at a time."""
+    """Shared by all threads of a replica. Only one thread at a time calls `prune(position, live)`."""
 
     def __init__(self, ledger: Ledger, prune: Callable[[int, frozenset[str]], object]) -> None:
         self._ledger = ledger
@@ -35,14 +35,14 @@ class LedgerWatch:
         self._known = LiveStages(0, frozenset())
         self._changed = threading.Condition()
         self._begun = 0
-        self._ended = 0  # number of the newest read that ended well
+        self._ended = 0  # number of the newest successful read
         self._reading = False
 
     def live(self) -> LiveStages:
-        """The ledger's live stages, from a read that begins after this call. Raises LedgerError.
+        """The ledger's live stages, from a read that starts after this call. Raises LedgerError if it fails.
 
-        A read that is on its way already may be too old for who comes now: it waits for the next one,
-        which serves all who wait.
+        A read that is already running may be too old for this caller, who waits for the next one. That read serves all
+        waiting callers.
         """
         with self._changed:
             wanted = self._begun + 1
@@ -69,7 +69,7 @@ class LedgerWatch:
             return self._known
         position, live = events[-1].seq, self._known.live
         if any(event.kind in CHANGES for event in events):
-            # Read after the events: at least as new as their last. What is newer has an event to come.
+            # Read after the events, so it is at least as new as the last of them. Newer changes have later events.
             live = frozenset(stage.id for stage in self._ledger.stages(state=StageState.LIVE))
             self._prune(position, live)
         return LiveStages(position, live)

@@ -1,9 +1,8 @@
-"""A published stage, read for serving and checked before it can answer.
+"""Loads a published stage for serving and checks it before it can answer.
 
-In: the store and a stage id. Out: `LoadedStage`, tensors on the serving device. Refuses, with StoreError,
-bytes that are not those of the manifest, a stage trained on other ancestors than those it is to be served
-with, and an adapter that does not fit the base: a name that fits no module would otherwise leave the base
-model answering in silence. Never writes.
+In: the store and a stage id. Out: a `LoadedStage` with tensors on the serving device. Raises StoreError if
+the bytes do not match the manifest, if the stage was trained on different ancestors, or if the adapter does
+not fit the base; an adapter whose names match no module would otherwise be ignored silently. Never writes.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from s3t_ray.store.manifest import ADAPTER_CONFIG, ADAPTER_FILE, HEAD_FILE
 from s3t_ray.store.published_stage import PublishedStage
 from s3t_ray.store.store import Store
 
-_PREFIX = "base_model.model."  # PEFT's, before the module's own name
+_PREFIX = "base_model.model."  # PEFT's prefix of the module's name
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 _REPAIR = "delete the stage's folder and run `s3t train` to train the stage again"
 
 
 @dataclass(frozen=True)
 class LoraDelta:
-    """What an adapter adds to the output of one linear module: `x @ down @ up`."""
+    """An adapter's update to the output of one linear module: `x @ down @ up`."""
 
     down: Tensor  # [in, r]: A transposed
     up: Tensor  # [r, out]: B transposed, times the scaling
@@ -39,18 +38,18 @@ class LoraDelta:
 
 @dataclass(frozen=True)
 class LoadedStage:
-    """One stage, ready to answer."""
+    """One stage, ready to serve."""
 
     id: str
     deltas: Mapping[str, LoraDelta]  # by name of the base's linear module
     lowest: int  # the lowest layer that it changes
-    head: Mapping[str, Tensor]  # the stage's own task head; empty where the task has none
+    head: Mapping[str, Tensor]  # the stage's task head; empty if the task has none
 
 
 def load_stage(store: Store, chain: Chain, base: FrozenBase) -> LoadedStage:
-    """The last stage of `chain`; the others must be the ancestors that it was trained on.
+    """Load the last stage of `chain`. The other stages must be its ancestors.
 
-    Raises StoreError (StageDamaged: its bytes are not those published).
+    Raises StageDamaged if its bytes are not those published, StoreError if it does not fit the chain or the base.
     """
     stage_id = chain[-1]
     stage = PublishedStage.open(store, stage_id)
@@ -59,7 +58,7 @@ def load_stage(store: Store, chain: Chain, base: FrozenBase) -> LoadedStage:
         raise StoreError(
             f"stage {stage_id} cannot be served on top of {list(chain[:-1])}: it was trained on top of "
             f"{list(manifest.parents)}",
-            "give the stages of one chain, depth 1 first",
+            "pass the stages of one chain, depth 1 first",
         )
     scaling = _scaling(stage.read(ADAPTER_CONFIG), stage_id)
     weights = _tensors(stage.read(ADAPTER_FILE), stage_id, ADAPTER_FILE)
@@ -77,7 +76,7 @@ def _tensors(data: bytes, stage_id: str, name: str) -> dict[str, Tensor]:
 
 
 def _scaling(settings: bytes, stage_id: str) -> float:
-    """Factor of the adapter, from PEFT's settings: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    """The adapter's scale, from PEFT's settings: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     try:
         told = json.loads(settings)
         rank, alpha, rs_lora = told["r"], told["lora_alpha"], told.get("use_rslora", False)
@@ -93,7 +92,7 @@ def _scaling(settings: bytes, stage_id: str) -> float:
 
 
 def _head(stage: PublishedStage, base: FrozenBase) -> dict[str, Tensor]:
-    """The stage's task head, in the precision of the base: as autocast had it in training."""
+    """The stage's task head, in the precision of the base, as autocast used it in training."""
     head = _tensors(stage.read(HEAD_FILE), stage.manifest.stage_id, HEAD_FILE)
     if {name: tensor.shape for name, tensor in head.items()} != base.head_shapes:
         raise StoreError(
@@ -110,8 +109,8 @@ def _deltas(weights: Mapping[str, Tensor], scaling: float, base: FrozenBase, sta
     if strangers or not names:
         listed = f"{', '.join(strangers[:8])}{', ...' if len(strangers) > 8 else ''}" if strangers else "none at all"
         raise StoreError(
-            f"stage {stage_id}: {len(strangers)} of the {len(names)} modules that its adapter names are no linear "
-            f"modules of the base model's layers: {listed}",
+            f"stage {stage_id}: {len(strangers)} of the {len(names)} modules in its adapter are not linear modules in "
+            f"the base model's layers: {listed}",
             "serve it with the base model that it was trained on",
         )
     deltas = {}
@@ -120,11 +119,11 @@ def _deltas(weights: Mapping[str, Tensor], scaling: float, base: FrozenBase, sta
         a, b = weights.get(f"{_PREFIX}{name}{_DOWN}"), weights.get(f"{_PREFIX}{name}{_UP}")
         if a is None or b is None or a.shape != (b.shape[-1], module.in_features) or len(b) != module.out_features:
             raise StoreError(
-                f"stage {stage_id}: its adapter of {name} is incomplete or does not fit a module of "
+                f"stage {stage_id}: its adapter for {name} is incomplete or does not fit a module with "
                 f"{module.in_features} inputs and {module.out_features} outputs",
                 "serve it with the base model that it was trained on",
             )
-        # In the precision of the base, as autocast had it in training; scaled before it is rounded.
+        # Use the precision of the base, as autocast did in training. Scale before rounding.
         deltas[name] = LoraDelta(
             a.T.to(base.device, base.dtype).contiguous(),
             (b.float() * scaling).T.to(base.device, base.dtype).contiguous(),

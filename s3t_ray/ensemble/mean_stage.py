@@ -1,8 +1,8 @@
-"""The mean of several chains as one stage, for `ensemble: mean`: one model answers in place of one per shard.
+"""Combines several chains into one stage, for `ensemble: mean`: one model answers instead of one per shard.
 
-In: loaded stages and the chains that answer together. Out: a `LoadedStage` of rank m x r that stands in no store: the
-matrices of the m chains side by side, so that what it adds is exactly the mean of what each adds, as `s3t export
---merged` writes it. Where a chain ends above a layer it adds nothing there. Never reads or writes a file.
+In: loaded stages and the chains of the ensemble. Out: a `LoadedStage` of rank m x r that exists only in memory. It
+concatenates the matrices of the m chains, so its update is exactly the mean of their updates, as in `s3t export
+--merged`. A chain that does not reach a layer contributes zero there. Never reads or writes a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s3t_ray.ensemble.row_lora import BASE, changing_stage
 def answering_rows(
     base: FrozenBase, stages: Mapping[str, LoadedStage], team: tuple[Chain, ...]
 ) -> tuple[tuple[Chain, ...], Mapping[str, LoadedStage]]:
-    """The rows whose outputs are averaged when the chains of `team` answer, and the stages that these rows need."""
+    """The rows whose outputs are averaged for the chains of `team`, and the stages that these rows need."""
     if base.combine == "logits" or team == (BASE,):
         return team, stages
     mean = mean_stage(base, stages, team)
@@ -28,7 +28,7 @@ def answering_rows(
 
 
 def mean_stage(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Sequence[Chain]) -> LoadedStage:
-    """The mean of `chains`, none of them empty. Raises StoreError when two stages of a chain change the same module."""
+    """The mean of `chains`, none of which may be empty. Raises StoreError if two stages of a chain overlap."""
     deltas: dict[str, LoraDelta] = {}
     for name in base.linears:
         changing = [changing_stage(base, name, chain, stages) for chain in chains]

@@ -1,7 +1,7 @@
-"""The model card of an export: what it was made from, what it is, and what was deleted before it was made.
+"""Writes the model card of an export: its sources, its contents, and the deletions before it.
 
-In: an open run and the chains that are exported. Out: README.md in Hugging Face's format. Only counts and ids of
-stages: no records and no names.
+In: an open run and the exported chains. Out: README.md in Hugging Face's format. It contains counts and stage ids, but
+no records and no names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from s3t_ray.run.run import Run
 
 
 def model_card(run: Run, chains: Mapping[int, Sequence[str]], merged: bool) -> str:
-    """Text of the card. `chains`: stage ids of each shard that is in the export."""
+    """The text of the card. `chains`: the stage ids of each exported shard."""
     config = run.config
     records = {shard: sum(state.records for state in run.ledger.slices(shard)) for shard in chains}
     deletions = run.ledger.deletions()
@@ -36,11 +36,11 @@ def model_card(run: Run, chains: Mapping[int, Sequence[str]], merged: bool) -> s
     ]
     if merged:
         lines += [
-            "The shards' adapters stand side by side in it, each divided by their number. "
+            "It concatenates the adapters of the shards, each divided by the number of shards. "
             + (
-                "The service answers as this one model (`ensemble: mean`)."
+                "The service uses this single model too (`ensemble: mean`)."
                 if config.ensemble == "mean"
-                else "The service averages what whole models say instead, so its answers differ somewhat."
+                else "The service averages the outputs of the models instead, so its answers differ slightly."
             ),
             "",
         ]
@@ -56,15 +56,15 @@ def model_card(run: Run, chains: Mapping[int, Sequence[str]], merged: bool) -> s
         f"- LoRA: rank {config.lora.rank}, alpha {config.lora.alpha:g}{' (rsLoRA)' if config.lora.use_rslora else ''}.",
         f"- Deletions accepted before this export: {len(deletions)}.{newest}",
         "",
-        "A later deletion may strike stages of this export. The run knows this folder and erases it then; copies of it "
-        "are outside the run, and must be replaced by whoever made them.",
+        "A later deletion may affect stages in this export. The run then erases this folder. Copies of the folder are "
+        "outside the run, and whoever made them must replace them.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _licence(base: Path) -> list[str]:
-    """The licence that the base model's own card names, for an adapter of it falls under that."""
+    """The licence in the base model's card, which also covers adapters of it."""
     card = base / MODEL_CARD
     if not card.is_file():
         return []

@@ -1,8 +1,8 @@
-"""One serving replica: the ensemble with the run's config and tokenizer, in words instead of token ids.
+"""One serving replica: the ensemble with the run's config and tokenizer, for text instead of token ids.
 
-In: config as YAML, the folder of the base model, the URI of the run's storage; prompts and record contents. Out:
-answers and evaluation reports. A plain class, which a cluster wraps in an actor. Every method may be called from any
-thread: `set_live` may be called while answers are generated, and waits for at most one step of them.
+In: the config as YAML, the folder of the base model, the URI of the run's storage; prompts and record contents. Out:
+answers and evaluation reports. This is a plain class, which a cluster wraps in an actor. Every method may be called
+from any thread. `set_live` may be called during generation and waits for at most one step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ from s3t_ray.ensemble.answers import (
     Answer,
     AnswerEvent,
     Chain,
-    Ended,
     EvalReport,
-    Failed,
     Finish,
     GenerationEvent,
     Judged,
@@ -33,24 +31,24 @@ from s3t_ray.ensemble.answers import (
     PromptRead,
     PromptScored,
     ScoredToken,
-    Started,
     Token,
     Wish,
+    answer_of,
 )
 from s3t_ray.ensemble.batching.generation_row import GenerationRequest
 from s3t_ray.ensemble.batching.outbox import Outbox
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ensemble import Ensemble
-from s3t_ray.errors import ClusterError, DataError
+from s3t_ray.errors import DataError
 from s3t_ray.store.store import Store
 from s3t_ray.train.loading.base_reader import base_reader
 
 Prompt = str | Sequence[Message] | Sequence[int]
-"""A text in the place of an instruction, the messages of a chat, or token ids; else the text to judge."""
+"""An instruction text, chat messages, or token ids. For a task that does not generate text: the text to classify."""
 
 
 class Replica:
-    """Loads the base model when made; answers as the base model until `set_live` names live chains."""
+    """Loads the base model on construction. Answers with the base model until `set_live` sets live chains."""
 
     def __init__(self, config_yaml: str, base: str, store_uri: str, threads: int | None = None) -> None:
         config = parse_config(config_yaml, "the replica's config")
@@ -61,54 +59,57 @@ class Replica:
         self._eos = tuple(self._ensemble.eos | ({end} if end is not None else set()))
 
     def ready(self) -> Live:
-        """Returns once the replica can answer: what is in service."""
+        """The live set in service. Returns once the replica can answer."""
         return self._ensemble.live()
 
     def set_live(self, version: int, chains: Mapping[int, Chain]) -> int:
-        """The version in service once this is done; see `Ensemble.set_live`."""
+        """Put `chains` in service. Returns the version then in service; see `Ensemble.set_live`."""
         return self._ensemble.set_live(version, chains)
 
     def prune(self, version: int, live: Set[str]) -> int:
-        """Take every stage out of service that is not in `live`; see `Ensemble.prune`."""
+        """Remove every stage that is not in `live` from service; see `Ensemble.prune`."""
         return self._ensemble.prune(version, live)
 
     def tokenise(self, prompt: Prompt, as_written: bool = False) -> tuple[int, ...]:
-        """The ids that the model reads before it answers, template included. Raises DataError."""
+        """The token ids that the model reads for `prompt`, including the template.
+
+        Raises DataError if the prompt is invalid or the model reads images.
+        """
         return self._ids(prompt, as_written)
 
     def detokenise(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens included."""
+        """The text of `ids`, including special tokens. Raises DataError for an unknown id."""
         self._check_reads_text()
         self._check_ids(ids)
         return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
 
     def request(self, wish: Wish) -> GenerationRequest:
-        """What the engine is asked for. Raises DataError for a prompt that the model cannot read."""
+        """Convert a request for the engine. Raises DataError for a prompt that the model cannot read."""
         ids = self._ids(wish.prompt, wish.as_written)
         return GenerationRequest(ids, wish.params, frozenset(self._eos), self._text, wish.whole, wish.of_base)
 
     def submit(self, name: str, wish: Wish, outbox: Outbox) -> None:
-        """Begin an answer; `outbox` hears of it under `name`. See `Ensemble.submit`."""
+        """Start an answer. Its events go to `outbox` under `name`. See `Ensemble.submit`."""
         self._ensemble.submit(name, self.request(wish), outbox)
 
     def cancel(self, name: str) -> None:
-        """End an answer whose listener has gone; one that has ended already is no error."""
+        """Cancel an answer whose client has disconnected. It may have ended already."""
         self._ensemble.cancel(name)
 
     @property
     def generates(self) -> bool:
-        """Whether an answer is written token by token; else `judge` gives it."""
+        """Whether the model generates text. If not, use `judge`."""
         return self._ensemble.generates
 
     @property
     def load(self) -> int:
-        """Answers that are being generated, or wait."""
+        """The number of running and queued answers."""
         return self._ensemble.load
 
     def heard(self, events: Iterable[GenerationEvent], scores: bool) -> list[AnswerEvent]:
-        """What a caller hears of these events of one generation: tokens between two others make one piece.
+        """Convert the events of one generation for the caller. Consecutive tokens become one piece.
 
-        `scores`: whether the caller asked for log-probabilities.
+        `scores`: whether the caller requested log-probabilities.
         """
         made: list[AnswerEvent] = []
         for event in events:
@@ -126,7 +127,7 @@ class Replica:
         return made
 
     def judge(self, text: str) -> Judged:
-        """What the model says of one text. Raises ConfigError for a model that generates text."""
+        """The model's prediction for one text. Raises ConfigError for a model that generates text."""
         example = encode_prompt(text, self._tokenizer, self._task)
         made = self._ensemble.judge(example)
         pairs = zip(self._task.labels, made.scores, strict=True) if self._task.labels else ()
@@ -136,7 +137,7 @@ class Replica:
     def generate(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
     ) -> Answer:
-        """The answer to `prompt`, put as training would have shown it; of a record judged as a whole, in words.
+        """The answer to `prompt`, in the training template. Without text generation: the predicted label or value.
 
         Raises DataError for a prompt that the model cannot read, ConfigError for settings out of range.
         """
@@ -152,13 +153,13 @@ class Replica:
     def stream(
         self, prompt: Prompt, max_new_tokens: int = 128, temperature: float = 0.0, top_p: float = 1.0, seed: int = 0
     ) -> Iterator[AnswerEvent]:
-        """The answer as it grows. A further `Started` voids the pieces before it; see `Ensemble.submit`."""
+        """Stream the answer. Another `Started` invalidates all earlier pieces; see `Ensemble.submit`."""
         wish = Wish(_frozen(prompt), SamplingParams(max_new_tokens, temperature, top_p, seed))
         events = self._ensemble.follow(self.request(wish))
         return (heard for event in events for heard in self.heard([event], scores=False))
 
     def evaluate(self, contents: Sequence[str], depths: Sequence[int] | None = None) -> EvalReport:
-        """Scores on held-out records, given by their contents; see `Ensemble.held_out_losses`."""
+        """The scores on held-out records, given by their contents; see `Ensemble.held_out_losses`."""
         return self._ensemble.held_out_losses([self._example(content) for content in contents], depths)
 
     def _ids(self, prompt: Prompt, as_written: bool) -> tuple[int, ...]:
@@ -185,58 +186,26 @@ class Replica:
         size = len(self._tokenizer)
         strange = [token for token in ids if not 0 <= token < size]
         if strange:
-            raise DataError(f"{strange[0]} is not a token id of this model", f"give ids from 0 to {size - 1}")
+            raise DataError(f"{strange[0]} is not a token id of this model", f"use ids from 0 to {size - 1}")
 
     def _scored(self, token: Token) -> ScoredToken:
         top = tuple((self._piece(other), logprob) for other, logprob in token.top)
         return ScoredToken(token.id, self._piece(token.id), token.logprob, top)
 
     def _piece(self, token: int) -> str:
-        """One token by itself. Bytes that are not a whole character yet show as the replacement character."""
+        """The text of a single token. Incomplete characters become the replacement character."""
         return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def _example(self, content: str) -> Example:
         try:
             return encode(content, self._tokenizer, self._task)
-        except TeachesNothing:  # nothing to learn in it, so nothing to predict: the report counts it as skipped
+        except TeachesNothing:  # the record has nothing to predict; the report counts it as skipped
             return Example((), ())
 
     def _text(self, tokens: Sequence[int]) -> str:
-        # Called for each token: see `TextReader`.
+        # `TextReader` calls this for each token.
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _frozen(prompt: Prompt) -> str | tuple[Message, ...] | tuple[int, ...]:
     return prompt if isinstance(prompt, str) else cast("tuple[Message, ...] | tuple[int, ...]", tuple(prompt))
-
-
-def answer_of(events: Iterable[AnswerEvent]) -> Answer:
-    """One whole answer from all that was heard of it; `seconds` is 0. Raises what ended it."""
-    started: Started | None = None
-    pieces: list[Piece] = []
-    prompt: tuple[ScoredToken, ...] = ()
-    for event in events:
-        match event:
-            case Started():
-                started, pieces, prompt = event, [], ()
-            case PromptScored(tokens=prompt):
-                pass
-            case Piece():
-                pieces.append(event)
-            case Failed(error=error):
-                raise error
-            case Ended() if started is not None:
-                return Answer(
-                    text="".join(piece.text for piece in pieces) + event.text,
-                    version=started.version,
-                    depths=started.depths,
-                    stages=started.stages,
-                    finish=event.finish,
-                    tokens=event.tokens,
-                    seconds=0.0,
-                    scored=tuple(token for piece in pieces for token in piece.tokens),
-                    prompt=prompt,
-                    prompt_tokens=started.prompt_tokens,
-                    cached_tokens=started.cached_tokens,
-                )
-    raise ClusterError("the model's answer ended before it was complete", "try again")

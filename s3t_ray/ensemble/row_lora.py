@@ -1,14 +1,14 @@
 """Row-wise LoRA: one forward pass of the base model in which every row has its own adapters.
 
-In: loaded stages and the chains that are to answer. Out: a `Layout`, and hooks on the base that apply the
-layout in force. The text enters as one row. Below the lowest layer that a chain changes, its hidden states
-are the base model's, so its row branches off only there: layers without adapters run once, whatever the
-number of chains. In a linear module the rows that have an adapter get theirs in one batched product.
+In: loaded stages and the chains of the ensemble. Out: a `Layout`, and hooks on the base that apply the active
+layout. A text enters as one row. Below the lowest layer that a chain changes, its hidden states are those of
+the base model, so its row branches off there: layers without adapters run once, whatever the number of
+chains. In a linear module, one batched product applies the adapters of all rows that have one.
 
-The hooks hold no weights and do nothing outside `applied`; the layout in force is the calling thread's
-own. Never changes a weight of the base.
+The hooks hold no weights and do nothing outside `applied`. The active layout is local to the calling thread.
+Never changes a weight of the base.
 
-Shapes: R rows at a layer, n of them with an adapter in a module, T tokens, r rank.
+Shapes: R rows at a layer, n of them with an adapter in a module, k distinct stages, T tokens, r rank.
 """
 
 from __future__ import annotations
@@ -29,43 +29,43 @@ from s3t_ray.ensemble.loaded_stage import LoadedStage
 from s3t_ray.errors import StoreError
 
 BASE: Chain = ()
-"""The chain of no stage: the base model itself."""
+"""The chain without stages: the base model."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The adapters of one linear module: of distinct stages, and which row takes which."""
+    """The adapters of one linear module, one per distinct stage, and their assignment to rows."""
 
-    down: Tensor  # [k, in, r], one of each distinct stage
+    down: Tensor  # [k, in, r], one per distinct stage
     up: Tensor  # [k, r, out]
-    pick: Tensor | None  # [n]: index in 0..k-1 of each row that has an adapter; None: row i takes i
-    rows: Tensor | None  # [n]: which rows have one; None: all
+    pick: Tensor | None  # [n]: index in 0..k-1 for each row that has an adapter; None: row i uses i
+    rows: Tensor | None  # [n]: the rows that have an adapter; None: all
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which rows run through which layers with which adapters."""
+    """The rows at each layer, and their adapters."""
 
     chains: tuple[Chain, ...]
-    """The rows at the top, in order."""
+    """The rows at the top layer, in order."""
     forks: Mapping[int, Tensor]
-    """At the entry of a layer: for each row from there on, the row that it continues."""
+    """Layer -> for each row from this layer on, the row below that it continues."""
     stacks: Mapping[str, Stack]
     """By name of the linear module."""
 
     def row(self, chain: Chain) -> int:
-        """Row of `chain` in the hidden states at the top."""
+        """The row of `chain` in the hidden states of the top layer."""
         return self.chains.index(chain)
 
 
 _in_force: ContextVar[Layout | None] = ContextVar("s3t_ray_layout", default=None)
 _texts: ContextVar[int] = ContextVar("s3t_ray_texts", default=1)
-"""How many texts each row reads at once: row r of text n is at r x texts + n."""
+"""The number of texts per row: row r of text n is at index r x texts + n."""
 
 
 @contextmanager
 def applied(layout: Layout, texts: int = 1) -> Iterator[None]:
-    """Forward passes of this thread inside the block run with `layout`, each row on so many texts of one length."""
+    """Run this thread's forward passes in this context with `layout`, on `texts` texts of equal length."""
     token, count = _in_force.set(layout), _texts.set(texts)
     try:
         yield
@@ -75,7 +75,7 @@ def applied(layout: Layout, texts: int = 1) -> Iterator[None]:
 
 
 def install_hooks(base: FrozenBase) -> None:
-    """Make the base obey `applied`. Once a base."""
+    """Install the hooks that `applied` needs. Call it once per base."""
     for index, layer in enumerate(base.layers):
         layer.register_forward_pre_hook(partial(_fork, index))
     for name, module in base.linears.items():
@@ -83,9 +83,9 @@ def install_hooks(base: FrozenBase) -> None:
 
 
 def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Sequence[Chain]) -> Layout:
-    """The layout in which each of `chains` answers in a row of its own. A chain given twice gets one row.
+    """The layout in which each of `chains` has its own row. Duplicate chains share a row.
 
-    Raises StoreError when two stages of a chain change the same module: then they are no chain.
+    Raises StoreError if two stages of a chain change the same module, because then they do not form a chain.
     """
     wanted = tuple(dict.fromkeys(chains))
     lowest = {
@@ -111,20 +111,20 @@ def plan_rows(base: FrozenBase, stages: Mapping[str, LoadedStage], chains: Seque
 
 
 def _acting(base: FrozenBase, chain: Chain) -> Chain:
-    """The stages of a chain whose adapters are in force; without isolation the last one holds all of them."""
+    """The stages of a chain whose adapters are active. Without isolation, that is only the last stage."""
     return chain if base.isolation == "layers" else chain[-1:]
 
 
 def changing_stage(base: FrozenBase, name: str, chain: Chain, stages: Mapping[str, LoadedStage]) -> str | None:
-    """The stage of a chain whose adapter of the module `name` is in force; None: none has one.
+    """The stage of a chain whose adapter for the module `name` is active; None if there is none.
 
-    Raises StoreError when two stages change it: then they are no chain.
+    Raises StoreError if two stages change the module, because then they do not form a chain.
     """
     having = [stage for stage in _acting(base, chain) if name in stages[stage].deltas]
     if len(having) > 1:
         raise StoreError(
-            f"stages {having} both change {name}: they cannot be combined",
-            "train the run again: its layer groups overlap",
+            f"stages {having} both change {name}, so they cannot be combined",
+            "train the run again, because its layer groups overlap",
         )
     return having[0] if having else None
 
@@ -137,7 +137,7 @@ def _stack(base: FrozenBase, name: str, rows: Sequence[Chain], stages: Mapping[s
     distinct = list(dict.fromkeys(stage for _, stage in owners))
     deltas = [stages[stage].deltas[name] for stage in distinct]
     if len({delta.down.shape for delta in deltas}) > 1:
-        raise StoreError(f"stages {distinct} have adapters of different rank in {name}", "train the run again")
+        raise StoreError(f"stages {distinct} have adapters of different ranks in {name}", "train the run again")
     pick = [distinct.index(stage) for _, stage in owners]
     having_rows = [row for row, _ in owners]
     return Stack(
@@ -149,7 +149,7 @@ def _stack(base: FrozenBase, name: str, rows: Sequence[Chain], stages: Mapping[s
 
 
 def _fork(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Entry of a layer: rows branch off."""
+    """Pre-hook of a layer: branch off the rows that start here."""
     layout = _in_force.get()
     if layout is None or layer not in layout.forks:
         return None
@@ -161,13 +161,13 @@ def _fork(layer: int, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ..
 
 
 def _add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-    """Exit of a linear module: each row's adapter adds its part, computed in the adapter's own precision."""
+    """Hook of a linear module: add each row's adapter output, computed in the adapter's precision."""
     layout = _in_force.get()
     stack = None if layout is None else layout.stacks.get(name)
     if stack is None:
         return None
     texts = _texts.get()
-    if texts > 1:  # a row's texts one after the other: its adapter takes them as one long text
+    if texts > 1:  # treat the texts of a row as one long text
         whole = output.shape
         rows = (whole[0] // texts, -1, args[0].shape[-1])
         output = _added(stack, args[0].reshape(rows), output.reshape(*rows[:2], whole[-1]))
@@ -176,13 +176,13 @@ def _add(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor)
 
 
 def _added(stack: Stack, inputs: Tensor, output: Tensor) -> Tensor:
-    """`output` [R x T x out] with the adapters' part of `inputs` [R x T x in]."""
+    """`output` [R x T x out] plus the adapters' output for `inputs` [R x T x in]."""
     x = inputs if stack.rows is None else inputs.index_select(0, stack.rows)
     down = stack.down if stack.pick is None else stack.down.index_select(0, stack.pick)
     up = stack.up if stack.pick is None else stack.up.index_select(0, stack.pick)
     inner = torch.bmm(x.to(down.dtype), down)
     if stack.rows is None and output.dtype == up.dtype:
-        return output.baddbmm_(inner, up)  # in place: a long prompt's output is large, and this one is nobody else's
+        return output.baddbmm_(inner, up)  # in place, since a long prompt's output is large and nothing else uses it
     part = torch.bmm(inner, up)
     if stack.rows is None:
         return (output + part).to(output.dtype)

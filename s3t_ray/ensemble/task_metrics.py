@@ -1,7 +1,7 @@
-"""How well an ensemble classifies or scores records: the metrics of GLUE and SuperGLUE.
+"""Metrics for classification and regression, as in GLUE and SuperGLUE.
 
-In: predictions and true labels, record by record: classes by number, or values. Out: one number per metric; NaN if it
-is not defined, such as a correlation with a constant. Definitions are those of scikit-learn and scipy.
+In: predictions and true labels per record: class indices, or values. Out: one number per metric; NaN if it is not
+defined, such as a correlation with a constant. The definitions follow scikit-learn and scipy.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ Numbers = Sequence[float]
 
 
 def accuracy(said: Numbers, true: Numbers) -> float:
-    """Share of records that are judged right."""
+    """The fraction of correct predictions."""
     return float(np.mean(np.asarray(said) == np.asarray(true)))
 
 
 def f1(said: Numbers, true: Numbers) -> float:
-    """F1 of class 1, the second of two; 0 where the class is neither said nor true."""
+    """The F1 score of class 1, the second of two; 0 if the class is neither predicted nor true."""
     return _f1_of(1, np.asarray(said), np.asarray(true))
 
 
 def f1_macro(said: Numbers, true: Numbers) -> float:
-    """Mean of the F1 of each class that is said or true."""
+    """The mean F1 score over all classes that are predicted or true."""
     found, wanted = np.asarray(said), np.asarray(true)
     return float(np.mean([_f1_of(each, found, wanted) for each in np.union1d(found, wanted)]))
 
 
 def matthews(said: Numbers, true: Numbers) -> float:
-    """Matthews' correlation, over any number of classes; 0 where one of the sides is constant."""
+    """The Matthews correlation coefficient, for any number of classes; 0 if predictions or labels are constant."""
     classes, places = np.unique(np.concatenate([said, true]), return_inverse=True)
     table = np.zeros((len(classes), len(classes)))
     np.add.at(table, (places[: len(said)], places[len(said) :]), 1)
@@ -41,14 +41,14 @@ def matthews(said: Numbers, true: Numbers) -> float:
 
 
 def pearson(said: Numbers, true: Numbers) -> float:
-    """Correlation of the values."""
+    """The Pearson correlation; NaN if predictions or labels are constant."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, said, true)
 
 
 def spearman(said: Numbers, true: Numbers) -> float:
-    """Correlation of the values' ranks."""
+    """The Spearman rank correlation; NaN if predictions or labels are constant."""
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, said, true)
@@ -57,7 +57,7 @@ def spearman(said: Numbers, true: Numbers) -> float:
 TASK_METRICS: Mapping[str, Callable[[Numbers, Numbers], float]] = {
     function.__name__: function for function in (accuracy, f1, f1_macro, matthews, pearson, spearman)
 }
-"""By the names that `task.metrics` takes."""
+"""The metrics, by their names in `task.metrics`."""
 
 
 def _f1_of(positive: float, said: np.ndarray, true: np.ndarray) -> float:

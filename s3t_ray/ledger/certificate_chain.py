@@ -1,7 +1,7 @@
-"""Certificates in the ledger: the facts of one deletion, signed and entered in the log in one transaction.
+"""Certificates in the ledger: the facts of one deletion, signed and added to the log in one transaction.
 
-The final certificate and the state `restored` are one transaction, so there is never one without the other. The
-interim one follows `purged`, and waits for nothing.
+One transaction writes the final certificate and the state `restored`, so there is never one without the other. The
+interim certificate follows `purged` immediately.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from s3t_ray.proof.run_log import name_of, parse_certificate
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a certificate says that the ledger does not know."""
+    """Facts of a certificate that are not in the ledger."""
 
     orders: OrderChoice
-    software: Mapping[str, str]  # name -> version of what decides weights
+    software: Mapping[str, str]  # name -> version of packages that affect weights
     trained_anew: Collection[str] = field(default=())
-    """Live stages that bear their worker's seal although their adapter equals one that was taken out."""
+    """Live stages with their worker's seal whose adapter equals one that was taken out of service."""
 
 
 def certify(tx: Transaction, request_id: str, final: bool, circumstances: Circumstances) -> Certificate:
@@ -94,7 +94,7 @@ def same_adapter(connection: Connection, request_id: str) -> tuple[str, ...]:
 
 
 def read_changes(connection: Connection, deletion: int) -> tuple[tuple[SliceChange, ...], tuple[StageProof, ...]]:
-    """What a deletion changed: slices by place, stages in the order in which they were accepted."""
+    """Changes by a deletion: slices by place, and stages in the order in which they were accepted."""
     hits = connection.execute(_HIT_BY, {"by_deletion": deletion})
     pruned = connection.execute(_PRUNED_BY, {"by_deletion": deletion})
     slices = tuple(
@@ -132,7 +132,7 @@ def uncertified(connection: Connection) -> tuple[str, ...]:
     return tuple(connection.scalars(_UNCERTIFIED))
 
 
-# Built once: a certificate is a dozen small statements, and building them costs more than running them.
+# Built once: a certificate runs a dozen small statements, and building them costs more than running them.
 _HIT_BY = select(HITS).where(HITS.c.deletion == bindparam("by_deletion")).order_by(HITS.c.shard, HITS.c.slice)
 _PRUNED_BY = select(PRUNED).where(PRUNED.c.deletion == bindparam("by_deletion")).order_by(PRUNED.c.position)
 _UNCERTIFIED = (
@@ -146,7 +146,7 @@ _UNCERTIFIED = (
 def _facts(
     tx: Transaction, row: Row[Any], final: bool, position: LogPosition, trained_anew: Collection[str]
 ) -> CertificateFacts:
-    """`row`: of the deletion."""
+    """The facts of the deletion in `row`."""
     connection = tx.connection
     run = require_run(connection)
     if row.pruned_at is None or row.purged_at is None:

@@ -1,10 +1,10 @@
-"""Whether the ledger agrees with itself: recomputes every fact that follows from others.
+"""Checks that the ledger agrees with itself: recomputes every fact that follows from others.
 
 In: a snapshot of the ledger. Out: one line per contradiction; nothing is repaired. A row that was edited by hand
 contradicts another row: tombstones are counted by deletion and slice, slice digests are chained by the deletions,
 states of stages and deletions follow from the history, and the numbers of the history leave no gap.
 
-What the ledger alone cannot show: a change after which all of them agree again, such as a whole older copy. Handed-out
+The ledger alone cannot reveal a change that keeps all rows consistent, such as a complete older copy. Issued
 certificates and keyed digests reveal that.
 """
 
@@ -56,7 +56,7 @@ _MOVED = {
 }
 _EXPORTED = {EventKind.EXPORTED: None, EventKind.EXPORT_ERASED: None}
 CLOCKS_APART = timedelta(minutes=10)
-"""How far the clocks of the machines that write a ledger, and of the one that audits it, may be apart."""
+"""Maximum difference between the clocks of the machines that write a ledger and the one that audits it."""
 _BECAME = {
     EventKind.STAGE_ACCEPTED: StageState.LIVE,
     EventKind.STAGE_STALE: StageState.STALE,
@@ -65,7 +65,7 @@ _BECAME = {
 
 
 def contradictions(connection: Connection, keys: LedgerKeys | None, now: str) -> tuple[str, ...]:
-    """See `Ledger.contradictions`. `now`: by the clock of the reader."""
+    """See `Ledger.contradictions`. `now`: time by the reader's clock."""
     if read_run(connection) is None:
         return ()
     checks: tuple[Callable[[Connection], Iterator[str]], ...] = (
@@ -85,7 +85,7 @@ def contradictions(connection: Connection, keys: LedgerKeys | None, now: str) ->
 
 
 def _records(connection: Connection) -> Iterator[str]:
-    """Retained and deleted records, counted, against slices, deletions and the first ingest."""
+    """Compare counts of retained and deleted records with slices, deletions and the first ingest."""
     retained: dict[tuple[int, int], int] = defaultdict(int)
     deleted: dict[tuple[int, int, int], int] = defaultdict(int)
     count = func.count()
@@ -128,7 +128,7 @@ def _records(connection: Connection) -> Iterator[str]:
 
 
 def _slices(connection: Connection) -> Iterator[str]:
-    """Each slice's digest is that of its sum, and what its last deletion left; each deletion began where one ended."""
+    """Check that each slice's digest matches its sum and its last deletion, and that its deletions form a chain."""
     hits: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
     for row in connection.execute(select(HITS).order_by(HITS.c.deletion)):
         hits[row.shard, row.slice].append(row)
@@ -146,7 +146,7 @@ def _slices(connection: Connection) -> Iterator[str]:
 
 
 def _erased(connection: Connection) -> Iterator[str]:
-    """What the purge of a deletion erases is gone from the ledger too."""
+    """Check that purged deletions left nothing in the ledger that a purge erases."""
     states = [str(state) for state in DeletionState if state.rank >= DeletionState.PURGED.rank]
     purged = {row.sequence: row for row in connection.execute(select(DELETIONS).where(DELETIONS.c.state.in_(states)))}
     left: dict[int, int] = defaultdict(int)
@@ -180,14 +180,14 @@ def _erased(connection: Connection) -> Iterator[str]:
 
 
 def _numbers(connection: Connection) -> Iterator[str]:
-    """Events, deletions, requests and acceptances share one count: every number up to the head's is one of them."""
+    """Check that events, deletions, requests and acceptances use every number up to the head's exactly once."""
     head = connection.execute(select(HEAD)).one().sequence
     used: set[int] = set(connection.scalars(select(DELETIONS.c.sequence)))
     used |= set(connection.scalars(select(REQUESTS.c.sequence)))
     for row in connection.execute(select(EVENTS.c.sequence, EVENTS.c.kind)):
         used.add(row.sequence)
         if row.kind == EventKind.STAGE_ACCEPTED:
-            used.add(row.sequence - 1)  # the acceptance that it tells of
+            used.add(row.sequence - 1)  # the acceptance that it records
     gaps = [number for number in range(1, head + 1) if number not in used]
     if gaps:
         yield f"the history lacks {len(gaps)} of its numbers, the first is {gaps[0]}: lines were removed"
@@ -203,7 +203,7 @@ def _numbers(connection: Connection) -> Iterator[str]:
 
 
 def _clock(connection: Connection, now: str) -> Iterator[str]:
-    """The latest time given out is one, none later was given, and it has come."""
+    """Check that the clock's latest time is valid, not exceeded in the history, and not in the future."""
     at = str(connection.scalar(select(HEAD.c.at)))
     latest = str(connection.scalar(select(func.max(EVENTS.c.at))) or "")
     if at and not is_time(at):
@@ -218,7 +218,7 @@ def _clock(connection: Connection, now: str) -> Iterator[str]:
 
 
 def _exports(connection: Connection) -> Iterator[str]:
-    """Exports that the history tells of, and nobody erased, have their row, and no others."""
+    """Check that exactly the exports in the history that were not erased have a row."""
     told: dict[str, int | None] = {}
     for row in _history(connection, _EXPORTED):
         folder = json.loads(row.detail)["folder"]
@@ -237,10 +237,10 @@ def _exports(connection: Connection) -> Iterator[str]:
 
 
 def _stages(connection: Connection) -> Iterator[str]:
-    """States and adapters of stages, against the history."""
+    """Compare states and adapters of stages with the history."""
     state: dict[str, StageState] = {}
-    accepted: dict[str, tuple[list[int], str | None]] = {}  # its slices, its adapter's SHA-256
-    told_of: dict[str, tuple[int, int, str]] = {}  # its number, its shard, its time
+    accepted: dict[str, tuple[list[int], str | None]] = {}  # slices, SHA-256 of the adapter
+    told_of: dict[str, tuple[int, int, str]] = {}  # number, shard, time
     for row in _history(connection, _BECAME):
         detail = json.loads(row.detail)
         name = detail["stage"]
@@ -280,7 +280,7 @@ _PRUNED_BY = select(PRUNED.c.stage, func.max(PRUNED.c.deletion).label("deletion"
 
 
 def _deletions(connection: Connection) -> Iterator[str]:
-    """States of deletions, against the history."""
+    """Compare states of deletions with the history."""
     told: dict[str, DeletionState] = {}
     for row in _history(connection, _MOVED):
         told[json.loads(row.detail)["request"]] = _MOVED[EventKind(row.kind)]

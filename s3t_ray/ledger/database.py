@@ -1,9 +1,9 @@
 """Connections, durability and locking: everything that differs between SQLite and PostgreSQL.
 
-In: a URL. Out: short read and write transactions. One writer at a time, in both databases: SQLite
-by BEGIN IMMEDIATE, PostgreSQL by locking the single row of `s3t_head` before anything else, so that
-sequence numbers follow the order of commits and no two writers can deadlock. A commit has reached
-the disk before it returns. SQLite's WAL needs a local disk: several machines need PostgreSQL.
+In: a URL. Out: short read and write transactions. Both databases allow one writer at a time: SQLite uses BEGIN
+IMMEDIATE, and PostgreSQL first locks the single row of `s3t_head`. So sequence numbers follow the order of commits, and
+writers cannot deadlock. A commit is on disk before it returns. SQLite's WAL needs a local disk, so several machines
+need PostgreSQL.
 
 Driver errors leave this module only as LedgerError.
 """
@@ -49,11 +49,11 @@ _LOCK_HEAD = select(HEAD).with_for_update()
 
 
 class Database:
-    """One database, opened and of the latest schema. Thread-safe."""
+    """An open database with the latest schema. Thread-safe."""
 
     def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
         self._writer = engine.execution_options(s3t_write=True)
-        # SQLite's snapshots are of one moment already.
+        # SQLite's snapshots are already consistent.
         snapshot = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
         self._reader = engine.execution_options(**snapshot)
         self._engine = engine
@@ -89,7 +89,7 @@ class Database:
             with database.read() as connection:
                 version = schema_version(connection)
         except LedgerError:
-            version = None  # a log that cannot be read without writing beside it, perhaps
+            version = None  # perhaps a log that cannot be read without writing beside it
         if version == LATEST:
             return database
         database.close()
@@ -128,7 +128,7 @@ class Database:
             self._copy.cleanup()
 
     def now(self) -> str:
-        """UTC, ISO 8601 with microseconds."""
+        """The current time: UTC, ISO 8601 with microseconds."""
         return self._clock().astimezone(UTC).isoformat(timespec="microseconds")
 
     @property
@@ -152,7 +152,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """The one write transaction; durable when the block ends, undone when it raises."""
+        """The only write transaction; durable when the block ends, rolled back if it raises."""
         with self._refusals(), self._writer.connect() as connection, connection.begin():
             row = connection.execute(_LOCK_HEAD).one()
             head = Head(row.sequence, row.epoch, row.holder, row.beats, row.at)
@@ -162,11 +162,11 @@ class Database:
 
     @contextmanager
     def fill(self) -> Iterator[Transaction]:
-        """`write`, for the one transaction that writes all records of a new ledger.
+        """`write`, for the transaction that writes all records of a new ledger.
 
-        SQLite: if nobody else has the file open, straight into it. A log would hold everything a second
-        time; the older journal holds what a page was before, and a new page was nothing. Readers that come
-        meanwhile wait. A kill leaves that journal, with which the next open undoes the transaction.
+        SQLite: writes directly to the file if nobody else has it open. A WAL would store everything twice; the
+        rollback journal stores only the former content of pages, and new pages have none. New readers wait. After a
+        kill, the next open uses the journal to roll back.
         """
         self._set_journal("TRUNCATE")
         try:
@@ -176,12 +176,12 @@ class Database:
             self._set_journal("WAL")
 
     def forget_overwritten(self) -> None:
-        """Drop the log that still holds what was just erased from the tables, if nobody is reading from it.
+        """Empty the log, which still contains rows just erased from the tables, unless somebody is reading from it.
 
-        SQLite: what is erased is overwritten in the file (`secure_delete`), and its log is emptied
-        here; while another process reads, the log stays until the next purge or the last close.
-        PostgreSQL: old row versions go with its vacuum and its log when the server recycles it, both
-        beyond a client's reach; they are keyed HMACs and signatures, never a content.
+        SQLite overwrites erased rows in the file (`secure_delete`), and this empties its log. While another process
+        reads, the log stays until the next purge or the last close. In PostgreSQL, vacuum removes old row versions and
+        the server recycles its log; a client cannot control either. These contain keyed HMACs and signatures, never
+        contents.
         """
         if self._engine.dialect.name != "sqlite":
             return
@@ -215,12 +215,12 @@ class Database:
             if version is None and connection.dialect.name == "sqlite" and inspect(connection).get_table_names():
                 raise self._not_a_ledger()
         if version is not None:
-            self._set_journal("WAL")  # a process that was killed in `fill` left it otherwise
+            self._set_journal("WAL")  # a process killed in `fill` may have left another mode
         if version == LATEST:
             return
         check_version(version or 0)
         if version is None and self._engine.dialect.name == "sqlite":
-            # Kept in the file from now on; it cannot change inside a transaction.
+            # Persistent in the file; it cannot change inside a transaction.
             with self._refusals(), self._engine.raw_connection() as raw:
                 raw.execute("PRAGMA journal_mode = WAL")
         with self._refusals(), self._writer.connect() as connection, connection.begin():
@@ -229,13 +229,13 @@ class Database:
             migrate(connection, self.now())
 
     def _set_journal(self, mode: str) -> None:
-        """SQLite: keep a journal of this kind from now on; no change while another connection is open."""
+        """SQLite: switch to this journal mode; no effect while another connection is open."""
         if self._engine.dialect.name != "sqlite":
             return
         with self._refusals(), self._engine.raw_connection() as raw:
             if raw.execute("PRAGMA journal_mode").fetchone() == (mode.lower(),):
                 return
-        self._engine.dispose()  # idle connections of our own
+        self._engine.dispose()  # our own idle connections
         with self._refusals(), self._engine.raw_connection() as raw:
             raw.execute(f"PRAGMA busy_timeout = {_LOG_WAIT_MILLISECONDS}")
             with suppress(sqlite3.OperationalError):
@@ -250,7 +250,7 @@ class Database:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        driver = self._engine.dialect.loaded_dbapi  # used here and there without SQLAlchemy between
+        driver = self._engine.dialect.loaded_dbapi  # sometimes used without SQLAlchemy in between
         try:
             yield
         except (IntegrityError, driver.IntegrityError):
@@ -291,13 +291,13 @@ def _make_engine(url: URL, read_only: bool = False) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver begins nothing by itself: `_begin_sqlite` does
+    connection.isolation_level = None  # the driver begins no transactions; `_begin_sqlite` does
     for setting in (
         f"busy_timeout = {LOCK_WAIT_SECONDS * 1000}",
         "synchronous = FULL",
         "foreign_keys = ON",
-        "secure_delete = ON",  # what a purge erases is overwritten, not only unlinked
-        "cache_size = -65536",  # 64 MiB: ids are HMACs, so inserts fall all over the index
+        "secure_delete = ON",  # overwrite erased rows instead of only unlinking them
+        "cache_size = -65536",  # 64 MiB: ids are HMACs, so inserts are scattered over the index
     ):
         connection.execute(f"PRAGMA {setting}")
 
@@ -309,7 +309,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _prepare_postgres(connection: Any, _record: object) -> None:
     connection.execute(f"SET lock_timeout = '{LOCK_WAIT_SECONDS}s'")
-    # A role or server may have it off, and then a commit returns before it is on disk.
+    # If a role or server has it off, a commit returns before it is on disk.
     if connection.execute("SHOW synchronous_commit").fetchone()[0] == "off":
         connection.execute("SET synchronous_commit = on")
     connection.commit()

@@ -36,7 +36,7 @@ _EVENTS = {
 
 
 Receipts = dict[int, Receipt]
-"""Receipts read before, by sequence number of the deletion: they never change."""
+"""Cached receipts, by sequence number of the deletion; receipts never change."""
 
 MOST_RECEIPTS = 4096
 
@@ -44,9 +44,9 @@ MOST_RECEIPTS = 4096
 def read_deletions(
     connection: Connection, state: DeletionState | None, known: Receipts | None = None
 ) -> tuple[DeletionRow, ...]:
-    """See `Ledger.deletions`. `known` grows by the receipts that are read."""
+    """See `Ledger.deletions`. Adds new receipts to the cache `known`."""
     if state is not None and connection.execute(_ANY_IN, {"state": str(state)}).first() is None:
-        return ()  # the usual case: a scheduler asks many times a second
+        return ()  # the usual case: a scheduler asks many times per second
     query = select(DELETIONS.c.sequence)
     if state is not None:
         query = query.where(DELETIONS.c.state == str(state))
@@ -71,7 +71,7 @@ def read_deletion(connection: Connection, request_id: str) -> DeletionRow:
 
 
 def find(connection: Connection, request_id: str) -> Row[Any]:
-    """The row of a deletion; NoSuchDeletion: there is none."""
+    """The row of a deletion. NoSuchDeletion: there is none."""
     row = connection.execute(_BY_REQUEST, {"of_request": request_id}).one_or_none()
     if row is None:
         raise NoSuchDeletion(
@@ -91,7 +91,7 @@ def advance(tx: Transaction, request_id: str, state: DeletionState) -> None:
 
 
 def step(tx: Transaction, row: Row[Any], state: DeletionState, at: str) -> None:
-    """Move a deletion to the next state, if that is true."""
+    """Move a deletion to the next state. LedgerError: the state would be untrue."""
     current = DeletionState(row.state)
     if state.rank != current.rank + 1:
         raise LedgerError(
@@ -120,10 +120,9 @@ def _require_earlier(connection: Connection, row: Row[Any], state: DeletionState
 
 
 def _purge(tx: Transaction, row: Row[Any]) -> None:
-    """Refuse if known bytes are left; then erase what the ledger itself derived from the contents.
+    """Erase what the ledger itself derived from the contents. LedgerError: known bytes are left.
 
-    The database overwrites what is erased here in its own time (SQLite's log at a checkpoint,
-    PostgreSQL's rows at a vacuum).
+    The database overwrites the erased rows later (SQLite's log at a checkpoint, PostgreSQL's rows at a vacuum).
     """
     connection = tx.connection
     hits = connection.execute(
@@ -151,19 +150,19 @@ def _purge(tx: Transaction, row: Row[Any]) -> None:
 
 
 def _ahead(state: DeletionState, links: list[tuple[str, DeletionState]]) -> tuple[str, ...]:
-    """The linked requests that must move before one in `state` can."""
+    """The linked requests that must advance before one in `state` can."""
     if state is DeletionState.RESTORED:
         return ()
     return tuple(request_id for request_id, reached in links if reached.rank <= state.rank)
 
 
 def earlier_requests(connection: Connection, sequence: int) -> tuple[str, ...]:
-    """Ids of the requests that had deleted records this one names too."""
+    """Ids of earlier requests that deleted records which this one also names."""
     return tuple(row.request_id for row in connection.execute(_EARLIER, {"of_deletion": sequence}))
 
 
 def _assemble(connection: Connection, chosen: Select[tuple[int]], known: Receipts) -> tuple[DeletionRow, ...]:
-    """Deletions of the chosen sequence numbers, each with its receipt and whom it waits for."""
+    """Deletions of the chosen sequence numbers, with their receipts and the requests they wait for."""
     rows = connection.execute(
         select(DELETIONS).where(DELETIONS.c.sequence.in_(chosen)).order_by(DELETIONS.c.sequence)
     ).all()
@@ -196,7 +195,7 @@ def _assemble(connection: Connection, chosen: Select[tuple[int]], known: Receipt
 
 
 def _read_receipts(connection: Connection, rows: Sequence[Row[Any]], chosen: Select[tuple[int]]) -> Receipts:
-    """Receipts of these deletions, which are among the chosen ones."""
+    """Receipts of these deletions, a subset of the chosen ones."""
 
     def of_rows(column: Column[Any]) -> Any:
         few = len(rows) <= _FEW
@@ -233,4 +232,4 @@ _EARLIER = (
     .order_by(DELETIONS.c.sequence)
 )
 _COUNT = select(func.count()).select_from(DELETIONS).where(DELETIONS.c.state == bindparam("state"))
-_FEW = 1000  # sequence numbers that may be bound to one statement
+_FEW = 1000  # maximum sequence numbers bound to one statement

@@ -1,8 +1,8 @@
 """Accepting a deletion: resolve, then one durable commit, then the receipt.
 
-In: id and subject HMACs. Out: `Preview` or `Acceptance`. The cost grows with the records named,
-never with the run: a slice's digest is updated by taking the deleted records out of its sum
-(`lthash.py`). What follows the receipt is in `deletion_progress.py`.
+In: id and subject HMACs. Out: `Preview` or `Acceptance`. The cost grows with the named records, not with the run: a
+slice's digest is updated by subtracting the deleted records from its sum (`lthash.py`). The later steps are in
+`deletion_progress.py`.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def _sketch_seal(tx: Transaction, closure: DuplicateSearch) -> SketchSeal | None
 
 
 def read_receipt(connection: Connection, deletion: int, public_key: bytes) -> SignedReceipt | None:
-    """The entry of the log that is a deletion's receipt; None: a version that signed none had accepted it.
+    """The log entry of a deletion's receipt; None: a version that signed no receipts accepted it.
 
-    `public_key`: of the run, 32 raw bytes. VerificationFailed: what stands in its place is not what the run signed.
+    `public_key`: the run's, 32 raw bytes. VerificationFailed: the run did not sign this entry.
     """
     text = log_rows.read_text(connection, EntryKind.RECEIPT, deletion)
     if text is None:
@@ -127,7 +127,7 @@ def _require_known(connection: Connection, found: Resolved) -> None:
 
 
 def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None) -> tuple[int, Receipt, SignedReceipt]:
-    """The deletion, its tombstones, all that follows from them, and the receipt in the log."""
+    """Write the deletion, its tombstones, their consequences, and the receipt in the log."""
     sequence, request_id = tx.next_sequence(), digest[:REQUEST_ID_CHARACTERS]
     counts = {"records": found.records, "already_deleted": found.already_deleted, "unknown": found.unknown}
     about = {"sequence": sequence, "request_id": request_id, "digest": digest, "now": tx.now}
@@ -179,12 +179,12 @@ def _write(tx: Transaction, found: Resolved, digest: str, commitment: str | None
 
 
 def _take_out(connection: Connection, found: Resolved, sequence: int) -> list[SliceChange]:
-    """Put the tombstones on the records, and take them out of the digests of their slices; what changed, by place."""
+    """Add the tombstones, and subtract the records from the digests of their slices. Returns the changes by place."""
     if found.records <= BATCH:
         tombstones.add(connection, found.retained, sequence)
         sums = _sums(found)
     else:
-        # The database lets go of the interpreter while it works, and so does the sum.
+        # The database releases the GIL while it works, and so does the sum.
         with ThreadPoolExecutor(1) as beside:
             summing = beside.submit(_sums, found)
             tombstones.add(connection, found.retained, sequence)
@@ -201,7 +201,7 @@ def _sums(found: Resolved) -> dict[Place, LtHash16]:
 
 
 def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequence: int) -> list[SliceChange]:
-    """Take these records out of the digests of their slices, and keep what each digest was."""
+    """Subtract these records from the digests of their slices, and record the former digests."""
     changes: list[SliceChange] = []
     shards: dict[int, list[int]] = {}
     for shard, index in sorted(sums):
@@ -224,7 +224,7 @@ def _leave_slices(connection: Connection, sums: Mapping[Place, LtHash16], sequen
     return sorted(changes, key=lambda change: (change.shard, change.slice))
 
 
-# Built once: a single deletion is a dozen small statements, and building them costs more than running them.
+# Built once: a single deletion runs a dozen small statements, and building them costs more than running them.
 _KNOWN = select(
     select(DELETIONS.c.sequence).where(DELETIONS.c.request_digest == bindparam("digest")).scalar_subquery(),
     select(RUN.c.seal.is_not(None)).scalar_subquery(),

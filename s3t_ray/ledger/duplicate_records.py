@@ -25,7 +25,7 @@ from s3t_ray.ledger.values import DuplicateSearch, Reach, Twins
 
 @dataclass(frozen=True)
 class Alike:
-    """Records like the named ones, retained or deleted before, and not named themselves."""
+    """Records similar to the named ones but not named themselves, retained or deleted earlier."""
 
     duplicates: tuple[RecordRow, ...]
     near_duplicates: tuple[RecordRow, ...] | None  # None: the run's records were not sketched
@@ -84,7 +84,7 @@ def _duplicates(connection: Connection, found: Resolved) -> tuple[RecordRow, ...
 
 
 def twins(rows: Iterable[RecordRow], going: frozenset[bytes]) -> Twins:
-    """Those of these records that are retained and not about to go, counted by subject."""
+    """The retained records among these that are not in `going`, counted by subject."""
     subjects = Counter(row.subject for row in rows if row.deletion is None and row.identity not in going)
     ordered = sorted(subjects.items(), key=lambda item: (-item[1], item[0] or b""))
     return Twins(sum(subjects.values()), tuple(ordered))

@@ -1,8 +1,8 @@
-"""Many records in the order of their keys, sorted in pieces on disk.
+"""Sorts many records by key, in pieces on disk.
 
 In: entries in any order. Out: the same entries by id HMAC. An id is a hash, so inserting rows in the order of the data
 touches random pages of the index. Once the index outgrows memory, each row then costs a page read and a page write; in
-the order of the index it costs a fraction of that. Memory: one piece, however many entries there are.
+the order of the index it costs a fraction of that. Uses memory for one piece, however many entries there are.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import IO
 from s3t_ray.ledger.values import RecordEntry
 
 PIECE = 500_000
-"""Records sorted at once: about 100 MB. Fewer records than this stay in memory and in their order."""
+"""Records per sorted piece: about 100 MB. Fewer records stay in memory, in their original order."""
 
 _ENTRY = struct.Struct("<32s32s32s32s?ii")  # id, subject, content, digest, has a subject, shard, slice; then a sketch
 _READ_BYTES = 1 << 18
 
 
 def in_key_order(entries: Iterable[RecordEntry], folder: Path | None) -> Iterator[RecordEntry]:
-    """The entries by id HMAC if there are many. All of them have sketches of one length, or none has.
+    """The entries, sorted by id HMAC if there are many. All have sketches of the same length, or none has one.
 
-    `folder`: where temporary files without a name may lie; None: where the system has them.
+    `folder`: for unnamed temporary files; None: the system's temporary folder.
     """
     stream = map(_pack, entries)
     piece = list(islice(stream, PIECE))

@@ -1,13 +1,13 @@
 """The secrets of a run: keyed hashes of ids and contents, and the signature of certificates.
 
-In: a folder outside the run's storage. Out: 32-byte HMACs, digests, signatures. One file holds the
-32-byte master secret (mode 0600, made once, never written again); every key that hides something is derived
-from it with HKDF-SHA256. Another holds the Ed25519 key that signs, or says on which token it is (`signing_key.py`), and
-can be changed (`s3t rotate-key`). `public.pem` beside them is a copy of its public half for auditors.
+In: a folder outside the run's storage. Out: 32-byte HMACs, digests, signatures. One file has the 32-byte master secret
+(mode 0600, created once, never rewritten). All keys that hide something are derived from it with HKDF-SHA256. Another
+file has the Ed25519 signing key, or names the token that has it (`signing_key.py`); it can be replaced (`s3t
+rotate-key`). `public.pem` beside them is a copy of its public half for auditors.
 
-Ids and subjects are hashed as given, UTF-8 without Unicode normalisation: the same bytes are the
-same id, and "é" composed and decomposed are two. Whoever holds the secret can test whether an id was
-in the run; whoever lacks it cannot, so the secret never goes into storage, ledger, log or message.
+Ids and subjects are hashed as given, as UTF-8 without Unicode normalization: equal bytes are the same id, and composed
+and decomposed "é" differ. Only someone with the secret can test whether an id was in the run, so the secret never
+appears in storage, ledger, logs or messages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PUBLIC_FILE = "public.pem"
 
 
 class LedgerKeys(Protocol):
-    """What the ledger needs of the run's keys: to seal rows, and to sign the entries of its log."""
+    """The part of the run's keys that the ledger needs: to seal rows, and to sign the entries of its log."""
 
     @property
     def public_key(self) -> bytes: ...
@@ -65,10 +65,10 @@ class LedgerKeys(Protocol):
 
 
 class Keys:
-    """All keys of one run. Make it with `load_or_create` or `load`."""
+    """All keys of one run. Create it with `load_or_create` or `load`."""
 
     def __init__(self, master: bytes, signer: Signer | None = None) -> None:
-        """`signer`: the signing key; None: the one that is derived from the master secret, as in older runs."""
+        """`signer`: the signing key; None: derive it from the master secret, as in older runs."""
         if len(master) != KEY_BYTES:
             raise LedgerError(
                 f"the master key has {len(master)} bytes, not {KEY_BYTES}", "restore the key file from its backup"
@@ -85,10 +85,10 @@ class Keys:
         self._nonce = _derive(master, "nonce")
         self._signer: Signer = signer or FileSigner(_derive(master, "sign"))
         self.place_key = _derive(master, "place")
-        """32 bytes that key the partition (`data.partition.place`)."""
+        """32-byte key of the partition (`data.partition.place`)."""
         self._hiding = ChaCha20Poly1305(_derive(master, "hide"))
         self.key_check = hmac.digest(_derive(master, "check"), b"s3t", "sha256").hex()[:16]
-        """Tells these keys from others and nothing about them; kept in the ledger."""
+        """Distinguishes these keys from others without revealing them; stored in the ledger."""
 
     @staticmethod
     def exist(folder: Path) -> bool:
@@ -97,12 +97,12 @@ class Keys:
 
     @classmethod
     def load_or_create(cls, folder: Path) -> Keys:
-        """The keys in `folder`; made there if it has none yet. Never overwrites a key."""
+        """The keys in `folder`, created if it has none yet. Never overwrites a key."""
         master = folder / MASTER_FILE
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not cls.exist(folder):
-                # First: whoever finds a master secret alone takes the key that is derived from it.
+                # First, because a master secret alone means that the signing key is derived from it.
                 write_once(folder / SIGNING_FILE, secrets.token_bytes(KEY_BYTES), 0o600)
                 write_once(master, secrets.token_bytes(KEY_BYTES), 0o600)
             keys = cls.load(folder)
@@ -120,7 +120,7 @@ class Keys:
     def load(cls, folder: Path, signs: str | None = None) -> Keys:
         """The keys in `folder`. LedgerError: lost, damaged, or readable by others.
 
-        `signs`: public key (hex) of the one that signs by the run's log, when the folder may hold the next one too.
+        `signs`: the signing public key (hex) according to the run's log, if the folder may also have the next one.
         """
         path = folder / MASTER_FILE
         try:
@@ -147,26 +147,26 @@ class Keys:
         return cls(master, load_signer(folder / SIGNING_FILE))
 
     def settle(self, folder: Path) -> None:
-        """End a change of key that was cut off: the key that signs is `signing.key`, and `public.pem` is its half."""
+        """Finish an interrupted change of key: `signing.key` becomes the signing key, `public.pem` its public half."""
         following = load_signer(folder / NEXT_FILE)
         if following is not None and following.public_key == self.public_key:
-            with suppress(OSError):  # a folder that is mounted read-only stays as it is: the log tells which key it is
+            with suppress(OSError):  # leave a read-only folder unchanged: the log determines the key
                 replace_file(folder / PUBLIC_FILE, self.public_key_pem, 0o600)
                 settle_next(folder)
 
     def follow(self, signer: Signer) -> None:
-        """Sign with this key from here on: the run's log has it."""
+        """Sign with this key from now on; the run's log already names it."""
         self._signer = signer
 
     def id_hmac(self, record_id: str) -> bytes:
-        """32 bytes that stand for a record's id."""
+        """32-byte HMAC of a record's id."""
         return _hmac(self._id, record_id)
 
     def id_hmacs(self, record_ids: Sequence[str]) -> list[bytes]:
-        """`id_hmac` of many, which in large deletions takes a good part of the time.
+        """`id_hmac` for many ids, which takes a significant part of a large deletion.
 
-        HMAC as RFC 2104 writes it, from the two hashes of the padded key, which are the same for every id:
-        in half the time of a call of the library for each.
+        Computes HMAC as in RFC 2104 from the two hashes of the padded key, which are the same for every id. This takes
+        half the time of one library call per id.
         """
         block = self._id.ljust(_SHA256_BLOCK, b"\0")
         inner, outer = hashlib.sha256(block.translate(hmac.trans_36)), hashlib.sha256(block.translate(hmac.trans_5C))
@@ -176,41 +176,41 @@ class Keys:
             try:
                 first.update(name.encode())
             except UnicodeEncodeError:
-                _utf8(name)  # says which, and why
+                _utf8(name)  # raises, naming the id and the reason
             second.update(first.digest())
             found.append(second.digest())
         return found
 
     def subject_hmac(self, subject: str) -> bytes:
-        """32 bytes that stand for a person."""
+        """32-byte HMAC of a person."""
         return _hmac(self._subject, subject)
 
     def content_hmac(self, content: str) -> bytes:
-        """32 bytes that stand for a content (canonical JSON), whatever record has it."""
+        """32-byte HMAC of a content (canonical JSON), independent of the record."""
         return _hmac(self._content, content)
 
     def shingle_hash(self, shingle: bytes) -> int:
-        """A 32-bit number that stands for some words in a row, in the sketches of records."""
+        """A 32-bit keyed hash of consecutive words, for the sketches of records."""
         return int.from_bytes(hashlib.blake2b(shingle, key=self._shingle, digest_size=4).digest(), "big")
 
     def record_digest(self, record_id: str, content: str) -> bytes:
-        """32 bytes of id and content together: what slice digests are made of."""
+        """32-byte keyed digest of id and content, from which slice digests are computed."""
         name = _utf8(record_id)
         return hmac.digest(self._record, len(name).to_bytes(8, "big") + name + _utf8(content), "sha256")
 
     def row_seal(self, identity: bytes, subject: bytes | None, shard: int, index: int) -> bytes:
-        """16 bytes that fix, of a record with this id HMAC, its subject HMAC (None: nobody's) and its place."""
+        """16-byte MAC that binds a record's id HMAC to its subject HMAC (None: no subject) and its place."""
         said = identity + (b"\0" if subject is None else b"\1" + subject) + _PLACE.pack(shard, index)
-        state = self._row_state.copy()  # half the time of a keyed state made again
+        state = self._row_state.copy()  # takes half the time of creating a keyed state
         state.update(said)
         return state.digest()
 
     def run_seal(self, said: str) -> bytes:
-        """32 bytes that fix what the ledger says of its run."""
+        """32-byte MAC of the ledger's row of its run."""
         return _hmac(self._row, f"run\n{said}")
 
     def purge_seal(self, deletion: int, shard: int, index: int, identities: Iterable[bytes]) -> bytes:
-        """32 bytes that fix which records (id HMACs, in any order) a deletion took from a slice."""
+        """32-byte MAC of the records (id HMACs, in any order) that a deletion removed from a slice."""
         members = hashlib.sha256(b"".join(sorted(identities))).hexdigest()
         return _hmac(self._row, f"purged\n{deletion} {shard} {index} {members}")
 
@@ -221,23 +221,23 @@ class Keys:
         return state.digest()
 
     def hide(self, text: str, about: str) -> bytes:
-        """`text`, encrypted; `about` stands elsewhere in the clear and is fixed with it."""
+        """Encrypt `text`; also authenticates `about`, which is stored elsewhere in clear text."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + self._hiding.encrypt(nonce, text.encode(), about.encode())
 
     def reveal(self, hidden: bytes, about: str) -> str:
-        """What `hide` was given. VerificationFailed: not these keys' doing, or not about that."""
+        """Decrypt what `hide` returned. VerificationFailed: other keys encrypted it, or `about` differs."""
         try:
             return self._hiding.decrypt(hidden[:_NONCE_BYTES], hidden[_NONCE_BYTES:], about.encode()).decode()
         except (InvalidTag, ValueError) as error:
             raise VerificationFailed("this was not encrypted with the run's keys", "see `s3t audit`") from error
 
     def seal_key(self, *purpose: str) -> str:
-        """A key, in hex, for one job or one slice of data: who has it can seal and check that one thing only."""
+        """A key, in hex, for one job or one slice of data. Its owner can seal and check only that one thing."""
         return _hmac(self._seal, json.dumps(purpose)).hex()
 
     def nonce(self, named: str) -> str:
-        """The nonce, in hex, of a commitment to what is named: the same at every repeat of one request."""
+        """The nonce, in hex, of a commitment to names; the same for every repeat of a request."""
         return _hmac(self._nonce, named).hex()
 
     def sign(self, message: bytes) -> bytes:
@@ -251,7 +251,7 @@ class Keys:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the public key, in hex: what to compare by eye or phone."""
+        """SHA-256 of the public key, in hex, for comparison by eye or phone."""
         return hashlib.sha256(self.public_key).hexdigest()
 
     @property
@@ -282,7 +282,7 @@ def _utf8(text: str) -> bytes:
 
 
 def write_once(path: Path, data: bytes, mode: int) -> None:
-    """Appear whole or not at all, on disk, and never in place of a file that is there."""
+    """Write a file atomically and durably, without replacing an existing one."""
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -290,7 +290,7 @@ def write_once(path: Path, data: bytes, mode: int) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # A link, not a rename: of two processes that start one run at once, the first wins.
+        # A link, not a rename: if two processes start a run at the same time, the first wins.
         with suppress(FileExistsError):
             os.link(name, path)
     finally:
@@ -299,7 +299,7 @@ def write_once(path: Path, data: bytes, mode: int) -> None:
 
 
 def replace_file(path: Path, data: bytes, mode: int) -> None:
-    """Put this file in the place of the one that is there: after a crash it is the old one or the new one."""
+    """Replace a file atomically: after a crash it is either the old or the new one."""
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         os.fchmod(file.fileno(), mode)

@@ -1,4 +1,4 @@
-"""The scheduler's lease: an epoch that only counts up and fences every older scheduler.
+"""The scheduler's lease: an epoch that only increases and fences every older scheduler.
 
 It does not depend on time. Whoever takes the lease is the scheduler; the next write of the previous holder is refused,
 however long it was suspended. Whether a silent holder should be replaced is decided elsewhere, from `beats` that stop
@@ -33,7 +33,7 @@ def require(tx: Transaction, epoch: int) -> None:
 
 
 def beat(tx: Transaction, epoch: int) -> int:
-    """Count one more sign of life."""
+    """Count one more heartbeat."""
     require(tx, epoch)
     tx.head.beats += 1
     return tx.head.beats

@@ -3,7 +3,7 @@
 In: HMACs, digests and stages (never an id, a content or a weight). Out: the frozen values of `values.py`. Each method
 is one transaction: once it returns, its effect survives a crash of the process and of the machine; if it raises, it has
 no effect. Any process may accept a deletion at any time. What a scheduler writes carries its epoch, and is refused once
-a newer scheduler has taken the lease. Must never decide what to train or erase, nor hold personal data.
+a newer scheduler has taken the lease. It must never decide what to train or erase, and never contain personal data.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from s3t_ray.plan.stages import Stage
 
 
 class Ledger(LedgerLog):
-    """Safe to share between threads; open one in each process. Close it, or use it in a `with`."""
+    """Thread-safe; open one per process. Close it, or use it as a context manager."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -64,17 +64,17 @@ class Ledger(LedgerLog):
     ) -> Ledger:
         """Open the ledger at `url` (`sqlite:///...` or `postgresql://...`), upgrading an older schema.
 
-        `create`: an empty one where there is none. `read_only`: nothing is written, not even beside it; an SQLite
-        ledger that cannot be read so, or is of an older schema, is read from a copy on this machine, which goes when
-        it is closed. LedgerError: none, a newer schema, or it cannot be reached.
+        `create`: create an empty ledger if there is none. `read_only`: write nothing, not even beside it; an SQLite
+        ledger that cannot be read this way, or has an older schema, is read from a local copy, which is removed on
+        close. LedgerError: there is no ledger, its schema is newer, or it cannot be reached.
         """
         return cls(Database.open(url, create, clock, read_only))
 
     @classmethod
     def open_copy(cls, url: str, clock: Callable[[], datetime] = utc_now) -> Ledger:
-        """A copy on this machine of an SQLite ledger, which goes when it is closed; PostgreSQL: the ledger, read-only.
+        """A local copy of an SQLite ledger, removed on close; for PostgreSQL, the ledger itself, read-only.
 
-        A reader of an SQLite file makes files beside it, where it may. LedgerError.
+        Uses a copy because a reader of an SQLite file creates files beside it. LedgerError.
         """
         return cls(Database.open(url, False, clock, read_only=True, copied=True))
 
@@ -97,18 +97,18 @@ class Ledger(LedgerLog):
             return record_rows.read_run(connection)
 
     def check_key(self, key_check: str) -> None:
-        """LedgerError if `key_check` (`Keys.key_check`) is not of the keys this run was made with."""
+        """LedgerError if `key_check` (`Keys.key_check`) does not match the keys that this run was created with."""
         with self._database.read() as connection:
             record_rows.check_key(connection, key_check)
 
     def ingest(
         self, run: RunRow, entries: Iterable[RecordEntry], sketching: Sketching | None = None
     ) -> list[SliceState]:
-        """Write the run and all its records in one transaction; the states of all slices, empty ones too.
+        """Write the run and all its records in one transaction. Returns the states of all slices, including empty ones.
 
-        Entries are streamed; with `sketching` each has a signature. DuplicateRecord (a DataError): two
-        share an id. LedgerError: the ledger already has a run, or a place that the run lacks. After
-        either, nothing was written.
+        Entries are streamed; with `sketching` each has a signature. DuplicateRecord (a DataError): two share an id.
+        LedgerError: the ledger already has a run, or an entry has a place that the run lacks. Both leave nothing
+        written.
         """
         with self._database.read() as connection:
             record_rows.require_no_run(connection)
@@ -119,9 +119,9 @@ class Ledger(LedgerLog):
     def set_slice_file(
         self, epoch: int, shard: int, slice_index: int, file: str, sha256: str, file_digest: str
     ) -> None:
-        """Record that the rows of a slice, as they were when its digest was `file_digest`, lie in `file`.
+        """Record that `file` has the rows of a slice, as of the time when its digest was `file_digest`.
 
-        LedgerError: the slice never had this digest, or the file recorded now is of a later state.
+        LedgerError: the slice never had this digest, or the recorded file has a later state.
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
@@ -138,7 +138,7 @@ class Ledger(LedgerLog):
             return slice_rows.tombstones(connection, shard, slice_index)
 
     def record_states(self, ids: Sequence[bytes]) -> dict[bytes, RecordState]:
-        """What the ledger says of the records with these id HMACs; it lacks those that are left out."""
+        """States of the records with these id HMACs, without those that the ledger does not have."""
         with self._database.read() as connection:
             return record_rows.read_states(connection, ids)
 
@@ -152,7 +152,7 @@ class Ledger(LedgerLog):
     def preview(
         self, ids: Sequence[bytes], subjects: Sequence[bytes] = (), search: DuplicateSearch = NAMED_ALONE
     ) -> Preview:
-        """What `accept_deletion` of these would do now, and what is like them; changes nothing."""
+        """What `accept_deletion` of these would do now, and similar records. Changes nothing."""
         with self._database.read() as connection:
             return deletions.preview(connection, ids, subjects, search)
 
@@ -166,12 +166,12 @@ class Ledger(LedgerLog):
     ) -> Acceptance:
         """Delete records by id HMAC and by subject HMAC; once this returns the deletion cannot be lost.
 
-        `search`: whether records like them go too. `commitment`: to the names, for the receipt (`proof/receipt.py`).
-        `details`: noted with it, also at a repeat (`rows/request_rows.py`). Tombstones, new slice digests, live
-        stages turned stale and the signed receipt are one transaction. The same set with the same search again
-        changes nothing and returns the same receipt. UnknownRecords: the run holds none of them, and nothing was
-        stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches, or a row that is
-        not what the run's keys sealed.
+        `search`: whether to include similar records. `commitment`: to the names, for the receipt
+        (`proof/receipt.py`). `details`: stored with it, also for a repeat (`rows/request_rows.py`). One transaction
+        writes tombstones, new slice digests, stale stages and the signed receipt. Repeating the same set with the same
+        search changes nothing and returns the same receipt. UnknownRecords: the run has none of them, and nothing was
+        stored. DataError: nothing was named. LedgerError: near-duplicates of a run without sketches, or a row that the
+        run's keys did not seal.
         """
         with self._database.write() as tx:
             return deletions.accept(tx, ids, subjects, search, commitment, details)
@@ -179,45 +179,45 @@ class Ledger(LedgerLog):
     def deleted(
         self, ids: Iterable[bytes], subjects: Iterable[bytes], but: frozenset[int] = frozenset()
     ) -> frozenset[bytes]:
-        """Which of these id HMACs are of a deleted record, and which of these subject HMACs have one.
+        """The id HMACs of deleted records among these, and the subject HMACs that have a deleted record.
 
-        `but`: deletions, by number, that do not count.
+        `but`: numbers of deletions to ignore.
         """
         with self._database.read() as connection:
             return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)), but)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Blocks all other writers of the ledger meanwhile: for a file that two processes must not rewrite at once."""
+        """Block all other writers of the ledger, to protect a file that two processes must not rewrite together."""
         with self._database.write():
             yield
 
     def deletions(self, state: DeletionState | None = None) -> tuple[DeletionRow, ...]:
-        """Deletions in the order they were accepted."""
+        """Deletions, in the order in which they were accepted."""
         with self._database.read() as connection:
             return deletion_progress.read_deletions(connection, state, self._receipts)
 
     def count_deletions(self, state: DeletionState) -> int:
-        """How many deletions are in this state: reads none of them."""
+        """Number of deletions in this state, without reading them."""
         with self._database.read() as connection:
             return deletion_progress.count(connection, state)
 
     def deletion(self, request_id: str) -> DeletionRow:
-        """One deletion. NoSuchDeletion (a LedgerError): there is none of this id."""
+        """One deletion. NoSuchDeletion (a LedgerError): no deletion has this id."""
         with self._database.read() as connection:
             return deletion_progress.read_deletion(connection, request_id)
 
     def requests_named(self, beginning: str) -> tuple[str, ...]:
-        """Ids of up to two deletions whose id begins in this way: enough to know whether it names one."""
+        """Ids of up to two deletions that start with `beginning`: enough to know whether it is unique."""
         with self._database.read() as connection:
             return deletion_progress.named(connection, beginning)
 
     def advance(self, epoch: int, request_id: str, state: DeletionState) -> None:
-        """Move a deletion to the next state (pruned or purged); the state it is in already: no change.
+        """Move a deletion to the next state (pruned or purged); no change if it is already in that state.
 
-        LedgerError: a step back or over a state; an earlier request that it `waits_for` must move first;
-        `purged` while a stage that saw its records is not purged or a slice file may hold their
-        rows; `restored`, which comes with its certificate only (`certify`).
+        LedgerError: the step goes back or skips a state; an earlier request that it `waits_for` must advance first; it
+        would be `purged` while a stage that saw its records is not purged, or a slice file may contain their rows; or
+        it is `restored`, which only `certify` sets.
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
@@ -228,31 +228,31 @@ class Ledger(LedgerLog):
     # Stages
 
     def stages(self, shard: int | None = None, state: StageState | None = None) -> tuple[StageRow, ...]:
-        """Stages in the order they were accepted."""
+        """Stages, in the order in which they were accepted."""
         with self._database.read() as connection:
             return stage_rows.read_stages(connection, shard, state)
 
     def standing(self, shard: int) -> tuple[frozenset[str], frozenset[str]]:
-        """Ids of a shard's live stages, and of its stale ones, at one moment."""
+        """Ids of a shard's live and stale stages, from one snapshot."""
         with self._database.read() as connection:
             return stage_rows.standing(connection, shard)
 
     def ever_trained(self, shard: int, orders: Sequence[tuple[int, ...]]) -> bool:
-        """Whether for each of these orders a stage that learned just these slices was ever accepted."""
+        """Whether a stage that learned exactly these slices was ever accepted, for each of these orders."""
         with self._database.read() as connection:
             return stage_rows.ever_trained(connection, shard, orders)
 
     def accept_stage(self, epoch: int, stage: Stage, adapter_sha256: str, slice_digests: Mapping[int, str]) -> bool:
         """Accept a published stage; False if it no longer follows from the data (purge its bytes then).
 
-        `slice_digests`: by slice, what it was trained on. False: a digest has changed, the parent is
-        not live, or the id is not of this run's recipe. Again with the same bytes: True. LedgerError:
-        it is live with other bytes.
+        `slice_digests`: by slice, the digests that it was trained on. False: a digest has changed, the parent is not
+        live, or the id does not match this run's recipe. True again for a repeat with the same bytes. LedgerError: it
+        is live with other bytes.
         """
         return self.accept_stages(epoch, [Published(stage, adapter_sha256, slice_digests)])[0]
 
     def accept_stages(self, epoch: int, published: Iterable[Published]) -> tuple[bool, ...]:
-        """`accept_stage` for each of these, in one transaction: all of them are decided, or none is."""
+        """`accept_stage` for each of these, in one transaction."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
             return tuple(
@@ -262,14 +262,14 @@ class Ledger(LedgerLog):
     def mark_stale(self, epoch: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
         """Take live stages, and the live stages built on them, out of service without a deletion.
 
-        For stages no longer wanted (other orders) or damaged. Returns the ids that became stale.
+        For stages that are no longer wanted (other orders) or damaged. Returns the ids that became stale.
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
             return stage_rows.mark_stale(tx, stage_ids)
 
     def mark_purged(self, epoch: int, stage_ids: Iterable[str]) -> None:
-        """Record that the bytes of stale stages are gone. LedgerError: unknown, or live."""
+        """Record that the bytes of stale stages are gone. LedgerError: a stage is unknown or live."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
             stage_rows.mark_purged(tx, stage_ids)
@@ -281,35 +281,35 @@ class Ledger(LedgerLog):
             failure_rows.record(tx, subject, error)
 
     def forget_failure(self, epoch: int, subject: FailureSubject) -> None:
-        """What failed has gone through. An accepted stage needs no such call: `accept_stages` forgets its failures."""
+        """Clear the failures of a subject that succeeded. `accept_stages` does this for accepted stages."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
             failure_rows.forget(tx, subject)
 
     def failures(self) -> tuple[FailureRow, ...]:
-        """What failed since it last went through."""
+        """Subjects that failed since they last succeeded."""
         with self._database.read() as connection:
             return failure_rows.read(connection)
 
     # Scheduler and history
 
     def take_lease(self, holder: str) -> int:
-        """Become the scheduler: the new epoch. Every older epoch is fenced from now on."""
+        """Become the scheduler. Returns the new epoch; every older epoch is fenced from now on."""
         with self._database.write() as tx:
             return lease.take(tx, holder)
 
     def beat(self, epoch: int) -> int:
-        """Say that the holder is alive: the new count. Fenced: a newer epoch exists."""
+        """Record a heartbeat. Returns the new count. Fenced: a newer epoch exists."""
         with self._database.write() as tx:
             return lease.beat(tx, epoch)
 
     def lease(self) -> SchedulerLease:
-        """Who schedules, and how often it has beaten."""
+        """The current scheduler, and its heartbeat count."""
         with self._database.read() as connection:
             return lease.read(connection)
 
     def contradictions(self) -> tuple[str, ...]:
-        """What in the ledger disagrees with something else in it, a line each; reads every record once.
+        """Contradictions in the ledger, one line each. Reads every record once.
 
         Also every row that is not what the run's keys sealed, where they can be asked for (`bind`).
         """
@@ -318,27 +318,27 @@ class Ledger(LedgerLog):
         return (*found, *self._database.foreign())
 
     def add_event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
-        """Add a line to the history. `detail` becomes JSON and must hold no personal data."""
+        """Add an event to the history. `detail` becomes JSON and must not contain personal data."""
         with self._database.write() as tx:
             return tx.event(kind, shard, detail)
 
     def add_events(self, kind: str, lines: Iterable[tuple[int | None, Mapping[str, object]]]) -> None:
-        """Add lines of one kind, (shard, detail), in one transaction."""
+        """Add events of one kind, as (shard, detail), in one transaction."""
         with self._database.write() as tx:
             tx.events(kind, lines)
 
     def note_running(self, epoch: int, running: Iterable[RunningStage]) -> None:
-        """What is in training now, in place of what was noted before."""
+        """Replace the recorded stages in training."""
         with self._database.write() as tx:
             lease.require(tx, epoch)
             running_rows.note(tx, running)
 
     def running(self) -> tuple[NotedStage, ...]:
-        """What was in training when a scheduler last noted it, which may be long ago."""
+        """Stages in training as last recorded by a scheduler, which may be long ago."""
         with self._database.read() as connection:
             return running_rows.read(connection)
 
     def events(self, after: int = 0, kinds: Collection[str] | None = None) -> tuple[Event, ...]:
-        """History with a sequence number above `after`, of these kinds (None: of all), in order."""
+        """Events with a sequence number above `after`, of these kinds (None: all), in order."""
         with self._database.read() as connection:
             return read_events(connection, after, kinds)

@@ -20,7 +20,7 @@ from s3t_ray.proof.signed_entry import ChainHead, Signer
 
 
 class LedgerLog:
-    """Half of `Ledger`: use that one."""
+    """A part of `Ledger`; use that class."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,37 +38,37 @@ class LedgerLog:
             log_rows.require_key(connection, public_key)
 
     def signing_key(self) -> str | None:
-        """Public key (hex) that signs what comes next, by what the log claims; None: there is no log."""
+        """Public key (hex) that signs the next entry, according to the log; None: there is no log."""
         with self._database.read() as connection:
             return log_rows.signing_key(connection)
 
     def change_key(self, following: Signer, reason: Literal["rotation", "hand-over"], to: str | None) -> KeyEntry:
-        """Enter in the log that this key signs from here on; the bound keys sign the entry. LedgerError: no run yet."""
+        """Add an entry that this key signs from now on, signed by the bound keys. LedgerError: there is no run yet."""
         with self._database.write() as tx:
             return key_changes.change(tx, following, reason, to)
 
     def carry_key(self, signer: Signer, changes: Sequence[str], lost: ChainHead) -> CarriedKeyEntry:
-        """Enter that `signer` signs from here on in a log that was restored from before its key was changed.
+        """Add an entry that `signer` signs from now on to a log that was restored from before its key was changed.
 
-        `changes`: the changes of key of the history that was lost, as they stood there; `lost`: its newest entry.
-        VerificationFailed: they do not lead from the key that signed so far to this one.
+        `changes`: the changes of key in the lost history, unmodified; `lost`: its newest entry. VerificationFailed:
+        they do not lead from the current signing key to this one.
         """
         with self._database.write() as tx:
             return key_changes.carry(tx, signer, changes, lost)
 
     @cached_property
     def run_id(self) -> str:
-        """The random name of the run, made with its ledger: 32 hex digits."""
+        """The random id of the run, created with its ledger: 32 hex digits."""
         with self._database.read() as connection:
             return log_rows.read_identity(connection)
 
     def claim(self, place: str) -> str:
-        """The storage that this ledger is of: `place`, unless another was first."""
+        """The storage of this ledger: `place`, unless another storage was first."""
         with self._database.write() as tx:
             return log_rows.claim(tx, place)
 
     def seal(self) -> bool:
-        """Seal the rows of a run that an older version began; False: they are sealed, or there is no run yet."""
+        """Seal the rows of a run that an older version started. False: already sealed, or there is no run yet."""
         with self._database.write() as tx:
             return row_seals.seal_older_rows(tx)
 
@@ -90,20 +90,20 @@ class LedgerLog:
             return (row_seals.seals_of(connection, keys) or 0) >= row_seals.SEALS_PURGES
 
     def certify(self, epoch: int, request_id: str, circumstances: Circumstances, *, final: bool) -> Certificate:
-        """Enter a purged deletion's certificate in the log; the final one moves it to `restored`, in one transaction.
+        """Add a purged deletion's certificate to the log; the final one also sets `restored`, in one transaction.
 
-        One that already exists is returned. LedgerError: the deletion is not purged yet, or an earlier one of
-        the same records is not restored. VerificationFailed: an erased adapter is live again.
+        Returns an existing certificate unchanged. LedgerError: the deletion is not purged yet, or an earlier one of the
+        same records is not restored. VerificationFailed: an erased adapter is live again.
         """
         with self._database.write() as tx:
             lease.require(tx, epoch)
             made = certificate_chain.certify(tx, request_id, final, circumstances)
         if final:
-            self._database.forget_overwritten()  # who asked, and why
+            self._database.forget_overwritten()  # erases requester and reason
         return made
 
     def without_interim(self) -> tuple[str, ...]:
-        """Purged deletions whose interim certificate is not in the log yet, in the order they were accepted."""
+        """Purged deletions without an interim certificate in the log, in the order in which they were accepted."""
         with self._database.read() as connection:
             return certificate_chain.uncertified(connection)
 
@@ -123,22 +123,22 @@ class LedgerLog:
             return certificate_chain.read_certificates(connection)
 
     def log(self, kinds: tuple[EntryKind, ...] | None = None) -> tuple[StoredEntry, ...]:
-        """The entries of the log, oldest first and unchecked. None: all, also one whose kind nobody knows."""
+        """The entries of the log, oldest first and unchecked. None: all, including unknown kinds."""
         with self._database.read() as connection:
             return log_rows.read_entries(connection, kinds)
 
     def log_of(self, request_id: str) -> tuple[StoredEntry, ...]:
-        """The entries that are of one deletion, oldest first, as they stand. Costs the same in a log of any length."""
+        """The entries of one deletion, oldest first and unchecked. The cost is independent of the log's length."""
         with self._database.read() as connection:
             return log_rows.read_entries_of(connection, request_id)
 
     def log_after(self, sequence: int) -> tuple[StoredEntry, ...]:
-        """The entries above this number, oldest first, as they stand."""
+        """The entries above this number, oldest first and unchecked."""
         with self._database.read() as connection:
             return log_rows.read_after(connection, sequence)
 
     def log_entry(self, sequence: int) -> StoredEntry | None:
-        """The entry of this number; None: the log does not reach it."""
+        """The entry with this number; None: the log is shorter."""
         with self._database.read() as connection:
             return log_rows.read_numbered(connection, sequence)
 
@@ -148,11 +148,11 @@ class LedgerLog:
             return log_rows.read_head(connection)
 
     def log_length(self) -> int:
-        """Number of the newest entry, whatever stands there; 0: there is none."""
+        """Number of the newest entry, unchecked; 0: there is none."""
         with self._database.read() as connection:
             return log_rows.read_length(connection)
 
     def log_hash(self, sequence: int) -> str | None:
-        """Hash of the entry of this number; None: the log does not reach it."""
+        """Hash of the entry with this number; None: the log is shorter."""
         with self._database.read() as connection:
             return log_rows.read_hash(connection, sequence)

@@ -1,7 +1,7 @@
-"""Whether the ledger agrees with its log: every deletion has its receipt and its certificates, with matching facts.
+"""Checks that the ledger agrees with its log: every deletion has its receipt and certificates, with matching facts.
 
-In: a snapshot of the ledger. Out: one line per contradiction. Whether the entries are genuine is checked elsewhere
-(`audit/audit.py`), with the run's key.
+In: a snapshot of the ledger. Out: one line per contradiction. `audit/audit.py` checks with the run's key
+whether the entries are genuine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from s3t_ray.proof.signed_entry import SignedEntry
 
 
 def log_contradictions(connection: Connection, all_exports_are_in_log: bool = False) -> Iterator[str]:
-    """Every contradiction. `all_exports_are_in_log`: the run was begun by a version that enters each export."""
+    """Every contradiction. `all_exports_are_in_log`: a version that logs each export started the run."""
     run = require_run(connection)
     by_deletion: dict[str | None, dict[str, SignedEntry]] = defaultdict(dict)
     unreadable: set[tuple[str | None, str]] = set()
@@ -66,7 +66,7 @@ def log_contradictions(connection: Connection, all_exports_are_in_log: bool = Fa
 
 
 def _kind(entry: SignedEntry) -> EntryKind:
-    """The kind that an entry is by its own words."""
+    """The kind that an entry claims to be."""
     if isinstance(entry, RunEntry):
         return EntryKind.RUN
     if isinstance(entry, ExportEntry):
@@ -106,7 +106,7 @@ def _run(connection: Connection, run: RunRow, begun: RunEntry | None) -> Iterato
 
 
 def _presence(row: Row[Any], there: frozenset[str], begun: RunEntry | None) -> Iterator[str]:
-    """Each state of a deletion comes with its entries, and none before its time."""
+    """Check that a deletion has exactly the entries of its state."""
     name = f"deletion {row.request_id}"
     final = EntryKind.CERTIFICATE in there
     if (row.state == DeletionState.RESTORED) != final:
@@ -118,7 +118,7 @@ def _presence(row: Row[Any], there: frozenset[str], begun: RunEntry | None) -> I
 
 
 def _agreement(connection: Connection, run: RunRow, row: Row[Any], entries: Mapping[str, SignedEntry]) -> Iterator[str]:
-    """Its entries say what its rows say, and make sense."""
+    """Check that the entries of a deletion agree with its rows, and make sense."""
     name = f"deletion {row.request_id}"
     receipt = entries.get(EntryKind.RECEIPT)
     for entry in entries.values():
@@ -139,7 +139,7 @@ def _short(entry: SignedEntry) -> str:
 
 
 def _unlike(connection: Connection, run: RunRow, row: Row[Any], entry: SignedEntry) -> list[str]:
-    """What an entry says otherwise than the rows of its deletion."""
+    """Differences between an entry and the rows of its deletion."""
     slices, pruned = read_changes(connection, row.sequence)
     counts = (row.records, row.already_deleted, row.unknown)
     earlier = deletion_progress.earlier_requests(connection, row.sequence)

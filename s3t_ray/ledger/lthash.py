@@ -1,14 +1,13 @@
-"""LtHash16: a digest of a set that a record can join or leave without reading the others.
+"""LtHash16: a digest of a set that records can join or leave without reading the others.
 
 The state is 1024 numbers of 16 bits: the element-wise sum, modulo 2^16, of the BLAKE3 expansions
-of the members' 32-byte digests (Bellare and Micciancio 1997; Lewi et al. 2019, eprint 2019/227, with
-BLAKE3 in place of BLAKE2X: a third of the time of SHAKE-128, and a deletion's sums are much of its time),
-and the number of members. In: digests of records. Out: the state
-(2,048 bytes and a count) and its SHA-256. Order-free: the same set has the same state however it
-came about.
+of the members' 32-byte digests (Bellare and Micciancio 1997; Lewi et al. 2019, eprint 2019/227), and the number of
+members. It uses BLAKE3 instead of BLAKE2X because these sums take much of a deletion's time, and BLAKE3 needs a third
+of the time of SHAKE-128. In: digests of records. Out: the state (2,048 bytes and a count) and its SHA-256. The same set
+has the same state, in any order of joins and leaves.
 
-It keeps no members, so it cannot tell that one joins twice or leaves without having joined: the
-ledger's unique ids see to that.
+It does not store members, so it cannot detect one that joins twice or leaves without having joined. The ledger's unique
+ids prevent that.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ ELEMENTS = 1024
 STATE_BYTES = 2 * ELEMENTS
 MEMBER_BYTES = 32
 _DOMAIN = b"s3t/slice/2"
-_BATCH = 256  # expansions summed at once: half a MiB
+_BATCH = 256  # expansions per sum: half a MiB
 
 
 class LtHash16:
@@ -46,19 +45,19 @@ class LtHash16:
         return self._sum.astype("<u2").tobytes()
 
     def add(self, digests: Iterable[bytes]) -> None:
-        """Let digests join."""
+        """Add digests."""
         total, count = _total(digests)
         self._sum = self._sum + total
         self.members += count
 
     def remove(self, digests: Iterable[bytes]) -> None:
-        """Let digests leave."""
+        """Remove digests."""
         total, count = _total(digests)
         self._sum = self._sum - total
         self.members -= count
 
     def remove_sum(self, other: LtHash16) -> None:
-        """Let all members of another sum leave."""
+        """Remove all members of another sum."""
         self._sum = self._sum - other._sum
         self.members -= other.members
 
@@ -68,7 +67,7 @@ class LtHash16:
 
 
 def _total(digests: Iterable[bytes]) -> tuple[NDArray[np.uint16], int]:
-    """Sum of the expansions, and how many there were."""
+    """Sum of the expansions, and their number."""
     total = np.zeros(ELEMENTS, dtype=np.uint16)
     count = 0
     stream = iter(digests)

@@ -1,8 +1,8 @@
-"""Numbered migrations: the SQL that makes an empty database, or an older ledger, this version's.
+"""Numbered migrations: the SQL that brings an empty database, or an older ledger, to this version.
 
-A migration that was released is never edited; a change of the schema is a new number at the end.
-Each runs in the same transaction as the row of `s3t_schema` that records it, under the writers'
-lock, so that two processes opening one ledger upgrade it once.
+Never edit a released migration; add a new number at the end for a change of the schema. Each migration runs in the same
+transaction as the row of `s3t_schema` that records it, under the writers' lock, so that two processes that open a
+ledger upgrade it only once.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ _CERTIFICATES_AND_FAILURES = (
     """,
 )
 
-# What a record is like: gone with the record's content when its deletion is purged.
+# Similarity data of a record: erased with its content when its deletion is purged.
 _LIKENESS = (
     "CREATE INDEX s3t_records_content ON s3t_records (content_hmac) WHERE content_hmac IS NOT NULL",
     """
@@ -180,7 +180,7 @@ _LIKENESS = (
     """,
 )
 
-# What trains now, for `s3t status` of any process: a note, overwritten every few seconds.
+# Stages in training, for `s3t status` in any process; overwritten every few seconds.
 _PROGRESS = (
     """
     CREATE TABLE s3t_running (
@@ -197,8 +197,8 @@ _PROGRESS = (
     """,
 )
 
-# A deletion only appends: to mark its records where they lie rewrites pages all over the largest table there is. The
-# purge sets `s3t_records.deletion`. No key refers to the deletion: `consistency.py` checks it for all rows at once.
+# A deletion only appends, because marking records in place would rewrite pages all over the largest table. The purge
+# sets `s3t_records.deletion`. No foreign key refers to the deletion; `consistency.py` checks all rows at once.
 _TOMBSTONES = (
     """
     CREATE TABLE s3t_tombstones (
@@ -217,7 +217,7 @@ _TOMBSTONES = (
     "DROP INDEX s3t_records_tombstone",
 )
 
-# Exports were told by events with free JSON: of each folder the newest says whether its files may still be there.
+# Exports used to be events with free JSON: the newest event of a folder says whether its files may still exist.
 _EXPORTS = (
     """
     CREATE TABLE s3t_exports (
@@ -243,7 +243,7 @@ _EXPORTS = (
     """,
 )
 
-# Against whoever writes here without the run's keys: a random name, seals, a log that begins with the certificates.
+# Against attackers who write here without keys: a random id, seals, and a log that starts with the certificates.
 _PROOF = (
     """
     CREATE TABLE s3t_identity (
@@ -330,9 +330,9 @@ def check_version(version: int) -> None:
 
 
 def migrate(connection: Connection, now: str, target: int = LATEST) -> None:
-    """Bring the database from where it is (nothing, or an older version) to `target`.
+    """Bring the database from its current version (or none) to `target`.
 
-    The caller holds the writers' lock and commits.
+    The caller must hold the writers' lock and commit.
     """
     types = _TYPES[connection.dialect.name]
     version = schema_version(connection)

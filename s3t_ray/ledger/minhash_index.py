@@ -1,15 +1,14 @@
-"""Sketches: which records are nearly alike, found by index and from keyed bytes alone.
+"""Sketches: find near-duplicate records by index, from keyed bytes alone.
 
-In: MinHash signatures, a byte a permutation (b-bit MinHash, Li and König 2010), made with a secret
-key, so that who lacks it cannot test a guessed content against them. Each is cut into bands, and a
-row of `s3t_bands` a band leads back to the record: locality-sensitive hashing with the database as
-its table. Out: id HMACs of records whose estimated Jaccard likeness reaches a threshold.
+In: MinHash signatures with one byte per permutation (b-bit MinHash, Li and König 2010), computed with a secret key, so
+that nobody without it can test a guessed content. Each signature is split into bands, and one row of `s3t_bands` per
+band points to the record: locality-sensitive hashing with the database as its table. Out: id HMACs of records whose
+estimated Jaccard similarity reaches a threshold.
 
-The estimate's standard error is at most sqrt(j (1 - j) / permutations): 0.05 at 0.8 with 64. Bands
-are chosen so that a pair at the threshold meets in one of them with 99% probability, one that is
-more alike all but certainly. Measured (benchmarks/closure.py), with 64 permutations and 12 bands: 380
-bytes of the ledger a record, 0.07 ms to write them and 0.2 ms to sketch it; 0.9 ms to look one up.
-Everything here goes when the record's deletion is purged.
+The standard error of the estimate is at most sqrt(j (1 - j) / permutations): 0.05 at 0.8 with 64. Bands are chosen so
+that a pair at the threshold shares a band with 99% probability, and a more similar pair almost certainly. Measured
+(benchmarks/closure.py) with 64 permutations and 12 bands, per record: 380 bytes in the ledger, 0.07 ms to write, 0.2 ms
+to sketch, 0.9 ms to look up. All of it is erased when the record's deletion is purged.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from s3t_ray.ledger.tables import BANDS, SKETCHES, SKETCHING
 from s3t_ray.ledger.values import RecordEntry, Sketching
 
 RECALL = 0.99
-"""Probability that two records exactly at the threshold meet in a band."""
-_VALUES = 256  # of one permutation's byte: unlike records agree in it by chance that often
+"""Probability that two records exactly at the threshold share a band."""
+_VALUES = 256  # of one permutation's byte: different records agree by chance at this rate
 _OWN_AT_ONCE = 100
 _MET = "SELECT record FROM s3t_bands WHERE "
 _SKETCHES = "SELECT id_hmac, signature, seal FROM s3t_sketches WHERE "
@@ -39,9 +38,9 @@ SketchSeal = Callable[[bytes, bytes], bytes]
 
 
 def choose_bands(permutations: int, threshold: float) -> tuple[int, int]:
-    """(bands, rows a band): the longest bands, so the fewest chance meetings, with a recall of 99%.
+    """(bands, rows per band): the longest bands, so the fewest chance matches, with a recall of 99%.
 
-    For thresholds so low that no banding has it: one row a band, which has the highest recall.
+    If the threshold is too low for that: one row per band, which has the highest recall.
     """
     for rows in range(permutations, 0, -1):
         bands = permutations // rows
@@ -51,7 +50,7 @@ def choose_bands(permutations: int, threshold: float) -> tuple[int, int]:
 
 
 def store(connection: Connection, sketching: Sketching) -> None:
-    """Say how this run's records are sketched."""
+    """Record how this run's records are sketched."""
     connection.execute(
         insert(SKETCHING).values(
             id=1,
@@ -81,7 +80,7 @@ def add(
     connection.exec_driver_sql(
         f"INSERT INTO s3t_sketches (record, id_hmac, signature, seal) VALUES ({', '.join([mark] * 4)})", sketched
     )
-    # Keys are hashes, so rows fall all over the index; in order they at least share pages.
+    # Keys are hashes, so rows are scattered over the index; in order they at least share pages.
     connection.exec_driver_sql(f"INSERT INTO s3t_bands (key, record) VALUES ({mark}, {mark})", sorted(bands))
 
 
@@ -150,7 +149,7 @@ def _sealed(rows: Sequence[Row[Any]], seal_of: SketchSeal | None) -> Sequence[Ro
 
 
 def likeness(own: Sequence[bytes], others: Sequence[bytes]) -> NDArray[np.float64]:
-    """Estimated Jaccard likeness of each of `own` [rows] with each of `others` [columns]."""
+    """Estimated Jaccard similarity of each of `own` [rows] with each of `others` [columns]."""
     table = np.zeros((len(own), len(others)))
     if own and others:
         columns = np.frombuffer(b"".join(others), dtype=np.uint8).reshape(len(others), -1)
@@ -161,7 +160,7 @@ def likeness(own: Sequence[bytes], others: Sequence[bytes]) -> NDArray[np.float6
 
 
 def band_keys(signature: bytes, sketching: Sketching) -> list[int]:
-    """The keys of a signature's bands: 64-bit numbers, signed as databases have them."""
+    """The keys of a signature's bands: signed 64-bit integers, as in databases."""
     rows = sketching.rows
     keys = []
     for band in range(sketching.bands):

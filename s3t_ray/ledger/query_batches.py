@@ -1,7 +1,7 @@
-"""Conditions on many names at once, in pieces that a database takes.
+"""Conditions on many names, in batches that a database accepts.
 
-In the driver's own SQL: compiling a list of thousands of values takes SQLAlchemy longer than the
-database needs to answer it.
+Uses the driver's own SQL, because SQLAlchemy takes longer to compile thousands of values than the database needs to
+answer.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy import Column, Connection
 
-BATCH = 5000  # names a statement: far below the limits on bound values (SQLite 32,766, PostgreSQL 65,535)
+BATCH = 5000  # names per statement: far below the limits on bound values (SQLite 32,766, PostgreSQL 65,535)
 
 
 def pieces(connection: Connection, column: Column[Any], names: Sequence[Any]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """("column is one of ...", the values to bind), for a piece of `names` at a time."""
+    """("column is one of ...", values to bind) for each batch of `names`."""
     for start in range(0, len(names), BATCH):
         piece = names[start : start + BATCH]
         if connection.dialect.name == "postgresql":

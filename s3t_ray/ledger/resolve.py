@@ -1,7 +1,6 @@
 """Which records a deletion names: from id and subject HMACs to places, in batches, by index only.
 
-Changes nothing. A request is the set of what it names: order and repeats do not count, and its
-digest is what makes the same request the same.
+Changes nothing. A request is a set of names: order and repeats do not count, and its digest identifies it.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class RecordRow(NamedTuple):
     identity: bytes
     subject: bytes | None
     content: bytes | None  # HMAC; None: erased
-    digest: bytes  # nobody asks for it where it is erased
+    digest: bytes  # not used if erased
     shard: int
     slice: int
     deletion: int | None  # null: retained
@@ -46,7 +45,7 @@ class RecordRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NamedRows:
-    """What a deletion names, each once, sorted, and what it takes along."""
+    """The names in a deletion, sorted and without repeats, and its search for duplicates."""
 
     ids: tuple[bytes, ...]
     subjects: tuple[bytes, ...]
@@ -66,12 +65,12 @@ class NamedRows:
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex. It tells nothing about the ids: they are keyed HMACs already."""
+        """SHA-256, in hex. Reveals nothing about the ids, which are keyed HMACs."""
         hasher = hashlib.sha256(_DOMAIN)
         for names in (self.ids, self.subjects):
             hasher.update(len(names).to_bytes(8, "big"))
             hasher.update(b"".join(names))
-        # What is alike changes with every deletion, so the request is what was asked, not what it found.
+        # Similar records change with every deletion, so the digest covers the request, not its result.
         if self.closure.reach is Reach.DUPLICATES:
             hasher.update(b"duplicates")
         elif self.closure.reach is Reach.NEAR_DUPLICATES:
@@ -80,13 +79,13 @@ class NamedRows:
 
     @property
     def request_id(self) -> str:
-        """What the deletion is called."""
+        """Id of the deletion."""
         return self.digest[:REQUEST_ID_CHARACTERS]
 
 
 @dataclass(slots=True)
 class Members:
-    """Records of one place, in two lists of one order: a row each would keep the garbage collector busy."""
+    """Records of one place, in two parallel lists, because one object per row would burden the garbage collector."""
 
     ids: list[bytes] = field(default_factory=list)
     digests: list[bytes] = field(default_factory=list)
@@ -94,11 +93,11 @@ class Members:
 
 @dataclass
 class Resolved:
-    """What a request means in this run, now."""
+    """The records that a request currently refers to in this run."""
 
-    retained: dict[Place, Members] = field(default_factory=dict)  # what would be deleted, by place
+    retained: dict[Place, Members] = field(default_factory=dict)  # records to delete, by place
     already_deleted: int = 0
-    earlier: set[int] = field(default_factory=set)  # deletions that removed those
+    earlier: set[int] = field(default_factory=set)  # deletions that removed them
     unknown_ids: tuple[bytes, ...] = ()
     unknown_subjects: tuple[bytes, ...] = ()
     named: dict[bytes, bytes | None] = field(default_factory=dict)  # id HMAC -> content HMAC, of all records found
@@ -110,7 +109,7 @@ class Resolved:
 
     @property
     def ids(self) -> Iterator[bytes]:
-        """Of the retained records."""
+        """Id HMACs of the retained records."""
         return (name for members in self.retained.values() for name in members.ids)
 
     @property
@@ -127,7 +126,7 @@ class Resolved:
 
 
 def resolve(connection: Connection, request: NamedRows, seal_of: SealOf | None = None) -> Resolved:
-    """Look up every name of the request. With `seal_of` each row found must carry its seal (LedgerError)."""
+    """Look up every name in the request. With `seal_of`, each row found must have its seal (LedgerError)."""
     found = Resolved()
     for rows in _fetch(connection, RECORDS.c.id_hmac, request.ids):
         if seal_of is not None:
@@ -146,7 +145,7 @@ def resolve(connection: Connection, request: NamedRows, seal_of: SealOf | None =
 
 
 def _not_found(found: Resolved, ids: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Those of the ids, each there once, that have not been found; as long as nothing else was looked up."""
+    """The ids, without repeats, that were not found. Valid only before anything else is looked up."""
     if len(found.named) == len(ids):
         return ()
     return tuple(name for name in ids if name not in found.named)
@@ -159,21 +158,21 @@ def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes])
 
 
 def _fetch(connection: Connection, column: Column[Any], names: Sequence[bytes]) -> Iterator[Sequence[_Row]]:
-    """The same as plain tuples, a piece at a time: nothing wraps them."""
+    """The same as plain tuples, one batch at a time, without wrapping."""
     for start in range(0, len(names), BATCH):
         piece = tuple(names[start : start + BATCH])
         if connection.dialect.name == "postgresql":
             statement = _ROWS.format(wanted="unnest(%s) AS wanted (name)", column=column.name, name="name")
             yield connection.exec_driver_sql(statement, (list(piece),)).cursor.fetchall()
         else:
-            # Read as a table, not as "IN (...)", for which SQLite makes an index first.
+            # As a table, not as "IN (...)", for which SQLite first builds an index.
             table = f"(VALUES {','.join(['(?)'] * len(piece))}) AS wanted"
             statement = _ROWS.format(wanted=table, column=column.name, name="column1")
             yield connection.exec_driver_sql(statement, piece).cursor.fetchall()
 
 
 def require_sealed(rows: Iterable[_Row], seal_of: SealOf) -> None:
-    """LedgerError if one of these rows was not sealed by the run's keys: it may be another person's record."""
+    """LedgerError if the run's keys did not seal one of these rows, which may be another person's record."""
     wrong = sum(row[7] != seal_of(row[0], row[1], row[4], row[5]) for row in rows)
     if wrong:
         raise LedgerError(
@@ -185,7 +184,7 @@ def require_sealed(rows: Iterable[_Row], seal_of: SealOf) -> None:
 
 
 def note(found: Resolved, rows: Iterable[_Row]) -> None:
-    """Count these records in."""
+    """Add these records to `found`."""
     named, retained = found.named, found.retained
     for identity, _, content, digest, shard, index, deletion, _ in rows:
         named[identity] = content

@@ -1,8 +1,8 @@
-"""The ledger's tables as SQLAlchemy Core sees them: names for queries, nothing is created from here.
+"""The ledger's tables for SQLAlchemy Core: names for queries only, nothing is created from them.
 
-`migrations.py` holds the SQL that makes them; a test keeps the two equal. Every table has the
-prefix `s3t_`, so that a PostgreSQL database can be shared with others. Sequence numbers come from
-the one row of `s3t_head`, which every writer locks first: they order commits, clocks do not.
+`migrations.py` has the SQL that creates them; a test keeps the two equal. Every table has the prefix `s3t_`, so that a
+PostgreSQL database can be shared. Sequence numbers come from the single row of `s3t_head`, which every writer locks
+first: they order commits, clocks do not.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ HEAD = Table(
     Column("epoch", BigInteger),
     Column("holder", Text),
     Column("beats", BigInteger),
-    Column("at", Text),  # the latest time given to a transaction: none is ever earlier
+    Column("at", Text),  # latest time given to a transaction; times never go back
 )
 
 IDENTITY = Table(
     "s3t_identity",
     METADATA,
     Column("id", BigInteger, primary_key=True),
-    Column("run_id", Text),  # random; the storage holds it too
+    Column("run_id", Text),  # random; also in the storage
     Column("place", Text),  # the storage that first used this ledger; null: none yet
 )
 
@@ -43,7 +43,7 @@ RUN = Table(
     Column("shards", BigInteger),
     Column("slices", BigInteger),
     Column("key_check", Text),
-    Column("seal", LargeBinary),  # null: begun by a version that sealed nothing
+    Column("seal", LargeBinary),  # null: started by a version without seals
 )
 
 SLICES = Table(
@@ -57,7 +57,7 @@ SLICES = Table(
     Column("file", Text),
     Column("file_sha256", Text),
     Column("file_digest", Text),
-    Column("file_deletion", BigInteger),  # the file lacks the rows of this deletion and of those before it
+    Column("file_deletion", BigInteger),  # the file lacks the rows of this and all earlier deletions
 )
 
 RECORDS = Table(
@@ -69,12 +69,12 @@ RECORDS = Table(
     Column("digest", LargeBinary),
     Column("shard", BigInteger),
     Column("slice", BigInteger),
-    Column("deletion", BigInteger),  # that was purged; null: retained, or it has a tombstone
-    Column("seal", LargeBinary),  # keyed MAC of id, subject and place; null: of a version that sealed nothing
+    Column("deletion", BigInteger),  # purged deletion; null: retained, or has a tombstone
+    Column("seal", LargeBinary),  # keyed MAC of id, subject and place; null: from a version without seals
 )
 
 TOMBSTONES = Table(
-    "s3t_tombstones",  # records deleted, and not purged yet
+    "s3t_tombstones",  # records that are deleted but not purged
     METADATA,
     Column("shard", BigInteger, primary_key=True),
     Column("slice", BigInteger, primary_key=True),
@@ -95,7 +95,7 @@ SKETCHING = Table(
 SKETCHES = Table(
     "s3t_sketches",
     METADATA,
-    Column("record", BigInteger, primary_key=True),  # a short name for the record, in `s3t_bands`
+    Column("record", BigInteger, primary_key=True),  # short number of the record in `s3t_bands`
     Column("id_hmac", LargeBinary),
     Column("signature", LargeBinary),
     Column("seal", LargeBinary),  # keyed MAC of id and signature; null: of a version that sealed no sketches
@@ -133,14 +133,14 @@ HITS = Table(
     Column("records", BigInteger),
     Column("digest_before", Text),
     Column("digest_after", Text),
-    Column("seal", LargeBinary),  # keyed MAC of which records it took, made when they are purged; null: not yet
+    Column("seal", LargeBinary),  # keyed MAC of the removed records, written at their purge; null: not yet
 )
 
 LINKS = Table(
     "s3t_links",
     METADATA,
     Column("deletion", BigInteger, primary_key=True),
-    Column("earlier", BigInteger, primary_key=True),  # deleted records that `deletion` names too
+    Column("earlier", BigInteger, primary_key=True),  # deleted records that `deletion` also names
 )
 
 STAGES = Table(
@@ -210,7 +210,7 @@ RUNNING = Table(
 )
 
 REQUESTS = Table(
-    "s3t_requests",  # what offices say of deletions: `rows/request_rows.py`
+    "s3t_requests",  # details of requests: `rows/request_rows.py`
     METADATA,
     Column("sequence", BigInteger, primary_key=True),
     Column("deletion", BigInteger),
@@ -220,7 +220,7 @@ REQUESTS = Table(
 )
 
 CALLBACKS = Table(
-    "s3t_callbacks",  # how far each receiver has been told: `rows/callback_rows.py`
+    "s3t_callbacks",  # position of each receiver: `rows/callback_rows.py`
     METADATA,
     Column("name", Text, primary_key=True),
     Column("position", BigInteger),  # of the last event that it has taken
@@ -230,15 +230,15 @@ CALLBACKS = Table(
 )
 
 FOLLOWERS = Table(
-    "s3t_followers",  # servers outside that hold adapters: `rows/follower_rows.py`
+    "s3t_followers",  # external servers with adapters: `rows/follower_rows.py`
     METADATA,
     Column("name", Text, primary_key=True),
-    Column("position", BigInteger),  # up to which it has confirmed the history
+    Column("position", BigInteger),  # it has confirmed the history up to this number
     Column("at", Text),
 )
 
 EXPORTS = Table(
-    "s3t_exports",  # folders outside the storage that may hold weights of the run
+    "s3t_exports",  # folders outside the storage that may contain weights of the run
     METADATA,
     Column("folder", Text, primary_key=True),
     Column("shard", BigInteger),

@@ -1,4 +1,4 @@
-"""The tombstones of records that are deleted and not purged yet.
+"""The tombstones of records that are deleted but not purged.
 
 In: the records of a deletion. Out: one row for each, which marks it as deleted. The purge writes the deletion's number
 into the record's own row, which it has to touch anyway, and removes the tombstone. So the table stays small, and a
@@ -20,8 +20,8 @@ from s3t_ray.ledger.tables import HITS, RECORDS, TOMBSTONES
 
 
 def add(connection: Connection, records: Mapping[Place, Members], deletion: int) -> None:
-    """Put the tombstone of this deletion on these records."""
-    # In the order of the key, so that rows share pages.
+    """Add tombstones of this deletion for these records."""
+    # In key order, so that rows share pages.
     rows = [(*place, name, deletion) for place in sorted(records) for name in records[place].ids]
     if connection.dialect.name == "postgresql" and len(rows) > _FEW:
         _copy(connection, rows)
@@ -34,7 +34,7 @@ def add(connection: Connection, records: Mapping[Place, Members], deletion: int)
 
 
 def _copy(connection: Connection, rows: Sequence[tuple[int, int, bytes, int]]) -> None:
-    """PostgreSQL's own way for many rows: a quarter of the time of the fastest INSERT."""
+    """Insert many rows with PostgreSQL's COPY, which takes a quarter of the time of the fastest INSERT."""
     driver: Any = connection.connection.driver_connection
     with (
         driver.cursor() as cursor,
@@ -46,14 +46,14 @@ def _copy(connection: Connection, rows: Sequence[tuple[int, int, bytes, int]]) -
 
 
 def digests(connection: Connection, place: Place, after: int) -> frozenset[bytes]:
-    """Digests of the records of this place that a deletion of a number above `after` took, and none has purged."""
+    """Digests of this place's unpurged records that deletions with a number above `after` removed."""
     return frozenset(connection.scalars(_DIGESTS, {"of_shard": place[0], "of_slice": place[1], "after": after}))
 
 
 def bury(connection: Connection, place: Place, deletion: int, keys: LedgerKeys) -> None:
-    """Erase what was derived from the contents of the records that this deletion took from this place.
+    """Erase data derived from the contents of the records that this deletion removed from this place.
 
-    The HMACs of id and subject stay, so that a repeat is known as one; a seal fixes whose they are.
+    The HMACs of id and subject stay, to recognize a repeat; a seal binds them to the deletion.
     """
     bound = {"of_shard": place[0], "of_slice": place[1], "of_deletion": deletion}
     names = connection.scalars(_NAMES, bound).all()
@@ -64,7 +64,7 @@ def bury(connection: Connection, place: Place, deletion: int, keys: LedgerKeys) 
 
 
 _INSERT = "INSERT INTO s3t_tombstones (shard, slice, id_hmac, deletion) VALUES "
-_AT_ONCE = 1000  # rows a statement: two thirds of the time of a row a statement
+_AT_ONCE = 1000  # rows per statement: takes two thirds of the time of one row per statement
 _FEW = 100
 _HERE = (TOMBSTONES.c.shard == bindparam("of_shard"), TOMBSTONES.c.slice == bindparam("of_slice"))
 _THESE = (*_HERE, TOMBSTONES.c.deletion == bindparam("of_deletion"))

@@ -1,7 +1,7 @@
-"""One write transaction: its sequence numbers, its time, and the events it adds to the history.
+"""One write transaction: its sequence numbers, its time, and the events that it adds to the history.
 
-`Database.write` makes it with the head row locked and stores the head when the block ends, so the
-numbers given out here follow the order of commits.
+`Database.write` creates it with the head row locked and stores the head when the block ends, so its numbers follow the
+order of commits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def utc_now() -> datetime:
 
 @dataclass
 class Head:
-    """The one row that all writers share."""
+    """The single row that all writers share."""
 
     sequence: int
     epoch: int
@@ -36,7 +36,7 @@ class Head:
 
 
 def is_time(text: str) -> bool:
-    """Whether a text is a time as the ledger writes it: UTC, ISO 8601 with microseconds."""
+    """Whether a text is a time in the ledger's format: UTC, ISO 8601 with microseconds."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC).isoformat(timespec="microseconds") == text
     except ValueError:
@@ -44,7 +44,7 @@ def is_time(text: str) -> bool:
 
 
 def _time_of(head: Head) -> str:
-    """The latest time that was given out; empty: none yet. Nothing keyed covers it, and it goes into signed entries."""
+    """The latest time used; empty: none yet. No seal covers it, although signed entries contain it."""
     if head.at and not is_time(head.at):
         raise LedgerError(
             f"the ledger's clock says {head.at[:40]!r}, which is not a time: its row was changed outside the run; "
@@ -55,12 +55,12 @@ def _time_of(head: Head) -> str:
 
 
 class Transaction:
-    """Handed to the functions that write; it is theirs until `Database.write` ends."""
+    """Passed to functions that write; valid until `Database.write` ends."""
 
     def __init__(self, connection: Connection, head: Head, clock: str, ask_keys: Callable[[], LedgerKeys]) -> None:
         self.connection = connection
         self.head = head
-        # A clock may have been turned back; what is signed never says that an effect came before its cause.
+        # A clock may have been set back, but signed entries must never put an effect before its cause.
         self.now = max(clock, _time_of(head))
         self._ask_keys = ask_keys
         self._stored = replace(head)
@@ -75,11 +75,11 @@ class Transaction:
         return self.head.sequence
 
     def event(self, kind: str, shard: int | None, detail: Mapping[str, object]) -> Event:
-        """Add a line to the history."""
+        """Add an event to the history."""
         return self.events(kind, [(shard, detail)])[0]
 
     def events(self, kind: str, lines: Iterable[tuple[int | None, Mapping[str, object]]]) -> list[Event]:
-        """Add lines of one kind to the history: (shard, detail)."""
+        """Add events of one kind to the history: (shard, detail)."""
         added = [Event(self.next_sequence(), self.now, str(kind), shard, _json(detail)) for shard, detail in lines]
         if added:
             self.connection.execute(
@@ -92,14 +92,14 @@ class Transaction:
         return added
 
     def store_head(self) -> None:
-        """Last statement of the transaction."""
+        """Store the head; the last statement of the transaction."""
         if self.head != self._stored:
             self.head.at = self.now
             self.connection.execute(_STORE, vars(self.head))
 
 
 def read_events(connection: Connection, after: int, kinds: Collection[str] | None) -> tuple[Event, ...]:
-    """Events with a sequence number above `after`, of these kinds (None: of all), in order."""
+    """Events with a sequence number above `after`, of these kinds (None: all), in order."""
     query = select(EVENTS).where(EVENTS.c.sequence > after).order_by(EVENTS.c.sequence)
     if kinds is not None:
         query = query.where(EVENTS.c.kind.in_(sorted(kinds)))

@@ -1,8 +1,8 @@
-"""The ledger's value types and states: what goes into it and what comes out.
+"""The ledger's value types and states, for its inputs and outputs.
 
-Frozen, hashable, picklable; no SQL, no clock. Ids and subjects appear only as 32-byte keyed HMACs
-(see `keys.py`), digests of data as 64 hex digits, times as UTC ISO 8601 strings with microseconds.
-Times are for people and never run backwards; sequence numbers order.
+Frozen, hashable and picklable; no SQL, no clock. Ids and subjects are 32-byte keyed HMACs (see `keys.py`), digests of
+data are 64 hex digits, and times are UTC ISO 8601 strings with microseconds. Times never go back, but are only for
+people; sequence numbers define the order.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from s3t_ray.proof.receipt import SignedReceipt
 
 
 class DeletionState(StrEnum):
-    """Where a deletion stands. It only moves forward, one step at a time."""
+    """State of a deletion. It only moves forward, one step at a time."""
 
-    ACCEPTED = "accepted"  # -> durable: tombstones set, dependent stages no longer live
+    ACCEPTED = "accepted"  # -> durable: tombstones written, dependent stages no longer live
     PRUNED = "pruned"  # accepted -> no serving replica answers from a stale stage
-    PURGED = "purged"  # pruned -> the bytes of the records and of all derived from them are gone
+    PURGED = "purged"  # pruned -> the bytes of the records and all derived data are gone
     RESTORED = "restored"  # purged -> re-queued stages are live again; the certificate is written
 
     @property
     def rank(self) -> int:
-        """Position on the way: 0 accepted .. 3 restored."""
+        """Position in the sequence: 0 accepted .. 3 restored."""
         return tuple(DeletionState).index(self)
 
 
 class StageState(StrEnum):
-    """Where a published stage stands."""
+    """State of a published stage."""
 
-    LIVE = "live"  # -> accepted: serves, and is the parent of others
-    STALE = "stale"  # live -> a slice of it changed, or it is no longer wanted; bytes still there
+    LIVE = "live"  # -> accepted: serves, and can be a parent
+    STALE = "stale"  # live -> one of its slices changed, or it is not wanted; bytes still exist
     PURGED = "purged"  # stale -> bytes erased
 
 
 class EventKind(StrEnum):
-    """Events that the ledger itself writes, in the transaction they tell of."""
+    """Events that the ledger itself writes, in the transaction that they describe."""
 
     INGESTED = "ingested"
     LEASE_TAKEN = "lease_taken"
@@ -58,16 +58,16 @@ class EventKind(StrEnum):
 
 
 class Reach(StrEnum):
-    """How far a deletion goes beyond the records that it names."""
+    """What a deletion includes beyond the named records."""
 
-    NAMED = "named"  # they alone
-    DUPLICATES = "duplicates"  # and every record of the same content
-    NEAR_DUPLICATES = "near_duplicates"  # and those whose content is nearly the same
+    NAMED = "named"  # only the named records
+    DUPLICATES = "duplicates"  # also every record with the same content
+    NEAR_DUPLICATES = "near_duplicates"  # also records with nearly the same content
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateSearch:
-    """What a deletion takes along, and from what likeness on (Jaccard, 0..1) a record is a near-duplicate."""
+    """What a deletion includes, and the minimum Jaccard similarity (0..1) of a near-duplicate."""
 
     reach: Reach = Reach.NAMED
     threshold: float = 1.0
@@ -78,11 +78,11 @@ NAMED_ALONE = DuplicateSearch()
 
 @dataclass(frozen=True, slots=True)
 class Sketching:
-    """How the run's records were sketched: fixed when they are read in."""
+    """How the run's records are sketched; fixed at ingest."""
 
     permutations: int  # bytes of a signature
     shingle_words: int
-    bands: int  # a record; two records meet when they agree in all `rows` of one
+    bands: int  # per record; two records match if they agree in all `rows` of a band
     rows: int
 
 
@@ -93,15 +93,15 @@ class RecordEntry:
     id_hmac: bytes
     subject_hmac: bytes | None
     content_hmac: bytes
-    digest: bytes  # keyed digest of id and content, 32 bytes: what slice digests are made of
+    digest: bytes  # keyed digest of id and content, 32 bytes; slice digests are computed from it
     shard: int
     slice: int
-    signature: bytes | None = None  # keyed MinHash of the content, a byte a permutation; None: not sketched
+    signature: bytes | None = None  # keyed MinHash of the content, one byte per permutation; None: not sketched
 
 
 @dataclass(frozen=True, slots=True)
 class RecordState:
-    """What the ledger says of one record. The digest is erased when its deletion is purged."""
+    """The ledger's state of one record. The digest is erased when its deletion is purged."""
 
     digest: bytes | None
     shard: int
@@ -112,20 +112,20 @@ class RecordState:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """What a ledger belongs to. Written once, by `Ledger.ingest`."""
+    """The run of a ledger. Written once, by `Ledger.ingest`."""
 
     name: str
     recipe_digest: str
     recipe_json: str
     base_digest: str
     shards: int
-    slices: int  # a shard
-    key_check: str  # `Keys.key_check`: tells a wrong key from the right one
+    slices: int  # per shard
+    key_check: str  # `Keys.key_check`: identifies the right keys
 
 
 @dataclass(frozen=True, slots=True)
 class SliceState:
-    """One slice of data now. The file may still hold rows that are tombstoned: see `file_digest`."""
+    """The current state of one slice. Its file may still contain tombstoned rows: see `file_digest`."""
 
     shard: int
     slice: int
@@ -133,12 +133,12 @@ class SliceState:
     digest: str  # of the retained records
     file: str | None  # store path of the rows; None: none recorded yet
     file_sha256: str | None
-    file_digest: str | None  # slice digest of the rows in the file; equal to `digest` when it is clean
+    file_digest: str | None  # slice digest of the rows in the file; equals `digest` if the file is clean
 
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """A stage the ledger has accepted at some time."""
+    """A stage that the ledger has accepted at some time."""
 
     id: str
     shard: int
@@ -148,7 +148,7 @@ class StageRow:
     adapter_sha256: str
     accepted_at: str
     pruned_by: str | None  # request id of the deletion that made it stale; None: live, or no longer wanted
-    number: int = 0  # of its acceptance in the ledger's count
+    number: int = 0  # sequence number of its acceptance
 
     @property
     def depth(self) -> int:
@@ -166,28 +166,28 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof that a deletion is durable. It never changes once given."""
+    """Proof that a deletion is durable. It never changes."""
 
     request_id: str
     accepted_at: str
     records: int  # newly deleted by this request
-    already_deleted: int  # named by it, deleted by an earlier one
-    unknown: int  # ids and subjects that the run does not hold
+    already_deleted: int  # named in it, but deleted earlier
+    unknown: int  # ids and subjects that the run does not have
     hits: tuple[Hit, ...]
     stages: tuple[str, ...]  # ids of the stages that stopped being live
 
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Retained records that are like some that a deletion names, and that it does not name."""
+    """Retained records that are similar to named ones but not named themselves."""
 
     records: int
-    subjects: tuple[tuple[bytes | None, int], ...]  # (subject HMAC, records), most first; None: of nobody
+    subjects: tuple[tuple[bytes | None, int], ...]  # (subject HMAC, records), largest first; None: no subject
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a deletion would do now. Nothing was changed."""
+    """What a deletion would do now; nothing is changed."""
 
     hits: tuple[Hit, ...]
     records: int
@@ -195,22 +195,22 @@ class Preview:
     unknown_ids: tuple[bytes, ...]
     unknown_subjects: tuple[bytes, ...]
     stages: tuple[str, ...]
-    taken_along: int  # of `records`: not named, but like one that is
+    taken_along: int  # of `records`: not named, but similar to a named one
     duplicates: Twins  # that would stay
-    near_duplicates: Twins | None  # that would stay, without the exact ones; None: the run has no sketches
-    forgotten: int  # records named whose content was erased before: nothing can be compared with them
+    near_duplicates: Twins | None  # that would stay, without exact ones; None: the run has no sketches
+    forgotten: int  # named records whose content was erased earlier, so nothing can be compared with them
 
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Answer to a deletion: its receipt, what the run does not hold, and whether it was a repeat."""
+    """Answer to a deletion: its receipt, unknown names, and whether it was a repeat."""
 
     receipt: Receipt
     unknown_ids: tuple[bytes, ...]
     unknown_subjects: tuple[bytes, ...]
     repeated: bool
-    taken_along: int  # of the receipt's records: not named, but like one that is; 0 when repeated
-    signed: SignedReceipt | None  # its entry in the log; None: a version that signed none had accepted it
+    taken_along: int  # of the receipt's records: not named, but similar to a named one; 0 for a repeat
+    signed: SignedReceipt | None  # its entry in the log; None: a version that signed no receipts accepted it
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,20 +225,20 @@ class DeletionTimes:
 
 @dataclass(frozen=True, slots=True)
 class DeletionRow:
-    """A deletion and where it stands."""
+    """A deletion and its state."""
 
     receipt: Receipt
     state: DeletionState
     times: DeletionTimes
     waits_for: tuple[str, ...]
-    """Earlier requests that deleted records this one names too, and are no further: they move first."""
+    """Earlier requests that deleted records which this one also names and are not further: they advance first."""
     number: int = 0
-    """Its place in the ledger's count."""
+    """Its sequence number in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the run's history, without personal data. `seq` orders; `at` is for people."""
+    """One event of the run's history, without personal data. `seq` defines the order; `at` is for people."""
 
     seq: int
     at: str
@@ -249,30 +249,30 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A stage that a worker group has published, to be accepted."""
+    """A stage that a worker group has published and that is to be accepted."""
 
     stage: Stage
     adapter_sha256: str
-    slice_digests: Mapping[int, str]  # by slice, what it was trained on
+    slice_digests: Mapping[int, str]  # by slice, the digest that it was trained on
 
 
 @dataclass(frozen=True, slots=True)
 class RunningStage:
-    """A stage in training: for people to look at, no truth rests on it. The one value, from worker group to report."""
+    """A stage in training. Informational only; the same value is used from worker group to report."""
 
     stage_id: str
     shard: int
     slices: tuple[int, ...]
     group: int
     step: int
-    steps: int  # 0: it loads its inputs
+    steps: int  # 0: still loading its inputs
     loss: float | None
     tokens_per_second: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class NotedStage:
-    """A stage in training, as the scheduler last noted it."""
+    """A stage in training, as the scheduler last recorded it."""
 
     stage: RunningStage
     at: str  # UTC
@@ -289,17 +289,17 @@ class ExportedFolder:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry of the log as its row has it, unchecked."""
+    """An unchecked entry of the log, as stored in its row."""
 
     sequence: int
     kind: str
     hash: str
-    request_id: str | None  # of the deletion that its row names; None: of none, or there is no such deletion
+    request_id: str | None  # of the deletion in its row; None: none, or no such deletion
     text: str
 
 
 class SchedulerLease(NamedTuple):
-    """Who schedules. epoch 0: no scheduler yet. `beats` counts up while the holder is alive."""
+    """The current scheduler. Epoch 0: no scheduler yet. `beats` increases while the holder is alive."""
 
     epoch: int
     holder: str
@@ -318,7 +318,7 @@ class DuplicateRecord(DataError):
 
 
 class NoSuchDeletion(LedgerError):
-    """The ledger has no deletion of this request id."""
+    """The ledger has no deletion with this request id."""
 
 
 class Fenced(LedgerError):

@@ -1,12 +1,13 @@
-"""Which boundaries' hidden states to store: what each costs and saves over a first training.
+"""Chooses the boundaries whose hidden states to store, by their cost and savings over a first training.
 
-In: `Work`, the orders, the rates of a rank, a limit on bytes. Out: the depths whose entering states are stored, and a
-line on each boundary. Pure. A stage whose boundary is not stored computes its states anew at every visit of a record
-from the nearest stored boundary below (from the tokens where there is none), so what is stored never decides weights.
+In: `Work`, the orders, the rates of a rank, a limit in bytes. Out: the depths whose input states are stored, and a
+summary of each boundary. Pure. If a stage's boundary is not stored, the stage recomputes its input states at every
+visit of a record from the nearest stored boundary below (or from the tokens). The choice therefore never affects the
+weights.
 
-A boundary costs its bytes (written once, read at each visit) and saves the layers below it at each visit, of its own
-stage and of those that are lifted from it. Reading is counted in full, although it goes on while a step computes: a
-choice that pays by this count pays all the more.
+A boundary costs its bytes (written once, read at each visit). It saves running the layers below it at each visit, for
+its own stages and for those that start from it. Reads are counted in full although they overlap with computation, so
+a choice that pays off by this estimate pays off even more in practice.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from s3t_ray.plan.work import Orders, Work, count_stages, forward_flops_per_toke
 
 GIB = 2**30
 ASSUMED_CPU_FLOPS = 50e9
-"""Of one thread in float32: about half of what a server's core reaches."""
+"""Per second and thread in float32: about half of what a server core reaches."""
 ASSUMED_GPU_FLOPS = {"bfloat16": 300e12, "float32": 30e12}
 ASSUMED_LOCAL_BYTES = 1e9
-"""A second, from an NVMe disk."""
+"""Bytes per second from an NVMe disk."""
 ASSUMED_REMOTE_BYTES = 2e8
 MOST_PARTIAL_CHOICES = 400
-"""Kept apart at a boundary when bytes are limited: above it, the choice may miss the best by a little."""
+"""Maximum number of partial choices kept per boundary if bytes are limited. Beyond it, the result is near-optimal."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Of one rank."""
+    """The speed of one rank."""
 
     flops_per_second: float
     bytes_per_second: float  # reading or writing hidden states
@@ -39,28 +40,28 @@ class Rates:
 
 @dataclass(frozen=True)
 class Boundary:
-    """One boundary as the plan decides it."""
+    """One boundary in the plan."""
 
-    depth: int  # of the stages that it enters
+    depth: int  # depth of the stages above it
     layer: int
     stored: bool
-    start_layer: int  # the layer that its states are read at or lifted from; 0: from the tokens
-    bytes: int  # of its states, stored or not
-    saved_seconds: float  # of rank time, by storing it rather than not, the others as they are; negative: lost
+    start_layer: int  # the layer where its states are read, or from which they are computed; 0: from the tokens
+    bytes: int  # size of its states, whether stored or not
+    saved_seconds: float  # rank time saved by storing it, with the others unchanged; negative: time lost
 
 
 @dataclass(frozen=True)
 class _Use:
-    """What the stages of one depth do with the states that enter them."""
+    """How the stages of one depth use their input states."""
 
     depth: int
     layer: int
     visits: float  # tokens x epochs, over all stages of the depth
-    tokens: float  # whose states some stage needs
+    tokens: float  # tokens whose states at least one stage needs
 
 
 def rates(config: Config) -> Rates:
-    """What the config says of a rank, or assumptions."""
+    """The speed of a rank, from the config or from assumptions."""
     on_gpu, workers = config.workers.gpus_per_rank > 0, config.workers
     assumed = ASSUMED_GPU_FLOPS[config.engine.precision] if on_gpu else ASSUMED_CPU_FLOPS * config.engine.threads
     given = config.storage.megabytes_per_second
@@ -72,7 +73,7 @@ def rates(config: Config) -> Rates:
 
 
 def choose_depths(config: Config, work: Work, orders_by_shard: Sequence[Orders]) -> tuple[int, ...]:
-    """The depths whose entering states are stored: as the config says, or with `auto` those that pay."""
+    """The depths whose input states are stored: as configured, or with `auto` those that save time."""
     if config.engine.stored_boundaries != "auto" or config.engine.hidden_states == "recompute":
         return work.stored_depths
     limit = config.storage.hidden_states_gib
@@ -82,13 +83,13 @@ def choose_depths(config: Config, work: Work, orders_by_shard: Sequence[Orders])
 def best_depths(
     work: Work, orders_by_shard: Sequence[Orders], speed: Rates, limit_bytes: float | None
 ) -> tuple[int, ...]:
-    """The set of depths with the least time whose states fit in the limit.
+    """The set of depths that takes the least time and whose states fit within the limit.
 
-    From the lowest boundary up, for each that may be the last one stored, the choices so far that no other beats in
-    both bytes and seconds.
+    Dynamic programming from the lowest boundary up: for each possible last stored boundary, keep the choices that are
+    Pareto-optimal in bytes and seconds.
     """
     uses = _uses(work, orders_by_shard)
-    # The last stored boundary (-1: none) -> (bytes, seconds, indices of the stored).
+    # The last stored boundary (-1: none) -> (bytes, seconds, indices of the stored boundaries).
     fronts: dict[int, list[tuple[float, float, tuple[int, ...]]]] = {-1: [(0.0, 0.0, ())]}
     for index, use in enumerate(uses):
         size = use.tokens * _state_bytes(work)
@@ -107,7 +108,7 @@ def best_depths(
 
 
 def boundaries(work: Work, orders_by_shard: Sequence[Orders], speed: Rates) -> tuple[Boundary, ...]:
-    """A line on each boundary above layer 0, the highest first, for the stored depths of `work`."""
+    """Every boundary above layer 0, the highest first, for the stored depths of `work`."""
     chosen = frozenset(work.stored_depths)
     return tuple(
         Boundary(
@@ -124,7 +125,7 @@ def boundaries(work: Work, orders_by_shard: Sequence[Orders], speed: Rates) -> t
 
 
 def states_seconds(work: Work, orders_by_shard: Sequence[Orders], speed: Rates, stored_depths: frozenset[int]) -> float:
-    """Rank time that a first training spends on the states that enter its stages, with these stored."""
+    """The rank time that a first training spends on input states if those of `stored_depths` are stored."""
     layer_seconds = forward_flops_per_token(work) / speed.flops_per_second
     transfer_seconds = _state_bytes(work) / speed.bytes_per_second
     chosen = replace(work, stored_depths=tuple(stored_depths))
@@ -138,9 +139,9 @@ def states_seconds(work: Work, orders_by_shard: Sequence[Orders], speed: Rates, 
 
 
 def fill_layer_tokens(work: Work, orders_by_shard: Sequence[Orders]) -> float:
-    """Tokens x layers that are run to fill the store: each record up to the highest boundary that some stage needs.
+    """Tokens x layers that filling the store takes: each record runs up to the highest boundary that a stage needs.
 
-    The boundaries below are on the way.
+    The same pass also produces the boundaries below.
     """
     below, layers = 0, 0.0
     for use in _uses(work, orders_by_shard):
@@ -151,22 +152,22 @@ def fill_layer_tokens(work: Work, orders_by_shard: Sequence[Orders]) -> float:
 
 
 def stored_state_tokens(work: Work, orders_by_shard: Sequence[Orders]) -> float:
-    """Hidden states that are stored, each of one token at one boundary."""
+    """The number of stored hidden states, each of one token at one boundary."""
     return sum(use.tokens for use in _uses(work, orders_by_shard) if use.depth in work.stored_depths)
 
 
 def _uses(work: Work, orders_by_shard: Sequence[Orders]) -> list[_Use]:
-    """Of each boundary above layer 0, the lowest first."""
+    """The use of each boundary above layer 0, the lowest first."""
     stages = count_stages(orders_by_shard)
     slices: dict[int, int] = dict.fromkeys(range(1, work.slices + 1), 0)
-    known: dict[int, list[int]] = {}  # shards mostly have the very same orders
+    known: dict[int, list[int]] = {}  # shards usually share one object with their orders
     for orders in orders_by_shard:
         if id(orders) not in known:
             known[id(orders)] = [len({s for order in orders for s in order[:depth]}) for depth in slices]
         for depth, number in zip(slices, known[id(orders)], strict=True):
             slices[depth] += number
     visits = {depth: stages[depth] * depth * work.slice_tokens * work.epochs for depth in slices}
-    if not work.isolated:  # all stages enter at the boundary of the deepest
+    if not work.isolated:  # all stages start at the boundary of the deepest
         visits = {work.slices: sum(visits.values())}
     return [
         _Use(depth, work.boundary(depth), visits[depth], slices[depth] * work.slice_tokens)
@@ -176,7 +177,7 @@ def _uses(work: Work, orders_by_shard: Sequence[Orders]) -> list[_Use]:
 
 
 def _stored_seconds(work: Work, uses: Sequence[_Use], speed: Rates, last: int, index: int) -> float:
-    """To fill the boundary `index` from the one stored before it, write it, and read it at each visit."""
+    """The time to compute boundary `index` from the previous stored one, write it, and read it at each visit."""
     use, below = uses[index], uses[last].layer if last >= 0 else 0
     layer_seconds = forward_flops_per_token(work) / speed.flops_per_second
     transfer_seconds = _state_bytes(work) / speed.bytes_per_second
@@ -184,7 +185,7 @@ def _stored_seconds(work: Work, uses: Sequence[_Use], speed: Rates, last: int, i
 
 
 def _gap_seconds(work: Work, uses: Sequence[_Use], speed: Rates, last: int, index: int) -> float:
-    """To lift the states of the boundaries between `last` and `index`, none of them stored, at each visit."""
+    """The time to recompute the boundaries between `last` and `index`, none of which is stored, at each visit."""
     below = uses[last].layer if last >= 0 else 0
     layer_seconds = forward_flops_per_token(work) / speed.flops_per_second
     read_seconds = _state_bytes(work) / speed.bytes_per_second if last >= 0 else 0.0
@@ -194,7 +195,7 @@ def _gap_seconds(work: Work, uses: Sequence[_Use], speed: Rates, last: int, inde
 def _best(
     candidates: list[tuple[float, float, tuple[int, ...]]], limit_bytes: float | None
 ) -> list[tuple[float, float, tuple[int, ...]]]:
-    """Those within the limit that no other beats in both bytes and seconds; without a limit, the fastest."""
+    """The Pareto-optimal candidates within the limit, by bytes and seconds; without a limit, only the fastest."""
     if limit_bytes is None:
         return [min(candidates, key=lambda choice: choice[1])]
     front: list[tuple[float, float, tuple[int, ...]]] = []
@@ -202,9 +203,9 @@ def _best(
         if not front or choice[1] < front[-1][1]:
             front.append(choice)
     every = -(-len(front) // MOST_PARTIAL_CHOICES) or 1
-    return front[::-1][::every][::-1]  # the fastest stays
+    return front[::-1][::every][::-1]  # always keeps the fastest
 
 
 def _state_bytes(work: Work) -> int:
-    """Of one token at one boundary."""
+    """The bytes of one token's state at one boundary."""
     return work.shape.hidden * work.activation_bytes

@@ -1,7 +1,7 @@
-"""Does a stage fit the GPU it is to train on? Decided before anything is loaded.
+"""Checks that a stage fits its GPU, before anything is loaded.
 
-In: the config, the base model's shape, a card. Out: nothing, a warning, or ConfigError with what would fit. Pure. The
-plan's figure is an estimate: what is over by less than `TOLERANCE` is only warned of.
+In: the config, the base model's shape, a GPU. Out: nothing, a warning, or a ConfigError with settings that fit. Pure.
+The plan's figure is an estimate, so an excess of less than `TOLERANCE` only gives a warning.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from s3t_ray.plan.work import Work, describe_work
 
 GIB = 2**30
 TOLERANCE = 0.1
-"""Of the card's memory: how far over the plan may be before a run is refused."""
+"""The fraction of the card's memory by which the estimate may exceed it before the run is refused."""
 LEAST_TOKENS = 512
-"""Smaller packs leave a GPU idle."""
+"""Smaller packs underuse a GPU."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Card:
 
 
 def check_card(config: Config, shape: ModelShape, card: Card) -> str | None:
-    """None when the deepest stage fits `card`, a warning when it may not. ConfigError when it cannot."""
-    # The longest records, all of whose tokens are learned: what a pack may hold at most.
+    """None if the deepest stage fits `card`, a warning if it may not fit. Raises ConfigError if it cannot fit."""
+    # The worst case for a pack: records of maximum length with every token labelled.
     work = describe_work(config, 1, config.task.max_tokens, 1.0, shape)
     setting = engine_setting(config)
     needed = rank_memory(work, setting)
     if needed.total <= card.memory_bytes:
         return None
-    problem = f"by the plan a rank needs {_parts(needed)}, and {card.name} has {card.memory_bytes / GIB:.1f} GiB"
+    problem = f"a rank needs {_parts(needed)} by estimate, and {card.name} has {card.memory_bytes / GIB:.1f} GiB"
     fitting = [f"{change} ({memory / GIB:.1f} GiB)" for change, memory in _remedies(work, setting, card)]
     fix = f"one of these fits: {'; '.join(fitting)}" if fitting else "use larger GPUs, or a smaller base model"
     if needed.total > (1 + TOLERANCE) * card.memory_bytes:
@@ -53,7 +53,7 @@ def _parts(memory: RankMemory) -> str:
 
 
 def _remedies(work: Work, setting: EngineSetting, card: Card) -> Iterator[tuple[str, int]]:
-    """Changes of one kind that fit, the smallest of each kind, and the bytes that they need."""
+    """The smallest change of each kind that fits, with the bytes that it needs."""
     for kind in _changes(setting):
         for change, changed in kind:
             memory = rank_memory(work, changed).total

@@ -1,8 +1,8 @@
-"""What a plan costs: tokens, FLOPs and bytes of storage; and what healing one deletion costs.
+"""Computes the cost of a plan in tokens, FLOPs and bytes of storage, and the cost of healing one deletion.
 
-In: `Work` and the orders. Out: frozen figures with their unit in the name. Pure. FLOPs are those
-that cannot be avoided (a multiply and an add are 2), the floor that measured times compare with;
-a stage that several sequences share counts once.
+In: `Work` and the orders. Out: frozen figures with their unit in the name. Pure. FLOPs are the
+unavoidable ones (a multiply-add counts as 2), a lower bound to compare measured times with. A stage
+that several sequences share counts once.
 
 Sources: 2N FLOPs per token for a forward pass through N weights and 2N for the gradient of the
 activations (Kaplan et al. 2020, 2001.08361); the frozen base has no weight gradients, so LoRA
@@ -29,13 +29,13 @@ from s3t_ray.plan.work import (
 )
 
 ROW_BYTES_PER_TOKEN = 2.8
-"""Parquet (snappy) bytes a token of canonical JSON with id and 32-byte digest, measured on 999
+"""Parquet (snappy) bytes per token of canonical JSON with id and 32-byte digest, measured on 999
 Alpaca records of 182 tokens (zstd: 2.0, uncompressed: 4.8)."""
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage, all epochs."""
+    """The cost of one stage over all epochs."""
 
     depth: int
     tokens: float
@@ -53,7 +53,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """A set of stages, each trained once."""
+    """The cost of a set of stages, each trained once."""
 
     stages: float
     tokens: float
@@ -62,28 +62,28 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class PlanCost:
-    """A whole plan."""
+    """The cost of a complete plan."""
 
-    training: TrainingCost  # every different stage once
-    unshared: TrainingCost  # if no sequence shared a prefix with another
-    recomputed: TrainingCost  # the same stages as `training`, all layers run at every step
-    hidden_fill_flops: float  # once a run: the hidden states to store; 0 when none is
-    one_pass_flops: float  # one model, not unlearnable: all groups at once on all data, for comparison
+    training: TrainingCost  # every distinct stage once
+    unshared: TrainingCost  # if no sequences shared a prefix
+    recomputed: TrainingCost  # the stages of `training`, but running all layers at every step
+    hidden_fill_flops: float  # once per run: computing the stored hidden states; 0 if none are stored
+    one_pass_flops: float  # for comparison: one model without unlearning, all groups at once on all data
 
     @property
     def flops(self) -> float:
-        """All that a first training computes."""
+        """The total of a first training."""
         return self.training.flops + self.hidden_fill_flops
 
     @property
     def saved_by_stored_states(self) -> float:
-        """Share of FLOPs that stored hidden states save in a first training; 0 when recomputed."""
+        """The fraction of FLOPs that stored hidden states save in a first training; 0 if they are recomputed."""
         return 1 - self.flops / self.recomputed.flops
 
 
 @dataclass(frozen=True)
 class StorageBytes:
-    """What a fully trained run stores. Rows are an estimate; the rest is exact except for file headers."""
+    """The storage of a fully trained run. Rows are an estimate; the rest is exact except for file headers."""
 
     adapters: int
     hidden_states: int
@@ -95,17 +95,18 @@ class StorageBytes:
 
 
 def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
-    """Cost of a stage of this depth; it trains on `depth` slices.
+    """The cost of a stage of this depth, which trains on `depth` slices.
 
-    With N weights per layer, g layers per group and d the depth, a token costs
-    - forward 2N x (the layers above the stored boundary that it starts from: d g from its own, all from none),
-    - backward 2N x d g; checkpointing runs these d g layers forward once more,
-    - attention besides, forward 4 D (T + 1) / 2 a layer (two products over (T + 1) / 2 keys on
-      average, D = heads x head size), backward twice that,
-    - adapters 4P x d g layers, and 2P x g for the weight gradients of the group in training (all groups without
+    With N weights per layer, P LoRA parameters per layer, g layers per group and depth d, a token costs
+    - forward: 2N per layer above the stored boundary that it starts from (d g layers from its own boundary, all
+      layers from none),
+    - backward: 2N x d g; checkpointing runs these d g layers forward once more,
+    - attention, in addition: 4 D (T + 1) / 2 per layer forward (two products over (T + 1) / 2 keys on average,
+      D = heads x head size), and twice that backward,
+    - adapters: 4P x d g, plus 2P x g for the weight gradients of the group in training (all groups without
       isolation, where d g is L g at every depth),
-    - the head 4 a weight and labelled token (6 where it is trained).
-    `stored` True: as if its own boundary were stored; False: as if none were.
+    - head: 4 per weight and labelled token (6 if the head is trained).
+    `stored` True: as if its own boundary were stored; False: as if none were; None: as in `work`.
     """
     shape, group = work.shape, work.top_layers(depth)
     tokens = work.epochs * depth * work.slice_tokens
@@ -127,7 +128,7 @@ def stage_cost(work: Work, depth: int, stored: bool | None = None) -> StageCost:
 
 
 def training_cost(work: Work, stages_by_depth: Mapping[int, float], stored: bool | None = None) -> TrainingCost:
-    """Sum over so many stages of each depth (a fraction is an expectation)."""
+    """The total over `stages_by_depth` (depth -> number of stages; a fraction is an expectation)."""
     costs = [(number, stage_cost(work, depth, stored)) for depth, number in sorted(stages_by_depth.items())]
     return TrainingCost(
         stages=sum(number for number, _ in costs),
@@ -137,7 +138,7 @@ def training_cost(work: Work, stages_by_depth: Mapping[int, float], stored: bool
 
 
 def plan_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | None = None) -> PlanCost:
-    """Cost of training every wanted stage from nothing. `sizes`: how the records really fall; None: evenly."""
+    """The cost of training every wanted stage from scratch. `sizes`: records by shard and slice; None: even slices."""
     stages: Mapping[int, float] = count_stages(orders_by_shard)
     count = sum(stages.values())
     sequences = sum(len(orders) for orders in orders_by_shard)
@@ -158,10 +159,10 @@ def plan_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | None
 
 
 def healing_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | None = None) -> TrainingCost:
-    """Mean cost of healing one deletion eagerly, in a slice picked uniformly from all shards.
+    """The mean cost of healing one deletion eagerly, in a slice picked uniformly from all shards.
 
-    A deletion in slice s makes every stage that learned s stale, so a stage of depth d is
-    retrained with chance d / L, and belongs to the shard hit with chance 1 / m. With `sizes`, the mean over records.
+    A deletion in slice s makes every stage trained on s stale. So a stage of depth d is stale with
+    probability d / L if its shard is hit, which has probability 1 / m. With `sizes`, the mean is over records.
     """
     slices = work.slices * len(orders_by_shard)
     if sizes is None:
@@ -172,10 +173,10 @@ def healing_cost(work: Work, orders_by_shard: Sequence[Orders], sizes: Sizes | N
 
 
 def storage_bytes(work: Work, orders_by_shard: Sequence[Orders]) -> StorageBytes:
-    """Bytes of adapters, stored hidden states and retained rows of a fully trained run.
+    """The bytes of adapters, stored hidden states and retained rows of a fully trained run.
 
-    A hidden state is kept for each token and each stored boundary that some stage enters with it; one
-    store serves all sequences and epochs (13B in bfloat16: 10,240 bytes per token and boundary).
+    There is one hidden state per token and stored boundary that a stage needs. All sequences and
+    epochs share them (13B in bfloat16: 10,240 bytes per token and boundary).
     """
     stages = count_stages(orders_by_shard).total()
     states = stored_state_tokens(work, orders_by_shard)

@@ -1,9 +1,8 @@
-"""How runs on one cluster share it. Pure: each run's scheduler works it out for itself, and all agree.
+"""Divides a cluster among its runs. Pure: each run's scheduler computes it independently, and all agree.
 
-In: what each run claims. Out: what each gets, as a share of the cluster. Invariants, each with a test: no
-more is given than there is; nobody gets more than it asked for; a fixed number of worker groups is given
-whole; runs that train share the rest equally (what one cannot use goes to the others); runs with nothing
-to train get what they leave.
+In: the claim of each run. Out: each run's share of the cluster. Invariants, each with a test: the shares never
+exceed the cluster; no run gets more than its claim; a fixed number of worker groups is granted in full; training
+runs share the rest equally (what one cannot use goes to the others); idle runs get what is left.
 """
 
 from __future__ import annotations
@@ -14,23 +13,23 @@ from enum import IntEnum
 
 
 class Standing(IntEnum):
-    """Who is served first."""
+    """The priority of a run; the lowest value is served first."""
 
-    FIXED = 0  # workers.groups is a number: taken when its scheduler started
+    FIXED = 0  # workers.groups is a number, reserved when its scheduler started
     TRAINING = 1
     IDLE = 2
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run could use: a share of the cluster, 0 to 1."""
+    """The share of the cluster that a run can use, from 0 to 1."""
 
     share: float
     standing: Standing
 
 
 def fair_shares(claims: Mapping[str, Claim]) -> dict[str, float]:
-    """The share of each run: max-min fair among those of one standing, one standing after another."""
+    """The share of each run: max-min fair within a standing, in order of standing."""
     given: dict[str, float] = {}
     left = 1.0
     for standing in Standing:
@@ -42,12 +41,12 @@ def fair_shares(claims: Mapping[str, Claim]) -> dict[str, float]:
 
 
 def groups_of(share: float, room: int, at_least: int = 1) -> int:
-    """Whole worker groups, of `room` that fit the cluster, in a share of it; one at least, to go on at all."""
+    """The number of worker groups in a share of a cluster that fits `room` of them; at least `at_least`."""
     return max(at_least, int(share * room + 1e-6))
 
 
 def _level(wanted: Mapping[str, float], capacity: float) -> dict[str, float]:
-    """Pour `capacity` over the claims, as water finds its level: the smallest are filled first."""
+    """Divide `capacity` by max-min fairness (water-filling), the smallest claims first."""
     given: dict[str, float] = {}
     left = capacity
     for number, run in enumerate(sorted(wanted, key=lambda name: (wanted[name], name))):

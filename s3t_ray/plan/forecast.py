@@ -1,11 +1,11 @@
-"""How many deletions a run survives, and how much depth they leave: formulas and simulation.
+"""Forecasts how many deletions a run survives and how much depth remains, by formulas and simulation.
 
 In: orders of each shard, deletion probabilities. Out: numbers with their standard errors. Pure:
-a simulation is seeded, and simulates the deletions themselves rather than the formulas, so each
-checks the other. Shards may differ in orders but not in L.
+simulations are seeded. They simulate the deletions, not the formulas, so each verifies the other.
+Shards may differ in orders but not in L.
 
-Words: a *deletion* falls in a slice; it counts even when that slice was hit before. A shard is
-dead when each of its sequences has lost its first slice.
+A deletion hits one slice and counts even if that slice was hit before. A shard is dead once each of
+its sequences has lost its first slice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from s3t_ray.plan.survival import MOST_SLICES, hit_distributions, surviving_dept
 Orders = Sequence[Sequence[int]]
 
 CHUNK_ENTRIES = 2_000_000
-"""Slices x trials simulated at once: bounds memory to about 100 MB."""
+"""Slices x trials simulated at once. This limits memory to about 100 MB."""
 
 
 class Estimate(NamedTuple):
@@ -40,35 +40,36 @@ def harmonic(count: int) -> float:
 
 
 def expected_deletions(shards: int, slices: int, budget: int) -> float:
-    """Uniform deletions until every shard is dead, cyclic orders: m L H(m min(B, L)) exactly.
+    """The expected number of uniform deletions until every shard is dead, with cyclic orders: m L H(m min(B, L)).
 
-    A run is dead when the last of the m min(B, L) different first slices is hit: the coupon
-    collector's time for those among m L equally likely ones.
+    A run is dead when the last of the m min(B, L) distinct first slices is hit. This is the coupon
+    collector's expected time for those slices among m L equally likely ones, and exact.
     """
     return expected_deletions_for_first_slices(shards, slices, shards * min(budget, slices))
 
 
 def expected_deletions_for_first_slices(shards: int, slices: int, first_slices: int) -> float:
-    """The same for any orders, whose sequences begin with so many different slices over all shards."""
+    """`expected_deletions` for any orders that have `first_slices` distinct first slices over all shards."""
     return shards * slices * harmonic(first_slices)
 
 
 def count_first_slices(orders_by_shard: Sequence[Orders]) -> int:
-    """Different (shard, slice) that some sequence begins with."""
+    """The number of distinct (shard, slice) pairs that start a sequence."""
     return sum(len(_firsts(orders)) for orders in orders_by_shard)
 
 
 def simulate_deletions(
     orders_by_shard: Sequence[Orders], trials: int, seed: int, probabilities: Sequence[Sequence[float]] | None = None
 ) -> Estimate:
-    """Deletions until every shard is dead, by Monte Carlo.
+    """The number of deletions until every shard is dead, by Monte Carlo simulation.
 
-    `probabilities[shard][slice]`: chance that a deletion falls there, summing to 1 over all
-    (default: all equal). The mean is infinite when a first slice has no chance to be hit.
+    `probabilities[shard][slice]`: the probability that a deletion hits this slice, summing to 1 over
+    all (default: equal). The mean is infinite if a first slice has probability 0. Raises ConfigError
+    for invalid probabilities.
     """
     chances = _flat_probabilities(orders_by_shard, probabilities)
     slices = len(orders_by_shard[0][0])
-    # Only first slices decide death; hits of the others pass between two of theirs.
+    # Only hits of first slices matter; hits of other slices only add to the count in between.
     chances = chances[
         [shard * slices + first for shard, orders in enumerate(orders_by_shard) for first in _firsts(orders)]
     ]
@@ -90,33 +91,33 @@ def simulate_deletions(
 
 
 def deletion_chances(sizes: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Chance that a deletion falls in each slice: none where it is empty.
+    """The probability that a deletion hits each slice, proportional to its records.
 
-    `sizes`: records by shard and slice, at least one in all.
+    `sizes`: records by shard and slice, with at least one record in total.
     """
     total = sum(map(sum, sizes))
     return [[size / total for size in shard] for shard in sizes]
 
 
 def full_slices_first(orders: Orders, sizes: Sequence[int]) -> Orders:
-    """The orders with their empty slices last.
+    """The orders with their empty slices moved to the end.
 
-    A model of empty slices alone has learned nothing, and no deletion takes it away: what a shard serves lives as long
-    as the first slice of some order that has records.
+    A model trained only on empty slices has learned nothing, and no deletion prunes it. A useful model of the shard
+    survives as long as the first non-empty slice of some order.
     """
     return [sorted(order, key=lambda index: sizes[index] == 0) for order in orders]
 
 
 def last_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:
-    """float64 [trials]: after how many deletions each of these slices has been hit. See `first_hit_times`.
+    """float64 [trials]: the number of deletions until all of these slices have been hit. See `first_hit_times`.
 
-    Where all are equally likely, which one comes when does not matter, and only the waits are drawn.
+    If all slices are equally likely, their order does not matter, and only the waiting times are drawn.
     """
     if np.any(chances != chances[0]):
         return first_hit_times(chances, trials, random).max(axis=1)
     with np.errstate(divide="ignore"):
         missed_S = 1.0 - chances[0] * np.arange(chances.size, 0, -1)
-        rates_S = -np.log(np.clip(missed_S, 0.0, 1.0))  # of slices still to hit, the most first
+        rates_S = -np.log(np.clip(missed_S, 0.0, 1.0))  # by number of slices not hit yet, descending
         waits_NS = random.standard_exponential((trials, chances.size))
         waits_NS /= rates_S
         np.floor(waits_NS, out=waits_NS)
@@ -124,23 +125,23 @@ def last_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator
 
 
 def first_hit_times(chances: np.ndarray, trials: int, random: np.random.Generator) -> np.ndarray:
-    """float64 [trials, slices]: after how many deletions each of these slices is first hit (inf: never).
+    """float64 [trials, slices]: the number of deletions until each slice is first hit (inf: never).
 
-    `chances`: of each slice a deletion; what is left to 1 falls in slices of no interest. Exact in
-    distribution and without a loop over deletions: the order of first hits is that of independent
-    exponential clocks of these rates, and from one new slice to the next the number of deletions
-    is geometric, with the chance of the slices not hit yet.
+    `chances`: the probability of a deletion per slice; the remainder to 1 hits other slices. Exact in
+    distribution, without a loop over deletions: the order of first hits is that of independent
+    exponential clocks with these rates, and the number of deletions between two new slices is
+    geometric, with the total probability of the slices not hit yet.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         clocks_NS = random.standard_exponential((trials, chances.size)) / chances
         order_NS = np.argsort(clocks_NS, axis=1)
         hit_NS = np.cumsum(chances[order_NS], axis=1)
-        missed_NS = np.empty_like(hit_NS)  # chance that a deletion hits nothing new
+        missed_NS = np.empty_like(hit_NS)  # probability that a deletion hits no new slice
         missed_NS[:, 0] = 0.0
         missed_NS[:, 1:] = hit_NS[:, :-1]
         missed_NS += max(1.0 - float(chances.sum()), 0.0)
         np.minimum(missed_NS, 1.0, out=missed_NS)
-        # The number of trials to a success is 1 + floor(Exp(1) / -log(miss)).
+        # The number of trials up to a success is 1 + floor(Exp(1) / -log(miss)).
         gaps_NS = np.floor(random.standard_exponential(missed_NS.shape) / -np.log(missed_NS)) + 1.0
         waits_NS = np.cumsum(gaps_NS, axis=1)
     times_NS = np.empty_like(waits_NS)
@@ -156,10 +157,11 @@ def mean_depth_after(
     trials: int = 20_000,
     seed: int = 0,
 ) -> Estimate:
-    """Depth of one shard's deepest model after so many deletions in it, with no healing.
+    """The mean depth of one shard's deepest model after `deletions` deletions in it, without healing.
 
-    Exact up to L = 16, over all sets of slices that may be hit; a simulation above. `probabilities`
-    are those of the slices given that the deletion falls in this shard (default: all equal).
+    Exact up to L = 16, over all sets of slices that can be hit; simulated above that. `probabilities`:
+    per slice, given that the deletion hits this shard (default: equal). Raises ConfigError if they are
+    invalid.
     """
     return mean_depths(orders, [deletions], probabilities, trials, seed)[0]
 
@@ -171,7 +173,7 @@ def mean_depths(
     trials: int = 20_000,
     seed: int = 0,
 ) -> tuple[Estimate, ...]:
-    """`mean_depth_after` for several numbers of deletions at once."""
+    """`mean_depth_after` for several numbers of deletions."""
     slices = len(orders[0])
     if slices <= MOST_SLICES:
         most = max(deletions, default=0)
@@ -193,7 +195,7 @@ def mean_depths(
 
 
 def most_depth_after(slices: int, deletions: int, probabilities: Sequence[float] | None = None) -> float:
-    """Mean number of slices not hit: the depth that no orders can exceed, and `chains` reach."""
+    """The mean number of slices not hit. No orders can exceed this depth; `chains` reaches it."""
     chances = [1 / slices] * slices if probabilities is None else probabilities
     return float(sum((1 - chance) ** deletions for chance in chances))
 
@@ -205,12 +207,12 @@ def _firsts(orders: Orders) -> list[int]:
 def _flat_probabilities(
     orders_by_shard: Sequence[Orders], probabilities: Sequence[Sequence[float]] | None
 ) -> np.ndarray:
-    """float64 [m L], shard by shard."""
+    """The probabilities as float64 [m L], shard by shard."""
     shape = (len(orders_by_shard), len(orders_by_shard[0][0]))
     chances = np.full(shape, 1 / (shape[0] * shape[1])) if probabilities is None else np.asarray(probabilities, float)
     if chances.shape != shape or (chances < 0).any() or abs(chances.sum() - 1) > 1e-9:
         raise ConfigError(
             f"probabilities must be {shape[0]} x {shape[1]} numbers of at least 0 that sum to 1, got {probabilities}",
-            "give one per slice of each shard, and divide them by their sum",
+            "give one number per slice of each shard, and divide them by their sum",
         )
     return chances.ravel()

@@ -1,4 +1,4 @@
-"""A config on given GPUs: whether it fits them as it is, and what to set instead.
+"""Checks whether a config fits given GPUs, and proposes settings that do.
 
 In: the config, its `Work` and the GPUs. Out: `GpuFit`. Pure.
 """
@@ -16,14 +16,14 @@ from s3t_ray.plan.work import Work
 
 @dataclass(frozen=True)
 class GpuFit:
-    """What the GPUs mean for a config."""
+    """How a config fits given GPUs."""
 
     gpus: Gpus
-    present_bytes: int  # of one rank, on one GPU, as the config is
-    obstacles: tuple[str, ...]  # why the config does not run there as it is; empty: it fits
+    present_bytes: int  # memory of one rank on one GPU with the config unchanged
+    obstacles: tuple[str, ...]  # why the unchanged config does not run there; empty: it fits
     proposal: Proposal | None  # None: nothing fits
-    settings: tuple[str, ...]  # what the proposal changes, as `--set` takes it
-    least_seconds: float | None  # all FLOPs at the peak rate of all GPUs; None: the rate is not known
+    settings: tuple[str, ...]  # the changes that the proposal makes, in the form of `--set`
+    least_seconds: float | None  # all FLOPs at the peak rate of all GPUs; None: the rate is unknown
 
     @property
     def fits(self) -> bool:
@@ -31,7 +31,7 @@ class GpuFit:
 
 
 def gpu_fit(config: Config, work: Work, gpus: Gpus, flops: float) -> GpuFit:
-    """How `config` fits `gpus`. `flops`: of its whole training."""
+    """How `config` fits `gpus`. `flops`: total of its first training."""
     needed = rank_memory(work, replace(engine_setting(config), on_gpu=True)).total
     try:
         proposal = propose_for(work, gpus)
@@ -53,14 +53,14 @@ def _obstacles(config: Config, needed: int, gpus: Gpus) -> list[str]:
         found.append("workers.gpus_per_rank is 0: it trains on CPUs")
     wanted = config.engine.ranks * max(1, config.workers.gpus_per_rank)
     if wanted > gpus.count:
-        found.append(f"a worker group takes {wanted} GPUs, and there are {gpus.count}")
+        found.append(f"a worker group needs {wanted} GPUs, and there are {gpus.count}")
     if needed > gpus.memory_bytes:
         found.append(f"a rank needs {needed / 2**30:.1f} GiB, and a GPU has {gpus.memory_bytes / 2**30:.0f}")
     return found
 
 
 def _settings(config: Config, proposal: Proposal) -> tuple[str, ...]:
-    """`engine.ranks=2` and so on, only where the config has another value."""
+    """`engine.ranks=2` and so on, for the values that differ from the config."""
     values: dict[str, tuple[object, object]] = {
         "engine.precision": (config.engine.precision, "bfloat16"),
         "engine.ranks": (config.engine.ranks, proposal.ranks),

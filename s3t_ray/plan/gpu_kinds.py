@@ -1,7 +1,7 @@
-"""GPUs as a user names them: `8xH100`, `H100`, `4x24GiB`.
+"""Parses GPUs as a user writes them: `8xH100`, `H100`, `4x24GiB`.
 
-In: that text. Out: `Gpus`. Pure. Memory is what a process can use, a little less than is sold; rates are the
-makers' figures for dense bfloat16 products, which no training reaches.
+In: that text. Out: `Gpus`. Pure. Memory is what a process can use, slightly less than the advertised amount. Rates are
+the vendors' figures for dense bfloat16 products, which no training reaches.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from s3t_ray.plan.propose import GIB, Gpus
 
 @dataclass(frozen=True)
 class GpuKind:
-    """One kind of card."""
+    """One GPU model."""
 
     memory_gib: int
     bfloat16_teraflops: float
-    fast_links: bool  # NVLink or alike between the cards of a node, as they are usually built in
+    fast_links: bool  # whether nodes with this GPU usually have NVLink or similar between the GPUs
 
 
 GPU_KINDS = {
@@ -39,9 +39,9 @@ _MEMORY = re.compile(r"(\d{1,4})GiB", re.IGNORECASE)
 
 
 def parse_gpus(text: str) -> Gpus:
-    """The GPUs that `text` names: a known kind, or the GiB of one card, with a count before it.
+    """The GPUs that `text` names: a known model or the memory of one GPU in GiB, optionally preceded by a count.
 
-    Cards known by their memory alone are taken to have slow links. ConfigError for anything else.
+    GPUs given only by their memory are assumed to have slow links. Raises ConfigError for any other text.
     """
     matched = _TEXT.fullmatch(text.strip())
     count = int(matched["count"] or 1) if matched else 0
@@ -63,5 +63,5 @@ def parse_gpus(text: str) -> Gpus:
 def _unknown(text: str) -> ConfigError:
     return ConfigError(
         f"--gpu {text}: unknown GPUs",
-        f"give a count and a kind, such as 8xH100 ({', '.join(GPU_KINDS)}), or the memory of a card, such as 8x80GiB",
+        f"give a count and a model, such as 8xH100 ({', '.join(GPU_KINDS)}), or the memory of a GPU, such as 8x80GiB",
     )

@@ -1,8 +1,8 @@
-"""Memory of one rank (of its GPU, or of its process on CPU), in bytes, at its most demanding stage.
+"""Estimates the memory of one rank (of its GPU, or of its process on a CPU), in bytes, at its most demanding stage.
 
-In: `Work` and how the engine is set. Out: `RankMemory`. Pure. The activation figures are the bytes
-that autograd keeps a token and layer of a Llama of transformers 5.23 with adapters on all linear
-layers; a test counts them on the engine itself, to the byte for packed rows on CPU.
+In: `Work` and the engine's settings. Out: `RankMemory`. Pure. The activation figures are the bytes
+per token and layer that autograd keeps for a Llama in transformers 5.23 with adapters on all linear
+layers. A test compares them with the engine, to the byte for packed rows on a CPU.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from s3t_ray.config.schema import Config, ModelShape
 from s3t_ray.plan.work import Work, linear_sizes
 
 LOGITS_BLOCK_NUMBERS = 1 << 24
-"""Logits stand in blocks of at most so many numbers, never tokens x vocabulary at once."""
+"""Maximum numbers per block of logits. The full [tokens x vocabulary] matrix is never allocated."""
 RESERVE_BYTES = 3 * 2**29
 """CUDA context, cuBLAS workspaces, communication buffers: 1.5 GiB."""
 FRAGMENTATION = 1.08
-"""A GPU's allocator holds some per cent more than tensors need."""
+"""A GPU's allocator holds a few percent more than the tensors need."""
 CPU_LIBRARIES_BYTES = 100 * 2**20
-"""What a process holds once it trains, beyond its imports."""
+"""The memory of a training process beyond its imports."""
 CPU_LAYERS_HELD = 7
-"""A CPU's allocator keeps freed blocks for the next tensor of their size: measured on SmolLM2-135M
-as so many trained layers' activations (packs of 318 to 2,017 tokens, with and without checkpointing)."""
+"""A CPU's allocator keeps freed blocks for reuse. On SmolLM2-135M this was as much as the activations
+of this many trained layers (packs of 318 to 2,017 tokens, with and without checkpointing)."""
 
 
 @dataclass(frozen=True)
 class EngineSetting:
-    """What of the engine decides memory."""
+    """The engine settings that affect memory."""
 
-    precision_bytes: int  # of a weight of the base that is not quantised, and of an activation
+    precision_bytes: int  # per unquantized base weight, and per activation
     quantize: str  # none, 8bit, 4bit
     zero_stage: int
     ranks: int
@@ -37,12 +37,12 @@ class EngineSetting:
     gradient_checkpointing: bool
     eager_attention: bool = False
     fused_norms: bool = False
-    on_gpu: bool = True  # a CPU has no context to pay for
+    on_gpu: bool = True  # a CPU needs no CUDA context
 
 
 @dataclass(frozen=True)
 class RankMemory:
-    """Bytes of one rank at its peak."""
+    """The peak memory of one rank, in bytes."""
 
     base: int
     adapters: int  # parameters in float32, gradients and Adam's two moments
@@ -71,7 +71,7 @@ def engine_setting(config: Config) -> EngineSetting:
 
 
 def rank_memory(work: Work, setting: EngineSetting) -> RankMemory:
-    """Memory of one rank while the deepest stage trains."""
+    """The memory of one rank while the deepest stage trains."""
     activations = _activation_bytes(work, setting)
     return RankMemory(
         base=base_bytes(work.shape, setting),
@@ -83,12 +83,12 @@ def rank_memory(work: Work, setting: EngineSetting) -> RankMemory:
 
 
 def base_bytes(shape: ModelShape, setting: EngineSetting) -> int:
-    """The frozen base on one rank.
+    """The bytes of the frozen base on one rank.
 
-    Quantisation covers the linear modules of the layers (8 bit: 1 byte; 4 bit: half a byte and one
-    float32 scale per 64 weights), not embeddings and head; one matrix at a time is unpacked, and such a
-    base is not split. ZeRO 3
-    keeps 1 / ranks of the weights, and whole the two layers at work and the vocabulary matrix.
+    Quantization covers the linear modules of the layers (8 bit: 1 byte per weight; 4 bit: half a byte
+    per weight and one float32 scale per 64 weights), but not embeddings and head. One matrix at a time
+    is unpacked. A quantized base is not partitioned. ZeRO 3 keeps 1 / ranks of the weights, plus the
+    two active layers and the vocabulary matrix in full.
     """
     layers = shape.layers * shape.layer_parameters
     vocabulary = shape.parameters - layers
@@ -103,9 +103,9 @@ def base_bytes(shape: ModelShape, setting: EngineSetting) -> int:
 
 
 def _adapter_bytes(work: Work, setting: EngineSetting) -> int:
-    """float32 adapters of all groups; gradients (4 bytes) and Adam's moments (8) of the one in training.
+    """The float32 adapters of all groups, and gradients (4 bytes) and Adam's moments (8) of the one in training.
 
-    ZeRO 1 splits the moments over the ranks, ZeRO 2 the gradients too, ZeRO 3 the parameters too
+    ZeRO 1 partitions the moments over the ranks, ZeRO 2 also the gradients, ZeRO 3 also the parameters
     (Rajbhandari et al. 2020, 1910.02054).
     """
     trained = work.adapter_parameters()
@@ -115,18 +115,18 @@ def _adapter_bytes(work: Work, setting: EngineSetting) -> int:
 
 
 def _activation_bytes(work: Work, setting: EngineSetting) -> int:
-    """What the backward pass keeps of one micro-batch: the trained group, and the layers above it."""
+    """The activations of one micro-batch for the backward pass, in the trained group and the layers above it."""
     own, above = work.trained_layers, work.all_groups - work.trained_layers
     trained, passed = (layer_activation_bytes(work, setting, trains) for trains in (True, False))
     tokens = setting.micro_batch_tokens
-    if setting.gradient_checkpointing:  # a hidden state a layer, and one layer whole at a time
+    if setting.gradient_checkpointing:  # one hidden state per layer, and all activations of one layer at a time
         states = (own + above) * work.shape.hidden * setting.precision_bytes
         return round(tokens * (states + trained))
     return round(tokens * (own * trained + above * passed))
 
 
 def _reserve_bytes(work: Work, setting: EngineSetting, activations: int) -> int:
-    """What the process and its allocator hold beyond the tensors."""
+    """The memory that the process and its allocator hold beyond the tensors."""
     if setting.on_gpu:
         return RESERVE_BYTES + round((FRAGMENTATION - 1) * activations)
     held = CPU_LAYERS_HELD * setting.micro_batch_tokens * layer_activation_bytes(work, setting, trains=True)
@@ -134,14 +134,14 @@ def _reserve_bytes(work: Work, setting: EngineSetting, activations: int) -> int:
 
 
 def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> float:
-    """Bytes a token and layer that autograd keeps, whose adapters train or are only passed through.
+    """The bytes per token and layer that autograd keeps; `trains`: whether the layer's adapters are trained.
 
     With D hidden size, I intermediate size, K width of the keys, R sum of the adapted modules' ranks,
-    H heads: float32 28 D + 16 I + 8 K + 4 R trained, 16 D + 12 I + 8 K passed; bfloat16 (autocast)
-    18 D + 8 I + 4 K + 2 R and 12 D + 6 I + 4 K, and 2 D + 4 K more where the adapter is computed
-    apart from its linear layer (ZeRO 3), and 4 D less with fused norms (reckoned, not counted);
-    always 4 H + 8 for what attention and norms keep a token. Eager attention keeps its scores
-    besides, heads x tokens of a row, twice; the other kernels keep none.
+    H heads: in float32, 28 D + 16 I + 8 K + 4 R if trained and 16 D + 12 I + 8 K if not; in bfloat16
+    (autocast), 18 D + 8 I + 4 K + 2 R and 12 D + 6 I + 4 K, plus 2 D + 4 K if the adapter is computed
+    separately from its linear layer (ZeRO 3), minus 4 D with fused norms (derived, not measured).
+    Attention and norms always add 4 H + 8 per token. Eager attention also keeps its scores twice,
+    heads x tokens per row; the other kernels keep none.
     """
     shape, unit = work.shape, setting.precision_bytes
     keys = shape.kv_heads * shape.head_dim
@@ -150,7 +150,7 @@ def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> 
     else:
         hidden_rate, inner_rate, rank_rate = (16 if unit == 4 else 12), 3 * unit, 0
     if setting.fused_norms and unit == 2:
-        hidden_rate -= 4  # two norms keep their input as it is, in place of a float32 copy of it
+        hidden_rate -= 4  # two norms keep their input unchanged instead of a float32 copy
     apart = unit == 2 and setting.zero_stage == 3
     scores = 2 * unit * shape.heads * setting.micro_batch_tokens if setting.eager_attention else 0
     return (
@@ -166,7 +166,7 @@ def layer_activation_bytes(work: Work, setting: EngineSetting, trains: bool) -> 
 
 
 def _logits_bytes(work: Work, setting: EngineSetting) -> int:
-    """A block of logits in float32, in bfloat16 also as computed and cast back; small for a task head."""
+    """One block of logits in float32, and with bfloat16 also as computed and cast back; 0 for a task head."""
     if work.trained_head_parameters:
         return 0
     wanted = round(setting.micro_batch_tokens * work.labelled_share * work.shape.vocabulary)

@@ -1,9 +1,9 @@
-"""The orders of a shard's slices: one a sequence, B of them at most.
+"""The orders of a shard's slices: one per sequence, at most B.
 
-In: the config and the shard. Out: different permutations of 0..L-1. They depend on nothing else,
-never on the history of deletions (unless a person wrote it into the config: docs/orders.md), and on
-no library's random numbers, which may change between versions. The orders of a smaller budget are
-the first of a larger one's, so raising the budget retrains nothing.
+In: the config and the shard. Out: distinct permutations of 0..L-1. They depend on nothing else: not
+on the history of deletions (unless a person puts it into the config: docs/orders.md), and not on a
+library's random numbers, which may change between versions. The orders of a smaller budget are a
+prefix of those of a larger one, so raising the budget retrains nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ORDERS_DOMAIN = "s3t/orders/1"
 
 
 def orders(config: Config, shard: int) -> tuple[tuple[int, ...], ...]:
-    """The `config.budget` orders of `shard`, all different; `greedy` stops where no order adds depth."""
+    """The `config.budget` distinct orders of `shard`; `greedy` stops early once no order adds depth."""
     slices, budget = config.slices, config.budget
     match config.order.kind:
         case "cyclic":
@@ -47,7 +47,7 @@ def alike_in_all_shards(config: Config) -> bool:
 
 
 def _probabilities(config: Config, shard: int) -> tuple[float, ...] | None:
-    """Of the shard's slices, given that a deletion falls in this shard; None: all alike."""
+    """The probability per slice, given that a deletion hits this shard; None: all equal."""
     rows = config.order.probabilities
     if not rows:
         return None
@@ -68,16 +68,16 @@ def _matched(
 
 
 def _cyclic(slices: int, number: int) -> tuple[int, ...]:
-    """The `number`-th of the L! orders by cyclic rotation (the paper's choice for equal slices).
+    """The `number`-th of the L! orders by cyclic rotation (the paper's choice for equally likely slices).
 
-    The first L orders are the rotations of 0..L-1, so each slice comes first once; the next ones
+    The first L orders are the rotations of 0..L-1, so each slice comes first once. The next ones
     rotate the L-1 slices after the first, then the L-2 after the second, and so on: `number` in
-    the mixed radix L, L-1, ..., 2. Turns come in the order of `_spread`.
+    the mixed radix L, L-1, ..., 2. `_spread` gives the order of the rotations.
     """
     order = list(range(slices))
     for kept in range(slices - 1):
         if number == 0:
-            break  # no turns left
+            break  # no rotations left
         number, digit = divmod(number, slices - kept)
         turn = _spread(slices - kept)[digit]
         suffix = order[kept:]
@@ -87,10 +87,10 @@ def _cyclic(slices: int, number: int) -> tuple[int, ...]:
 
 @cache
 def _spread(count: int) -> tuple[int, ...]:
-    """0..count-1 so that any first few lie far apart on the circle: split the widest gap each time.
+    """0..count-1, ordered so that the first few are far apart on the circle: always split the widest gap.
 
-    With B < L rotations, far apart keeps more depth than neighbours: L = 6, B = 2, one deletion:
-    4.00 slices on average, against 3.33 for rotations by 0 and 1.
+    With B < L rotations, distant ones keep more depth than adjacent ones: with L = 6, B = 2 and one
+    deletion, 4.00 slices on average, against 3.33 for rotations by 0 and 1.
     """
     turns = [0]
     while len(turns) < count:
@@ -101,7 +101,7 @@ def _spread(count: int) -> tuple[int, ...]:
 
 
 def _random(slices: int, seed: int, shard: int) -> Iterator[tuple[int, ...]]:
-    """Different orders without end but L! of them: Fisher-Yates shuffles drawn from SHAKE-256."""
+    """Generate all L! orders without repetition, as Fisher-Yates shuffles drawn from SHAKE-256."""
     seen: set[tuple[int, ...]] = set()
     attempt = 0
     while len(seen) < factorial(slices):
@@ -114,7 +114,7 @@ def _random(slices: int, seed: int, shard: int) -> Iterator[tuple[int, ...]]:
 
 
 def _shuffle(slices: int, key: str) -> tuple[int, ...]:
-    """A permutation of 0..L-1 decided by `key`; each draw has 64 bits, so the bias is below 2^-57."""
+    """The permutation of 0..L-1 that `key` determines. Each draw has 64 bits, so the bias is below 2^-57."""
     draws = hashlib.shake_256(key.encode()).digest(8 * slices)
     order = list(range(slices))
     for last in range(slices - 1, 0, -1):

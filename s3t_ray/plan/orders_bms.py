@@ -1,9 +1,9 @@
-"""Orders by bipartite matching, and by conditional sampling above L (the paper's choice for slices
-that are not equally likely to lose a record).
+"""Orders by bipartite matching, and by conditional sampling beyond L of them (the paper's choice for
+slices that are not equally likely to lose a record).
 
-Kept to compare with: at the paper's exponent t = 100 the score hardly sees past the first slice,
-and `orders_greedy.py` keeps more depth for the same budget. In: L, B, probabilities. Out: orders.
-Pure.
+Kept for comparison: with the paper's exponent t = 100, the score depends almost only on the first
+slice, and `orders_greedy.py` keeps more depth for the same budget. In: L, B, probabilities. Out:
+orders. Pure.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ BMS_DOMAIN = "s3t/orders-bms/1"
 def bms_orders(
     slices: int, budget: int, probabilities: Sequence[float] | None = None, exponent: float = 100.0, seed: int = 0
 ) -> tuple[tuple[int, ...], ...]:
-    """`budget` different orders.
+    """`budget` distinct orders. Raises ConfigError if the budget or the probabilities are impossible.
 
-    Up to L: L sequences that begin with a slice each are lengthened level by level; at level n a
-    matching hands each sequence one more slice, each slice to one sequence, so that the sum of
-    n (1 - chance that one of its first n slices is hit)^exponent is largest; the sequences with
-    the best scores come first. Above L: orders drawn slice by slice with weights 1 - chance.
+    Up to L orders: start L sequences with a different slice each and extend them level by level. At
+    level n, a matching assigns one more slice to each sequence, and each slice to one sequence, to
+    maximize the sum of n (1 - probability that one of its first n slices is hit)^exponent. The
+    sequences with the best scores come first. Beyond L: orders drawn slice by slice with weights
+    1 - probability.
     """
     chances = check_probabilities(slices, probabilities)
     if not 1 <= budget <= factorial(slices):
@@ -48,14 +49,14 @@ def bms_orders(
 
 
 def _matched(chances: Sequence[float], exponent: float) -> list[tuple[int, ...]]:
-    """The L matched orders, the best score first, among equals the lowest first slice."""
+    """The L matched orders, the best score first; ties by the lowest first slice."""
     from scipy.optimize import linear_sum_assignment  # 0.3 s to import, and only this needs it
 
     slices = len(chances)
     found = [[first] for first in range(slices)]
     for _ in range(2, slices + 1):
-        # What a sequence scored before is the same whatever it gets now, so this level's term decides.
-        # A common factor changes no matching: without it high powers would vanish in rounding.
+        # A sequence's earlier score does not depend on this level's choice, so only this level's term matters.
+        # Scaling by a common factor changes no matching, and keeps high powers from underflowing.
         logs = np.full((slices, slices), -np.inf)
         for row, order in enumerate(found):
             kept = 1 - sum(chances[s] for s in order)
@@ -77,7 +78,7 @@ def _score(order: Sequence[int], chances: Sequence[float], exponent: float) -> f
 
 
 def _sampled(chances: Sequence[float], key: str) -> tuple[int, ...]:
-    """An order drawn slice by slice without replacement, each with weight 1 - its chance of a hit."""
+    """An order drawn slice by slice without replacement, each with weight 1 - its hit probability."""
     draws = hashlib.shake_256(key.encode()).digest(8 * len(chances))
     left = list(range(len(chances)))
     order: list[int] = []

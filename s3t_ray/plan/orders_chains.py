@@ -1,10 +1,10 @@
-"""Orders of slices read off a symmetric chain decomposition: the most depth that can survive.
+"""Orders of slices from a symmetric chain decomposition: they keep the maximum possible depth.
 
-After deletions in slices D a shard serves the longest prefix that avoids D, at most L - |D|
-slices, and reaches it when some order has exactly the surviving slices as its first ones. The
-subsets of L slices split into C(L, L//2) symmetric chains (de Bruijn, Tengbergen, Kruyswijk 1951;
-here by the bracket matching of Greene and Kleitman 1976), each of which is a stretch of one order,
-so C(L, L//2) orders reach it always; fewer cannot, since the sets of L//2 slices are an antichain.
+After deletions in slices D, a shard serves the longest prefix that avoids D, at most L - |D| slices.
+It reaches this maximum if some order starts with exactly the surviving slices. The subsets of L
+slices decompose into C(L, L//2) symmetric chains (de Bruijn, Tengbergen, Kruyswijk 1951; here by the
+bracket matching of Greene and Kleitman 1976). Each chain is a segment of one order, so C(L, L//2)
+orders always reach the maximum. Fewer cannot, because the sets of L//2 slices form an antichain.
 
 In: L and B. Out: orders. Pure, exact integers: the same orders on every machine.
 """
@@ -21,17 +21,17 @@ from s3t_ray.errors import ConfigError
 from s3t_ray.plan.survival import prefix_masks, uniform_weights
 
 MOST_SLICES = 12
-"""Largest L for chains: 924 orders, chosen among in about a second."""
+"""The largest L for chains: 924 orders, which take about a second to rank."""
 
 
 def maximal_chains(slices: int) -> tuple[tuple[int, ...], ...]:
-    """All C(L, L//2) orders: every set of slices is a prefix of at least one.
+    """All C(L, L//2) orders. Every set of slices is a prefix of at least one of them.
 
-    Read a set as brackets: a slice outside it opens, a slice in it closes. The matched slices are
-    the same along a chain; the unmatched ones enter from the lowest up. So an order is the matched
-    closing slices (the chain's smallest set), the unmatched, then the matched opening ones, each
-    ascending. Ascending makes the way to a chain's smallest set one that other orders share too,
-    which gives the fewest stages that full orders can have.
+    Read a set as brackets: a slice outside it opens, a slice in it closes. Along a chain, the matched
+    slices stay the same, and the unmatched ones join in ascending order. So an order consists of the
+    matched closing slices (the chain's smallest set), the unmatched ones, and the matched opening
+    ones, each ascending. Ascending order lets other orders share the path to a chain's smallest set,
+    which gives the smallest number of stages for complete orders. Raises ConfigError above MOST_SLICES.
     """
     if slices > MOST_SLICES:
         raise ConfigError(
@@ -49,11 +49,10 @@ def maximal_chains(slices: int) -> tuple[tuple[int, ...], ...]:
 
 @lru_cache(maxsize=32)
 def chain_orders(slices: int, budget: int) -> tuple[tuple[int, ...], ...]:
-    """The first `budget` of `maximal_chains`, the most useful first; all of them when it is larger.
+    """The `budget` most useful orders of `maximal_chains`, the best first; all of them if there are fewer.
 
-    The next order is the one that adds most to the sum, over 1..L uniform deletions, of the mean
-    depth that survives; among equals the earliest. A smaller budget's orders are the first of a
-    larger one's.
+    The next order is the one that adds the most to the mean surviving depth, summed over 1..L uniform
+    deletions; ties by the earliest. The orders of a smaller budget are a prefix of a larger one's.
     """
     candidates = maximal_chains(slices)
     if slices == 1:
@@ -63,7 +62,7 @@ def chain_orders(slices: int, budget: int) -> tuple[tuple[int, ...], ...]:
     best_S = np.zeros(2**slices, dtype=np.int64)
 
     def depths(index: int) -> np.ndarray:
-        """int64 [2^L]: depth of one order by surviving set."""
+        """int64 [2^L]: the depth of one order by surviving set."""
         prefixes = prefix_masks([candidates[index]])[0]
         inside = (masks & prefixes[:, None]) == prefixes[:, None]
         return np.asarray(inside.sum(axis=0), dtype=np.int64)
@@ -71,9 +70,9 @@ def chain_orders(slices: int, budget: int) -> tuple[tuple[int, ...], ...]:
     def gain(index: int) -> int:
         return int((weights_S * np.maximum(depths(index) - best_S, 0)).sum())
 
-    # Gains only shrink as orders are added (submodular), so an old gain is an upper bound: only
-    # the top of the heap needs a fresh look (lazy greedy). Exact integers make it equal to a full
-    # search, ties included.
+    # Gains only decrease as orders are added (submodularity), so an old gain is an upper bound and
+    # only the top of the heap has to be recomputed (lazy greedy). With exact integers, this equals a
+    # full search, including ties.
     heap = [(-gain(index), index) for index in range(len(candidates))]
     heapify(heap)
     chosen: list[tuple[int, ...]] = []
@@ -89,7 +88,7 @@ def chain_orders(slices: int, budget: int) -> tuple[tuple[int, ...], ...]:
 
 
 def _match(closing: tuple[int, ...], slices: int) -> tuple[list[int] | None, list[int]]:
-    """Matched opening slices and unmatched slices; (None, []) when a closing slice has no partner."""
+    """The matched opening slices and the unmatched slices; (None, []) if a closing slice has no match."""
     unmatched: list[int] = []
     openings: list[int] = []
     for slice_index in range(slices):

@@ -1,13 +1,13 @@
 """Orders for any budget and any deletion probabilities, by expected surviving depth.
 
 For budgets between 1 and C(L, L//2), or slices that are not equally likely to lose a record. Each
-next order is the best there is, among all L!: the gain of an order over those chosen is a sum over
-its prefixes, so the best order is a longest path through the subsets of slices, found exactly by
-dynamic programming in O(L 2^L) instead of trying L! orders. Expected depth is monotone and
-submodular in the set of orders, so greedy keeps at least 1 - 1/e (63%) of what the best B orders
-reach (Nemhauser, Wolsey, Fisher 1978); `forecast.py` says how far from the maximum they are.
+new order is the best of all L!: the gain of an order over those already chosen is a sum over its
+prefixes, so the best order is a longest path through the subsets of slices. Dynamic programming
+finds it exactly in O(L 2^L) instead of trying L! orders. Expected depth is monotone and submodular
+in the set of orders, so greedy keeps at least 1 - 1/e (63%) of what the best B orders reach
+(Nemhauser, Wolsey, Fisher 1978). `forecast.py` computes the distance from the maximum.
 
-In: L, B, probabilities, how many deletions to look ahead. Out: orders. Pure.
+In: L, B, probabilities, the number of deletions to look ahead. Out: orders. Pure.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from s3t_ray.errors import ConfigError
 from s3t_ray.plan.survival import check_table_fits, hit_distribution, surviving_depths
 
 NEGLIGIBLE_GAIN = 1e-12
-"""Gains, in slices of depth, that differ by less are rounding: the lower slice index decides."""
+"""Gains (in slices of depth) that differ by less count as equal; then the lower slice index wins."""
 
 
 def greedy_orders(
     slices: int, budget: int, probabilities: Sequence[float] | None = None, deletions: int | None = None
 ) -> tuple[tuple[int, ...], ...]:
-    """`budget` different orders; fewer only when no other adds depth to those. At least one.
+    """`budget` distinct orders, at least one; fewer if no further order adds depth.
 
-    `probabilities`: chance of each slice that a deletion in this shard falls in it (default: all
-    equal). `deletions`: R, the mean depth is averaged over 1..R deletions (default: L). Raises
-    ConfigError when a value is impossible. A smaller budget's orders are the first of a larger
-    one's.
+    `probabilities`: per slice, given that a deletion hits this shard (default: equal). `deletions`:
+    R; the mean depth is averaged over 1..R deletions (default: L). Raises ConfigError if a value is
+    impossible. The orders of a smaller budget are a prefix of a larger one's.
     """
     chances = check_probabilities(slices, probabilities)
     if not 1 <= budget <= factorial(slices):
@@ -54,24 +53,24 @@ def greedy_orders(
 
 
 def check_probabilities(slices: int, probabilities: Sequence[float] | None) -> tuple[float, ...]:
-    """The probabilities, all equal when None; ConfigError unless L of them, none negative, sum 1."""
+    """The probabilities (None: all equal). Raises ConfigError unless they are L non-negative numbers with sum 1."""
     check_table_fits(slices)
     if probabilities is None:
         return (1 / slices,) * slices
     if len(probabilities) != slices or min(probabilities) < 0 or not isclose(sum(probabilities), 1, abs_tol=1e-9):
         raise ConfigError(
             f"probabilities must be {slices} numbers of at least 0 that sum to 1, got {list(probabilities)}",
-            "give one per slice, and divide them by their sum",
+            "give one number per slice, and divide them by their sum",
         )
     return tuple(probabilities)
 
 
 def _best_order(slices: int, weights_S: np.ndarray, depths_S: np.ndarray) -> tuple[tuple[int, ...], float]:
-    """The order that adds most expected depth to what `depths_S` already gives, and how much.
+    """The order that adds the most expected depth to `depths_S`, and its gain.
 
-    An order gives survivors S depth >= d when its first d slices P lie in S, which is new when
-    depths_S[S] < d. So its gain is the sum over its prefixes P of
-    gain[P] = sum of weights_S[S] over S containing P with depths_S[S] < |P|.
+    For survivors S, an order gives depth >= d if its first d slices P are all in S. This is an
+    improvement if depths_S[S] < d. So its gain is the sum over its prefixes P of
+    gain[P] = sum of weights_S[S] over all S that contain P with depths_S[S] < |P|.
     """
     size_S = np.bitwise_count(np.arange(2**slices))
     gain_P = np.zeros(2**slices)
@@ -85,8 +84,8 @@ def _best_order(slices: int, weights_S: np.ndarray, depths_S: np.ndarray) -> tup
 
 
 def _longest_path(slices: int, gain_P: np.ndarray) -> tuple[tuple[int, ...], float]:
-    """The chain from no slice to all of them with the largest sum of gains; lowest slices first on ties."""
-    best_P = np.zeros_like(gain_P)  # most gain above P, P's own left out
+    """The chain from the empty set to all slices with the largest total gain; ties by the lowest slice."""
+    best_P = np.zeros_like(gain_P)  # largest gain above P, excluding P's own
     for mask in range(2**slices - 2, -1, -1):
         best_P[mask] = max(_through(best_P, gain_P, mask, s) for s in range(slices) if not mask >> s & 1)
     order: list[int] = []

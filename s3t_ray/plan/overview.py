@@ -1,8 +1,8 @@
-"""Everything `s3t plan` shows, before a single token is trained: what is trained, what it costs,
-how much deletion it bears.
+"""Computes everything that `s3t plan` shows before training: the stages, their cost, and how many deletions
+the run survives.
 
-In: the config, the size of the data, the shape of the base. Out: `PlanOverview`, frozen. Pure;
-runs in about a second for any config, since only a sample of shards is simulated in large runs.
+In: the config, the size of the data, the shape of the base. Out: `PlanOverview`, frozen. Pure. Takes
+about a second for any config, because large runs simulate only a sample of the shards.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from s3t_ray.plan.work import Sizes, Work, describe_work
 
 RETENTION_DELETIONS = (1, 2, 3, 4)
 SIMULATED_HITS = 2_000_000
-"""First slices x trials, at most: about half a second."""
+"""Maximum first slices x trials: about half a second."""
 MOST_TRIALS = 20_000
 MOST_SHARDS_SAMPLED = 16
-"""Retention is averaged over so many shards where their orders differ."""
+"""Retention is averaged over at most this many shards if their orders differ."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,25 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class DeletionForecast:
-    """Deletions until every shard is dead, if none is healed."""
+    """The number of deletions until every shard is dead, without healing."""
 
-    closed_form: float  # every slice being equally likely
-    simulated: Estimate  # every record being equally likely, where the sizes of slices are known
+    closed_form: float  # for equally likely slices
+    simulated: Estimate  # for equally likely records, if the sizes of the slices are known
     one_sequence: float  # the closed form with budget 1 (SISA)
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Mean depth of a shard's deepest model after so many deletions in it, if none is healed."""
+    """The mean depth of a shard's deepest model after `deletions` deletions in it, without healing."""
 
     deletions: int
     depth: Estimate
-    most: float  # that any orders can keep
+    most: float  # the maximum for any orders
 
 
 @dataclass(frozen=True)
 class PlanOverview:
-    """A run at a glance. Counts of records and tokens are expectations."""
+    """The overview of a run. Counts of records and tokens are expectations."""
 
     name: str
     shards: int
@@ -82,14 +82,14 @@ class PlanOverview:
     records: int
     held_out_records: float
     work: Work
-    orders_by_shard: tuple[tuple[tuple[int, ...], ...], ...]  # of shard 0 alone when all are the same
+    orders_by_shard: tuple[tuple[tuple[int, ...], ...], ...]  # only those of shard 0 if all are the same
     layer_groups: tuple[LayerGroup, ...]
     sequences: int  # over all shards
     cost: PlanCost
-    rates: Rates  # of a rank: given, or assumed
-    boundaries: tuple[Boundary, ...]  # the highest first; none where states are recomputed with each pack
+    rates: Rates  # speed of a rank: configured or assumed
+    boundaries: tuple[Boundary, ...]  # the highest first; empty if states are recomputed for each pack
     boundaries_by_plan: bool  # engine.stored_boundaries: auto
-    healing: TrainingCost  # mean of one deletion, healed eagerly
+    healing: TrainingCost  # mean cost per deletion, healed eagerly
     storage: StorageBytes
     rank_memory: RankMemory
     forecast: DeletionForecast
@@ -97,12 +97,12 @@ class PlanOverview:
 
     @property
     def stages(self) -> int:
-        """Different stages to train, over all shards."""
+        """The number of distinct stages to train, over all shards."""
         return round(self.cost.training.stages)
 
     @property
     def stages_unshared(self) -> int:
-        """Stages if no sequence shared a prefix with another."""
+        """The number of stages if no sequences shared a prefix."""
         return round(self.cost.unshared.stages)
 
 
@@ -114,12 +114,11 @@ def plan_overview(
     shape: ModelShape,
     sizes: Sizes | None = None,
 ) -> PlanOverview:
-    """The overview of a run over `records` records (held-out ones included).
+    """The overview of a run over `records` records, including held-out ones.
 
-    `sizes`: the training records of each slice of each shard, for costs and forecasts; None: they fall evenly.
-
-    `tokens_per_record`: mean length; `labelled_share`: share of tokens that have a loss. Raises
-    ConfigError when the layer groups do not fit the model or a figure is impossible.
+    `tokens_per_record`: mean length. `labelled_share`: the fraction of tokens with a loss. `sizes`:
+    training records by shard and slice; None: evenly distributed. Raises ConfigError if the layer
+    groups do not fit the model or a figure is impossible.
     """
     work = describe_work(config, records, tokens_per_record, labelled_share, shape)
     same = alike_in_all_shards(config)
@@ -164,7 +163,7 @@ def _forecast(config: Config, by_shard: Sequence[Orders], sizes: Sizes | None) -
 
 
 def _simulated(by_shard: Sequence[Orders], trials: int, seed: int, sizes: Sizes | None) -> Estimate:
-    """Shards without a record serve nothing that a deletion could end: they are left out."""
+    """Simulate without the empty shards, whose models no deletion can affect."""
     if sizes is None:
         return simulate_deletions(by_shard, trials, seed)
     filled = [shard for shard, counts in enumerate(sizes) if any(counts)]
@@ -173,7 +172,7 @@ def _simulated(by_shard: Sequence[Orders], trials: int, seed: int, sizes: Sizes 
 
 
 def _retention(config: Config, by_shard: Sequence[Orders], sizes: Sizes | None) -> tuple[Retention, ...]:
-    """The mean over a sample of the shards that have records; over one where all are alike."""
+    """The mean over a sample of the shards with records; one shard suffices if all are alike."""
     if sizes is None:
         sampled = by_shard[: 1 if alike_in_all_shards(config) else MOST_SHARDS_SAMPLED]
         chances: list[list[float] | None] = [None] * len(sampled)

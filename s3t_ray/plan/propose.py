@@ -1,8 +1,8 @@
-"""Engine settings for a base model on given GPUs: the fastest that fit in memory.
+"""Proposes engine settings for a base model on given GPUs: the fastest that fit in memory.
 
-In: the model's shape and the GPUs. Out: a `Proposal`. Pure. Prefers, in this order, what costs the
-least speed or fidelity: worker groups of one GPU without collectives; activations kept; a base
-split over GPUs by ZeRO 3 where links are fast; a quantised base; ZeRO 3 over slow links.
+In: the model's shape and the GPUs. Out: a `Proposal`. Pure. Prefers the settings that cost the least
+speed or fidelity, in this order: worker groups of one GPU without collectives; no checkpointing; a
+base partitioned by ZeRO 3 over fast links; a quantized base; ZeRO 3 over slow links.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from s3t_ray.plan.work import Work, lora_parameters
 
 GIB = 2**30
 MICRO_BATCH_TOKENS = (16_384, 8_192, 4_096, 2_048)
-"""Above the largest, matrix products gain nothing; below the smallest they starve."""
+"""Larger packs do not speed up matrix products; smaller ones underuse the GPU."""
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """The accelerators of a cluster, all alike."""
+    """The GPUs of a cluster, all of one kind."""
 
     name: str
     count: int
-    memory_bytes: int  # of one
-    fast_links: bool  # NVLink or alike between them; PCIe alone is slow
-    flops_per_second: float | None = None  # of one, at best, in bfloat16; None: not known
+    memory_bytes: int  # per GPU
+    fast_links: bool  # NVLink or similar between them; PCIe alone is slow
+    flops_per_second: float | None = None  # peak per GPU, in bfloat16; None: unknown
 
 
 H200_1 = Gpus("1 x H200", 1, 139 * GIB, True)
@@ -40,11 +40,11 @@ KNOWN_GPUS = (H200_1, H100_8, A100_8, CARDS_24GB_4)
 
 @dataclass(frozen=True)
 class Proposal:
-    """Settings of `engine`, `model.quantize` and `workers` for these GPUs, and the memory they need."""
+    """Settings of `engine`, `model.quantize` and `workers` for these GPUs, and the memory that they need."""
 
     gpus: Gpus
     groups: int  # worker groups
-    ranks: int  # of a group
+    ranks: int  # per group
     zero_stage: int
     quantize: str
     micro_batch_tokens: int
@@ -53,23 +53,23 @@ class Proposal:
 
     @property
     def headroom_bytes(self) -> int:
-        """Memory of a GPU that stays free."""
+        """The free memory per GPU."""
         return self.gpus.memory_bytes - self.memory.total
 
 
 def propose(shape: ModelShape, gpus: Gpus, lora_rank: int = 32) -> Proposal:
     """The first setting that fits, in bfloat16, with LoRA of this rank on all linear layers.
 
-    Sized for four layer groups over the whole model, at the deepest stage. Smaller groups need less.
-    ConfigError when nothing fits.
+    Sized for the deepest stage of four layer groups that cover the entire model. Smaller groups need
+    less. Raises ConfigError if nothing fits.
     """
     return propose_for(_any_work(shape, lora_rank), gpus)
 
 
 def propose_for(work: Work, gpus: Gpus) -> Proposal:
-    """The first setting in bfloat16 under which the deepest stage of `work` fits. ConfigError when none does.
+    """The first bfloat16 setting with which the deepest stage of `work` fits. Raises ConfigError if none does.
 
-    A classifier's base is not quantised: that is for text models only.
+    Only the base of a text model can be quantized, not that of a classifier.
     """
     for setting in _by_preference(gpus):
         if work.trained_head_parameters and setting.quantize != "none":
@@ -87,7 +87,7 @@ def propose_for(work: Work, gpus: Gpus) -> Proposal:
                 memory=memory,
             )
     raise ConfigError(
-        f"a base of {work.shape.parameters:,} parameters does not fit {gpus.name}, quantised or split",
+        f"a base of {work.shape.parameters:,} parameters does not fit {gpus.name}, even quantized or partitioned",
         "use more or larger GPUs, or a smaller base",
     )
 
@@ -108,7 +108,7 @@ def _by_preference(gpus: Gpus) -> Iterator[EngineSetting]:
 
 
 def _any_work(shape: ModelShape, lora_rank: int) -> Work:
-    """Work whose deepest stage reaches down to the lowest layer; the amount of data does not matter."""
+    """Work whose deepest stage reaches the lowest layer. The amount of data does not matter."""
     lora = Lora(rank=lora_rank, layers_per_group=max(1, shape.layers // 4))
     return Work(
         shape=shape,

@@ -1,4 +1,4 @@
-"""What a worker group needs of a cluster, and how many groups fit its nodes. Pure."""
+"""Computes the resources of a worker group, and how many groups fit on a cluster's nodes. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from s3t_ray.config.schema import Config
 from s3t_ray.errors import ClusterError
 
 Resources = Mapping[str, float]
-"""Of one node, as Ray names them: CPU, GPU, accelerator_type:A100, ..."""
+"""The resources of one node by Ray's names: CPU, GPU, accelerator_type:A100, ..."""
 
 A_TRACE = 0.001
-"""Of a resource that only says what kind a node is."""
+"""The requested amount of a resource that only selects a kind of node."""
 
 
 def bundles(config: Config) -> list[dict[str, float]]:
-    """Ray resources of one worker group, a bundle a rank."""
+    """The Ray resources of one worker group, one bundle per rank."""
     workers = config.workers
     bundle: dict[str, float] = {"CPU": workers.cpus_per_rank}
     if workers.gpus_per_rank:
@@ -26,16 +26,16 @@ def bundles(config: Config) -> list[dict[str, float]]:
 
 
 def room(config: Config, nodes: Sequence[Resources]) -> int:
-    """How many of its worker groups fit these nodes at once, if nothing else is on them, under `workers.max_gpus`."""
+    """The number of the run's worker groups that fit on these nodes if they are empty, up to `workers.max_gpus`."""
     found, most = cluster_room(config, nodes), _limit(config)
     return found if most is None else min(found, most)
 
 
 def cluster_room(config: Config, nodes: Sequence[Resources]) -> int:
-    """How many worker groups like those of `config` fit these nodes at once, whosever they are.
+    """The number of worker groups like those of `config` that fit on these nodes, whichever run they belong to.
 
-    A rank never spans nodes, nor does a group under strict_pack; nodes may differ. Ranks are packed
-    node by node, which for bundles that are all alike wastes nothing.
+    A rank never spans nodes; with strict_pack, neither does a group. Nodes may differ. Packing node by
+    node is optimal because all bundles are equal.
     """
     ranks, bundle = config.engine.ranks, bundles(config)[0]
     if config.workers.strategy == "strict_pack":
@@ -44,20 +44,20 @@ def cluster_room(config: Config, nodes: Sequence[Resources]) -> int:
 
 
 def most_groups(config: Config) -> int:
-    """More worker groups than this the run never has: one a sequence has a stage to train, or its own limits."""
+    """The maximum number of worker groups of the run: one per sequence, or the configured limits."""
     most = config.shards * config.budget
     limits = (config.workers.autoscale_to, _limit(config))
     return min([most, *(limit for limit in limits if limit is not None)])
 
 
 def _limit(config: Config) -> int | None:
-    """Worker groups that `workers.max_gpus` allows; None: it sets no limit."""
+    """The worker groups that `workers.max_gpus` allows; None: no limit."""
     workers = config.workers
     return None if workers.max_gpus is None else workers.max_gpus // (config.engine.ranks * workers.gpus_per_rank)
 
 
 def check_room(config: Config, nodes: Sequence[Resources], groups: int | None = None) -> None:
-    """Raise ClusterError when these nodes do not hold this many worker groups; None: what the config asks for."""
+    """Raise ClusterError if these nodes cannot hold `groups` worker groups (None: the number in the config)."""
     if groups is None:
         groups = 1 if config.workers.groups == "auto" else config.workers.groups
     found = room(config, nodes)
@@ -66,15 +66,15 @@ def check_room(config: Config, nodes: Sequence[Resources], groups: int | None = 
         have = {name: sum(node.get(name, 0) for node in nodes) for name in bundle}
         most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in bundle}
         raise ClusterError(
-            f"workers.groups = {config.workers.groups} needs {ranks} x {bundle} a group, but the {len(nodes)} nodes "
+            f"workers.groups = {config.workers.groups} needs {ranks} x {bundle} per group, but the {len(nodes)} nodes "
             f"have {have} together and at most {most} each: room for {found}",
             "lower workers.groups, engine.ranks, workers.cpus_per_rank or workers.gpus_per_rank, or add nodes; "
-            "workers.autoscale_to asks an autoscaler for them",
+            "workers.autoscale_to requests them from an autoscaler",
         )
 
 
 def shortage(config: Config, nodes: Sequence[Resources], groups: int) -> str:
-    """What `groups` worker groups that do not start wait for, in one line: a kind of node, or room on those there."""
+    """One line on what `groups` worker groups are waiting for: a kind of node, or room on the existing nodes."""
     bundle, ranks = bundles(config)[0], config.engine.ranks
     needs = ", ".join(f"{amount:g} {name}" for name, amount in bundle.items() if amount != A_TRACE)
     kind = [name for name, amount in bundle.items() if amount == A_TRACE]
@@ -88,5 +88,5 @@ def shortage(config: Config, nodes: Sequence[Resources], groups: int) -> str:
 
 
 def _fits(node: Resources, bundle: Resources) -> int:
-    """Bundles like this one that fit the node."""
+    """The number of such bundles that fit on the node."""
     return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items())

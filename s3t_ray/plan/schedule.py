@@ -1,18 +1,18 @@
-"""Placement: which stages to start now on the worker groups that are free, and when healing is due.
+"""Placement: which stages to start now on the free worker groups, and when healing is due.
 
-In: the shards' plans with what is published, the stages in training, the free groups. Out:
-(group, stage) assignments. Pure, so that it is tested by the thousand against a slow, obvious
-checker: no Ray, no clock (the caller passes seconds). `decide` looks at every shard; `Placer` gives
-the same answers and looks again only at shards that changed, for runs of a thousand shards.
+In: the shards' plans and published stages, the stages in training, the free groups. Out: (group,
+stage) assignments. Pure: no Ray and no clock (the caller passes seconds), so tests can compare
+thousands of random cases with a slow, obvious checker. `decide` examines every shard. `Placer` gives
+the same answers but only examines shards that changed, for runs with a thousand shards.
 
 Invariants, each with a test:
-- a stage is assigned only when it is wanted, missing, ready, not in training and not blocked;
-- no stage twice, no group twice, and no group stays free while a stage is ready;
-- the shard that comes first is the one whose deepest model, counting what is in training, is the
-  shallowest: so a dead shard nobody works on precedes all others;
-- within a shard comes first the sequence that soonest gives it a deeper model than it has or is
-  getting, then the rest, deepest first;
-- a shard never trains more than its plan's sequences, since a stage comes only from the plan.
+- a stage is assigned only if it is wanted, missing, ready, not in training and not blocked;
+- no stage or group is assigned twice, and no group stays free while a stage is ready;
+- the shard with the shallowest deepest model, counting stages in training, comes first; so a dead
+  shard without any stage in training precedes all others;
+- within a shard, the sequence that will soonest give it a deeper model comes first, then the others,
+  deepest first;
+- a shard never trains more than its plan's sequences, because every stage comes from the plan.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from s3t_ray.plan.stages import ShardPlan, Stage
 
 @dataclass(frozen=True)
 class ShardState:
-    """One shard as the scheduler sees it."""
+    """The state of one shard."""
 
     plan: ShardPlan
     have: frozenset[str]  # ids of accepted stages
-    healing: bool  # whether the re-queue policy lets this shard train now (`healing_due`)
+    healing: bool  # whether the re-queue policy allows this shard to train now (`healing_due`)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Assignment:
 
 @dataclass(frozen=True, order=True)
 class _Offer:
-    """A shard's best stage to start next; the smallest offer wins."""
+    """The best stage of a shard to start next. The smallest offer wins."""
 
-    depth: int  # of the shard's deepest model once what is in training is published
-    training: int  # stages in training in this shard: equals share the groups
+    depth: int  # depth of the shard's deepest model once its stages in training are published
+    training: int  # stages in training in this shard, so that equal shards share the groups
     shard: int
     stage: str
 
@@ -58,7 +58,7 @@ def decide(
     free_groups: Sequence[int],
     blocked: frozenset[str] = frozenset(),
 ) -> tuple[Assignment, ...]:
-    """What to start now. `running`: stage ids in training; `blocked`: ids not to start (they failed)."""
+    """The stages to start now. `running`: ids of stages in training; `blocked`: ids of failed stages not to start."""
     placer = Placer()
     for state in shards:
         placer.put(state, running, blocked)
@@ -66,20 +66,20 @@ def decide(
 
 
 class Placer:
-    """`decide` for many calls: a heap of the shards' offers, each as good as its shard's last `put`."""
+    """An incremental `decide`: a heap of offers, each based on the last `put` of its shard."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[ShardState, frozenset[str]]] = {}
         self._taken: dict[int, set[str]] = {}
         self._offers: dict[int, _Offer] = {}
-        self._heap: list[_Offer] = []  # with offers that were replaced since, told by `_offers`
+        self._heap: list[_Offer] = []  # may contain outdated offers, which `_offers` identifies
 
     def put(
         self, state: ShardState, running: Iterable[str] = frozenset(), blocked: frozenset[str] = frozenset()
     ) -> None:
-        """A shard as it is now, in place of what was known of it. Ids of other shards do not matter.
+        """Set the current state of a shard. Ids that belong to other shards are ignored.
 
-        Call it whenever a stage of the shard was published, refused or pruned, or its healing became due.
+        Call it whenever a stage of the shard is published, refused or pruned, or its healing becomes due.
         """
         shard = state.plan.shard
         self._known[shard] = (state, blocked)
@@ -87,7 +87,7 @@ class Placer:
         self._look(shard)
 
     def assign(self, free_groups: Sequence[int]) -> tuple[Assignment, ...]:
-        """A stage for each of these groups, as far as there are any; they count as in training from now on."""
+        """Assign stages to these groups as long as there are any. They count as in training from now on."""
         assignments: list[Assignment] = []
         for group in free_groups:
             best = self._best()
@@ -120,11 +120,11 @@ class Placer:
 def healing_due(
     policy: Requeue, shard_depth: int, ever_complete: bool, seconds_since_first_unhealed: float | None
 ) -> bool:
-    """Whether a shard may train now what it misses.
+    """Whether a shard may train its missing stages now.
 
-    `ever_complete`: whether the shard was once fully trained; the first training is always wanted.
-    `seconds_since_first_unhealed`: age of the oldest deletion not yet healed, in seconds; None when
-    no deletion waits, and then what is missing (a raised budget) need not wait for a window.
+    `ever_complete`: whether the shard was ever fully trained; the first training is always allowed.
+    `seconds_since_first_unhealed`: the age of the oldest unhealed deletion, in seconds; None if there
+    is none, and then missing stages (after a raised budget) need not wait for a window.
     """
     if not ever_complete:
         return True
@@ -153,17 +153,17 @@ def _offer(state: ShardState, taken: set[str], blocked: frozenset[str]) -> _Offe
 
 
 def _soon(chain: tuple[str, ...], depth: int, have: frozenset[str], taken: set[str]) -> int:
-    """Depth of a sequence that has `depth` now, once what is in training is published."""
+    """The depth of a sequence that has `depth` now, once its stages in training are published."""
     while depth < len(chain) and (chain[depth] in taken or chain[depth] in have):
         depth += 1
     return depth
 
 
 def _slices_to_beat(chain: tuple[str, ...], depth: int, soon_depth: int, blocked: frozenset[str]) -> int:
-    """Work, in slices trained, until this sequence is deeper than `soon_depth`.
+    """The work, in slices to train on, until this sequence is deeper than `soon_depth`.
 
-    Stage i trains on i slices. A sequence that never gets there (too short, or a blocked stage in
-    its way) is worth more than any real amount of work.
+    Stage i trains on i slices. For a sequence that cannot get there (too short, or a blocked stage in
+    the way), returns more than any real amount of work.
     """
     if soon_depth >= len(chain) or not blocked.isdisjoint(chain[depth : soon_depth + 1]):
         return len(chain) * len(chain) + 1

@@ -1,12 +1,11 @@
-"""Sequences, stages and the plan of a shard: which stages are wanted, as pure functions.
+"""The sequences and stages of a shard's plan: which stages are wanted, as pure functions.
 
-No Ray, no torch, no clock, no disk, so that it is tested by the thousand. Invariants, each with a
-test: sequences that share a prefix share its stages; a stage's parent is wanted when it is; the
-plan depends on nothing but its arguments; changing one slice's digest renames exactly the stages
-at and after that slice's position.
+Invariants, each with a test: sequences that share a prefix share its stages; the parent of a wanted
+stage is wanted; the plan depends only on its arguments; changing one slice's digest renames exactly
+the stages at and after that slice's position.
 
-Runs have millions of stages, so a plan keeps their names only, once each, and makes a `Stage` when
-it is asked for.
+Runs can have millions of stages, so a plan keeps only one copy of each id and creates a `Stage` on
+request.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from dataclasses import dataclass
 from s3t_ray.plan.identity import StageNames
 
 HOLDOUT_SHARD = -1
-"""Held-out records belong to no shard; they are kept as slice 0 of this one."""
+"""The pseudo-shard whose slice 0 holds the held-out records."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One node of a shard's plan. Its depth is the number of slices it has learned."""
+    """One node of a shard's plan. Its depth is the number of slices that it trains on."""
 
     id: str
     shard: int
-    slices: tuple[int, ...]  # in the order they were added; the last is the one this stage adds
+    slices: tuple[int, ...]  # in the order they were added; this stage adds the last one
     ancestors: tuple[str, ...]  # ids of stages 1..depth-1
 
     @property
@@ -39,17 +38,17 @@ class Stage:
 
     @property
     def chain(self) -> tuple[str, ...]:
-        """Ids of stages 1..depth: the adapters that together are the model at this depth."""
+        """The ids of stages 1..depth, whose adapters together form the model at this depth."""
         return (*self.ancestors, self.id)
 
 
 class Stages(Mapping[str, Stage]):
-    """The stages of a shard's plan by id, each made when it is looked up. In the order of the sequences."""
+    """The stages of a shard's plan by id, created on lookup. Iterates in the order of the sequences."""
 
     def __init__(
         self, shard: int, orders: Sequence[tuple[int, ...]], chains: Sequence[tuple[str, ...]], places: dict[str, int]
     ) -> None:
-        """`places`: of each id, the first sequence that has it times L, plus its position there."""
+        """`places`: for each id, the index of the first sequence that has it, times L, plus its position there."""
         self._shard = shard
         self._orders = orders
         self._chains = chains
@@ -60,7 +59,7 @@ class Stages(Mapping[str, Stage]):
         return Stage(name, self._shard, self._orders[sequence][: position + 1], self._chains[sequence][:position])
 
     def parent(self, name: str) -> str | None:
-        """`self[name].parent`, without making the stage."""
+        """`self[name].parent`, without creating the stage."""
         sequence, position = divmod(self._places[name], len(self._orders[0]))
         return self._chains[sequence][position - 1] if position else None
 
@@ -79,7 +78,7 @@ class Stages(Mapping[str, Stage]):
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What one shard wants trained: its orders, and for each the ids of stages 1..L."""
+    """The wanted stages of one shard: its orders, and for each the ids of stages 1..L."""
 
     shard: int
     orders: tuple[tuple[int, ...], ...]
@@ -87,12 +86,12 @@ class ShardPlan:
     stages: Stages
 
     def depths(self, have: Iterable[str]) -> tuple[int, ...]:
-        """Live depth of each sequence: how many stages from the top are in `have` without a gap."""
+        """The live depth of each sequence: how many stages from depth 1 on are in `have` without a gap."""
         published = have if isinstance(have, (set, frozenset)) else set(have)
         return tuple(_prefix_length(chain, published) for chain in self.chains)
 
     def deepest(self, have: Iterable[str]) -> Stage | None:
-        """The deepest live stage; among equals that of the first sequence. None: the shard is dead."""
+        """The deepest live stage; ties by the first sequence. None: the shard is dead."""
         depths = self.depths(have)
         depth = max(depths, default=0)
         return self.stages[self.chains[depths.index(depth)][depth - 1]] if depth else None
@@ -100,20 +99,20 @@ class ShardPlan:
 
 @dataclass(frozen=True)
 class Delta:
-    """What separates what is wanted from what is there."""
+    """The difference between the wanted and the accepted stages."""
 
-    stale: frozenset[str]  # prune, purge
+    stale: frozenset[str]  # to prune and purge
     missing: frozenset[str]
-    ready: tuple[Stage, ...]  # missing, with the parent there; shallowest first
+    ready: tuple[Stage, ...]  # missing stages whose parent exists; shallowest first
 
 
 def plan_shard(
     shard: int, orders: Sequence[tuple[int, ...]], slice_digests: Mapping[int, str], recipe: str
 ) -> ShardPlan:
-    """The plan of `shard`: one chain of stages an order, prefixes shared."""
+    """The plan of `shard`: one chain of stages per order, with shared prefixes."""
     names = StageNames(recipe, shard, slice_digests)
     places: dict[str, int] = {}
-    own: dict[str, str] = {}  # each id as one string, however many sequences have it
+    own: dict[str, str] = {}  # one string object per id, even if several sequences share it
     chains: list[tuple[str, ...]] = []
     place = 0
     for order in orders:
@@ -131,7 +130,7 @@ def plan_shard(
 
 
 def compare(wanted: ShardPlan, have: Iterable[str]) -> Delta:
-    """Stale, missing and ready stages of one shard (`have`: its accepted stage ids)."""
+    """The stale, missing and ready stages of one shard. `have`: the ids of its accepted stages."""
     published = frozenset(have)
     names = frozenset(wanted.stages)
     missing = names - published

@@ -1,11 +1,11 @@
-"""What survives deletions inside one shard: exact tables over all subsets of its slices.
+"""Computes what survives deletions in one shard: exact tables over all subsets of its slices.
 
 A set of slices is a bit mask (bit s: slice s), so a table over all subsets is an array of 2^L
-entries, `..._S` for tables by surviving set and `..._D` by deleted set; the survivors of deleting
+entries. The suffix `_S` marks tables by surviving set, `_D` by deleted set. The survivors of deleting
 D are the complement of D, which is the reversed index: `table_S[::-1]` is by deleted set.
 
-In: orders (permutations of 0..L-1), deletion probabilities. Out: arrays. Pure; refuses more slices
-than a table can hold rather than approximate silently.
+In: orders (permutations of 0..L-1), deletion probabilities. Out: arrays. Pure. Refuses more slices
+than a table can hold instead of approximating silently.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from s3t_ray.config.checks import MOST_SLICES_IN_A_TABLE
 from s3t_ray.errors import ConfigError
 
 MOST_SLICES = MOST_SLICES_IN_A_TABLE
-"""Largest L for exact tables: 65,536 entries."""
+"""The largest L for exact tables: 65,536 entries."""
 
 
 def check_table_fits(slices: int) -> None:
-    """Raise ConfigError where 2^L entries would be too many."""
+    """Raise ConfigError if a table of 2^L entries would be too large."""
     if slices > MOST_SLICES:
         raise ConfigError(
             f"{slices} slices have {2**slices:,} subsets, too many for an exact table",
@@ -32,15 +32,15 @@ def check_table_fits(slices: int) -> None:
 
 
 def prefix_masks(orders: Sequence[Sequence[int]]) -> np.ndarray:
-    """int64 [B, L]: mask of the first 1..L slices of each order."""
+    """int64 [B, L]: the masks of the first 1..L slices of each order."""
     return np.bitwise_or.accumulate(np.left_shift(1, np.asarray(orders, dtype=np.int64)), axis=1)
 
 
 def surviving_depths(orders: Sequence[Sequence[int]], slices: int) -> np.ndarray:
-    """int64 [2^L] by surviving set: depth of the shard's deepest model when just these slices survive.
+    """int64 [2^L] by surviving set: the depth of the shard's deepest model if exactly these slices survive.
 
-    It is the largest prefix of any order that lies inside the set: mark each prefix with its
-    length, then carry the maximum up from subsets to supersets, one slice at a time.
+    This is the longest prefix of any order within the set: mark each prefix with its length, then
+    propagate the maximum from subsets to supersets, one slice at a time.
     """
     check_table_fits(slices)
     depths_S = np.zeros(2**slices, dtype=np.int64)
@@ -53,16 +53,16 @@ def surviving_depths(orders: Sequence[Sequence[int]], slices: int) -> np.ndarray
 
 
 def hit_distribution(probabilities: Sequence[float], deletions: int) -> np.ndarray:
-    """float64 [2^L] by deleted set: chance that `deletions` independent ones hit exactly this set.
+    """float64 [2^L] by deleted set: the probability that `deletions` independent deletions hit exactly this set.
 
-    `probabilities` are those of each slice, given that the deletion falls in this shard; they sum
-    to 1. A slice may be hit more than once.
+    `probabilities`: per slice, given that the deletion hits this shard; they sum to 1. A slice can be
+    hit more than once.
     """
     return next(islice(hit_distributions(probabilities), deletions, None))
 
 
 def hit_distributions(probabilities: Sequence[float]) -> Iterator[np.ndarray]:
-    """`hit_distribution` for 0, 1, 2, ... deletions, without end."""
+    """`hit_distribution` for 0, 1, 2, ... deletions. Infinite."""
     check_table_fits(len(probabilities))
     chance_D = np.zeros(2 ** len(probabilities))
     chance_D[0] = 1.0
@@ -76,16 +76,16 @@ def hit_distributions(probabilities: Sequence[float]) -> Iterator[np.ndarray]:
 
 
 def uniform_weights(slices: int) -> np.ndarray:
-    """int64 [2^L] by deleted set D: exact integer weight of D in the sum over r = 1..L of the mean
-    depth after r uniform deletions, times L^L.
+    """int64 [2^L] by deleted set D: the weight of D in the mean depth after r uniform deletions, summed over
+    r = 1..L and multiplied by L^L.
 
-    Integers, so that choosing orders by it gives the same orders on every machine. There are
-    surj(r, |D|) words of r deletions that hit exactly D, out of L^r.
+    Exact integers, so that every machine chooses the same orders. Out of L^r series of r deletions,
+    surj(r, |D|) hit exactly D.
     """
     if slices > 14:
         raise ConfigError(f"exact weights for {slices} slices overflow 64 bits", "use at most 14 slices")
     by_count = [0] * (slices + 1)
-    words = [1] + [0] * slices  # surjections of r letters onto j, r = 0
+    words = [1] + [0] * slices  # surjections of r deletions onto j slices, r = 0
     for r in range(1, slices + 1):
         words = [0] + [j * (words[j] + words[j - 1]) for j in range(1, slices + 1)]
         for j in range(1, slices + 1):
@@ -94,6 +94,6 @@ def uniform_weights(slices: int) -> np.ndarray:
 
 
 def _halves(table: np.ndarray, bit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views of the entries whose mask lacks `bit` and of those that have it, aligned."""
+    """Aligned views of the entries whose mask lacks `bit` and of those that have it."""
     blocks = table.reshape(-1, 2, 2**bit)
     return blocks[:, 0, :], blocks[:, 1, :]

@@ -1,7 +1,7 @@
-"""What one stage is made of, in numbers: the sizes and rates from which every cost follows.
+"""The sizes and rates of a stage, from which all costs are computed.
 
-In: the config, the base model's shape, how many records of what length. Out: `Work`, frozen. Pure.
-Legend: a *slice* is of data, a *layer group* is of the model; depth 1 is the top group.
+In: the config, the base model's shape, the number and length of the records. Out: `Work`, frozen. Pure.
+Legend: a *slice* is a part of the data, a *layer group* a part of the model; depth 1 is the top group.
 """
 
 from __future__ import annotations
@@ -26,70 +26,70 @@ ADAPTER_BYTES_PER_PARAMETER = 4
 
 @dataclass(frozen=True)
 class Work:
-    """Sizes of a run's data and model. Token counts are means; a token counts once an epoch."""
+    """Sizes of a run's data and model. Token counts are means; a token counts once per epoch."""
 
     shape: ModelShape
     shards: int
     slices: int
     layers_per_group: int
     lora_parameters_per_layer: int
-    lora_rank_sum: int  # of the adapted modules of a layer: rank x their number
-    head_parameters: int  # multiplied with each labelled token: the vocabulary head or the task head
-    trained_head_parameters: int  # of the task head a stage trains and publishes; 0: none
-    activation_bytes: int  # bytes of one number of a hidden state
-    stored_depths: tuple[int, ...]  # of stages whose entering hidden states are stored
+    lora_rank_sum: int  # rank x number of adapted modules per layer
+    head_parameters: int  # weights applied to each labelled token: the vocabulary head or the task head
+    trained_head_parameters: int  # of the task head that a stage trains and publishes; 0: none
+    activation_bytes: int  # bytes per number in a hidden state
+    stored_depths: tuple[int, ...]  # depths of the stages whose input states are stored
     gradient_checkpointing: bool
     epochs: int
     slice_records: float
     record_tokens: float
-    attended_tokens: float  # of a record, by each of its tokens
-    labelled_share: float  # of tokens that have a loss
+    attended_tokens: float  # mean number of tokens that each token attends to
+    labelled_share: float  # fraction of tokens with a loss
     isolated: bool = True  # a stage trains its own layer group; False: all of them (`lora.isolation: none`)
 
     @property
     def slice_tokens(self) -> float:
-        """Tokens of one slice, each counted once."""
+        """The tokens of one slice, each counted once."""
         return self.slice_records * self.record_tokens
 
     @property
     def training_tokens(self) -> float:
-        """Tokens of all retained training records, each counted once."""
+        """The tokens of all retained training records, each counted once."""
         return self.shards * self.slices * self.slice_tokens
 
     def boundary(self, depth: int) -> int:
-        """Layers below those that a stage of this depth trains; none of them has an adapter."""
+        """The number of layers below those that a stage of this depth trains. None of them has an adapter."""
         return self.shape.layers - self.top_layers(depth)
 
     @property
     def all_groups(self) -> int:
-        """Layers of all layer groups together."""
+        """The number of layers in all layer groups."""
         return self.slices * self.layers_per_group
 
     @property
     def trained_layers(self) -> int:
-        """Layers that one stage trains."""
+        """The number of layers that one stage trains."""
         return self.layers_per_group if self.isolated else self.all_groups
 
     def top_layers(self, depth: int) -> int:
-        """Layers from the top of the model down to the lowest that a stage of this depth trains."""
+        """The number of layers from the top of the model down to the lowest that a stage of this depth trains."""
         return depth * self.layers_per_group if self.isolated else self.all_groups
 
     def start_layer(self, depth: int) -> int:
-        """The layer at which a stage of this depth begins: the highest stored boundary up to its own, or 0."""
+        """The layer at which a stage of this depth starts: the highest stored boundary up to its own, or 0."""
         layer = self.boundary(depth)
         return max((below for below in map(self.boundary, self.stored_depths) if below <= layer), default=0)
 
     def adapter_parameters(self) -> int:
-        """Parameters one stage trains and publishes."""
+        """The number of parameters that one stage trains and publishes."""
         return self.trained_layers * self.lora_parameters_per_layer + self.trained_head_parameters
 
 
 def describe_work(
     config: Config, records: int, tokens_per_record: float, labelled_share: float, shape: ModelShape
 ) -> Work:
-    """The work of a run over `records` records (held-out ones included) of that mean length.
+    """The work of a run over `records` records (including held-out ones) of this mean length.
 
-    Raises ConfigError when the layer groups do not fit the model or a figure is impossible.
+    Raises ConfigError if the layer groups do not fit the model or a figure is impossible.
     """
     try:
         config.check_depth(shape.layers)
@@ -97,8 +97,8 @@ def describe_work(
         raise ConfigError(str(error), "lower slices or lora.layers_per_group") from error
     if records < 1 or tokens_per_record <= 0 or not 0 <= labelled_share <= 1:
         raise ConfigError(
-            f"cannot plan for {records} records of {tokens_per_record} tokens, a share of {labelled_share} labelled",
-            "give at least 1 record, more than 0 tokens, and a share from 0 to 1",
+            f"cannot plan for {records} records of {tokens_per_record} tokens, of which {labelled_share} are labelled",
+            "use at least 1 record, more than 0 tokens, and a share from 0 to 1",
         )
     images = TASKS[config.task.kind].architecture == "vision"
     record_tokens = tokens_per_record if images else min(tokens_per_record, float(config.task.max_tokens))
@@ -128,7 +128,7 @@ def describe_work(
 
 
 def _stored_depths(config: Config, shape: ModelShape) -> tuple[int, ...]:
-    """As the config says; `auto` stands for all here, until `boundaries.py` has chosen."""
+    """The depths from the config. Here `auto` means all, until `boundaries.py` chooses."""
     if config.engine.hidden_states == "recompute":
         return ()
     wanted = config.engine.stored_boundaries
@@ -139,24 +139,24 @@ def _stored_depths(config: Config, shape: ModelShape) -> tuple[int, ...]:
 
 
 def forward_flops_per_token(work: Work) -> float:
-    """Of one frozen layer."""
+    """The forward FLOPs per token of one frozen layer."""
     return 2 * work.shape.layer_parameters + attention_flops_per_token(work)
 
 
 def attention_flops_per_token(work: Work) -> float:
-    """Forward, one layer: scores and values over the mean (T + 1) / 2 earlier tokens of a record, or all of them."""
+    """The forward FLOPs per token of one layer's attention: scores and values over the attended tokens."""
     return 4 * work.shape.heads * work.shape.head_dim * work.attended_tokens
 
 
 def lora_parameters(lora: Lora, shape: ModelShape) -> int:
-    """LoRA parameters of one layer: rank x (inputs + outputs) of each adapted linear module."""
+    """The LoRA parameters of one layer: rank x (inputs + outputs), summed over the adapted linear modules."""
     sizes = linear_sizes(shape)
     square = (shape.hidden, shape.hidden)
     return sum(lora.rank * sum(sizes.get(_CANONICAL.get(name, name), square)) for name in _targets(lora, shape))
 
 
 def linear_sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
-    """(inputs, outputs) of the linear modules of one layer, by Llama's names."""
+    """(inputs, outputs) of the linear modules in one layer, by Llama's names."""
     hidden, inner = shape.hidden, shape.intermediate
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sizes = {
@@ -171,9 +171,9 @@ def linear_sizes(shape: ModelShape) -> dict[str, tuple[int, int]]:
 
 
 def count_stages(orders_by_shard: Sequence[Orders]) -> Counter[int]:
-    """Number of stages to train by depth: one a different prefix of a shard's orders (shared ones once)."""
+    """The number of stages to train by depth: one per distinct prefix of a shard's orders."""
     total: Counter[int] = Counter()
-    known: dict[int, Counter[int]] = {}  # shards mostly have the very same orders
+    known: dict[int, Counter[int]] = {}  # shards usually share one object with their orders
     for orders in orders_by_shard:
         if id(orders) not in known:
             prefixes = {tuple(order[:length]) for order in orders for length in range(1, len(order) + 1)}
@@ -183,22 +183,25 @@ def count_stages(orders_by_shard: Sequence[Orders]) -> Counter[int]:
 
 
 def sized_stages(orders_by_shard: Sequence[Orders], sizes: Sizes, *, shared: bool = True) -> dict[int, float]:
-    """Stages by depth, each counted by how much more or less than average slices it trains on: what is linear in tokens
-    comes out for the real sizes. `shared`: a prefix that several sequences share counts once."""
+    """The number of stages by depth, each weighted by its data relative to average slices.
+
+    So figures that are linear in tokens are exact for the real sizes. `shared`: count a prefix that several sequences
+    share once.
+    """
     return _sum(orders_by_shard, sizes, shared=shared, chances=None)
 
 
 def sized_healing(orders_by_shard: Sequence[Orders], sizes: Sizes) -> dict[int, float]:
-    """The same for the stages that one deletion makes stale, each record being equally likely."""
+    """`sized_stages` for the stages that one deletion makes stale, with equally likely records."""
     total = sum(map(sum, sizes))
     chances = [[size / total for size in shard] for shard in sizes]
     return _sum(orders_by_shard, sizes, shared=True, chances=chances)
 
 
 def stale_stages(orders_by_shard: Sequence[Orders], sizes: Sizes) -> float:
-    """How many stages one deletion makes stale on average, each record being equally likely."""
+    """The mean number of stages that one deletion makes stale, with equally likely records."""
     stale = 0.0
-    learning: dict[int, np.ndarray] = {}  # stages that learn each slice; shards mostly have the very same orders
+    learning: dict[int, np.ndarray] = {}  # stages trained on each slice, by the identity of the shard's orders
     for orders, records in zip(orders_by_shard, sizes, strict=True):
         if id(orders) not in learning:
             learning[id(orders)] = _learned(orders, len(records), shared=True).sum(axis=0)
@@ -213,7 +216,7 @@ def _sum(
     found: dict[int, float] = defaultdict(float)
     if not mean:
         return found
-    learned: dict[int, np.ndarray] = {}  # shards mostly have the very same orders
+    learned: dict[int, np.ndarray] = {}  # shards usually share one object with their orders
     for shard, orders in enumerate(orders_by_shard):
         if id(orders) not in learned:
             learned[id(orders)] = _learned(orders, len(sizes[shard]), shared)
@@ -228,7 +231,7 @@ def _sum(
 
 
 def _learned(orders: Orders, slices: int, shared: bool) -> np.ndarray:
-    """int64 [stages, slices]: 1 where a stage trains on the slice."""
+    """int64 [stages, slices]: 1 if the stage trains on the slice."""
     prefixes = [tuple(order[:length]) for order in orders for length in range(1, len(order) + 1)]
     if shared:
         prefixes = list(dict.fromkeys(prefixes))
@@ -243,4 +246,4 @@ def _targets(lora: Lora, shape: ModelShape) -> tuple[str, ...]:
 
 
 _CANONICAL = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
-"""BERT's and RoBERTa's names of what Llama calls otherwise."""
+"""BERT's and RoBERTa's module names -> Llama's names."""

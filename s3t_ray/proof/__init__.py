@@ -1,1 +1,1 @@
-"""What is handed out as proof: signed entries of a run's log, and how anyone checks them. Pure: no run, no ledger."""
+"""Issued proofs: signed entries of a run's log, and how anyone checks them. Pure: no run, no ledger."""

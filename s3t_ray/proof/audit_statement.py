@@ -1,6 +1,6 @@
 """An auditor's statement: what a third party checked and found in a run, signed with the auditor's own key.
 
-In: what was found. Out: an in-toto statement in a DSSE envelope, and back. Pure. The run's keys have no part in it.
+In: the findings. Out: an in-toto statement in a DSSE envelope, and back. Pure. Does not involve the run's keys.
 docs/proofs.md describes the predicate.
 """
 
@@ -19,40 +19,40 @@ PREDICATE = "urn:s3t-ray:audit:1"
 
 
 class ReplayFinding(Value):
-    """One stage that was trained again from the base model and the retained records alone."""
+    """One stage that was retrained from the base model and the retained records alone."""
 
     stage: str
     shard: int
     slices: tuple[Count, ...]
     adapter_sha256: str
-    """Of the adapter that the run's ledger has for the stage."""
+    """Digest of the stage's adapter in the run's ledger."""
     verdict: Literal["equal", "differs", "not_proved"]
     largest_difference: float | None
-    """Between two numbers of the adapters; None: they cannot be compared."""
+    """Largest difference between numbers of the two adapters; None: they cannot be compared."""
     mismatches: tuple[str, ...]
-    """Hardware and library versions that are not those of the stage's training."""
+    """Hardware and library versions that differ from those of the stage's training."""
 
 
 class AuditFacts(Value):
-    """What an auditor states."""
+    """The facts that an auditor states."""
 
     run: str
     run_id: RunId
     run_key: Digest
-    """The run's public key, which the auditor had from elsewhere: raw, hex."""
+    """The run's public key, which the auditor got from another source: raw, hex."""
     entries: Count
-    """Of the run's log, as it was found."""
+    """Number of entries found in the run's log."""
     head: Digest
-    """Hash of the newest of them."""
+    """Hash of the newest entry."""
     root: Digest
-    """Of the log as a Merkle tree: what a checkpoint of this size must have."""
+    """Root hash of the log as a Merkle tree, which a checkpoint of this size must have."""
     recipe_digest: str
     base_digest: str
     at: str
     records: Count
     stages: Count
     excused: tuple[str, ...]
-    """Deletions that were not purged yet: what was still there of them was no problem."""
+    """Deletions that were not purged yet, so their remaining data was not a problem."""
     problems: tuple[str, ...]
     replayed: tuple[ReplayFinding, ...]
     result: Literal["verified", "not_proved", "failed"]
@@ -61,7 +61,7 @@ class AuditFacts(Value):
 
 
 def statement_about(facts: AuditFacts) -> dict[str, object]:
-    """The statement, as in-toto has it: about the log's newest entry, and the adapters that were trained again."""
+    """The in-toto statement, about the log's newest entry and the retrained adapters."""
     replayed = sorted(facts.replayed, key=lambda stage: stage.stage)
     return {
         "_type": STATEMENT,
@@ -80,7 +80,7 @@ def audit_envelope(facts: AuditFacts, auditor: Signer) -> str:
 
 
 def read_audit(text: str, auditor_key: bytes, run_key: bytes | None = None) -> AuditFacts:
-    """What the auditor of this key (PEM) stated. `run_key`: PEM of the run that it must be about.
+    """The facts stated by the auditor with this key (PEM). `run_key`: PEM of the run that it must be about.
 
     VerificationFailed.
     """

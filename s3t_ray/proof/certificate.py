@@ -1,12 +1,12 @@
 """Certificates: what a deletion did, as signed entries of the run's log.
 
 A deletion gets two: an interim one once every byte is gone (`purged`), and a final one once the lost stages are
-trained again (`restored`). A certificate holds no id and no content, only counts, digests and stage ids. Its
-commitment tells whoever holds the receipt whose deletion it is (`commitment.py`).
+retrained (`restored`). A certificate contains no id and no content, only counts, digests and stage ids. With the
+receipt, its commitment shows whose deletion it is (`receipt.py`).
 
-Every format that was ever issued stays readable: `CERTIFICATE_FORMATS` lists them. To add a field, freeze
-`CertificateFacts` and `Certificate` under the name of their format (as `CertificateV1` is), write the new ones beside
-them under the next number, and fill the field in where the facts are collected (`ledger/certificate_chain.py`).
+All issued formats stay readable: `CERTIFICATE_FORMATS` lists them. To add a field, freeze `CertificateFacts` and
+`Certificate` under the name of their format (as `CertificateV1` is), write the new ones beside them under the next
+number, and fill the field in where the facts are collected (`ledger/certificate_chain.py`).
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class StageProof(Value):
 
 
 class DeletionFacts(EntryFacts):
-    """What certificates of every format say of one deletion."""
+    """Facts about one deletion in certificates of every format."""
 
     recipe_digest: str
     base_digest: str
     request_id: str
-    earlier_requests: tuple[str, ...]  # that had deleted some of the records this one names
+    earlier_requests: tuple[str, ...]  # that deleted some of the records which this one also names
     records: Count
     already_deleted: Count
     unknown: Count
     slices: tuple[SliceChange, ...]
     stages_pruned: tuple[StageProof, ...]
-    stages_live: tuple[StageProof, ...]  # of the shards touched, when the certificate was made
+    stages_live: tuple[StageProof, ...]  # of the affected shards, when the certificate was made
     accepted_at: str
     pruned_at: str
     purged_at: str
@@ -59,27 +59,27 @@ class DeletionFacts(EntryFacts):
 
 
 class CertificateFactsV1(DeletionFacts):
-    """Of the first format: there was only a final certificate."""
+    """Facts of the first format, which had only final certificates."""
 
     restored_at: str
 
 
 class CertificateFacts(DeletionFacts):
-    """What the ledger says of one deletion."""
+    """Facts about one deletion from the ledger."""
 
     run_id: RunId
     stage: Literal["interim", "final"]
-    receipt: Digest | None  # hash of its receipt's entry; None: accepted by a version that signed none
-    commitment: Digest | None  # to the names it was asked for, as on its receipt
+    receipt: Digest | None  # hash of its receipt's entry; None: accepted by a version without receipts
+    commitment: Digest | None  # to the requested names, as on its receipt
     trained_to_same_bytes: tuple[str, ...]
-    """Live stages that were trained again, by their worker's seal, to the bytes of a pruned one.
+    """Live stages that were retrained, as sealed by their worker, to the bytes of a pruned stage.
 
-    So the records deleted taught nothing: they had no labelled token.
+    So the deleted records had no effect: they had no labelled token.
     """
 
 
 class OrderChoice(Value):
-    """How the orders of slices were chosen, and whether earlier deletions had a say in it."""
+    """How the orders of slices were chosen, and whether earlier deletions influenced this."""
 
     kind: str
     depends_on_history: bool
@@ -101,31 +101,31 @@ class CertificateV1(AnyCertificate):
 
 
 class Certificate(AnyCertificate):
-    """The present format."""
+    """The current format."""
 
     format: Literal["s3t/certificate/2"] = "s3t/certificate/2"
     facts: CertificateFacts
 
 
 CERTIFICATE_FORMATS: tuple[type[AnyCertificate], ...] = (CertificateV1, Certificate)
-"""All that were ever issued, oldest first."""
+"""All issued formats, oldest first."""
 
 
 def receipt_of(certificate: AnyCertificate) -> str | None:
-    """Hash of the receipt that it names; None: it names none (the first format knew no receipts)."""
+    """Hash of the receipt that it names; None: it names none (the first format had no receipts)."""
     return certificate.facts.receipt if isinstance(certificate.facts, CertificateFacts) else None
 
 
 def issue(facts: CertificateFacts, signer: Signer, orders: OrderChoice, software: Mapping[str, str]) -> Certificate:
-    """Sign the facts. `software`: name -> version of what decides weights."""
+    """Sign the facts. `software`: name -> version of packages that affect weights."""
     return signed(Certificate, signer, facts=facts, orders=orders, software=dict(software))
 
 
 def check_sense(certificate: AnyCertificate) -> None:
-    """VerificationFailed if what it says cannot be true, even if the signature is valid.
+    """VerificationFailed if its facts cannot be true, even if the signature is valid.
 
-    A live stage never has the adapter of a stage that was taken out of service, unless the certificate says
-    that a worker trained it again to the same bytes. Its times are never in the wrong order.
+    A live stage must not have the adapter of a stage that was taken out of service, unless the certificate says that a
+    worker retrained it to the same bytes. Its times must be in order.
     """
     facts = certificate.facts
     name = f"the certificate of deletion {facts.request_id}"

@@ -1,9 +1,9 @@
-"""The certificate as a page for the person: one HTML file that says it in words, and checks itself in the browser.
+"""The certificate as a page for the requester: one HTML file in plain words that checks itself in the browser.
 
-In: entries of one deletion as they were signed, and a proof of their place in the log where there is one. Out: the text
-of a file that asks nothing of anywhere, and back. Pure. The page shows only what it has checked. A page cannot vouch
-for itself, though: whoever forges it decides what it shows. So `read_page` holds it to the letter to what this version
-writes, and the entries in it are checked like any others.
+In: entries of one deletion as they were signed, and a proof of their place in the log if there is one. Out: the text of
+a self-contained file, and back. Pure. The page shows only what it has checked. But a page cannot vouch for itself,
+because a forged page can show anything. So `read_page` requires exactly the text that this version writes, and checks
+the entries in it like any others.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ _SCRIPTS = ("sha2.js", "ed25519.js", "signed_entries.js", "inclusion.js", "certi
 _BEFORE, _AFTER = '<script type="application/json" id="signed">', "</script>"
 _START = "<!doctype html>"
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""What would end a script, or a line of one."""
+"""Characters that would end a script or a line in it."""
 
 
 class PageData(Value):
-    """What a page holds."""
+    """The data in a page."""
 
     version: str
-    """Of s3t_ray, which wrote the page."""
+    """Version of s3t_ray that wrote the page."""
     entries: tuple[str, ...]
-    """Texts as they were signed: the receipt and the certificates of one deletion."""
+    """Signed texts: the receipt and the certificates of one deletion."""
     proof: str | None
     """c2sp.org/tlog-proof of the newest certificate."""
 
 
 def certificate_page(entries: Sequence[str], proof: str | None, version: str) -> str:
-    """The page, whole. The same values give the same text."""
+    """The complete page. The same values give the same text."""
     return _rendered(PageData(version=version, entries=tuple(entries), proof=proof))
 
 
@@ -48,10 +48,10 @@ def is_page(text: str) -> bool:
 
 
 def read_page(text: str, version: str) -> PageData:
-    """What a page holds, its entries unchecked.
+    """The data in a page, with unchecked entries.
 
-    VerificationFailed: it is not such a page, another version's, or its words or code are not those that it was
-    written with, so that it could show anything.
+    VerificationFailed: it is not such a page, another version wrote it, or its text or code was changed, so it could
+    show anything.
     """
     _, found, rest = text.partition(_BEFORE)
     try:
@@ -87,14 +87,14 @@ def _rendered(data: PageData) -> str:
     held = json.dumps(data.model_dump(), ensure_ascii=False, sort_keys=True)
     held = "".join(_ESCAPED.get(letter, letter) for letter in held)
     page = _resource("certificate.html")
-    # The data last: it may hold anything.
+    # The data last, because it may contain anything.
     for name, value in (("policy", policy), ("version", data.version), ("style", style), ("script", script)):
         page = page.replace(f"{{{{{name}}}}}", value, 1)
     return page.replace("{{data}}", held, 1)
 
 
 def _source(text: str) -> str:
-    """A source of a content security policy: this text and no other."""
+    """A content security policy source that allows only this text."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 

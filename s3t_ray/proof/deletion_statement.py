@@ -1,8 +1,8 @@
 """A certificate as an in-toto statement: the same facts, for tools that read attestations.
 
-In: a certificate, and the entries by which its log changed its key. Out: a statement that follows from them alone, so
-that it never says anything else; and back. Pure. Its subjects are the certificate itself and the adapters that were
-live when it was made. Its predicate holds the entries as they were signed, so whoever opens the envelope has both.
+In: a certificate, and the entries that changed its log's key. Out: a statement that follows from them alone, and so
+cannot say anything else; and back. Pure. Its subjects are the certificate itself and the adapters that were live when
+it was made. Its predicate contains the entries as they were signed, so a reader of the envelope has both.
 docs/proofs.md describes the predicate.
 """
 
@@ -21,7 +21,7 @@ PREDICATE = "urn:s3t-ray:deletion:1"
 
 
 def statement_of(certificate: AnyCertificate, key_changes: Sequence[SignedEntry] = ()) -> dict[str, object]:
-    """The statement, as in-toto has it."""
+    """The in-toto statement."""
     facts = certificate.facts
     live = {proof.id: proof.adapter_sha256 for proof in facts.stages_live}
     return {
@@ -44,7 +44,7 @@ def deletion_envelope(certificate: AnyCertificate, signer: Signer, key_changes: 
 
 
 def entries_in(text: str, public_key: bytes) -> tuple[SignedEntry, ...]:
-    """The certificate in an envelope, and the changes of key of its log: of which it says nothing but what follows.
+    """The certificate in an envelope and its log's changes of key, if the statement follows from them.
 
     `public_key`: PEM of a key that the log had at any time. VerificationFailed.
     """

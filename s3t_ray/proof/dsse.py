@@ -1,7 +1,7 @@
-"""Signed envelopes in the DSSE format (github.com/secure-systems-lab/dsse, version 1), as in-toto attestations use it.
+"""Signed envelopes in the DSSE format (github.com/secure-systems-lab/dsse, version 1), used by in-toto attestations.
 
-In: a statement and a signer. Out: one JSON text that tools of others read. Pure. The signature is over the type of the
-payload and its bytes, so no JSON needs a canonical form to be checked.
+In: a statement and a signer. Out: one JSON text that other tools can read. Pure. The signature covers the payload's
+type and bytes, so checking needs no canonical JSON.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ MOST_CHARACTERS = 64 * 2**20
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)  # as the format demands
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)  # as the format requires
 
 
 class EnvelopeSignature(_Part):
     sig: str
-    keyid: str = ""  # a hint, which nobody signed
+    keyid: str = ""  # an unsigned hint
 
 
 class Envelope(_Part):
-    """The envelope as it is written."""
+    """The envelope in its written form."""
 
     payloadType: str
     payload: str

@@ -1,6 +1,7 @@
-"""The entries by which a log tells of weights that left the storage: where they went, and that they are gone.
+"""Entries about weights that left the storage: where they were written, and that they are erased.
 
-So an export cannot be hidden from the purge that must erase it, nor made up: who writes the ledger has no key to sign.
+They prevent an attacker with write access to the ledger, but no key, from hiding an export from its purge, or from
+inventing one.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from s3t_ray.proof.signed_entry import RunFacts, SignedEntry
 
 
 class ExportFacts(RunFacts):
-    """What was exported, or is no longer there."""
+    """An export, or its erasure."""
 
     at: str
     what: Literal["noted", "erased"]
-    """noted: it is about to be written; erased: its files are gone, or were never written."""
+    """noted: about to be written; erased: its files are gone, or were never written."""
     folder: str
     shard: int
     stages: tuple[str, ...]
@@ -31,7 +32,7 @@ class ExportEntry(SignedEntry):
 
 
 def still_there(entries: Iterable[SignedEntry]) -> dict[str, ExportFacts]:
-    """By folder, the exports that the log (oldest entry first) tells of and whose files nobody has erased since."""
+    """By folder, the exports in the log (oldest entry first) that have not been erased since."""
     there: dict[str, ExportFacts] = {}
     for entry in entries:
         if not isinstance(entry, ExportEntry):

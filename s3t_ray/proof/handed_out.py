@@ -1,4 +1,4 @@
-"""What a person was given, checked offline: a handful of entries of a log, and the receipt they belong to."""
+"""Checks issued proofs offline: some entries of a log, and the receipt that they belong to."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from s3t_ray.tlog.signed_note import VerifierKey
 
 
 def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[SignedEntry, ...], int]:
-    """The entries by number, and how many numbers between them were not given. VerificationFailed: not one log.
+    """The entries by number, and how many numbers between them are missing. VerificationFailed: not one log.
 
-    Entries that stand beside each other must follow one another. A log of the first format held certificates
-    alone, so none may be missing between two of those.
+    Adjacent entries must follow each other. A log of the first format had only certificates, so none may be missing
+    between two of those.
     """
     keys = keys_among(texts, public_key)
     entries = sorted((verify_entry(text, keys) for text in texts), key=lambda entry: entry.facts.sequence)
@@ -49,16 +49,16 @@ def check_handed_out(texts: Sequence[str], public_key: bytes) -> tuple[tuple[Sig
 
 
 def keys_among(texts: Sequence[str], public_key: bytes) -> LogKeys:
-    """All keys of the log, as far as the changes of key among these texts lead from the trusted one (PEM)."""
+    """The keys of the log that the changes of key in these texts connect to the trusted one (PEM)."""
     return keys_of(public_key, [parse_entry(text) for text in texts])
 
 
 def check_receipt(
     text: str, public_key: bytes | LogKeys, entries: Sequence[SignedEntry], ids: Sequence[str], subjects: Sequence[str]
 ) -> SignedReceipt:
-    """The receipt in `text`, if it is genuine, and the certificates given are of its deletion.
+    """The receipt in `text`, if it is genuine and the given certificates are of its deletion.
 
-    `ids`, `subjects`: exactly what it must be of; none: not asked. VerificationFailed.
+    `ids`, `subjects`: exactly the names that it must have; none: not checked. VerificationFailed.
     """
     handed = read_handed(text)
     receipt = handed.receipt
@@ -80,16 +80,16 @@ def check_receipt(
 
 
 class Inclusion(Value):
-    """An entry that stands in its run's log, under a signed checkpoint."""
+    """An entry that is included in a signed checkpoint of its run's log."""
 
     entry: Count
     """Its number in the log, from 1."""
     size: Count
     """Entries of the log at the checkpoint."""
     root: Digest
-    """Of the log's tree then."""
+    """Root hash of the log's tree at the checkpoint."""
     cosigned: tuple[str, ...]
-    """Names of the witnesses who had seen that log, each with its time (UTC)."""
+    """Names of the witnesses that had seen that log, with their times (UTC)."""
 
 
 def check_proofs(
@@ -99,7 +99,7 @@ def check_proofs(
     quorum: int | None = None,
     keys: LogKeys | None = None,
 ) -> tuple[Inclusion, ...]:
-    """What each proof (text of a c2sp.org/tlog-proof) proves of one of these genuine entries.
+    """What each proof (text of a c2sp.org/tlog-proof) proves about one of these genuine entries.
 
     `quorum`: witnesses that must have cosigned each checkpoint; None: all given. `keys`: see `check_inclusion`.
     VerificationFailed.

@@ -1,11 +1,11 @@
-"""The entry by which a run's log goes over to another signing key: a rotation, or a hand-over to another operator.
+"""The entry that switches a run's log to another signing key: a rotation, or a hand-over to another operator.
 
-The key that signed so far signs it, and the new one signs its place, so neither side is named without its consent.
-Entries above it are of the new key. Nobody who takes the old key later can write anything that follows.
+The current key signs it, and the new key signs its position, so neither is named without its consent. The new key signs
+all later entries. Someone who steals the old key later cannot add entries.
 
-A log that was restored from a backup of before such a change cannot be signed by the key of then, which is erased. It
-goes over by a `CarriedKeyEntry`: the later key signs it, and it carries the change of the history that was lost, by
-which the earlier key had agreed. It names the end of that history, so the fork is told to everybody who reads it.
+A log that was restored from a backup from before such a change cannot be signed by its former key, which is erased. It
+switches with a `CarriedKeyEntry`: the later key signs it, and it contains the change from the lost history, to which
+the earlier key had agreed. It names the end of that history, so every reader learns of the fork.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from s3t_ray.proof.signed_entry import (
 
 
 class KeyFacts(RunFacts):
-    """Which key signs from here on, and why."""
+    """The key that signs from now on, and the reason."""
 
     at: str
     reason: Literal["rotation", "hand-over"]
     to: str | None
-    """Name of who signs from here on, as the operator gave it; None: the same as before."""
+    """Name of the new operator, as given by the operator; None: the same as before."""
     next_key: Digest  # raw Ed25519, hex
     consent: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
-    """By the next key, over `consent_bytes`."""
+    """Signature of the next key over `consent_bytes`."""
 
 
 class KeyEntry(SignedEntry):
@@ -50,15 +50,15 @@ class KeyEntry(SignedEntry):
 
 
 class CarriedKeyFacts(RunFacts):
-    """By which changes of a history that was lost this key signs from here on, and what was lost."""
+    """The changes in a lost history that make this key sign from now on, and what was lost."""
 
     at: str
     next_key: Digest
-    """Raw Ed25519, hex: the key that signs this entry too."""
+    """Raw Ed25519, hex; this key also signs this entry."""
     changes: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
-    """Canonical texts of the changes of key, oldest first: from the key that signed so far to `next_key`."""
+    """Canonical texts of the changes of key, oldest first, from the current key to `next_key`."""
     lost: ChainHead
-    """The newest entry of the history that the log had before it was restored."""
+    """The newest entry of the log before it was restored."""
 
 
 class CarriedKeyEntry(SignedEntry):
@@ -74,7 +74,7 @@ KEY_ENTRIES = (KeyEntry, CarriedKeyEntry)
 
 @dataclass(frozen=True)
 class KeyChange:
-    """What a change of key says: which key (hex) signs up to which entry, and which one after it."""
+    """A change of key: the key (hex) that signs up to an entry, and the key that signs after it."""
 
     before: str
     after: str
@@ -82,7 +82,7 @@ class KeyChange:
 
 
 def change_in(entry: AnyKeyEntry) -> KeyChange:
-    """What the entry says, unchecked. VerificationFailed: what it carries is no change of key."""
+    """The change in the entry, unchecked. VerificationFailed: it contains no change of key."""
     if isinstance(entry, KeyEntry):
         return KeyChange(entry.public_key, entry.facts.next_key, entry.facts.sequence)
     first = change_in(_carried(entry, entry.facts.changes[0]))
@@ -90,7 +90,7 @@ def change_in(entry: AnyKeyEntry) -> KeyChange:
 
 
 def consent_bytes(run_id: str, sequence: int, key: str, next_key: str) -> bytes:
-    """What the next key signs: that it follows this key (both hex) at this place of this run's log."""
+    """The bytes that the next key signs: it follows this key (both hex) at this position in this run's log."""
     return f"s3t/key-consent/1\n{run_id}\n{sequence}\n{key}\n{next_key}\n".encode()
 
 
@@ -108,7 +108,7 @@ def check_consent(entry: KeyEntry) -> None:
 
 
 def check_change(entry: AnyKeyEntry) -> None:
-    """VerificationFailed unless both keys agreed to the change; the signature of the entry itself is not checked."""
+    """VerificationFailed unless both keys agreed to the change. Does not check the signature of the entry itself."""
     if isinstance(entry, KeyEntry):
         check_consent(entry)
         return
@@ -125,10 +125,10 @@ def check_change(entry: AnyKeyEntry) -> None:
 
 
 def keys_of(public_key: bytes, changes: Iterable[SignedEntry]) -> LogKeys:
-    """The keys of a log one of whose keys (PEM) is trusted, and the entries that each may have signed.
+    """The keys of a log, given one trusted key (PEM), and the entries that each may have signed.
 
-    `changes`: entries of the log; those that are no change of key do not count. A change counts when one of its two
-    keys is trusted, both signed it, and it is above or below all those that led to it. VerificationFailed: one that
+    `changes`: entries of the log; entries other than changes of key are ignored. A change counts if one of its two keys
+    is trusted, both signed it, and it is above or below all changes that led to it. VerificationFailed: a change that
     would count is not genuine.
     """
     trusted = raw_public_key(public_key).hex()
@@ -158,7 +158,7 @@ def _check(entry: AnyKeyEntry) -> None:
 
 
 def _carried(entry: CarriedKeyEntry, text: str) -> AnyKeyEntry:
-    """A change of key that the entry carries, unchecked but for its run."""
+    """A change of key in the entry; checks only its run."""
     for kind in KEY_ENTRIES:
         try:
             found = kind.model_validate_json(text)

@@ -1,8 +1,8 @@
-"""A run's log as a Merkle log (`tlog`): what its leaves are, and under which name and key its checkpoints stand.
+"""A run's log as a Merkle log (`tlog`): its leaves, and the name and key of its checkpoints.
 
-Pure. A leaf is the hash of a signed entry, never the entry: receipts and certificates differ in their signatures, so
-nobody who lacks an entry can guess it from its leaf, and a log that anyone may read shows how many there are, and
-nothing else. Entry n of the run's log is leaf n - 1.
+Pure. A leaf is the hash of a signed entry, never the entry itself. Each entry has its own signature, so nobody can
+guess an entry from its leaf, and a public log reveals only the number of entries. Entry n of the run's log is leaf n -
+1.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def leaf_of(entry_hash: str) -> bytes:
 
 
 def origin_of(run_id: str) -> str:
-    """The name of a run's log, in its checkpoints and its verifier key."""
+    """The name of a run's log in its checkpoints and verifier key."""
     return f"s3t-ray/{run_id}"
 
 
 def log_key(run_id: str, public_key: bytes) -> VerifierKey:
-    """What verifies the checkpoints of a run's log; `public_key`: its 32 raw bytes."""
+    """The verifier key for checkpoints of a run's log; `public_key`: 32 raw bytes."""
     return VerifierKey(origin_of(run_id), ED25519, public_key)
 
 
@@ -41,11 +41,11 @@ def check_inclusion(
     quorum: int = 0,
     keys: LogKeys | None = None,
 ) -> tuple[LogHead, dict[VerifierKey, int]]:
-    """The checkpoint under which an entry, whose signature is known to be genuine, stands in its run's log.
+    """The checkpoint of the run's log that includes this entry, whose signature must already be verified.
 
-    `proof`: text of a c2sp.org/tlog-proof. Also when which of `witnesses` cosigned the checkpoint (seconds since
-    1970). `keys`: of the log, any of which may have signed the checkpoint while it signed; None: the one that signed
-    the entry. VerificationFailed: it proves nothing of the kind, or fewer than `quorum` of the witnesses cosigned.
+    `proof`: text of a c2sp.org/tlog-proof. Also returns when each of `witnesses` cosigned the checkpoint (seconds since
+    1970). `keys`: keys of the log, any of which may have signed the checkpoint during its time; None: the key that
+    signed the entry. VerificationFailed: it does not prove this, or fewer than `quorum` of the witnesses cosigned.
     """
     found = LogProof.parse(proof)
     origin = LogHead.parse(found.checkpoint.text).origin

@@ -1,7 +1,7 @@
-"""Receipts: the run's signed word that a deletion is durable, an entry of its log from the same transaction on.
+"""Receipts: the run's signed statement that a deletion is durable, added to its log in the same transaction.
 
-The entry holds no id, no content and no place of a record. What is handed out to who asked is the entry with the
-nonce of its commitment (`HandedReceipt`): with both, and the names, anybody can tell whose deletion it is.
+The entry contains no id, content or place of a record. The requester gets the entry with the nonce of its commitment
+(`HandedReceipt`): with both and the names, anyone can verify whose deletion it is.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _COMMITMENT = b"s3t/commitment/1\n"
 
 
 class ReceiptFacts(RunFacts):
-    """What was accepted."""
+    """Facts of the accepted deletion."""
 
     request_id: str
-    request_digest: Digest  # of the keyed hashes of what was named: tells a repeat
+    request_digest: Digest  # of the keyed hashes of the names; identifies a repeat
     accepted_at: str
     records: Count
     already_deleted: Count
@@ -32,7 +32,7 @@ class ReceiptFacts(RunFacts):
     stages: Count  # that left service
     earlier_requests: tuple[str, ...]
     effect: Digest  # see `effect_of`
-    commitment: Digest | None  # None: whoever asked gave hashes, no names
+    commitment: Digest | None  # None: the request had hashes, no names
 
 
 class SignedReceipt(SignedEntry):
@@ -43,7 +43,7 @@ class SignedReceipt(SignedEntry):
 
 
 class HandedReceipt(Value):
-    """What the requester is given. With it and the names, anyone can open the commitment."""
+    """What the requester gets. With it and the names, anyone can open the commitment."""
 
     format: Literal["s3t/handed-receipt/1"] = "s3t/handed-receipt/1"
     receipt: SignedReceipt
@@ -54,18 +54,18 @@ class HandedReceipt(Value):
         return canonical(self.model_dump(mode="json"))
 
     def is_of(self, ids: Sequence[str], subjects: Sequence[str]) -> bool:
-        """Whether it is of a deletion of exactly these names."""
+        """Whether it belongs to a deletion of exactly these names."""
         wanted = self.receipt.facts.commitment
         return self.nonce is not None and wanted == commitment_to(self.nonce, ids, subjects)
 
 
 def commitment_to(nonce: str, ids: Sequence[str], subjects: Sequence[str]) -> str:
-    """A digest of these names that says nothing about them to who lacks the nonce (32 random bytes, hex)."""
+    """A digest of these names that reveals nothing without the nonce (32 random bytes, hex)."""
     return commitment_to_text(nonce, named(ids, subjects))
 
 
 def commitment_to_text(nonce: str, text: str) -> str:
-    """The same, of what `named` returns: for many names, that is most of the work."""
+    """The same for the result of `named`, which is most of the work for many names."""
     return hashlib.sha256(_COMMITMENT + bytes.fromhex(nonce) + text.encode()).hexdigest()
 
 
@@ -75,9 +75,9 @@ def named(ids: Sequence[str], subjects: Sequence[str]) -> str:
 
 
 def effect_of(slices: Sequence[SliceChange], stages: Sequence[StageProof]) -> str:
-    """Digest of what a deletion changed, so that the log fixes it without showing places.
+    """Digest of the changes by a deletion, so that the log commits to them without revealing places.
 
-    Nobody can guess it: the digests of slices are of keyed digests.
+    It cannot be guessed, because slice digests are computed from keyed digests.
     """
     said = {
         "slices": [change.model_dump(mode="json") for change in slices],
@@ -87,7 +87,7 @@ def effect_of(slices: Sequence[SliceChange], stages: Sequence[StageProof]) -> st
 
 
 def read_handed(text: str) -> HandedReceipt:
-    """The handed receipt in `text`, its signature unchecked. VerificationFailed: it is not one."""
+    """The handed receipt in `text`, with an unchecked signature. VerificationFailed: it is not one."""
     try:
         found = HandedReceipt.model_validate_json(text)
     except ValidationError as error:
@@ -104,6 +104,6 @@ def read_handed(text: str) -> HandedReceipt:
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> object:
-    """The object; or a list, which no receipt has in its place, when it has a key twice."""
+    """The object or, if it has a repeated key, a list, which is invalid there."""
     found = dict(pairs)
     return found if len(found) == len(pairs) else pairs

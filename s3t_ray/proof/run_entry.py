@@ -1,4 +1,4 @@
-"""The entry that begins a run's log: what the run is, and from when on its rows are under the run's keys."""
+"""The first entry of a run's log: describes the run, and says since when its rows are sealed by its keys."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from s3t_ray.proof.signed_entry import Count, Digest, RunFacts, SignedEntry
 
 
 class RunEntryFacts(RunFacts):
-    """What the run was when its rows were sealed."""
+    """The state of the run when its rows were sealed."""
 
     at: str
     sealed: Literal["ingest", "upgrade"]
-    """upgrade: an older version had read the records, and nothing before this entry is covered by a seal."""
-    ledger_sequence: Count  # the ledger's count then: what it counts above is sealed
+    """upgrade: an older version ingested the records, and nothing before this entry is covered by a seal."""
+    ledger_sequence: Count  # the ledger's sequence number then; everything above is sealed
     recipe_digest: str
     base_digest: str
     shards: Count
     slices: Count
-    records: Count  # in the ledger, deleted ones too
+    records: Count  # in the ledger, including deleted ones
     data: Digest  # of the digests of all slices, by place
 
 

@@ -1,7 +1,7 @@
-"""The run's log: entries of every kind, each naming the hash of the one before. Reading and checking them.
+"""Reads and checks the run's log: entries of every kind, each naming the hash of the one before.
 
 In: texts. Out: frozen entries. Anyone with the public key can check one, or a whole log: an edited, dropped,
-swapped or forged entry is refused. The kind and version of an entry is told by its `format` alone.
+swapped or forged entry is refused. The `format` alone determines an entry's kind and version.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _KINDS: tuple[type[SignedEntry], ...] = (
     ExportEntry,
 )
 KINDS: Mapping[str, type[SignedEntry]] = {kind.model_fields["format"].default: kind for kind in _KINDS}
-"""Entries by format: the ones of older versions stay here."""
+"""Entries by format, including those of older versions."""
 
 
 def parse_entry(text: str) -> SignedEntry:
-    """The entry in `text`, its signature unchecked. VerificationFailed: it is not one, or of another version."""
+    """The entry in `text`, with an unchecked signature. VerificationFailed: it is not one, or of another version."""
     told = _claims(text).get("format")
     kind = KINDS.get(told if isinstance(told, str) else "")
     try:
@@ -41,7 +41,7 @@ def parse_entry(text: str) -> SignedEntry:
     except ValidationError as error:
         raise _unreadable(text, told, error) from error
     if entry.to_json() != text.strip():
-        # Or the text could say one thing (a key twice) and the signed value another.
+        # Otherwise the text (with a repeated key) could differ from the signed value.
         raise VerificationFailed(
             "the entry is not in canonical JSON: its text was changed", "give the JSON exactly as it was issued"
         )
@@ -79,11 +79,11 @@ def verify_chain(
     head: ChainHead | None = None,
     after: ChainHead | None = None,
 ) -> tuple[SignedEntry, ...]:
-    """A log, oldest entry first, if it is whole; else VerificationFailed.
+    """A log, oldest entry first, if it is complete; else VerificationFailed.
 
-    Without `head` a log that lacks its newest entries looks whole: ask the run for it. `public_key`: of the log at
-    any time; without it all must at least be of one key, but for the changes of key that both keys signed. `after`:
-    the end of the part that came before these.
+    Without `head`, a log that lacks its newest entries looks complete: ask the run for it. `public_key`: a key of the
+    log at any time; without it, all entries must have the same key, except for changes that both keys signed. `after`:
+    the end of the preceding part.
     """
     entries: list[SignedEntry] = []
     expected = after or ChainHead()
@@ -120,7 +120,7 @@ def verify_chain(
 
 
 def _require_one_of(entries: Sequence[SignedEntry], public_key: bytes) -> None:
-    """VerificationFailed unless the key (PEM) signed at some time in this chain, or signs what comes next."""
+    """VerificationFailed unless the key (PEM) signed some entry of this chain, or signs the next one."""
     keys = {entry.public_key for entry in entries}
     changes = [change_in(entry) for entry in entries if isinstance(entry, KEY_ENTRIES)]
     keys |= {key for change in changes for key in (change.before, change.after)}
@@ -129,7 +129,7 @@ def _require_one_of(entries: Sequence[SignedEntry], public_key: bytes) -> None:
 
 
 def name_of(entry: SignedEntry) -> str:
-    """What a message calls the entry."""
+    """Name of the entry in messages."""
     facts = entry.facts
     if isinstance(entry, SignedReceipt):
         return f"the receipt of deletion {entry.facts.request_id}"
@@ -139,20 +139,20 @@ def name_of(entry: SignedEntry) -> str:
 
 
 def claimed_key(text: str) -> str | None:
-    """The public key (hex) that an entry of whatever version says it is signed with; None: it says none."""
+    """The public key (hex) that an entry of any version claims; None: it claims none."""
     key = _claims(text).get("public_key")
     return key if isinstance(key, str) else None
 
 
 def claimed_next_key(text: str) -> str | None:
-    """The public key (hex) that an entry says follows the one it is signed with; None: it says none."""
+    """The next public key (hex) that an entry claims; None: it claims none."""
     facts = _claims(text).get("facts")
     key = facts.get("next_key") if isinstance(facts, dict) else None
     return key if isinstance(key, str) else None
 
 
 def signing_key_after(text: str) -> str | None:
-    """The public key (hex) that an entry says signs what comes after it; None: it says none."""
+    """The public key (hex) that, according to an entry, signs the next one; None: it names none."""
     return claimed_next_key(text) or claimed_key(text)
 
 
@@ -173,6 +173,6 @@ def _unreadable(text: str, told: object, error: ValidationError) -> Verification
 def _claims(text: str) -> dict[str, object]:
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError):  # the latter: brackets without end
+    except (ValueError, RecursionError):  # the latter: deeply nested brackets
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,9 +1,9 @@
 """An entry of a run's log: facts, signed with Ed25519, that name the hash of the entry before them.
 
-In: facts and a signer. Out: a frozen value with one canonical JSON form. What an entry says is in the
-modules of its kinds (`receipt.py`, `certificate.py`, `run_entry.py`); `run_log.py` reads all of them.
-Every kind has its own `format`, which also separates the domains of the signatures. A format that was
-released is never changed: a new one gets a new number, and the old one stays readable.
+In: facts and a signer. Out: a frozen value with one canonical JSON form. The modules of the kinds define their facts
+(`receipt.py`, `certificate.py`, `run_entry.py`); `run_log.py` reads all of them. Every kind has its own `format`, which
+also separates the domains of the signatures. Never change a released format: a new one gets a new number, and the old
+one stays readable.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Value(BaseModel):
-    """Base of all that is signed: frozen, strict, and nothing beside its fields."""
+    """Base of all signed values: frozen, strict, without extra fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ChainHead(Value):
-    """A place in the log: the number and hash of an entry, or of the newest one."""
+    """A position in the log: the number and hash of an entry."""
 
     sequence: Count = 0
     hash: Digest = FIRST
 
 
 class EntryFacts(Value):
-    """What every entry says: its place in the log, and the name of the run."""
+    """Facts in every entry: its position in the log, and the name of the run."""
 
     sequence: PositiveInt
     previous: Digest
@@ -52,13 +52,13 @@ class EntryFacts(Value):
 
 
 class RunFacts(EntryFacts):
-    """What every entry says that was not written by a version before run ids."""
+    """Facts in every entry, except those of versions without run ids."""
 
     run_id: RunId
 
 
 class SignedEntry(Value):
-    """Signed facts. Kinds narrow `format` to their own and `facts` to what they say."""
+    """Signed facts. Kinds narrow `format` and `facts` to their own."""
 
     format: str
     facts: EntryFacts
@@ -67,32 +67,32 @@ class SignedEntry(Value):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the public key, in hex: what to compare by eye or phone."""
+        """SHA-256 of the public key, in hex, for comparison by eye or phone."""
         return hashlib.sha256(bytes.fromhex(self.public_key)).hexdigest()
 
     @property
     def hash(self) -> str:
-        """What the next entry of the log names as its `previous`."""
+        """Hash of the entry, which the next entry names as `previous`."""
         return hash_of(self.to_json())
 
     def to_json(self) -> str:
-        """The one canonical form: sorted keys, no spaces."""
+        """The canonical form: sorted keys, no spaces."""
         return canonical(self.model_dump(mode="json"))
 
     def signed_bytes(self) -> bytes:
-        """What the signature is over."""
+        """The bytes that the signature covers."""
         unsigned = self.model_dump(mode="json", exclude={"signature"})
         return f"{self.format}\n{canonical(unsigned)}".encode()
 
 
 @dataclass(frozen=True)
 class LogKeys:
-    """The keys of a log whose signing key was changed: public key (hex) -> numbers of the first and last entry."""
+    """The keys of a log, by public key (hex), with the numbers of the first and last entry that each signed."""
 
-    spans: Mapping[str, tuple[int, int | None]]  # None: it signs still
+    spans: Mapping[str, tuple[int, int | None]]  # None: it still signs
 
     def cover(self, key: str, sequence: int) -> bool:
-        """Whether the log's entry of this number is one that this key may have signed."""
+        """Whether this key may have signed the log's entry with this number."""
         first, last = self.spans.get(key, (1, 0))
         return first <= sequence and (last is None or sequence <= last)
 
@@ -118,9 +118,8 @@ def signed(kind: type[EntryT], signer: Signer, **fields: Any) -> EntryT:
 def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys | None) -> None:
     """VerificationFailed unless the entry is unchanged since its key signed it.
 
-    `name`: what the message calls it. `public_key`: PEM that the verifier trusts, or all keys of the
-    log (`key_entry.keys_of`); None proves only that the
-    entry was not changed since whoever owns the key it carries signed it.
+    `name`: its name in messages. `public_key`: PEM that the verifier trusts, or all keys of the log
+    (`key_entry.keys_of`); None proves only that the entry is unchanged since the owner of the key in it signed it.
     """
     key = bytes.fromhex(entry.public_key)
     if isinstance(public_key, bytes):
@@ -139,7 +138,7 @@ def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys |
 
 
 def hash_of(text: str) -> str:
-    """The hash of an entry, by its canonical text."""
+    """The hash of an entry with this canonical text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -153,7 +152,7 @@ def raw_public_key(pem: bytes) -> bytes:
     try:
         key: object = load_pem_public_key(pem)
     except UnsupportedAlgorithm:
-        key = None  # of a kind that the library does not know
+        key = None  # a kind that the library does not support
     except ValueError as error:
         raise VerificationFailed("the public key is not PEM", "give the run's public.pem") from error
     if not isinstance(key, Ed25519PublicKey):

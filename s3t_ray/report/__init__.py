@@ -1,1 +1,1 @@
-"""A run, or an experiment, as one self-contained HTML page: facts, charts, tables, with CSV files next to it."""
+"""Reports on a run or an experiment as one self-contained HTML page with facts, charts and tables, and CSV files."""

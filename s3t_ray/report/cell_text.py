@@ -1,4 +1,4 @@
-"""How a report writes a value: numbers as people read them, times with their unit. Pure."""
+"""Formats values for a report: readable numbers, and times with their unit. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def cell_text(value: Cell) -> str:
-    """52002 -> "52,002"; 0.123456 -> "0.1235"; None -> "-"; a text is itself."""
+    """52002 -> "52,002"; 0.123456 -> "0.1235"; None -> "-"; text is unchanged."""
     match value:
         case None:
             return "-"
@@ -21,7 +21,7 @@ def cell_text(value: Cell) -> str:
 
 
 def number_text(value: float) -> str:
-    """Four significant digits, without an exponent where few digits say it."""
+    """The number with four significant digits, without an exponent where possible."""
     if value == round(value) and abs(value) < 1e15:
         return f"{round(value):,}"
     if abs(value) >= 1000:

@@ -1,4 +1,4 @@
-"""Axes: round ticks, and the position of a value in a chart. Pure."""
+"""Chart axes: round ticks, and the position of a value. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200,
 
 @dataclass(frozen=True)
 class Axis:
-    """Values `low`..`high` over `start`..`end` of the picture; `log`: by their logarithms."""
+    """Maps the values `low`..`high` to the positions `start`..`end`; `log`: on a logarithmic scale."""
 
     low: float
     high: float
@@ -28,6 +28,7 @@ class Axis:
 
 
 def x_axis(chart: ReportChart, start: float, end: float) -> Axis:
+    """The x axis from `start` (the left) to `end`; it includes the marks."""
     values = [x for each in chart.series for x in each.x] + [mark.x for mark in chart.marks]
     low, high = min(values), max(values)
     if low == high:
@@ -36,7 +37,7 @@ def x_axis(chart: ReportChart, start: float, end: float) -> Axis:
 
 
 def y_axis(chart: ReportChart, start: float, end: float) -> Axis:
-    """`start` is the bottom. Bounds are part of the range, which has some air."""
+    """The y axis from `start` (the bottom) to `end`. The range includes error bounds and has some margin."""
     values = [y for each in chart.series for y in (*each.y, *each.low, *each.high)]
     low, high = min(values), max(values)
     if chart.from_zero:
@@ -47,7 +48,7 @@ def y_axis(chart: ReportChart, start: float, end: float) -> Axis:
 
 
 def ticks(axis: Axis, most: int, of_seconds: bool = False) -> list[tuple[float, str]]:
-    """Round values inside the axis, at most about `most`, each with its text."""
+    """Round values on the axis, about `most` at most, each with its text."""
     if axis.log:
         return _log_ticks(axis)
     step = _step((axis.high - axis.low) / most, of_seconds)
@@ -64,7 +65,7 @@ def _step(least: float, of_seconds: bool) -> float:
 
 
 def _cleaned(value: float, step: float) -> float:
-    """Without the last digits of a product of floats."""
+    """`value` without floating-point noise in its last digits."""
     return round(value, max(0, -math.floor(math.log10(step)) + 1))
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a chart or a table as CSV: exact, with a header, safe to open in a spreadsheet. Pure."""
+"""Writes the data of a chart or a table as CSV: exact, with a header, and safe to open in a spreadsheet. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def chart_csv(chart: ReportChart) -> str:
-    """A row per point, series after series; no bounds: the last two cells are empty."""
+    """One row per point, series after series. The last two cells are empty if a series has no bounds."""
     rows = [
         (series.name, x, y, series.low[at] if series.low else None, series.high[at] if series.high else None)
         for series in chart.series
@@ -22,6 +22,7 @@ def chart_csv(chart: ReportChart) -> str:
 
 
 def table_csv(table: ReportTable) -> str:
+    """The CSV text of a table."""
     return _csv(table.columns, table.rows)
 
 
@@ -34,5 +35,5 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def _safe(cell: Cell) -> Cell:
-    """A text that a spreadsheet would run as a formula is marked as a text."""
+    """Quote text that a spreadsheet would evaluate as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

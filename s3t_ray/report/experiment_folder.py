@@ -1,7 +1,7 @@
-"""The page of an experiment: every result file of one folder, in the order of the files' names.
+"""Builds the page of an experiment from all result files in a folder, in the order of their names.
 
-In: a folder of JSON files, each an `Experiment` as a benchmark wrote it. Out: a `ReportPage`. Raises DataError, naming
-the file and the field, for a file that is not one.
+In: a folder of JSON files, each an `Experiment` written by a benchmark. Out: a `ReportPage`. Raises DataError, with the
+file and the field, for an invalid file.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ FORMAT: Literal["s3t/experiment/1"] = "s3t/experiment/1"
 
 
 class Experiment(Report):
-    """What one command measured."""
+    """The measurements of one command."""
 
     format: Literal["s3t/experiment/1"] = FORMAT
     title: str
     command: str
     measured: str
-    """When, where, and for how long; whether the machine was shared."""
+    """When, where and for how long it was measured, and whether the machine was shared."""
     sections: tuple[ReportSection, ...]
 
 
 def experiment_page(folder: Path) -> ReportPage:
-    """Read the folder. The page's title is the folder's name."""
+    """The page of the experiments in `folder`, with the folder's name as its title. Raises DataError."""
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
     if not files:
         raise DataError(
-            f"{folder} has no experiment results (*.json)", "give the folder that a benchmark wrote its results to"
+            f"{folder} has no experiment results (*.json)", "use the folder that a benchmark wrote its results to"
         )
     sections = [section for path in files for section in _sections(read_experiment(path))]
     try:
@@ -42,12 +42,12 @@ def experiment_page(folder: Path) -> ReportPage:
     except ValidationError as error:
         raise DataError(
             f"the results in {folder} cannot be combined on one page: {error.errors()[0]['msg']}",
-            "keep one file of each experiment",
+            "keep only one file per experiment",
         ) from error
 
 
 def read_experiment(path: Path) -> Experiment:
-    """One file."""
+    """Read one result file. Raises DataError."""
     try:
         return Experiment.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -57,7 +57,7 @@ def read_experiment(path: Path) -> Experiment:
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise DataError(
             f"{path} is not a result of an experiment: {field}: {first['msg']}",
-            f"a benchmark writes such files, with format {FORMAT!r}; take others out of the folder",
+            f"keep only files that a benchmark wrote with format {FORMAT!r} in the folder",
         ) from error
 
 

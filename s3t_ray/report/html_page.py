@@ -1,7 +1,7 @@
-"""A page as one HTML file: styles, charts and script inside, and a policy that forbids it to load or run anything else.
+"""Renders a page as one HTML file with inline styles, charts and script, and a policy against loading anything else.
 
-In: a `ReportPage`. Out: HTML. Pure. Every text is escaped; the policy names the one script by its hash, so that nothing
-that people wrote can run, even where escaping failed.
+In: a `ReportPage`. Out: HTML. Pure. All text is escaped. The content security policy allows only the one script, by its
+hash, so that text from users cannot run even if escaping failed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from s3t_ray.report.svg_chart import legend_key, points_json, svg_chart
 
 
 def html_page(page: ReportPage) -> str:
-    """The whole file. Charts and tables link to `STEM.csv` beside it."""
+    """The HTML file. Charts and tables link to `STEM.csv` in the same folder."""
     assets = files("s3t_ray.report") / "assets"
     style = (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")

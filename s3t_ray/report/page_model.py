@@ -1,7 +1,7 @@
-"""What a page of a report holds: facts, charts and tables as plain numbers, before anything is drawn.
+"""The content of a report page: facts, charts and tables as plain numbers, before rendering.
 
-In: what a run's ledger says, or the JSON that an experiment wrote. Out: strict frozen values that `html_page` draws and
-`csv_table` writes. No HTML here, and no reading. Texts may come from people: whoever draws them escapes them.
+In: facts about a run, or the JSON of an experiment. Out: strict frozen values, which `html_page` renders and
+`csv_table` writes. Contains no HTML and reads no files. Text may come from users, so the renderer must escape it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from s3t_ray.run.reports import Report
 T = TypeVar("T")
 
 MOST_POINTS = 2_000
-"""Of one series that is drawn; a longer one is thinned out before it gets here."""
+"""Maximum number of points in a series. Longer ones must be thinned out first."""
 
 FileStem = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")]
 Cell = str | int | FiniteFloat | None
 
 
 class ChartSeries(Report):
-    """One line of a chart. `low` and `high` bound `y`: the error bars, or a band."""
+    """One line of a chart. `low` and `high` are the bounds of `y`, drawn as error bars or a band."""
 
     name: str
     x: tuple[FiniteFloat, ...]
@@ -44,7 +44,7 @@ class ChartSeries(Report):
 
 
 class ChartMark(Report):
-    """Something that happened at one place of the x axis."""
+    """A labelled event at one position on the x axis."""
 
     x: FiniteFloat
     label: str
@@ -52,15 +52,17 @@ class ChartMark(Report):
 
 
 class ReportChart(Report):
+    """A chart of one or more series, with optional marks."""
+
     stem: FileStem
-    """Name of the chart's CSV file, without its ending; unique in a page."""
+    """Name of the chart's CSV file without its extension; unique on a page."""
     title: str
     x_label: str
     y_label: str
     series: tuple[ChartSeries, ...]
     x_kind: Literal["number", "seconds", "log"] = "number"
     from_zero: bool = False
-    """Whether the y axis begins at 0."""
+    """Whether the y axis starts at 0."""
     marks: tuple[ChartMark, ...] = ()
     caption: str = ""
 
@@ -69,11 +71,13 @@ class ReportChart(Report):
         if not any(each.x for each in self.series):
             raise ValueError(f"chart {self.stem!r} has no point")
         if self.x_kind == "log" and any(value <= 0 for each in self.series for value in each.x):
-            raise ValueError(f"chart {self.stem!r}: a logarithmic axis takes values above 0 only")
+            raise ValueError(f"chart {self.stem!r}: a logarithmic axis requires values above 0")
         return self
 
 
 class ReportTable(Report):
+    """A table; every row has one cell per column."""
+
     stem: FileStem
     title: str
     columns: tuple[str, ...]
@@ -89,11 +93,15 @@ class ReportTable(Report):
 
 
 class ReportFact(Report):
+    """A named value."""
+
     name: str
     value: Cell
 
 
 class ReportSection(Report):
+    """A titled section: paragraphs, facts, charts and tables, in this order."""
+
     title: str
     text: tuple[str, ...] = ()
     """Paragraphs."""
@@ -103,6 +111,8 @@ class ReportSection(Report):
 
 
 class ReportPage(Report):
+    """A report page. Charts and tables have different stems."""
+
     title: str
     subtitle: str
     sections: tuple[ReportSection, ...]
@@ -122,7 +132,7 @@ class ReportPage(Report):
 
 
 def thinned_to(items: Sequence[T], most: int = MOST_POINTS) -> tuple[T, ...]:
-    """At most `most` of them, evenly spread, the first and the last among these."""
+    """At most `most` of the items, evenly spaced, including the first and the last."""
     if len(items) <= most:
         return tuple(items)
     step = (len(items) - 1) / (most - 1)

@@ -1,7 +1,8 @@
-"""A page on disk: report.html, and one CSV per chart and table beside it.
+"""Writes a page to disk: report.html, and one CSV per chart and table next to it.
 
-In: a `ReportPage` and a folder, new, empty, or that of an earlier report. Out: the HTML's path. A file is replaced as a
-whole, so that a reader never sees half of one; the HTML comes last. ConfigError: the folder holds something else.
+In: a `ReportPage` and a folder that is new, empty, or holds an earlier report. Out: the path of the HTML file. Each
+file is replaced atomically, the HTML file last, so readers never see a partial file. Raises ConfigError if the folder
+contains anything else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ PAGE = "report.html"
 
 
 def write_report(page: ReportPage, folder: Path) -> Path:
-    """Write all files; those of an earlier report that this one does not have go."""
+    """Write all files, and remove those of an earlier report that this one does not have. Raises ConfigError."""
     _check_folder(folder)
     files = {f"{chart.stem}.csv": chart_csv(chart) for chart in page.charts()}
     files |= {f"{table.stem}.csv": table_csv(table) for table in page.tables()}
@@ -31,7 +32,7 @@ def write_report(page: ReportPage, folder: Path) -> Path:
             _replace(folder / name, text)
     except OSError as error:
         raise ConfigError(
-            f"the report cannot be written to {folder}: {error}", "give another folder with --out"
+            f"the report cannot be written to {folder}: {error}", "choose another folder with --out"
         ) from error
     return folder / PAGE
 
@@ -39,10 +40,10 @@ def write_report(page: ReportPage, folder: Path) -> Path:
 def _check_folder(folder: Path) -> None:
     if folder.is_dir() and not (folder / PAGE).is_file() and any(folder.iterdir()):
         raise ConfigError(
-            f"{folder} holds other files, and not an earlier report", "give a new or an empty folder with --out"
+            f"{folder} contains other files than an earlier report", "choose a new or empty folder with --out"
         )
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; a report is a folder", "give a new or an empty folder with --out")
+        raise ConfigError(f"{folder} is a file; a report is a folder", "choose a new or empty folder with --out")
 
 
 def _replace(path: Path, text: str) -> None:

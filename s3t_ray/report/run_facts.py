@@ -1,7 +1,7 @@
-"""What a run's report rests on, read once: the ledger, its history, the manifests of live stages, the log's proofs.
+"""Collects the facts for a run's report: the ledger, its history, the manifests of live stages, the log's proofs.
 
-In: an open run. Out: frozen facts. It changes nothing and holds no id of a record or a person. What is damaged or does
-not check is told in words, so that a report can be made of a run that has a problem.
+In: an open run. Out: frozen facts. Changes nothing, and contains no ids of records or people. Damage and failed checks
+become text, so that a run with problems can still be reported on.
 """
 
 from __future__ import annotations
@@ -33,23 +33,26 @@ class CertificateFound:
     kind: str
     """`final`, `interim`, or `none`."""
     sequence: int | None
-    """Its place in the log."""
+    """Its position in the log."""
     check: str
     """"holds", or what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class DeletionFound:
-    """A deletion, the stages that it took, and what it took to train them again."""
+    """A deletion, its certificate, and the stages that were retrained after it."""
 
     row: DeletionRow
     certificate: CertificateFound
     retrained: tuple[str, ...]
-    """Live stages of the shards touched, accepted between receipt and certificate; a later deletion takes some away."""
+    """The live stages of the affected shards that were accepted between receipt and certificate. Stages that a later
+    deletion pruned are not included."""
 
 
 @dataclass(frozen=True)
 class StageFound:
+    """A stage's ledger row and its manifest."""
+
     row: StageRow
     manifest: Manifest | None
     """None: it is damaged."""
@@ -57,6 +60,8 @@ class StageFound:
 
 @dataclass(frozen=True)
 class ReportedRun:
+    """What the report shows about a run."""
+
     made_at: str
     status: Status
     run_id: str
@@ -68,24 +73,24 @@ class ReportedRun:
     base: str
     history: tuple[Event, ...]
     stages: tuple[StageFound, ...]
-    """Live ones."""
+    """The live stages."""
     stages_accepted: int
-    """Ever."""
+    """All stages accepted since the run was created."""
     deletions: tuple[DeletionFound, ...]
     stored_bytes: dict[str, int]
-    """By kind of file in the storage."""
+    """Bytes in the storage, by kind of file."""
     problems: tuple[str, ...]
 
 
 def read_facts(run: Run) -> ReportedRun:
-    """Read all of it. Raises LedgerError for a run whose data was never read in."""
+    """Read all facts. Raises LedgerError if the run's data was never ingested."""
     row, ledger = run.row, run.ledger
     found, problems = _live_stages(run)
     log = ledger.log()
     keys: bytes | LogKeys = run.keys.public_key_pem
     try:
         keys = log_keys(run, run.keys.public_key_pem)
-    except VerificationFailed as error:  # a change of key that is not genuine: the newest key is held to all
+    except VerificationFailed as error:  # the log has a forged change of key: check everything with the newest key
         problems = (*problems, error.problem)
     certificates = _certificates(log, keys)
     return ReportedRun(
@@ -134,7 +139,7 @@ def _deletion(
 
 
 def _certificates(log: tuple[StoredEntry, ...], keys: bytes | LogKeys) -> dict[str, CertificateFound]:
-    """By request: the newest certificate, checked against the run's keys, those before a change of key among them."""
+    """The newest certificate of each request, checked with the run's keys, including those before a change of key."""
     found = {}
     for entry in log:  # oldest first: the final certificate replaces the interim one
         if entry.request_id is None or EntryKind(entry.kind) not in _KINDS:

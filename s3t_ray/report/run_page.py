@@ -1,6 +1,6 @@
-"""The page of one run: how it stands, its depth over time, its deletions and proofs, its quality and its cost.
+"""Builds the page of one run: its status, its depth over time, its deletions and proofs, its quality and its cost.
 
-In: `ReportedRun`, evaluations that were made of the run, and what a worker group costs. Out: a `ReportPage`. Pure.
+In: `ReportedRun`, evaluations of the run, and the price of a worker group. Out: a `ReportPage`. Pure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ MOST_LOSSES_DRAWN = 6
 def run_page(
     facts: ReportedRun, evaluations: Mapping[str, Evaluation], price_per_hour: float | None = None
 ) -> ReportPage:
-    """`evaluations`: by name, what `s3t eval --json` printed. `price_per_hour`: of one worker group, any currency."""
+    """The page of a run.
+
+    `evaluations`: outputs of `s3t eval --json`, by name. `price_per_hour`: of one worker group, in any currency.
+    """
     sections = (_overview(facts), _depths(facts), _deletions(facts), _quality(facts, evaluations))
     return ReportPage(
         title=f"Run {facts.status.name}",
@@ -69,7 +72,7 @@ def _overview(facts: ReportedRun) -> ReportSection:
             (s.shard, s.records, s.depth, " ".join(map(str, s.depths[:40])), s.wanted, s.trained, s.failed)
             for s in now.shards
         ),
-        caption="A shard answers with its deepest sequence. Depth 0: the shard is dead, and the others answer.",
+        caption="A shard answers with its deepest sequence. Depth 0: the shard is dead, and only the others answer.",
     )
     problems = [*facts.problems, *(f"{failure.title} failed: {failure.error}" for failure in now.failures)]
     text = tuple(f"Problem: {problem}" for problem in problems)
@@ -84,7 +87,7 @@ def _depths(facts: ReportedRun) -> ReportSection:
         return ReportSection(title=title, text=("No stage has been trained yet.",))
     chart = ReportChart(
         stem="depth-over-time",
-        title="Depth that answers",
+        title="Depth in service",
         x_label="time since the first stage",
         y_label="layer groups",
         x_kind="seconds",
@@ -97,7 +100,10 @@ def _depths(facts: ReportedRun) -> ReportSection:
 
 
 def depth_series(history: Sequence[Event], shards: int) -> tuple[ChartSeries, ...]:
-    """Mean, least, and each of a few shards, in seconds since the first event. A shard nothing is known of is at 0."""
+    """The mean depth, and the depth of each shard or the extremes, over seconds since the first event.
+
+    A shard has depth 0 until its first event.
+    """
     now = [0] * shards
     times: list[float] = []
     depths: list[list[int]] = []
@@ -123,7 +129,7 @@ def depth_series(history: Sequence[Event], shards: int) -> tuple[ChartSeries, ..
 
 
 def deletion_marks(history: Sequence[Event]) -> tuple[ChartMark, ...]:
-    """One mark per deletion and step; a deletion is told of in each shard that it hits."""
+    """One mark per deletion and step, although the history has an event per affected shard."""
     marks: dict[tuple[object, str], ChartMark] = {}
     for seconds, event in _since_start(history):
         if event.kind == DEPTHS:
@@ -157,8 +163,8 @@ def _deletions(facts: ReportedRun) -> ReportSection:
         title="Each deletion",
         columns=columns,
         rows=tuple(_deletion_row(each) for each in facts.deletions),
-        caption="Pruned: no replica answers from a stage that saw the record. Purged: every byte is gone. "
-        "Restored: what was lost is trained again. Times in UTC; seconds since acceptance. "
+        caption="Pruned: no replica answers from a stage that saw the record. Purged: all its bytes are erased. "
+        "Restored: the pruned stages are retrained. Times in UTC; seconds since acceptance. "
         "`s3t certificate RUN REQUEST` prints a certificate, `s3t check-certificate` checks one without the run.",
     )
     return ReportSection(title=title, charts=_step_times(facts.deletions), tables=(table,))
@@ -214,7 +220,9 @@ def _quality(facts: ReportedRun, evaluations: Mapping[str, Evaluation]) -> Repor
     title = "Quality"
     text: tuple[str, ...] = ()
     if not evaluations:
-        text = ("No evaluation was given. `s3t eval RUN --json > eval.json`, then `s3t report RUN --eval eval.json`.",)
+        text = (
+            "There is no evaluation. Run `s3t eval RUN --json > eval.json`, then `s3t report RUN --eval eval.json`.",
+        )
     charts = [_loss_by_depth(evaluations)] if evaluations else []
     if losses := _training_losses(facts.stages):
         charts.append(losses)
@@ -232,11 +240,12 @@ def _loss_by_depth(evaluations: Mapping[str, Evaluation]) -> ReportChart:
         series.append(ChartSeries(name=name, x=x, y=y, low=low, high=high))
     return ReportChart(
         stem="loss-by-depth",
-        title="Held-out loss with every shard cut at a depth",
+        title="Held-out loss by depth",
         x_label="depth",
         y_label="loss",
         series=tuple(series),
-        caption="Bars: 95%. Depth 0 is the base model. After deletions a shard answers from a smaller depth.",
+        caption="Every shard limited to this depth. Bars: 95%. Depth 0 is the base model. After deletions a shard "
+        "answers from a smaller depth.",
     )
 
 
@@ -252,7 +261,7 @@ def _evaluation_table(evaluations: Mapping[str, Evaluation]) -> ReportTable:
 
 
 def _training_losses(stages: Sequence[StageFound]) -> ReportChart | None:
-    """Training loss of the deepest stages, as their manifests keep it."""
+    """The training losses of the deepest stages, from their manifests."""
     known = [each.manifest for each in stages if each.manifest is not None and len(each.manifest.losses) > 1]
     deepest = sorted(known, key=lambda manifest: (-manifest.depth, manifest.shard))[:MOST_LOSSES_DRAWN]
     if not deepest:
@@ -273,15 +282,15 @@ def _cost(facts: ReportedRun, price_per_hour: float | None) -> ReportSection:
     manifests = {each.row.id: each.manifest for each in facts.stages if each.manifest is not None}
     seconds = sum(manifest.seconds for manifest in manifests.values())
     rows: list[tuple[str, Cell]] = [
-        ("Stages trained since the run began", facts.stages_accepted),
+        ("Stages trained since the run was created", facts.stages_accepted),
         ("Live stages", len(facts.stages)),
         ("Training time of the live stages", seconds_text(seconds)),
-        ("Tokens fed to the live stages", sum(manifest.tokens for manifest in manifests.values())),
+        ("Training tokens of the live stages", sum(manifest.tokens for manifest in manifests.values())),
     ]
     rows += [(f"Stored bytes: {kind}", size) for kind, size in sorted(facts.stored_bytes.items())]
     if price_per_hour is not None:
         rows.append(("Price of the live stages", seconds / 3600 * price_per_hour))
-    columns = ("request", "stages taken", "stages trained again", "worker-group seconds", "minutes until restored")
+    columns = ("request", "stages pruned", "stages retrained", "worker-group seconds", "minutes until restored")
     priced: tuple[str, ...] = () if price_per_hour is None else ("price",)
     lines: list[tuple[Cell, ...]] = []
     for each in facts.deletions:
@@ -293,11 +302,11 @@ def _cost(facts: ReportedRun, price_per_hour: float | None) -> ReportSection:
         lines.append((each.row.receipt.request_id, taken, len(each.retrained), spent, minutes, *price))
     table = ReportTable(
         stem="deletion-cost",
-        title="What each deletion cost",
+        title="Cost of each deletion",
         columns=(*columns, *priced),
         rows=tuple(lines),
-        caption="Stages of the shards that it hit, trained between its receipt and its certificate, and live today: "
-        "deletions that overlap share them, and those that a later deletion took away are not counted.",
+        caption="Counts the stages of the affected shards that were trained between receipt and certificate and are "
+        "still live. Overlapping deletions share them; stages that a later deletion pruned are not counted.",
     )
     return ReportSection(
         title="Cost",
@@ -308,7 +317,7 @@ def _cost(facts: ReportedRun, price_per_hour: float | None) -> ReportSection:
 
 
 def _seconds_by_depth(manifests: Iterable[Manifest]) -> tuple[ReportChart, ...]:
-    """A point per live stage."""
+    """The chart of training time by depth, with one point per live stage."""
     points = sorted((float(manifest.depth), manifest.seconds) for manifest in manifests)
     if not points:
         return ()
@@ -316,7 +325,7 @@ def _seconds_by_depth(manifests: Iterable[Manifest]) -> tuple[ReportChart, ...]:
     series = ChartSeries(name="a stage", x=tuple(x for x, _ in found), y=tuple(y for _, y in found), style="points")
     chart = ReportChart(
         stem="seconds-by-depth",
-        title="Training time of a stage",
+        title="Training time per stage",
         x_label="depth of the stage",
         y_label="seconds",
         from_zero=True,

@@ -1,7 +1,7 @@
-"""A chart as SVG, and what a pointer or the arrow keys find in it.
+"""Renders a chart as SVG, with the data that a pointer or the arrow keys show.
 
-In: a `ReportChart`. Out: markup without a script, whose colors are CSS classes (`c0`, `c1`, ...) with a dash of their
-own each, so that no line is told apart by color alone; and the points as JSON, for `report.js`. Pure; every text is
+In: a `ReportChart`. Out: markup without scripts. Colors are CSS classes (`c0`, `c1`, ...), and each has its own dash
+pattern, so that lines do not differ by color alone. Also the points as JSON, for `report.js`. Pure; all text is
 escaped.
 """
 
@@ -19,19 +19,21 @@ WIDTH, HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 14, 46
 COLORS = 6
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "12 4")
-"""One for each color; series after the last color take the next dash with the first colors again."""
+"""One per color. Series beyond the last color reuse the first colors with the next dash."""
 
 
 def series_class(number: int) -> str:
+    """The CSS class that gives a series its color."""
     return f"c{number % COLORS}"
 
 
 def series_dash(number: int) -> str:
+    """The SVG dash pattern of a series."""
     return DASHES[(number + number // COLORS) % len(DASHES)]
 
 
 def legend_key(series: ChartSeries, number: int) -> str:
-    """What stands for the series in a legend, in a box of 28 x 8: its line, or a dot."""
+    """The symbol of a series in the legend, a line or a dot, in a box of 28 x 8."""
     color, dash = series_class(number), series_dash(number)
     if series.style == "points":
         return f'<circle class="dot {color}" cx="14" cy="4" r="3"/>'
@@ -39,7 +41,7 @@ def legend_key(series: ChartSeries, number: int) -> str:
 
 
 def svg_chart(chart: ReportChart) -> str:
-    """The picture, focusable, named by its title."""
+    """The SVG element. It is focusable and labelled with the chart's title."""
     across, up = _axes(chart)
     parts = [*_grid(chart, across, up), *_marks(chart, across)]
     for number, series in enumerate(chart.series):
@@ -53,8 +55,8 @@ def svg_chart(chart: ReportChart) -> str:
 
 
 def points_json(chart: ReportChart) -> str:
-    """`{"x": [...], "at": [...], "rows": [[...], ...]}`: each place on the x axis, its text, and what each series says
-    there. Safe inside a script element."""
+    """`{"x": [...], "at": [...], "rows": [[...], ...]}`: each position on the x axis, its text, and the text of each
+    series there. Safe inside a script element."""
     across, _ = _axes(chart)
     places = sorted({x for each in chart.series for x in each.x})
     rows = list(zip(*(_said(each, places) for each in chart.series), strict=True))
@@ -69,7 +71,7 @@ def points_json(chart: ReportChart) -> str:
 
 
 def _said(series: ChartSeries, places: Sequence[float]) -> list[str | None]:
-    """What the series says at each place: steps hold until the next one, other lines only have their points."""
+    """The text of the series at each position. Step series hold their value; others have text only at their points."""
     texts = {
         x: number_text(y)
         + (f" ({number_text(series.low[at])} to {number_text(series.high[at])})" if series.low else "")
@@ -137,7 +139,7 @@ def _path(series: ChartSeries, places: list[tuple[float, float]]) -> str:
 
 
 def _bounds(series: ChartSeries, color: str, across: Axis, up: Axis) -> list[str]:
-    """Error bars where points are few, else a band."""
+    """Error bars if there are few points, otherwise a band."""
     if not series.low:
         return []
     lows = [(across.place(x), up.place(y)) for x, y in zip(series.x, series.low, strict=True)]

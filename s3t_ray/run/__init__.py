@@ -1,1 +1,1 @@
-"""An open run, and everything that is read from it or into it. Neither Ray nor torch."""
+"""An open run, and everything that reads from it or writes to it. Uses neither Ray nor torch."""

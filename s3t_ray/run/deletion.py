@@ -1,7 +1,7 @@
 """The first half of a deletion: resolve -> commit -> receipt.
 
-Reads top to bottom. Needs neither Ray nor a scheduler: from the return of `accept` the deletion cannot be
-lost, and stages that saw the records are no longer live. `runtime/delete.py` has the second half.
+Read it from top to bottom. Needs neither Ray nor a scheduler: once `accept` returns, the deletion cannot be lost, and
+stages that saw the records are no longer live. `runtime/delete.py` has the second half.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from s3t_ray.run.shard_view import view_shard
 from s3t_ray.run.spellings import other_spellings
 
 NO_DETAILS = RequestDetails()
-_LISTED = 20  # spellings named in an error
+_LISTED = 20  # maximum spellings listed in an error
 
 
 def preview(run: Run, ids: Sequence[str], subjects: Sequence[str], reach: Reach = Reach.NAMED) -> Impact:
-    """What deleting these records and subjects would hit now, and what is like them. Changes nothing."""
+    """What deleting these records and subjects would affect now, and similar records. Changes nothing."""
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
     answer = run.ledger.preview(tuple(names.ids), tuple(names.subjects), closure)
     aside = find_rejects(run, names.ids, names.subjects)
@@ -53,12 +53,12 @@ def accept(
     reach: Reach = Reach.NAMED,
     details: RequestDetails = NO_DETAILS,
 ) -> DeletionReceipt:
-    """Delete, durably: when this returns the receipt is a fact. Idempotent.
+    """Delete durably: once this returns, the receipt is final. Idempotent.
 
-    `reach`: whether records of the same, or nearly the same, content go too. `details`: what the office that asks says
-    of the request; a repeat with others adds them. Rows that ingest had set
-    aside are erased before it returns. Raises UnknownRecords when the run holds no record of those
-    named (then nothing was stored), LedgerError for near-duplicates of a run that was not sketched.
+    `reach`: whether to also delete records with the same, or nearly the same, content. `details`: the requester's
+    details of the request; a repeat with other details adds them. Erases rows that ingest set aside before it
+    returns. UnknownRecords: the run has none of the named records, and nothing was stored. LedgerError: near-duplicates
+    were requested, but the run has no sketches.
     """
     names, closure = _Names.of(run, ids, subjects), asked(run, reach)
     uncopied = _copy_names(run, names, closure)
@@ -73,7 +73,7 @@ def accept(
             listed = ", ".join(f"{each.kind} {each.spelling!r} ({each.records} records)" for each in others[:_LISTED])
             raise UnknownRecords(f"{error.problem}; other spellings: {listed}", error.fix) from error
         raise
-    # The deletion is a fact: what follows is for people to read, and must not keep the receipt from them.
+    # The deletion is final. The rest is only information, and must not prevent the receipt.
     receipt = _receipt(names, answer, SetAside(0, frozenset()))
     uncopied = _remember(run, answer) or uncopied
     if uncopied is not None:
@@ -89,7 +89,7 @@ def accept(
 
 
 def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-    """`accept` for records alone, without a look at what it means: the fastest way to a receipt."""
+    """`accept` for record ids only, without computing the impact: the fastest way to a receipt."""
     names = _Names.of(run, ids, subjects)
     uncopied = _copy_names(run, names, NAMED_ALONE)
     answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), commitment=names.commitment)
@@ -98,21 +98,21 @@ def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionRec
 
 
 def _remember(run: Run, answer: Acceptance) -> str | None:
-    """Beside the keys, without another look at the ledger, and in the log's copy. Why not there; None: it is there."""
+    """Record the entry beside the keys and in the log's copy. Returns the problem, or None."""
     if answer.signed is not None and not answer.repeated:
         head = ChainHead(sequence=answer.signed.facts.sequence, hash=answer.signed.hash)
         remember(run.location.keys_dir, run.ledger.run_id, run.location.storage_uri, head)
     if run.log_copy is None:
         return None
     try:
-        run.log_copy.catch_up(run.ledger)  # a repeat too: an earlier attempt may have been killed before it
+        run.log_copy.catch_up(run.ledger)  # also for a repeat: an earlier attempt may have been killed before this
     except OSError as error:
         return _uncopied(error)
     return None
 
 
 def _copy_names(run: Run, names: _Names, search: DuplicateSearch) -> str | None:
-    """Before the commit, so that no receipt in the log's copy lacks what it names. Why they are not there."""
+    """Copy the names before the commit, so that no copied receipt lacks them. Returns the problem, or None."""
     if run.log_copy is None:
         return None
     ids, subjects = tuple(names.ids), tuple(names.subjects)
@@ -133,12 +133,12 @@ def _uncopied(error: OSError) -> str:
 
 @dataclass(frozen=True)
 class _Names:
-    """Names in plain words by the keyed hash that the ledger knows them by."""
+    """Plain names by the keyed hash that the ledger stores."""
 
     ids: Mapping[bytes, str]
     subjects: Mapping[bytes, str]
     nonce: str
-    """Opens the commitment on the receipt; derived from the names, so a repeat gets the same."""
+    """Opens the commitment on the receipt. Derived from the names, so a repeat gets the same value."""
     commitment: str
 
     @classmethod
@@ -153,11 +153,11 @@ class _Names:
         )
 
     def ids_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
-        """Ids in plain words, without those of which a row was set aside."""
+        """Plain ids, without those that have a row set aside."""
         return tuple(self.ids[name] for name in hmacs if name not in aside.names)
 
     def subjects_of(self, hmacs: Iterable[bytes], aside: SetAside) -> tuple[str, ...]:
-        """Subjects in plain words, without those of whom a row was set aside."""
+        """Plain subjects, without those that have a row set aside."""
         return tuple(self.subjects[name] for name in hmacs if name not in aside.names)
 
 
@@ -179,12 +179,12 @@ def _receipt(names: _Names, answer: Acceptance, aside: SetAside) -> DeletionRece
 
 
 def _nonce(names: _Names, signed: SignedReceipt) -> str | None:
-    """None: the deletion was first accepted by hashes alone, so its receipt commits to no names."""
+    """The nonce of the receipt. None: the deletion was first accepted by hashes, so its receipt commits to no names."""
     return None if signed.facts.commitment is None else names.nonce
 
 
 def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tuple[ShardImpact, ...]:
-    """`pruned`: the stages that the deletion took out of service; None: it has not happened."""
+    """The impact on each shard. `pruned`: stages that the deletion took out of service; None: not deleted yet."""
     by_shard: dict[int, dict[int, int]] = {}
     for hit in hits:
         if hit.shard != HOLDOUT_SHARD:
@@ -193,9 +193,9 @@ def _impacts(run: Run, hits: Iterable[Hit], pruned: frozenset[str] | None) -> tu
 
 
 def _impact(run: Run, shard: int, deleted: dict[int, int], pruned: frozenset[str] | None) -> ShardImpact:
-    """What losing `deleted` (slice -> records) does to a shard, before or right after it.
+    """The effect on a shard of losing `deleted` (slice -> records), before or right after the deletion.
 
-    By the slices that stages learned, since a deletion renames them.
+    Compares the slices that stages learned, because a deletion changes stage ids.
     """
     view = view_shard(run, shard)
     before = {view.plan.stages[name].slices for name in view.live if name in view.plan.stages}
@@ -218,5 +218,5 @@ def _impact(run: Run, shard: int, deleted: dict[int, int], pruned: frozenset[str
 
 
 def _depth(order: tuple[int, ...], learned: set[tuple[int, ...]]) -> int:
-    """Stages from the top of a sequence, without a gap, whose slices are among those learned."""
+    """Number of consecutive stages, from the top of a sequence, whose slices are in `learned`."""
     return next((depth for depth in range(len(order)) if order[: depth + 1] not in learned), len(order))

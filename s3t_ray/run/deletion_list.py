@@ -1,4 +1,4 @@
-"""`s3t deletions`: a filtered list of a run's deletions, with the details that offices gave.
+"""`s3t deletions`: a filtered list of a run's deletions, with the details of their requests.
 
 In: an open run and a filter. Out: reports. References, requesters and reasons can be read only with the run's keys; see
 `ledger/rows/request_rows.py`.
@@ -27,16 +27,16 @@ LongText = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class OfficeRequest(Report):
-    """What an office says of a deletion that it asks for. All of it may be left out."""
+    """Details of a request for a deletion. All fields are optional."""
 
     reference: ShortText | None = None
-    """The office's own name for the request; kept."""
+    """The requester's own reference for the request; kept."""
     requester: ShortText | None = None
     """Who asked; encrypted, and erased when the deletion is restored."""
     reason: LongText | None = None
     """Why; encrypted, and erased when the deletion is restored."""
     due: str | None = None
-    """By when the records must be purged: a date (2026-12-31: its end, UTC) or a moment (ISO 8601, with its offset)."""
+    """When the records must be purged: a date (2026-12-31: its end, UTC) or a time (ISO 8601, with its offset)."""
 
     @field_validator("due")
     @classmethod
@@ -44,12 +44,12 @@ class OfficeRequest(Report):
         return None if told is None else moment(told)
 
     def details(self) -> RequestDetails:
-        """As the ledger keeps it."""
+        """The details as the ledger stores them."""
         return RequestDetails(self.reference, self.requester, self.reason, self.due)
 
 
 class ListedRequest(Report):
-    """One time that a deletion was asked for."""
+    """One request for a deletion."""
 
     at: str
     reference: str | None = None
@@ -57,36 +57,36 @@ class ListedRequest(Report):
     reason: str | None = None
     due_at: str | None = None
     sealed: bool = True
-    """False: what is stored was not sealed by the run's keys (see `s3t audit`), so it is not shown."""
+    """False: the stored details were not sealed by the run's keys (see `s3t audit`), so they are not shown."""
 
 
 class ListedDeletion(DeletionStatus):
     requests: tuple[ListedRequest, ...] = ()
     number: int
-    """Its place in the run's count: list those after it with `after`."""
+    """Number of the deletion in the run; `after` lists later ones."""
     opendsr_status: OpenDsrStatus
-    """Its state in the words of OpenDSR."""
+    """Its state in OpenDSR's terms."""
     drop_outcome: DropOutcome | None
-    """What California's DROP wants to hear; null: too early to say."""
+    """The outcome for California's DROP; null: not known yet."""
 
 
 class DeletionList(Report):
     deletions: tuple[ListedDeletion, ...]
-    """In the order they were accepted."""
+    """In the order in which they were accepted."""
     more: bool
-    """There are more after the last one."""
+    """Whether there are more after the last one."""
 
 
 class DeletionFilter(Report):
-    """Which deletions are wanted: those that pass all that is set."""
+    """Selects deletions that match all given fields."""
 
     state: Literal["accepted", "pruned", "purged", "restored"] | None = None
     overdue: bool = False
-    """Only those whose due date has passed while their records are not purged."""
+    """Only deletions past their due date whose records are not purged."""
     reference: str | None = None
     requester: str | None = None
     due_before: str | None = None
-    """Date or moment, as `OfficeRequest.due`; of deletions whose records are not purged."""
+    """Only deletions due before this date or time (as `OfficeRequest.due`) whose records are not purged."""
     after: int = Field(default=0, ge=0)
     limit: int = Field(default=MOST_LISTED, ge=1, le=MOST_LISTED)
 
@@ -96,7 +96,7 @@ class DeletionFilter(Report):
         return None if told is None else moment(told)
 
     def passes(self, listed: ListedDeletion) -> bool:
-        """Whether it is one of those wanted."""
+        """Whether the deletion matches."""
         open_at = listed.due_at if listed.purged_at is None else None
         return (
             listed.number > self.after
@@ -108,7 +108,7 @@ class DeletionFilter(Report):
 
 
 def checked(kind: type[Told], **fields: object) -> Told:
-    """`kind` of these fields, nulls left out. Raises DataError, which names the field and what is wrong."""
+    """A `kind` with these fields, without nulls. DataError: names the invalid field and the problem."""
     try:
         return kind.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
@@ -133,7 +133,7 @@ def listed_deletion(run: Run, request_id: str) -> ListedDeletion:
 
 
 def moment(told: str) -> str:
-    """A date (the end of that day, UTC) or a moment with its offset, as the ledger writes times. Raises DataError."""
+    """Convert a date (the end of that day, UTC) or a time with its offset to the ledger's format. DataError."""
     try:
         if len(told) == len("2026-12-31"):
             found = datetime.combine(date.fromisoformat(told), time.max, UTC)

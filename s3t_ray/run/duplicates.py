@@ -22,7 +22,7 @@ SHOWN_DIGITS = 12
 
 
 def sketching_of(config: Config) -> Sketching | None:
-    """How records are sketched when they are read in; None: they are not."""
+    """How ingest sketches records; None: it does not."""
     settings = config.closure
     if not settings.near_duplicates:
         return None
@@ -31,7 +31,7 @@ def sketching_of(config: Config) -> Sketching | None:
 
 
 class RunSketcher:
-    """Sketches the records of one ingest, and knows what that cost."""
+    """Sketches the records of one ingest, and measures the cost."""
 
     def __init__(self, run: Run) -> None:
         self._sketching = sketching_of(run.config)
@@ -44,7 +44,7 @@ class RunSketcher:
         self._records = 0
 
     def sketch(self, content: str) -> bytes:
-        """The signature of a content; no bytes where records are not sketched."""
+        """The signature of a content; empty if records are not sketched."""
         if self._sketcher is None:
             return b""
         began = time.perf_counter()
@@ -54,7 +54,7 @@ class RunSketcher:
         return signature
 
     def tell(self, note: Callable[[str], None]) -> None:
-        """Say what the sketches cost."""
+        """Report the cost of the sketches."""
         if self._sketching is not None:
             note(
                 f"sketched {self._records:,} records for near-duplicates: {self._seconds:.1f} s, "
@@ -63,12 +63,12 @@ class RunSketcher:
 
 
 def asked(run: Run, reach: Reach) -> DuplicateSearch:
-    """The closure of a deletion of this run."""
+    """The search for duplicates of a deletion in this run."""
     return DuplicateSearch(reach, run.config.closure.threshold)
 
 
 def likeness(preview: Preview, closure: DuplicateSearch, taken_along: int) -> Likeness:
-    """What the ledger found to be like the named records, for people."""
+    """A report of the records that the ledger found similar to the named ones."""
     near = preview.near_duplicates
     return Likeness(
         duplicates=_duplicates(preview.duplicates),

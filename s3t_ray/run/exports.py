@@ -1,6 +1,6 @@
-"""Adapters that leave the run: where `s3t export` wrote them, and how a deletion erases them.
+"""Exported adapters: where `s3t export` wrote them, and how a deletion erases them.
 
-Copies of an exported folder are out of the run's reach; the documentation says so.
+The run cannot erase further copies of an exported folder; the documentation says so.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ MODEL_CARD = "README.md"
 EXPORTED_FILES = (ADAPTER_FILE, ADAPTER_CONFIG, MODEL_CARD)
 """The files of an export."""
 _EVER_EXPORTED = frozenset({*EXPORTED_FILES, HEAD_FILE})
-"""Those of older versions too."""
+"""Includes the files of older versions."""
 
 
 def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
-    """Erase the exports that hold weights of stale or purged stages: the files that the run wrote, and no other.
+    """Erase exports with weights of stale or purged stages: only the files that the run wrote.
 
-    One whose files are not there may be in the making: its note stays, and every later purge and start of
-    a scheduler looks again, should the export be killed before it sees that it came too late.
-    StoreError: a file cannot be erased, or is none that an export has.
+    If an export's files do not exist, it may be in progress. Its note stays, and every later purge and scheduler start
+    checks again, in case the export is killed before it notices the deletion.
+    StoreError: a file cannot be erased, or is not one that an export writes.
     """
     exports = run.ledger.exports.all()
     if not exports:
@@ -35,11 +35,11 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
     gone = {stage.id for stage in (*stale, *(each for each in known if each.state is StageState.PURGED))}
     kept = {stage.id for stage in known} - gone
     for export in exports:
-        # A stage that the ledger does not know was trained before it was restored from a backup, on who knows what.
+        # A stage that is not in the ledger was trained before a restore from a backup, on unknown records.
         if kept.issuperset(export.stages):
             continue
         if strange := sorted(set(export.files) - _EVER_EXPORTED):
-            # Or whoever can write the ledger could have a purge erase any file of this user, the keys among them.
+            # Otherwise write access to the ledger would let an attacker erase any file of this user, even the keys.
             raise StoreError(
                 f"the ledger says that the export at {export.folder} has a file {strange[0]!r}, which no export has: "
                 "its row was changed outside the run; nothing of it was erased",
@@ -50,7 +50,7 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
             for path in files:
                 path.unlink(missing_ok=True)
             for folder in sorted({str(path.parent) for path in files}):
-                _sync(folder)  # or a power cut brings the weights back once the ledger has forgotten them
+                _sync(folder)  # otherwise a power cut could bring the weights back after the ledger has forgotten them
         except OSError as error:
             raise StoreError(
                 f"the export at {export.folder} holds weights that must be erased, and cannot be: {error}",
@@ -61,7 +61,7 @@ def purge_exports(run: Run, stale: Iterable[StageRow]) -> None:
 
 
 def _sync(folder: str) -> None:
-    """Put the names in `folder`, which may be reached by a link, on the disk."""
+    """Sync the entries of `folder`, which may be a link, to disk."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -1,8 +1,8 @@
-"""Temporary folders on a machine's own disk: copies of slices, hidden states in the making, data being read in.
+"""Temporary folders on a machine's own disk, for copies of slices, unfinished hidden states, and data during ingest.
 
-For data that cannot be next to the run: ranks work on their machine's disk, and a run in a bucket has no folder here. A
-killed process cleans up nothing: the next process that asks for such a folder on this machine erases what dead
-processes left.
+They hold data that cannot be next to the run: ranks work on their machine's disk, and a run in a bucket has no local
+folder. A killed process cleans up nothing, so the next process that requests such a folder on this machine erases what
+dead processes left.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 
 
 def machine_scratch(kind: str) -> tempfile.TemporaryDirectory[str]:
-    """A folder of this process; first erases those of its kind whose process is gone from this machine."""
+    """Create a folder for this process. First erases folders of this kind whose process no longer exists here."""
     prefix = f"s3t-{kind}-{socket.gethostname()}-"
     for left in Path(tempfile.gettempdir()).glob(f"{glob.escape(prefix)}*"):
         owner = left.name.removeprefix(prefix).split("-")[0]
         if owner.isdecimal() and not _is_alive(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)  # another user's stays, and is that user's to erase
+            shutil.rmtree(left, ignore_errors=True)  # folders of other users stay; those users must erase them
     return tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-")
 
 

@@ -1,7 +1,7 @@
-"""A deletion's state in the words of two systems that offices report to. Pure.
+"""A deletion's state in the terms of two external systems, OpenDSR and DROP. Pure.
 
 OpenDSR (github.com/opengdpr/OpenDSR) asks a processor for a status. California's Delete Request and Opt-out Platform
-(DROP) asks a data broker for one of four outcomes. In: how far a deletion is, and what it found. Out: their words.
+(DROP) asks a data broker for one of four outcomes. In: a deletion's state. Out: their terms.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ class OpenDsrStatus(StrEnum):
 
     PENDING = "pending"  # accepted: not out of service everywhere yet
     IN_PROGRESS = "in_progress"  # pruned: the bytes are being erased
-    COMPLETED = "completed"  # purged: nothing of the records is left; healing the model is no part of the request
-    CANCELLED = "cancelled"  # never here: an accepted deletion cannot be taken back
+    COMPLETED = "completed"  # purged: nothing of the records is left; healing is not part of the request
+    CANCELLED = "cancelled"  # never: an accepted deletion cannot be withdrawn
 
 
 class DropOutcome(StrEnum):
-    """What a broker reports of a consumer."""
+    """The outcome that a broker reports for a consumer."""
 
     DELETED = "record deleted"
-    OPTED_OUT = "record opted out of sale"  # never here: a run sells nothing
-    EXEMPT = "record exempted"  # never here: a run holds nothing back
-    NOT_FOUND = "record not found"  # the request was refused with UnknownRecords: there is no deletion
+    OPTED_OUT = "record opted out of sale"  # never: a run sells no data
+    EXEMPT = "record exempted"  # never: a run exempts no records
+    NOT_FOUND = "record not found"  # never: such a request is refused with UnknownRecords
 
 
 def opendsr_status(state: DeletionState) -> OpenDsrStatus:
-    """Of a deletion in this state."""
+    """The status of a deletion in this state."""
     match state:
         case DeletionState.ACCEPTED:
             return OpenDsrStatus.PENDING
@@ -41,5 +41,5 @@ def opendsr_status(state: DeletionState) -> OpenDsrStatus:
 
 
 def drop_outcome(state: DeletionState) -> DropOutcome | None:
-    """Of a deletion in this state, which named a record at least; None: too early to report."""
+    """The outcome of a deletion in this state that names at least one record; None: too early to report."""
     return DropOutcome.DELETED if opendsr_status(state) is OpenDsrStatus.COMPLETED else None

@@ -1,6 +1,6 @@
 """Reports of the runtime: frozen values that the command line prints or dumps as JSON.
 
-Never personal data: ids of records appear only where the caller gave them in the same call.
+They contain no personal data: record ids appear only if the caller gave them in the same call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from s3t_ray.proof.receipt import HandedReceipt
 
 
 class Report(BaseModel):
-    """Base of all reports: frozen, strict, `model_dump_json()` is the `--json` output."""
+    """Base of all reports: frozen and strict; `model_dump_json()` is the `--json` output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -27,7 +27,7 @@ class ShardStatus(Report):
     depths: tuple[int, ...]
     """Live depth of each sequence, in the order of `orders`."""
     wanted: int
-    """Stages that the retained data and the config ask for."""
+    """Stages that the retained data and the config require."""
     trained: int
     running: int
     queued: int
@@ -35,12 +35,12 @@ class ShardStatus(Report):
 
     @property
     def depth(self) -> int:
-        """Depth that the shard serves: the deepest of its sequences; 0: dead."""
+        """Depth that the shard serves: that of its deepest sequence; 0: dead."""
         return max(self.depths, default=0)
 
 
 class Failure(Report):
-    """What failed, and has not gone through since."""
+    """Something that failed and has not succeeded since."""
 
     kind: Literal["stage", "purge", "serving", "log", "callback", "follower"]
     """The training of a stage, the purge of a shard, the loading of a live set by the serving replicas, the publishing
@@ -55,7 +55,7 @@ class Failure(Report):
 
     @property
     def title(self) -> str:
-        """What failed, in words."""
+        """A description of what failed."""
         match self.kind:
             case "stage":
                 return f"stage {(self.stage_id or '')[:12]}"
@@ -68,14 +68,14 @@ class Failure(Report):
 
 
 class HeadReport(Report):
-    """`s3t head`: how far the published log has come."""
+    """`s3t head`: the state of the published log."""
 
     origin: str
     """Name of the log."""
     size: int
     """Entries."""
     checkpoint: str
-    """The signed note, with its cosignatures; empty: the log was not published yet."""
+    """The signed note, with its cosignatures; empty if the log is not published yet."""
     key: str
     """Verifier key of the log, `name+id+key`."""
 
@@ -85,17 +85,17 @@ class DeletionStatus(Report):
     state: Literal["accepted", "pruned", "purged", "restored"]
     records: int
     hits: tuple[tuple[int, int, int], ...]
-    """(shard, slice, records) touched; shard -1 holds held-out records."""
+    """Affected (shard, slice, records); shard -1 holds held-out records."""
     accepted_at: str
     pruned_at: str | None = None
     purged_at: str | None = None
     restored_at: str | None = None
     age_seconds: float
-    """Since acceptance, while it is not restored; else the time that it took."""
+    """Time since acceptance or, once restored, the total time."""
     due_at: str | None = None
     """The earliest requested due date (UTC)."""
     overdue: bool = False
-    """That date has passed, and the records are not purged."""
+    """Whether that date has passed and the records are not purged."""
 
 
 class Status(Report):
@@ -109,21 +109,21 @@ class Status(Report):
     shards: tuple[ShardStatus, ...]
     deletions: tuple[DeletionStatus, ...]
     running: tuple[RunningStage, ...] = ()
-    """In training now, or, seen from another process, a few seconds ago."""
+    """Stages in training now or, as seen from another process, a few seconds ago."""
     waiting: str | None = None
-    """What worker groups that cannot start wait for, as the last scheduler noted it."""
+    """What worker groups wait for to start, as the last scheduler recorded it."""
     failures: tuple[Failure, ...] = ()
     settled: bool
-    """Nothing is missing, stale or unfinished."""
+    """Whether nothing is missing, stale or unfinished."""
     ids_derived: bool
     """True when ids come from record contents because the data has none or `data.id_field` is null."""
     teaching_nothing: int = 0
-    """Training records, of those read in, without a response within task.max_tokens."""
+    """Ingested training records without a response within task.max_tokens."""
     smallest_slice: int = 0
-    """Records, as are the next two."""
+    """In records, like the next two."""
     largest_slice: int = 0
     empty_slices: int = 0
-    """How many slices hold no record."""
+    """Number of slices without records."""
 
 
 class ShardImpact(Report):
@@ -136,51 +136,51 @@ class ShardImpact(Report):
     depths_after: tuple[int, ...]
     retrain_stages: int
     retrain_records: int
-    """Records times stages to train again, for one epoch."""
+    """Records times stages to retrain, for one epoch."""
 
 
 class DuplicatesOf(Report):
     subject: str | None
-    """First digits of the subject's HMAC; None: records without a subject."""
+    """First digits of the subject's HMAC; None for records without a subject."""
     records: int
 
 
 class Duplicates(Report):
     records: int
     subjects: tuple[DuplicatesOf, ...]
-    """Those with the most records first."""
+    """Subjects with the most records first."""
 
 
 class Likeness(Report):
-    """Records that are like those a deletion names, and that it does not name itself."""
+    """Records similar to those named in a deletion, but not named themselves."""
 
     duplicates: Duplicates
-    """Retained ones, which the deletion leaves, of exactly the same content."""
+    """Records with exactly the same content that the deletion keeps."""
     near_duplicates: Duplicates | None
-    """The same, of nearly the same content; None: the run's records were not sketched."""
+    """The same, with nearly the same content; None: the run's records were not sketched."""
     threshold: float
-    """Likeness (Jaccard) from which on a record is a near-duplicate."""
+    """Minimum Jaccard similarity of a near-duplicate."""
     reach: Literal["named", "duplicates", "near_duplicates"]
-    """What the deletion takes: only what it names, its duplicates too, or its near-duplicates as well."""
+    """What the deletion includes: only named records, also duplicates, or also near-duplicates."""
     taken_along: int
-    """Records that the deletion takes because they are like a named one (counted in `records`)."""
+    """Records that the deletion includes because they are similar to a named one (counted in `records`)."""
     forgotten: int
     """Named records that were purged earlier: similar records can no longer be found."""
 
 
 class OtherSpelling(Report):
-    """Records that are still there under another spelling of a name in a deletion."""
+    """Records that remain under another spelling of a name in a deletion."""
 
     kind: Literal["id", "subject"]
     named: str
-    """As the deletion names it."""
+    """Spelling in the deletion."""
     spelling: str
-    """As the run's data spells it."""
+    """Spelling in the run's data."""
     records: int
 
 
 class Impact(Report):
-    """`s3t delete --dry-run`: what a deletion would hit."""
+    """`s3t delete --dry-run`: what a deletion would affect."""
 
     records: int
     held_out: int
@@ -189,14 +189,14 @@ class Impact(Report):
     unknown_subjects: tuple[str, ...]
     shards: tuple[ShardImpact, ...]
     set_aside: int = 0
-    """Rows that ingest had set aside as malformed, and that would be erased."""
+    """Rows set aside as malformed at ingest that would be erased."""
     likeness: Likeness | None = None
     other_spellings: tuple[OtherSpelling, ...] = ()
-    """Looked for among case, blanks and accents; not part of the deletion."""
+    """Spellings that differ in case, blanks or accents; not part of the deletion."""
 
 
 class DeletionReceipt(Report):
-    """What `s3t delete` gives back once the deletion is durable."""
+    """The result of `s3t delete` once the deletion is durable."""
 
     request_id: str
     accepted_at: str
@@ -206,17 +206,17 @@ class DeletionReceipt(Report):
     unknown_subjects: tuple[str, ...]
     stages_pruned: tuple[str, ...]
     repeated: bool
-    """True when this very request had been accepted before: the receipt is the first one."""
+    """True if the same request was accepted before; the receipt is the original one."""
     shards: tuple[ShardImpact, ...]
     set_aside: int = 0
-    """Rows that ingest had set aside as malformed, erased at once."""
+    """Rows set aside as malformed at ingest, which were erased immediately."""
     likeness: Likeness | None = None
-    """Right after the deletion was accepted: what of the same content is still there."""
+    """Records with the same content that remain right after the deletion was accepted."""
     note: str | None = None
     """What went wrong after the deletion was accepted. The deletion is valid, and its purge continues."""
     proof: HandedReceipt | None = None
-    """The signed receipt, an entry of the run's log, with the nonce that shows whose it is; None: accepted by an
-    older version."""
+    """The signed receipt, an entry of the run's log, with the nonce that opens its commitment; None: an older version
+    accepted the deletion."""
     other_spellings: tuple[OtherSpelling, ...] = ()
     """Records under other spellings of the names, which were not deleted."""
 
@@ -235,9 +235,9 @@ class TrainReport(Report):
 
 class DepthLoss(Report):
     depth: int
-    """Every shard cut at this depth; 0 is the base model."""
+    """Depth at which every shard is cut; 0 is the base model."""
     loss: float
-    """Mean over labelled tokens, or over records judged as a whole: nats, or squared error."""
+    """Mean over labelled tokens or, for tasks with one output per record, over records: nats, or squared error."""
     standard_error: float
     metrics: dict[str, float | None] = {}
     """Of `task.metrics`, by name; empty for text. null: not defined on these records."""
@@ -272,7 +272,7 @@ class Export(Report):
 
 
 class Verdict(StrEnum):
-    """What a replay says of a stage."""
+    """The verdict of a replay on a stage."""
 
     EQUAL = "equal"
     DIFFERS = "differs"
@@ -289,7 +289,7 @@ class ReplayedStage(Report):
     largest_difference: float
     """Over all numbers of the adapter."""
     mismatches: tuple[str, ...]
-    """Hardware and library versions that are not those of the stage's training."""
+    """Hardware and library versions that differ from those of the stage's training."""
 
 
 class Verification(Report):
@@ -309,7 +309,7 @@ class Verification(Report):
 
     @property
     def unproved(self) -> int:
-        """Replayed stages of which nothing is proved."""
+        """Replayed stages about which nothing is proved."""
         return sum(stage.verdict is Verdict.NOT_PROVED for stage in self.replayed)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -326,7 +326,7 @@ class AuditReport(Verification):
 
     certificates: int
     head: str
-    """Hash of the newest certificate; zeros: there is none."""
+    """Hash of the newest certificate; zeros if there is none."""
     public_key: str
     """Fingerprint (SHA-256) of the run's public key."""
 
@@ -345,5 +345,5 @@ class KeysReport(Report):
 
     folder: str
     made: bool
-    """False: keys were there already, and are these."""
+    """False: these keys already existed."""
     public_key_sha256: str

@@ -1,7 +1,7 @@
 """An open run: its config, store, ledger and keys in one place, and the plan that follows from them.
 
-In: the run's folder or URI (or a config to start one). Out: handles that every command and actor
-uses. Never imports torch or Ray: `s3t status` must start fast.
+In: the run's folder or URI (or a config to start one). Out: handles that every command and actor uses. Never imports
+torch or Ray, because `s3t status` must start fast.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
 SHORTEST_REQUEST = 6
-"""Characters of a deletion's id from which on it is looked for by its beginning."""
+"""Minimum length of a prefix that can identify a deletion."""
 
 
 def checked_base(config: Config) -> Path:
-    """Folder of the base model of `config`, once its files are whole and its sizes fit the config.
+    """Folder of the base model of `config`, after checking that its files are complete and its sizes fit the config.
 
-    Creates nothing and needs no torch; `train.check_base` looks at every weight's name as well. ConfigError.
+    Creates nothing and does not need torch; `train.check_base` also checks the name of every weight. ConfigError.
     """
     folder = find_base(config.model)
     check_base(config, folder)
@@ -59,7 +59,7 @@ class Run:
         read_only: bool = False,
         lent_keys: Keys | None = None,
     ) -> None:
-        """`lent_keys`: see `open`. They seal what a replay makes, and match nothing of the run."""
+        """`lent_keys`: see `open`. They seal the results of a replay, and match nothing in the run."""
         self.config = config
         self.read_only = read_only
         self.location = location
@@ -73,10 +73,9 @@ class Run:
     def open(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
         """The existing run at `uri` (its storage root, or a config file that names it).
 
-        `read_only`: for whoever only looks, at a run that may have been taken back or exchanged. `lent_keys`: for an
-        auditor, who lacks the run's own; then nothing is touched, and the ledger is read from a copy elsewhere.
-        Raises ConfigError when no run is there, LedgerError when storage and ledger are not of one run, or not the
-        newest that is known.
+        `read_only`: for readers, also of a run that may have been reset or replaced. `lent_keys`: for an auditor
+        without the run's own keys; then nothing is modified, and the ledger is read from a copy elsewhere.
+        ConfigError: there is no run. LedgerError: storage and ledger are not of the same run, or not the newest known.
         """
         run = cls.open_unchecked(uri, read_only, lent_keys)
         if not run.read_only:
@@ -103,7 +102,7 @@ class Run:
 
     @classmethod
     def open_unchecked(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
-        """The same, be it the newest or not: for `s3t restore`. A run that was taken back holds deleted records."""
+        """The same, without checking that the run is the newest, for `s3t restore`. A reset run has deleted records."""
         root = str(uri)
         if root.endswith((".yaml", ".yml")) and Path(root).is_file():
             home = run_folder(Path(root))
@@ -139,11 +138,11 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, *, drop_stages: bool = False) -> Run:
-        """Open the run of `config`, or begin it: publish its config and create its ledger and keys.
+        """Open the run of `config`, or start it: publish its config and create its ledger and keys.
 
-        What does not decide weights (budget, workers, policy, ...) may differ from the last time
-        and is published anew; a recipe that differs is refused by `check_recipe`, and so is a smaller budget or
-        another order that would purge trained stages, unless `drop_stages` says that they may go.
+        Settings that do not affect weights (budget, workers, policy, ...) may differ from the last time and are
+        published again. `check_recipe` refuses a different recipe. A smaller budget or another order that would purge
+        trained stages is refused too, unless `drop_stages` is set.
         """
         location = locate(config)
         check_outlives_job(location)
@@ -169,9 +168,9 @@ class Run:
         return run
 
     def seal(self) -> None:
-        """Seal the rows of a run that an older version began; its log says from when on they are.
+        """Seal the rows of a run that an older version started; its log records since when.
 
-        Its stored hidden states bear no seal, so that training would not read them: they are erased first.
+        Erases its stored hidden states first, because they have no seal and training would not read them.
         """
         if self.ledger.run() is not None and not self.ledger.is_sealed():
             self.ledger.require_key(self.keys.public_key)  # both before anything is erased
@@ -181,15 +180,15 @@ class Run:
             self.ledger.seal()
 
     def remember(self) -> None:
-        """Note with the keys how long the run's log is, and bring its copy up to date."""
+        """Record the length of the run's log beside the keys, and update the log's copy."""
         remember(self.location.keys_dir, self.ledger.run_id, self.location.storage_uri, self.ledger.log_head())
         if self.log_copy is not None:
-            with suppress(OSError):  # the next entry copies this one too, and an audit tells
+            with suppress(OSError):  # the next entry copies this one too, and an audit reports it
                 self.log_copy.catch_up(self.ledger)
 
     @property
     def log_copy(self) -> LogCopy | None:
-        """The copy of the log outside the run; None: the config asks for none."""
+        """The copy of the log outside the run; None if the config does not ask for one."""
         return LogCopy.of(self.location.log_copy, self.ledger.run_id)
 
     def close(self) -> None:
@@ -205,9 +204,9 @@ class Run:
 
     @cached_property
     def base(self) -> Path:
-        """Folder of the base model (downloads it when the config names a hub model): that of this run and no other.
+        """Folder of this run's base model (downloaded if the config names a hub model).
 
-        Raises ConfigError when it was replaced, even by another of the same shape (reads every byte of it once).
+        ConfigError: it was replaced, even by another of the same shape (reads every byte of it once).
         """
         row = self.ledger.run()
         if row is not None and self.base_digest != row.base_digest:
@@ -220,24 +219,25 @@ class Run:
 
     @cached_property
     def base_folder(self) -> Path:
-        """Folder of the base model, whole and of the sizes that the config asks for; it may have been replaced."""
+        """Folder of the base model, complete and with the configured sizes; it may have been replaced."""
         return checked_base(self.config)
 
     @cached_property
     def base_digest(self) -> str:
-        """Digest of the base model as it is now: a second a gigabyte, once."""
+        """Digest of the current base model. Takes about one second per gigabyte, once."""
         return digest_base(self.base_folder)
 
     @cached_property
     def input_summary(self) -> InputSummary | None:
-        """What the data looked like when it was read in; asked for once it was. None: an earlier version read it."""
+        """Summary of the data at ingest. None: an earlier version ingested it."""
         return read_summary(self.store)
 
     @cached_property
     def keys(self) -> Keys:
         """Secret keys of the run; created with its first records, then only loaded. The ledger asks for them itself.
 
-        ConfigError: they would be created in memory. LedgerError: lost, damaged, readable by others, another run's.
+        ConfigError: they would be created in memory. LedgerError: they are lost, damaged, readable by others, or
+        another run's.
         """
         if self._lent_keys is not None:
             return self._lent_keys
@@ -255,7 +255,7 @@ class Run:
 
     @cached_property
     def row(self) -> RunRow:
-        """The run's row in the ledger. Raises ConfigError before its data was read."""
+        """The run's row in the ledger. ConfigError: its data is not ingested yet."""
         row = self.ledger.run()
         if row is None:
             raise ConfigError(
@@ -266,7 +266,7 @@ class Run:
         return row
 
     def describe(self) -> RunRow:
-        """The row that this config and this base model ask for (reads every byte of the base)."""
+        """The row that this config and this base model require (reads every byte of the base)."""
         settings = recipe(self.config, self.base_digest)
         return RunRow(
             name=self.config.name,
@@ -279,7 +279,7 @@ class Run:
         )
 
     def check_recipe(self) -> None:
-        """Raise ConfigError, naming each field, when the config would train other weights than this run's."""
+        """ConfigError, naming each field, if the config would train other weights than this run's."""
         have = self.ledger.run()
         if have is None:
             return
@@ -302,7 +302,7 @@ class Run:
         )
 
     def wanted_stages(self) -> frozenset[str]:
-        """Ids of the live stages that this config's plan has a place for."""
+        """Ids of the live stages that are in this config's plan."""
         if self.ledger.run() is None:
             return frozenset()
         return frozenset(
@@ -312,7 +312,7 @@ class Run:
         )
 
     def check_keeps_stages(self) -> None:
-        """Raise ConfigError when stages are trained that this config has no place for: they would be purged."""
+        """ConfigError if trained stages are not in this config's plan, because they would be purged."""
         have = self.ledger.run()
         if have is None or (have.shards, have.slices) != (self.config.shards, self.config.slices):
             return
@@ -326,9 +326,9 @@ class Run:
             )
 
     def request_named(self, name: str) -> str:
-        """The id of the deletion that `name` begins: `s3t status` shows the first 12 of 16 characters.
+        """The id of the deletion that starts with `name`; `s3t status` shows the first 12 of 16 characters.
 
-        `name` itself where no deletion, or several, begin with it.
+        Returns `name` itself if no deletion, or several, start with it.
         """
         found = self.ledger.requests_named(name) if len(name) >= SHORTEST_REQUEST else ()
         return found[0] if len(found) == 1 else name
@@ -337,7 +337,7 @@ class Run:
         return () if shard == HOLDOUT_SHARD else orders(self.config, shard)
 
     def plan(self, shard: int, slices: tuple[SliceState, ...] | None = None) -> ShardPlan:
-        """What `shard` wants now: its orders over the slice digests that the ledger holds."""
+        """What `shard` needs now: its orders applied to the slice digests in the ledger."""
         states = self.ledger.slices(shard) if slices is None else slices
         digests: Mapping[int, str] = {state.slice: state.digest for state in states if state.shard == shard}
         return plan_shard(shard, self.orders(shard), digests, self.row.recipe_digest)

@@ -1,5 +1,7 @@
-"""Temporary folders for personal data: next to a local run, so that the sweep at the next start
-erases what a crash left; otherwise on this machine's disk, where the next such folder does (`machine_scratch.py`).
+"""Temporary folders for personal data.
+
+They are next to a local run, where the sweep at the next start erases what a crash left. For other runs they are on
+this machine's disk, where the next such folder erases it (`machine_scratch.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from s3t_ray.run.run import Run
 
 @contextmanager
 def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
-    """A private folder that is gone after the block, or, after a kill, with the next sweep of `within`.
+    """A private folder that is erased after the block or, after a kill, by the next sweep of `within`.
 
-    `within`: the folder of the storage that it is made in, where that is on this machine. StoreError: it
-    cannot be made, or not erased.
+    `within`: the storage's folder to create it in, if that is on this machine. StoreError: it cannot be created or
+    erased.
     """
     marker = run.store.local_path(f"{within}/{CONFIG_FILE}" if within else CONFIG_FILE)
     parent = None if marker is None else marker.parent
@@ -38,7 +40,7 @@ def scratch_folder(run: Run, purpose: str, within: str = "") -> Iterator[Path]:
     try:
         yield Path(folder.name)
     except BaseException:
-        with suppress(OSError):  # what went wrong in the block is what its caller must hear
+        with suppress(OSError):  # the caller must get the error of the block
             folder.cleanup()
         raise
     try:

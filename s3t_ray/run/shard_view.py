@@ -16,26 +16,26 @@ from s3t_ray.run.run import Run
 
 @dataclass(frozen=True)
 class ShardView:
-    """What a shard wants and has, read from the ledger at one moment.
+    """What a shard needs and has, read from the ledger at one moment.
 
-    What follows from it is worked out once: a scheduler looks at all its views many times a second.
+    Derived values are cached, because a scheduler reads all its views many times per second.
     """
 
     plan: ShardPlan
     live: frozenset[str]
     stale: frozenset[str]
-    """Stages out of service whose bytes are still there."""
+    """Stages out of service whose bytes still exist."""
     slices: tuple[SliceState, ...]
     ever_complete: bool
-    """Whether every sequence was once trained whole, under the orders of today."""
+    """Whether every sequence was once fully trained under the current orders."""
 
     def with_live(self, stage_ids: Iterable[str]) -> ShardView:
-        """The view once the ledger has accepted these stages too."""
+        """The view after the ledger has also accepted these stages."""
         return replace(self, live=self.live.union(stage_ids))
 
     @cached_property
     def unclean(self) -> frozenset[int]:
-        """Slices whose file may still hold deleted rows: nothing may train on it."""
+        """Slices whose file may still contain deleted rows, so nothing may train on them."""
         return frozenset(s.slice for s in self.slices if s.file is None or s.file_digest != s.digest)
 
     @cached_property
@@ -45,7 +45,7 @@ class ShardView:
 
     @cached_property
     def unpurged(self) -> frozenset[str]:
-        """Stages that must wait for a purge: their slices may hold deleted rows, or their own old bytes are there."""
+        """Stages that must wait for a purge: their slices may contain deleted rows, or their own old bytes exist."""
         unclean = self.unclean
         waiting = {s.id for s in self.plan.stages.values() if not unclean.isdisjoint(s.slices)} if unclean else set()
         return self.stale | waiting
@@ -56,7 +56,7 @@ class ShardView:
 
     @cached_property
     def depth(self) -> int:
-        """Of the deepest live model; 0: the shard is dead."""
+        """Depth of the deepest live model; 0: the shard is dead."""
         return max(self.depths, default=0)
 
     @cached_property
@@ -67,7 +67,7 @@ class ShardView:
 
 
 class Views(dict[int, ShardView]):
-    """The views of a run's shards, and which changed since the last call: a round looks only at those."""
+    """The views of a run's shards, and which changed since the last call, so that a round can skip the others."""
 
     def __init__(self, views: Mapping[int, ShardView]) -> None:
         super().__init__(views)
@@ -78,24 +78,24 @@ class Views(dict[int, ShardView]):
         self.touch(shard)
 
     def put(self, views: Mapping[int, ShardView]) -> None:
-        """Several at once."""
+        """Set several views."""
         for shard, view in views.items():
             self[shard] = view
 
     def touch(self, shard: int) -> None:
-        """Something about the shard changed."""
+        """Mark the shard as changed."""
         for changed in self._changed.values():
             changed.add(shard)
 
     def take_changed(self, reader: str) -> set[int]:
-        """The shards that changed since this reader's last call; all of them at its first."""
+        """The shards that changed since this reader's last call; all of them on the first call."""
         changed = self._changed.get(reader, set(self))
         self._changed[reader] = set()
         return changed
 
 
 def view_shard(run: Run, shard: int) -> ShardView:
-    """The shard's view, from the ledger. Pure plan over it; changes nothing."""
+    """The shard's view from the ledger. Changes nothing."""
     slices = run.ledger.slices(shard)
     live, stale = run.ledger.standing(shard)
     plan = run.plan(shard, slices)

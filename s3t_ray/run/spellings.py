@@ -19,7 +19,7 @@ from s3t_ray.run.reports import OtherSpelling
 from s3t_ray.run.run import Run
 
 MOST_NAMES = 100
-"""Names of one deletion for which spellings are looked up."""
+"""Maximum number of names per deletion whose spellings are looked up."""
 _MOST_WORDS = 6
 _MOST_VARIANTS = 1024
 _WORD = re.compile(r"[^\W\d_]+")
@@ -51,7 +51,7 @@ def _found(run: Run, kind: Literal["id", "subject"], names: Sequence[str]) -> li
 
 
 def spellings(name: str) -> Iterator[str]:
-    """Likely other spellings of `name`, each once, `name` itself left out. Pure."""
+    """Likely other spellings of `name`, each once, without `name` itself. Pure."""
     seen = {name}
     cased = dict.fromkeys(_cased(name.strip()))
     for text in islice(cased, _MOST_VARIANTS // 6):

@@ -21,18 +21,18 @@ from s3t_ray.run.shard_view import ShardView, view_shard
 from s3t_ray.run.waiting import noted_waiting
 
 NOTES_HOLD_SECONDS = 30.0
-"""A note of what is in training that is older than this is of a scheduler that is gone."""
+"""A record of running stages older than this comes from a scheduler that is gone."""
 
 
 def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
-    """The run's state now. `running`: what a scheduler says that it trains; None: what it noted in the ledger."""
+    """The run's current state. `running`: stages in training, from a scheduler; None: read them from the ledger."""
     row = run.row
     notes = noted(run.ledger.running(), datetime.now(UTC)) if running is None else ()
     views = {shard: view_shard(run, shard) for shard in range(row.shards)}
-    # A deletion renames stages: a failure under a name that nobody wants any more is history.
+    # A deletion changes stage ids, so failures of stages that are no longer wanted are obsolete.
     current = {name for view in views.values() for name in view.missing}
     if running is None:
-        running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended since
+        running = tuple(stage for stage in notes if stage.stage_id in current)  # the others have ended
     subjects: set[FailureSubject] = {FailedStage(name) for name in current}
     subjects |= {FailedPurge(shard) for shard in (HOLDOUT_SHARD, *views)} | {FailedServing(), FailedLog()}
     failures = tuple(failure_of(row) for row in run.ledger.failures() if row.subject in subjects)
@@ -70,7 +70,7 @@ def status(run: Run, running: tuple[RunningStage, ...] | None = None) -> Status:
 
 
 def _followers_behind(run: Run) -> tuple[Failure, ...]:
-    """Servers outside that deletions wait for."""
+    """External servers that deletions wait for."""
     followers = run.ledger.followers.all()
     rows = run.ledger.deletions(DeletionState.ACCEPTED) if followers else ()
     waiting = {each.name: sum(row.number > each.position for row in rows) for each in followers}
@@ -86,7 +86,7 @@ def _followers_behind(run: Run) -> tuple[Failure, ...]:
 
 
 def failure_of(row: FailureRow) -> Failure:
-    """The report of a row of the ledger."""
+    """The report of a failure in the ledger."""
     match row.subject:
         case FailedStage(stage_id):
             return Failure(kind="stage", stage_id=stage_id, error=row.error, attempts=row.attempts)
@@ -99,7 +99,7 @@ def failure_of(row: FailureRow) -> Failure:
 
 
 def noted(notes: Iterable[NotedStage], now: datetime) -> tuple[RunningStage, ...]:
-    """The stages that were in training a moment ago, whatever process trains them."""
+    """The stages that were recently in training, in any process."""
     return tuple(
         note.stage
         for note in notes
@@ -125,7 +125,7 @@ def _shard(view: ShardView, running: Iterable[RunningStage], failures: Iterable[
 
 
 def deletion_status(row: DeletionRow, due_at: str | None = None) -> DeletionStatus:
-    """Where one deletion stands. `due_at`: when its records must be gone."""
+    """The state of one deletion. `due_at`: when its records must be purged."""
     now = datetime.now(UTC).isoformat(timespec="microseconds")
     end = row.times.restored or now
     age = (datetime.fromisoformat(end) - datetime.fromisoformat(row.times.accepted)).total_seconds()

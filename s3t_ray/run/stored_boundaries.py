@@ -23,12 +23,12 @@ def with_boundaries(run: Run) -> Config:
         return config
     slices = [state for state in run.ledger.slices() if state.shard != HOLDOUT_SHARD and state.records]
     records = sum(state.records for state in slices)
-    # Of a storage from a backup some are older, and so have other names, until the scheduler has begun.
+    # In a storage from a backup, some files are older and have other names until the scheduler starts.
     there = frozenset(run.store.files(layout.SLICES))
     sizes = [(state.records, run.store.size(state.file)) for state in slices if state.file in there and state.file]
     tokens = sum(size for _, size in sizes) / ROW_BYTES_PER_TOKEN
     a_record = max(1.0, tokens / max(1, sum(count for count, _ in sizes)))
-    every = max(1, round(records / (1 - config.data.holdout)))  # the plan counts held-out ones too
+    every = max(1, round(records / (1 - config.data.holdout)))  # the plan also counts held-out records
     work = describe_work(config, every, a_record, 1.0, read_shape(run.base))
     depths = choose_depths(config, work, [run.orders(shard) for shard in range(config.shards)])
     return config.model_copy(update={"engine": config.engine.model_copy(update={"stored_boundaries": depths})})

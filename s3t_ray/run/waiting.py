@@ -1,4 +1,4 @@
-"""What a run's worker groups wait for. The scheduler notes it in the run's history, for `s3t status`."""
+"""What a run's worker groups wait for. The scheduler records it in the run's history, for `s3t status`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ WAITING = "waiting"
 
 
 def note_waiting(run: Run, waits_for: str | None) -> None:
-    """Note it; None: they no longer wait. Called by the run's scheduler when it changes."""
+    """Record it; None: they no longer wait. The run's scheduler calls this on every change."""
     run.ledger.add_event(WAITING, None, {"for": waits_for, "epoch": run.ledger.lease().epoch})
 
 
 def noted_waiting(run: Run) -> str | None:
-    """What the last note says, if it is of the last scheduler; None: nothing waits, as far as is known."""
+    """The last record, if the last scheduler wrote it; None: nothing is known to wait."""
     notes = run.ledger.events(kinds={WAITING})
     if not notes:
         return None

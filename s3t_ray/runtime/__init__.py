@@ -1,1 +1,1 @@
-"""The Ray layer: actors as thin shells, worker groups, ranks and the two main paths (train, delete)."""
+"""The Ray layer: thin actors, worker groups, ranks, and the two main paths (train, delete)."""

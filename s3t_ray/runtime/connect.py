@@ -1,7 +1,7 @@
-"""The way into Ray: a local one of our own, or the cluster at an address.
+"""Connects to Ray: starts a local instance, or joins the cluster at an address.
 
-Sets the authentication mode itself in every case: Ray's own default depends on what an earlier
-command left in the home folder.
+Always sets the authentication mode, because Ray's default depends on files that earlier commands left in
+the home folder.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ NAMESPACE = "s3t_ray"
 
 
 def actor_name(role: str, storage_uri: str) -> str:
-    """Name of a run's actor in the cluster, from where the run is: two runs never share one."""
+    """The name of a run's actor in the cluster, derived from the run's storage, so that no two runs share one."""
     return f"{role}-{hashlib.sha256(storage_uri.encode()).hexdigest()[:16]}"
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[bool]:
-    """Ray, for the time of the block: the cluster at `address` ("auto": the one on this machine, or of
-    this job), or, for None, a local Ray that ends with the block. Yields whether nodes may join it.
+    """Connect to Ray within this context. Yields whether nodes can join the cluster.
 
-    Inside a Ray job, None means the job's cluster. Raises ClusterError when it cannot be reached.
+    `address`: the cluster ("auto": the one on this machine, or of this job). None: a local Ray that ends
+    with the context, or inside a Ray job the job's cluster. Raises ClusterError if it cannot be reached.
     """
-    # Set before ray is imported: it reads them once.
+    # Set before importing ray, which reads them once.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None and (os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")):
         address = "auto"
     if address is None and not _token_is_set():
-        # A token of this process alone: nothing is written to the home folder.
+        # A token for this process only, so that nothing is written to the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
     if address is None and (folder := ray_folder(os.environ)):
@@ -55,7 +55,7 @@ def connected(address: str | None) -> Iterator[bool]:
         return
     try:
         with _own_sigterm_handler():
-            # "local": without an address Ray would join a cluster that anybody has running on this machine.
+            # "local", because without an address Ray would join any cluster that is running on this machine.
             place: dict[str, Any] = (
                 {"address": address} if address else {"address": "local", "include_dashboard": False}
             )
@@ -63,7 +63,15 @@ def connected(address: str | None) -> Iterator[bool]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"cannot reach Ray at {address or 'this machine'}: {error}",
-            "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN, or leave --address out to run locally",
+            "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN, or omit --address to run locally",
+        ) from error
+    except Exception as error:
+        # Ray raises the bare class when its own node is not up within 30 s, and nothing more specific can be caught.
+        if type(error) is not Exception:
+            raise
+        raise ClusterError(
+            f"Ray did not start on this machine: {error}",
+            "run the command again when the machine is less busy, or name a running cluster with --address",
         ) from error
     try:
         yield address is not None
@@ -72,13 +80,13 @@ def connected(address: str | None) -> Iterator[bool]:
 
 
 LONGEST_RAY_FOLDER = 107 - len("/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store.10")
-"""Bytes. The path of a Unix socket has at most 107 (unix(7), less the closing zero), and Ray puts its own in there."""
+"""In bytes. The path of a Unix socket has at most 107 (unix(7), without the final zero), including Ray's subfolders."""
 
 
 def ray_folder(environment: Mapping[str, str]) -> str | None:
-    """Where a local Ray must keep its sockets and logs: /tmp if TMPDIR is too long for sockets; None: where it likes.
+    """The folder for a local Ray's sockets and logs: /tmp if TMPDIR is too long for sockets; None: Ray's default.
 
-    Raises ClusterError when RAY_TMPDIR, which Ray looks at first, is too long itself.
+    Raises ClusterError if RAY_TMPDIR, which takes precedence, is too long.
     """
     chosen = environment.get("RAY_TMPDIR")
     if chosen is None:
@@ -94,7 +102,7 @@ def ray_folder(environment: Mapping[str, str]) -> str | None:
 
 @contextlib.contextmanager
 def _own_sigterm_handler() -> Iterator[None]:
-    """Put back the handler that `ray.init` replaces by a silent exit: a job says what its stop means."""
+    """Restore the SIGTERM handler that `ray.init` replaces with a silent exit. Jobs report why they stop."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread() and callable(before):
@@ -102,7 +110,7 @@ def _own_sigterm_handler() -> Iterator[None]:
 
 
 def ray_logs() -> Path:
-    """The folder of this node's logs of the connected cluster: what is in it, `ray logs` and the dashboard show."""
+    """The connected cluster's log folder on this node. `ray logs` and the dashboard show its files."""
     import ray
 
     context = ray.get_runtime_context()
@@ -110,23 +118,23 @@ def ray_logs() -> Path:
 
 
 def check_fits_cluster(config: Config, grows: bool) -> None:
-    """Raise ClusterError when the connected cluster can never hold the worker groups that the config asks for.
+    """Raise ClusterError if the connected cluster can never hold the worker groups in the config.
 
-    `grows`: nodes may join it, which a run that asks an autoscaler waits for.
+    `grows`: whether nodes can join it; a run with an autoscaler waits for them.
     """
     if not grows or config.workers.autoscale_to is None:
         check_room(config, nodes())
 
 
 def nodes() -> list[Resources]:
-    """What each node of the connected cluster has, of those that are alive now."""
+    """The resources of each live node in the connected cluster."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def check_can_heal(config: Config, grows: bool) -> None:
-    """Raise ClusterError when the connected cluster holds not even one worker group now, and none is asked for."""
+    """Raise ClusterError if the connected cluster cannot hold a single worker group, and does not grow."""
     if grows and config.workers.autoscale_to is not None:
         return
     try:
@@ -134,7 +142,7 @@ def check_can_heal(config: Config, grows: bool) -> None:
     except ClusterError as error:
         raise ClusterError(
             f"the records are erased, but pruned sequences cannot heal here: {error.problem}",
-            "run `s3t train` with the run's config, or this command again, where a worker group has room",
+            "run `s3t train` with the run's config, or repeat this command, on a cluster with room for a worker group",
         ) from error
 
 

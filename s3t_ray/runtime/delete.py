@@ -1,6 +1,6 @@
-"""The second half of a deletion, for its caller: wait until it is pruned, purged, healed and certified.
+"""The second half of a deletion: waits until it is pruned, purged, healed and certified.
 
-The scheduler completes it; if none is running, this starts one. `run/deletion.py` has the first half.
+The scheduler completes it; this module starts one if none is running. `run/deletion.py` has the first half.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ def settle(
     address: str | None = None,
     watch: Callable[[Status], None] = lambda state: None,
 ) -> Status:
-    """Carry an accepted deletion on until it is restored; the status then.
+    """Wait until an accepted deletion is restored. Returns the status at that time.
 
-    Uses the scheduler that is at work on this run, wherever it is, or starts one. Raises TrainError when
-    a stage is given up, ClusterError when all is erased and no worker group has room to heal.
+    Uses the active scheduler of this run, wherever it is, or starts one. Raises TrainError if the
+    scheduler gave up on a stage, ClusterError if everything is erased but no worker group has room to
+    heal.
     """
 
     def restored(state: Status) -> bool:
@@ -40,7 +41,7 @@ def settle(
         try:
             return _settle_here(run, restored, address, watch)
         except Fenced:
-            continue  # another process has begun to schedule this run: it carries on
+            continue  # another process has started to schedule this run and continues the deletion
 
 
 def _settle_here(

@@ -1,7 +1,7 @@
-"""Drives a run from outside its actors: starts the scheduler, shows progress, survives its death.
+"""Drives a run from outside its actors: starts the scheduler, shows progress, and survives its death.
 
-In: an open run and what to wait for. Out: the scheduler's last snapshot. `train` and `delete` are
-this with another end.
+In: an open run and a condition to wait for. Out: the scheduler's last snapshot. `train` and `delete`
+use it with different conditions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s3t_ray.run.status import status
 _log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 RESTARTS = 50
-"""Deaths of schedulers that one command outlives, each with a new one."""
+"""The number of times that one command replaces a dead scheduler."""
 
 
 def drive(
@@ -30,11 +30,12 @@ def drive(
     until: Callable[[Any, Status], bool],
     with_scheduler: Callable[[Any], None] = lambda actor: None,
 ) -> Any:
-    """Run a scheduler until `until(snapshot, status)`; the last snapshot (`scheduler.loop.Snapshot`).
+    """Run a scheduler until `until(snapshot, status)`. Returns the last snapshot (`scheduler.loop.Snapshot`).
 
-    Ray must be connected. `detached`: in a cluster, so that the scheduler outlives this process. A
-    scheduler that already exists, for the same config, is followed; it goes on afterwards.
-    `with_scheduler` is called with the actor, and again with each that replaces it.
+    Ray must be connected. `detached`: let the scheduler outlive this process, for clusters. An existing
+    scheduler with the same config is followed instead, and continues afterwards. `with_scheduler` is
+    called with the actor, and again with each replacement. Raises ClusterError if schedulers keep dying,
+    and the S3TError that ended a scheduler.
     """
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -52,14 +53,14 @@ def drive(
                 if ray.wait([end], timeout=0)[0]:
                     ray.get(end)
                     if ours:
-                        raise ClusterError("the scheduler stopped by itself", "run the same command again; it resumes")
-                    _end(actor, None)  # who had started it is done with it
+                        raise ClusterError("the scheduler stopped unexpectedly", "repeat the command; it resumes")
+                    _end(actor, None)  # the process that started it no longer needs it
                     actor = None
                     continue
                 snapshot = ray.get(actor.snapshot.remote())
             except RayTaskError as error:
                 raise _cause(error) from error
-            except (RayError, ValueError) as error:  # it died, or another process was quicker with its name
+            except (RayError, ValueError) as error:  # it died, or another process registered its name first
                 deaths += 1
                 if deaths > RESTARTS:
                     raise ClusterError(f"the scheduler died {deaths} times: {error}", "see its log") from error
@@ -79,7 +80,7 @@ def drive(
 
 
 def _join(run: Run, detached: bool) -> tuple[Any, Any, bool]:
-    """The run's scheduler in this cluster, when it serves today's config, or else a new one: (it, its end, ours)."""
+    """The existing scheduler if its config matches, or a new one: (actor, reference to its end, whether it is new)."""
     import ray
 
     from s3t_ray.config.load import dump_config
@@ -94,7 +95,7 @@ def _join(run: Run, detached: bool) -> tuple[Any, Any, bool]:
 
 
 def scheduler_is_active(run: Run) -> bool:
-    """Whether some process, anywhere, is scheduling this run now. Takes about 2 s, and no clock: beats are counted."""
+    """Whether any process is scheduling this run now. Takes up to 2 s; counts heartbeats, so clocks do not matter."""
     before = run.ledger.lease()
     if before.epoch == 0:
         return False
@@ -108,7 +109,7 @@ def scheduler_is_active(run: Run) -> bool:
 
 
 def follow(run: Run, *, watch: Callable[[Status], None], until: Callable[[Status], bool]) -> Status | None:
-    """Watch another process's scheduler through the ledger until `until(status)`; None: it stopped beating first."""
+    """Watch another process's scheduler through the ledger until `until(status)`. None: it stopped before that."""
     pause = threading.Event()
     while True:
         state = status(run)
@@ -121,7 +122,7 @@ def follow(run: Run, *, watch: Callable[[Status], None], until: Callable[[Status
 
 
 def _end(actor: Any, end: Any | None) -> None:
-    """Let the tick that is on its way finish, then end the actor; its worker groups end with it."""
+    """Let the current round finish, then end the actor. Its worker groups end with it."""
     import ray
     from ray.exceptions import RayError
 
@@ -130,7 +131,7 @@ def _end(actor: Any, end: Any | None) -> None:
         if end is not None:
             ray.wait([end], timeout=30)
     except RayError:
-        pass  # it is dead already, which is what was wanted
+        pass  # it is already dead
     ray.kill(actor)
 
 

@@ -1,8 +1,8 @@
-"""Which GPU a run trains on, and whether its stages fit it.
+"""Finds the GPU that a run trains on, and checks that its stages fit.
 
-In: the config; a node of the cluster, or this process. Out: the verdict of the plan. Reads the card with nvidia-smi,
-which needs no torch. If there is no card, GPUs may be logical ones, and nothing is compared. The same holds if
-nvidia-smi does not answer, as with a hanging driver; the log says so.
+In: the config; a node of the cluster, or this process. Out: the plan's verdict. Reads the GPU with nvidia-smi, which
+needs no torch. Without a GPU, Ray's GPUs may be logical ones, and nothing is checked. The same applies if nvidia-smi
+does not respond, for example because of a hanging driver; the log says so.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from s3t_ray.plan.resources import bundles
 from s3t_ray.runtime.connect import nodes
 
 PATIENCE_SECONDS = 30
-"""A cluster whose GPUs are all at work is not waited for longer: each rank looks again when it starts."""
+"""Maximum wait for a free GPU in the cluster. Each rank checks again when it starts."""
 
 SMI_SECONDS = 60.0
-"""nvidia-smi is not waited for longer. It needs seconds where eight cards are initialized for it."""
+"""Maximum wait for nvidia-smi, which takes several seconds to initialize eight GPUs."""
 
 _log = logging.getLogger(__name__)
 
 
 def read_card() -> Card | None:
-    """The GPU that this process sees first; None where nvidia-smi is missing, shows none or does not answer."""
+    """The first GPU that this process sees; None if nvidia-smi is missing, shows none or does not respond."""
     if which("nvidia-smi") is None or os.environ.get("DS_ACCELERATOR") == "cpu":
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
@@ -42,18 +42,18 @@ def read_card() -> Card | None:
 
 
 def _printed(command: Sequence[str]) -> str:
-    """What the command prints; nothing where it fails, or has not ended after SMI_SECONDS."""
+    """The output of the command; empty if it fails or takes longer than SMI_SECONDS."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         printed, _ = process.communicate(timeout=SMI_SECONDS)
     except subprocess.TimeoutExpired:
         _log.warning(
-            "nvidia-smi did not answer within %g s: the memory of this node's GPU is not compared with the plan. Its "
-            "driver may hang: look at `dmesg` there, and reset the GPU or restart the node",
+            "nvidia-smi did not answer within %g s: the memory of this node's GPU is not compared with the plan. The "
+            "driver may hang: check `dmesg` there, and reset the GPU or restart the node",
             SMI_SECONDS,
         )
         process.kill()
-        with suppress(subprocess.TimeoutExpired):  # one that hangs in the driver ends when the driver lets it
+        with suppress(subprocess.TimeoutExpired):  # a process that hangs in the driver cannot be killed
             process.wait(1)
         if process.stdout is not None:
             process.stdout.close()
@@ -62,14 +62,14 @@ def _printed(command: Sequence[str]) -> str:
 
 
 def check_own_card(config: Config, shape: ModelShape) -> None:
-    """ConfigError when the stages of `config` do not fit the GPU of this process."""
+    """Raise ConfigError if the stages of `config` do not fit the GPU of this process."""
     card = read_card() if config.workers.gpus_per_rank else None
     if card is not None:
         check_card(config, shape, card)
 
 
 def check_a_card(config: Config, shape: ModelShape, note: Callable[[str], None]) -> None:
-    """The same for a GPU of the connected cluster, before data is read; a tight fit is noted."""
+    """Raise ConfigError if the stages do not fit a GPU of the connected cluster; `note` a tight fit."""
     card = _of_cluster(config)
     if card is None:
         return
@@ -79,7 +79,7 @@ def check_a_card(config: Config, shape: ModelShape, note: Callable[[str], None])
 
 
 def _of_cluster(config: Config) -> Card | None:
-    """A GPU of the kind that a rank would get; None: there is none, or none is free soon."""
+    """A GPU of the kind that a rank would get; None if there is none, or none becomes free soon."""
     if not config.workers.gpus_per_rank or not any(node.get("GPU") for node in nodes()):
         return None
     import ray
@@ -93,7 +93,7 @@ def _of_cluster(config: Config) -> Card | None:
             num_gpus=wanted.pop("GPU"),
             resources=wanted or None,
             max_retries=0,
-            scheduling_strategy="SPREAD",  # else it would have to fit the bundle of a sweep's trial
+            scheduling_strategy="SPREAD",  # otherwise it would have to fit in the bundle of a sweep's trial
         )
         .remote()
     )

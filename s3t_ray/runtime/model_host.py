@@ -1,7 +1,7 @@
-"""Where a run's model is loaded to be asked: in this process, or, on a cluster, in an actor with a rank's resources.
+"""Loads a run's model for queries: in this process, or on a cluster in an actor with the resources of a rank.
 
-`s3t eval`, `s3t generate`, `s3t audit --full` and the trials of a sweep all use this. On a cluster their own process
-is often on the head, which has neither a GPU nor memory for the base model.
+`s3t eval`, `s3t generate`, `s3t audit --full` and the trials of a sweep use this. On a cluster, their own process is
+often on the head node, which has neither a GPU nor enough memory for the base model.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READY_SECONDS = 15.0
-"""If an actor is not up by then, what it waits for is reported."""
+"""If the actor has not started by then, the note says what it is waiting for."""
 
 
 class ModelHost(Protocol):
-    """Calls a function of a run where its model may be loaded."""
+    """Calls a function of a run in a process that may load its model."""
 
     def call(self, function: Callable[Concatenate[Run, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`function(run, ...)`. Raises what it raises; ClusterError when the host died over it."""
+        """Call `function(run, ...)`. Raises what it raises, and ClusterError if the process died."""
         ...
 
     def stream(
         self, function: Callable[Concatenate[Run, P], Iterator[T]], *args: P.args, **kw: P.kwargs
     ) -> Iterator[T]:
-        """The same for a generator: values arrive as they are made."""
+        """`call` for a generator function. Yields values as they are produced."""
         ...
 
 
 @contextmanager
 def model_host(run: Run, address: str | None, note: Callable[[str], None]) -> Iterator[ModelHost]:
-    """The place for this run's model: on the cluster at `address`, or that of this Ray job; None: this process.
+    """The host for this run's model: the cluster at `address`, or this Ray job's cluster, or else this process.
 
-    Raises ClusterError when no node of the cluster could ever hold a rank.
+    Raises ClusterError if no node of the cluster can ever hold a rank.
     """
     if address is None and not _in_cluster():
         yield InThisProcess(run)
@@ -72,7 +72,7 @@ class InThisProcess:
 
 
 class OnCluster:
-    """See `ModelHost`; Ray must be connected. Its actor is there from the first call to `close`."""
+    """See `ModelHost`. Ray must be connected. The actor exists from the first call until `close`."""
 
     def __init__(self, run: Run, note: Callable[[str], None]) -> None:
         self._run = run
@@ -90,7 +90,7 @@ class OnCluster:
             yield _got(value)
 
     def close(self) -> None:
-        """End the actor: its memory and its GPU are free again."""
+        """End the actor, which frees its memory and its GPU."""
         import ray
 
         if self._actor is not None:
@@ -124,13 +124,13 @@ class ModelActor:
     def stream(
         self, function: Callable[..., Iterator[T]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[T]:
-        # Not `yield from`: Ray sends into its generators, which an iterator that is none does not take.
+        # Not `yield from`: Ray calls `send` on its generators, which plain iterators do not have.
         for value in function(self._run, *args, **kwargs):  # noqa: UP028
             yield value
 
 
 def _options(config: Config) -> dict[str, Any]:
-    """What a rank of this run asks of Ray, which is what the model needs."""
+    """Ray options with the resources of one rank, which the model needs."""
     resources = dict(bundles(config)[0])
     cpus, gpus = resources.pop("CPU"), resources.pop("GPU", 0)
     environment = {"OMP_NUM_THREADS": str(max(1, int(cpus))), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -138,13 +138,13 @@ def _options(config: Config) -> dict[str, Any]:
         "num_cpus": cpus,
         "num_gpus": gpus,
         "resources": resources,
-        "scheduling_strategy": "SPREAD",  # else it would have to fit the bundle of a sweep's trial
+        "scheduling_strategy": "SPREAD",  # otherwise it would have to fit in the bundle of a sweep's trial
         "runtime_env": {"env_vars": environment},
     }
 
 
 def _got(value: Any) -> Any:
-    """The value, or what was raised where it was made."""
+    """Get a value from Ray. Raises the original error of the actor, or ClusterError if the actor died."""
     import ray
     from ray.exceptions import RayError
 
@@ -159,15 +159,15 @@ def _got(value: Any) -> Any:
         if cause is error:
             raise ClusterError(
                 f"the process with the model ended: {str(error).splitlines()[0]}",
-                "see its log (`ray logs`): memory, or a lost node; then run the same command again",
+                "check its log (`ray logs`) for a lack of memory or a lost node, and repeat the command",
             ) from error
         raise
 
 
 def _in_cluster() -> bool:
-    """Whether this process belongs to a Ray cluster: a job of it, or a process that Ray started or that joined it.
+    """Whether this process belongs to a Ray cluster: a job, or a process that Ray started or that joined the cluster.
 
-    An address for `ray job submit` (http://...) is of no process.
+    An address for `ray job submit` (http://...) does not count.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if os.environ.get("RAY_JOB_ID") or (address and "://" not in address):

@@ -1,10 +1,10 @@
-"""Asking the cluster's autoscaler for nodes: a pending placement group for each worker group that has no room.
+"""Requests nodes from the cluster's autoscaler with a pending placement group for each worker group without room.
 
-In: how many. An autoscaler sees a placement group that waits as one demand, with its bundles, its strategy and its
-kind of GPU; it goes with the scheduler that made it, and other runs have theirs beside it. (`ray.autoscaler.sdk.
-request_resources` is one list for the whole cluster: a second run overwrites the first one's, and it outlives both.)
-A worker group that gets room takes over the placement group that waited for it: ended and made again, it would look
-like one demand more for a moment. No actor waits in one: for those Ray warns every few seconds.
+The autoscaler sees a pending placement group as demand, with its bundles, strategy and kind of GPU. It ends with the
+scheduler that created it, and is independent of other runs. (`ray.autoscaler.sdk.request_resources` is one list for the
+entire cluster: a second run would overwrite the first one's, and it would outlive both.) A worker group that gets room
+reuses its placement group, because recreating it would briefly look like additional demand. No actor waits in a pending
+group, because Ray would log a warning every few seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from s3t_ray.runtime.placement_groups import end_orphans, states
 
 
 class NodeRequests:
-    """Of one scheduler, by one thread."""
+    """The node requests of one scheduler. Used by one thread."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -32,7 +32,7 @@ class NodeRequests:
         end_orphans(self._name)
 
     def take(self, groups: int) -> list[PlacementGroup]:
-        """Placement groups for so many worker groups that begin, as far as there are; those with room first."""
+        """Hand over up to `groups` placement groups for new worker groups, those with room first."""
         if groups <= 0 or not self._open:
             return []
         waiting = self._waiting()
@@ -41,9 +41,9 @@ class NodeRequests:
         return taken
 
     def ask(self, groups: int) -> None:
-        """Ask for nodes for so many worker groups, in place of what was asked for before.
+        """Request nodes for `groups` worker groups. Replaces all earlier requests.
 
-        One that has room all the same, and was not taken, has room that is others' share: it is given back.
+        Placement groups that have room but were not taken use other runs' share, so they are removed.
         """
         waiting = self._waiting()
         kept = [each for each in self._open if each in waiting][:groups]

@@ -1,4 +1,4 @@
-"""The cluster as a scheduler's `Capacity` sees it: its nodes, and the schedulers of other runs, asked through Ray."""
+"""The cluster for a scheduler's `Capacity`: its nodes, and the schedulers of other runs, queried through Ray."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from s3t_ray.plan.resources import Resources
 from s3t_ray.runtime.connect import NAMESPACE, actor_name, nodes
 
 PREFIX = "scheduler-"
-"""With which the names of schedulers begin (`connect.actor_name`)."""
+"""The prefix of schedulers' actor names (`connect.actor_name`)."""
 
 
 class RayPeers:
-    """See `interfaces.Peers`. Of one scheduler, by one thread."""
+    """See `interfaces.Peers`. For one scheduler. Used by one thread."""
 
     def __init__(self, storage_uri: str) -> None:
         self.own = actor_name("scheduler", storage_uri)
@@ -39,7 +39,7 @@ class RayPeers:
     def ask(self, name: str) -> None:
         """See `interfaces.Peers`."""
         self._gone.add(name)
-        with suppress(ValueError):  # it died meanwhile
+        with suppress(ValueError):  # it died in the meantime
             other: Any = ray.get_actor(name, namespace=NAMESPACE)
             self._asked[other.claim.remote()] = name
             self._gone.discard(name)

@@ -1,7 +1,7 @@
 """One rank of a worker group: a long-lived process that keeps the base model loaded.
 
-A plain class; `worker_groups.py` makes it a Ray actor. Training runs in one thread, control calls
-(`progress`, `stop`) in others, so that a deletion reaches a stage in the middle of its training.
+This is a plain class; `worker_groups.py` makes it a Ray actor. Training runs in one thread, and control
+calls (`progress`, `stop`) run in others, so that a deletion can stop a stage during training.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from s3t_ray.config.base_model import digest_base, read_shape
 from s3t_ray.config.load import parse_config
 from s3t_ray.errors import TrainError
+from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.run.machine_scratch import machine_scratch
 from s3t_ray.runtime.gpu_card import check_own_card
 from s3t_ray.scheduler.requeue import check_recipe_of
@@ -39,7 +40,7 @@ class Rank:
         self._stopped: str | None = None
 
     def rendezvous(self) -> str:
-        """A `tcp://host:port` that is free now, where the group's ranks can meet."""
+        """A rendezvous address for the group's ranks: `tcp://host:port`, with a port that is free now."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = probe.getsockname()[1]
@@ -47,11 +48,12 @@ class Rank:
         return f"tcp://{host}:{port}"
 
     def start(self, init_method: str) -> None:
-        """Join the group and load the base model. Returns when the rank can train. ConfigError: it does not fit."""
+        """Join the group and load the base model, so that the rank can train. Raises ConfigError if it cannot fit."""
         check_own_card(self._config, read_shape(self._base))
-        from s3t_ray.train.trainer import Trainer  # torch, deepspeed: here only, never where the actor is made
+        collect_rarely()
+        from s3t_ray.train.trainer import Trainer  # imports torch and deepspeed, which the actor's creator must not
 
-        # The same path can hold another model on another node.
+        # The same path can contain a different model on another node.
         self._base_digest = digest_base(self._base)
         self._trainer = Trainer(
             self._config,
@@ -64,7 +66,7 @@ class Rank:
         )
 
     def train(self, job: StageJob) -> StageResult | None:
-        """Train one stage; None when `stop` ended it. Raises TrainError, StoreError."""
+        """Train one stage; None if `stop` ended it. Raises TrainError or StoreError."""
         check_recipe_of(job, self._config)
         if self._trainer is None:
             raise TrainError(f"rank {self._rank} was told to train before it was started", "call start first")
@@ -82,18 +84,18 @@ class Rank:
         finally:
             self._progress = None
             if self._stopped == job.stage_id:
-                self._stopped = None  # the same stage may be wanted again, once what was wrong with it is mended
+                self._stopped = None  # the same stage may be wanted again later
 
     def stop(self, stage_id: str) -> None:
-        """End the training of `stage_id` at its next step, now or when it begins."""
+        """Stop the training of `stage_id` at its next step, even if it has not started yet."""
         self._stopped = stage_id
 
     def progress(self) -> Progress | None:
-        """The last step of the stage in training; None between stages."""
+        """The progress of the stage in training; None between stages."""
         return self._progress
 
     def stages_trained(self) -> int:
-        """How many stages this process has trained: what decides when to recycle it."""
+        """The number of stages that this process has trained, which determines when it is recycled."""
         return 0 if self._trainer is None else self._trainer.stages_trained
 
     def _note(self, progress: Progress) -> None:
@@ -101,7 +103,7 @@ class Rank:
 
 
 def _own_address() -> str:
-    """Address by which other nodes reach this one, as Ray knows it."""
+    """The address at which other nodes reach this one, according to Ray."""
     import ray
 
     return str(ray.util.get_node_ip_address())

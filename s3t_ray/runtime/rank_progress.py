@@ -1,7 +1,7 @@
-"""How far the stages in training are: asked of the worker groups now and then, never waited for.
+"""Polls the worker groups for the progress of their stages, without ever waiting.
 
-In: a handle of each busy group's first rank. Out: its last step, as far as it is known. With hundreds of
-groups a question to each in every round of the scheduler would hold the round up.
+In: a handle of each busy group's first rank. Out: its last known step. With hundreds of groups, querying
+each in every round of the scheduler would slow the round down.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from s3t_ray.train.job import Progress, StageJob
 
 SECONDS_BETWEEN = 0.5
 QUESTIONS_A_SECOND = 100
-"""All groups together are not asked more often than this."""
+"""Maximum queries per second over all groups."""
 
 
 class ProgressReports:
-    """The last answer of each group; asked again when it is old enough. Used by one thread."""
+    """The last answer of each group, refreshed when it is old enough. Used by one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,14 +31,14 @@ class ProgressReports:
         self._known: dict[int, Progress | None] = {}
 
     def of(self, ranks: Mapping[int, Any]) -> dict[int, Progress]:
-        """What is known of these groups (by index), as of the last answer; some may be missing."""
+        """The last known progress of these groups, by index. Some may be missing."""
         if self._asked:
             answered, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
             for future in answered:
                 group = self._asked.pop(future)
                 try:
                     self._known[group] = ray.get(future)
-                except RayError:  # its death is reported with its stage
+                except RayError:  # the rank died, which is reported with its stage
                     self._known.pop(group, None)
         if self._clock() >= self._next:
             self._next = self._clock() + max(SECONDS_BETWEEN, len(ranks) / QUESTIONS_A_SECOND)
@@ -50,7 +50,7 @@ class ProgressReports:
 
 
 def running_stage(group: int, job: StageJob, progress: Progress | None) -> RunningStage:
-    """The report of a stage in training; an answer about the stage before it says nothing."""
+    """The report of a stage in training. Progress of another stage is ignored."""
     if progress is not None and progress.stage_id != job.stage_id:
         progress = None
     return RunningStage(

@@ -1,6 +1,6 @@
-"""A Ray cluster as the host of a scheduler: everything it commands is an actor, a placement group or a metric.
+"""A Ray cluster as the host of a scheduler: provides its actors, placement groups and metrics.
 
-Thin: what is decided about these is decided in `scheduler/` (`loop.Host` and `interfaces.py` say what each must do).
+This module is thin: `scheduler/` makes the decisions. `loop.Host` and `interfaces.py` define the contracts.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RayHost:
 
 
 class RayServingReplica:
-    """See `interfaces.ServingReplica`, of a replica's actor."""
+    """See `interfaces.ServingReplica`, for a replica's actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -74,7 +74,7 @@ class RayServingReplica:
         ray.kill(self._actor)
 
     def beside_base(self, prompt: str, max_new_tokens: int, wait_seconds: float) -> tuple[str | None, Answer] | None:
-        """See `Following.beside_base`; None: the replica has died, or took longer."""
+        """See `Following.beside_base`. None: the replica died, or took longer than `wait_seconds`."""
         try:
             return ray.get(self._actor.beside_base.remote(prompt, max_new_tokens), timeout=wait_seconds)
         except S3TError:
@@ -100,12 +100,15 @@ class RayConfirmation:
 
 
 def find_replicas(run: Run) -> dict[str, RayServingReplica]:
-    """The run's serving replicas in this cluster by name. Whoever begins to serve has its name first and looks
-    for a scheduler then; a scheduler looks for names after it has its own: they cannot miss each other."""
+    """The run's serving replicas in this cluster, by name.
+
+    A replica registers its name and then looks for a scheduler; a scheduler registers its name and then looks for
+    replicas. So they cannot miss each other.
+    """
     prefix = actor_name("replica", run.location.storage_uri)
     found = {}
     for actor in ray.util.list_named_actors(all_namespaces=True):
         if actor["namespace"] == NAMESPACE and actor["name"].startswith(prefix):
-            with contextlib.suppress(ValueError):  # it died meanwhile
+            with contextlib.suppress(ValueError):  # it died in the meantime
                 found[actor["name"]] = RayServingReplica(ray.get_actor(actor["name"], namespace=NAMESPACE))
     return found

@@ -1,4 +1,4 @@
-"""The figures of a run as Ray metrics: every Ray node serves them to Prometheus.
+"""Exports a run's figures as Ray metrics, which every Ray node serves to Prometheus.
 
 In: a ledger, the scheduler's views and its snapshot. Out: gauges and counters.
 """
@@ -30,13 +30,13 @@ from s3t_ray.scheduler.metrics import (
 from s3t_ray.scheduler.policy.state import UNFINISHED
 
 LEDGER_SECONDS = 10.0
-"""Between two readings of the ledger alone: as often as Ray exports its metrics."""
+"""Seconds between two reads of the ledger without a scheduler: the interval at which Ray exports metrics."""
 
 _log = logging.getLogger(__name__)
 
 
 class RayMetrics:
-    """Gauges and counters of one process, a scheduler's by default. Made and used by one thread."""
+    """The gauges and counters of one process, by default of a scheduler. Created and used by one thread."""
 
     def __init__(
         self, run: str, clock: Callable[[], float] = time.monotonic, gauges: Collection[str] = GAUGES.keys()
@@ -53,7 +53,7 @@ class RayMetrics:
         self._counted = dict.fromkeys(COUNTERS, 0)
 
     def look(self, ledger: Ledger, views: Mapping[int, ShardView], snapshot: Snapshot) -> None:
-        """Read and show the figures, if the last time is long enough ago."""
+        """Read and export the figures, unless that was done recently."""
         if self._clock() < self._next:
             return
         self._next = self._clock() + SECONDS_BETWEEN
@@ -72,7 +72,7 @@ class RayMetrics:
         self.show(figures)
 
     def show(self, figures: Figures) -> None:
-        """Set every gauge that this reporter has, and count on."""
+        """Set all gauges of this reporter, and increase its counters."""
         for sample in figures.samples():
             if sample.name in self._gauges:
                 self._gauges[sample.name].set(sample.value, tags={"run": self._run, **sample.labels})
@@ -87,7 +87,7 @@ class RayMetrics:
 
 
 def report_ledger(run: Run, stop: threading.Event) -> None:
-    """Report what the ledger says, until `stop`, whether or not a scheduler is at work. Call it in a thread."""
+    """Report the figures in the ledger until `stop`, whether or not a scheduler is active. Call it in a thread."""
     metrics = RayMetrics(run.row.name, gauges=FROM_LEDGER)
     while not stop.wait(LEDGER_SECONDS):
         try:

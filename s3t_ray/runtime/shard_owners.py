@@ -1,6 +1,6 @@
-"""The owners of the shards as Ray actors: a few light processes for however many shards there are.
+"""The owners of the shards as Ray actors: a few lightweight processes for any number of shards.
 
-Thin: whom to ask, and when to replace whom, is decided in `scheduler/shard.py`.
+This module is thin: `scheduler/shard.py` decides which owner to call, and when to replace one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from s3t_ray.scheduler.shard import ShardOwner, ShardOwners
 from s3t_ray.store.layout import shard_folder
 
 THREADS = 4
-"""Calls that an owner works on at a time, of each kind."""
+"""Maximum concurrent calls per owner, of each kind."""
 
 
 def ray_owners(run: Run, epoch: int) -> ShardOwners:
-    """The owners of all shards of a run, as actors of the scheduler that made them."""
+    """The owners of all shards of a run, as actors of the scheduler that calls this."""
     return ShardOwners(RayOwners(run), epoch, run.row.shards)
 
 
 class RayOwners:
-    """See `interfaces.OwnerCalls`: a `ShardOwner` actor a block; a call is the reference of its answer."""
+    """See `interfaces.OwnerCalls`: one `ShardOwner` actor per block. A call is a Ray object reference."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -43,15 +43,15 @@ class RayOwners:
         named = "-to-".join(dict.fromkeys(names))
         actor = ray.remote(concurrency_groups={"purges": THREADS})(ShardOwner)
         self._actors[block] = actor.options(
-            # Its name is for people, who see it in `ray list actors`; a predecessor's may still be there.
+            # The name is for `ray list actors`. It is unique because a predecessor may still exist.
             name=f"owner-{self._run.config.name}-shards-{named}-{secrets.token_hex(4)}",
             namespace=NAMESPACE,
-            # No CPU of its own: it reads the ledger and moves files, and must never wait for a trainer.
+            # Reserve no CPU: it reads the ledger and moves files, and must never wait for training.
             num_cpus=0,
             max_restarts=-1,
             max_task_retries=3,
             max_concurrency=THREADS,
-            # Rows set aside as malformed are purged by their ids' digests: where the scheduler is, the keys are.
+            # Purging rows that were set aside needs the keys, which are on the scheduler's node.
             scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
         ).remote(self._run.location.storage_uri, shards)
 
@@ -68,11 +68,11 @@ class RayOwners:
         return self._actors[block].prune.remote(epoch, shards)
 
     def purge(self, block: int, epoch: int, shard: int, stages: tuple[str, ...]) -> Hashable:
-        """See `interfaces.OwnerCalls`. In threads of its own: a prune must not wait for the purges before it."""
+        """See `interfaces.OwnerCalls`. Runs in separate threads, because a prune must not wait for earlier purges."""
         return self._actors[block].purge.options(concurrency_group="purges").remote(epoch, shard, stages)
 
     def ended(self, calls: Collection[Hashable]) -> Collection[Hashable]:
-        """See `interfaces.OwnerCalls`. One question for all calls."""
+        """See `interfaces.OwnerCalls`. One Ray call for all of them."""
         return ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]
 
     def answer(self, call: Hashable, wait_seconds: float) -> Mapping[int, ShardView]:
@@ -85,4 +85,4 @@ class RayOwners:
                 raise cause from error
             raise OwnerFailed(str(error)) from error
         except RayError as error:
-            raise OwnerLost(f"the owner of a shard was lost: {error}", "it is started again by itself") from error
+            raise OwnerLost(f"the owner of a shard was lost: {error}", "it restarts automatically") from error

@@ -1,7 +1,7 @@
-"""Why a stage failed, for people: what went wrong, its cause and what to do; the traceback goes to a file.
+"""Explains why a stage failed in a few lines: the problem and the fix. The traceback goes to a file.
 
-In: what Ray raised. Out: two or three short lines. Ray's own error text is some 25 lines of traceback with colour
-codes, with the cause cut off at the end.
+In: the error that Ray raised. Out: two or three short lines. Ray's own text is about 25 lines of traceback with colour
+codes, and truncates the cause.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from ray.exceptions import RayError, RayTaskError
 from s3t_ray.errors import S3TError
 
 MOST_CHARACTERS = 500
-"""Of one line: some errors quote whole tensors."""
+"""Maximum length of a line, because some errors print entire tensors."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_UNKNOWN = "read the traceback; if it is none of this machine's doing, report it as a fault of s3t_ray"
+_UNKNOWN = "read the traceback; if this machine is not the cause, report it as a bug in s3t_ray"
 _MEMORY = (
-    "use a GPU, or a node, with more memory, or begin a run with a smaller engine.micro_batch_tokens or a quantised "
-    "base (model.quantize); `s3t plan` shows what a rank needs"
+    "use a GPU or a node with more memory, or start a run with a smaller engine.micro_batch_tokens or a quantized "
+    "base (model.quantize); `s3t plan` shows the memory that a rank needs"
 )
 _DISK = "free space in TMPDIR of that node, or set TMPDIR to a larger disk (docs/cluster.md, Scratch space)"
-_LOST = "see `ray logs` of its node: out of memory, a lost node, or a crash in a library. The stage is tried again"
+_LOST = "check `ray logs` of its node: out of memory, a lost node, or a crash in a library. The stage is tried again"
 
 
 @dataclass(frozen=True)
 class StageFailure:
-    """How a failure is reported, and what is kept of it."""
+    """A failure as reported to the user, with its details."""
 
     problem: str
     fix: str
     details: str
-    """The traceback, as the rank had it."""
+    """The traceback from the rank."""
 
     def told(self, file: str | None) -> str:
-        """The text for log, status and ledger. `file`: where the details are."""
+        """The text for log, status and ledger. `file`: the file with the details."""
         where = f"\n  traceback: {file}" if file else ""
         return f"{self.problem}\n  fix: {self.fix}{where}"
 
 
 def original(error: BaseException) -> BaseException:
-    """What was raised in the actor, however often Ray wrapped it; an error of Ray itself as it is."""
+    """The original error from the actor, without Ray's wrappers. Ray's own errors are returned unchanged."""
     while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException) and error.cause is not error:
         error = error.cause
     return error
 
 
 def explain(error: RayError, lost: bool) -> StageFailure:
-    """`error` for people. `lost`: the worker group went with the stage."""
+    """The failure for an error. `lost`: the worker group was lost with the stage."""
     cause = original(error)
     details = _COLOUR.sub("", str(error))
     if not details.strip():
@@ -66,7 +66,7 @@ def explain(error: RayError, lost: bool) -> StageFailure:
 
 
 def keep(failure: StageFailure, folder: Path, stage_id: str) -> str | None:
-    """Write the details to a file of this node, `HOST:PATH`; None when that is not possible, which is no failure."""
+    """Write the details to a file on this node and return `HOST:PATH`; None if it cannot be written."""
     path = folder / f"s3t-stage-{stage_id[:16]}.txt"
     try:
         path.write_text(f"{failure.problem}\n\n{failure.details}\n")
@@ -76,7 +76,7 @@ def keep(failure: StageFailure, folder: Path, stage_id: str) -> str | None:
 
 
 def _one_line(cause: BaseException) -> str:
-    """The first line that says something; Ray's own begin with a heading."""
+    """The error's text on one line, without colour codes, at most MOST_CHARACTERS long."""
     lines = [line.strip() for line in _COLOUR.sub("", str(cause)).splitlines()]
     text = " ".join(line for line in lines if line) or type(cause).__name__
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4]} ..."

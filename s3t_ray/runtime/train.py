@@ -1,6 +1,6 @@
 """The main job: data -> partition -> plan -> train -> publish, until the run is settled.
 
-Reads top to bottom. Run again, it trains only what is missing.
+If run again, it trains only what is missing.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ def train(
     drop_stages: bool = False,
     with_scheduler: Callable[[Any], None] = lambda actor: None,
 ) -> TrainReport:
-    """Train what the config requires and the run lacks, and complete its deletions; returns when settled.
+    """Train the missing stages and complete pending deletions. Returns when the run is settled.
 
-    `watch` is called about twice a second, `note` with single lines before training begins. `drop_stages`: whether
-    trained stages may be purged because a smaller budget or another order has no place for them. Raises
-    ConfigError, DataError, ClusterError before anything starts; TrainError when stages were given up.
+    `watch` is called about twice per second, `note` with single lines before training starts. `drop_stages`: allow
+    trained stages to be purged if a smaller budget or another order does not need them. Raises ConfigError, DataError
+    or ClusterError before anything starts, TrainError if the scheduler gave up on stages.
     """
     began = time.monotonic()
     folder = checked_base(config)
     note(f"base model: {folder}")
-    # Imported late: torch and transformers cost seconds, which what is wrong with the files need not wait for.
+    # Imported here because torch and transformers take seconds to import, and file errors should appear first.
     from s3t_ray.train.loading.check_base import check_base_model
 
     tokenizer = check_base_model(config, folder)
@@ -66,7 +66,7 @@ def train(
         raise TrainError(
             f"given up after {worst.attempts} failed attempts: {worst.title}: {worst.error}"
             + (f" (and {more} more)" if more else ""),
-            "fix the cause and run the same command again: it trains only what is missing",
+            "fix the cause and repeat the command: it trains only what is missing",
         )
     return TrainReport(
         trained=last.trained, reused=reused, seconds=time.monotonic() - began, tokens=last.tokens, status=final

@@ -1,7 +1,7 @@
 """Worker groups on Ray: placement groups of rank actors that keep the base model loaded.
 
-In: how many groups, and stages to train. Out: finished stages. A group that dies is started
-again; what it was training is reported as lost, and the scheduler decides what follows.
+In: the number of groups, and stages to train. Out: finished stages. A dead group is restarted; its stage
+is reported as lost, and the scheduler decides what to do.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from s3t_ray.scheduler.interfaces import Finished
 from s3t_ray.train.job import StageJob
 
 RECYCLE_AFTER_STAGES = 500
-"""DeepSpeed leaves about 1 MB behind an engine (DeepSpeed issue 7204): a group is renewed after this many."""
+"""A group is restarted after this many stages, because DeepSpeed leaks about 1 MB per engine (DeepSpeed issue 7204)."""
 
 FAILED_STARTS = 5
-"""Deaths in a row that a starting group is forgiven."""
+"""Maximum consecutive failed starts of a group."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class _Group:
 class RayWorkers:
     """The real worker groups (see `scheduler.interfaces.WorkerGroups`).
 
-    `wake` ends a wait for stages: set when one has ended, and by whoever has something new for the scheduler.
+    `wake` ends a wait for stages. It is set when a stage ends, and by anyone who has news for the scheduler.
     """
 
     def __init__(self, config: Config, base: str, count: int, wake: threading.Event | None = None) -> None:
@@ -73,19 +73,19 @@ class RayWorkers:
 
     @property
     def count(self) -> int:
-        """Groups that there are, those that still start included."""
+        """The number of groups, including those that are starting."""
         return len(self._groups)
 
     def waiting(self) -> int:
-        """Groups that have no room yet: their nodes are not there, or others are on them."""
+        """The number of groups without room, because nodes are missing or in use."""
         starting = [group.placement for group in self._groups.values() if group.starting]
         now = states() if starting else {}
         return sum(now.get(placement.id.hex()) == "PENDING" for placement in starting)
 
     def resize(self, count: int, rooms: Iterable[PlacementGroup] = ()) -> None:
-        """Have so many groups from now on: more at once, fewer as stages end. None in training is stopped.
+        """Change the number of groups: add groups immediately, and remove groups as their stages end.
 
-        `rooms`: reserved for the first of those that begin, no more than do.
+        `rooms`: placement groups for the first new groups, at most as many as new groups.
         """
         self._wanted = count
         reserved = iter(rooms)
@@ -96,7 +96,7 @@ class RayWorkers:
         self._trim()
 
     def _trim(self) -> None:
-        """End what is too many: first those that wait for room, then those that are free."""
+        """End surplus groups: first those that wait for room, then idle ones."""
         surplus = len(self._groups) - self._wanted
         if surplus <= 0:
             return
@@ -118,10 +118,10 @@ class RayWorkers:
         pending = [future for g in self._groups.values() for future in (g.futures or g.starting)]
         if not pending:
             return ()
-        # Not in `ray.wait`, which a deletion could not end.
+        # Do not wait in `ray.wait`, which a deletion could not interrupt.
         self._wake.wait(wait_seconds)
         self._wake.clear()
-        # One question for all groups: a question a group takes long with hundreds of them.
+        # Ask once for all groups: one call per group would be slow with hundreds of groups.
         ended = set(ray.wait(pending, num_returns=len(pending), timeout=0)[0])
         done = []
         for group in list(self._groups.values()):
@@ -158,7 +158,7 @@ class RayWorkers:
         actor = ray.remote(concurrency_groups={"control": 4})(Rank)
         ranks = [
             actor.options(
-                # For people, who see it in `ray list actors`; unique, because one that dies has a successor.
+                # The name is for `ray list actors`. It is unique because a dead rank has a successor.
                 name=f"rank-{config.name}-group-{index}-{number}-{self._token}-{self._started}",
                 namespace=NAMESPACE,
                 num_cpus=config.workers.cpus_per_rank,
@@ -178,12 +178,15 @@ class RayWorkers:
         )
 
     def _watched(self, future: ray.ObjectRef) -> ray.ObjectRef:
-        """The same; its end, good or bad, ends a wait."""
+        """`future`, with a callback that sets `wake` when it succeeds or fails."""
         future.future().add_done_callback(lambda _: self._wake.set())
         return future
 
     def _ready(self, group: _Group) -> bool:
-        """True once every rank has loaded the base. One that cannot start is an error, one that dies starts again."""
+        """Whether every rank has loaded the base. Restarts a group if a rank died.
+
+        Raises the S3TError of a rank that cannot start, and ClusterError after FAILED_STARTS deaths in a row.
+        """
         if not group.starting:
             return True
         done, waiting = ray.wait(group.starting, num_returns=len(group.starting), timeout=0)
@@ -197,7 +200,7 @@ class RayWorkers:
             if failed > FAILED_STARTS:
                 raise ClusterError(
                     f"worker group {group.index} failed to start {failed} times in a row: {cause}",
-                    "look at Ray's logs of the Rank actors: out of memory, a lost node, or a library that cannot be "
+                    "check Ray's logs of the Rank actors: out of memory, a lost node, or a library that cannot be "
                     "loaded",
                 ) from error
             self._restart(group)
@@ -208,7 +211,7 @@ class RayWorkers:
         return not waiting
 
     def _outcome(self, group: _Group, job: StageJob) -> Finished | None:
-        """How the group's stage ended; None while all ranks are well and some still train."""
+        """The outcome of the group's stage; None while no rank has failed and some are still training."""
         done, waiting = ray.wait(group.futures, num_returns=len(group.futures), timeout=0)
         results = []
         for future in done:
@@ -227,10 +230,10 @@ class RayWorkers:
 
     def _failure(self, group: _Group, job: StageJob, error: RayError) -> Finished:
         cause = original(error)
-        # A rank whose partner died sees a broken connection, not a fault of the stage.
+        # If another rank died, this rank sees a broken connection, which is not an error of the stage.
         lost = not isinstance(error, RayTaskError) or (len(group.ranks) > 1 and not isinstance(cause, S3TError))
         if lost or len(group.ranks) > 1:
-            self._restart(group)  # other ranks may wait in a collective for ever
+            self._restart(group)  # other ranks may be stuck in a collective forever
         else:
             group.job, group.futures = None, []
         failure = explain(error, lost)
@@ -258,7 +261,7 @@ class _Handle:
 
 
 def _rank_environment(config: Config) -> dict[str, str]:
-    # Thread counts are recipe: they must be set before torch starts its pools.
+    # Thread counts are part of the recipe, and must be set before torch starts its thread pools.
     threads = str(config.engine.threads)
     accelerator = {} if config.workers.gpus_per_rank else {"DS_ACCELERATOR": "cpu"}
     return {
@@ -268,6 +271,6 @@ def _rank_environment(config: Config) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        # The plan counts on little fragmentation, and packs differ in length.
+        # Packs differ in length, and the plan's memory estimate assumes little fragmentation.
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }

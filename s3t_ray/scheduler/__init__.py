@@ -1,1 +1,1 @@
-"""Decides what a run must do next and does it: place, prune, purge, certify. Never Ray."""
+"""Decides what a run must do next, and does it: place, prune, purge, certify. Never imports Ray."""

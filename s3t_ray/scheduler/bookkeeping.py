@@ -1,7 +1,7 @@
-"""What a scheduler remembers between its rounds. No truth: a new scheduler begins without it and reaches the same end.
+"""What a scheduler remembers between rounds. Not authoritative: a new scheduler starts without it.
 
-In: what happened, one method an event. Out: `State`, of one moment. Reads and writes nothing: deeds are elsewhere.
-What follows from a view is kept up to date view by view, since a run has a thousand of them.
+In: what happened, one method per event. Out: `State`, a snapshot. Performs no I/O and takes no action. Values derived
+from views are updated one view at a time, because a run can have a thousand of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s3t_ray.scheduler.policy.state import UNFINISHED, State
 
 
 class Bookkeeping:
-    """Of one scheduler, by one thread."""
+    """Belongs to one scheduler; not thread-safe."""
 
     def __init__(self, views: Mapping[int, ShardView], policy: Requeue, clock: Callable[[], float]) -> None:
         self.views = Views(views)
@@ -29,7 +29,7 @@ class Bookkeeping:
         self._clock = clock
         self._changed: set[int] = set()
         self._training: dict[str, Stage] = {}
-        self._inputs: dict[str, Mapping[int, str]] = {}  # stage -> slice -> digest that it is being trained on
+        self._inputs: dict[str, Mapping[int, str]] = {}  # stage -> slice -> digest that it trains on
         self._stopping: set[str] = set()
         self._unaccounted: dict[int, set[str]] = defaultdict(set)
         self._viewed: set[str] = set()
@@ -42,10 +42,10 @@ class Bookkeeping:
         self._unhealed_since: dict[int, float] = {}
         self._postponed: set[str] = set()
         self.followed_to: int | None = None
-        """See `State`: as last read."""
+        """The views as last read (see `State`)."""
 
     def state(self, free: Iterable[int] = ()) -> State:
-        """All of it now; `free`: the worker groups that can take a stage."""
+        """The current state; `free`: worker groups that can take a stage."""
         self._follow_views()
         return State(
             policy=self._policy,
@@ -83,13 +83,13 @@ class Bookkeeping:
                 self._stale.discard(shard)
 
     def decided(self) -> None:
-        """What was known at the last `state` has been considered."""
+        """Record that a decision has used the last `state`."""
         self._changed.clear()
 
     # Stages
 
     def started(self, stage: Stage, inputs: Mapping[int, str]) -> None:
-        """A group trains this stage, on slices of these digests: from now on it may leave bytes, even if it dies."""
+        """A group trains this stage on slices with these digests. From now on it may leave bytes, even if it dies."""
         self._training[stage.id] = stage
         self._inputs[stage.id] = inputs
         self._unaccounted[stage.shard].add(stage.id)
@@ -98,14 +98,14 @@ class Bookkeeping:
         self._stopping.add(stage_id)
 
     def ended(self, stage_id: str) -> tuple[Stage, Mapping[int, str]]:
-        """The stage left its group, in whatever way: the stage, and what it was trained on."""
+        """The stage left its group for any reason. Returns the stage and its slice digests."""
         stage = self._training.pop(stage_id)
         self._stopping.discard(stage_id)
         self.views.touch(stage.shard)
         return stage, self._inputs.pop(stage_id)
 
     def accepted(self, stages: Iterable[Stage]) -> None:
-        """The ledger has these stages: they are live, and their bytes are purged through it."""
+        """The ledger has accepted these stages: they are live, and purging goes by their ledger rows."""
         found: dict[int, set[str]] = defaultdict(set)
         for stage in stages:
             found[stage.shard].add(stage.id)
@@ -122,11 +122,11 @@ class Bookkeeping:
 
     @property
     def purging(self) -> frozenset[int]:
-        """Shards with a purge on its way."""
+        """Shards with a purge in progress."""
         return frozenset(self._purging)
 
     def look(self, deletions: Mapping[DeletionState, tuple[DeletionRow, ...]]) -> None:
-        """The deletions in these states, as the ledger has them now."""
+        """Record the ledger's current deletions in these states."""
         self._deletions.update(deletions)
         known = {row.receipt.request_id for rows in self._deletions.values() for row in rows}
         self._viewed &= known
@@ -134,25 +134,25 @@ class Bookkeeping:
             del self._purged[request]
 
     def viewed(self, requests: Iterable[str], views: Mapping[int, ShardView]) -> None:
-        """The shards that these deletions hit, pruned and read since their acceptance."""
+        """Record the views of the shards that these deletions hit, pruned and read after their acceptance."""
         self.views.put(views)
         self._viewed.update(requests)
         for shard in views:
             self._unhealed_since.setdefault(shard, self._clock())
 
     def confirmed(self, live_set: Mapping[int, tuple[str, ...]], in_part: bool) -> None:
-        """Every replica confirmed this live set; `in_part`: one could not load a stage of it."""
+        """Every replica confirmed this live set; `in_part`: at least one could not load a stage of it."""
         self._confirmed, self._confirmed_in_part = live_set, in_part
 
     def replica_joined(self) -> None:
-        """A replica knows of no live set yet."""
+        """A replica joined that has no live set yet."""
         self._confirmed = None
 
     def purge_began(self, purge: ShardPurge) -> None:
         self._purging[purge.shard] = purge
 
     def purge_ended(self, shard: int, view: ShardView) -> None:
-        """It went through; the shard as it is now."""
+        """The purge of this shard succeeded; `view` is the shard afterwards."""
         purge = self._purging.pop(shard)
         self._unaccounted[shard].difference_update(purge.stages)
         for request in purge.requests:
@@ -160,11 +160,11 @@ class Bookkeeping:
         self.views[shard] = view
 
     def purge_failed(self, shard: int) -> None:
-        """It did not go through: everything that it covered is due again."""
+        """The purge failed: everything that it covered is due again."""
         self._purging.pop(shard)
 
     def postponed(self, request: str) -> None:
-        """It could not be certified: not tried again in this round."""
+        """This request could not be certified; do not retry it in this round."""
         self._postponed.add(request)
 
     def round_over(self) -> None:

@@ -1,6 +1,7 @@
-"""Certificates of a deletion: signed facts of the ledger, entered in the run's log.
+"""Issues certificates of deletions: signed facts from the ledger, added to the run's log.
 
-The interim one once its bytes are gone, the final one in one transaction with `restored`.
+A deletion gets an interim certificate once its bytes are gone, and the final one in the transaction that sets
+`restored`.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from s3t_ray.run.run import Run
 from s3t_ray.store.published_stage import read_manifest
 
 SOFTWARE = ("torch", "transformers", "peft", "deepspeed", "ray")
-"""What decides weights, or who trains what: their versions stand in the certificate."""
+"""Packages that affect weights or scheduling; certificates list their versions."""
 
 
 @cache
 def software_versions() -> Mapping[str, str]:
-    """Looked up once a process: it takes some 25 ms, more than all the rest of a certificate."""
+    """Version by package. Cached per process: the lookup takes about 25 ms, more than the rest of a certificate."""
     found = {name: version(name) for name in SOFTWARE}
     return found | {"s3t_ray": __version__, "python": platform.python_version()}
 
 
 def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificate:
-    """Sign a purged deletion's certificate and enter it in the log; the final one moves it to `restored`.
+    """Sign a purged deletion's certificate and add it to the log. The final one moves the deletion to `restored`.
 
-    VerificationFailed: an erased adapter is live again, and no worker of this run sealed it.
+    VerificationFailed: an erased adapter is live again without a seal by a worker of this run.
     """
     order = run.config.order
     orders = OrderChoice(kind=order.kind, depends_on_history=order.depends_on_history)
@@ -44,16 +45,16 @@ def certify(run: Run, epoch: int, request_id: str, *, final: bool) -> Certificat
 
 
 def certify_interim(run: Run, epoch: int) -> None:
-    """Give every purged deletion its interim certificate: it waits for no training, so no stream delays it."""
+    """Give every purged deletion its interim certificate. It does not wait for training."""
     for request_id in run.ledger.without_interim():
         if not unannounced(run, request_id):
             certify(run, epoch, request_id, final=False)
 
 
 def unannounced(run: Run, request_id: str) -> dict[int, tuple[str, ...]]:
-    """Live stages, by shard, with an adapter that this deletion erased and that no worker of this run announced.
+    """Live stages, by shard, whose adapter this deletion erased and no worker of this run has sealed since.
 
-    A worker's seal on the same bytes says that the deleted records taught nothing.
+    A worker's seal on the same bytes means that the deleted records had no effect on training.
     """
     same = run.ledger.same_adapter(request_id)
     wrong = {name for name in same if not _is_sealed(run, name)}

@@ -1,7 +1,7 @@
-"""Serving replicas confirm every live set. One that does not is ended, since it may still answer from what was pruned.
+"""Serving replicas confirm every live set. One that does not is killed: it may still answer from pruned stages.
 
-In: replicas behind an interface (`ServingReplica`), and live sets. Out: which replicas serve less than they should.
-No Ray: `runtime/` has the real replicas.
+In: replicas behind an interface (`ServingReplica`), and live sets. Out: the replicas that serve less than the live set.
+No Ray: the real replicas are in `runtime/`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from s3t_ray.errors import StoreError, TrainError
 from s3t_ray.scheduler.interfaces import ServingReplica
 
 CONFIRM_SECONDS = 30.0
-"""A replica that has not confirmed a live set after this long is ended."""
+"""Seconds after which a replica that has not confirmed a live set is killed."""
 
 
 class Confirmations:
-    """The replicas that follow one run (see `interfaces.Replicas`). `attach` may be called by any thread."""
+    """The replicas that follow one run (see `interfaces.Replicas`). Any thread may call `attach`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -25,17 +25,17 @@ class Confirmations:
         self._version = 0
 
     def begin(self, epoch: int) -> None:
-        """Versions of this epoch are above all of the earlier ones, which a surviving replica may hold."""
+        """Start this epoch. Its versions are higher than all earlier ones, which a surviving replica may hold."""
         self._version = epoch << 32
 
     def attach(self, name: str, replica: ServingReplica) -> None:
-        """Have `replica` follow the live set from now on."""
+        """Make `replica` follow the live set from now on."""
         self._replicas[name] = replica
 
     def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-        """See `interfaces.Replicas`. Waits for all of them together, `CONFIRM_SECONDS` at most."""
+        """See `interfaces.Replicas`. Waits at most `CONFIRM_SECONDS` in total."""
         self._version += 1
-        attached = self._replicas.copy()  # another thread may attach one meanwhile
+        attached = self._replicas.copy()  # another thread may attach one in the meantime
         asked = {name: replica.ask(self._version, chains) for name, replica in attached.items()}
         until = self._clock() + CONFIRM_SECONDS
         behind = []
@@ -43,8 +43,8 @@ class Confirmations:
             try:
                 confirmed = answer.version(max(0.0, until - self._clock()))
             except (StoreError, TrainError):
-                # A new stage is damaged or does not fit. What was pruned is out of its service all the same
-                # (`Ensemble.set_live` shrinks first), and it goes on with what it has.
+                # A new stage is damaged or does not fit. The replica has already dropped the pruned stages
+                # (`Ensemble.set_live` shrinks first), and continues with the rest.
                 behind.append(name)
                 continue
             if confirmed != self._version:
@@ -53,5 +53,5 @@ class Confirmations:
 
     def _end(self, name: str, replica: ServingReplica) -> None:
         replica.end()
-        if self._replicas.get(name) is replica:  # not one that has taken its name since
+        if self._replicas.get(name) is replica:  # not a newer replica of the same name
             del self._replicas[name]

@@ -1,8 +1,8 @@
 """The second half of every deletion, from top to bottom: prune, purge, re-queue, certify.
 
-In: a `Decision` (see `decide.py`, which says what is due; `run/deletion.py` has the first half: resolve, commit,
-receipt). Out: the deeds, in the order that every promise rests on. Each may be cut off anywhere and taken again by
-the next scheduler: what a step says in the ledger, it says last.
+In: a `Decision`, made by `decide.py`; `run/deletion.py` has the first half: resolve, commit, receipt. Out: the steps,
+carried out in the order that the guarantees depend on. Each can be interrupted anywhere and repeated by the next
+scheduler, because it updates the ledger last.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from s3t_ray.scheduler.stage_results import take_out
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Whom a scheduler commands."""
+    """Everything that a scheduler controls."""
 
     workers: WorkerGroups
     shards: Shards
@@ -37,7 +37,7 @@ class Surroundings:
 
 
 class DeletionSteps:
-    """Of one scheduler, by one thread. Every method raises `Fenced` once a newer scheduler exists."""
+    """Belongs to one scheduler; not thread-safe. Every method raises `Fenced` once a newer scheduler exists."""
 
     def __init__(self, run: Run, epoch: int, surroundings: Surroundings, books: Bookkeeping) -> None:
         self._run = run
@@ -49,15 +49,15 @@ class DeletionSteps:
         self._serving_failed = any(row.subject == FailedServing() for row in run.ledger.failures())
 
     def look(self, states: Iterable[DeletionState] = UNFINISHED) -> None:
-        """The deletions that are on their way and in these states, as the ledger has them now."""
+        """Read the unfinished deletions in these states from the ledger."""
         found = {state: self._run.ledger.deletions(state) for state in states}
         self._books.look(found)
         if found.get(DeletionState.ACCEPTED):
             self._books.followed_to = self._run.ledger.followers.slowest()
 
     def take(self, decision: Decision) -> None:
-        """All steps of a decision."""
-        if decision.viewed:  # of no shard, where a request names only what was deleted before
+        """Take all steps of a decision."""
+        if decision.viewed:  # without shards if a request names only deleted records
             self.prune(decision.prune, decision.viewed)
         self.stop(decision.stop)
         if decision.serve is not None:
@@ -74,17 +74,17 @@ class DeletionSteps:
     # Prune: out of service
 
     def prune(self, shards: Iterable[int], requests: Iterable[str]) -> None:
-        """Take out of service what the deletions hit, and read what the shards want now."""
+        """Take the stages that the deletions hit out of service, and read what the shards need now."""
         self._books.viewed(requests, self._shards.prune(shards))
 
     def stop(self, stages: Iterable[str]) -> None:
-        """Have stages in training end at their next step."""
+        """Make stages in training stop at their next step."""
         for stage_id in stages:
             self._books.asked_to_stop(stage_id)
             self._workers.stop(stage_id)
 
     def confirm(self, live_set: Mapping[int, tuple[str, ...]]) -> None:
-        """Have all replicas confirm the live set. One that cannot load a damaged stage finds it for us."""
+        """Make all replicas confirm the live set. If one cannot load a stage, check that stage for damage."""
         behind = self._replicas.set_live(live_set)
         self._books.confirmed(live_set, in_part=bool(behind))
         if not behind:
@@ -108,21 +108,21 @@ class DeletionSteps:
             )
 
     def advance(self, requests: Collection[str], state: DeletionState) -> None:
-        """Say in the ledger that these deletions have come so far."""
+        """Record in the ledger that these deletions have reached this state."""
         for request in requests:
             self._run.ledger.advance(self._epoch, request, state)
-        if requests:  # who waits for them stands where they stood
+        if requests:  # deletions that wait for them are in the state that these had
             self.look((UNFINISHED[state.rank - 1], state))
 
     # Purge: erased from the storage
 
     def purge(self, purge: ShardPurge) -> None:
-        """Begin to erase what is left of the deleted records in one shard."""
+        """Start erasing what is left of the deleted records in one shard."""
         self._books.purge_began(purge)
         self._shards.start_purge(purge.shard, purge.stages)
 
     def collect_purges(self) -> None:
-        """Purges that ended since the last round."""
+        """Process the purges that ended since the last round."""
         for shard, result in self._shards.finished_purges().items():
             subject = FailedPurge(shard)
             if isinstance(result, Exception):
@@ -130,12 +130,12 @@ class DeletionSteps:
                 self._books.retries.failed(subject, lost=True)
                 self._run.ledger.record_failure(self._epoch, subject, problem_of(result))
                 continue
-            # Not the view that the purge ended with: stages were accepted, or found damaged, since.
+            # Not the view at the end of the purge: stages may have been accepted or found damaged since.
             self._books.purge_ended(shard, view_shard(self._run, shard))
             self._books.retries.succeeded(subject)
             self._run.ledger.forget_failure(self._epoch, subject)
 
-    # Re-queue: trained again
+    # Re-queue: retrain
 
     def requeue(self, assignment: Assignment) -> None:
         """Start a stage on a free worker group."""
@@ -147,14 +147,14 @@ class DeletionSteps:
     # Certify: restored
 
     def certify_interim(self) -> None:
-        """Sign that every byte of the purged deletions is gone: this waits for no training."""
+        """Certify that every byte of the purged deletions is gone, without waiting for training."""
         certify_interim(self._run, self._epoch)
 
     def certify(self, requests: Iterable[str]) -> None:
-        """Sign the final certificates of healed deletions, which restores them.
+        """Sign the final certificates of healed deletions, which moves them to `restored`.
 
-        A live stage with an erased adapter that no worker of this run sealed is taken out of service instead, and
-        the deletion, with those that wait for it, heals again.
+        If a live stage has an erased adapter without a seal by a worker of this run, it is taken out of service
+        instead, and the deletion and those that wait for it heal again.
         """
         # A rank that outlived its scheduler for a moment may have written after the purge.
         purge_abandoned(self._run, wanted(self._books.training, self._books.views))
@@ -175,5 +175,5 @@ class DeletionSteps:
 
 
 def wanted(training: Iterable[str], views: Mapping[int, ShardView]) -> frozenset[str]:
-    """What may have bytes without being accepted: it is to be trained, or in training."""
+    """Stages that may have bytes without being accepted: still to be trained, or in training."""
     return frozenset(training).union(*(view.plan.stages for view in views.values()))

@@ -1,6 +1,6 @@
-"""What the scheduler needs of worker groups, shard owners, serving replicas and other runs: interfaces and values.
+"""Interfaces of the scheduler to worker groups, shard owners, serving replicas and other runs, with their values.
 
-`runtime/` has the real ones, on Ray; the tests' ones run in the same process.
+`runtime/` implements them with Ray; the tests implement them in the same process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Finished:
     result: StageResult | None = None
     error: str | None = None
     lost: bool = False
-    """The group died with the stage: not the stage's own fault, as far as is known."""
+    """The group died during the stage, which is not known to be the stage's own fault."""
 
 
 class WorkerGroups(Protocol):
@@ -37,7 +37,7 @@ class WorkerGroups(Protocol):
         ...
 
     def submit(self, group: int, job: StageJob) -> None:
-        """Begin a stage on a free group; returns at once."""
+        """Start a stage on a free group; returns immediately."""
         ...
 
     def finished(self, wait_seconds: float) -> tuple[Finished, ...]:
@@ -49,7 +49,7 @@ class WorkerGroups(Protocol):
         ...
 
     def stop(self, stage_id: str) -> None:
-        """Ask for the end of a stage at its next step; `finished` reports it."""
+        """Ask a stage to stop at its next step; `finished` reports it."""
         ...
 
     def close(self) -> None:
@@ -63,15 +63,15 @@ class Shards(Protocol):
     def views(self) -> dict[int, ShardView]: ...
 
     def prune(self, shards: Iterable[int]) -> dict[int, ShardView]:
-        """Prune these shards side by side; their views after it."""
+        """Prune these shards in parallel. Returns their views afterwards."""
         ...
 
     def start_purge(self, shard: int, stopped: tuple[str, ...]) -> None:
-        """Begin to purge a shard; returns at once."""
+        """Start purging a shard; returns immediately."""
         ...
 
     def finished_purges(self) -> dict[int, ShardView | Exception]:
-        """Purges that ended since the last call, with the view after each, or what stopped it."""
+        """Purges that ended since the last call: the view afterwards, or the error."""
         ...
 
 
@@ -79,18 +79,18 @@ class Replicas(Protocol):
     """The serving replicas."""
 
     def set_live(self, chains: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-        """Have every replica confirm the live set; one that cannot is taken out of service.
+        """Make every replica confirm the live set; one that cannot is taken out of service.
 
-        Returns the replicas that serve less than this set, because they could not load a stage of it.
+        Returns the replicas that serve only part of this set, because they could not load a stage.
         """
         ...
 
 
 class Confirmation(Protocol):
-    """The answer to a live set, which may be on its way."""
+    """The answer to a live set, which may be pending."""
 
     def version(self, wait_seconds: float) -> int | None:
-        """The version that the replica serves; None: it died, or did not answer in time.
+        """The version that the replica serves; None if it died or did not answer in time.
 
         Raises StoreError or TrainError when it cannot load a stage of the live set.
         """
@@ -101,11 +101,11 @@ class ServingReplica(Protocol):
     """One serving replica."""
 
     def ask(self, version: int, chains: Mapping[int, tuple[str, ...]]) -> Confirmation:
-        """Have it serve this live set; returns at once."""
+        """Ask the replica to serve this live set; returns immediately."""
         ...
 
     def end(self) -> None:
-        """It must no longer answer."""
+        """Kill the replica, so that it no longer answers."""
         ...
 
 
@@ -114,21 +114,21 @@ class OwnerLost(ClusterError):
 
 
 class OwnerFailed(Exception):
-    """A shard's owner raised what is not one of our errors: a bug, or an error of a library."""
+    """A shard's owner raised an error that is not one of ours: a bug, or an error of a library."""
 
 
 class OwnerCalls(Protocol):
-    """The processes that own the shards, by the number of their block of shards.
+    """The processes that own the shards, by block number.
 
-    A call is answered later: it is a value that names the answer.
+    Calls are asynchronous: each returns a value that identifies the later answer.
     """
 
     def start(self, block: int, shards: tuple[int, ...]) -> None:
-        """Begin the owner of these shards, which have none."""
+        """Start an owner for these shards, which have none."""
         ...
 
     def end(self, block: int) -> None:
-        """End the owner of the block, whatever it does."""
+        """Kill the owner of the block, even if it is busy."""
         ...
 
     def views(self, block: int, shards: tuple[int, ...]) -> Hashable: ...
@@ -138,7 +138,7 @@ class OwnerCalls(Protocol):
     def purge(self, block: int, epoch: int, shard: int, stages: tuple[str, ...]) -> Hashable: ...
 
     def ended(self, calls: Collection[Hashable]) -> Collection[Hashable]:
-        """Those of the calls that have been answered, in whatever way."""
+        """The calls that have an answer or an error."""
         ...
 
     def answer(self, call: Hashable, wait_seconds: float) -> Mapping[int, ShardView]:
@@ -147,7 +147,7 @@ class OwnerCalls(Protocol):
 
 
 class Peers(Protocol):
-    """The cluster and the schedulers of other runs in it, as far as worker groups are concerned."""
+    """The cluster and the schedulers of its other runs, with respect to worker groups."""
 
     @property
     def own(self) -> str:
@@ -155,7 +155,7 @@ class Peers(Protocol):
         ...
 
     def nodes(self) -> list[Resources]:
-        """What each node has, of those that are alive."""
+        """Resources of each node that is alive."""
         ...
 
     def names(self) -> set[str]:
@@ -163,9 +163,9 @@ class Peers(Protocol):
         ...
 
     def ask(self, name: str) -> None:
-        """Ask one of them what it claims; returns at once."""
+        """Ask another scheduler for its claim; returns immediately."""
         ...
 
     def answers(self, wait_seconds: float) -> Mapping[str, Claim | None]:
-        """Answers since the last call; waits up to `wait_seconds` for all. None: it claims nothing, or it is gone."""
+        """Answers since the last call; waits up to `wait_seconds` for all. None: no claim, or the scheduler is gone."""
         ...

@@ -1,9 +1,9 @@
-"""Keeps the published log up with the ledger's: looked at in every round of the scheduler, after all deeds.
+"""Keeps the published log up to date with the ledger's log, at the end of every round of the scheduler.
 
 In: a run, and the scheduler's epoch. Out: a published checkpoint that covers every receipt and certificate, with the
-cosignatures of the witnesses that the config names, and now and then a timestamp; or a failure that `s3t status` shows
-and that is tried again. It never keeps a deletion waiting: what cannot be published now is published later, with all
-that came meanwhile, and others are asked in a thread of its own.
+cosignatures of the configured witnesses and an occasional timestamp; or a failure, which `s3t status` shows and the
+next rounds retry. It never delays a deletion: entries that cannot be published now are published later together with
+newer ones, and a separate thread contacts third parties.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from s3t_ray.tlog.signed_note import SignedNote
 
 
 class LogPublishing:
-    """Of one scheduler, by its thread. `round` raises `Fenced` once a newer one exists."""
+    """Belongs to one scheduler and its thread. `round` raises `Fenced` once a newer scheduler exists."""
 
     def __init__(self, run: Run, epoch: int, clock: Callable[[], float]) -> None:
         self._run = run
         self._epoch = epoch
         self._clock = clock
-        self._done = 0  # entries that are published, and cosigned
-        self._asked = 0  # entries of the checkpoint that witnesses are looking at; 0: none
+        self._done = 0  # entries that are published and cosigned
+        self._asked = 0  # entries of the checkpoint sent to witnesses; 0: none
         self._timestamps = Timestamps(run)
         self._answers: SimpleQueue[S3TError | None] = SimpleQueue()
         self._asking: threading.Thread | None = None
-        self._attempts = 0  # in vain, in a row
+        self._attempts = 0  # consecutive failures
         self._not_before = 0.0
         self._failed = any(row.subject == FailedLog() for row in run.ledger.failures())
 
     def round(self) -> None:
-        """Publish what the log has gained."""
+        """Publish the new entries of the log."""
         newest = self._run.ledger.log_head().sequence
         if self._asked:
             self._collect()
@@ -62,7 +62,7 @@ class LogPublishing:
         self._asking.start()
 
     def end(self, wait_seconds: float) -> None:
-        """A last round, and a while for those who are being asked: nobody may come after this scheduler for long."""
+        """Run a last round and wait for pending witnesses, because the next scheduler may start much later."""
         self.round()
         if self._asking is not None:
             self._asking.join(wait_seconds)
@@ -70,10 +70,10 @@ class LogPublishing:
             self._collect()
 
     def _ask(self, note: SignedNote) -> None:
-        """In its own thread."""
+        """Ask the witnesses, in a separate thread."""
         try:
             answers = cosign(self._run, note)
-            self._timestamps.stamp(published(self._run) or note)  # whatever a witness says
+            self._timestamps.stamp(published(self._run) or note)  # even if a witness refused
             require_cosigned(answers)
         except S3TError as error:
             self._answers.put(error)

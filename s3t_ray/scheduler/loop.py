@@ -1,8 +1,8 @@
-"""One run's scheduler from its lease to its end: rounds, a heartbeat, and what it shows of itself.
+"""One run's scheduler from its lease to its end: rounds, a heartbeat, and status snapshots.
 
-In: an open run, and what its host gives it (`Host`): worker groups, shard owners, replicas, the
-cluster. Out: rounds of a `Scheduler` until `stop`. A plain class: the runtime runs `serve` in one thread of a Ray
-actor and answers calls from others; the tests run it in theirs. No Ray.
+In: an open run and its `Host`, which provides worker groups, shard owners, replicas and the cluster. Out: rounds of a
+`Scheduler` until `stop`. A plain class: the runtime runs `serve` in one thread of a Ray actor and answers calls from
+others; the tests run it in their own process. No Ray.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _log = logging.getLogger(__name__)
 TICK_SECONDS = 0.2
 BEAT_SECONDS = 0.5
 LAST_WORD_SECONDS = 15.0
-"""What the witnesses of the log are waited for at the end."""
+"""How long to wait for the witnesses of the log at the end."""
 HUNG_SECONDS = 600.0
-"""A scheduler whose round takes longer than this stops beating, so that another may take over."""
+"""If a round takes longer than this, the heartbeat stops, so that another scheduler can take over."""
 
 
 class Snapshot(Report):
-    """What the scheduler's process knows beyond the ledger."""
+    """State of the scheduler's process that is not in the ledger."""
 
     running: tuple[RunningStage, ...] = ()
     idle: bool = False
@@ -50,17 +50,17 @@ class Snapshot(Report):
     tokens: int = 0
     groups: int = 0
     waiting_groups: int = 0
-    """Worker groups that cannot start for want of nodes, or of room on them."""
+    """Worker groups that cannot start because nodes, or room on nodes, are missing."""
     rounds: int = 0
-    """Rounds so far: `idle` means something only after the first."""
+    """Rounds so far: `idle` is valid only after the first."""
 
 
 class ResizableWorkers(WorkerGroups, ElasticGroups, Protocol):
-    """Worker groups of which there may be more or fewer."""
+    """Worker groups whose number can change."""
 
 
 class MetricsSink(Protocol):
-    """Where the figures of a run go."""
+    """The destination of a run's metrics."""
 
     def look(self, ledger: Ledger, views: Mapping[int, ShardView], snapshot: Snapshot) -> None:
         """Called in every round."""
@@ -74,15 +74,15 @@ class Requests(RoomRequests, Protocol):
 
 
 class Host(Protocol):
-    """Where a scheduler runs: makes everything that it commands."""
+    """The environment of a scheduler: creates everything that it controls."""
 
     name: str
-    """Of this scheduler, as the lease shows it."""
+    """Name of this scheduler, as shown in the lease."""
 
     def peers(self) -> Peers: ...
 
     def workers(self, groups: int, wake: threading.Event) -> ResizableWorkers:
-        """So many. `wake` ends their wait for stages: they set it when one ends, and so does who has something new."""
+        """Create worker groups. Setting `wake` ends their wait for stages; they set it when a stage ends."""
         ...
 
     def shards(self, epoch: int) -> Shards: ...
@@ -90,14 +90,14 @@ class Host(Protocol):
     def requests(self) -> Requests: ...
 
     def replicas(self) -> Mapping[str, ServingReplica]:
-        """Those that are there already, by name."""
+        """Existing replicas, by name."""
         ...
 
     def metrics(self) -> MetricsSink: ...
 
 
 class Heartbeat:
-    """Says in the ledger that a scheduler is alive, however long a round takes, until it is over, hung or fenced."""
+    """Records in the ledger that a scheduler is alive, even during long rounds, until it ends, hangs or is fenced."""
 
     def __init__(self, ledger: Ledger, epoch: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
@@ -107,26 +107,26 @@ class Heartbeat:
         self._round_began = clock()
 
     def round_began(self) -> None:
-        """The scheduler is not hung."""
+        """Record that a round began, so the scheduler is not hung."""
         self._round_began = self._clock()
 
     def stop(self) -> None:
-        """Beat no more."""
+        """Stop the heartbeat."""
         self._over.set()
 
     def run(self) -> None:
-        """Beat, in its own thread."""
+        """Send heartbeats; runs in its own thread."""
         while not self._over.wait(BEAT_SECONDS) and self._clock() - self._round_began < HUNG_SECONDS:
             try:
                 self._ledger.beat(self._epoch)
             except Fenced:
-                return  # its next round will see that too
+                return  # the next round will find out too
             except LedgerError:
                 continue
 
 
 class SchedulerLoop:
-    """`serve` belongs to one thread; the other methods may be called by any."""
+    """Only one thread may call `serve`; any thread may call the other methods."""
 
     def __init__(self, run: Run, host: Host) -> None:
         self._run = run
@@ -142,12 +142,12 @@ class SchedulerLoop:
         self._begun = False
         self._failure: S3TError | None = None
         self.snapshot = Snapshot()
-        """What it does now; replaced after every round."""
+        """The latest snapshot; replaced after every round."""
 
     def serve(self) -> None:
-        """Reconcile until `stop`. Raises what ends a scheduler: Fenced, worker groups that cannot start.
+        """Reconcile until `stop`. Raises Fenced, or the error of worker groups that cannot start.
 
-        Called again, by a process that follows this scheduler, it ends as the first call ended.
+        A second call, by a process that follows this scheduler, ends the same way as the first.
         """
         if self._begun:
             if self._failure is not None:
@@ -171,7 +171,7 @@ class SchedulerLoop:
         heartbeat = Heartbeat(run.ledger, epoch)
         threading.Thread(target=heartbeat.run, daemon=True).start()
         self._replicas.begin(epoch)
-        for name, replica in host.replicas().items():  # they followed a predecessor
+        for name, replica in host.replicas().items():  # from an earlier scheduler
             self._replicas.attach(name, replica)
         metrics, notes, requests = host.metrics(), Notes(run.ledger, epoch), host.requests()
         workers = host.workers(count, self._wake)
@@ -200,7 +200,7 @@ class SchedulerLoop:
             workers.close()
 
     def _say_waiting(self, groups: int, nodes: Sequence[Resources]) -> None:
-        """Log, and note in the ledger, what worker groups wait for, and that they no longer do."""
+        """Log and record in the ledger what worker groups wait for, and when they no longer wait."""
         config, self._waiting_groups = self._run.config, groups
         waits = shortage(config, nodes, groups) if groups else None
         if waits != self._waiting:
@@ -210,7 +210,7 @@ class SchedulerLoop:
 
     def _look(self, scheduler: Scheduler, workers: ResizableWorkers) -> Snapshot:
         given_up = scheduler.retries.given_up
-        failures = self._run.ledger.failures() if given_up else ()  # of every round: mostly there is nothing to read
+        failures = self._run.ledger.failures() if given_up else ()  # runs every round; usually there is nothing to read
         return Snapshot(
             running=workers.running(),
             idle=scheduler.idle,
@@ -223,23 +223,23 @@ class SchedulerLoop:
         )
 
     def attach(self, name: str, replica: ServingReplica) -> None:
-        """Have a serving replica follow the live set; it has it after the next round."""
+        """Make a serving replica follow the live set, starting after the next round."""
         self._replicas.attach(name, replica)
         self._joined.set()
 
     def wake(self) -> None:
-        """Begin the next round at once: the ledger has something new, such as a deletion.
+        """Start the next round immediately, because the ledger has something new, such as a deletion.
 
-        Only a hint: what is new is read from the ledger, which the scheduler looks at every TICK_SECONDS anyway.
+        Only a hint: the scheduler reads the ledger every TICK_SECONDS anyway.
         """
         self._wake.set()
 
     def stop(self) -> None:
-        """End `serve` after the round that is on its way."""
+        """End `serve` after the current round."""
         self._stop.set()
         self._wake.set()
 
     @property
     def claim(self) -> Claim | None:
-        """What this run claims of the cluster, for the schedulers of the others; None: it has not begun, or is over."""
+        """This run's claim on the cluster, for other schedulers; None before the start and after the end."""
         return None if self._capacity is None or self._over.is_set() else self._capacity.claim

@@ -1,8 +1,8 @@
-"""Metrics for operators: the figures of a run at one moment.
+"""Metrics for operators: figures of a run at one moment.
 
-In: the scheduler's views and snapshot, and the deletions of the ledger that are on their way. Out:
-gauges and counters named `s3t_...` (Prometheus sees `ray_s3t_...`), each with the name of the run.
-Never an id of a record, a subject or a stage: counts, depths and seconds only.
+In: the scheduler's views and snapshot, and the ledger's unfinished deletions. Out: gauges and counters named `s3t_...`
+(Prometheus sees `ray_s3t_...`), labeled with the name of the run. They contain counts, depths and seconds only, never
+an id of a record, a subject or a stage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from s3t_ray.run.status import noted
 from s3t_ray.scheduler.policy.state import UNFINISHED
 
 SECONDS_BETWEEN = 2.0
-"""Between two readings: the figures cost a few reads of the ledger, and Ray exports them every 10 s anyway."""
+"""Seconds between readings. Each reads the ledger a few times, and Ray exports every 10 s anyway."""
 
 GAUGES = {
     "s3t_deletions": ("Deletions by state.", ("run", "state")),
@@ -64,7 +64,7 @@ class Figures:
     """One reading."""
 
     deletions: Mapping[str, int]  # by state
-    oldest_unfinished_seconds: float  # 0.0: none is unfinished
+    oldest_unfinished_seconds: float  # 0.0 if none is unfinished
     depths: Mapping[int, int]  # by shard
     most_depth: int
     queued: int
@@ -81,7 +81,7 @@ class Figures:
         return min(1.0, self.running / self.groups) if self.groups else 0.0
 
     def samples(self) -> Iterator[Sample]:
-        """One or more of each gauge."""
+        """One or more samples of each gauge."""
         for state, count in self.deletions.items():
             yield Sample("s3t_deletions", count, {"state": state})
         for shard, depth in self.depths.items():
@@ -113,7 +113,7 @@ def measure(
     trained: int,
     tokens: int,
 ) -> Figures:
-    """The figures of this moment. Pure."""
+    """The current figures. Pure."""
     stages, rows = tuple(running), tuple(unfinished)
     shards = {shard: view for shard, view in views.items() if shard != HOLDOUT_SHARD}
     missing = {name for view in shards.values() for name in view.plan.stages.keys() - view.live}
@@ -136,7 +136,7 @@ def measure(
 
 
 def measure_ledger(run: Run, now: datetime) -> Figures:
-    """The figures as the ledger alone has them; what only a scheduler knows (not in FROM_LEDGER) is 0."""
+    """The figures from the ledger alone; those that only a scheduler knows (not in FROM_LEDGER) are 0."""
     return measure(
         {shard: view_shard(run, shard) for shard in range(run.row.shards)},
         noted(run.ledger.running(), now),

@@ -1,15 +1,14 @@
-"""Erasing everything that derives from deleted records: `KINDS` is the one list of what that is.
+"""Erases everything derived from deleted records; `KINDS` is the complete list.
 
-A new kind of derived data must be added to `KINDS`, with its purge. `s3t verify` reports every file of the
-storage that is under no root of this list. A test plants a marker in each kind and searches every byte of the
-storage after the purge.
+A new kind of derived data must be added to `KINDS`, with its purge. `s3t verify` reports every file in the storage that
+is outside the roots of this list. A test puts a marker in each kind and searches every byte of the storage after the
+purge.
 
-Beside these kinds the ledger holds what derives from contents (content HMACs, row digests, MinHash
-signatures and their bands: `Ledger.advance` to purged erases them), and killed writers leave temporaries
-(tmp-*: `Store.sweep`, when a scheduler starts; those of a purge, by the next one of its shard).
+In addition, the ledger holds data derived from contents (content HMACs, row digests, MinHash signatures and their
+bands), which `Ledger.advance` to purged erases. Killed writers leave temporary files (tmp-*), which `Store.sweep`
+erases when a scheduler starts, and those of a purge are erased by the next purge of the shard.
 
-Each function is idempotent: it may be killed anywhere and called again. Bytes go before the ledger
-says that they are gone.
+Each function is idempotent: it can be killed anywhere and called again. Bytes are erased before the ledger records it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from s3t_ray.store import layout
 from s3t_ray.train.fence import raise_fence
 
 MENDED = "storage_mended"
-"""Event: slice files were written again from older ones."""
+"""Event: slice files were rewritten from older ones."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Purge:
     epoch: int
     shard: int
     stale: tuple[StageRow, ...]
-    """Stages of the shard that are out of service and whose bytes are still there."""
+    """Stages of the shard that are out of service but still have bytes."""
     stopped: tuple[str, ...]
-    """Stages whose training a deletion ended: the ledger never knew them."""
+    """Stages whose training a deletion stopped; they were never in the ledger."""
 
     @property
     def slices(self) -> tuple[SliceState, ...]:
@@ -58,19 +57,19 @@ class Kind:
 
     name: str
     root: str | None
-    """First folder of its paths in the storage; None: it lies outside the storage."""
+    """First folder of its paths in the storage; None if it is outside the storage."""
     erase: Callable[[Purge], None]
-    """Erases what deletions made of it by now, for the shard of the purge."""
+    """Erases the stale data of this kind for the shard of the purge."""
 
 
 def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -> None:
-    """Erase what the shard's deletions so far left behind, and the ledger's stale stages of it.
+    """Erase everything that the shard's deletions made stale, including its stale stages in the ledger.
 
-    `stopped`: stages whose training a deletion ended. Call it only when no worker group trains a
-    stage of the shard's former data: it would write what is being erased.
+    `stopped`: stages whose training a deletion stopped. Call this only when no worker group trains a stage of the
+    shard's former data, because it would write what is being erased.
     """
     purge = Purge(run, epoch, shard, run.ledger.stages(shard, StageState.STALE), tuple(stopped))
-    run.ledger.beat(epoch)  # a scheduler that was overtaken raises no fence
+    run.ledger.beat(epoch)  # an overtaken scheduler must not raise the fence
     if shard != HOLDOUT_SHARD:
         raise_fence(run.store, shard, {state.slice: state.digest for state in purge.slices})
     for kind in KINDS:
@@ -78,7 +77,7 @@ def purge_shard(run: Run, epoch: int, shard: int, stopped: Iterable[str] = ()) -
 
 
 def purge_bytes(run: Run, stage_id: str) -> None:
-    """Erase a stage that the ledger does not know: stopped, refused, or left by a crash."""
+    """Erase a stage that is not in the ledger: stopped, refused, or left by a crash."""
     run.store.delete(layout.stage_folder(stage_id))
     run.store.delete(layout.checkpoint_folder(stage_id))
 
@@ -89,7 +88,7 @@ def _erase_checkpoints(purge: Purge) -> None:
 
 
 def _erase_stages(purge: Purge) -> None:
-    """Adapters, heads and manifests; then the ledger is told that all bytes of these stages are gone."""
+    """Erase adapters, heads and manifests, then record in the ledger that all bytes of these stages are gone."""
     names = [stage.id for stage in purge.stale]
     for stage_id in (*names, *purge.stopped):
         purge.run.store.delete(layout.stage_folder(stage_id))
@@ -103,7 +102,7 @@ def _erase_hidden(purge: Purge) -> None:
 
 
 def _erase_rows(purge: Purge) -> None:
-    """Rewritten without the deleted rows, not masked; then every file of the slice but the new one goes."""
+    """Rewrite slices without the deleted rows (no masking), then erase every file of the slice except the new one."""
     run = purge.run
     for state in purge.slices:
         if run.ledger.tombstones(purge.shard, state.slice) or state.file_digest != state.digest:
@@ -112,21 +111,21 @@ def _erase_rows(purge: Purge) -> None:
 
 
 def _erase_replays(purge: Purge) -> None:
-    """Copies of `s3t verify --replay` and `s3t audit`: a replay on its way then fails."""
+    """Erase copies made by `s3t verify --replay` and `s3t audit`; a replay in progress then fails."""
     purge.run.store.delete(layout.REPLAY)
 
 
 def _erase_rejects(purge: Purge) -> None:
-    """They are of no shard: by the owner of the held-out data alone."""
+    """Erase rejected rows. They belong to no shard, so only the owner of the held-out data does this."""
     if purge.shard == HOLDOUT_SHARD:
         purge_rejects(purge.run)
 
 
 def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
-    """Write the slice's rows anew without its tombstoned records, and erase the file that had them.
+    """Rewrite the slice's rows without its tombstoned records, and erase the file that contained them.
 
-    The digest of what was written comes from the rows themselves, so a deletion that arrives
-    meanwhile leaves the slice unclean, and the next purge takes it.
+    The new digest is computed from the written rows, so a deletion that arrives in the meantime leaves the slice
+    unclean, and the next purge handles it.
     """
     if state.file is None:
         raise StoreError(
@@ -151,30 +150,30 @@ def purge_rows(run: Run, epoch: int, state: SliceState) -> None:
 
 
 def purge_files(run: Run, epoch: int, shard: int, slice_index: int) -> None:
-    """Erase every file of the slice but the one that the ledger names, and what a killed purge left half-made."""
+    """Erase every file of the slice except the one in the ledger, and partial files of a killed purge."""
     folder = layout.slice_folder(shard, slice_index)
     run.store.sweep(folder)
     files = run.store.files(folder)
     (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
     strays = [file for file in files if file != state.file]
     if strays:
-        # One of them may be a newer scheduler's, which the ledger is about to name. Then its lease was
-        # taken before the listing, and this raises.
+        # A file may belong to a newer scheduler that is about to record it in the ledger. That scheduler took its
+        # lease before the listing, so this raises.
         run.ledger.beat(epoch)
     for file in strays:
         run.store.delete(file)
 
 
 def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
-    """Erase the slice's stored hidden states that were computed for another digest than today's.
+    """Erase the slice's stored hidden states that were computed for other digests than the current one.
 
-    Whole folders, with the temporaries of killed writers in them. The folder of today's digest may be
-    in the making: it stays as it is.
+    Erases entire folders, including temporary files of killed writers. Keeps the folder of the current digest, which
+    may still be being written.
     """
     root = layout.hidden_slice_folder(run.row.base_digest, shard, slice_index)
     digests = {place.digest for path in run.store.files(root) if (place := layout.hidden_of(path))}
     here = run.store.local_path(root)
-    if here is not None and here.is_dir():  # `files` does not show a folder that holds temporaries only
+    if here is not None and here.is_dir():  # `files` does not list a folder with only temporary files
         digests |= {child.name for child in here.iterdir()}
     (state,) = [s for s in run.ledger.slices(shard) if s.slice == slice_index]
     for digest in sorted(digests - {state.digest}):
@@ -182,10 +181,10 @@ def purge_hidden(run: Run, shard: int, slice_index: int) -> None:
 
 
 def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
-    """For the start of a scheduler: what came too late for the purge that should have erased it.
+    """Erase, when a scheduler starts, what appeared too late for the purge that should have erased it.
 
-    A storage from a backup is mended first: its slices are older than the ledger, and all that is retained of them
-    would be erased as strays.
+    A storage restored from a backup is repaired first: its slices are older than the ledger, so their retained
+    records would otherwise be erased as strays.
     """
     if mended := mend_slices(run, epoch):
         run.ledger.add_event(MENDED, None, {"slices": len(mended)})
@@ -196,20 +195,19 @@ def purge_everything_left(run: Run, epoch: int, wanted: frozenset[str]) -> None:
 
 
 def purge_finished_checkpoints(run: Run) -> None:
-    """Erase the checkpoints of stages that are trained: whoever published them was killed before it could."""
+    """Erase the checkpoints of trained stages, whose publisher was killed before it could."""
     found = {name for path in run.store.files(layout.CHECKPOINTS) if (name := layout.stage_of(path))}
     for stage_id in sorted(found & {row.id for row in run.ledger.stages(state=StageState.LIVE)}):
         run.store.delete(layout.checkpoint_folder(stage_id))
 
 
 def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
-    """Erase stages, checkpoints and hidden states that no ledger row accounts for and nobody wants.
+    """Erase stages, checkpoints and hidden states that are not in the ledger and not needed.
 
-    A crash between a publish and its acceptance leaves them, and so does a rank that outlives its
-    scheduler for a moment. Wanted stages stay: they are accepted, resumed or in training. Returns the
-    ids erased.
+    They remain after a crash between publishing and acceptance, or if a rank briefly outlives its scheduler. Wanted
+    stages stay: they will be accepted or resumed, or are in training. Returns the erased ids.
     """
-    # Listed before the ledger is read: what appears meanwhile is not judged by older rows.
+    # List before reading the ledger, so that newer files are not compared with older rows.
     listed = [path for root in (layout.STAGES, layout.CHECKPOINTS) for path in run.store.files(root)]
     found = {name for path in listed if (name := layout.stage_of(path))}
     states = {place for path in run.store.files(layout.HIDDEN) if (place := layout.hidden_of(path))}
@@ -225,23 +223,23 @@ def purge_abandoned(run: Run, wanted: frozenset[str]) -> tuple[str, ...]:
 
 
 def purge_strays(run: Run, epoch: int) -> None:
-    """Erase slice files that the ledger does not name: of a process that read the data in when another had.
+    """Erase slice files that are not in the ledger, left by a process that ingested the data after another had.
 
-    It was killed, or it ended, after rows of its copy had been deleted and purged. Call it only while no
-    purge of this epoch is on its way: that writes a file before the ledger names it.
+    That process ended after rows of its copy were deleted and purged. Call this only while no purge of this epoch is
+    in progress, because a purge writes a file before it is in the ledger.
     """
     files = run.store.files(layout.SLICES)
     named = {state.file for state in run.ledger.slices()}
     strays = sorted(set(files) - named)
-    if strays and None not in named:  # else the first reading has not ended, and its files are not named yet
+    if strays and None not in named:  # None: the first ingest is unfinished, so its files are not in the ledger yet
         run.ledger.beat(epoch)  # as in `purge_files`
         for path in strays:
             run.store.delete(path)
 
 
 KINDS: tuple[Kind, ...] = (
-    # In this order: nothing is erased from the storage while a copy of it outside can be missed, and the
-    # ledger hears that a stage is purged once nothing of it is left.
+    # The order matters: exported copies go before the storage's own files, so that none can be missed, and the
+    # ledger records a stage as purged only when nothing of it is left.
     Kind("copies by `s3t export`", None, lambda purge: purge_exports(purge.run, purge.stale)),
     Kind("mid-stage checkpoints, with optimizer state", layout.CHECKPOINTS, _erase_checkpoints),
     Kind("adapters, heads and manifests of stages", layout.STAGES, _erase_stages),

@@ -1,7 +1,7 @@
 """Re-queue: which shards may train, what they can train, and which stages start on the free groups.
 
-Pure, except for `first_sequences`, which reads the ledger, and for `Offers`, which remembers its answer for each shard,
-so that a round over a thousand shards looks only at those that changed. `plan/schedule.py` orders the stages.
+Pure, except for `first_sequences`, which reads the ledger, and `Offers`, which caches its answer for each shard, so
+that a round over a thousand shards only looks at those that changed. `plan/schedule.py` orders the stages.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from s3t_ray.train.job import SliceInput, StageJob
 
 @dataclass(frozen=True)
 class ShardOffer:
-    """What placement needs to know of a shard."""
+    """Inputs of placement for one shard."""
 
     shard: ShardState
     running: frozenset[str]
@@ -38,22 +38,22 @@ class ShardOffer:
 
 
 def healing(state: State, view: ShardView) -> bool:
-    """Whether the policy lets the shard train now what it misses."""
+    """Whether the policy lets the shard train its missing stages now."""
     since = state.unhealed_since.get(view.plan.shard)
     age = None if since is None else state.now - since
     return healing_due(state.policy, view.depth, view.ever_complete, age)
 
 
 def healed(state: State, view: ShardView) -> bool:
-    """Nothing is missing, or the policy leaves it missing (lazy, above its floor)."""
+    """Whether nothing is missing, or the policy accepts it (lazy, above its floor)."""
     if view.plan.shard == HOLDOUT_SHARD or not view.missing:
         return True
     return state.policy.policy == "lazy" and not healing(state, view)
 
 
 def offer(state: State, view: ShardView, running: Iterable[str]) -> ShardOffer:
-    """The offer of a shard; `running`: the stages of it that are in training."""
-    # lazy heals with few stages: the best of them may be one that must wait, a moment, for the purge.
+    """The offer of a shard; `running`: its stages in training."""
+    # lazy heals with few stages, and the best of them may have to wait briefly for the purge.
     lazy = state.policy.policy == "lazy" and view.ever_complete
     better_after_purge = lazy and bool(view.unpurged) and not state.purge_given_up(view.plan.shard)
     failed = state.waiting_stages & view.plan.stages.keys()
@@ -70,9 +70,9 @@ def place(state: State) -> tuple[Assignment, ...]:
 
 
 class Offers:
-    """`place` for many rounds: the same answers, from those shards alone that changed since it was asked last.
+    """`place` for many rounds: the same answers, but only looks at shards that changed since the last call.
 
-    What it answers counts as in training from then on.
+    The returned stages count as in training from then on.
     """
 
     def __init__(self, views: Views) -> None:
@@ -82,17 +82,17 @@ class Offers:
         self._waiting: frozenset[FailureSubject] = frozenset()
 
     def place(self, state: State) -> tuple[Assignment, ...]:
-        """`state.views` must be those that this was made with."""
+        """The stages to start now. `state.views` must be the views given to the constructor."""
         if not state.free:
             return ()
-        changed = self._views.take_changed("place") | state.unhealed_since.keys()  # a policy's window ends by itself
-        if state.waiting != self._waiting:  # as does a back-off
+        changed = self._views.take_changed("place") | state.unhealed_since.keys()  # windows end without an event
+        if state.waiting != self._waiting:  # so does a back-off
             self._waiting, changed = state.waiting, set(state.views)
         running = _by_shard(state.training.values()) if changed else {}
         for shard in changed - {HOLDOUT_SHARD}:
             self._offer(state, state.views[shard], running.get(shard, ()))
         assigned = self._placer.assign(state.free)
-        for each in assigned:  # the placer knows more of these shards now than was said of them
+        for each in assigned:  # the placer's knowledge of these shards is now newer than their offers
             self._made.pop(each.stage.shard, None)
         return assigned
 
@@ -105,7 +105,7 @@ class Offers:
 
 
 def idle(state: State) -> bool:
-    """Nothing in training, nothing to place, no deletion on its way; what was given up does not count."""
+    """Whether nothing is in training or to place and no deletion is unfinished, apart from what was given up."""
     return (
         not state.training
         and not state.purging
@@ -116,20 +116,20 @@ def idle(state: State) -> bool:
 
 
 def sequences_in_need(state: State) -> int:
-    """Sequences of which something is to be trained, or is in training: more groups never have work at once."""
+    """Sequences with a stage to train or in training: the maximum number of groups with work."""
     views = state.views.values()
     return sum(sequences_to_train(view, _hopeless(state, view)) for view in views if healing(state, view))
 
 
 def trainable(view: ShardView, hopeless: Set[str]) -> bool:
-    """Whether something is missing that does not rest on a stage on which nothing can rest."""
+    """Whether a stage is missing that does not build on a hopeless stage."""
     if not hopeless:
         return bool(view.missing)
     return any(hopeless.isdisjoint(view.plan.stages[name].chain) for name in view.missing)
 
 
 def sequences_to_train(view: ShardView, hopeless: Set[str]) -> int:
-    """Sequences of the shard whose next stage can be trained, or is in training."""
+    """Number of the shard's sequences whose next stage can be trained or is in training."""
     if not view.missing:
         return 0
     return sum(
@@ -139,7 +139,7 @@ def sequences_to_train(view: ShardView, hopeless: Set[str]) -> int:
 
 
 def first_sequences(run: Run) -> int:
-    """Sequences that a scheduler of `run` which begins now has something to train of, by its healing policy."""
+    """Sequences with something to train, by the healing policy, for a scheduler of `run` that starts now."""
     views = (view_shard(run, shard) for shard in range(run.row.shards))
     policy = run.config.requeue
     return sum(
@@ -150,13 +150,13 @@ def first_sequences(run: Run) -> int:
 
 
 def _hopeless(state: State, view: ShardView) -> frozenset[str]:
-    """Stages of the shard that nothing can rest on: given up, or waiting for a purge that was."""
+    """Stages of the shard that cannot be trained: given up, or waiting for a purge that was given up."""
     given_up = state.given_up_stages
     return given_up | view.unpurged if state.purge_given_up(view.plan.shard) else given_up
 
 
 def _only_given_up_left(state: State) -> bool:
-    """Whether each deletion only waits for a stage or a purge that failed too often, or for a deletion that does."""
+    """Whether every deletion waits only for a stage or purge that was given up, or for another such deletion."""
     stuck: set[str] = set()
     for row in state.deletions:
         match row.state:
@@ -180,7 +180,7 @@ def _by_shard(stages: Iterable[Stage]) -> dict[int, list[str]]:
 
 
 def stage_job(run: Run, view: ShardView, stage: Stage) -> StageJob:
-    """The job of `stage`: its slices' files as the ledger names them, with the keys that seal what is made of them."""
+    """The job of `stage`: the files of its slices from the ledger, and the keys that seal its results."""
     states = {state.slice: state for state in view.slices}
     return StageJob(
         stage_id=stage.id,
@@ -194,10 +194,10 @@ def stage_job(run: Run, view: ShardView, stage: Stage) -> StageJob:
 
 
 def check_recipe_of(job: StageJob, config: Config) -> None:
-    """TrainError unless this version of the code trains, under `config`, what the job's stage is named by.
+    """TrainError unless this version of the code and `config` match the recipe in the stage's name.
 
-    A deletion heals whatever run it is asked to, one begun by another version or whose config was edited
-    in the storage included: nothing else stands between such a run and weights under a false name.
+    A deletion also heals runs that another version started, or whose config was edited in the storage. This check
+    alone prevents weights under a wrong name there.
     """
     ours = recipe_digest(recipe(config, job.base_digest))
     if ours != job.recipe_digest:

@@ -1,7 +1,7 @@
-"""Notes of what is in training, for `s3t status` of any process: written now and then, by the scheduler.
+"""Records the stages in training in the ledger from time to time, for `s3t status` in any process.
 
-In: the running stages of its process. Out: rows of the ledger. A note costs one small transaction, so it
-is written by the clock, not by the step.
+In: the running stages of the scheduler's process. Out: rows of the ledger. Each update is a small transaction, so
+updates happen at time intervals, not at every step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECONDS_BETWEEN = 2.0
 
 
 class Notes:
-    """Of one scheduler, by one thread."""
+    """Belongs to one scheduler; not thread-safe."""
 
     def __init__(self, ledger: Ledger, epoch: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
@@ -26,7 +26,7 @@ class Notes:
         self._empty = False
 
     def look(self, running: Sequence[RunningStage]) -> None:
-        """Note these, if the last time is long enough ago; nothing, when there was nothing then either. Fenced."""
+        """Record these stages if the last update is old enough; skips consecutive empty updates. Raises Fenced."""
         if self._clock() < self._next or (self._empty and not running):
             return
         self._next = self._clock() + SECONDS_BETWEEN

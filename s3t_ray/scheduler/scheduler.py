@@ -1,9 +1,8 @@
 """The scheduler: makes what the run has equal to what its retained data and config require.
 
-A round (`tick`) looks at what happened, then decides and acts until nothing is left to do at once. `decide.py` makes
-the decision, as a pure function; `deletion_steps.py` carries it out. The scheduler holds no state that the ledger
-lacks: if it is killed at any instant, the next one takes the lease, which fences this one, and continues from ledger
-and store.
+A round (`tick`) reads what happened, then decides and acts until nothing is left to do immediately. `decide.py` makes
+the decision as a pure function; `deletion_steps.py` carries it out. The ledger has all state of the scheduler: if it is
+killed at any point, the next one takes the lease, which fences this one, and continues from ledger and store.
 
 A plain class over interfaces (`WorkerGroups`, `Shards`, `Replicas`): the runtime runs it in a Ray actor, the tests run
 it with an in-process trainer. One thread calls it.
@@ -62,7 +61,7 @@ class Scheduler:
         self._results.take(self._workers.finished(wait_seconds))
         self._steps.collect_purges()
         self._steps.look()
-        self._act(free=())  # deletions first: they wait for no worker group, not even for one that cannot start
+        self._act(free=())  # deletions first: they must not wait for worker groups, which may be unable to start
         self._steps.certify_interim()
         if free := self._workers.free():
             self._act(free)
@@ -71,11 +70,11 @@ class Scheduler:
         self._log.round()
 
     def end(self, wait_seconds: float) -> None:
-        """After the last round: give the witnesses of the log this long to cosign what it signed."""
+        """Finish after the last round: wait up to `wait_seconds` for witnesses to cosign the log."""
         self._log.end(wait_seconds)
 
     def _act(self, free: tuple[int, ...]) -> None:
-        """Decide and act, until nothing is left to do at once."""
+        """Decide and act until nothing is left to do immediately."""
         while True:
             decision = decide(self._books.state(free), self._offers.place)
             self._books.decided()
@@ -87,36 +86,36 @@ class Scheduler:
 
     @property
     def views(self) -> Views:
-        """The shards as they are now."""
+        """The current views of all shards."""
         return self._books.views
 
     @property
     def retries(self) -> Retries:
-        """What keeps failing."""
+        """Repeated failures and their back-off."""
         return self._books.retries
 
     @property
     def totals(self) -> TrainingTotals:
-        """What was trained since this scheduler began."""
+        """Totals of training since this scheduler started."""
         return self._results.totals
 
     @property
     def idle(self) -> bool:
-        """Nothing in training, nothing to place, no deletion on its way; what was given up does not count."""
-        self._steps.look()  # one may have been accepted since the round
+        """Whether nothing is in training or to place and no deletion is unfinished, apart from what was given up."""
+        self._steps.look()  # a deletion may have been accepted since the round
         return idle(self._books.state())
 
     @property
     def sequences_to_train(self) -> int:
-        """More worker groups than this have nothing to do at once, now or later."""
+        """The maximum number of worker groups that could have work, now or later."""
         return sequences_in_need(self._books.state())
 
     def refresh_replicas(self) -> None:
-        """Give every replica the live set again: for one that has just joined."""
+        """Send the live set to every replica again, for one that has just joined."""
         self._books.replica_joined()
 
     def _show_depths(self) -> None:
-        """Write to the history every shard whose depths changed."""
+        """Record every shard whose depths changed in the history."""
         changed: list[tuple[int | None, dict[str, object]]] = []
         for shard in sorted(self.views.take_changed("show")):
             view, shown = self.views[shard], self._shown.get(shard)
@@ -128,9 +127,9 @@ class Scheduler:
 
 
 def begin(run: Run, epoch: int, shards: Shards) -> dict[int, ShardView]:
-    """Take over what a predecessor left; the views after it.
+    """Take over from an earlier scheduler. Returns the views afterwards.
 
-    Temporaries are swept, unwanted bytes erased, published stages accepted.
+    Sweeps temporary files, erases unwanted bytes, and accepts published stages.
     """
     run.store.sweep()
     views = shards.views()

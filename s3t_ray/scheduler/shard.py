@@ -1,8 +1,8 @@
-"""Shards and their owners: what the sequences of a shard still need, and erasing what they must forget.
+"""Shards and their owners: determine what a shard's sequences still need, and erase what they must forget.
 
-A `ShardOwner` has a block of shards, in its own process: the runtime makes Ray actors of them. It holds no state of its
-own: every method reads the ledger, so it can be killed and restarted at any time, and every method is idempotent.
-`ShardOwners` calls all of them and replaces those that die. No Ray.
+A `ShardOwner` handles a block of shards in its own process: the runtime wraps it in a Ray actor. It has no state: every
+method reads the ledger and is idempotent, so it can be killed and restarted at any time. `ShardOwners` calls all owners
+and replaces those that die. No Ray.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from s3t_ray.scheduler.interfaces import OwnerCalls, OwnerFailed, OwnerLost
 from s3t_ray.scheduler.purge import purge_shard
 
 ANSWER_SECONDS = 120.0
-"""An owner that has not answered after this long is replaced."""
+"""Seconds after which an owner that has not answered is replaced."""
 OWNER_DEATHS = 5
-"""Deaths in a row that a call survives."""
+"""Consecutive deaths of owners that a call survives."""
 MOST_OWNERS = 8
-"""Processes of about 160 MB each, whether a run has eight shards or a thousand."""
+"""Maximum number of owner processes, of about 160 MB each, for any number of shards."""
 
 
 class Shard:
@@ -34,14 +34,14 @@ class Shard:
         self._shard = shard
 
     def view(self) -> ShardView:
-        """What the shard wants and has now."""
+        """What the shard needs and has now."""
         return view_shard(self._run, self._shard)
 
     def prune(self, epoch: int) -> ShardView:
-        """Take out of service every live stage that the sequences no longer want; the view after it.
+        """Take every live stage that the sequences no longer need out of service. Returns the view afterwards.
 
-        A deletion has already made its stages stale in the transaction of its receipt; what is left
-        here are stages of orders that the config no longer asks for.
+        A deletion has already made its stages stale in the transaction of its receipt. This affects stages of
+        orders that are no longer in the config.
         """
         view = self.view()
         unwanted = view.live - frozenset(view.plan.stages)
@@ -51,33 +51,33 @@ class Shard:
         return self.view()
 
     def purge(self, epoch: int, stopped: tuple[str, ...]) -> ShardView:
-        """Erase what the deletions left behind; the view after it (see `purge.py`)."""
+        """Erase what the deletions left behind (see `purge.py`). Returns the view afterwards."""
         purge_shard(self._run, epoch, self._shard, stopped)
         return self.view()
 
 
 class ShardOwner:
-    """Owner of some shards of the run at `run_uri`: one process, one ledger connection, however many they are."""
+    """Owner of some shards of the run at `run_uri`, with one process and one ledger connection for all of them."""
 
     def __init__(self, run_uri: str, shards: Sequence[int]) -> None:
         run = Run.open(run_uri)
         self._shards = {shard: Shard(run, shard) for shard in shards}
 
     def views(self, shards: Sequence[int]) -> dict[int, ShardView]:
-        """What each of these shards wants and has now."""
+        """What each of these shards needs and has now."""
         return {shard: self._shards[shard].view() for shard in shards}
 
     def prune(self, epoch: int, shards: Sequence[int]) -> dict[int, ShardView]:
-        """Prune these shards; their views after it (see `Shard.prune`)."""
+        """Prune these shards (see `Shard.prune`). Returns their views afterwards."""
         return {shard: self._shards[shard].prune(epoch) for shard in shards}
 
     def purge(self, epoch: int, shard: int, stopped: tuple[str, ...]) -> dict[int, ShardView]:
-        """Purge one shard; its view after it (see `Shard.purge`)."""
+        """Purge one shard (see `Shard.purge`). Returns its view afterwards."""
         return {shard: self._shards[shard].purge(epoch, stopped)}
 
 
 def deal(shards: Sequence[int], owners: int) -> tuple[tuple[int, ...], ...]:
-    """`shards` in at most `owners` blocks of neighbours, none of them empty, that differ by one at most. Pure."""
+    """Split `shards` into at most `owners` consecutive, nonempty blocks whose sizes differ by at most one. Pure."""
     count = min(owners, len(shards))
     bounds = [number * len(shards) // count for number in range(count + 1)]
     return tuple(tuple(shards[start:end]) for start, end in pairwise(bounds))
@@ -91,8 +91,8 @@ class ShardOwners:
         self._epoch = epoch
         self._blocks = deal((HOLDOUT_SHARD, *range(shards)), MOST_OWNERS)
         self._block_of = {shard: number for number, block in enumerate(self._blocks) for shard in block}
-        self._starts = [0] * len(self._blocks)  # of each block's owners so far
-        self._purging: dict[Hashable, tuple[int, int]] = {}  # the shard, and which owner of its block was asked
+        self._starts = [0] * len(self._blocks)  # owners started so far, by block
+        self._purging: dict[Hashable, tuple[int, int]] = {}  # shard, and which of its block's owners was asked
         for number in range(len(self._blocks)):
             self._start(number)
 
@@ -128,7 +128,7 @@ class ShardOwners:
         return results
 
     def _ask(self, shards: Iterable[int], ask: Callable[[int, tuple[int, ...]], Hashable]) -> dict[int, ShardView]:
-        """Ask the owners of these shards side by side; one that dies over it is replaced and asked again."""
+        """Ask the owners of these shards in parallel. An owner that dies is replaced and asked again."""
         answers: dict[int, ShardView] = {}
         waiting: dict[int, list[int]] = {}
         for shard in shards:
@@ -155,9 +155,9 @@ class ShardOwners:
         self._starts[block] += 1
 
     def _replace(self, block: int, owner: int) -> None:
-        """A new owner in place of this one, unless that was done already.
+        """Replace this owner with a new one, unless that has already happened.
 
-        The old one is ended first: two must never purge one shard at once.
+        Kills the old one first, because two owners must never purge a shard at the same time.
         """
         if self._starts[block] == owner:
             self._calls.end(block)

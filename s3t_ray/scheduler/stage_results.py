@@ -1,8 +1,8 @@
-"""Stages that left their worker group: the wanted are accepted, the rest erased, failures counted or explained.
+"""Handles stages that left their worker group: accepts wanted ones, erases the rest, counts or explains failures.
 
 In: what the worker groups report. Out: stages accepted in the ledger, bytes erased, failures counted. A failure
-is the stage's own only when nothing else explains it: its group died after it had published the stage, or a stage
-below it is damaged in the storage.
+counts against the stage only if nothing else explains it, such as a group that died after publishing the stage, or a
+damaged parent stage in the storage.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from s3t_ray.scheduler.recover_published import adopt_stage
 
 @dataclass(frozen=True)
 class TrainingTotals:
-    """What a scheduler did since it began."""
+    """What a scheduler has trained since it started."""
 
     trained: int = 0
     tokens: int = 0
 
 
 class StageResults:
-    """Of one scheduler, by one thread."""
+    """Belongs to one scheduler; not thread-safe."""
 
     def __init__(self, run: Run, epoch: int, books: Bookkeeping) -> None:
         self._run = run
@@ -40,7 +40,7 @@ class StageResults:
         self.totals = TrainingTotals()
 
     def take(self, finished: Iterable[Finished]) -> None:
-        """Each counts as accepted, refused, stopped or failed from now on."""
+        """Record each stage as accepted, refused, stopped or failed."""
         published: list[tuple[Published, int]] = []
         for each in finished:
             stage, inputs = self._books.ended(each.stage_id)
@@ -54,14 +54,14 @@ class StageResults:
             self._accept(published)
 
     def _accept(self, published: Sequence[tuple[Published, int]]) -> None:
-        """One transaction for all that ended since the last round: many groups may end at once."""
+        """Accept these stages in one transaction, because many groups may finish at once."""
         accepted = self._run.ledger.accept_stages(self._epoch, [each for each, _ in published])
         self._learned(
             [(each.stage, tokens) for (each, tokens), wanted in zip(published, accepted, strict=True) if wanted]
         )
         for (each, _), wanted in zip(published, accepted, strict=True):
             if not wanted:
-                purge_bytes(self._run, each.stage.id)  # it saw what was deleted meanwhile: it never counts
+                purge_bytes(self._run, each.stage.id)  # trained on records deleted in the meantime, so it is never used
 
     def _learned(self, stages: Sequence[tuple[Stage, int]]) -> None:
         self._books.accepted(stage for stage, _ in stages)
@@ -83,7 +83,7 @@ class StageResults:
 
 
 def take_out(run: Run, epoch: int, books: Bookkeeping, shard: int, broken: Sequence[str]) -> None:
-    """Damaged stages and those built on them leave service, are purged, and, wanted as ever, trained again."""
+    """Take damaged stages and those built on them out of service, so that they are purged and retrained."""
     run.ledger.mark_stale(epoch, broken)
     for name in broken:
         run.ledger.record_failure(epoch, FailedStage(name), DAMAGED)

@@ -24,7 +24,7 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
-from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Live, Wish
+from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Live, Wish, answer_of
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import ClusterError
 from s3t_ray.plan.resources import A_TRACE
@@ -52,17 +52,17 @@ from s3t_ray.serve.service_settings import ServiceSettings
 
 HEALTH_SECONDS = 20.0
 MOST_CONNECTIONS = 4096
-"""Requests that one HTTP process of Serve holds, half-sent ones among them. They wait without a thread; how many of
-them the model works on is decided behind (`Admission`, `BatchEngine`), with an answer that says so."""
+"""Requests per HTTP process of Serve, including half-sent ones. They wait without a thread. `Admission` and
+`BatchEngine` limit how many the model works on, and answer accordingly."""
 CONTROL_THREADS = 24
-"""Threads of the model's actor: prunes, submissions and the stream of events must not wait for each other."""
+"""Threads of the model's actor, so that prunes, submissions and the event stream do not wait for each other."""
 GONE = ClusterError("the model's process has ended", "try again: another one is starting")
 
 _log = logging.getLogger(__name__)
 
 
 class ModelService:
-    """One Serve replica: HTTP on this side, a model of its own on the other (see `answering.ModelBackend`)."""
+    """One Serve replica: HTTP in this process, and its own model in an actor (see `answering.ModelBackend`)."""
 
     async def __init__(self, settings: ServiceSettings) -> None:  # type: ignore[misc]  # Serve awaits it
         self._tokens = Tokens.from_environment()
@@ -82,7 +82,7 @@ class ModelService:
         return make_model_app(self, self._tokens)
 
     async def check_health(self) -> None:
-        """Raises when the model's actor is gone or cannot answer: Serve replaces the replica then."""
+        """Raises if the model's actor is gone or cannot answer; Serve then replaces the replica."""
         if self._listening.done():
             raise GONE
         await asyncio.wait_for(self._replica.is_up.remote(), HEALTH_SECONDS)
@@ -92,8 +92,6 @@ class ModelService:
         return self._run.row.name
 
     async def complete(self, wish: Wish) -> Answer:
-        from s3t_ray.ensemble.replica import answer_of
-
         return answer_of([said async for said in self.stream(wish)])
 
     async def stream(self, wish: Wish) -> AsyncGenerator[AnswerEvent, None]:
@@ -123,14 +121,14 @@ class ModelService:
         return cast(str, await self._ask(self._replica.detokenise.remote(tuple(ids))))
 
     async def _listen(self) -> None:
-        """Hand what the model says to those who asked, one batch for all streams at a time."""
+        """Distribute the model's output to its requests, one batch for all streams at a time."""
         try:
             async for batch in self._replica.heard.options(num_returns="streaming").remote():
                 for name, said in await batch:
                     if (queue := self._heard.get(name)) is not None:
                         queue.put_nowait(said)
         finally:
-            for queue in self._heard.values():  # nobody waits for what will not come
+            for queue in self._heard.values():  # end all requests that can no longer be answered
                 queue.put_nowait(Failed(GONE))
 
     async def _ask(self, answer: Any) -> Any:
@@ -160,13 +158,13 @@ class ModelService:
 
 
 class _LedgerService:
-    """Deletions, and health: what the ledger says (see `deletion_routes.DeletionBackend`). Holds no model."""
+    """Deletions and health, from the ledger (see `deletion_routes.DeletionBackend`). Loads no model."""
 
     def __init__(self, settings: ServiceSettings, *_with: object) -> None:
         self._tokens = Tokens.from_environment()
         self._run = Run.open(settings.run)
         self._wake_once = CoalescedCall(self._wake_scheduler)
-        # Ids in a deletion are looked up by their keyed digest: without the keys there is no service.
+        # Ids in a deletion are looked up by keyed digest, so the service needs the keys.
         self._run.ledger.check_key(self._run.keys.key_check)
         self._watch = LedgerWatch(self._run.ledger, lambda position, live: None)
         self._live = Live(-1, ())
@@ -186,12 +184,12 @@ class _LedgerService:
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
         receipt = deletion.accept(self._run, request.ids, request.subjects, details=request.details())
-        # Nobody waits for it: while the head is away, finding an actor can take a minute, and the receipt is durable.
+        # Do not wait for it: without the head, finding an actor can take a minute, and the receipt is already durable.
         threading.Thread(target=self._wake_once, daemon=True).start()
         return receipt
 
     def _wake_scheduler(self) -> None:
-        """Tell the run's scheduler, if one is in this cluster, that there is something new; it looks by itself too."""
+        """Notify the run's scheduler, if it is in this cluster, of news. It also polls the ledger."""
         scheduler = find_scheduler(self._run)
         if scheduler is not None:
             scheduler.wake.remote()
@@ -211,7 +209,7 @@ class _LedgerService:
 
 
 class DeletionService(_LedgerService):
-    """Deletions and health, on their own."""
+    """Deletions and health in a separate application."""
 
     def __serve_build_asgi_app__(self) -> Guard:
         return make_deletion_app(self, self._tokens)
@@ -225,8 +223,8 @@ class FrontService(_LedgerService):
 
 
 class Caretaker:
-    """Keeps the run's scheduler (see `caretaker.py`), reports what the ledger says of deletions, and sends callbacks;
-    one a service."""
+    """Keeps the run's scheduler running (see `caretaker.py`), reports deletions from the ledger, and sends callbacks. A
+    service has one."""
 
     def __init__(self, run_uri: str) -> None:
         self._run = Run.open(run_uri)
@@ -243,7 +241,7 @@ class Caretaker:
             thread.start()
 
     def check_health(self) -> None:
-        """Raises when a thread has ended: Serve starts another caretaker then."""
+        """Raises if a thread has ended; Serve then starts another caretaker."""
         if not all(thread.is_alive() for thread in self._threads):
             raise ClusterError("a thread of the caretaker has ended", "see the log of its replica")
 
@@ -254,7 +252,7 @@ class Caretaker:
 def build(settings: ServiceSettings | Mapping[str, object]) -> serve.Application:
     """The model, for `import_path: s3t_ray.serve.app:build` at MODEL_PATH.
 
-    Raises ConfigError: no tokens, or no run there. So do the other two.
+    ConfigError: there are no tokens, or no run. The other two raise it too.
     """
     told = _checked(settings)
     return (
@@ -281,7 +279,7 @@ def build_front(settings: ServiceSettings | Mapping[str, object]) -> serve.Appli
 
 
 def _with_keys(settings: ServiceSettings) -> dict[str, Any]:
-    """Where what needs the keys of the run may be placed."""
+    """Placement options for actors that need the run's keys."""
     options: dict[str, Any] = {"num_cpus": 0}
     if settings.keys_resource is not None:
         options["resources"] = {settings.keys_resource: A_TRACE}
@@ -293,7 +291,7 @@ def _checked(settings: ServiceSettings | Mapping[str, object]) -> ServiceSetting
     Tokens.from_environment()
     receivers_from_environment()
     with Run.open(told.run) as run:
-        _ = run.row  # its data must have been read
+        _ = run.row  # raises unless its data was ingested
         return told.model_copy(update={"run": run.location.storage_uri})
 
 

@@ -1,8 +1,8 @@
-"""Keeps a scheduler at work on a run that is in service, so that deletions by HTTP are carried to their end.
+"""Keeps a scheduler running for a served run, so that deletions over HTTP are completed.
 
-In: an open run and Ray. Out: a scheduler actor, started where none is at work, here or elsewhere, and
-again when it ends. It ends with the process that called. Never competes: while another scheduler, of a training
-for instance, beats in the ledger, it waits.
+In: an open run and Ray. Out: a scheduler actor, started if none is running here or elsewhere, and restarted when it
+ends. It ends with the calling process. It never competes: while another scheduler, such as that of a training, sends
+heartbeats to the ledger, it waits.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _log = logging.getLogger(__name__)
 
 
 def keep_scheduling(run: Run, stop: threading.Event) -> None:
-    """Until `stop`. Call it in a thread of a process that is connected to Ray."""
+    """Keep a scheduler until `stop`. Call it in a thread of a process that is connected to Ray."""
     pause = LOOK_SECONDS
     while not stop.wait(pause):
         pause = LOOK_SECONDS
         try:
             _attend(run, stop)
         except ValueError:
-            continue  # somebody else was quicker with the name
+            continue  # another process took the name first
         except (S3TError, RayError) as error:
             pause = LONGEST_PAUSE_SECONDS if isinstance(error, S3TError) else LOOK_SECONDS
             _log.warning("the scheduler ended: %s; the next look is in %.0f s", error, pause)
 
 
 def _attend(run: Run, stop: threading.Event) -> None:
-    """Stay with the run's scheduler of this cluster until it ends or `stop`; raises what ended it."""
+    """Follow the run's scheduler in this cluster until it ends or `stop`. Raises the error that ended it."""
     actor = find_scheduler(run)
     if actor is not None:
         end = end_of(actor)
@@ -49,6 +49,6 @@ def _attend(run: Run, stop: threading.Event) -> None:
         actor, end = start_scheduler(run, detached=False)
     while not stop.wait(LOOK_SECONDS):
         if ray.wait([end], timeout=0)[0]:
-            ray.kill(actor)  # it schedules nothing any more, but still has the name
+            ray.kill(actor)  # it no longer schedules, but still has the name
             ray.get(end)
             return

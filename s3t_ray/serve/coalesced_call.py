@@ -1,6 +1,6 @@
-"""One call on its way at a time, for however many want it. In: what to do. Out: it is done after the last who asked.
+"""Coalesces concurrent calls of a function: one call runs at a time, and one follows the last request.
 
-Whoever asks while a call is on its way does not wait: one more call follows it, for all of them together.
+A request during a call does not wait: a single further call serves all such requests.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class CoalescedCall:
-    """Any thread may ask; the call is made by one of them."""
+    """Any thread may request the call; one of them makes it."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self._act = act
@@ -18,7 +18,7 @@ class CoalescedCall:
         self._wanted = threading.Event()
 
     def __call__(self) -> None:
-        """Make the call, and again while others have asked meanwhile; returns at once where another is at it."""
+        """Make the call, and repeat it for requests during it. Returns immediately if another thread is calling."""
         self._wanted.set()
         while self._wanted.is_set() and self._at_work.acquire(blocking=False):
             try:

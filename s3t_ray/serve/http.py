@@ -1,8 +1,8 @@
 """The HTTP service as ASGI applications: the model's and the deletions', apart or together.
 
-In: what stands behind (`ModelBackend`, `DeletionBackend`) and the tokens. Out: applications that answer every error as
-JSON in OpenAI's form. Knows no Ray: `app.py` gives them the real backends, tests may give others. Nothing that a caller
-sends is logged here. The endpoints are listed where they are made: `model_routes.py`, `deletion_routes.py`.
+In: backends (`ModelBackend`, `DeletionBackend`) and the tokens. Out: applications that answer every error as JSON in
+OpenAI's format. Knows nothing about Ray: `app.py` passes the real backends, and tests can pass others. Nothing that a
+caller sends is logged here. The endpoints are listed in `model_routes.py` and `deletion_routes.py`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from s3t_ray.serve.routes.openai_format import refusal
 from s3t_ray.serve.routes.requests import INSTEAD
 
 MODEL_PATH, DELETION_PATH = "/v1", "/v1/deletions"
-"""Where the applications are mounted; the longest fitting path gets a request."""
+"""Paths of the applications; the longest matching path gets a request."""
 
 
 class Backend(ModelBackend, DeletionBackend, Protocol):
-    """What the whole service stands on, when one process is both."""
+    """Backend of the complete service, if one process is both."""
 
 
 def make_model_app(backend: ModelBackend, tokens: Tokens) -> Guard:
@@ -43,7 +43,7 @@ def make_model_app(backend: ModelBackend, tokens: Tokens) -> Guard:
 
 
 def make_deletion_app(backend: DeletionBackend, tokens: Tokens) -> Guard:
-    """Deletions and health alone, mounted at DELETION_PATH: no busy model stands in their way."""
+    """Deletions and health alone, mounted at DELETION_PATH, so that a busy model cannot block them."""
     return Guard(_application(deletion_routes(backend, tokens)), tokens, DELETION_PATH)
 
 
@@ -54,7 +54,7 @@ def make_front_app(backend: DeletionBackend, tokens: Tokens, desk: Desk) -> App:
 
 
 def with_page(page: App, others: App) -> App:
-    """`page` at the root and under /ui, which let people sign in; `others` everywhere else."""
+    """`page` at the root and under /ui, where people sign in; `others` everywhere else."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,7 +62,7 @@ def with_page(page: App, others: App) -> App:
             return
         root = scope.get("root_path", "")
         path = scope["path"].removeprefix(root)
-        if path == "":  # what the page loads lies beside it, so its address must end in a slash
+        if path == "":  # the page loads relative URLs, so its address must end in a slash
             await RedirectResponse(f"{root}/")(scope, receive, send)
         else:
             await (page if path == "/" or path.startswith("/ui/") else others)(scope, receive, send)
@@ -71,13 +71,13 @@ def with_page(page: App, others: App) -> App:
 
 
 def make_app(backend: Backend, tokens: Tokens) -> Guard:
-    """Both in one."""
+    """Model and deletions in one application."""
     routes = model_routes(backend, tokens), deletion_routes(backend, tokens), description_routes(openapi_document)
     return Guard(_application(*routes), tokens)
 
 
 def openapi_document() -> dict[str, Any]:
-    """The description of every endpoint, as OpenAPI has it."""
+    """The OpenAPI description of every endpoint."""
     nobody: Any = None  # no route is called
     return _application(model_routes(nobody, nobody), deletion_routes(nobody, nobody)).openapi()
 
@@ -87,7 +87,7 @@ def _application(*routes: APIRouter) -> FastAPI:
         title="s3t_ray",
         version=__version__,
         description="Fine-tuned models from which records can be deleted. Every endpoint needs a bearer token.",
-        openapi_url=None,  # `description_routes` has both, for all endpoints at once
+        openapi_url=None,  # `description_routes` serves both, for all endpoints
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -1,6 +1,6 @@
-"""Our errors as HTTP status codes, and what a caller may read of them.
+"""Maps our errors to HTTP status codes and to messages for callers.
 
-In: an S3TError. Out: status, code and message. What went wrong inside is for the operator's log, where it was raised.
+In: an S3TError. Out: status, code and message. Internal details are only in the operator's log.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from s3t_ray.ledger.values import NoSuchDeletion
 
 
 class WrongRun(ConfigError):
-    """A request that names another run than the one that is served here."""
+    """A request names another run than the served one."""
 
 
 class NoSuchModel(ConfigError):
-    """A request that names another model than the one that is served here."""
+    """A request names another model than the served one."""
 
 
 def check_run(asked: str | None, served: str) -> None:
-    """Raise WrongRun when `asked` names another run."""
+    """WrongRun if `asked` names another run."""
     if asked is not None and asked != served:
         raise WrongRun(
             f"this service serves run {served!r}, not {asked!r}", "send the request to the service of that run"
@@ -41,7 +41,7 @@ def status_of(error: S3TError) -> int:
 
 
 def code_of(error: S3TError) -> str:
-    """What a program goes by."""
+    """The error code for programs."""
     match error:
         case WrongRun():
             return "wrong_run"
@@ -53,5 +53,5 @@ def code_of(error: S3TError) -> str:
 
 
 def message_of(error: S3TError) -> str:
-    """What a person reads."""
+    """The message for people."""
     return f"{error.problem}; {error.fix}" if status_of(error) < 500 else "the service cannot answer now"

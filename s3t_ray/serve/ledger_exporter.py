@@ -1,7 +1,7 @@
-"""Prometheus metrics of runs, read from their ledgers: they go on when no scheduler and no Ray is at work.
+"""Prometheus metrics of runs, read from their ledgers: available without a scheduler or Ray.
 
-In: open runs. Out: at each scrape, the gauges that need no scheduler, under the names that Ray gives them, so that
-one alert covers both; whether the ledger could be read; and the scheduler's heartbeats.
+In: open runs. Out: at each scrape, the gauges that need no scheduler, with the names that Ray gives them, so that one
+alert covers both; whether the ledger could be read; and the scheduler's heartbeats.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s3t_ray.run.run import Run
 from s3t_ray.scheduler.metrics import FROM_LEDGER, GAUGES, Figures, measure_ledger
 
 PREFIX = "ray_"
-"""What Ray puts before the name of a metric that it exports."""
+"""Ray's prefix for exported metrics."""
 
 
 class LedgerExporter(Collector):
@@ -28,7 +28,7 @@ class LedgerExporter(Collector):
         self._runs = runs
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: a registry that is told nothing does not scrape when it registers."""
+        """Nothing, so that registering does not scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
@@ -59,7 +59,7 @@ class LedgerExporter(Collector):
 
 
 def start_exporter(runs: Sequence[Run], host: str, port: int) -> int:
-    """Serve the metrics of these runs from a thread of this process; the port. ClusterError: it is taken."""
+    """Serve the metrics of these runs from a thread. Returns the port. ClusterError: it is in use."""
     registry = CollectorRegistry()
     registry.register(LedgerExporter(runs))
     try:

@@ -1,4 +1,4 @@
-"""How a run is served: the arguments of the Serve application. Importable without Ray."""
+"""Arguments of the Serve application. Importable without Ray."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class ServiceSettings(BaseModel):
     run: str
     """Storage URI of the run."""
     replicas: PositiveInt = 1
-    """Copies of the model."""
+    """Number of copies of the model."""
     cpus: PositiveInt = 1
-    """CPU cores, and threads, of a copy."""
+    """CPU cores and threads per copy."""
     gpus: NonNegativeFloat | None = None
-    """GPUs of a copy; None: one if the run trains on GPUs, else none."""
+    """GPUs per copy; None: one if the run trains on GPUs, else none."""
     schedule: bool = True
-    """Keep a scheduler for the run, which carries deletions to their end. False: another one does."""
+    """Keep a scheduler running that completes deletions. False: another one does."""
     keys_resource: str | None = None
-    """A custom resource of Ray that the nodes with the run's keys declare: the HTTP side and the scheduler run there.
-    None: every node has the keys."""
+    """Custom Ray resource of the nodes that have the run's keys, where the HTTP processes and the scheduler run. None:
+    every node has the keys."""

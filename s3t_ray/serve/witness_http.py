@@ -1,10 +1,10 @@
-"""A witness over HTTP, by the protocol of c2sp.org/tlog-witness.
+"""A witness over HTTP, with the protocol of c2sp.org/tlog-witness.
 
 In: a Witness. Out: an ASGI application. Requests carry no secret: a checkpoint that the log did not sign is refused.
 
 | endpoint | answer |
 |---|---|
-| POST /add-checkpoint | the cosignature, or why not |
+| POST /add-checkpoint | the cosignature, or the reason for refusing |
 | GET /{sha256 of the origin}/checkpoint | the newest checkpoint that was cosigned |
 """
 
@@ -21,7 +21,7 @@ from starlette.routing import Route
 from s3t_ray.tlog.witness import TEXT_TYPE, Witness
 
 MOST_BODY_BYTES = 64 * 1024
-"""63 hashes and a checkpoint with dozens of signatures."""
+"""Room for 63 hashes and a checkpoint with dozens of signatures."""
 
 _ORIGIN_HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -1,8 +1,8 @@
-"""Durable operations on a local disk, each announced before it happens.
+"""Durable operations on a local disk, each announced by a callback.
 
 In: absolute paths. Out: files and folders that survive a power failure once a call has returned, and
-OSErrors. The announcements (`before(operation, path)`) let a test stop the process, or fail, at
-every single step. Must never follow a symbolic link in what it removes.
+OSErrors. The callback (`before(operation, path)`) lets a test kill the process, or fail, at every
+single step. Never follows a symbolic link when removing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FILE_MODE = 0o664  # never world-writable, whatever the umask
 _FOLDER_MODE = 0o775
 
 Before = Callable[[str, str], None]
-"""Called with the operation (mkdir, create, write, fsync, rename, unlink, rmdir) and its path."""
+"""Called before each operation (mkdir, create, write, fsync, rename, unlink, rmdir), with its path."""
 
 
 def _unannounced(_operation: str, _path: str) -> None:
@@ -29,13 +29,13 @@ def _unannounced(_operation: str, _path: str) -> None:
 
 
 class Disk:
-    """The operations; `before` is for tests."""
+    """The disk operations. `before` is for tests."""
 
     def __init__(self, before: Before = _unannounced) -> None:
         self._before = before
 
     def make_folders(self, folder: str) -> None:
-        """Make `folder` and its missing parents, durably."""
+        """Create `folder` and its missing parents, durably."""
         missing: list[str] = []
         while not os.path.isdir(folder):
             missing.append(folder)
@@ -44,13 +44,13 @@ class Disk:
             self._before("mkdir", path)
             try:
                 os.mkdir(path, _FOLDER_MODE)
-            except FileExistsError:  # another process made it meanwhile, or it is a file
+            except FileExistsError:  # another process created it in the meantime, or it is a file
                 if not os.path.isdir(path):
                     raise
             self.sync_folder(os.path.dirname(path))
 
     def write(self, path: str, source: bytes | Path) -> None:
-        """Make the new file `path` from bytes or from a copy of a file; its bytes are on the disk after."""
+        """Create the file `path` with the given bytes or a copy of a file. Its bytes are durable afterwards."""
         self._before("create", path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(path, flags, _FILE_MODE), "wb") as out:
@@ -62,27 +62,27 @@ class Disk:
             os.fsync(out.fileno())
 
     def rename(self, source: str, target: str) -> None:
-        """Move `source` to `target` in one step; not durable until its folder is synced."""
+        """Move `source` to `target` atomically. Not durable until the folder is synced."""
         self._before("rename", target)
         os.rename(source, target)
 
     def sync_folder(self, folder: str) -> None:
-        """Put the names in `folder` on the disk."""
+        """Make the entries of `folder` durable."""
         with opened_folder(folder) as fd:
             self._sync(fd, folder)
 
     def remove(self, path: str) -> None:
-        """Erase a file, link or tree durably; each folder loses its marker first. Absent is fine."""
+        """Erase a file, link or tree durably, in each folder the marker first. The path may be absent."""
         folder, name = os.path.split(path)
         with opened_folder(folder) as fd:
             if self._remove_in(fd, name, path):
                 self._sync(fd, folder)
 
     def _remove_in(self, folder_fd: int, name: str, path: str) -> bool:
-        """Erase `name` of an open folder; whether there was something to erase.
+        """Erase `name` in an open folder. Returns whether there was something to erase.
 
-        Works on open folders, never on paths: a folder that is moved away or replaced meanwhile
-        cannot redirect the removal to other files.
+        Works on folder descriptors instead of paths, so a folder that is moved or replaced in the
+        meantime cannot redirect the removal to other files.
         """
         try:
             mode = os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode
@@ -97,7 +97,7 @@ class Disk:
 
     def _remove_folder_in(self, folder_fd: int, name: str, path: str) -> None:
         if name.startswith(TEMPORARY):
-            # Its writer may still be filling it: under a new name it can no longer be moved into place in part.
+            # Its writer may still be filling it. After this rename, the writer cannot publish an incomplete folder.
             renewed = temporary_name(name)
             self._before("rename", path)
             os.rename(name, renewed, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
@@ -106,7 +106,7 @@ class Disk:
             with opened_folder(name, folder_fd) as fd:
                 names = os.listdir(fd)
                 if MARKER in names and self._remove_in(fd, MARKER, f"{path}/{MARKER}"):
-                    self._sync(fd, path)  # the marker is gone for good before any file that it vouches for
+                    self._sync(fd, path)  # make the marker's removal durable before removing the files it vouches for
                 for child in sorted(set(names) - {MARKER}):
                     self._remove_in(fd, child, f"{path}/{child}")
             self._before("rmdir", path)
@@ -116,7 +116,7 @@ class Disk:
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            # A writer put something in after the listing: list again.
+            # A writer added a file after the listing: list again.
 
     def _sync(self, fd: int, path: str) -> None:
         self._before("fsync", path)
@@ -124,7 +124,7 @@ class Disk:
 
 
 def chunks(source: bytes | Path) -> Iterator[bytes | memoryview]:
-    """`source` in pieces of at most CHUNK_BYTES."""
+    """`source` in chunks of at most CHUNK_BYTES."""
     if isinstance(source, Path):
         with source.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
@@ -137,7 +137,7 @@ def chunks(source: bytes | Path) -> Iterator[bytes | memoryview]:
 
 @contextmanager
 def opened_folder(path: str, folder_fd: int | None = None) -> Iterator[int]:
-    """A descriptor of the folder at `path` (relative to `folder_fd`, if given); never through a link."""
+    """A descriptor of the folder at `path` (relative to `folder_fd`, if given). Never follows a link."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
     try:
         yield fd

@@ -1,8 +1,8 @@
 """A run's storage on a local disk.
 
 Every file and every published folder is written under a temporary name in the same folder, synced to disk, and renamed
-into place. So at every instant, and after every crash, whatever has a final name is complete. In: checked relative
-paths. Out: files under the root; StoreError. Must never follow a symbolic link below the root.
+into place. So at any time, and after any crash, everything with a final name is complete. In: checked relative paths.
+Out: files under the root; StoreError. Never follows a symbolic link below the root.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class LocalStore(Store):
         self._root = os.path.realpath(root)  # the root itself may be reached through links
         self._disk = Disk(before) if before else Disk()
         if os.path.lexists(self._root) and not os.path.isdir(self._root):
-            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "give a new folder or that of a run")
+            raise StoreError(f"storage.uri {uri!r} is a file, not a folder", "use a new folder, or that of a run")
 
     @classmethod
     def from_uri(cls, uri: str) -> LocalStore:
-        """The store at a local path or a file:// URI of this machine."""
+        """The store at a local path or a file:// URI on this machine. Raises StoreError for an invalid URI."""
         if not uri or "\0" in uri:
             raise StoreError(f"storage.uri {uri!r} names no folder", "set storage.uri to a path or an s3:// URI")
         if not uri.startswith("file://"):
@@ -129,7 +129,7 @@ class LocalStore(Store):
         if os.path.realpath(place) != place:
             raise StoreError(
                 f"unsafe storage path {path!r}: it contains a symbolic link",
-                f"remove the link from {self._root}; to move a run, move the whole folder",
+                f"remove the link from {self._root}; to move a run, move its entire folder",
             )
         return place
 
@@ -150,7 +150,7 @@ class LocalStore(Store):
     def _fill(self, temporary: str, ordered: list[tuple[str, bytes | Path]]) -> None:
         places = [(os.path.join(temporary, name), source) for name, source in ordered]
         folders = sorted({temporary, *(os.path.dirname(place) for place, _ in places)})
-        # All folders first: if a deletion takes the temporary away, no later step can make it anew in part.
+        # Create all folders first. If a deletion removes the temporary, no later step can recreate a part of it.
         for folder in folders:
             self._disk.make_folders(folder)
         for place, source in places:
@@ -159,8 +159,8 @@ class LocalStore(Store):
             self._disk.sync_folder(folder)
 
     def _move_into_place(self, temporary: str, target: str) -> None:
-        # One rename replaces an absent or empty folder. A full one is first moved aside whole, so that
-        # neither a crash nor a second publisher can ever see a mixture of the two.
+        # One rename replaces an absent or empty folder. A non-empty one is first moved aside, so that
+        # neither a crash nor a second publisher can produce a mixture of the two.
         displaced: list[str] = []
         while True:
             try:
@@ -203,6 +203,6 @@ def _temporaries_under(folder: str) -> Iterator[str]:
 
 
 def _raise_unless_absent(error: OSError) -> None:
-    # A folder that vanishes during the walk has no files; one that cannot be read must not look empty.
+    # A folder that vanishes during the walk has no files, but an unreadable one must not look empty.
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise error

@@ -1,7 +1,7 @@
-"""The manifest of a published stage: what it was made from, what it holds, where it was made.
+"""The manifest of a published stage: its inputs, its files, and the machine that trained it.
 
-In: a manifest.json from the store. Out: a strict frozen model. The manifest is the stage folder's marker, written
-last, so a stage whose manifest can be read is whole. Holds no personal data: digests and counts only.
+In: a manifest.json from the store. Out: a strict frozen model. The manifest is the stage folder's marker and is written
+last, so a stage with a readable manifest is complete. Contains only digests and counts, no personal data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEAD_FILE = "head.safetensors"
 
 
 class SliceLearned(BaseModel):
-    """One slice that the stage learned, in the state it then had."""
+    """One slice that the stage was trained on, with its digest at that time."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -27,7 +27,7 @@ class SliceLearned(BaseModel):
 
 
 class Manifest(Sealed):
-    """Provenance of one stage. `files` maps every other file of the folder to its sha256."""
+    """The provenance of one stage. `files` maps every other file in the folder to its sha256."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -40,11 +40,11 @@ class Manifest(Sealed):
     base_digest: str
     adapter_sha256: str
     files: dict[str, str]
-    losses: tuple[float, ...]  # mean per labelled token of each step
+    losses: tuple[float, ...]  # mean loss per labelled token of each step
     steps: int
-    records: int  # that had something to learn from
-    unlabelled: int  # that had not, such as a prompt cut before its response
-    tokens: int  # fed over all epochs
+    records: int  # records with at least one labelled target
+    unlabelled: int  # records without one, such as a prompt truncated before its response
+    tokens: int  # input tokens over all epochs
     seconds: float
     versions: dict[str, str]
     machine: dict[str, str]
@@ -60,7 +60,7 @@ def write_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(data: bytes, stage_id: str) -> Manifest:
-    """The manifest of this stage. StageDamaged if it cannot be understood or is another stage's."""
+    """Parse the manifest of this stage. Raises StageDamaged if it is invalid or belongs to another stage."""
     path = f"{stage_folder(stage_id)}/{MANIFEST}"
     try:
         manifest = Manifest.model_validate_json(data)
@@ -72,7 +72,7 @@ def parse_manifest(data: bytes, stage_id: str) -> Manifest:
 
 
 def damaged(stage_id: str, what: str) -> StageDamaged:
-    """The error that says what is wrong with a published stage, and the one way to fix it."""
+    """The error for a damaged published stage, with the way to repair it."""
     folder = stage_folder(stage_id)
     return StageDamaged(
         f"stage {stage_id} is damaged: {what}",

@@ -1,7 +1,7 @@
-"""Rules for names in a run's storage, and StoreErrors for what can go wrong with them.
+"""The rules for names in a run's storage, and StoreErrors for operating-system errors.
 
 In: relative POSIX paths, operating-system errors. Out: checked paths, StoreErrors with a fix.
-Must never touch the disk or the network.
+Never accesses the disk or the network.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Final
 from s3t_ray.errors import StoreError
 
 MARKER: Final = "manifest.json"
-"""The file of a published folder that appears last and goes first: while it is there, so are the others."""
+"""The file of a published folder that is written last and erased first: while it exists, so do the others."""
 
 TEMPORARY: Final = "tmp-"
-"""What the name of every temporary begins with; `sweep` erases all of them."""
+"""The prefix of every temporary name. `sweep` erases all of them."""
 
 _TEMPORARY_NAME = re.compile(re.escape(TEMPORARY) + "(.*)-[0-9a-f]{16}", re.DOTALL)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -30,7 +30,7 @@ _SECRET_QUERY = re.compile(r"\?.*")
 
 
 def clean_path(path: str) -> str:
-    """`path` itself, if it stays inside the root and names no temporary; else StoreError."""
+    """`path`, if it stays inside the root and does not name a temporary. Raises StoreError otherwise."""
     reason = _why_unsafe(path)
     if reason:
         raise StoreError(
@@ -41,30 +41,30 @@ def clean_path(path: str) -> str:
 
 
 def clean_folder(prefix: str) -> str:
-    """Like `clean_path`, but "" (the whole run) and one closing slash are allowed."""
+    """Like `clean_path`, but also allows "" (the entire run) and a trailing slash."""
     return clean_path(prefix.removesuffix("/")) if prefix else ""
 
 
 def shown(uri: str) -> str:
-    """`uri` without user, password and query, fit for messages and logs."""
+    """`uri` without user, password and query, for messages and logs."""
     return _SECRET_QUERY.sub("", _USERINFO.sub("", uri)) if "://" in uri else uri
 
 
 def temporary_name(name: str) -> str:
-    """A fresh name for what will be, or was, called `name` (or for another temporary of that)."""
+    """A new temporary name for `name`, or for the name that the temporary `name` belongs to."""
     plain = _TEMPORARY_NAME.fullmatch(name)
     return f"{TEMPORARY}{plain[1] if plain else name}-{secrets.token_hex(8)}"
 
 
 def is_temporary_of(temporary: str, name: str) -> bool:
-    """Whether `temporary_name(name)` could have given `temporary`."""
+    """Whether `temporary_name(name)` could have returned `temporary`."""
     match = _TEMPORARY_NAME.fullmatch(temporary)
     return match is not None and match[1] == name
 
 
 @contextmanager
 def explained(action: str, path: str, uri: str) -> Iterator[None]:
-    """Turn any OSError inside (pyarrow's are OSErrors too) into a StoreError with a fix."""
+    """Convert any OSError in this context (pyarrow's errors are OSErrors too) to a StoreError with a fix."""
     try:
         yield
     except OSError as error:
@@ -75,7 +75,7 @@ def _why_unsafe(path: str) -> str | None:
     if not path:
         return "it is empty"
     if "\0" in path:
-        return "it holds a NUL character"
+        return "it contains a NUL character"
     if path.startswith("/"):
         return "it is absolute"
     try:
@@ -96,9 +96,9 @@ def _reason(error: OSError) -> str:
 
 def _fix(error: OSError) -> str:
     if error.errno in _FULL:
-        return "free disk space (or raise the quota) and run the command again: nothing was changed"
+        return "free disk space (or raise the quota) and run the command again; nothing was changed"
     if error.errno in _FORBIDDEN:
         return "make the storage folder writable for this user, or set storage.uri to one that is"
     if error.errno in _ABSENT or isinstance(error, FileNotFoundError):
-        return "check storage.uri; what a hand or another process (a deletion, a sweep) removed must be made again"
+        return "check storage.uri; recreate files that someone or another process (a deletion, a sweep) removed"
     return "check the disk, or the network, the credentials and the bucket, and run the command again"

@@ -1,13 +1,13 @@
-"""A run's storage behind pyarrow.fs: S3, Google Cloud Storage and compatible servers.
+"""A run's storage on object stores through pyarrow.fs: S3, Google Cloud Storage and compatible servers.
 
-An object store makes an object visible as a whole or not at all, so a single write needs no temporary file. A published
-folder is several objects, so its marker is written last and deleted first. In: checked relative paths. Out: objects
-under the root; StoreError.
+An object store writes each object atomically, so a single write needs no temporary file. A published folder consists of
+several objects, so its marker is written last and deleted first. In: checked relative paths. Out: objects under the
+root; StoreError.
 
-The bucket's owner must do two things: turn versioning and soft delete off (a deleted object must be gone), and set a
-life-cycle rule that aborts incomplete multipart uploads (a killed writer leaves one, invisibly).
-If two publishers write one folder at the same time, their files can mix: readers compare the digests in the marker.
-Must never be imported by a run whose storage is local: it loads pyarrow.
+The bucket's owner must disable versioning and soft delete (a deleted object must be gone), and set a lifecycle rule
+that aborts incomplete multipart uploads (a killed writer leaves an invisible one).
+If two publishers write to the same folder at once, their files can mix; readers compare the digests in the marker.
+Never imported for local storage, because it loads pyarrow.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class RemoteStore(Store):
         return copy
 
     def temporaries(self) -> list[str]:
-        return []  # single objects appear whole
+        return []  # objects are written atomically
 
     def sweep(self, prefix: str = "") -> int:
         clean_folder(prefix)
@@ -146,8 +146,8 @@ class RemoteStore(Store):
             for chunk in chunks(source):
                 stream.write(chunk)
         except BaseException:
-            # pyarrow can close a stream but not abort it. If closing fails too, the store kept what it had;
-            # if it succeeds, it has shown a part of the new bytes, which must go.
+            # pyarrow can close a stream but not abort it. If closing fails too, the old object is unchanged.
+            # If closing succeeds, the object holds only part of the new bytes and must be deleted.
             with suppress(OSError):
                 stream.close()
                 self._fs.delete_file(place)

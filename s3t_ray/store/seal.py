@@ -1,8 +1,8 @@
-"""Seals of manifests: without the key of a job no one can make one, or use one stage's manifest for another.
+"""Seals manifests: without the job's key, nobody can create a manifest, or reuse one stage's manifest for another.
 
-In: a manifest and the key of its job, which is derived from the run's secret for this one stage, or this one slice in
-this one state of its data. Out: a keyed MAC over everything in the manifest, including the digests of its files. The
-ledger is not needed to check it: worker groups cannot reach it.
+In: a manifest and its job's key, which is derived from the run's secret for one stage, or for one slice in one version
+of its data. Out: a MAC over the entire manifest, including the digests of its files. Checking it does not need the
+ledger, which worker groups cannot reach.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pydantic import BaseModel
 class Sealed(BaseModel):
     """A manifest with a seal over its other fields."""
 
-    seal: str | None = None  # hex; None: written by a version that sealed nothing
+    seal: str | None = None  # hex; None: written by a version without seals
 
 
 SealedT = TypeVar("SealedT", bound=Sealed)
 
 
 def seal(manifest: SealedT, key: str) -> SealedT:
-    """The manifest with its seal. `key`: hex, of the job that it was made in."""
+    """The manifest with its seal. `key`: the key of its job, in hex."""
     return manifest.model_copy(update={"seal": _mac(manifest, key)})
 
 
 def is_sealed_with(manifest: Sealed, key: str) -> bool:
     """Whether this manifest was written with `key` and is unchanged."""
-    # As bytes: of texts, only ASCII can be compared, and this one may be anybody's.
+    # Compare bytes, because compare_digest accepts only ASCII text and the seal is untrusted.
     return manifest.seal is not None and hmac.compare_digest(manifest.seal.encode(), _mac(manifest, key).encode())
 
 

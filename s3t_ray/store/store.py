@@ -1,14 +1,14 @@
-"""The one way to a run's storage: small atomic operations on paths relative to its root.
+"""The interface to a run's storage: small atomic operations on paths relative to its root.
 
 In: a storage URI (a local path, file://, s3://, gs://) and relative POSIX paths. Out: bytes, lists
-of paths, StoreError. Two stores stand behind it: `local.py` (temporary file, fsync, rename, fsync of
-the folder) and `remote.py` (pyarrow.fs; an object store makes an object visible whole or not at all).
+of paths, StoreError. There are two implementations: `local.py` (temporary file, fsync, rename, fsync
+of the folder) and `remote.py` (pyarrow.fs; object stores write objects atomically).
 
-A *published folder* is complete whenever its marker is there: `publish` makes the marker appear
-last, `delete` takes it away first, and both can be killed at any instant and simply called again.
+A *published folder* is complete while its marker exists: `publish` writes the marker last, and
+`delete` removes it first. Both can be killed at any time and simply called again.
 
-Must never: follow a path or a symbolic link out of the root, leave a half-written file under its
-final name, know what the bytes mean, or import torch, Ray or anything else of ours.
+The store never follows a path or a symbolic link out of the root, never leaves a partial file under
+its final name, and never interprets the bytes. It never imports torch, Ray or other packages of ours.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from s3t_ray.store.paths import MARKER, clean_path
 
 
 class Store(ABC):
-    """Storage of one run. Paths are relative, with `/`; every failure is a StoreError that names its fix."""
+    """The storage of one run. Paths are relative, with `/`. Every failure is a StoreError with a fix."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
 
     @staticmethod
     def open(uri: str) -> Store:
-        """The store at `uri`: a path or file:// URI is local, any other scheme goes to pyarrow.fs.
+        """The store at `uri`. Paths and file:// URIs are local; all other schemes use pyarrow.fs.
 
-        Creates nothing: a local root appears with its first file. StoreError if the URI has no known
-        scheme, the root is not a folder, or the bucket cannot be reached.
+        Creates nothing; the first file creates a local root. Raises StoreError if the scheme is unknown,
+        the root is not a folder, or the bucket cannot be reached.
         """
         if "://" in uri and not uri.startswith("file://"):
             from s3t_ray.store.remote import RemoteStore
@@ -49,76 +49,76 @@ class Store(ABC):
 
     @abstractmethod
     def read_bytes(self, path: str) -> bytes:
-        """The whole file. StoreError if it is not there."""
+        """The contents of a file. Raises StoreError if it does not exist."""
 
     @abstractmethod
     def sha256(self, path: str) -> str:
-        """SHA-256 of the whole file, in hex, in bounded memory. StoreError if it is not there."""
+        """The SHA-256 of a file, in hex, in bounded memory. Raises StoreError if it does not exist."""
 
     @abstractmethod
     def write_bytes(self, path: str, data: bytes) -> None:
-        """Put `data` at `path`, durably: after a crash there is the old file or the new one, never a mixture."""
+        """Write `data` to `path` durably. After a crash, either the old or the new file exists, never a mixture."""
 
     @abstractmethod
     def upload(self, local: Path, path: str) -> None:
-        """Put a copy of the local file at `path`, as `write_bytes` does, in bounded memory."""
+        """Copy the local file to `path` like `write_bytes`, in bounded memory."""
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is at `path`. To ask for a published folder, ask for its marker."""
+        """Whether a file or folder exists at `path`. For a published folder, check its marker."""
 
     @abstractmethod
     def files(self, prefix: str = "") -> list[str]:
-        """Paths of all files under the folder `prefix` ("": the whole run), sorted, without temporaries."""
+        """The paths of all files under the folder `prefix` ("": the entire run), sorted, without temporaries."""
 
     @abstractmethod
     def size(self, path: str) -> int:
-        """Bytes of one file. StoreError if it is not there."""
+        """The size of a file in bytes. Raises StoreError if it does not exist."""
 
     @abstractmethod
     def publish(self, folder: str, files: Mapping[str, bytes | Path], marker: str = MARKER) -> None:
-        """Put all `files` (name in the folder -> bytes, or a local file to copy) in `folder`, `marker` last.
+        """Write all `files` (name in the folder -> bytes, or a local file to copy) to `folder`, `marker` last.
 
-        Whatever stood in `folder` is replaced as a whole. When this returns, all of it is durable.
-        `delete` must know the marker from its name alone, so there is one name.
+        Replaces the previous contents of `folder` entirely. All files are durable when this returns. The
+        marker always has the same name, because `delete` must recognize it.
         """
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Erase a file or a whole folder, each marker before the files it vouches for; absent is fine.
+        """Erase a file or an entire folder, each marker before the files it vouches for. It may be absent.
 
-        Killed half-way, it leaves the rest visible to `files`; calling it again erases the rest. It
-        also erases what a killed `publish` or `write_bytes` of this very path left behind.
+        If killed, it leaves the rest visible to `files`, and calling it again erases the rest. It also
+        erases what a killed `publish` or `write_bytes` of the same path left behind.
         """
 
     @abstractmethod
     def local_path(self, path: str) -> Path | None:
-        """Where `path` lies (or would lie) on this machine's disk; None for a remote store."""
+        """The location of `path` on this machine's disk, whether it exists or not; None for a remote store."""
 
     @abstractmethod
     def fetch(self, path: str, cache: Path) -> Path:
-        """A local file with the content of `path`: the file itself, or a fresh copy at `cache / path`.
+        """A local file with the content of `path`: the file itself, or a new copy at `cache / path`.
 
-        A copy is a copy of the run's data: the owner of `cache` must purge `cache / path` together with `path`.
+        Such a copy is a copy of the run's data: the owner of `cache` must purge it together with `path`.
         """
 
     @abstractmethod
     def temporaries(self) -> list[str]:
-        """Temporary files and folders of writers that are at work or were killed, sorted: what `files` leaves out."""
+        """The temporary files and folders of active or killed writers, sorted. `files` does not list them."""
 
     @abstractmethod
     def sweep(self, prefix: str = "") -> int:
-        """Erase temporaries that killed writers left under the folder `prefix`; how many there were.
+        """Erase the temporaries that killed writers left under the folder `prefix`. Returns their number.
 
-        `files` does not show them, so a purge that goes by `files` sweeps too. A writer still at work
-        there loses its temporary and fails with StoreError: what it wrote is never seen in part.
+        `files` does not list them, so a purge based on `files` must also sweep. An active writer loses
+        its temporary and fails with StoreError; its partial output never becomes visible.
         """
 
 
 def publication(
     folder: str, files: Mapping[str, bytes | Path], marker: str
 ) -> tuple[str, list[tuple[str, bytes | Path]]]:
-    """The checked folder and its checked files, marker last (for the two stores)."""
+    """The checked folder and files, marker last. For the implementations of Store. Raises StoreError."""
     if marker not in files or marker != MARKER:
         raise StoreError(
             f"cannot publish {folder!r}: its marker {marker!r} is not {MARKER!r} or not among {sorted(files)}",
@@ -132,6 +132,6 @@ def publication(
 
 
 def require_file(local: Path, path: str) -> None:
-    """StoreError if `local`, to be stored at `path`, is not a file (for the two stores)."""
+    """Raise StoreError if `local`, to be stored at `path`, is not a file. For the implementations of Store."""
     if not local.is_file():
         raise StoreError(f"cannot store {local} as {path!r}: there is no such file", "check that it was written")

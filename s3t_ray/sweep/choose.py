@@ -1,6 +1,6 @@
-"""Which trials to look at, and which to take: the Pareto front, and a recommendation in words.
+"""Selects trials: computes the Pareto front, and writes a recommendation.
 
-In: outcomes, and the requirements. Out: the trials that no other beats in every respect, and a text. Pure.
+In: outcomes, and the requirements. Out: the Pareto-optimal trials, and a text. Pure.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from s3t_ray.sweep.objectives import Outcome
 
 @dataclass(frozen=True)
 class Need:
-    """What a run must do before it is trained again, and what its training may cost."""
+    """The requirements for a run: the deletions that it must tolerate, and the budget for its training."""
 
-    deletions: int  # that it bears without healing
-    most_gpu_hours: float | None  # None: whatever it takes
-    tflops: float  # that a GPU really reaches: 40% of its peak, say
+    deletions: int  # to tolerate without healing
+    most_gpu_hours: float | None  # None: no limit
+    tflops: float  # actual rate of a GPU, for example 40% of its peak
 
     def gpu_hours(self, flops: float) -> float:
-        """Of so much computing."""
+        """The GPU hours for this number of FLOPs."""
         return flops / (self.tflops * 1e12) / 3600
 
     def affords(self, outcome: Outcome) -> bool:
-        """Whether its first training is cheap enough."""
+        """Whether the first training is within the budget."""
         return self.most_gpu_hours is None or self.gpu_hours(outcome.forecast.training_flops) <= self.most_gpu_hours
 
 
 def objectives(outcome: Outcome, deletions: int) -> tuple[float, ...]:
-    """Of each, less is better: training cost, storage, lost deletion rate, and loss (or lost depth) when it matters."""
+    """The objectives to minimize: training cost, storage, negative deletion rate, and the loss (or negative depth)."""
     loss = outcome.loss_after(deletions)
     return (
         outcome.forecast.training_flops,
@@ -40,7 +40,7 @@ def objectives(outcome: Outcome, deletions: int) -> tuple[float, ...]:
 
 
 def front(outcomes: Sequence[Outcome], values: Callable[[Outcome], tuple[float, ...]]) -> tuple[Outcome, ...]:
-    """Those that no other is at least as good as in everything and better in something, in their order."""
+    """The Pareto-optimal outcomes for `values` (lower is better), in their original order."""
     scored = [(outcome, values(outcome)) for outcome in outcomes]
     return tuple(one for one, own in scored if not any(_beats(other, own) for _, other in scored))
 
@@ -50,8 +50,10 @@ def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def best(outcomes: Sequence[Outcome], need: Need) -> Outcome | None:
-    """The affordable trial of the lowest loss after the deletions (or, not trained, the greatest depth); on equal
-    terms the cheapest. None: nothing is affordable."""
+    """The affordable trial with the lowest loss after the deletions (or the greatest depth, if not trained).
+
+    Ties go to the cheapest. None: no trial is affordable.
+    """
     within = [outcome for outcome in outcomes if need.affords(outcome)]
 
     def key(outcome: Outcome) -> tuple[float, float]:
@@ -63,7 +65,7 @@ def best(outcomes: Sequence[Outcome], need: Need) -> Outcome | None:
 
 
 def recommendation(outcomes: Sequence[Outcome], need: Need) -> str:
-    """A few sentences to support a decision."""
+    """A recommendation in a few sentences."""
     limit = "" if need.most_gpu_hours is None else f" and {need.most_gpu_hours:,.3g} GPU hours"
     plural = "" if need.deletions == 1 else "s"
     asked = f"For {need.deletions} deletion{plural} without healing{limit} (at {need.tflops:g} TFLOP/s per GPU)"
@@ -73,9 +75,9 @@ def recommendation(outcomes: Sequence[Outcome], need: Need) -> str:
         takes = need.gpu_hours(cheapest.forecast.training_flops)
         return (
             f"{asked}, no trial is cheap enough: the cheapest, {cheapest.label}, takes {takes:,.3g} GPU hours. "
-            "Allow more, or vary smaller budgets and fewer epochs."
+            "Allow more GPU hours, or try smaller budgets and fewer epochs."
         )
-    sentences = [f"{asked}, take {chosen.label}: {_words(chosen, need)}."]
+    sentences = [f"{asked}, use {chosen.label}: {_words(chosen, need)}."]
     cheaper = [
         outcome
         for outcome in outcomes
@@ -88,11 +90,11 @@ def recommendation(outcomes: Sequence[Outcome], need: Need) -> str:
     dearer = [outcome for outcome in outcomes if not need.affords(outcome)]
     better = best([chosen, *dearer], Need(need.deletions, None, need.tflops))
     if better is not None and better is not chosen:
-        sentences.append(f"With more to spend, {better.label}: {_words(better, need)}.")
+        sentences.append(f"With a larger budget, use {better.label}: {_words(better, need)}.")
     if chosen.forecast.deletions_until_dead < need.deletions:
         sentences.append(
-            f"Mind that its shards are expected to be dead after {chosen.forecast.deletions_until_dead:.0f} deletions: "
-            "heal on the way (requeue), or take more shards."
+            f"Its shards are expected to be dead after {chosen.forecast.deletions_until_dead:.0f} deletions: heal in "
+            "between (requeue), or use more shards."
         )
     return "\n".join(sentences)
 
@@ -100,8 +102,8 @@ def recommendation(outcomes: Sequence[Outcome], need: Need) -> str:
 def _words(outcome: Outcome, need: Need) -> str:
     forecast = outcome.forecast
     parts = [
-        f"{outcome.depth_share_after(need.deletions):.0%} of its depth is left then",
-        f"it survives {forecast.deletions_until_dead:.0f} deletions until every shard is dead",
+        f"{outcome.depth_share_after(need.deletions):.0%} of its depth remains",
+        f"every shard is dead after {forecast.deletions_until_dead:.0f} deletions",
         f"{need.gpu_hours(forecast.training_flops):,.3g} GPU hours",
         f"{forecast.storage_bytes / 1e9:,.3g} GB",
     ]

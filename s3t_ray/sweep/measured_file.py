@@ -1,6 +1,7 @@
-"""The measurements of a trial, kept in the sweep's folder, so that a restarted sweep does not measure it again.
+"""Stores the measurements of a trial in the sweep's folder, so that a restarted sweep does not repeat them.
 
-In: figures of a trial. Out: a file named by everything that they depend on, and the figures read back from it.
+In: the measurements of a trial. Out: a file named by a digest of everything that they depend on, and the measurements
+read back from it.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from s3t_ray.sweep.result_file import write_whole
 from s3t_ray.sweep.trials import Trial
 
 MEASURED_FOLDER = "measured"
-"""In the sweep's folder."""
+"""The folder of measurements, inside the sweep's folder."""
 
 
 def measured_file(folder: Path, trial: Trial, limit: int | None) -> Path:
-    """Where a trial's figures are kept. `limit`: held-out records that its losses are measured on, at most."""
+    """The file of a trial's measurements. `limit`: maximum number of held-out records for its losses."""
     name = hashlib.sha256(f"{dump_config(trial.config)}\n{limit}".encode()).hexdigest()[:16]
     return folder / MEASURED_FOLDER / f"{name}.json"
 
 
 def keep(file: Path, measured: Measured) -> None:
-    """Whole or not at all, and on the disk when this returns."""
+    """Write the measurements atomically and durably. Raises StoreError."""
     write_whole(file, json.dumps(asdict(measured)))
 
 
 def kept(file: Path) -> Measured | None:
-    """The figures; None: this trial has not ended yet. DataError: the file holds something else."""
+    """The stored measurements; None: the trial has not finished. Raises DataError if the file is invalid."""
     if not file.is_file():
         return None
     try:
@@ -42,5 +43,5 @@ def kept(file: Path) -> Measured | None:
     except ValidationError as error:
         raise DataError(
             f"{file} does not hold a trial's measurements: {error.errors()[0]['msg']}",
-            "remove it, and the sweep measures its trial again",
+            "remove it, and the sweep will measure the trial again",
         ) from error

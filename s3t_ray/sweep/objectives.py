@@ -1,7 +1,7 @@
-"""What a trial is judged by: deletions borne, depth kept, training, healing and storage cost, held-out loss.
+"""The figures that trials are compared by: deletions survived, depth kept, costs, and held-out loss.
 
-In: a trial's config with the size of its data, and what was measured of its run. Out: frozen figures.
-Pure. The forecasts are those of `s3t plan`; only the losses and the times need training.
+In: a trial's config with the size of its data, and the measurements of its run. Out: frozen figures. Pure. The
+forecasts are those of `s3t plan`; only the losses and the times need training.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from s3t_ray.plan.overview import plan_overview
 
 @dataclass(frozen=True)
 class Size:
-    """Of the data and the base."""
+    """The size of the data and the base."""
 
-    records: int  # held-out ones included
+    records: int  # including held-out records
     tokens_per_record: float
     labelled_share: float
     shape: ModelShape
@@ -27,7 +27,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Before anything is trained. Depths are means over shards, nothing healed."""
+    """The forecast before training. Depths are means over shards, without healing."""
 
     shards: int
     slices: int
@@ -37,37 +37,37 @@ class Forecast:
     deletions_until_dead: float  # closed form
     simulated_deletions: float
     simulated_error: float
-    depth_after: tuple[float, ...]  # after 0, 1, 2, ... deletions spread over the whole run, as asked
+    depth_after: tuple[float, ...]  # after 0, 1, 2, ... deletions spread over the run
     training_flops: float
-    healing_flops: float  # of one deletion, healed at once
+    healing_flops: float  # per deletion, healed immediately
     storage_bytes: int
     gpu_bytes: int  # memory of one rank
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of a trained run."""
+    """The measurements of a trained run."""
 
-    loss_by_depth: tuple[float, ...]  # held-out, nats a labelled token; index 0: the base model
-    trained_stages: int  # by this trial
-    reused_stages: int  # that earlier trials of the same run had trained
+    loss_by_depth: tuple[float, ...]  # held-out, in nats per labelled token; index 0: the base model
+    trained_stages: int  # trained by this trial
+    reused_stages: int  # trained by earlier trials of the same run
     seconds: float
     tokens: int
-    began: str  # ISO 8601 in UTC; of trials side by side, each begins before the other has ended
-    ended: str  # its losses measured
+    began: str  # ISO 8601 in UTC
+    ended: str  # ISO 8601 in UTC, after its losses were measured
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial."""
+    """The figures of one trial."""
 
     label: str
     root: str
     forecast: Forecast
-    measured: Measured | None  # None: only forecast
+    measured: Measured | None  # None: not trained
 
     def loss_after(self, deletions: int) -> float | None:
-        """Held-out loss at the mean depth after so many deletions, between those measured at whole depths."""
+        """The held-out loss at the mean depth after `deletions` deletions, interpolated between measured depths."""
         if self.measured is None or not self.measured.loss_by_depth:
             return None
         losses = self.measured.loss_by_depth
@@ -76,12 +76,12 @@ class Outcome:
         return losses[below] + (depth - below) * (losses[below + 1] - losses[below])
 
     def depth_share_after(self, deletions: int) -> float:
-        """Share of the model's depth that is left."""
+        """The fraction of the model's depth that remains after `deletions` deletions."""
         return self.forecast.depth_after[deletions] / self.forecast.slices
 
 
 def forecast(config: Config, size: Size, deletions: int) -> Forecast:
-    """Of one trial; `depth_after` has an entry for 0..`deletions`."""
+    """The forecast for one trial. `depth_after` has an entry for each of 0..`deletions`."""
     overview = plan_overview(config, size.records, size.tokens_per_record, size.labelled_share, size.shape)
     return Forecast(
         shards=config.shards,
@@ -101,9 +101,9 @@ def forecast(config: Config, size: Size, deletions: int) -> Forecast:
 
 
 def depth_after(orders: Sequence[Sequence[int]], shards: int, deletions: int) -> tuple[float, ...]:
-    """Mean depth of a shard after 0..`deletions` uniform deletions in the whole run.
+    """The mean depth of a shard after 0..`deletions` uniform deletions in the run.
 
-    Those in one shard are binomial: of n deletions each falls in it with chance 1 / m.
+    The number of deletions in one shard is binomial: each of n deletions hits it with probability 1 / m.
     """
     most = _likely_most(deletions, shards)
     inside = [depth.mean for depth in mean_depths(orders, range(most + 1))]
@@ -114,7 +114,7 @@ def depth_after(orders: Sequence[Sequence[int]], shards: int, deletions: int) ->
 
 
 def _likely_most(deletions: int, shards: int) -> int:
-    """Hits of one shard that are exceeded with a chance below 1e-9, by the mean and twelve standard deviations."""
+    """A number of hits per shard that is exceeded with probability below 1e-9: mean + 12 standard deviations."""
     mean = deletions / shards
     return min(deletions, int(mean + 12 * mean**0.5) + 12)
 

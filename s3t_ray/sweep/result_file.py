@@ -1,7 +1,7 @@
-"""Results as JSON, together with the machine that they were measured on.
+"""Writes results as JSON, together with the machine that they were measured on.
 
-In: a frozen dataclass. Out: a file, complete or absent: an earlier file of that name stays until the new one is on
-disk. A figure without its machine means little.
+In: a frozen dataclass. Out: a file, written atomically: an earlier file of that name remains until the new one is on
+disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s3t_ray.store.paths import is_temporary_of
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and when it was measured; `load` above `cores` means that others were using it too."""
+    """The machine of a measurement. A `load` above `cores` means that other processes were using it."""
 
     cores: int
     memory_gib: float
@@ -28,7 +28,7 @@ class Machine:
     processor: str
     python: str
     ray: str
-    load: float  # processes that wanted a core, mean of the last minute
+    load: float  # load average of the last minute
 
 
 def machine() -> Machine:
@@ -46,16 +46,16 @@ def machine() -> Machine:
 
 
 def save(path: Path, result: Any) -> Path:
-    """A frozen dataclass as JSON, what it works out (its properties) included, with the machine beside it."""
+    """Write a frozen dataclass as JSON, including its properties and the machine. Raises StoreError."""
     document = {"machine": _plain(machine()), **_plain(result)}
     write_whole(path, json.dumps(document, indent=1) + "\n")
     return path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Put a file in its place in one step, on the disk when this returns; its folder is made. Of one writer at a time.
+    """Write a file atomically and durably, creating its folder. Only one writer at a time.
 
-    StoreError when that is not possible; then nothing is changed. What a killed writer of the same file left is erased.
+    Also erases what a killed writer of the same file left behind. Raises StoreError, and changes nothing, on failure.
     """
     LocalStore.from_uri(str(path.parent)).write_bytes(path.name, text.encode())
     for other in path.parent.iterdir():

@@ -1,6 +1,6 @@
-"""A sweep's outcomes as a table and a picture.
+"""Shows a sweep's outcomes as a table and a chart.
 
-In: outcomes, the need, the front. Out: a rich table; a PNG of cost against quality. Must never measure.
+In: outcomes, the requirements, the Pareto front. Out: a rich table; a PNG of cost against quality. Never measures.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FRONT_COLOUR, OTHER_COLOUR = "#0072B2", "#999999"
 
 
 def table(outcomes: Sequence[Outcome], front: Sequence[Outcome], need: Need) -> Table:
-    """One row a trial; those of the Pareto front are marked."""
-    found = Table(title="Trials (* no other is better in everything)", title_justify="left")
+    """One row per trial, with a mark for those on the Pareto front."""
+    found = Table(title="Trials (* Pareto-optimal)", title_justify="left")
     trained = any(outcome.measured for outcome in outcomes)
     found.add_column("")
     found.add_column("trial", no_wrap=True)
-    names = ["stages", "until dead", f"depth after {need.deletions}", "GPU hours", "a healing", "GB"]
+    names = ["stages", "until dead", f"depth after {need.deletions}", "GPU hours", "per healing", "GB"]
     names += ["trained", "shared", "loss by depth", f"loss after {need.deletions}"] if trained else []
     for name in names:
         found.add_column(name, justify="right")
@@ -47,7 +47,7 @@ def table(outcomes: Sequence[Outcome], front: Sequence[Outcome], need: Need) -> 
 
 
 def draw(outcomes: Sequence[Outcome], front: Sequence[Outcome], need: Need, chosen: Outcome | None, path: Path) -> Path:
-    """Quality after the deletions against training cost; the area of a point is its storage."""
+    """Draw quality after the deletions against training cost. The area of a point shows its storage."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,10 +86,10 @@ def draw(outcomes: Sequence[Outcome], front: Sequence[Outcome], need: Need, chos
     axes.set_ylabel(
         f"held-out loss after {need.deletions} deletions (lower is better)"
         if by_loss
-        else f"share of the depth left after {need.deletions} deletions (higher is better)"
+        else f"share of depth remaining after {need.deletions} deletions (higher is better)"
     )
     axes.set_title(
-        "Blue: no other is better in cost, storage, deletion rate and quality. Area: storage. Ringed: recommended.",
+        "Blue: Pareto-optimal in cost, storage, deletion rate and quality. Area: storage. Circled: recommended.",
         fontsize=9,
         loc="left",
     )

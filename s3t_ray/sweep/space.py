@@ -1,7 +1,8 @@
-"""The points of a sweep: which fields of the config take which values.
+"""The points of a sweep: combinations of values for config fields.
 
 In: `A.B=[v1, v2, ...]` texts (every combination is a point), or a YAML list of points. Out: `Point`s.
-Pure but for reading the file. A point's values are checked when it becomes a config, as any override.
+Pure, except for reading the file. A point's values are checked when they are applied to the config, like any
+override.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Point:
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """As `config.load` takes them."""
+        """The settings as overrides for `config.load`."""
         return tuple(f"{path}={value}" for path, value in self.settings)
 
     @property
@@ -34,24 +35,27 @@ class Point:
 
 
 def grid(vary: Sequence[str]) -> tuple[Point, ...]:
-    """Every combination of the values; the last field changes fastest. ConfigError: no list, or a field twice."""
+    """Every combination of the values; the last field changes fastest.
+
+    Raises ConfigError if a text is not a list or names a field twice.
+    """
     axes = [_axis(text) for text in vary]
     paths = [path for path, _ in axes]
     if len(set(paths)) < len(paths):
-        raise ConfigError(f"--vary names a field twice: {paths}", "give each field once, with all its values")
+        raise ConfigError(f"--vary names a field twice: {paths}", "list each field once, with all its values")
     return tuple(Point(tuple(zip(paths, values, strict=True))) for values in product(*(values for _, values in axes)))
 
 
 def points_from(path: Path) -> tuple[Point, ...]:
-    """The points of a YAML file: a list, each `{path: value, ...}`."""
+    """The points in a YAML file: a list of `{path: value, ...}`. Raises ConfigError."""
     try:
         listed = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", "give a file of points") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", "use a file with points") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}", "write a list of {path: value}") from error
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
-        raise ConfigError(f"{path} holds no list of points", "write one per line: - {budget: 4, lora.rank: 8}")
+        raise ConfigError(f"{path} contains no list of points", "write one per line: - {budget: 4, lora.rank: 8}")
     return tuple(Point(tuple((str(name), _text(value)) for name, value in item.items())) for item in listed)
 
 
@@ -67,6 +71,6 @@ def _axis(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _text(value: object) -> str:
-    """The value in YAML's own words, on one line."""
+    """The value as YAML on one line."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
     return text.removesuffix("...").strip()

@@ -1,8 +1,8 @@
-"""A sweep from its points to a recommendation. Reads top to bottom.
+"""Runs a sweep, from its points to a recommendation.
 
-points -> trials that share runs -> forecast each -> train and measure each (unless only forecast) ->
-table, Pareto front, picture, recommendation. Choosing a config by held-out loss is a choice made by looking
-at the data, which exactness does not cover: choose before the run that people's deletions will reach.
+points -> trials that share runs -> forecast each -> train and measure each (unless only forecasting) ->
+table, Pareto front, chart, recommendation. Choosing a config by held-out loss depends on the data, which
+exactness does not cover: choose before the run that people's deletions apply to.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Mode(Enum):
     """How far a sweep goes."""
 
     TRAIN = "train"  # train every trial and measure its losses
-    FORECAST = "forecast"  # work out what follows from the configs alone
+    FORECAST = "forecast"  # compute only what follows from the configs
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of it."""
+    """The result of a sweep."""
 
     outcomes: tuple[Outcome, ...]
     front: tuple[Outcome, ...]
@@ -54,9 +54,9 @@ def sweep(
     limit: int | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Sweep:
-    """Make every point's trial in `folder` (an absolute path that all nodes see) and judge them.
+    """Run the trial of every point in `folder` (an absolute path visible on all nodes) and compare them.
 
-    Writes sweep.json and sweep.png there. ConfigError when a point is impossible, before anything starts.
+    Writes sweep.json and sweep.png there. Raises ConfigError, before anything starts, if a point is impossible.
     """
     folder.mkdir(parents=True, exist_ok=True)
     digest = digest_base(find_base(base.model)) if mode is Mode.TRAIN else "not read"

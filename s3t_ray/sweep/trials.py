@@ -1,10 +1,11 @@
-"""From points to trials: each has its own config, and trials share a run where possible.
+"""Converts points to trials, each with its own config. Trials share a run where possible.
 
-In: a base config, points, a folder. Out: `Trial`s, in the order to make them. Points that differ only in
-what decides no stage's name (the budget first of all) train in one run, the smallest budget first: then
-each trains what the last one lacks, and the largest holds the stages of all. Points that differ in
-anything that names stages get runs of their own, in folders named by the digest of it, with the same keys, so that
-all have the same partition. So does each kind of order: a run purges the stages that its orders do not want.
+In: a base config, points, a folder. Out: `Trial`s, in the order to run them. Points that differ only in
+settings that do not affect stage ids (above all the budget) share one run, the smallest budget first: each
+trial trains only what the previous one lacks, and the largest has all stages. Points that differ in settings
+that affect stage ids get separate runs, in folders named by a digest of those settings. All runs use the same
+keys, so they have the same partition. Different kinds of order also get separate runs, because a run purges
+the stages that its orders do not want.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from s3t_ray.sweep.space import Point
 
 ROOT_DOMAIN = "s3t/sweep/1"
 _FIXED = ("storage", "ledger", "keys", "name", "data", "model.path")
-"""What a sweep cannot vary: where things are, and what is learned."""
+"""Settings that a sweep cannot vary: locations and data."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point to train and measure. Trials of equal `root` share their run."""
+    """One point to train and measure. Trials with the same `root` share a run."""
 
     point: Point
     config: Config
@@ -38,9 +39,9 @@ class Trial:
 
 
 def arrange(base: Config, points: Sequence[Point], folder: Path, base_digest: str) -> tuple[Trial, ...]:
-    """The trials, run by run, each run's smallest budget first.
+    """The trials, run by run, with each run's smallest budget first.
 
-    ConfigError: a point sets what a sweep cannot vary, or a value that its field does not take.
+    Raises ConfigError if a point sets a field that a sweep cannot vary, or an invalid value.
     """
     trials = [_trial(base, point, folder, base_digest) for point in points]
     seen: dict[str, int] = {}
@@ -53,7 +54,7 @@ def _trial(base: Config, point: Point, folder: Path, base_digest: str) -> Trial:
     for path, _ in point.settings:
         if any(path == fixed or path.startswith(f"{fixed}.") for fixed in _FIXED):
             raise ConfigError(
-                f"a sweep cannot vary {path}", "vary what is trained, and use another sweep for other data"
+                f"a sweep cannot vary {path}", "vary training settings, and use another sweep for other data"
             )
     document = yaml.safe_load(dump_config(base))
     for path, value in point.settings:

@@ -1,10 +1,10 @@
-"""The trials through Ray Tune, each by the same calls as `s3t train` and `s3t eval`.
+"""Runs the trials with Ray Tune. Each trial uses the same functions as `s3t train` and `s3t eval`.
 
-In: trials. Out: what each measured. Trials of one run follow each other, in one process; those of different runs go
-side by side where the cluster holds the worker groups of both (`side_by_side`). Such a process holds no CPU and no
-GPU of its own and never loads the base: worker groups train, and an actor with a rank's resources evaluates. A trial
-that fails is told of; the others go on. What a trial measured is kept in the sweep's folder: begun again, a sweep
-makes only the trials that had not ended, and the runs of those train only what is missing.
+In: trials. Out: the measurements of each. The trials of one run are sequential, in one process. Different runs are
+parallel if the cluster has room for the worker groups of all of them (`side_by_side`). A trial's process reserves no
+CPU or GPU and never loads the base model: worker groups train, and an actor with a rank's resources evaluates. A failed
+trial is reported, and the others continue. Measurements are stored in the sweep's folder, so a restarted sweep runs
+only the unfinished trials, and those train only what is missing.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from s3t_ray.sweep.objectives import Measured
 from s3t_ray.sweep.trials import Trial
 
 HEAD_NODE = {"node:__internal_head__": 0.001}
-"""What a trial's own process asks of Ray: nothing but to be on the head node, where the runs' keys are made."""
+"""The only resource of a trial's process: it places the process on the head node, where the runs' keys are created."""
 
 TUNE_FOLDER = "tune"
-"""In the sweep's folder: Tune's own notes of its trials."""
+"""The folder of Tune's files, inside the sweep's folder."""
 
 
 def run_trials(
     trials: Sequence[Trial], folder: Path, limit: int | None, address: str | None, note: Callable[[str], None]
 ) -> dict[int, Measured | str]:
-    """Train and measure; by the trial's number what was measured, or why it failed.
+    """Train and measure all trials. Returns the measurements, or the error, by the trial's number.
 
-    `limit`: held-out records to measure losses on, at most.
+    `limit`: maximum number of held-out records for the losses. Raises ClusterError if Ray cannot be reached, DataError
+    if a stored measurement is invalid.
     """
     files = [measured_file(folder, trial, limit) for trial in trials]
     before = {number: kept(file) for number, file in enumerate(files)}
     found: dict[int, Measured | str] = {number: each for number, each in before.items() if each is not None}
     if found:
         note(f"{len(found)} of {len(trials)} trials were already measured")
-    ahead: dict[str, list[int]] = {}  # by run, in the order to make them
+    ahead: dict[str, list[int]] = {}  # unfinished trials by run, in the order to run them
     for number, trial in enumerate(trials):
         if number not in found:
             ahead.setdefault(trial.root, []).append(number)
     if not ahead:
         return found
-    # Tune would also write TensorBoard and CSV files of each trial.
+    # By default, Tune also writes TensorBoard and CSV files for each trial.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     with connected(address):
         from ray import tune
@@ -80,14 +81,14 @@ def run_trials(
 
 
 def side_by_side(configs: Sequence[Config], each: Sequence[Resources]) -> int:
-    """How many runs of these configs go at once: whichever they are, all their worker groups have room on these nodes.
+    """The number of runs that can train in parallel: the worker groups of any such set of runs fit on the nodes.
 
-    Pure. `each`: what each node has. 1 where nodes are asked for as they are needed.
+    Pure. `each`: the resources of each node. A run with `workers.autoscale_to` counts as using the entire cluster.
     """
     shares = []
     for config in configs:
         groups = 1 if config.workers.groups == "auto" else config.workers.groups
-        fits = cluster_room(config, each)  # a limit of the run's own says nothing of how many runs there may be
+        fits = cluster_room(config, each)  # a run's own limit does not restrict the number of runs
         shares.append(groups / fits if fits and config.workers.autoscale_to is None else 1.0)
     shares.sort(reverse=True)
     count = 0
@@ -99,7 +100,7 @@ def side_by_side(configs: Sequence[Config], each: Sequence[Resources]) -> int:
 def _train_and_measure(
     params: Mapping[str, Sequence[int]], trials: Sequence[Trial], files: Sequence[Path], limit: int | None
 ) -> None:
-    """The trials of one run, one after another, in a process of Tune's."""
+    """Run the trials of one run sequentially, in a process of Tune."""
     from ray import tune
 
     for number in params["trials"]:
@@ -114,7 +115,7 @@ def _train_and_measure(
 
 
 def _measure(config: Config, limit: int | None) -> Measured:
-    """Train the run of `config`, and measure its losses where a rank would be."""
+    """Train the run of `config`, and measure its losses in an actor with the resources of a rank."""
     from s3t_ray.ensemble.in_process import evaluate
     from s3t_ray.run.run import Run
     from s3t_ray.runtime.model_host import OnCluster
@@ -124,7 +125,7 @@ def _measure(config: Config, limit: int | None) -> Measured:
     report = train(config)
     losses: tuple[float, ...] = ()
     with Run.open(config.storage.uri) as run, closing(OnCluster(run, lambda line: None)) as host:
-        with suppress(DataError):  # nothing is held out, so there is nothing to measure on
+        with suppress(DataError):  # without held-out records, there are no losses to measure
             losses = tuple(entry.loss for entry in host.call(evaluate, limit=limit).by_depth)
     return Measured(
         loss_by_depth=losses,
@@ -142,7 +143,7 @@ def _now() -> str:
 
 
 def _teller(trials: Sequence[Trial], note: Callable[[str], None], told: dict[int, str]) -> Any:
-    """A callback of Tune's that says in one line how each trial goes, and keeps in `told` why those failed that did."""
+    """A Tune callback that reports each trial in one line, and stores the errors of failed trials in `told`."""
     from ray import tune
 
     class Teller(tune.Callback):

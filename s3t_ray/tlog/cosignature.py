@@ -1,6 +1,6 @@
-"""Cosignatures (c2sp.org/tlog-cosignature): a witness states that a checkpoint continues all it saw of a log.
+"""Cosignatures (c2sp.org/tlog-cosignature): a witness confirms that a checkpoint extends all checkpoints it has seen.
 
-In: a checkpoint and a witness's key. Out: signature lines for the note, and which witnesses signed. Pure.
+In: a checkpoint and a witness's key. Out: signature lines for the note, and the witnesses that signed. Pure.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from s3t_ray.tlog.signed_note import COSIGNATURE, NoteSignature, SignedNote, Ver
 
 
 class Cosigner:
-    """A witness's key, under its name."""
+    """A witness's signing key with its name."""
 
     def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
         self._private = private
         self.key = VerifierKey(name, COSIGNATURE, private.public_key().public_bytes_raw())
 
     def private_bytes(self) -> bytes:
-        """The private key, 32 bytes: for the witness's own folder."""
+        """The private key (32 bytes), only for the witness's own folder."""
         return self._private.private_bytes_raw()
 
     def cosign(self, text: str, now: int) -> NoteSignature:
@@ -32,9 +32,9 @@ class Cosigner:
 
 
 def cosigned_by(note: SignedNote, witnesses: Iterable[VerifierKey]) -> dict[VerifierKey, int]:
-    """Which of these witnesses cosigned the checkpoint, with the time of each (seconds since 1970).
+    """The witnesses among these that cosigned the checkpoint, each with its time (seconds since 1970).
 
-    Raises VerificationFailed when a cosignature in the name of one of them is not genuine.
+    Raises VerificationFailed if a cosignature in the name of one of them is invalid.
     """
     known: Mapping[tuple[str, bytes], VerifierKey] = {
         (key.name, key.id): key for key in witnesses if key.kind == COSIGNATURE

@@ -1,4 +1,4 @@
-"""The Merkle tree over a log's entries, held in memory: its head, and the proofs that it gives.
+"""The Merkle tree over a log's entries, in memory: its head and its proofs.
 
 In: entries as bytes, in order. Out: checkpoint texts, inclusion and consistency proofs, and the log's static files.
 Pure. A log of a million entries takes about 64 MiB and two seconds.
@@ -25,7 +25,7 @@ class EntryTree:
         while len(below := self._levels[-1]) > 1:
             pairs = zip(
                 below[::2], below[1::2], strict=False
-            )  # a last one without a sibling belongs to no full subtree
+            )  # a last hash without a sibling is not part of a full subtree
             self._levels.append([node_hash(left, right) for left, right in pairs])
 
     @property
@@ -33,17 +33,17 @@ class EntryTree:
         return len(self._entries)
 
     def head(self, size: int | None = None) -> LogHead:
-        """Size and root of the tree now, or when it had `size` entries."""
+        """The size and root of the tree now, or when it had `size` entries."""
         count = self.size if size is None else size
         return LogHead(self.origin, count, range_root(0, count, self.subtree))
 
     def proof(self, index: int, checkpoint: SignedNote) -> LogProof:
-        """That entry `index` is in the tree of this checkpoint, which is one of this log's."""
+        """The proof that entry `index` is in the tree of this checkpoint, which must be one of this log."""
         head = LogHead.parse(checkpoint.text)
         return LogProof(index, tuple(inclusion_path(index, head.size, self.subtree)), checkpoint)
 
     def consistency(self, old_size: int) -> list[bytes]:
-        """The proof that the tree now begins with that of `old_size` entries."""
+        """The proof that the current tree extends the tree of `old_size` entries."""
         return consistency_path(old_size, self.size, self.subtree)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
@@ -51,7 +51,7 @@ class EntryTree:
         return new_files(0, self._entries, _nothing_before)
 
     def subtree(self, level: int, index: int) -> bytes:
-        """Root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`)."""
+        """The root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`)."""
         return self._levels[level][index]
 
 

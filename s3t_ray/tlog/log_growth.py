@@ -1,8 +1,8 @@
-"""How a published log grows: what it must write next, given its signed head and its static files.
+"""Extends a published log: computes the files to write next from its signed head and its static files.
 
 In: the head that was signed last, the entries that follow it, and a reader of the log's files. Out: the new head and
-the files that it needs. Pure but for the reader. What is read counts only if it leads to the head's root, so whoever
-can write the files but cannot sign has no say in what is signed next.
+the files that it needs. Pure, except for the reader. Files are used only if they lead to the head's root, so someone
+who can write the files but cannot sign has no influence on what is signed next.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from s3t_ray.tlog.tiles import WIDTH, Read, TiledLog, bundle_path, new_files, un
 
 @dataclass(frozen=True)
 class Growth:
-    """The next head, and the files to write before it is signed and shown."""
+    """The next head, and the files to write before it is signed and published."""
 
     head: LogHead
     files: tuple[tuple[str, bytes], ...]
 
 
 def grown(old: LogHead, entries: Sequence[bytes], read: Read) -> Growth:
-    """The log of `old` with these entries after it. VerificationFailed: its files are not those of its root.
+    """Append these entries to the log of `old`. Raises VerificationFailed if its files do not match its root.
 
-    Any error of `read` is passed on.
+    Errors of `read` are passed on.
     """
     known: dict[str, bytes] = {}
 
     def once(path: str) -> bytes:
-        """What was checked is what is used."""
+        """Read each file only once, so that the checked bytes are the ones used."""
         return known[path] if path in known else known.setdefault(path, read(path))
 
     log = TiledLog(old.size, once)
@@ -55,7 +55,7 @@ def grown(old: LogHead, entries: Sequence[bytes], read: Read) -> Growth:
 
 
 def stands_at(head: LogHead, index: int, entry: bytes, read: Read) -> bool:
-    """Whether the tree of `head` has this entry at `index`, by the log's files."""
+    """Whether the tree of `head` has this entry at `index`, according to the log's files."""
     if not 0 <= index < head.size:
         return False
     path = inclusion_path(index, head.size, TiledLog(head.size, read).subtree)

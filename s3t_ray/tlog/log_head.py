@@ -21,7 +21,7 @@ _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 @dataclass(frozen=True)
 class LogHead:
-    """Size and root of the tree of log `origin` at one moment."""
+    """The size and root of the tree of log `origin` at one time."""
 
     origin: str
     size: int  # leaves
@@ -33,10 +33,10 @@ class LogHead:
 
     @classmethod
     def parse(cls, text: str) -> LogHead:
-        """From a note's text; extension lines are ignored. Raises VerificationFailed for any other text."""
+        """Parse a note's text, ignoring extension lines. Raises VerificationFailed for any other text."""
         lines = text.split("\n")
         if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
-            raise _not_a_checkpoint("it needs an origin, a size and a root, one a line")
+            raise _not_a_checkpoint("it needs an origin, a size and a root, one per line")
         origin, size, root = lines[:3]
         if not _SIZE.fullmatch(size) or int(size) > MAX_SIZE:
             raise _not_a_checkpoint(f"its size is {size[:40]!r}")
@@ -50,7 +50,7 @@ class LogHead:
 
 
 def verified(note: SignedNote, key: VerifierKey) -> LogHead:
-    """The checkpoint in `note`, once `key`, the log's, is known to have signed it. Raises VerificationFailed."""
+    """The checkpoint in `note`. Raises VerificationFailed unless the log's `key` signed it."""
     if not note.signed_by([key]):
         raise VerificationFailed(
             f"the checkpoint is not signed by {key.name} (key {key.id.hex()})",
@@ -59,10 +59,10 @@ def verified(note: SignedNote, key: VerifierKey) -> LogHead:
     found = LogHead.parse(note.text)
     if found.origin != key.name:
         raise VerificationFailed(
-            f"the checkpoint is from log {found.origin!r}, but the key is for {key.name!r}", "give the key of that log"
+            f"the checkpoint is from log {found.origin!r}, but the key is for {key.name!r}", "use the key of that log"
         )
     return found
 
 
 def _not_a_checkpoint(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a checkpoint of a log: {why}", "give the file exactly as you received it")
+    return VerificationFailed(f"not a checkpoint of a log: {why}", "use the file exactly as you received it")

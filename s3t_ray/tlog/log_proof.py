@@ -1,4 +1,4 @@
-"""Proofs of inclusion to hand out (c2sp.org/tlog-proof): one entry's path to a signed checkpoint, as one text.
+"""Portable proofs of inclusion (c2sp.org/tlog-proof): one entry's path to a signed checkpoint, as text.
 
 In: a path and a checkpoint. Out: a text that anyone with the log's key, and those of trusted witnesses, can check
 offline. Pure. It reveals only hashes of other entries.
@@ -25,7 +25,7 @@ _INDEX = re.compile(r"index (0|[1-9][0-9]{0,18})")
 
 @dataclass(frozen=True)
 class LogProof:
-    """Where an entry is in a log, with the proof."""
+    """The position of an entry in a log, with its proof."""
 
     index: int
     path: tuple[bytes, ...]
@@ -37,7 +37,7 @@ class LogProof:
 
     @classmethod
     def parse(cls, document: str) -> LogProof:
-        """Raises VerificationFailed for a text that is not a proof. Extra data, which nobody signed, is ignored."""
+        """Parse a proof, ignoring unsigned extra data. Raises VerificationFailed for any other text."""
         head, _, note = document.partition("\n\n")
         lines = head.split("\n")
         if lines[0] != HEADER:
@@ -51,9 +51,9 @@ class LogProof:
     def check(
         self, entry: bytes, log: VerifierKey, witnesses: Sequence[VerifierKey] = (), quorum: int = 0
     ) -> tuple[LogHead, dict[VerifierKey, int]]:
-        """The checkpoint under which `entry` is in the log of this key, and when which witnesses saw it.
+        """The checkpoint that contains `entry` in the log of this key, and the witnesses' times of cosigning.
 
-        Raises VerificationFailed when anything does not hold, or fewer than `quorum` of the witnesses cosigned.
+        Raises VerificationFailed if any check fails, or if fewer than `quorum` of the witnesses cosigned.
         """
         head = verified(self.checkpoint, log)
         if root_of_inclusion(leaf_hash(entry), self.index, head.size, self.path) != head.root:
@@ -71,7 +71,7 @@ class LogProof:
 
 
 def decoded_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
-    """Hashes in base64, one a line. Raises VerificationFailed."""
+    """Decode hashes in base64, one per line. Raises VerificationFailed."""
     hashes = []
     for line in lines:
         try:
@@ -85,4 +85,4 @@ def decoded_hashes(lines: Sequence[str]) -> tuple[bytes, ...]:
 
 
 def _malformed(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a proof of inclusion: {why}", "give the file exactly as you received it")
+    return VerificationFailed(f"not a proof of inclusion: {why}", "use the file exactly as you received it")

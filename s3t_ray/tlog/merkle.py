@@ -1,7 +1,7 @@
-"""The Merkle hash tree of RFC 6962: leaves and nodes, growth by one leaf, inclusion and consistency proofs.
+"""The Merkle hash tree of RFC 6962: leaves and nodes, appending, inclusion and consistency proofs.
 
-In: leaf hashes, 32 bytes each. Out: roots and proofs; a verdict on proofs of others. Pure. A tree of n leaves splits
-at the largest power of two below n, so a subtree of 2^k leaves never changes once it is full.
+In: leaf hashes, 32 bytes each. Out: roots and proofs, and verification of proofs. Pure. A tree of n leaves splits at
+the largest power of two below n, so a subtree of 2^k leaves never changes once it is full.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections.abc import Callable, Sequence
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256().digest()
-"""Root of the tree without leaves (RFC 6962, section 2.1)."""
+"""The root of the empty tree (RFC 6962, section 2.1)."""
 
 SubtreeRoot = Callable[[int, int], bytes]
-"""(level, index) -> root of the full subtree of 2^level leaves that begins at leaf index * 2^level."""
+"""(level, index) -> root of the full subtree of 2^level leaves that starts at leaf index * 2^level."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """Hash of an entry. Leaves and nodes have different prefixes, so neither can pass for the other."""
+    """The hash of an entry. Leaves and nodes have different prefixes, so neither can be passed off as the other."""
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Hash of an inner node."""
+    """The hash of an inner node."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def full_subtrees(start: int, end: int) -> list[tuple[int, int]]:
-    """The full subtrees that cover leaves [start, end), largest first from the left: (level, index).
+    """The full subtrees that cover leaves [start, end), from left to right, largest first: (level, index).
 
-    `start` is a multiple of the largest of them, as it is for every subtree of the tree.
+    `start` must be a multiple of the size of the largest one, as it is for every subtree of the tree.
     """
     found = []
     while start < end:
@@ -41,7 +41,7 @@ def full_subtrees(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def range_root(start: int, end: int, subtree: SubtreeRoot) -> bytes:
-    """Root of the subtree over leaves [start, end), from the roots of its full subtrees."""
+    """The root of the subtree over leaves [start, end), from the roots of its full subtrees."""
     if start == end:
         return EMPTY_ROOT
     *others, last = full_subtrees(start, end)
@@ -52,7 +52,10 @@ def range_root(start: int, end: int, subtree: SubtreeRoot) -> bytes:
 
 
 def inclusion_path(index: int, size: int, subtree: SubtreeRoot) -> list[bytes]:
-    """The proof that leaf `index` is in the tree of `size` leaves: sibling hashes from the leaf up."""
+    """The proof that leaf `index` is in the tree of `size` leaves: sibling hashes from the leaf up.
+
+    Raises ValueError if `index` is out of range.
+    """
     if not 0 <= index < size:
         raise ValueError(f"leaf {index} is not in a tree of {size} leaves")
     path: list[bytes] = []
@@ -69,7 +72,10 @@ def inclusion_path(index: int, size: int, subtree: SubtreeRoot) -> list[bytes]:
 
 
 def consistency_path(old: int, new: int, subtree: SubtreeRoot) -> list[bytes]:
-    """The proof that the tree of `new` leaves begins with the tree of `old` leaves (RFC 6962, section 2.1.2)."""
+    """The proof that the tree of `new` leaves extends the tree of `old` leaves (RFC 6962, section 2.1.2).
+
+    Raises ValueError unless 0 <= old <= new.
+    """
     if not 0 <= old <= new:
         raise ValueError(f"a tree of {new} leaves cannot begin with {old}")
     if old in (0, new):
@@ -90,14 +96,14 @@ def consistency_path(old: int, new: int, subtree: SubtreeRoot) -> list[bytes]:
 
 
 def root_of_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
-    """Root of the tree of `size` leaves in which `path` puts `leaf` at `index`; None: no path has this shape."""
+    """The root of the tree of `size` leaves if `path` proves `leaf` at `index`; None: the path has the wrong length."""
     if not 0 <= index < size:
         return None
     root, rest = leaf, list(path)
     last = size - 1
     while last > 0:
         if index % 2 == 1 or index == last:
-            # At the right edge, levels without a sibling are passed over.
+            # At the right edge, skip levels without a sibling.
             while index % 2 == 0 and last > 0:
                 index, last = index >> 1, last >> 1
             if last == 0:
@@ -114,7 +120,7 @@ def root_of_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes])
 
 
 def is_consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> bool:
-    """Whether `path` proves that the tree (new, new_root) begins with the tree (old, old_root) (RFC 9162, 2.1.4.2)."""
+    """Whether `path` proves that the tree (new, new_root) extends the tree (old, old_root) (RFC 9162, 2.1.4.2)."""
     if not 0 <= old <= new:
         return False
     if old == 0:
@@ -144,10 +150,10 @@ def is_consistent(old: int, old_root: bytes, new: int, new_root: bytes, path: Se
 
 
 class CompactRange:
-    """The right edge of a growing tree: roots of its full subtrees, enough to append and to know the root."""
+    """The right edge of a growing tree: the roots of its full subtrees, enough to append and to compute the root."""
 
     def __init__(self, size: int = 0, roots: Sequence[bytes] = ()) -> None:
-        """Of a tree of `size` leaves: its full subtrees' roots, largest first. ValueError: not as many as there are."""
+        """`roots`: of the full subtrees of `size` leaves, largest first. Raises ValueError if their number is wrong."""
         if size < 0 or len(roots) != size.bit_count() or any(len(root) != HASH_BYTES for root in roots):
             raise ValueError(f"a tree of {size} leaves has {size.bit_count()} full subtrees, not {len(roots)}")
         self.size = size
@@ -158,7 +164,7 @@ class CompactRange:
         return tuple(self._roots)
 
     def append(self, leaf: bytes) -> None:
-        """Add a leaf hash; costs as many hashes as `size` has trailing ones."""
+        """Append a leaf hash. Computes as many hashes as `size` has trailing one bits."""
         size = self.size
         while size & 1:
             leaf = node_hash(self._roots.pop(), leaf)

@@ -1,7 +1,7 @@
-"""Signed notes (c2sp.org/signed-note): a text, and Ed25519 signatures of it, each by a named key.
+"""Signed notes (c2sp.org/signed-note): a text with Ed25519 signatures, each by a named key.
 
-In: texts and keys. Out: notes that anyone with the public keys can check offline. Pure. Signatures of unknown keys
-are ignored, as the format demands; a wrong signature of a known key refuses the note.
+In: texts and keys. Out: notes that anyone with the public keys can check offline. Pure. Signatures of unknown keys are
+ignored, as the format requires. An invalid signature of a known key invalidates the note.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from s3t_ray.errors import VerificationFailed
 
 ED25519 = 0x01
 COSIGNATURE = 0x04
-"""Signature type of a timestamped cosignature (see `cosignature.py`)."""
+"""The signature type of a timestamped cosignature (see `cosignature.py`)."""
 
 MAX_NOTE_BYTES = 1_000_000
 _NAME = re.compile(r"[^\s+\ud800-\udfff]+")
@@ -30,7 +30,7 @@ _DASH = "\u2014"
 
 @dataclass(frozen=True)
 class VerifierKey:
-    """A public key with its name: what others are given, as the text `name+id+key`."""
+    """A public key with its name, exchanged as the text `name+id+key`. Raises ValueError for an invalid name."""
 
     name: str
     kind: int
@@ -42,7 +42,7 @@ class VerifierKey:
 
     @property
     def id(self) -> bytes:
-        """4 bytes that tell keys of one name apart."""
+        """4 bytes that distinguish keys with the same name."""
         return hashlib.sha256(self.name.encode() + b"\n" + bytes([self.kind]) + self.public).digest()[:4]
 
     def __str__(self) -> str:
@@ -50,18 +50,18 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, text: str) -> VerifierKey:
-        """From `name+id+key`. Raises VerificationFailed for a text that is not a key, or whose id is of another."""
+        """Parse `name+id+key`. Raises VerificationFailed if the text is not a key or its id does not match."""
         parts = text.strip().split("+", 2)
         material = _decoded(parts[2]) if len(parts) == 3 else None
         if material is None or len(material) != 33 or material[0] not in (ED25519, COSIGNATURE):
             raise VerificationFailed(
                 f"not a verifier key: {text[:80]!r}",
-                "give it as `name+id+key`, as the log's operator or `s3t witness init` prints it",
+                "use the form `name+id+key`, as the log's operator or `s3t witness init` prints it",
             )
         try:
             key = cls(parts[0], material[0], material[1:])
         except ValueError as error:
-            raise VerificationFailed(f"not a verifier key: {error}", "copy the whole key again") from error
+            raise VerificationFailed(f"not a verifier key: {error}", "copy the entire key again") from error
         if key.id.hex() != parts[1].lower():
             raise VerificationFailed(
                 f"verifier key {parts[0]!r} was changed: its id is {key.id.hex()}, not {parts[1]}", "copy it again"
@@ -93,14 +93,14 @@ class SignedNote:
 
     @classmethod
     def parse(cls, document: str) -> SignedNote:
-        """Raises VerificationFailed for a document that is not a signed note."""
+        """Parse a signed note. Raises VerificationFailed for any other document."""
         text, separator, tail = document.rpartition("\n\n")
         lines = tail.split("\n")
         matches = [_LINE.fullmatch(line) for line in lines[:-1]]
         plain = all(ord(letter) >= 0x20 or letter == "\n" for letter in document)
         try:
             small = len(document.encode()) <= MAX_NOTE_BYTES
-        except UnicodeEncodeError:  # half a surrogate pair: no UTF-8 has it, so nobody signed it
+        except UnicodeEncodeError:  # half a surrogate pair, which has no UTF-8 encoding, so nobody signed it
             small = False
         if not separator or not text or lines[-1] or not matches or not plain or not small:
             raise _malformed("it is not a text, an empty line and signature lines")
@@ -113,13 +113,13 @@ class SignedNote:
         return cls(text + "\n", tuple(signatures))
 
     def with_signatures(self, more: Iterable[NoteSignature]) -> SignedNote:
-        """The note with further signatures; one that it has already is not repeated."""
+        """The note with additional signatures, without duplicates."""
         return SignedNote(self.text, tuple(dict.fromkeys((*self.signatures, *more))))
 
     def signed_by(self, keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
-        """Those of these keys (of type Ed25519) that signed it.
+        """The keys among these (of type Ed25519) that signed the note.
 
-        Raises VerificationFailed when a signature in the name of one of them is not genuine.
+        Raises VerificationFailed if a signature in the name of one of them is invalid.
         """
         known: Mapping[tuple[str, bytes], VerifierKey] = {(key.name, key.id): key for key in keys}
         found: dict[VerifierKey, None] = {}
@@ -133,20 +133,20 @@ class SignedNote:
 
 
 class NoteSigner:
-    """Signs notes with an Ed25519 key, under a name."""
+    """Signs notes with a named Ed25519 key."""
 
     def __init__(self, name: str, public: bytes, sign: Callable[[bytes], bytes]) -> None:
-        """`sign` gives the signature of bytes by the key whose public half is `public` (32 bytes)."""
+        """`public`: the public key (32 bytes). `sign`: signs bytes with the corresponding private key."""
         self._sign = sign
         self.key = VerifierKey(name, ED25519, public)
 
     @classmethod
     def of(cls, name: str, private: Ed25519PrivateKey) -> NoteSigner:
-        """Of a key that is at hand."""
+        """A signer for an in-memory private key."""
         return cls(name, private.public_key().public_bytes_raw(), private.sign)
 
     def sign(self, text: str) -> SignedNote:
-        """`text` ends in a newline."""
+        """Sign `text`. Raises ValueError unless it ends in a newline."""
         if not text.endswith("\n"):
             raise ValueError("the text of a note ends in a newline")
         signature = NoteSignature(self.key.name, self.key.id, self._sign(text.encode()))
@@ -154,7 +154,7 @@ class NoteSigner:
 
 
 def check_ed25519(key: VerifierKey, signature: bytes, message: bytes) -> None:
-    """Raises VerificationFailed unless `key` signed `message`."""
+    """Raise VerificationFailed unless `key` signed `message`."""
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
     except InvalidSignature as error:
@@ -172,4 +172,4 @@ def _decoded(text: str) -> bytes | None:
 
 
 def _malformed(why: str) -> VerificationFailed:
-    return VerificationFailed(f"not a signed note: {why}", "give the file exactly as you received it")
+    return VerificationFailed(f"not a signed note: {why}", "use the file exactly as you received it")

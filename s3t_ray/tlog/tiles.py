@@ -1,8 +1,8 @@
-"""Tiles (c2sp.org/tlog-tiles): a log as static files of 256 hashes, from which anyone computes any proof.
+"""Tiles (c2sp.org/tlog-tiles): a log as static files of 256 hashes, from which anyone can compute any proof.
 
-In: entries, and a way to read a file. Out: the files that a growing log adds; roots and proofs from those that are
-there. Pure but for the reader that it is given. A full tile never changes; a partial one is named by its width, so no
-file is ever written twice with other bytes.
+In: entries, and a function that reads a file. Out: the files that a growing log adds; roots and proofs from existing
+files. Pure, except for the reader. A full tile never changes, and the name of a partial one contains its width, so no
+file is ever rewritten with different bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from s3t_ray.tlog.merkle import HASH_BYTES, leaf_hash, node_hash
 
 HEIGHT = 8
 WIDTH = 1 << HEIGHT
-"""Hashes in a full tile."""
+"""The number of hashes in a full tile."""
 MAX_ENTRY_BYTES = 2**16 - 1
 MOST_LEVELS = 64 // HEIGHT
 _PATH = re.compile(r"tile/(entries|[0-9]+)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
@@ -28,18 +28,18 @@ Read = Callable[[str], bytes]
 
 
 def tile_path(level: int, index: int, width: int = WIDTH) -> str:
-    """Where a tile of hashes lies; `width` below 256: the partial tile at the right edge."""
+    """The path of a tile of hashes. `width` below 256: the partial tile at the right edge."""
     return f"tile/{level}/{_number(index)}{_partial(width)}"
 
 
 def bundle_path(index: int, width: int = WIDTH) -> str:
-    """Where a bundle of entries lies."""
+    """The path of a bundle of entries."""
     return f"tile/entries/{_number(index)}{_partial(width)}"
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """What a file of the log holds: hashes of a level, or entries; `width` of them from index * 256 on."""
+    """The contents of a file of the log: hashes of a level, or entries; `width` of them from index * 256 on."""
 
     level: int | None  # None: entries
     index: int
@@ -47,14 +47,14 @@ class LogFile:
 
     @property
     def path(self) -> str:
-        """Where it lies."""
+        """The file's path."""
         if self.level is None:
             return bundle_path(self.index, self.width)
         return tile_path(self.level, self.index, self.width)
 
     @classmethod
     def parse(cls, path: str) -> LogFile | None:
-        """What lies at this path; None: nothing of a log does."""
+        """Parse a path; None if it is not the path of a log file."""
         match = _PATH.fullmatch(path)
         if match is None:
             return None
@@ -63,7 +63,7 @@ class LogFile:
         return found if found.path == path and (level or 0) < MOST_LEVELS else None
 
     def holds(self, leaves: Sequence[bytes], subtree: Callable[[int, int], bytes]) -> bytes | None:
-        """Its bytes in the log of these entries, with the roots of its subtrees; None: that log is too short for it."""
+        """The file's bytes in the log of these leaves; None if the log is too short. `subtree`: its subtrees' roots."""
         first = self.index * WIDTH
         if self.level is None:
             return bundle(leaves[first : first + self.width]) if first + self.width <= len(leaves) else None
@@ -74,9 +74,9 @@ class LogFile:
 
 
 def read_or_cut(read: Read) -> Read:
-    """`read`, but a partial file that is gone is cut from the full one: it may be erased once that is there.
+    """Wrap `read` so that a missing partial file is derived from the full one, which may have replaced it.
 
-    An error of `read` for a full file is passed on.
+    Errors of `read` for a full file are passed on.
     """
 
     def found(path: str) -> bytes:
@@ -95,7 +95,7 @@ def read_or_cut(read: Read) -> Read:
 
 
 def outgrown(old_size: int, new_size: int) -> Iterator[str]:
-    """Folders of partial files that a log of `old_size` needed, and that have a full one since."""
+    """The folders of partial files that a log of `old_size` needed and that full files have replaced since."""
     level, before, after = 0, old_size, new_size
     while before:
         if before % WIDTH and after // WIDTH > before // WIDTH:
@@ -106,7 +106,7 @@ def outgrown(old_size: int, new_size: int) -> Iterator[str]:
 
 
 def bundle(entries: Sequence[bytes]) -> bytes:
-    """Entries as the bytes of a bundle. ValueError: one is too long for the format."""
+    """Encode entries as a bundle. Raises ValueError if one is too long for the format."""
     for entry in entries:
         if len(entry) > MAX_ENTRY_BYTES:
             raise ValueError(f"an entry has at most {MAX_ENTRY_BYTES} bytes, got {len(entry)}")
@@ -114,7 +114,7 @@ def bundle(entries: Sequence[bytes]) -> bytes:
 
 
 def unbundled(data: bytes) -> list[bytes]:
-    """The entries in a bundle. Raises VerificationFailed when it is cut off."""
+    """The entries in a bundle. Raises VerificationFailed if it is truncated."""
     entries, at = [], 0
     while at < len(data):
         (length,) = struct.unpack_from(">H", data, at) if at + 2 <= len(data) else (MAX_ENTRY_BYTES,)
@@ -127,9 +127,9 @@ def unbundled(data: bytes) -> list[bytes]:
 
 
 def new_files(old_size: int, entries: Sequence[bytes], read: Read) -> Iterator[tuple[str, bytes]]:
-    """The files that the log gains when `entries` follow its first `old_size`: bundles, then tiles from the leaves up.
+    """The files to add when `entries` follow the first `old_size` entries: bundles, then tiles from the leaves up.
 
-    `read` gives the partial files of the old size. Write them all before the checkpoint that needs them.
+    `read` returns the partial files of the old size. Write all new files before the checkpoint that needs them.
     """
     new_size = old_size + len(entries)
     if new_size == old_size:
@@ -162,13 +162,16 @@ class TiledLog:
         self._tile = lru_cache(maxsize=256)(lambda level, index: self._read_tile(read, level, index))
 
     def subtree(self, level: int, index: int) -> bytes:
-        """Root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`)."""
+        """The root of the full subtree of 2^level leaves at `index` (a `merkle.SubtreeRoot`).
+
+        Raises VerificationFailed if a tile has the wrong length.
+        """
         tile_level, inside = divmod(level, HEIGHT)
-        first = index << inside  # of the hashes at the tile's own level
+        first = index << inside  # index of its first hash at the tile's level
         return _root_of_full(self._tile(tile_level, first // WIDTH)[first % WIDTH : first % WIDTH + (1 << inside)])
 
     def _read_tile(self, read: Read, level: int, index: int) -> list[bytes]:
-        """A full tile where there is one, else the partial one of this size."""
+        """The full tile if there is one, otherwise the partial one."""
         at_level = self._size >> (HEIGHT * level)
         width = min(WIDTH, at_level - index * WIDTH)
         path = tile_path(level, index, width)
@@ -192,7 +195,7 @@ def _root_of_full(hashes: list[bytes]) -> bytes:
 
 
 def _number(index: int) -> str:
-    """Zero-padded groups of three digits, all but the last with an x: 1234067 is x001/x234/067."""
+    """`index` as zero-padded groups of three digits, all but the last with an x: 1234067 is x001/x234/067."""
     groups = [f"{index % 1000:03d}"]
     while index := index // 1000:
         groups.append(f"x{index % 1000:03d}")

@@ -1,7 +1,7 @@
-"""Timestamps of checkpoints by a third-party authority (RFC 3161): the log was this long at that time, or earlier.
+"""Timestamps of checkpoints by a third-party authority (RFC 3161): the log had this length at that time, or earlier.
 
-In: a checkpoint's text, a reply of a timestamp server, the authority's root certificates. Out: requests, and the time
-that a genuine reply states. Pure. Needs the extra `timestamps` (rfc3161-client), which is loaded when it is used.
+In: a checkpoint's text, a reply from a timestamp server, the authority's root certificates. Out: requests, and the time
+in a genuine reply. Pure. Needs the extra `timestamps` (rfc3161-client), which is imported on use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REQUEST_TYPE = "application/timestamp-query"
 
 
 def request_for(text: str) -> bytes:
-    """What to POST to a timestamp server: a request (DER) for the SHA-512 of this text, with its certificates."""
+    """The request (DER) to POST to a timestamp server: for the SHA-512 of this text, asking for its certificates."""
     client = _client()
     return bytes(
         client.TimestampRequestBuilder().data(text.encode()).cert_request(cert_request=True).build().as_bytes()
@@ -26,9 +26,9 @@ def request_for(text: str) -> bytes:
 
 
 def stamped_at(reply: bytes, text: str, roots: bytes) -> datetime:
-    """When the text was there, by an authority whose root certificate is among `roots` (PEM).
+    """The time at which the text existed, according to an authority whose root certificate is in `roots` (PEM).
 
-    VerificationFailed: the reply is not genuine, not of this text, or not of such an authority.
+    Raises VerificationFailed if the reply is not genuine, or not for this text, or not from such an authority.
     """
     client = _client()
     builder = client.VerifierBuilder()
@@ -42,12 +42,12 @@ def stamped_at(reply: bytes, text: str, roots: bytes) -> datetime:
     except (client.VerificationError, ValueError) as error:
         raise VerificationFailed(
             f"the timestamp is not for this checkpoint: {error}",
-            "give the reply that came with this checkpoint, and the root certificate of its authority",
+            "use the reply that came with this checkpoint, and the root certificate of its authority",
         ) from error
 
 
 def granted(reply: bytes, text: str) -> bool:
-    """Whether the server granted a timestamp of this text; its certificates are for those who rely on it to check."""
+    """Whether the server granted a timestamp for this text. Does not check its certificates."""
     client = _client()
     try:
         answer = client.decode_timestamp_response(reply)
@@ -58,7 +58,7 @@ def granted(reply: bytes, text: str) -> bool:
 
 
 def claimed_time(reply: bytes) -> datetime | None:
-    """When a reply says that it was given, whoever gave it; None: it cannot be read."""
+    """The time stated in a reply, without checking who issued it; None if it cannot be read."""
     client = _client()
     try:
         found: datetime = client.decode_timestamp_response(reply).tst_info.gen_time
@@ -72,7 +72,7 @@ def _certificates(roots: bytes) -> list[Certificate]:
         return list(dict.fromkeys(load_pem_x509_certificates(roots)))
     except ValueError as error:
         raise VerificationFailed(
-            "the timestamp authority's root certificates are not PEM", "give them as the authority publishes them"
+            "the timestamp authority's root certificates are not PEM", "use them as the authority publishes them"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""A witness (c2sp.org/tlog-witness): cosigns a log's checkpoint only if it extends every one that it saw before.
+"""A witness (c2sp.org/tlog-witness): cosigns a log's checkpoint only if it extends every checkpoint it saw before.
 
-In: `add-checkpoint` requests. Out: an HTTP status and a body. Without this witness refusing, the holder of a log's key
-can neither show different histories to different people nor take one back. Its state is a small SQLite file: the newest
-checkpoint of each log is on disk before its cosignature is given.
+In: `add-checkpoint` requests. Out: an HTTP status and a body. The holder of a log's key can then neither show different
+histories to different people nor rewrite one without being refused. The state is a small SQLite file: the newest
+checkpoint of each log is on disk before its cosignature is returned.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS witnessed (
 
 @dataclass(frozen=True)
 class WitnessReply:
-    """What the witness answers."""
+    """The response of the witness."""
 
     status: int
     body: str
@@ -61,7 +61,7 @@ NOTHING_SEEN = Witnessed(0, EMPTY_ROOT, "")
 
 @dataclass(frozen=True)
 class AddCheckpoint:
-    """A request: the size that the log believes the witness saw last, the proof, the new checkpoint."""
+    """A request: the size that the log assumes the witness saw last, the proof, the new checkpoint."""
 
     old_size: int
     proof: tuple[bytes, ...]
@@ -70,7 +70,7 @@ class AddCheckpoint:
 
     @classmethod
     def parse(cls, body: str) -> AddCheckpoint:
-        """Raises VerificationFailed for a body that is not such a request."""
+        """Parse a request. Raises VerificationFailed for any other body."""
         head, _, note = body.partition("\n\n")
         lines = head.split("\n")
         old = _OLD.fullmatch(lines[0])
@@ -84,10 +84,10 @@ class AddCheckpoint:
 
 
 def refusal_of(request: AddCheckpoint, keys: Sequence[VerifierKey], seen: Witnessed) -> WitnessReply | None:
-    """Why the witness does not cosign; None: it does. Pure.
+    """The reason why the witness does not cosign; None: it cosigns. Pure.
 
-    The statuses are those of the protocol: 409 is a conflict with what was seen, such as another root at the same
-    size, and 422 a proof that does not hold.
+    The status codes are those of the protocol: 409 is a conflict with what the witness saw, such as another root at the
+    same size; 422 is an invalid proof.
     """
     head = request.checkpoint
     trusted = [key for key in keys if key.name == head.origin]
@@ -110,7 +110,7 @@ def refusal_of(request: AddCheckpoint, keys: Sequence[VerifierKey], seen: Witnes
 
 
 class Witness:
-    """Cosigns for the logs whose keys it was given. Safe to call from any thread, and with others on the same file."""
+    """Cosigns for the logs with the given keys. Thread-safe, also with other processes on the same file."""
 
     def __init__(
         self,
@@ -131,22 +131,22 @@ class Witness:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"the witness cannot keep its state at {state}: {error}",
-                "give a writable file on a local disk",
+                "use a writable file on a local disk",
             ) from error
 
     @property
     def key(self) -> VerifierKey:
-        """What those who trust this witness are given."""
+        """The public key, for everyone who trusts this witness."""
         return self._cosigner.key
 
     def add_checkpoint(self, body: str) -> WitnessReply:
-        """Cosign, or say why not. What is cosigned is durable when this returns."""
+        """Cosign, or return the reason for refusing. A cosigned checkpoint is durable when this returns."""
         try:
             request = AddCheckpoint.parse(body)
         except VerificationFailed as error:
             return WitnessReply(400, f"{error.problem}\n")
         with self._lock, closing(self._connect()) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # reading the last size and writing the next are one step
+            connection.execute("BEGIN IMMEDIATE")  # read the last size and write the next in one transaction
             refused = refusal_of(request, self._logs, _seen(connection, request.checkpoint.origin))
             if refused is not None:
                 connection.rollback()
@@ -162,7 +162,7 @@ class Witness:
         return WitnessReply(200, line.line())
 
     def checkpoint(self, origin_hash: str) -> str | None:
-        """The newest cosigned checkpoint of the log whose origin has this SHA-256 (hex); None: there is none."""
+        """The newest cosigned checkpoint of the log whose origin has this SHA-256 (hex); None if there is none."""
         with closing(self._connect()) as connection:
             for origin, note in connection.execute("SELECT origin, note FROM witnessed"):
                 if hashlib.sha256(origin.encode()).hexdigest() == origin_hash:

@@ -1,4 +1,4 @@
-"""A witness's folder: its key, its name, and the state that must never go back.
+"""A witness's folder: its key, its name, and its state, which must never be rolled back.
 
 In: a folder. Out: a `Witness` that uses it. The folder is the witness: running two witnesses from copies of one folder,
 or restoring an old copy, makes its cosignatures worthless.
@@ -24,9 +24,10 @@ _PREFIX = "PRIVATE+KEY"
 
 
 def create(folder: Path, name: str) -> VerifierKey:
-    """Make a witness called `name` in a new folder; its public key. Raises ConfigError when something is there.
+    """Create a witness called `name` in a new folder, and return its public key.
 
-    Of several at once one is made; a kill leaves no witness or a whole one.
+    If several processes try at once, one succeeds. A kill leaves either no witness or a complete one. Raises
+    ConfigError if the folder already holds a witness or cannot be written.
     """
     try:
         cosigner = Cosigner(name, Ed25519PrivateKey.generate())
@@ -36,32 +37,32 @@ def create(folder: Path, name: str) -> VerifierKey:
         folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         _write_once(folder / _KEY, _text_of(cosigner))
     except FileExistsError as error:
-        raise ConfigError(f"{folder} already holds a witness", "serve that one, or give a new folder") from error
+        raise ConfigError(f"{folder} already holds a witness", "serve that one, or use a new folder") from error
     except OSError as error:
-        raise ConfigError(f"cannot make a witness in {folder}: {error}", "give a writable folder") from error
+        raise ConfigError(f"cannot create a witness in {folder}: {error}", "use a writable folder") from error
     return cosigner.key
 
 
 def open_witness(folder: Path, logs: Sequence[VerifierKey]) -> Witness:
-    """The witness in `folder`, for the logs of these keys. Raises ConfigError when there is none."""
+    """The witness in `folder`, for the logs with these keys. Raises ConfigError if there is none."""
     try:
         cosigner = _cosigner_of((folder / _KEY).read_text())
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"no witness in {folder}: {error}", f"make one: s3t witness init {folder} --name NAME"
+            f"no witness in {folder}: {error}", f"create one: s3t witness init {folder} --name NAME"
         ) from error
     return Witness(folder / _STATE, cosigner, logs)
 
 
 def _text_of(cosigner: Cosigner) -> str:
-    """Name and key in one text, as golang.org/x/mod/sumdb/note writes private keys."""
+    """The name and private key as text, in the format of golang.org/x/mod/sumdb/note."""
     key = cosigner.key
     private = base64.b64encode(bytes([key.kind]) + cosigner.private_bytes()).decode()
     return f"{_PREFIX}+{key.name}+{key.id.hex()}+{private}\n"
 
 
 def _cosigner_of(text: str) -> Cosigner:
-    """ValueError: it is not such a text."""
+    """Parse a private key. Raises ValueError for any other text."""
     parts = text.strip().removeprefix(f"{_PREFIX}+").split("+", 2)
     if not text.startswith(_PREFIX) or len(parts) != 3:
         raise ValueError(f"{_KEY} is not a witness's key")
@@ -73,8 +74,8 @@ def _cosigner_of(text: str) -> Cosigner:
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Appear whole or not at all, on the disk, and never in place of a file that is there (FileExistsError)."""
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)  # for its owner alone
+    """Create a file atomically and durably. Raises FileExistsError if it already exists."""
+    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)  # readable only by its owner
     try:
         with os.fdopen(handle, "w") as file:
             file.write(text)

@@ -1,1 +1,1 @@
-"""The training engine: one stage on one worker group. torch and DeepSpeed, never Ray (DESIGN.md)."""
+"""The training engine: trains one stage on one worker group. Uses torch and DeepSpeed, never Ray."""

@@ -1,7 +1,7 @@
-"""Published adapters: reading a stage or a whole chain of them, and exporting a chain as a standard PEFT adapter.
+"""Reads the published adapters of a chain of stages, and exports a chain as a standard PEFT adapter.
 
-In: stage ids of one sequence, depth 1 first. Out: tensors by PEFT name, checked against the manifests. A tensor
-whose bytes are not those published is never returned.
+In: the stage ids of one sequence, depth 1 first. Out: tensors by PEFT name, checked against the manifests. A tensor
+whose bytes differ from those published is never returned.
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 @dataclass(frozen=True)
 class Chain:
-    """The adapters of stages 1..depth together: the model of a sequence at that depth."""
+    """The adapters of stages 1..depth combined: the model of a sequence at that depth."""
 
     manifests: tuple[Manifest, ...]  # depth 1 first
-    tensors: dict[str, Tensor]  # LoRA tensors in force of all groups, by PEFT name, float32
-    config: dict[str, Any]  # PEFT's adapter_config, its target modules those of all groups
-    head: dict[str, Tensor]  # task head of the deepest stage, by parameter name; empty without one
+    tensors: dict[str, Tensor]  # active LoRA tensors of all groups, by PEFT name, float32
+    config: dict[str, Any]  # PEFT's adapter_config, with the target modules of all groups
+    head: dict[str, Tensor]  # task head of the deepest stage, by parameter name; empty if there is none
 
 
 def load_chain(store: Store, stage_ids: Sequence[str], isolation: Isolation = "layers") -> Chain:
-    """Read and check the stages of one chain. TrainError: a stage does not fit; StageDamaged: its bytes do not.
+    """Read and check the stages of one chain.
 
-    `isolation`: the run's `lora.isolation`; with `none` each stage holds all tensors, and the last one's are in force.
+    `isolation` is the run's `lora.isolation`. With `none`, every stage holds all tensors and those of the last stage
+    apply. Raises TrainError if a stage does not belong to the chain, StageDamaged if its bytes differ from those
+    published.
     """
     manifests: list[Manifest] = []
     tensors: dict[str, Tensor] = {}
@@ -59,7 +61,9 @@ def load_chain(store: Store, stage_ids: Sequence[str], isolation: Isolation = "l
             tensors, targets = {}, []
         twice = sorted(own.keys() & tensors.keys())
         if twice:
-            raise TrainError(f"stage {stage_id} holds {twice[0]}, as a parent does", "purge the chain and train again")
+            raise TrainError(
+                f"stage {stage_id} and a parent both hold {twice[0]}", "purge the chain and train it again"
+            )
         tensors |= own
         config = json.loads(stage.read(ADAPTER_CONFIG))
         targets += config["target_modules"]
@@ -69,29 +73,29 @@ def load_chain(store: Store, stage_ids: Sequence[str], isolation: Isolation = "l
 
 
 def load_parents(store: Store, job: StageJob, names: Sequence[str], isolation: Isolation = "layers") -> Chain:
-    """The adapters that the stage of `job` stands on: exactly the tensors `names`. TrainError otherwise."""
+    """The adapters of the job's parent stages. Raises TrainError unless they hold exactly the tensors `names`."""
     if len(job.parents) != job.depth - 1:
         raise TrainError(
             f"stage {job.stage_id} has depth {job.depth} but {len(job.parents)} parents",
-            "name the stages 1..depth-1 of its sequence as parents",
+            "pass stages 1..depth-1 of its sequence as parents",
         )
     chain = load_chain(store, job.parents, isolation)
     for manifest in chain.manifests:
         theirs = (manifest.shard, manifest.recipe_digest, manifest.base_digest)
         if theirs != (job.shard, job.recipe_digest, job.base_digest):
             raise TrainError(
-                f"parent {manifest.stage_id} is of another shard, recipe or base than stage {job.stage_id}",
-                "train the parents of this stage under this recipe first",
+                f"parent {manifest.stage_id} and stage {job.stage_id} differ in shard, recipe or base model",
+                "train the parents of this stage with this recipe first",
             )
     learned = [(piece.index, piece.digest) for manifest in chain.manifests[-1:] for piece in manifest.slices]
     if learned != [(piece.slice, piece.digest) for piece in job.slices[:-1]]:
         raise TrainError(
-            f"the parent of stage {job.stage_id} learned other data than the stage's slices but its last",
+            f"the parent of stage {job.stage_id} was not trained on exactly the stage's slices before its last",
             "train the parents of this stage on these slices first",
         )
     if sorted(chain.tensors) != sorted(names):
         raise TrainError(
-            f"the parents of stage {job.stage_id} hold other layers than the groups above it",
+            f"the parents of stage {job.stage_id} do not hold exactly the layer groups above it",
             "purge the parents and train them again",
         )
     return chain
@@ -100,11 +104,12 @@ def load_parents(store: Store, job: StageJob, names: Sequence[str], isolation: I
 def export_adapter(store: Store, stage_ids: Sequence[str], out: Path, isolation: Isolation = "layers") -> Path:
     """Write the chain to folder `out` as one PEFT adapter that PeftModel.from_pretrained loads; returns `out`.
 
-    A task head goes along as PEFT's `modules_to_save`. The scale is folded into `lora_alpha`, and no rsLoRA flag is
-    set: some servers do not know that flag and would apply the adapter sqrt(rank) times too weakly.
+    A task head is exported as PEFT's `modules_to_save`. The scale is folded into `lora_alpha` instead of setting the
+    rsLoRA flag: some servers ignore that flag and would scale the adapter by a factor of sqrt(rank) too little.
+    Raises TrainError if `stage_ids` is empty or a stage does not belong to the chain.
     """
     if not stage_ids:
-        raise TrainError("an export needs at least one stage", "name a sequence with live depth 1 or more")
+        raise TrainError("an export needs at least one stage", "choose a sequence with a live depth of 1 or more")
     chain = load_chain(store, stage_ids, isolation)
     tensors = dict(chain.tensors)
     config = _plain_scale(chain.config)
@@ -119,13 +124,13 @@ def export_merged_adapter(
 ) -> Path:
     """Write the mean of several chains to folder `out` as one PEFT adapter; returns `out`.
 
-    Its rank is the sum of theirs: the matrices stand side by side, so what they add is exactly the mean of what each
-    adds. That is not what the ensemble does, which averages what whole models say. Raises TrainError for chains with a
-    task head: heads cannot be averaged side by side.
+    Its rank is the sum of their ranks: the LoRA matrices are concatenated, so the update is exactly the mean of the
+    chains' updates. The ensemble computes something else: it averages the outputs of the models. Raises TrainError
+    for chains with a task head, which cannot be merged this way.
     """
     loaded = [load_chain(store, chain, isolation) for chain in chains]
     if any(chain.head for chain in loaded):
-        raise TrainError("a model with a task head cannot be merged", "export its shards one by one")
+        raise TrainError("a model with a task head cannot be merged", "export each shard separately")
     modules = sorted({name.partition(".lora_")[0] for chain in loaded for name in chain.tensors})
     tensors: dict[str, Tensor] = {}
     for module in modules:
@@ -145,7 +150,7 @@ def export_merged_adapter(
 
 
 def _plain_scale(config: dict[str, Any]) -> dict[str, Any]:
-    """The same factor by alpha / r alone."""
+    """`config` with the same scale expressed as alpha / r, without rsLoRA."""
     if not config.get("use_rslora"):
         return dict(config)
     alpha = config["lora_alpha"] * math.sqrt(config["r"])
@@ -161,20 +166,20 @@ def _write(out: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -> Pat
 
 
 def _check_follows(manifest: Manifest, above: Sequence[Manifest]) -> None:
-    """Refuse a stage that does not stand right below `above` in one chain."""
+    """Raise TrainError unless the stage comes directly below `above` in one chain."""
     ids = tuple(parent.stage_id for parent in above)
     problem = None
     if manifest.parents != ids:
         problem = f"has parents {list(manifest.parents)}, not {list(ids)}"
     elif manifest.depth != len(above) + 1:
-        problem = f"has learned {manifest.depth} slices, but stands at depth {len(above) + 1}"
+        problem = f"was trained on {manifest.depth} slices, but is at depth {len(above) + 1} of its chain"
     elif above and (manifest.shard, manifest.recipe_digest, manifest.base_digest) != (
         above[-1].shard,
         above[-1].recipe_digest,
         above[-1].base_digest,
     ):
-        problem = "is of another shard, recipe or base than its parent"
+        problem = "differs from its parent in shard, recipe or base model"
     elif above and manifest.slices[:-1] != above[-1].slices:
-        problem = "learned other slices than its parent did"
+        problem = "was not trained on the slices of its parent"
     if problem:
-        raise TrainError(f"stage {manifest.stage_id} {problem}", "give the ids of one chain, depth 1 first")
+        raise TrainError(f"stage {manifest.stage_id} {problem}", "pass the ids of one chain, depth 1 first")

@@ -1,11 +1,11 @@
-"""Attention over packed records without a mask: each record attends to itself alone.
+"""Attention over packed records without a mask: each record attends only to itself.
 
-A packed row of T tokens holds several records. A [T x T] mask would keep them apart but compute every pair;
-attending record by record computes only the pairs there are (measured on SmolLM2-135M, 2,048 tokens of 180-token
-records: attention is 67% of a layer's other work with the mask, 6% without), and each record's result is that of
-the record alone. `packed_sdpa` makes one call per record and runs anywhere; `packed_varlen` makes one call of torch's
-variable-length FlashAttention per row and runs on NVIDIA GPUs from Ampere on. In: transformers' attention call. Never
-used where a model slides a window shorter than a record.
+A packed row of T tokens holds several records. A [T x T] mask would separate them, but would compute every pair of
+tokens. Attention per record computes only the pairs within a record, and its result does not depend on the other
+records in the row. `packed_sdpa` makes one call per record and runs on any device. `packed_varlen` makes one call of
+torch's variable-length FlashAttention per row and needs an NVIDIA GPU of the Ampere generation or newer.
+
+In: the arguments of transformers' attention call. Never used if a model has a sliding window shorter than a record.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PACKED_SDPA = "s3t_packed_sdpa"
 PACKED_VARLEN = "s3t_packed_varlen"
 
 DETERMINISTIC_FLASH_ATTENTION = "2.4.1"
-"""The first release of the package flash-attn whose backward pass can be told to give the same bits each time."""
+"""The first release of the package flash-attn with a deterministic backward pass."""
 
 Segments = tuple[tuple[int, int], ...]
 
-# From torch 2.13 on it wants to be told that queries share keys; the kernel itself always could.
+# From torch 2.13 on, varlen_attn needs a flag for grouped-query attention; earlier versions support it without one.
 _GROUPED_QUERIES = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
@@ -47,14 +47,15 @@ def packed_sdpa(
     segments: Segments = (),
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention inside each of `segments` = ((start, end), ...), which cover the T tokens in order.
+    """Attention within each of `segments` = ((start, end), ...), which cover the T tokens in order.
 
-    query, key, value: [1, heads, T, head size]. Returns [1, T, heads, head size]. Without segments the row is
-    one record. In a decoder a token attends to those before it, in an encoder (`module.is_causal` False) to all.
+    query, key, value: [1, heads, T, head size]. Returns [1, T, heads, head size]. Without segments, the row is one
+    record. In a decoder, a token attends to itself and earlier tokens; in an encoder (`module.is_causal` False), to
+    all tokens of its record.
     """
     if len(segments) <= 1:
         return sdpa_attention_forward(module, query, key, value, None, **kwargs)
-    # `split` and not slices: the backward pass of each slice would fill a tensor of the whole row.
+    # `split` instead of slicing: the backward pass of each slice would allocate a tensor for the entire row.
     lengths = [end - start for start, end in segments]
     rows = zip(query.split(lengths, dim=2), key.split(lengths, dim=2), value.split(lengths, dim=2), strict=True)
     parts = [sdpa_attention_forward(module, *row, None, **kwargs)[0] for row in rows]
@@ -71,9 +72,9 @@ def packed_varlen(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The same function as `packed_sdpa` in one kernel, bfloat16 on a GPU.
+    """The same function as `packed_sdpa` in one kernel, for bfloat16 on a GPU.
 
-    Its backward pass is deterministic under `torch.use_deterministic_algorithms`, which it obeys.
+    Its backward pass is deterministic under `torch.use_deterministic_algorithms`.
     """
     segments = segments or ((0, query.shape[2]),)
     bounds = _bounds(segments, query.device)
@@ -87,22 +88,22 @@ def packed_varlen(
 
 @lru_cache(maxsize=1)
 def _bounds(segments: Segments, device: torch.device) -> Tensor:
-    """Where the records begin, and the end of the last, int32 [records + 1]; copied to a GPU once per row."""
+    """The start of each record and the end of the last, int32 [records + 1]; copied to a GPU once per row."""
     bounds = torch.tensor([0, *(end for _, end in segments)], dtype=torch.int32)
     return bounds.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else bounds.to(device)
 
 
 def register_packed_sdpa() -> str:
-    """Make the function known to transformers and return its name. No mask function goes with it: it needs none."""
+    """Register `packed_sdpa` with transformers and return its name. It needs no mask function."""
     ALL_ATTENTION_FUNCTIONS.register(PACKED_SDPA, packed_sdpa)
     return PACKED_SDPA
 
 
 def register_packed_varlen(device: torch.device) -> str:
-    """The same for `packed_varlen`. ConfigError where `device` cannot run it."""
+    """Register `packed_varlen` with transformers and return its name. Raises ConfigError if `device` cannot run it."""
     missing = None
     if device.type != "cuda":
-        missing = f"it needs a GPU, and this rank computes on {device.type}"
+        missing = f"it needs a GPU, but this rank computes on {device.type}"
     elif not torch.backends.cuda.is_flash_attention_available():
         missing = f"torch {torch.__version__} was built without FlashAttention"
     elif torch.cuda.get_device_capability(device) < (8, 0):
@@ -114,7 +115,7 @@ def register_packed_varlen(device: torch.device) -> str:
 
 
 def check_flash_attention() -> None:
-    """ConfigError unless the package behind flash_attention_2 is installed and can give the same bits each time."""
+    """Raise ConfigError unless flash-attn is installed in a version with a deterministic backward pass."""
     try:
         found = version("flash-attn")
     except PackageNotFoundError:
@@ -131,45 +132,49 @@ def check_flash_attention() -> None:
 
 
 def is_padded(config: Config, family: Family) -> bool:
-    """Whether micro-batches are padded rectangles: of an encoder of text that recomputes its hidden states.
+    """Whether micro-batches are padded rectangles: true for a text encoder that recomputes its hidden states.
 
-    What is stored is fed packed, and so are images, which all have one length.
+    Stored hidden states are fed packed. So are images, which all have the same length.
     """
     return family.architecture == "encoder" and config.engine.hidden_states == "recompute"
 
 
 def attends_to_whole_records(config: Config, family: Family, shape: Any) -> bool:
-    """Whether every layer attends to whole records, so that attention can take them by `segments`.
+    """Whether every layer attends to entire records, so that attention can use `segments`.
 
-    `shape`: the model's config. ConfigError: `engine.hidden_states` or `model.attention` does not support its layers.
+    `shape`: the model's config. Raises ConfigError if `engine.hidden_states` or `model.attention` does not support
+    the model's layers.
     """
     window = getattr(shape, "sliding_window", None) if getattr(shape, "use_sliding_window", True) else None
     kinds = set(getattr(shape, "layer_types", None) or ())
     if config.engine.hidden_states == "store" and len(kinds) > 1:
         raise ConfigError(
-            f"{config.model.path} mixes kinds of attention layers ({', '.join(sorted(kinds))}), which stored hidden "
-            "states do not support",
+            f"{config.model.path} mixes several kinds of attention layers ({', '.join(sorted(kinds))}), which stored "
+            "hidden states do not support",
             "set engine.hidden_states: recompute",
         )
     slides = family.architecture != "vision" and window is not None and config.task.max_tokens > window
     whole_records = not is_padded(config, family) and not slides and len(kinds) <= 1
     if family.judges and whole_records and config.model.attention not in ("sdpa", "flash_varlen"):
         raise ConfigError(
-            f"model.attention is {config.model.attention}, with which records of a {family.name} model cannot be "
-            "packed for stored hidden states",
+            f"model.attention is {config.model.attention}, which cannot pack the records of a {family.name} model for "
+            "stored hidden states",
             "set model.attention to sdpa, or engine.hidden_states to recompute",
         )
     if config.model.attention == "flash_varlen" and not whole_records:
         raise ConfigError(
             f"model.attention is flash_varlen, but a layer of {config.model.path} does not attend to whole records "
-            f"of task.max_tokens {config.task.max_tokens}",
+            f"of up to task.max_tokens = {config.task.max_tokens} tokens",
             "set model.attention to sdpa",
         )
     return whole_records
 
 
 def choose_attention(config: Config, family: Family, shape: Any, device: torch.device) -> tuple[str, bool]:
-    """transformers' name of the attention to load, and whether it takes `segments`. ConfigError: it cannot run."""
+    """transformers' name for the attention to load, and whether it accepts `segments`.
+
+    Raises ConfigError if the attention cannot run on `device`.
+    """
     wanted, whole_records = config.model.attention, attends_to_whole_records(config, family, shape)
     if wanted == "flash_varlen":
         return register_packed_varlen(device), True

@@ -1,10 +1,12 @@
-"""Which records make an optimizer step, and which records a rank packs into one forward pass.
+"""Assigns records to optimizer steps, and packs the records of a step into micro-batches per rank.
 
-Pure, no torch, so that it is tested by the thousand. In: record ids, lengths in tokens. Out: indices. Invariants,
-each with a test: a step's records do not depend on how many ranks or micro-batches there are; every record of a
-step falls in exactly one micro-batch; every rank gets equally many micro-batches (some may be empty), because
-collectives must match; a micro-batch stays within its tokens unless it is one long record alone; removing a record
-from an epoch leaves the order of the others alone.
+Pure and without torch, so that property tests are cheap. In: record ids, lengths in tokens. Out: indices.
+Invariants, each with a test:
+- the records of a step do not depend on the number of ranks or micro-batches;
+- every record of a step is in exactly one micro-batch;
+- every rank gets the same number of micro-batches (some may be empty), because collectives must match;
+- a micro-batch stays within its token limit unless it holds a single longer record;
+- removing a record from an epoch does not reorder the others.
 """
 
 from __future__ import annotations
@@ -15,21 +17,22 @@ from s3t_ray.train.seeds import StagePlace
 
 
 def epoch_order(record_ids: Sequence[str], place: StagePlace, epoch: int) -> list[int]:
-    """Indices into `record_ids` in the order of this epoch; the order of the input does not matter."""
+    """Indices into `record_ids` in the order of this epoch. The order of the input does not matter."""
     return sorted(range(len(record_ids)), key=lambda index: (place.order(epoch, record_ids[index]), record_ids[index]))
 
 
 def steps_in_epoch(records: int, batch_records: int) -> int:
-    """Optimizer steps of one epoch; the last may be smaller."""
+    """The number of optimizer steps per epoch. The last may have fewer records."""
     return -(-records // batch_records)
 
 
 def pack(lengths: Sequence[int], micro_batch_tokens: int, ranks: int) -> list[list[list[int]]]:
     """Spread the records of one step over ranks and micro-batches: `[rank][micro_batch] -> indices`.
 
-    Longest first into the lightest micro-batch (ties: the first), with the fewest micro-batches a rank that keep
-    each within `micro_batch_tokens`; a record longer than that goes alone. Balanced, so ranks wait little for
-    each other; inside a micro-batch records keep their order in the step.
+    Greedy: the longest record goes first, into the micro-batch with the fewest tokens (ties: the first). Uses the
+    smallest number of micro-batches per rank that keeps each within `micro_batch_tokens`; a longer record gets a
+    micro-batch of its own. The load is balanced, so ranks rarely wait for each other. Within a micro-batch, records
+    keep the order of the step.
     """
     by_length = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     per_rank = max(1, -(-sum(lengths) // (micro_batch_tokens * ranks)))
@@ -41,9 +44,9 @@ def pack(lengths: Sequence[int], micro_batch_tokens: int, ranks: int) -> list[li
 
 
 def pad_groups(lengths: Sequence[int], micro_batch_tokens: int, ranks: int) -> list[list[list[int]]]:
-    """Like `pack`, for models whose attention looks both ways: a micro-batch is a padded rectangle.
+    """Like `pack`, for padded micro-batches of models with bidirectional attention.
 
-    Records of like length go together; records x longest stays within `micro_batch_tokens`.
+    Groups records of similar length. Records x longest stays within `micro_batch_tokens`.
     """
     by_length = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     bins: list[list[int]] = []

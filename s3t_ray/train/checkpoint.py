@@ -1,8 +1,9 @@
-"""Mid-stage checkpoints: the exact state of a stage after some step, to go on from after a crash.
+"""Mid-stage checkpoints: the exact state of a stage after a step, from which training resumes after a crash.
 
 In: each rank's tensors (weights, master weights, optimizer state) and the losses so far. Out: the same, or None.
-They lie under `checkpoints/<stage id>/<step>/`, a safetensors file a rank, the manifest last. Disposable: a damaged
-one is thrown away and the stage starts again. No generator state is needed, as dropout is seeded by step.
+A checkpoint is a folder `checkpoints/<stage id>/<step>/` with one safetensors file per rank; the manifest is written
+last. Checkpoints are disposable: a damaged one is discarded and the stage starts again. They need no random generator
+state, because dropout is seeded per step.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from s3t_ray.train.ranks import Group
 
 
 class CheckpointManifest(Sealed):
-    """What a checkpoint holds, and of which stage."""
+    """The contents of a checkpoint and the stage that it belongs to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -32,22 +33,22 @@ class CheckpointManifest(Sealed):
     stage_id: str
     recipe_digest: str
     slice_digests: tuple[str, ...]
-    losses: tuple[float, ...]  # of the steps done
+    losses: tuple[float, ...]  # of the completed steps
     rank_sha256: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where to go on from, on one rank."""
+    """The state from which one rank resumes."""
 
-    losses: tuple[float, ...]  # of the steps done
+    losses: tuple[float, ...]  # of the completed steps
     tensors: dict[str, Tensor]
 
 
 def save_checkpoint(
     store: Store, job: StageJob, losses: Sequence[float], tensors: Mapping[str, Tensor], group: Group
 ) -> None:
-    """Write the checkpoint after len(losses) steps (every rank calls), and then erase the one before."""
+    """Write the checkpoint after len(losses) steps, then erase the previous one. Every rank must call this."""
     folder = checkpoint_step_folder(job.stage_id, len(losses))
     data = safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(tensors)})
     store.write_bytes(f"{folder}/{_rank_file(group.rank)}", data)
@@ -65,7 +66,7 @@ def save_checkpoint(
     )
     manifest = seal(manifest, job.seal_key)
     store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
-    if is_overtaken(store, job):  # the purge is over: nobody else would look here again
+    if is_overtaken(store, job):  # the purge has finished, so nothing else would erase this
         delete_checkpoints(store, job.stage_id)
         return
     for other in _folders(store, job.stage_id):
@@ -74,10 +75,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(store: Store, job: StageJob, group: Group) -> Checkpoint | None:
-    """The latest whole checkpoint of this stage, or None when there is none that every rank can read."""
+    """The latest complete checkpoint of this stage, or None if there is none that every rank can read."""
     folders = _folders(store, job.stage_id)
     if len(set(group.gather(hashlib.sha256("\n".join(folders).encode()).digest()))) > 1:
-        return None  # ranks that see different folders would ask each other different questions
+        return None  # ranks that see different folders would make mismatched collective calls
     for folder in reversed(folders):
         found = _read(store, job, folder, group.rank)
         if not group.any(found is None):
@@ -102,7 +103,7 @@ def _read(store: Store, job: StageJob, folder: str, rank: int) -> Checkpoint | N
     if (manifest.stage_id, manifest.recipe_digest, manifest.slice_digests) != expected or not store.exists(path):
         return None
     if not is_sealed_with(manifest, job.seal_key):
-        return None  # nobody of this run made it
+        return None  # not written by this run
     data = store.read_bytes(path)
     if hashlib.sha256(data).hexdigest() != manifest.rank_sha256[rank]:
         return None
@@ -110,7 +111,7 @@ def _read(store: Store, job: StageJob, folder: str, rank: int) -> Checkpoint | N
 
 
 def _folders(store: Store, stage_id: str) -> list[str]:
-    """Folders of this stage's checkpoints, oldest first."""
+    """The folders of this stage's checkpoints, oldest first."""
     return sorted({checkpoint_step_of(path) for path in store.files(checkpoint_folder(stage_id))})
 
 

@@ -1,10 +1,10 @@
-"""One DeepSpeed engine for one stage, and nothing left of it afterwards.
+"""Runs one DeepSpeed engine per stage and removes every trace of it afterwards.
 
-In: the trainable parameters and a function from micro-batch to loss. Out: optimizer steps, and at the end the whole
-trained tensors. Up to ZeRO 2 DeepSpeed only sees the trainable parameters, through a wrapper made for this stage:
-the frozen base keeps its type and place, and what `destroy` leaves of an engine (hooks on the module it was given)
-dies with the wrapper. ZeRO 3 must see the base to split it over the ranks; what its engine leaves on the base and in
-DeepSpeed's globals is taken away here, else old engines pile up with their optimizer state.
+In: the trainable parameters and a function from micro-batch to loss. Out: optimizer steps, and finally the complete
+trained tensors. Up to ZeRO 2, DeepSpeed sees only the trainable parameters, through a wrapper created for this stage:
+the frozen base keeps its dtype and device, and the hooks that `destroy` leaves on the module go away with the wrapper.
+ZeRO 3 must see the base to partition it over the ranks. This module then removes what the engine leaves on the base
+and in DeepSpeed's globals; otherwise old engines would accumulate with their optimizer state.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from s3t_ray.train.zero3_gather import whole
 
 Batch = Packed | Padded
 
-# A private method of DeepSpeed with an unbounded cache: its keys hold coordinators, and they the engines.
+# A private DeepSpeed method with an unbounded cache: its keys reference coordinators, which reference engines.
 _PARAMETERS_TO_RELEASE = inspect.getclosurevars(
     vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
 ).nonlocals["func"]
 
 
 class _Wrapper(nn.Module):
-    """What DeepSpeed wraps: parameters it may see, and a computation as its forward."""
+    """The module given to DeepSpeed: the parameters that it may see, with `compute` as its forward."""
 
     def __init__(self, seen: nn.Module, compute: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class _Wrapper(nn.Module):
 def _engine(
     model: nn.Module, wrapper: _Wrapper, parameters: list[nn.Parameter], config: dict[str, Any]
 ) -> Iterator[Any]:
-    """A DeepSpeed engine, and afterwards nothing of it on `model` or in DeepSpeed's own globals."""
+    """A DeepSpeed engine. On exit, nothing of it remains on `model` or in DeepSpeed's globals."""
     _silence_deepspeed()
     engine, *_ = deepspeed.initialize(
         model=wrapper, model_parameters=parameters, config=config, dist_init_required=False
@@ -61,16 +61,16 @@ def _engine(
     finally:
         engine.destroy()
         for module in model.modules():
-            # Parameters that ZeRO 3 saw a module use: it would gather those of old stages in every forward pass.
+            # ZeRO 3 records the parameters that a module uses, and would gather those of old stages on every pass.
             vars(module).get("_external_params", {}).clear()
-        # Here ZeRO 3 keeps every engine alive for good, with its optimizer state.
+        # ZeRO 3 keeps every engine alive in these globals, with its optimizer state.
         FWD_MODULE_STACK.clear()
         _PARAMETERS_TO_RELEASE.cache_clear()
 
 
 @contextmanager
 def inference(model: nn.Module, compute: Callable[[Packed], Any], config: Config) -> Iterator[Callable[[Packed], Any]]:
-    """`compute` over the base at rest, without gradients; at ZeRO 3 over a base that is split over the ranks."""
+    """`compute` on the base without adapters or gradients; with ZeRO 3, on a base partitioned over the ranks."""
     with torch.no_grad():
         if config.engine.zero_stage < 3:
             yield compute
@@ -95,10 +95,10 @@ class StageEngine:
         self._trainable = trainable
 
     def step(self, batches: Iterable[Batch], scale: float, learning_rate: float) -> float:
-        """One optimizer step over this rank's micro-batches; the step minimises scale x their summed loss.
+        """Take one optimizer step over this rank's micro-batches; it minimizes scale x their summed loss.
 
-        Returns this rank's summed loss, unscaled. DeepSpeed averages gradients over ranks, so `scale` is
-        ranks / labelled tokens of the step to get the mean over all labelled tokens.
+        Returns this rank's summed loss, unscaled. DeepSpeed averages gradients over ranks, so pass
+        ranks / labelled tokens of the step as `scale` to get the mean over all labelled tokens.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -111,7 +111,7 @@ class StageEngine:
         return float(total)
 
     def state(self) -> dict[str, Tensor]:
-        """This rank's part of everything that the next step depends on: weights, master weights, optimizer state."""
+        """This rank's part of all state that the next step needs: weights, master weights, optimizer state."""
         found = {f"weight/{name}": _held(value) for name, value in self._trainable.items()}
         for index, master in enumerate(self._masters()):
             found[f"master/{index}"] = master
@@ -120,7 +120,7 @@ class StageEngine:
         return {name: value.detach().to("cpu", copy=True) for name, value in found.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on exactly from a `state` of this rank."""
+        """Restore a `state` of this rank exactly."""
         with torch.no_grad():
             for name, value in self._trainable.items():
                 _held(value).copy_(tensors[f"weight/{name}"])
@@ -136,26 +136,26 @@ class StageEngine:
         return optimizer
 
     def _masters(self) -> list[Tensor]:
-        """The tensors that AdamW steps: the parameters themselves, or with ZeRO this rank's flat part of them."""
+        """The tensors that AdamW updates: the parameters, or with ZeRO this rank's flat partition of them."""
         if self._engine.zero_optimization_stage() == 3:
             masters: list[Tensor] = self._engine.optimizer.fp32_partitioned_groups_flat
             return masters
         return [master for group in self._torch_optimizer().param_groups for master in group["params"]]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Whole copies of the trainable parameters on CPU, gathered from all ranks (every rank must call)."""
+        """Complete copies of the trainable parameters on the CPU, gathered from all ranks (every rank must call)."""
         with whole(list(self._trainable.values())):
             return {name: value.detach().to("cpu", copy=True) for name, value in self._trainable.items()}
 
 
 def _optimizer_keys(tensors: Mapping[str, Tensor], index: int) -> tuple[str, ...]:
-    """What the optimizer keeps of its `index`-th tensor, by its own names (AdamW: step, exp_avg, exp_avg_sq)."""
+    """The names of the optimizer's state for its `index`-th tensor (AdamW: step, exp_avg, exp_avg_sq)."""
     kinds = (name.partition("/") for name in tensors)
     return tuple(kind for kind, _, place in kinds if place == str(index) and kind not in ("weight", "master"))
 
 
 def _held(parameter: nn.Parameter) -> Tensor:
-    """What of a parameter lies on this rank."""
+    """The part of a parameter that this rank holds."""
     held: Tensor = parameter.ds_tensor if hasattr(parameter, "ds_tensor") else parameter.data
     return held
 
@@ -164,7 +164,7 @@ def _held(parameter: nn.Parameter) -> Tensor:
 def stage_engine(
     model: nn.Module, trainable: Mapping[str, nn.Parameter], loss: Callable[[Batch], Tensor], config: Config
 ) -> Iterator[StageEngine]:
-    """The engine that trains `trainable` to lower `loss` (micro-batch -> summed loss)."""
+    """The engine that trains `trainable` to minimize `loss` (micro-batch -> summed loss)."""
     parameters = list(trainable.values())
     seen = model if config.engine.zero_stage == 3 else nn.ParameterList(parameters)
     settings = _deepspeed_config(config, model, sum(parameter.numel() for parameter in parameters))
@@ -175,12 +175,12 @@ def stage_engine(
 def _deepspeed_config(config: Config, model: nn.Module, trainable_elements: int) -> dict[str, Any]:
     optimizer = config.optimizer
     return {
-        # Micro-batches are ours: these two numbers only have to agree with each other.
+        # We make the micro-batches ourselves: these two numbers only have to be consistent.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "steps_per_print": None,
-        # It would wait for the GPU at every micro-batch.
+        # The throughput timer would synchronize with the GPU at every micro-batch.
         "timers": {"throughput": {"enabled": False}},
         "gradient_clipping": optimizer.grad_clip,
         "zero_optimization": _zero_config(config, model, trainable_elements),
@@ -198,25 +198,25 @@ def _deepspeed_config(config: Config, model: nn.Module, trainable_elements: int)
 
 
 def _zero_config(config: Config, model: nn.Module, trainable_elements: int) -> dict[str, Any]:
-    # Buffers of this many elements are cleared at every step; the default of 5e8 takes seconds on a CPU.
+    # DeepSpeed clears buffers of this many elements at every step; its default of 5e8 takes seconds on a CPU.
     bucket = max(trainable_elements, 1 << 16)
     return {
         "stage": config.engine.zero_stage,
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
-        # Norms and biases stay whole, matrices are split, whatever the size of the model.
+        # Partition matrices but not norms and biases, whatever the size of the model.
         "stage3_param_persistence_threshold": 4 * model.config.hidden_size,
     }
 
 
 def start_communication() -> None:
-    """Let DeepSpeed use the worker group that is already joined; without its shared-memory kernel.
+    """Let DeepSpeed use the process group that is already initialized, without its shared-memory kernel.
 
-    That kernel serves inference only, needs a compiler on every node and names its memory by port, so that two
-    worker groups of one node could meet in it.
+    That kernel is for inference only, needs a compiler on every node, and names its shared memory by port, so two
+    worker groups on one node could collide.
     """
     _silence_deepspeed()
-    # Asked for nothing else; left alone, it is filled by compiling a probe for each of DeepSpeed's kernels.
+    # Otherwise DeepSpeed would fill this by compiling a probe for each of its kernels. Nothing else reads it.
     deepspeed.ops.__compatible_ops__ = {}
     if not deepspeed.comm.is_initialized():
         deepspeed.comm.init_distributed(dist_init_required=False, verbose=False)
@@ -224,11 +224,11 @@ def start_communication() -> None:
 
 def _silence_deepspeed() -> None:
     deepspeed_logger.setLevel("WARNING")
-    # Old names of two collectives, which DeepSpeed still calls; said once a collective otherwise.
+    # DeepSpeed calls two collectives by deprecated names, with a warning each time.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
 
 
 def forget_gpu_cache() -> None:
-    """Give memory of the last stage back before the next."""
+    """Release the cached GPU memory of the last stage before the next one starts."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,8 +1,7 @@
-"""Reads a stage's slices, checks them, and turns each record into what one training step needs of it.
+"""Reads and checks a stage's slices, and turns each record into a training item.
 
-In: slice files by path, sha256 and row count. Out: items to learn from, in no particular order. A file that is not
-byte for byte the expected one refuses the stage: training on other data than the stage is named by would break
-everything that follows.
+In: slice files by path, sha256 and row count. Out: training items, in no particular order. A file whose bytes are not
+the expected ones fails the stage: the stage id names the data, so training on other data would break exactness.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from s3t_ray.train.task_models.task_model import TaskModel, task_model
 
 IGNORED = -100
 
-Tokens = NDArray[np.int32]  # four bytes per token: a stage holds the tokens of all its records
+Tokens = NDArray[np.int32]  # four bytes per token, because a stage keeps the tokens of all its records in memory
 Targets = NDArray[np.int32] | NDArray[np.float32]
 TokenTypes = NDArray[np.int8]
 
@@ -37,13 +36,13 @@ class Item:
     """One record, ready for training."""
 
     id: str
-    slice: int  # index of the slice it lies in
+    slice: int  # index of its slice
     row: int  # its row in the slice file
-    tokens: Tokens  # what is fed: everything up to the last token that predicts something
-    targets: Targets  # what each of the first fed positions must predict, IGNORED where nothing
-    labelled: int  # targets that the loss counts
+    tokens: Tokens  # the input: all tokens up to the last one that predicts something
+    targets: Targets  # the target of each of the first positions, or IGNORED
+    labelled: int  # number of targets that the loss counts
     token_types: TokenTypes | None = None  # 1 in the second text of a pair; None: all are 0
-    picture: Picture | None = None  # of a record with an image, whose tokens have only their number
+    picture: Picture | None = None  # the image, if the record has one; then only the number of tokens matters
 
     @property
     def counted(self) -> NDArray[np.intp]:
@@ -62,7 +61,7 @@ def make_item(
     token_types: Sequence[int] = (),
     picture: Picture | None = None,
 ) -> Item:
-    """The item of one record; its labelled targets are counted once, here."""
+    """The item of one record, with its labelled targets counted."""
     values = bool(targets) and isinstance(targets[0], float)  # numbers, not classes or tokens
     if values:
         told: Targets = np.asarray(targets, dtype=np.float32)
@@ -76,15 +75,15 @@ def make_item(
 
 @dataclass(frozen=True)
 class SliceItems:
-    """One checked slice: an item for every row, also for rows with nothing to learn from."""
+    """One checked slice, with an item for every row, including rows without a labelled target."""
 
     input: SliceInput
     items: tuple[Item, ...]
-    digests: tuple[bytes, ...]  # keyed digest of each row's record
+    digests: tuple[bytes, ...]  # keyed digest of the record in each row
 
 
 def read_items(store: Store, piece: SliceInput, tokenizer: Any, task: Task, cache: Path) -> SliceItems:
-    """Check and read one slice. TrainError names the file if its bytes or its row count are not the expected."""
+    """Check and read one slice. Raises TrainError, with the file's name, if its bytes or row count are wrong."""
     local = store.fetch(piece.path, cache)
     check_sha256(local, piece.sha256, piece.path)
     model = task_model(task)
@@ -95,14 +94,14 @@ def read_items(store: Store, piece: SliceInput, tokenizer: Any, task: Task, cach
         digests.append(record.digest)
     if len(items) != piece.records:
         raise TrainError(
-            f"slice file {piece.path} holds {len(items)} rows, expected {piece.records}",
+            f"slice file {piece.path} has {len(items)} rows, expected {piece.records}",
             "the ledger and the storage disagree: restore the file, or ingest again",
         )
     return SliceItems(piece, tuple(items), tuple(digests))
 
 
 def check_sha256(local: Path, expected: str, name: str) -> None:
-    """TrainError if the file's bytes are not those the ledger or the manifest recorded."""
+    """Raise TrainError if the file's bytes are not those that the ledger or the manifest recorded."""
     with local.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
@@ -113,14 +112,14 @@ def check_sha256(local: Path, expected: str, name: str) -> None:
 
 
 def to_learn(slices: Sequence[SliceItems]) -> list[Item]:
-    """Items that have something to learn from; a prompt cut before its response has not."""
+    """The items with at least one labelled target. A prompt truncated before its response has none."""
     return [item for piece in slices for item in piece.items if item.labelled]
 
 
 def _item(record: Row, slice_index: int, row: int, tokenizer: Any, task: TaskModel) -> Item:
     try:
         example = encode(record.content, tokenizer, task.task)
-    except TeachesNothing:  # its prompt fills all of task.max_tokens: nothing to learn, and counted as such
+    except TeachesNothing:  # the prompt fills all of task.max_tokens; the manifest counts the record as unlabelled
         return make_item(record.id, slice_index, row, (), ())
     tokens, targets = task.targets(example)
     return make_item(record.id, slice_index, row, tokens, targets, example.token_types, example.picture)

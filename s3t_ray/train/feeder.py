@@ -1,7 +1,7 @@
-"""From a stage's items to the micro-batches of one rank: order, packing, stored states.
+"""Turns a stage's items into the micro-batches of one rank: order, packing, stored states.
 
-In: items, and where the states that enter the stage come from. Out: per optimizer step, its records and this rank's
-micro-batches, one at a time. Decisions are those of `batches.py`; here they only become tensors.
+In: items, and the source of the stage's input states. Out: for each optimizer step, its records and this rank's
+micro-batches, one at a time. `batches.py` makes the decisions; this module only builds the tensors.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from s3t_ray.train.seeds import StagePlace
 
 @dataclass(frozen=True)
 class Step:
-    """The records of one optimizer step, of all ranks."""
+    """The records of one optimizer step, over all ranks."""
 
     items: tuple[Item, ...]
 
     @property
     def labelled(self) -> int:
-        """Predictions that the loss counts, tokens or records: what the step's loss is the mean over."""
+        """The number of predictions (tokens or records) that the step's mean loss averages."""
         return sum(item.labelled for item in self.items)
 
     @property
@@ -41,10 +41,10 @@ class Step:
 
 
 class Feeder:
-    """Feeds one rank of one stage."""
+    """Provides the steps and micro-batches of one rank of one stage."""
 
     def __init__(self, config: Config, base: Base, entering: Entering | None, group: Group) -> None:
-        """`entering`: where the states that enter the stage come from; None where it starts from the tokens."""
+        """`entering`: the source of the stage's input states; None if the stage starts from the tokens."""
         self._config = config
         self._base = base
         self._entering = entering
@@ -62,7 +62,7 @@ class Feeder:
 
     @contextmanager
     def reading(self, steps: Sequence[Step]) -> Iterator[None]:
-        """Inside, `batches` is called for exactly these steps in order, and what they need is read ahead of them."""
+        """Read stored states ahead. In this context, call `batches` for exactly these steps, in this order."""
         if self._entering is None or not self._entering.start:
             yield
             return
@@ -81,12 +81,12 @@ class Feeder:
             self._ahead = None
 
     def batches(self, step: Step) -> Iterator[Batch]:
-        """This rank's micro-batches of a step; as many as every other rank has."""
+        """This rank's micro-batches of a step. Every rank has the same number."""
         for items in self._groups(step):
             yield self._padded(items) if self._base.padded else self._packed(items)
 
     def _groups(self, step: Step) -> list[list[Item]]:
-        """The records of each of this rank's micro-batches."""
+        """The records in each of this rank's micro-batches."""
         lengths = [len(item.tokens) for item in step.items]
         divide = pad_groups if self._base.padded else pack
         groups = divide(lengths, self._config.engine.micro_batch_tokens, self._group.world)[self._group.rank]
@@ -96,7 +96,7 @@ class Feeder:
         if self._entering is None:
             return pack_items(items, None, self._group.device)
         states = self._ahead.take(items) if self._ahead is not None else None
-        if not items:  # nothing to lift, but the pass starts where every rank's does
+        if not items:  # an empty micro-batch must start at the same layer as on the other ranks
             states = torch.empty(0, self._base.model.config.hidden_size)
         return pack_items(items, self._entering.lifted(items, states), self._group.device)
 

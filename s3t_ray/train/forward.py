@@ -1,10 +1,10 @@
-"""One micro-batch through the model: records in, a summed loss out, differentiable in the adapters.
+"""Runs one micro-batch through the model: records in, summed loss out, differentiable in the adapters.
 
-In: items and, with stored hidden states, the states that enter the lowest layer of the stage. Out: a scalar. Two
-forms: packed rows (records one after another, each blind to the others), and padded rectangles for encoders that
-recompute all their hidden states. An empty micro-batch gives a loss of zero that still runs the whole model, so that
-collectives match.
-Legend: T tokens of a packed row, R records, S labelled positions, D hidden size.
+In: items and, with stored hidden states, the states that enter the lowest layer of the stage. Out: a scalar. A
+micro-batch is either a packed row (records one after another, none of which attends to another) or, for encoders that
+recompute all their hidden states, a padded rectangle. An empty micro-batch has a loss of zero but still runs the
+entire model, so that collectives match.
+Legend: T tokens of a packed row, R records, S labelled positions, C classes, D hidden size.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from s3t_ray.train.task_models.task_model import JudgingModel
 
 @dataclass(frozen=True)
 class Packed:
-    """Records one after another in one row."""
+    """Records one after another in one row. Exactly one of tokens, states and pictures is the input."""
 
-    tokens_1_T: Tensor | None  # token ids, or
-    states_1_T_D: Tensor | None  # the hidden states that enter the lowest layer, or
-    pictures: tuple[Picture, ...]  # the images, one a record, in a model of images
-    types_1_T: Tensor | None  # 1 in the second texts of pairs; None: all are 0
-    positions_1_T: Tensor  # start again at 0 with each record
+    tokens_1_T: Tensor | None  # token ids
+    states_1_T_D: Tensor | None  # hidden states that enter the lowest layer
+    pictures: tuple[Picture, ...]  # images, one per record, for a vision model
+    types_1_T: Tensor | None  # 1 in the second text of each pair; None: all are 0
+    positions_1_T: Tensor  # restart at 0 for each record
     segments: tuple[tuple[int, int], ...]
     labelled_S: Tensor
     targets_S: Tensor
@@ -42,7 +42,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Padded:
-    """Records one below another, padded on the right."""
+    """One record per row, padded on the right."""
 
     tokens_R_T: Tensor
     mask_R_T: Tensor
@@ -51,7 +51,7 @@ class Padded:
 
 
 def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.device) -> Packed:
-    """The row of these items. `states_T_D` holds the states of each, one after another; None: start from the tokens."""
+    """Pack these items into one row. `states_T_D`: their concatenated hidden states; None: start from the tokens."""
     lengths = [len(item.tokens) for item in items] or [1]
     ends = list(accumulate(lengths))
     segments = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
@@ -80,7 +80,7 @@ def pack_items(items: Sequence[Item], states_T_D: Tensor | None, device: torch.d
 
 
 def pad_items(items: Sequence[Item], padding: int, device: torch.device) -> Padded:
-    """The rectangle of these items; an empty one has a single token and no target."""
+    """Pad these items to one rectangle. Without items, it has a single token and no target."""
     rows = [_joined([item.tokens], padding) for item in items] or [torch.tensor([padding])]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -99,7 +99,7 @@ def _types(item: Item) -> Tensor:
 
 
 def _joined_or_empty(parts: Sequence[Targets] | Sequence[NDArray[np.intp]]) -> Tensor:
-    """One row: int64 of positions, tokens and classes, float32 of values; of no parts, without an entry."""
+    """Concatenate to one row: int64 for positions, tokens and classes, float32 for values. No parts: an empty row."""
     if not parts:
         return torch.empty(0, dtype=torch.long)
     row = np.concatenate(parts)
@@ -107,34 +107,34 @@ def _joined_or_empty(parts: Sequence[Targets] | Sequence[NDArray[np.intp]]) -> T
 
 
 def _sent(values: Tensor, device: torch.device) -> Tensor:
-    """The same on `device`. A plain copy to a GPU would wait until it has done all that it was asked before."""
+    """`values` on `device`. Uses pinned memory: a plain copy to a GPU would wait for all work already queued there."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def _joined(parts: Sequence[Tokens], stand_in: int) -> Tensor:
-    """One row of int64; of no parts, the single value `stand_in`."""
+    """Concatenate to one int64 row. No parts: the single value `stand_in`."""
     return torch.from_numpy(np.concatenate(parts).astype(np.int64)) if parts else torch.tensor([stand_in])
 
 
 def pixels_of(pictures: Sequence[Picture], body: nn.Module) -> Tensor:
-    """The images [R x 3 x S x S] as a vision model wants them."""
+    """The pixels [R x 3 x height x width] of the images, in the dtype and on the device of `body`."""
     like = next(body.parameters())
     return torch.from_numpy(np.stack([picture.pixels() for picture in pictures])).to(like.device, like.dtype)
 
 
 def _black(body: nn.Module) -> Tensor:
-    """An image of zeros [1 x 3 x S x S]."""
+    """An image of zeros [1 x 3 x height x width]."""
     like, side = next(body.parameters()), int(body.config.image_size)
     return torch.zeros(1, 3, side, side, device=like.device, dtype=like.dtype)
 
 
 def has_token_types(model: nn.Module) -> bool:
-    """Whether the model tells the second text of a pair from the first by an embedding of its own."""
+    """Whether the model has a token type embedding that marks the second text of a pair."""
     return int(getattr(model.config, "type_vocab_size", 1)) > 1
 
 
 class _Through(nn.Module):
-    """Stands for the first layer that is not run."""
+    """Identity in place of the first layer that is not run."""
 
     def forward(self, states: Tensor, *_others: object, **_named: object) -> Tensor:
         return states
@@ -142,7 +142,7 @@ class _Through(nn.Module):
 
 @contextmanager
 def with_layers(base: Base, layers: nn.ModuleList) -> Iterator[None]:
-    """Inside, the model has these layers."""
+    """Replace the model's layers by `layers` within this context."""
     parent_path, _, leaf = base.family.layers_path.rpartition(".")
     parent = base.model.get_submodule(parent_path)
     before = getattr(parent, leaf)
@@ -162,13 +162,13 @@ class Forward:
         self._layers: nn.ModuleList = base.model.get_submodule(base.family.layers_path)  # all of them
 
     def autocast(self) -> AbstractContextManager[object]:
-        """In bfloat16 the base computes in bfloat16 and float32 adapters are cast where they are used."""
+        """With bfloat16, the base computes in bfloat16, and float32 adapters are cast where they are used."""
         if self._dtype == torch.float32:
             return nullcontext()
         return torch.autocast(next(self._base.model.parameters()).device.type, dtype=self._dtype)
 
     def last_states(self, batch: Packed) -> Tensor:
-        """Hidden states [T x D] after the final norm."""
+        """The hidden states [T x D] after the final norm."""
         if self._base.family.architecture == "vision":
             return self._seen(batch)
         if self._base.family.architecture == "encoder":
@@ -185,9 +185,9 @@ class Forward:
         return states[0]
 
     def _encoded(self, batch: Packed) -> Tensor:
-        """The same of an encoder, whose embeddings end in a norm that stored states have behind them.
+        """`last_states` for an encoder. Its embeddings end with a norm that stored states have already passed.
 
-        Without its pooler, which would look at the first record of the row alone.
+        Skips the pooler, which would only see the first record of the row.
         """
         body: Any = self._base.model.base_model
         states = batch.states_1_T_D
@@ -201,11 +201,11 @@ class Forward:
         return encoded[0]
 
     def _seen(self, batch: Packed) -> Tensor:
-        """The same of a vision model. Images are embedded one by one, so that each is as if alone."""
+        """`last_states` for a vision model. Embeds images one at a time, so that none depends on another."""
         body: Any = self._base.model.base_model
         states = batch.states_1_T_D
         if states is None:
-            # A micro-batch without records embeds a black image all the same: at ZeRO 3 every rank gathers.
+            # An empty micro-batch embeds a black image: with ZeRO 3, every rank must gather the weights.
             images = [pixels_of([picture], body) for picture in batch.pictures] or [_black(body)]
             states = torch.cat([body.embeddings(image) for image in images], dim=1)
             states = states[:, : batch.segments[-1][1]]
@@ -216,7 +216,7 @@ class Forward:
 
     @contextmanager
     def _unscaled(self, stored: bool) -> Iterator[None]:
-        """Stored states went through the scaling of embeddings once already: here it multiplies by 1."""
+        """Set the embedding multiplier to 1 for stored states, which have been scaled already."""
         body: Any = self._base.model.model
         if not (stored and self._base.family.scales_embeddings):
             yield
@@ -228,9 +228,9 @@ class Forward:
             body.embedding_multiplier = before
 
     def states_entering(self, layers: Sequence[int], batch: Packed, start: int = 0) -> dict[int, Tensor]:
-        """Hidden states [T x D] that enter each of these layers, by index into the whole model.
+        """The hidden states [T x D] that enter each of `layers`, by layer index in the full model.
 
-        `batch` holds the tokens, or the states that enter layer `start`. Only the layers in between are run.
+        `batch` holds the tokens, or the states that enter layer `start`. Runs only the layers in between.
         """
         caught: dict[int, Tensor] = {}
 
@@ -249,7 +249,7 @@ class Forward:
         return {layer: states.to(self._dtype) for layer, states in caught.items()}
 
     def loss(self, batch: Packed | Padded) -> Tensor:
-        """Summed loss of the micro-batch, float32."""
+        """The summed loss of the micro-batch, float32."""
         base = self._base
         with self.autocast():
             if isinstance(batch, Padded):

@@ -1,9 +1,9 @@
-"""RMSNorm with a frozen weight: the same function as Hugging Face's, in fewer passes over memory.
+"""RMSNorm with a frozen weight: the same function as Hugging Face's, with fewer passes over memory.
 
-Theirs is five operations forward and about ten backward, each a pass over all tokens; autograd keeps three tensors of
-them. On a CPU the backward pass is written out here, and only the input and a number a token are kept. Measured on
-SmolLM2-135M, packs of 1,000 tokens: 1.9 ms forward and backward instead of 4.5, twice a layer of 149 ms of matrix
-products. On a GPU torch has a kernel of its own, whose bits differ: `engine.norms: fused`.
+Hugging Face's version takes five operations forward and about ten backward, each a pass over all tokens, and autograd
+keeps three token-sized tensors. On a CPU, this module implements the backward pass by hand and keeps only the input
+and one number per token (benchmarks/RESULTS.md has the timings). For GPUs, torch has a fused kernel whose results
+differ in the last bits: `engine.norms: fused`.
 Legend: D hidden size.
 """
 
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 CLASSES = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm")
-"""Modules of exactly this function: weight * x / sqrt(mean(x^2) + eps)."""
+"""Classes that compute exactly weight * x / sqrt(mean(x^2) + eps)."""
 
 
 class _RmsNorm(torch.autograd.Function):
-    """Differentiable in x alone. float32."""
+    """Differentiable in x only. float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -37,7 +37,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 class FrozenRmsNorm(nn.Module):
-    """Stands in the place of Hugging Face's module, with its weight."""
+    """Drop-in replacement for Hugging Face's module, with the same weight."""
 
     def __init__(self, weight: nn.Parameter, eps: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class FrozenRmsNorm(nn.Module):
 
 
 class FusedRmsNorm(nn.Module):
-    """The same function by torch's own kernel, on GPUs one for all of it; the weight is multiplied before rounding."""
+    """The same function with torch's kernel, fused on GPUs. It multiplies by the weight before rounding."""
 
     def __init__(self, weight: nn.Parameter, eps: float) -> None:
         super().__init__()
@@ -58,13 +58,13 @@ class FusedRmsNorm(nn.Module):
         self.variance_epsilon = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # The kernel computes in float32 by itself; autocast would make whole tensors of that type around it.
+        # The kernel computes in float32 internally; autocast would also cast its input and output tensors.
         with torch.autocast(x.device.type, enabled=False):
             return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.variance_epsilon)
 
 
 def replace_norms(model: nn.Module, by: type[FrozenRmsNorm] | type[FusedRmsNorm]) -> None:
-    """Put one of `by` in the place of each RMSNorm of `model`. Names of parameters stay."""
+    """Replace each RMSNorm in `model` by an instance of `by`. Parameter names do not change."""
     found = [(path, module) for path, module in model.named_modules() if type(module).__name__ in CLASSES]
     for path, module in found:
         parent, _, leaf = path.rpartition(".")

@@ -1,7 +1,7 @@
-"""Why torch sees no GPU, in words that name the driver and the way out.
+"""Explains why torch sees no GPU, and how to fix it.
 
-In: what torch was built for, and the driver of this machine. Out: a problem and a fix. Pure but for reading
-/proc/driver/nvidia/version. torch itself says only that a driver is too old, or nothing.
+In: the CUDA version that torch was built for, and this machine's driver. Out: a problem and a fix. Pure, except that
+it reads /proc/driver/nvidia/version. torch itself reports at most that a driver is too old.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 VERSION_FILE = Path("/proc/driver/nvidia/version")
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
-"""By major version of CUDA: the oldest driver branch that runs it (NVIDIA's table of minor version compatibility)."""
+"""CUDA major version -> the oldest driver branch that supports it (NVIDIA's minor version compatibility table)."""
 
 
 def driver_version(file: Path = VERSION_FILE) -> str | None:
-    """Version of the loaded NVIDIA driver, such as 580.159.04; None: none is loaded."""
+    """The version of the loaded NVIDIA driver, such as 580.159.04; None if no driver is loaded."""
     if not file.exists():
         return None
     found = re.search(r"^NVRM version:.*?\s(\d+(?:\.\d+)+)\s", file.read_text(), re.MULTILINE)
@@ -23,7 +23,7 @@ def driver_version(file: Path = VERSION_FILE) -> str | None:
 
 
 def why_no_gpu(torch_version: str, cuda: str | None, driver: str | None, visible: str | None) -> tuple[str, str]:
-    """What keeps this torch from a GPU, and what to do. `visible`: CUDA_VISIBLE_DEVICES."""
+    """The problem that keeps this torch from using a GPU, and its fix. `visible`: CUDA_VISIBLE_DEVICES."""
     if cuda is None:
         return (
             f"torch {torch_version} was built without CUDA",
@@ -32,7 +32,7 @@ def why_no_gpu(torch_version: str, cuda: str | None, driver: str | None, visible
     if driver is None:
         return (
             f"no NVIDIA driver is loaded ({VERSION_FILE} is missing)",
-            "install the driver, start the container with its GPUs, or set workers.gpus_per_rank to 0",
+            "install the driver, start the container with GPU access, or set workers.gpus_per_rank to 0",
         )
     oldest = OLDEST_DRIVERS.get(int(cuda.partition(".")[0]))
     if oldest is not None and int(driver.partition(".")[0]) < oldest:
@@ -44,5 +44,5 @@ def why_no_gpu(torch_version: str, cuda: str | None, driver: str | None, visible
         )
     return (
         f"torch {torch_version} (CUDA {cuda}, driver {driver}) sees no GPU with CUDA_VISIBLE_DEVICES={visible!r}",
-        "look at nvidia-smi on this node, and reset what CUDA_VISIBLE_DEVICES hides",
+        "check nvidia-smi on this node, and unset CUDA_VISIBLE_DEVICES if it hides the GPUs",
     )

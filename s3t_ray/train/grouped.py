@@ -1,10 +1,10 @@
-"""Switches one stage on in the loaded base: parents' adapters active and frozen, one group fresh and trainable,
-the groups below without an adapter. With `lora.isolation: none` all groups are trainable, from where the parent left
-them.
+"""Activates one stage on the loaded base model.
+
+The parents' adapters are active and frozen, one layer group has new trainable adapters, and the groups below it have
+none. With `lora.isolation: none`, all groups are trainable and continue from the parent's values.
 
 In: the Base, a depth, the parents' tensors. Out: the trainable parameters by their published name. Each stage gets
-new Parameter objects, so nothing of an earlier stage or of its optimizer can linger. Must never write into a base
-weight.
+new Parameter objects, so no state of an earlier stage or its optimizer can remain. Never writes to a base weight.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from s3t_ray.train.loading.base import ADAPTER, Base
 from s3t_ray.train.seeds import StagePlace
 from s3t_ray.train.zero3_gather import whole
 
-PEFT_PREFIX = "base_model.model."  # of every tensor name in a PEFT adapter file
+PEFT_PREFIX = "base_model.model."  # prefix of every tensor name in a PEFT adapter file
 
 
 def weight_names(module_path: str) -> tuple[str, str]:
-    """Names of the two tensors of one LoRA module in a PEFT adapter file."""
+    """The names of a LoRA module's two tensors in a PEFT adapter file."""
     return f"{PEFT_PREFIX}{module_path}.lora_A.weight", f"{PEFT_PREFIX}{module_path}.lora_B.weight"
 
 
 class GroupedModel:
-    """The base model seen as layer groups."""
+    """The base model, divided into layer groups."""
 
     def __init__(self, base: Base, config: Config) -> None:
         self.base = base
@@ -48,31 +48,34 @@ class GroupedModel:
 
     @property
     def hidden_size(self) -> int:
-        """Width of a hidden state."""
+        """The width of a hidden state."""
         size: int = self.base.model.config.hidden_size
         return size
 
     def modules_at(self, depth: int) -> list[str]:
-        """Full paths of the modules that the stage at `depth` adapts."""
+        """The full paths of the modules that the stage at `depth` adapts."""
         return sorted(path for at in self._trained(depth) for path in self._by_depth[at])
 
     def tensor_names(self, depth: int) -> list[str]:
-        """Sorted names of the adapter tensors that the stage at `depth` publishes."""
+        """The sorted names of the adapter tensors that the stage at `depth` publishes."""
         return sorted(name for path in self.modules_at(depth) for name in weight_names(path))
 
     def parent_names(self, depth: int) -> list[str]:
-        """Names of the adapter tensors that the parents of the stage at `depth` hold together."""
+        """The names of all adapter tensors in the parents of the stage at `depth`."""
         if self._continues(depth):
             return self.tensor_names(depth - 1)
         return [name for above in self._frozen(depth) for name in self.tensor_names(above)]
 
     def lowest_layer(self, depth: int) -> int:
-        """Boundary of the stage: the lowest layer that it trains."""
+        """The boundary of the stage: the lowest layer that it trains."""
         return trained_layers(self.base.layers, self._config.lora, self._config.slices, depth).start
 
     def begin(self, place: StagePlace, parents: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:
-        """Switch on the stage at `place`; `parents` holds the tensors of the stages above it, by published name, and
-        the task head of the last."""
+        """Activate the stage at `place` and return its trainable parameters by published name.
+
+        `parents` holds the tensors of the stages above it, by published name, and the task head of the last one.
+        Raises TrainError if a tensor is missing.
+        """
         depth = len(place.slices)
         trainable: dict[str, nn.Parameter] = {}
         for at in self._frozen(depth):
@@ -83,20 +86,21 @@ class GroupedModel:
         trainable |= self._start_head(place)
         if self._continues(depth):
             _go_on(trainable, parents)
-        # Layers are checkpointed only in training mode; their dropout stays off, as the flag is not passed down.
+        # transformers checkpoints a layer's activations only if its training flag is set. The flag is not set on its
+        # submodules, so their dropout stays off.
         for layer in self._layers()[self.lowest_layer(depth) :]:
             layer.training = self._config.engine.gradient_checkpointing
         return dict(sorted(trainable.items()))
 
     def show(self, tensors: Mapping[str, Tensor]) -> None:
-        """Switch on exactly the modules that `tensors` (by PEFT name) holds, all frozen."""
+        """Activate exactly the modules that `tensors` (by PEFT name) contains, all frozen."""
         self.rest()
         for path in self.base.lora:
             if weight_names(path)[0] in tensors:
                 self._freeze(path, tensors)
 
     def rest(self) -> None:
-        """Switch every adapter off and drop its tensors: what is left is the base."""
+        """Deactivate every adapter and drop its tensors, which leaves only the base."""
         for path in self.base.lora:
             layer = self.base.lora[path]
             layer.enable_adapters(False)
@@ -107,32 +111,32 @@ class GroupedModel:
 
     @contextmanager
     def cut(self, boundary: int) -> Iterator[None]:
-        """Inside, the model starts at layer `boundary`: feed it the states that enter that layer."""
+        """In this context, the model starts at layer `boundary` and expects the states that enter that layer."""
         with with_layers(self.base, self._layers()[boundary:]):
             yield
 
     def check_unchanged(self, depth: int, parents: Mapping[str, Tensor]) -> None:
-        """TrainError unless the groups above `depth` still hold, bit for bit, what was published.
+        """Raise TrainError unless the groups above `depth` still hold exactly the published bits.
 
-        A known mistake resets them in silence.
+        This guards against code that silently resets them.
         """
         for at in self._frozen(depth):
             active = self._active(at)
             with whole(list(active.values())):
                 for name, parameter in active.items():
                     if not torch.equal(parameter.detach().cpu(), parents[name]):
-                        raise TrainError(f"training at depth {depth} changed {name} of a parent", "report this: a bug")
+                        raise TrainError(f"training at depth {depth} changed {name} of a parent", "report this bug")
 
     def _trained(self, depth: int) -> range:
-        """Depths of the layer groups that the stage at `depth` trains."""
+        """The depths of the layer groups that the stage at `depth` trains."""
         return range(depth, depth + 1) if self._isolated else range(1, self._config.slices + 1)
 
     def _frozen(self, depth: int) -> range:
-        """Depths of the layer groups that it takes from its parents as they are."""
+        """The depths of the layer groups that the stage at `depth` takes unchanged from its parents."""
         return range(1, depth) if self._isolated else range(0)
 
     def _continues(self, depth: int) -> bool:
-        """Whether it goes on training what its parent trained."""
+        """Whether the stage at `depth` continues to train its parent's adapters."""
         return not self._isolated and depth > 1
 
     @property
@@ -140,7 +144,7 @@ class GroupedModel:
         return self._config.lora.isolation == "layers"
 
     def _active(self, depth: int) -> dict[str, nn.Parameter]:
-        """The adapter parameters now in place for `depth`, by PEFT name."""
+        """The current adapter parameters of the group at `depth`, by PEFT name."""
         tensors: dict[str, nn.Parameter] = {}
         for path in self._by_depth[depth]:
             layer = self.base.lora[path]
@@ -156,12 +160,12 @@ class GroupedModel:
     def _freeze(self, path: str, tensors: Mapping[str, Tensor]) -> None:
         name_a, name_b = weight_names(path)
         if name_a not in tensors or name_b not in tensors:
-            raise TrainError(f"no adapter for {path} in the published parents", "train the parents again")
+            raise TrainError(f"the published parents have no adapter for {path}", "train the parents again")
         self.base.lora[path].enable_adapters(True)
         self._set(path, tensors[name_a], tensors[name_b], trainable=False)
 
     def _start(self, path: str, place: StagePlace) -> dict[str, nn.Parameter]:
-        """PEFT's initial values (A Kaiming-uniform, B zero: the identity), from a generator of the tensor's own."""
+        """PEFT's initial values (A Kaiming-uniform, B zero), drawn from a generator seeded for this tensor."""
         layer = self.base.lora[path]
         layer.enable_adapters(True)
         layer.lora_dropout[ADAPTER].train()
@@ -172,7 +176,7 @@ class GroupedModel:
         return {name_a: layer.lora_A[ADAPTER].weight, name_b: layer.lora_B[ADAPTER].weight}
 
     def _start_head(self, place: StagePlace) -> dict[str, nn.Parameter]:
-        """A fresh task head: every parameter that the base folder does not hold, trained in float32."""
+        """Initialize the task head: every parameter that is not in the base folder, trained in float32."""
         trainable: dict[str, nn.Parameter] = {}
         spread = getattr(self.base.model.config, "initializer_range", 0.02)
         for name, shape in self.base.fresh.items():
@@ -195,11 +199,11 @@ class GroupedModel:
 
 
 def _go_on(trainable: Mapping[str, nn.Parameter], parents: Mapping[str, Tensor]) -> None:
-    """Give the parameters their parent's values. TrainError if it has others."""
+    """Copy the parent's values into the parameters. Raises TrainError if the names differ."""
     odd = sorted(trainable.keys() ^ parents.keys())
     if odd:
         raise TrainError(
-            f"the published parent does not hold what this stage goes on with: {odd[:3]}", "train it again"
+            f"the tensors of the published parent and of this stage differ: {odd[:3]}", "train the parent again"
         )
     for name, parameter in trainable.items():
         parameter.data.copy_(parents[name])

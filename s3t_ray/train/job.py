@@ -1,6 +1,6 @@
-"""What the training engine is asked to do and what it answers: frozen values, importable without torch.
+"""The requests to the training engine and its results: frozen values, importable without torch.
 
-In: nothing. Out: the classes that cross the border to the cluster runtime. Never holds a record or a weight.
+These classes cross the boundary to the cluster runtime. They never hold a record or a weight.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class SliceInput:
-    """One slice of data a stage learns: where its retained rows lie and what they must be."""
+    """One slice of data that a stage is trained on: its file of retained rows, and the expected contents."""
 
     slice: int
     path: str  # store path of the Parquet file
     sha256: str  # of the file's bytes, in hex
-    digest: str  # of the retained records, order-free (the ledger's)
+    digest: str  # of the retained records in any order, from the ledger
     records: int  # rows in the file
-    seal_key: str = field(repr=False)  # hex; seals what is derived from this slice in this state
+    seal_key: str = field(repr=False)  # hex; seals data derived from the current contents of this slice
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class StageJob:
     recipe_digest: str
     base_digest: str
     shard: int
-    slices: tuple[SliceInput, ...]  # in the order they were added; the last is the one this stage adds
+    slices: tuple[SliceInput, ...]  # in the order they were added; this stage adds the last one
     parents: tuple[str, ...]  # ids of stages 1..depth-1
-    seal_key: str = field(repr=False)  # hex; seals what is made for this stage and no other
+    seal_key: str = field(repr=False)  # hex; seals files that belong to this stage only
 
     @property
     def depth(self) -> int:
@@ -44,13 +44,13 @@ class StageJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a stage has reached after an optimizer step."""
+    """The progress of a stage after an optimizer step."""
 
     stage_id: str
-    step: int  # steps done, 1..steps
+    step: int  # completed steps, 1..steps
     steps: int
     loss: float  # mean over the labelled tokens of this step, all ranks
-    tokens_per_second: float  # tokens fed in this step, all ranks, per second of this step
+    tokens_per_second: float  # in this step, over all ranks
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ class StageResult:
     stage_id: str
     adapter_sha256: str
     steps: int
-    records: int  # records that had something to learn from
-    tokens: int  # tokens fed over all epochs and ranks
-    first_loss: float | None  # of the first step; None: the stage had no step
+    records: int  # records with at least one labelled target
+    tokens: int  # input tokens over all epochs and ranks
+    first_loss: float | None  # of the first step; None: the stage had no steps
     last_loss: float | None
     seconds: float
 
 
 class StageStopped(Exception):
-    """The caller asked to stop (the stage's data was deleted): nothing was published, nothing is left behind."""
+    """The caller stopped the stage because its data was deleted. Nothing was published and nothing remains."""
 
     def __init__(self, stage_id: str) -> None:
         self.stage_id = stage_id

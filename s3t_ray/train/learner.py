@@ -1,6 +1,6 @@
-"""The optimizer steps of one stage, from its first or from a checkpoint to its last.
+"""Runs the optimizer steps of one stage, from the first step or a checkpoint to the last.
 
-In: an engine, a feeder, the stage's steps. Out: the mean loss of each step. Ends early only with StageStopped (a
+In: an engine, a feeder, the stage's steps. Out: the mean loss of each step. Stops early only with StageStopped (a
 rank was asked to stop) or TrainError (the loss is not finite).
 """
 
@@ -28,7 +28,7 @@ ShouldStop = Callable[[], bool]
 
 
 class Learner:
-    """Takes a stage through its steps on one rank."""
+    """Runs the steps of a stage on one rank."""
 
     def __init__(self, config: Config, store: Store, group: Group) -> None:
         self._config = config
@@ -45,7 +45,10 @@ class Learner:
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> tuple[float, ...]:
-        """Do every step that a checkpoint does not already hold; the mean loss per labelled token of each step."""
+        """Run every step after the latest checkpoint. Returns the mean loss per labelled token of all steps.
+
+        Raises StageStopped if a rank was asked to stop, TrainError if the loss is not finite.
+        """
         losses = self._resume(job, engine)
         with feeder.reading(steps[len(losses) :]):
             for number in range(len(losses), len(steps)):
@@ -74,20 +77,20 @@ class Learner:
         steps: Sequence[Step],
     ) -> float:
         step = steps[number]
-        # Dropout is seeded by step, so a resumed stage draws the same masks.
+        # Dropout is seeded per step, so a resumed stage draws the same masks.
         torch.manual_seed(place.dropout(number, self._group.rank))
         rate = learning_rate(number, len(steps), self._config.optimizer)
         summed = engine.step(feeder.batches(step), self._group.world / step.labelled, rate)
         loss = self._group.sum(summed) / step.labelled
         if not math.isfinite(loss):
             raise TrainError(
-                f"stage {job.stage_id}: the loss of step {number + 1} is {loss}; nothing was published",
+                f"stage {job.stage_id}: the loss at step {number + 1} is {loss}; nothing was published",
                 "lower optimizer.lr, raise optimizer.warmup, or set optimizer.grad_clip",
             )
         return loss
 
     def _poll(self, job: StageJob, should_stop: ShouldStop) -> None:
-        """End the stage on every rank if one was asked to."""
+        """Raise StageStopped on every rank if any rank was asked to stop."""
         if self._group.any(should_stop()):
             raise StageStopped(job.stage_id)
 

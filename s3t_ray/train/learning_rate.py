@@ -8,10 +8,10 @@ from s3t_ray.config.schema import Optimizer
 
 
 def learning_rate(step: int, steps: int, optimizer: Optimizer) -> float:
-    """Rate of step `step` (0-based) of `steps`.
+    """The learning rate of step `step` (0-based) out of `steps`.
 
-    The warm-up covers ceil(warmup * steps) steps and its first rate is above 0; a falling schedule would reach 0
-    one step after the last, so that no step is wasted.
+    The warm-up covers ceil(warmup * steps) steps, and its first rate is above 0. A decaying schedule would reach 0
+    one step after the last, so every step has a positive rate.
     """
     rising = ceil(optimizer.warmup * steps)
     if step < rising:

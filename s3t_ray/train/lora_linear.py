@@ -1,12 +1,11 @@
 """A frozen linear layer with a LoRA adapter as one operation: y = x W^T + b + s (x A^T) B^T.
 
-PEFT computes the two parts apart and adds them: two passes more over the output, and as many in the backward pass.
-Here the adapter's product is added where the base's lies, and the gradients likewise. Measured on SmolLM2-135M,
-packs of 1,000 tokens: the output of an MLP module costs 0.5 ms for its adapter instead of 2.0.
+PEFT computes the two products separately and adds them, which costs two more passes over the output, and two more in
+the backward pass. This module accumulates the adapter's product in place, and the gradients too
+(benchmarks/RESULTS.md has the timings).
 
-In: PEFT's layers, whose parameters stay where they are, so that everything else sees plain PEFT. A quantised weight is
-unpacked for each product and kept by none. Never used at ZeRO 3, which gathers weights when PEFT's own submodules are
-called.
+In: PEFT's layers. Their parameters stay in place, so all other code sees plain PEFT. A quantized weight is unpacked
+for each product and then discarded. Never used with ZeRO 3, which gathers weights when PEFT's submodules are called.
 Legend: T tokens, I inputs, O outputs, R rank.
 """
 
@@ -21,11 +20,11 @@ from torch import Tensor, nn
 from s3t_ray.train.loading.quantised import QuantisedWeight, frozen_weight
 from s3t_ray.train.peft_layers import LoraLayer
 
-ADAPTER = "default"  # PEFT's own default adapter name: exports carry no other
+ADAPTER = "default"  # PEFT's default adapter name, the only one in exports
 
 
 class _LoraLinear(torch.autograd.Function):
-    """Differentiable in x, in x with dropout (None without: then it is x), in A and in B. W and b are frozen."""
+    """Differentiable in x, in `dropped` (x after dropout; None: no dropout), in A and in B. W and b are frozen."""
 
     @staticmethod
     def forward(
@@ -46,7 +45,7 @@ class _LoraLinear(torch.autograd.Function):
         low_T_R = torch.mm(seen_T_I, a.t())
         y_T_O = torch.mm(x_T_I, weight_O_I.t()) if bias_O is None else torch.addmm(bias_O, x_T_I, weight_O_I.t())
         y_T_O.addmm_(low_T_R, b.t(), alpha=scale)
-        # What only the gradient of an adapter needs is not kept for a frozen one.
+        # Keep what only the adapter's gradient needs just if the adapter is trainable.
         trains_a, trains_b = a_R_I.requires_grad, b_O_R.requires_grad
         kept = weight_O_I if isinstance(frozen_O_I, Tensor) else None
         ctx.save_for_backward(kept, a_R_I, b_O_R, seen_T_I if trains_a else None, low_T_R if trains_b else None)
@@ -67,7 +66,7 @@ class _LoraLinear(torch.autograd.Function):
         if seen_T_I is not None:
             of_a = torch.mm(low_gradient_T_R.t(), seen_T_I).to(a_R_I.dtype)
         if low_T_R is not None:
-            # This way round, the product reads the wide gradient in order.
+            # In this order, the product reads the wide gradient sequentially.
             of_b = torch.mm(low_T_R.t(), g_T_O).mul_(ctx.scale).t().to(b_O_R.dtype)
         if needs_x:
             of_x = torch.mm(g_T_O, weight_O_I)
@@ -80,7 +79,7 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:
-    """The forward of a PEFT layer whose base is a plain linear layer."""
+    """The forward pass of a PEFT layer whose base is a plain linear layer."""
     base: nn.Linear = layer.base_layer
     if layer.disable_adapters:
         return base(x)
@@ -91,5 +90,5 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
 
 
 def as_one_operation(layer: LoraLayer) -> None:
-    """Compute this PEFT layer as one operation from now on."""
+    """Make this PEFT layer compute its output as one operation."""
     layer.forward = partial(_forward, layer)

@@ -1,8 +1,8 @@
-"""Cross-entropy through a frozen vocabulary head, in chunks, so that [tokens x vocabulary] never stands whole.
+"""Cross-entropy through a frozen vocabulary head, in chunks, so that [tokens x vocabulary] is never materialized.
 
 In: hidden states of the labelled positions. Out: the summed loss, differentiable in the hidden states only.
-Legend: S labelled positions, D hidden size, V vocabulary. Never touches positions without a label: a
-vocabulary-sized head dominates small models.
+Positions without a label are skipped, because the vocabulary head dominates the cost of small models.
+Legend: S labelled positions, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_CHUNK_ELEMENTS = 1 << 24  # of one [rows x V] block of logits: 64 MiB in float32
+_CHUNK_ELEMENTS = 1 << 24  # per [rows x V] block of logits: 64 MiB in float32
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Loss and its gradient together, block by block: each block of logits is made once and thrown away."""
+    """Computes the loss and its gradient together, block by block. Each block of logits exists only once."""
 
     @staticmethod
     def forward(ctx: Any, hidden_S_D: Tensor, weight_V_D: Tensor, bias_V: Tensor | None, targets_S: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         rows = min(positions, max(1, _CHUNK_ELEMENTS // vocabulary))
         total = hidden_S_D.new_zeros((), dtype=torch.float32)
         gradient_S_D = torch.empty_like(hidden_S_D)
-        products = hidden_S_D.new_empty(rows, vocabulary)  # one buffer for all blocks: fresh pages cost more than sums
+        products = hidden_S_D.new_empty(rows, vocabulary)  # reused by all blocks: page faults cost more than the math
         for start in range(0, positions, rows):
             block = slice(start, min(start + rows, positions))
             targets = targets_S[block].unsqueeze(1)
@@ -36,7 +36,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             right = scores.gather(1, targets)
             norm = scores.exp_().sum(dim=1, keepdim=True)
             total += (norm.log() - right).sum()
-            # The gradient is (softmax - 1 at the target) x weight; it is divided by the norm where it is small.
+            # The gradient is (softmax - 1 at the target) x weight. Divide by the norm after the product, which is
+            # smaller.
             scores.scatter_(1, targets, scores.gather(1, targets) - norm)
             torch.mm(scores.to(weight_V_D.dtype), weight_V_D, out=gradient_S_D[block])
             gradient_S_D[block] /= norm
@@ -50,9 +51,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def summed_cross_entropy(hidden_S_D: Tensor, head: nn.Linear, targets_S: Tensor) -> Tensor:
-    """Sum over the S positions of the cross-entropy of `head(hidden)` against the targets, in float32.
+    """The cross-entropy of `head(hidden)` against the targets, summed over the S positions, in float32.
 
-    The head is frozen: it gets no gradient. The gradient of the hidden states is computed in the forward pass,
-    as no other use is made of the logits.
+    The head is frozen and gets no gradient. The forward pass also computes the gradient of the hidden states, because
+    nothing else uses the logits.
     """
     return _ChunkedCrossEntropy.apply(hidden_S_D.to(head.weight.dtype), head.weight, head.bias, targets_S)

@@ -1,7 +1,7 @@
 """The parts of PEFT that the engine uses, imported without bitsandbytes.
 
-PEFT imports that wherever it is installed, more than a second a process, for layers of its own that take part in
-nothing here: to it a quantised layer is a linear one (`quantised.py`).
+If bitsandbytes is installed, PEFT imports it, which takes more than a second per process, to define layers that the
+engine does not use: the engine presents quantized layers to PEFT as plain linear layers (`quantised.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 _HIDDEN = "bitsandbytes" not in sys.modules
 if _HIDDEN:
-    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # how Python says that a module is absent
+    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # marks the module as absent
 try:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer

@@ -1,7 +1,7 @@
 """Checks a trained stage and publishes it: adapter, PEFT config, task head, and the manifest last.
 
-In: whole tensors by name. Out: the stage's folder in the store. Must never publish a tensor that is not finite, or
-one of a layer outside the stage's group.
+In: complete tensors by name. Out: the stage's folder in the store. Never publishes a tensor that is not finite, or
+that belongs to a layer outside the stage's group.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "deepspeed", "safete
 
 @dataclass(frozen=True)
 class Trained:
-    """What a stage's steps left."""
+    """The result of a stage's steps."""
 
-    tensors: dict[str, Tensor]  # adapter and task head, whole, by published name
-    losses: tuple[float, ...]  # mean per labelled token of each step
-    records: int  # that had something to learn from
-    tokens: int  # fed over all epochs and ranks
+    tensors: dict[str, Tensor]  # complete tensors of adapter and task head, by published name
+    losses: tuple[float, ...]  # mean loss per labelled token of each step
+    records: int  # records with at least one labelled target
+    tokens: int  # input tokens over all epochs and ranks
 
 
 def publish_stage(
@@ -61,9 +61,10 @@ def publish_stage(
     seconds: float,
     group: Group,
 ) -> StageResult:
-    """Check what was trained and, on rank 0, publish it. Every rank returns the same result.
+    """Check the trained tensors and publish them from rank 0. Every rank returns the same result.
 
-    StageStopped: a deletion was purged meanwhile, and nothing of the stage is left.
+    Raises TrainError if a tensor is missing, unexpected or not finite; StageStopped if a deletion was purged in the
+    meantime, in which case nothing of the stage remains.
     """
     names = grouped.tensor_names(job.depth)
     heads = sorted(grouped.base.fresh)
@@ -97,10 +98,10 @@ def publish_stage(
     overtaken = False
     if group.rank == 0 and not (overtaken := is_overtaken(store, job)):
         store.publish(stage_folder(job.stage_id), {**files, MANIFEST: write_manifest(manifest)}, marker=MANIFEST)
-        # Asleep in between, this process may have written after all of it was erased.
+        # If this process was suspended, it may have written after the purge erased the stage: check again.
         if overtaken := is_overtaken(store, job):
             store.delete(stage_folder(job.stage_id))
-    # No rank goes on to a stage that stands on this one before it is there.
+    # No rank may start a child of this stage before the stage is published.
     if group.any(overtaken):
         raise StageStopped(job.stage_id)
     return StageResult(
@@ -116,10 +117,10 @@ def publish_stage(
 
 
 def check_tensors(stage_id: str, tensors: Mapping[str, Tensor], expected: Sequence[str]) -> None:
-    """TrainError unless `tensors` are finite and named exactly as `expected`."""
+    """Raise TrainError unless `tensors` are finite and have exactly the names `expected`."""
     odd = sorted(set(tensors) ^ set(expected))
     if odd:
-        raise TrainError(f"stage {stage_id} has tensors too many or too few: {odd[:3]}", "report this: it is a bug")
+        raise TrainError(f"stage {stage_id} has missing or unexpected tensors: {odd[:3]}", "report this bug")
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise TrainError(
@@ -129,7 +130,7 @@ def check_tensors(stage_id: str, tensors: Mapping[str, Tensor], expected: Sequen
 
 
 def peft_config(modules: Sequence[str], config: Config, task: TaskModel) -> dict[str, Any]:
-    """adapter_config.json for exactly these modules (full paths), as PEFT itself would write it."""
+    """The adapter_config.json for exactly these modules (full paths), as PEFT would write it."""
     return {
         "peft_type": "LORA",
         "task_type": task.peft_task,
@@ -146,7 +147,7 @@ def peft_config(modules: Sequence[str], config: Config, task: TaskModel) -> dict
 
 
 def versions(quantised: bool, images: bool = False) -> dict[str, str]:
-    """What the bits of a stage may depend on in software, and our own version."""
+    """The software versions that the bits of a stage may depend on, including our own."""
     others = (*(("bitsandbytes",) if quantised else ()), *(("pillow",) if images else ()))
     found = {name: version(name) for name in (*_PACKAGES, *others)}
     if torch.version.cuda:
@@ -155,7 +156,7 @@ def versions(quantised: bool, images: bool = False) -> dict[str, str]:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the bits of a stage may depend on in hardware, and the kernel."""
+    """The hardware and operating system that the bits of a stage may depend on."""
     found = {
         "device": device.type,
         "cpu": _cpu_model(),
@@ -179,7 +180,7 @@ def _cpu_model() -> str:
 
 
 def _cpu_id() -> str:
-    """Family, model and stepping: a virtual machine's model name can stand for several kinds, with other kernels."""
+    """CPU family, model and stepping. On virtual machines, one model name can cover CPUs that need other kernels."""
     fields = ("vendor_id", "cpu family", "model\t", "stepping", "CPU implementer", "CPU part", "CPU revision")
     found = {field.strip(): lines[0] for field in fields if (lines := _lines_after(Path("/proc/cpuinfo"), field))}
     return " ".join(f"{name} {value}" for name, value in found.items()) or platform.machine()
@@ -192,7 +193,7 @@ def _lines_after(file: Path, key: str) -> list[str]:
 
 
 def _safetensors(tensors: Mapping[str, Tensor], names: Sequence[str]) -> bytes:
-    """The same bytes from the same tensors, whatever their order."""
+    """Serialize tensors to bytes that do not depend on their order."""
     return safetensors.torch.save({name: tensors[name].contiguous() for name in sorted(names)}, {"format": "pt"})
 
 

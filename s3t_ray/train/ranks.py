@@ -1,7 +1,7 @@
-"""The ranks of a worker group: joining them, and the few collectives the engine needs itself.
+"""Joins the ranks of a worker group, and provides the few collectives that the engine needs.
 
-In: rank, world size and the address where they meet. Out: a Group. One process belongs to one group for life. Never
-pickles anything to another rank.
+In: rank, world size and the rendezvous address. Out: a Group. A process belongs to one group for its lifetime. Never
+sends pickled data to another rank.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Group:
     device: torch.device
 
     def sum(self, value: float) -> float:
-        """Sum over all ranks (float64); a rank waits here for the others."""
+        """The sum over all ranks (float64). Blocks until every rank calls it."""
         if self.world == 1:
             return value
         total = torch.tensor([value], dtype=torch.float64)
@@ -35,11 +35,11 @@ class Group:
         return float(total)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank; a rank waits here for the others."""
+        """Whether the flag is set on any rank. Blocks until every rank calls it."""
         return self.sum(float(flag)) > 0
 
     def gather(self, data: bytes) -> list[bytes]:
-        """The data (of equal length) of all ranks, in rank order."""
+        """The data of all ranks in rank order. All must have the same length. Blocks until every rank calls it."""
         if self.world == 1:
             return [data]
         mine = torch.tensor(list(data), dtype=torch.uint8)
@@ -49,12 +49,12 @@ class Group:
 
 
 def join(rank: int, world: int, init_method: str | None, gpus: int) -> Group:
-    """Join the worker group (once a process; a group of one needs no address). TrainError if it cannot be."""
+    """Join the worker group, once per process. A group of one rank needs no address. Raises TrainError on failure."""
     device = _device(gpus)
     if dist.is_initialized():
         if (dist.get_rank(), dist.get_world_size()) != (rank, world):
             raise TrainError(
-                f"this process is rank {dist.get_rank()} of {dist.get_world_size()}, asked to be {rank} of {world}",
+                f"this process is rank {dist.get_rank()} of {dist.get_world_size()} and cannot be {rank} of {world}",
                 "start a new process for another worker group",
             )
         return Group(rank, world, device)
@@ -62,14 +62,14 @@ def join(rank: int, world: int, init_method: str | None, gpus: int) -> Group:
     if world == 1:
         dist.init_process_group(backend, store=_lone_store(device), rank=0, world_size=1)
     elif init_method is None:
-        raise TrainError(f"a worker group of {world} ranks needs an address to meet", "pass init_method")
+        raise TrainError(f"a worker group of {world} ranks needs a rendezvous address", "pass init_method")
     else:
         dist.init_process_group(backend, init_method=init_method, rank=rank, world_size=world)
     return Group(rank, world, device)
 
 
 def _lone_store(device: torch.device) -> dist.Store:
-    """Where a group of one meets itself: without a port. NCCL is at home with a file, which goes with the process."""
+    """A rendezvous store for a group of one rank, without a port. NCCL needs a file, deleted when the process exits."""
     if device.type == "cpu":
         return dist.HashStore()
     folder = tempfile.TemporaryDirectory(prefix="s3t-group-")
@@ -78,13 +78,13 @@ def _lone_store(device: torch.device) -> dist.Store:
 
 
 def make_deterministic(threads: int) -> None:
-    """Same bits from the same inputs, on this platform. Call it in the thread that trains."""
+    """Make torch give the same bits for the same inputs on this platform. Call it in the training thread."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # transformers asks flash_attention_2 for its deterministic backward pass only when this says so.
+    # transformers requests the deterministic backward pass of flash_attention_2 only if this is set.
     os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    # Else every new tensor is filled first, to make reads of unset memory repeatable: 1.4% of a stage.
+    # Otherwise torch fills every new tensor, to make reads of uninitialized memory repeatable: 1.4% of a stage.
     torch.utils.deterministic.fill_uninitialized_memory = False
     # TF32 would silently lower the precision of float32 products.
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -93,10 +93,10 @@ def make_deterministic(threads: int) -> None:
 
 
 def _device(gpus: int) -> torch.device:
-    """Torch's current GPU, or the CPU where the run asks for no GPU."""
-    # DS_ACCELERATOR=cpu in the environment of the nodes stands above the reservation: Ray's GPUs can be logical.
+    """torch's current GPU, or the CPU if the run requests no GPU. Raises TrainError if torch sees no GPU."""
+    # DS_ACCELERATOR=cpu on a node overrides the GPU reservation, because Ray's GPUs can be logical.
     if gpus == 0 or os.environ.get("DS_ACCELERATOR") == "cpu":
-        # DeepSpeed would take a GPU it sees although this run asked for none.
+        # DeepSpeed would use any GPU that it sees, even if this run requested none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ.setdefault("LOCAL_RANK", "0")
         return torch.device("cpu")
@@ -106,5 +106,5 @@ def _device(gpus: int) -> torch.device:
         )
         raise TrainError(f"workers.gpus_per_rank is {gpus}, but {problem}", fix)
     device = torch.device("cuda", torch.cuda.current_device())
-    os.environ.setdefault("LOCAL_RANK", str(device.index))  # DeepSpeed takes the index of its GPU from there
+    os.environ.setdefault("LOCAL_RANK", str(device.index))  # DeepSpeed reads its GPU index from here
     return device

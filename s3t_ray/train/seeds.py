@@ -1,8 +1,8 @@
-"""Everything random in a stage, as keyed hashes of the stage's place: pure, and blind to history.
+"""Derives all randomness of a stage from hashes of the stage's place. Pure and independent of history.
 
-In: the config's seed, the shard, the slices in the order they were added. Out: seeds and sort keys. Never the
-stage's id: it depends on secret keys, through the digests of the slices, and a from-scratch training on the
-retained data must give the same bytes under any keys.
+In: the config's seed, the shard, the slices in the order they were added. Out: seeds and sort keys. The stage id is
+not an input: it depends on secret keys through the slice digests, and training from scratch on the retained data must
+give the same bytes with any keys.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StagePlace:
-    """Where in the plan a stage stands: all that its random choices may depend on."""
+    """The position of a stage in the plan: the only input to its random choices."""
 
     seed: int
     shard: int
     slices: tuple[int, ...]
 
     def initial(self, tensor_name: str) -> int:
-        """Seed of the initial values of one tensor."""
+        """The seed for the initial values of one tensor."""
         return self._hash("initial", tensor_name)
 
     def dropout(self, step: int, rank: int) -> int:
-        """Seed of the dropout masks of one rank in one step; so a resumed stage needs no generator state."""
+        """The seed for the dropout masks of one rank in one step. A resumed stage needs no generator state."""
         return self._hash("dropout", str(step), str(rank))
 
     def order(self, epoch: int, record_id: str) -> bytes:
-        """Sort key of a record in an epoch: removing one record leaves the order of the others alone."""
+        """The sort key of a record in an epoch. Removing a record does not reorder the others."""
         return self._digest("order", str(epoch), record_id)
 
     def _hash(self, *fields: str) -> int:

@@ -1,7 +1,7 @@
-"""Which linear modules of a base model get an adapter.
+"""Selects the linear modules of a base model that get an adapter.
 
-In: a model (on any device, the meta device too) and the config. Out: full module paths. A layer is found by whole path
-components, never by a piece of a name.
+In: a model (on any device, including the meta device) and the config. Out: full module paths. Layer names match
+complete path components, never parts of a name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from s3t_ray.train.layer_groups import layer_index
 
 
 def lora_targets(model: nn.Module, family: Family, lowest: int, config: Config) -> list[str]:
-    """Full paths of the linear modules in layers >= lowest that `lora.targets` names."""
+    """The full paths of the linear modules in layers >= `lowest` that `lora.targets` selects.
+
+    Raises ConfigError if a target matches no module in any layer.
+    """
     wanted = config.lora.targets
     names: list[str] = []
     available: set[str] = set()
@@ -33,7 +36,7 @@ def lora_targets(model: nn.Module, family: Family, lowest: int, config: Config) 
     missing = sorted(set(wanted) - hit) if wanted != "all-linear" else []
     if missing:
         raise ConfigError(
-            f"lora.targets names {missing}, which no layer of {config.model.path} has",
+            f"lora.targets names {missing}, which no module in the layers of {config.model.path} matches",
             f"choose from {sorted(available)}, or use all-linear",
         )
     return names

@@ -1,8 +1,8 @@
-"""Trains stages: the main path of the engine, top to bottom in `Trainer.train`.
+"""Trains stages: the engine's main path, which `Trainer.train` shows from top to bottom.
 
-In: a config, a base folder, a store; then one StageJob after another. Out: published stages. The base is loaded
-once; everything else of a stage is made again, so that a stage's bytes depend on its job and never on what was
-trained before it. Never touches the ledger and never decides what to train.
+In: a config, a base folder, a store; then one StageJob after another. Out: published stages. The base is loaded once.
+Everything else is created anew for each stage, so that a stage's bytes depend on its job and never on what was trained
+before it. Never touches the ledger and never decides what to train.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from s3t_ray.train.seeds import StagePlace
 class Trainer:
     """One rank of a worker group, with the base model loaded. Every rank of the group gets the same jobs.
 
-    An error on one rank leaves the others waiting for it: whoever started the group ends it as a whole.
+    If one rank fails, the others wait for it forever, so the process that started the group must end all of it.
     """
 
     def __init__(
@@ -50,18 +50,18 @@ class Trainer:
     ) -> None:
         """Join the worker group and load the base folder `base`.
 
-        `scratch` is a folder of this process alone, for files of the stage in training. `init_method` is torch's
-        (tcp:// or file://), needed when world > 1. ConfigError, TrainError.
+        `scratch` is a folder for temporary files of the current stage; no other process may use it. `init_method` is
+        torch's (tcp:// or file://) and is required if world > 1. Raises ConfigError or TrainError.
         """
         if world != config.engine.ranks:
             raise TrainError(
-                f"a worker group of {world} ranks was asked to train a recipe of engine.ranks {config.engine.ranks}",
-                "start as many ranks as engine.ranks says: their number decides the bits",
+                f"a worker group of {world} ranks was asked to train a recipe with engine.ranks {config.engine.ranks}",
+                "start exactly engine.ranks ranks: the number of ranks affects the bits",
             )
         make_deterministic(config.engine.threads)
         self._group = join(rank, world, init_method, config.workers.gpus_per_rank)
         start_communication()
-        self.stages_trained = 0  # for whoever wants to recycle a process after so many; memory stays flat
+        self.stages_trained = 0  # lets the caller recycle the process after a number of stages
         self._config = config
         self._store = store
         self._scratch = scratch
@@ -76,8 +76,8 @@ class Trainer:
     def train(self, job: StageJob, on_progress: OnProgress, should_stop: ShouldStop) -> StageResult:
         """Train and publish one stage.
 
-        `on_progress` is called after each step on rank 0; `should_stop` is polled before each on every rank, and
-        one rank's True ends the stage on all with StageStopped. TrainError, StoreError: nothing was published.
+        Rank 0 calls `on_progress` after each step. Every rank polls `should_stop` before each step; if it returns
+        True on any rank, all ranks raise StageStopped. Raises TrainError or StoreError if nothing was published.
         """
         make_deterministic(self._config.engine.threads)
         try:
@@ -117,7 +117,7 @@ class Trainer:
         on_progress: OnProgress,
         should_stop: ShouldStop,
     ) -> Trained:
-        """Switch the stage on, take it through its steps, and switch it off again whatever happens."""
+        """Activate the stage, run its steps, and always deactivate it afterwards."""
         place = StagePlace(self._config.seed, job.shard, job.place)
         boundary = 0 if entering is None else entering.layer
         feeder = Feeder(self._config, self._base, entering, self._group)

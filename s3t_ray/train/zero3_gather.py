@@ -1,4 +1,4 @@
-"""Weights that ZeRO 3 has split over the ranks, made whole for a moment."""
+"""Temporarily gathers weights that ZeRO 3 has partitioned over the ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def whole(parameters: Sequence[nn.Parameter]) -> AbstractContextManager[Any]:
-    """Inside, these parameters are whole on every rank (all ranks must enter): at ZeRO 3 gathered, else they are."""
+    """In this context, every rank holds these parameters in full. All ranks must enter. A no-op without ZeRO 3."""
     if any(hasattr(parameter, "ds_id") for parameter in parameters):
         gathered: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(list(parameters))
         return gathered

@@ -1,4 +1,4 @@
-"""What the nodes of a test's cluster tell Prometheus."""
+"""The metrics that the nodes of a test's cluster export to Prometheus."""
 
 from __future__ import annotations
 

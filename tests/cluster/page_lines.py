@@ -1,4 +1,4 @@
-"""The commands of a page, so that what the tests run is what a reader is told to run."""
+"""The commands on a page, so that tests run exactly what readers are told to run."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def wait_for(what: str, condition: Any, seconds: float = PATIENCE_SECONDS) -> Any:
-    """What `condition()` returns once it is true; a failure that names `what` after `seconds`, which are many."""
+    """Wait until `condition()` is true, and return it. Fails after `seconds`, a generous limit, naming `what`."""
     pause = threading.Event()
     end = time.monotonic() + seconds
     while not (found := condition()):
@@ -84,7 +84,7 @@ class Raylets:
 
     @property
     def places(self) -> dict[str, str]:
-        """What the pages call the parts of this cluster, and what they are here."""
+        """Placeholders of the pages for parts of this cluster, and their values."""
         return {
             "$TOKEN": self.token,
             "RAY_AUTH_TOKEN=...": f"RAY_AUTH_TOKEN={self.token}",
@@ -108,7 +108,7 @@ class Raylets:
         return str(self._look(job_id)["status"])
 
     def status_message(self, job_id: str) -> str:
-        """What the job server says of a job beside its status."""
+        """The job server's message about a job."""
         return str(self._look(job_id)["message"])
 
     def _look(self, job_id: str) -> Any:
@@ -124,7 +124,7 @@ class Raylets:
         return done.stdout + done.stderr
 
     def kill(self, raylet: subprocess.Popen[bytes]) -> None:
-        """Kill a node at once, with every process on it, as a power cut would."""
+        """Kill a node with all its processes, like a power cut."""
         for process in [raylet.pid, *descendants(raylet.pid)]:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -149,7 +149,7 @@ class Raylets:
     def __exit__(self, *_: object) -> None:
         for process in reversed(self.processes):
             if process.poll() is None:
-                self.kill(process)  # a gentle end takes half a minute, and nothing in it is kept
+                self.kill(process)  # a graceful shutdown takes half a minute, and nothing is kept
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _told(self, line: str) -> list[str]:
@@ -177,7 +177,7 @@ class Raylets:
                 "--object-store-memory=100000000",
                 f"--dashboard-agent-listen-port={free_port()}",
                 f"--metrics-export-port={self.metrics[number]}",
-                # As on machines of their own: each unpacks a job's working folder for itself.
+                # As on separate machines: each unpacks a job's working folder itself.
                 f"--temp-dir={self.folder}/{number}",
                 *head,
                 *options,
@@ -194,7 +194,7 @@ class Raylets:
     def _wait_until_up(self, number: int) -> None:
         def up() -> bool:
             text = (self.folder / f"start-{number}.log").read_text()
-            for process in self.processes:  # a head that has ended would be waited for in silence
+            for process in self.processes:  # otherwise it would silently wait for a head that has ended
                 assert process.poll() is None, text
             return "Ray runtime started" in text
 
@@ -211,7 +211,7 @@ class Raylets:
 
 
 class Laptop:
-    """A machine with the project and a config of its own, which knows of a cluster what the README tells it."""
+    """A machine with the project and a config, which knows only what the README says about a cluster."""
 
     def __init__(self, cluster: Raylets, folder: Path, config: Path, places: Mapping[str, str]) -> None:
         shutil.copytree(ROOT / "jobs", folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
@@ -225,7 +225,7 @@ class Laptop:
         self._run(filled(copy, self._places)[1])
 
     def submit(self, script: str, *more: str, wait: bool = True) -> subprocess.CompletedProcess[str]:
-        """The README's line for this script of jobs/, with `more` options at its end."""
+        """The README's line for this script of jobs/, with `more` options appended."""
         (line,) = (line for line in self._submits if f"python {script} " in line)
         _, words = filled(line, self._places)
         assert words[:3] == ["ray", "job", "submit"], line
@@ -240,7 +240,7 @@ class Laptop:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that `pid` started, and those that they started."""
+    """Processes that `pid` started, directly or indirectly."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -31,7 +31,7 @@ SECOND_AUTOSCALER = {
 
 
 class Autoscaled(Raylets):
-    """A head without a GPU; its autoscaler starts up to three nodes of one logical GPU, and none by itself."""
+    """A head without a GPU, whose autoscaler starts up to three nodes with one logical GPU on request."""
 
     def __init__(self) -> None:
         fake = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "DS_ACCELERATOR": "cpu"}
@@ -51,7 +51,7 @@ class Autoscaled(Raylets):
         )
 
     def nodes(self) -> list[int]:
-        """Processes of the raylets beside the head's."""
+        """Raylet processes other than the head's."""
         (head,) = self.processes
         # The head starts its own itself; those of the nodes are children of its autoscaler.
         return [pid for pid in descendants(head.pid) if _program(pid) == "raylet" and _parent(pid) != head.pid]

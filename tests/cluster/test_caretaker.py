@@ -1,4 +1,4 @@
-"""Who keeps a scheduler at work: one is started where none is, and none where another one beats. Ray is played."""
+"""The caretaker starts a scheduler if there is none, but not while another sends heartbeats. Ray is faked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s3t_ray.serve import caretaker
 
 
 class Played:
-    """A world with at most one scheduler in the cluster, and a script of what happens at which look at it."""
+    """A world with at most one scheduler in the cluster, and a script of events by look."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stop = threading.Event()

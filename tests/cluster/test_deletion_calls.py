@@ -1,4 +1,4 @@
-"""A deletion that is taken over HTTP reaches the run's scheduler by a call, and needs none to be accepted."""
+"""A deletion over HTTP notifies the run's scheduler, but does not need one to be accepted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("ray_local")
 
 
 class Woken:
-    """A scheduler that counts how often it is told of something new, and holds each call up until it is let go."""
+    """A scheduler that counts notifications, and blocks each call until it is released."""
 
     def __init__(self) -> None:
         self._calls = 0

@@ -64,7 +64,7 @@ def test_groups_are_added_and_taken_away(tmp_path: Path) -> None:
 
 
 class Claimant:
-    """A scheduler of another run, as far as its peers ask it."""
+    """A scheduler of another run that only answers its peers."""
 
     def __init__(self, claim: Claim | None) -> None:
         self._claim = claim
@@ -88,7 +88,7 @@ def test_runs_share_the_cluster_as_they_come_train_and_go(tmp_path: Path) -> Non
     assert capacity.first(lambda: 8) == 4
 
     def shares(idle: bool = False) -> int:
-        """After two looks: one asks, the next has heard."""
+        """The result after two looks: the first asks, the second has the answer."""
         nonlocal now
         found = 0
         for _ in range(2):

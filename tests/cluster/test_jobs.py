@@ -177,7 +177,7 @@ def test_a_failed_job_says_its_exit_code_though_submit_ends_with_1(cluster: Rayl
 
 @pytest.fixture(scope="module")
 def services(cluster: Raylets, laptop: Laptop, trained: Trained) -> Iterator[Callable[[], tuple[int, str]]]:
-    """Gives the port and the job's id of a service that runs; starts one where none does any more."""
+    """Returns the port and job id of a running service; starts one if necessary."""
     found: list[tuple[int, str]] = []
 
     def running() -> tuple[int, str]:
@@ -252,7 +252,7 @@ def test_a_lost_copy_of_the_model_is_replaced(cluster: Raylets, service: tuple[i
 def test_a_deletion_over_http_from_receipt_to_certificate(
     cluster: Raylets, service: tuple[int, str], trained: Trained
 ) -> None:
-    """Its scheduler is killed just before: the next one finds the copies of the model, and goes on."""
+    """The scheduler is killed just before; the next one finds the copies of the model and continues."""
     port, _ = service
     model, deletions = Client(port, ASK), Client(port, ERASE)
     (scheduler,) = wait_for("the scheduler", lambda: cluster.actors("SchedulerActor"))
@@ -288,7 +288,7 @@ def answered_depths(client: Client) -> set[str]:
 
 
 def test_health_and_receipts_do_not_wait_for_the_model(service: tuple[int, str], trained: Trained) -> None:
-    """While more is asked of the model than it can have in hand, and bodies that never end lie in front of it."""
+    """While the model has more requests than it can hold, and endless bodies are pending."""
     port, _ = service
     stuck = []
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""On a cluster the model is loaded where a rank would be, not in the process that asks."""
+"""On a cluster, the model is loaded on a rank's resources, not in the requesting process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deletion on a cluster that has no room to heal: the records are erased all the same, and it says so."""
+"""A deletion on a cluster without room to heal: the records are still erased, and the status says so."""
 
 from __future__ import annotations
 

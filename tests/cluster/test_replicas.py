@@ -1,4 +1,4 @@
-"""Serving replicas as the scheduler's process sees them: found by name, told, confirmed, and killed if they do not."""
+"""Serving replicas from the scheduler's view: found by name, notified, confirmed, and killed if they do not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAINS = {0: ("a", "b"), 1: ()}
 
 
 class Told:
-    """A replica that remembers what it was told, and confirms `confirms` instead of the version if that is set."""
+    """A replica that records its live sets, and confirms `confirms` instead of the version if that is set."""
 
     def __init__(self, confirms: int | None = None) -> None:
         self._confirms = confirms

@@ -1,4 +1,4 @@
-"""Asking for nodes, on a real Ray without an autoscaler: what is asked for, taken over, given back and left behind."""
+"""Node requests on a real Ray without an autoscaler: made, used, withdrawn, and left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("ray_local")  # 4 CPUs, and a group takes 1
 
 
 def asked(name: str) -> list[str]:
-    """States of what is asked for."""
+    """States of the requests."""
     groups = placement_group_table().values()
     return sorted(g["state"] for g in groups if g["name"].startswith(name) and g["state"] != "REMOVED")
 

@@ -88,7 +88,7 @@ def test_two_runs_are_trained_and_measured_side_by_side(tmp_path: Path) -> None:
 
 
 def assert_overlap(outcomes: Sequence[Outcome]) -> None:
-    """By what each trial noted itself of its beginning and its end, by the clock of the head node."""
+    """From the start and end times that each trial recorded, by the clock of the head node."""
     first, second = (outcome.measured for outcome in outcomes)
     assert first is not None and second is not None
     assert max(first.began, second.began) < min(first.ended, second.ended)

@@ -1,4 +1,4 @@
-"""`s3t train --address` on a cluster that a node joins, and leaves, in the middle of the run."""
+"""`s3t train --address` on a cluster that a node joins and leaves during the run."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_node_that_joins_is_used_and_one_that_is_lost_does_not_end_the_run(ray
     )
 
     def ledger() -> Ledger | None:
-        """Once the scheduler is at work: it has counted its groups then."""
+        """After the scheduler has started and counted its groups."""
         assert driver.poll() is None, driver.communicate()[1]
         if (tmp_path / "run" / "config.yaml").is_file():
             found = Run.open(tmp_path / "run").ledger

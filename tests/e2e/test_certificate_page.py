@@ -1,4 +1,4 @@
-"""The page for the person in a real Chromium, from a file, without a network: what it checks, and what it refuses."""
+"""The certificate page in a real Chromium, from a file, without a network: what it checks and refuses."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_the_receipt_and_the_names_tell_whose_it_is(
 
 
 def changed(text: str, change: Callable[[list[str]], object], proof: Callable[[str], str | None] = str) -> str:
-    """The page with other entries, or another proof, in it, as somebody would write them who edits the file."""
+    """The page with other entries or another proof, as an attacker who edits the file would write them."""
     data = read_page(text, __version__)
     entries = list(data.entries)
     change(entries)
@@ -177,7 +177,7 @@ def edited(*places: tuple[str, str]) -> Callable[[list[str]], object]:
 
 
 def forged(entries: list[str]) -> None:
-    """Somebody without the run's key writes and signs all of it anew, with a key of his own."""
+    """An attacker without the run's key rewrites and signs all of it with another key."""
     stranger = Ed25519PrivateKey.generate()
     value = json.loads(entries[-1])
     value["facts"]["records"] = 999
@@ -216,7 +216,7 @@ def test_a_tampered_file_fails_and_says_so(page: Page, text: str, tmp_path: Path
 
 
 def other_proofs(text: str) -> dict[str, tuple[Callable[[str], str], str]]:
-    """Changes of the proof of the certificate's place, and what the page says to each."""
+    """Changes to the proof of inclusion, and the page's message for each."""
     note = SignedNote.parse((read_page(text, __version__).proof or "").partition("\n\n")[2])
     lines = note.text.split("\n")
     longer = "\n".join([lines[0], str(int(lines[1]) + 1), *lines[2:]])

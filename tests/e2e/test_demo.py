@@ -1,4 +1,4 @@
-"""The demo, told from its first line to its last with a tiny base model, and every command that it ends with."""
+"""The complete demo with a tiny base model, and every command that it recommends at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs of `examples/` that work on a run, on one that an earlier version made."""
+"""The programs of `examples/` that need a run, on one that an earlier version made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that earlier versions made: deleted from and healed by this one, as a user does it, to the same stage ids.
+"""Runs of earlier versions: deletions and healing by this version, as a user does it, give the same stage ids.
 
 Then what a replay proves of stages of then and of now, and of one that was swapped by a writer of the ledger.
 """
@@ -49,7 +49,7 @@ class Healed:
         return min(self.facts.adapters_after.keys() - self.facts.adapters.keys())
 
     def replay(self, code: int | tuple[int, ...], unsealed: str | None = None) -> dict[str, str]:
-        """Train all live stages again; their verdicts. The seal of the manifest `unsealed`, and no other, is broken."""
+        """Retrain all live stages. Returns their verdicts. Only the seal of the manifest `unsealed` is broken."""
         report = json.loads(s3t("verify", RUN, "--replay", "8", "--json", code=code, cwd=self.folder))
         if unsealed is None:
             assert report["problems"] == []
@@ -85,7 +85,7 @@ def test_it_is_healed_to_the_same_stage_ids(healed: Healed) -> None:
 
 
 def test_a_replay_proves_its_stages_or_says_that_it_cannot(healed: Healed) -> None:
-    """To the bit on hardware and libraries as of then; elsewhere an old stage may stay not proved."""
+    """Bitwise equal on the original hardware and libraries; elsewhere an old stage may be "not proved"."""
     elsewhere = mismatches(healed.manifest(healed.of_then), healed.manifest(healed.of_now))
     verdicts = healed.replay(code=(0, 10) if elsewhere else 0)
     assert verdicts.keys() == healed.facts.adapters_after.keys()
@@ -94,7 +94,7 @@ def test_a_replay_proves_its_stages_or_says_that_it_cannot(healed: Healed) -> No
 
 
 def test_an_auditor_replays_a_copy_without_the_runs_secret(healed: Healed, tmp_path: Path) -> None:
-    """On another machine, as far as one machine can play it: nothing of the run but its copy, its base and its key."""
+    """Simulates another machine: only the copy of the run, its base and its public key are available."""
     copy, base = tmp_path / "copy", tmp_path / "the-base"
     shutil.copytree(healed.folder / RUN, copy)
     with Run.open(healed.folder / RUN, read_only=True) as run:
@@ -124,7 +124,7 @@ def test_an_auditor_replays_a_copy_without_the_runs_secret(healed: Healed, tmp_p
 
 
 def listed(folder: Path) -> dict[str, tuple[int, int, str]]:
-    """All that is in a folder, to the byte, and when it was last written."""
+    """All contents of a folder, with the times of their last change."""
     return {
         str(path.relative_to(folder)): (
             path.stat().st_mtime_ns,
@@ -136,7 +136,7 @@ def listed(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 
 def test_a_swapped_adapter_is_never_verified(healed: Healed) -> None:
-    """Whoever swaps it names its digest everywhere. A claim that it was trained elsewhere proves nothing either."""
+    """An attacker who swaps it updates its digest everywhere. A claim that it was trained elsewhere proves nothing."""
     name = healed.of_now
     stage = healed.folder / RUN / "stages" / name
     tensors = safetensors.torch.load_file(stage / ADAPTER_FILE)
@@ -159,4 +159,4 @@ def test_a_swapped_adapter_is_never_verified(healed: Healed) -> None:
     (stage / MANIFEST).write_bytes(write_manifest(swapped.model_copy(update={"machine": other_machine})))
     assert (
         healed.replay(code=8, unsealed=name)[name] == "not_proved"
-    )  # the replay cannot tell; the seal of the manifest can
+    )  # the replay cannot detect it, but the seal of the manifest can

@@ -126,7 +126,7 @@ def test_a_deletion_from_receipt_to_certificate_and_replay(run: Path) -> None:
 
 
 def test_the_full_audit_replays_stages_and_measures_membership(run: Path, config: Path, tmp_path: Path) -> None:
-    """The records of `p4` are handed in: again, after the deletion above."""
+    """Submit the records of `p4` again, after the deletion above."""
     rows = [
         line for line in (config.parent / "data.jsonl").read_text().splitlines() if json.loads(line)["subject"] == "p4"
     ]

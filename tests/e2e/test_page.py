@@ -36,7 +36,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 class EchoModel:
-    """A fake of the two models, named so: the page's question and its answers are what is tested here."""
+    """A fake of both models, because these tests only cover the page's prompt and answers."""
 
     def ask(self, prompt: str) -> Comparison:
         return Comparison(base=f"base says {prompt}", live=f"live says {EVIL}", depths=(2, 1), seconds=0.1)

@@ -1,4 +1,4 @@
-"""The page for the person, of a certificate whose log went over to another key: in a real Chromium, offline."""
+"""The certificate page for a log that switched to another key, in a real Chromium, offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report in a real Chromium, from its file: by pointer and keys, light and dark, on a phone; nothing is loaded."""
+"""The report in a real Chromium, from a file: mouse and keyboard, light and dark, phone size; it loads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fakes: in-process stand-ins for the worker groups and the actors; those of the CLI and of serving lie beside.
+"""Fakes: in-process replacements of worker groups and actors. Other files have those of the CLI and of serving.
 
 `FakeWorkers` trains nothing: a stage's adapter is the hash of everything that a real one depends on
 (recipe, place, the rows it reads, its parents' bytes). So "unlearned equals retrained" becomes a
@@ -39,7 +39,7 @@ from tests.fakes.manifests import manifest_of
 
 
 def fake_base(folder: Path, layers: int = 12) -> Path:
-    """A folder that looks like a Llama of `layers` layers to whoever reads its config and hashes its bytes."""
+    """A folder that looks like a Llama with `layers` layers to code that reads its config and hashes its bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     shape = {
         "model_type": "llama",
@@ -87,12 +87,12 @@ def small_config(folder: Path, **changes: object) -> Config:
         "storage": {"uri": str(folder / "run")},
     }
     document |= changes
-    data = {"partition_key": "seed", **cast("dict[str, object]", document["data"])}  # tests know who lies where
+    data = {"partition_key": "seed", **cast("dict[str, object]", document["data"])}  # tests know each record's place
     return parse_config(json.dumps({**document, "data": data}), "test")
 
 
 class FakeWorkers:
-    """Worker groups that hash instead of training, one step of the fake clock a stage."""
+    """Worker groups that hash instead of training; each stage takes one step of the fake clock."""
 
     def __init__(
         self, store: Store, groups: int = 2, fail: Callable[[StageJob], str | None] = lambda job: None
@@ -203,7 +203,7 @@ class FakeShards:
 
 
 class FakeReplicas:
-    """Remembers the live sets that it was told, and returns `answer` of each: the replicas that serve less."""
+    """Records the live sets, and returns `answer` for each: the replicas that serve less."""
 
     def __init__(self) -> None:
         self.live: list[dict[int, tuple[str, ...]]] = []
@@ -215,7 +215,7 @@ class FakeReplicas:
 
 
 class Cluster:
-    """A run, a scheduler and its fakes: what a driver and a cluster are in the real thing.
+    """A run, a scheduler and its fakes, in place of a driver and a cluster.
 
     `run`: one whose data is read; None: it is made. `workers`: other ones than `FakeWorkers` of so many groups.
     """
@@ -241,7 +241,7 @@ class Cluster:
         )
 
     def settle(self, rounds: int = 500) -> None:
-        """Tick until nothing is left to do; a failure when that takes more than `rounds`."""
+        """Tick until nothing is left to do. Fails after more than `rounds`."""
         for _ in range(rounds):
             self.now += 1.0
             self.scheduler.tick(0)

@@ -1,4 +1,4 @@
-"""Fakes for the command line's tests: reports as the runtime gives them, and a runtime that answers with them.
+"""Fakes for the command line's tests: reports of the runtime, and a runtime that returns them.
 
 They stand in for the runtime, so these tests prove rendering and exit codes, nothing about training
 or deletion; tests/e2e takes the real path.
@@ -93,7 +93,7 @@ FAILURE = Failure(kind="stage", stage_id="f" * 64, error="loss is not finite at 
 
 
 class FakeRun:
-    """Opens anything; remembers what it was opened with. `ensemble`: how its shards answer together."""
+    """Opens any run, and records the arguments. `ensemble`: how its shards answer together."""
 
     ensemble = "logits"
 
@@ -117,7 +117,7 @@ class FakeRun:
 
 
 class FakeRuntime:
-    """Answers in the runtime's place for the length of one test.
+    """Replaces the runtime for one test.
 
     Every call must fit the signature of the function that it replaces, so the fakes cannot drift from
     the runtime unseen.
@@ -143,7 +143,7 @@ def _checked(fake: Callable[..., Any], real: Signature) -> Callable[..., Any]:
 
 
 def s3t(*args: str, input: str | bytes | None = None) -> Result:
-    """Run the command in this process. Exceptions that are not ours come through."""
+    """Run the command in this process. Passes on exceptions that are not ours."""
     result = CliRunner().invoke(app, list(args), input=input, catch_exceptions=False)
     assert "Traceback" not in result.stderr
     return result

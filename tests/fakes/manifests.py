@@ -1,4 +1,4 @@
-"""Manifests of stages that nobody trained."""
+"""Manifests of untrained stages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def untrained_manifest(
 
 
 def manifest_of(job: StageJob, digests: Mapping[str, str], **fields: Any) -> Manifest:
-    """The same for the stage that `job` asks for."""
+    """The same for the stage of `job`."""
     of_job = {
         "shard": job.shard,
         "slices": tuple(SliceLearned(index=part.slice, digest=part.digest) for part in job.slices),

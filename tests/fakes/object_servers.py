@@ -1,4 +1,4 @@
-"""Local servers that speak as much of S3, Google Cloud Storage and the Hugging Face hub as reading a file needs.
+"""Local servers with the parts of S3, Google Cloud Storage and the Hugging Face hub that reading a file needs.
 
 In: objects by their names. Out: an HTTP server on this machine, and what it was asked. The clients are the real ones.
 """

@@ -1,4 +1,4 @@
-"""Keys that are the same in every run of a test: what comes first among keyed hashes is no matter of chance then."""
+"""Keys that are the same in every run of a test, so that the order of keyed hashes is deterministic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fakes of the serve room: a backend of the HTTP service without a model, and worker groups that make up adapters."""
+"""Fakes for serving: a backend of the HTTP service without a model, and worker groups with random adapters."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from s3t_ray.ensemble.answers import (
     ScoredToken,
     Started,
     Wish,
+    answer_of,
 )
-from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.errors import S3TError, UnknownRecords
 from s3t_ray.ledger.values import NoSuchDeletion
 from s3t_ray.run.deletion_list import DeletionFilter, DeletionList, ListedDeletion
@@ -43,7 +43,7 @@ AT = "2026-01-02T03:04:05+00:00"
 
 
 class FakeBackend:
-    """Answers `says`; raises `fails` instead where it is set."""
+    """Answers `says`, or raises `fails` if it is set."""
 
     def __init__(self, says: Iterable[str] = ("Hel", "lo")) -> None:
         self.run = "alpaca"

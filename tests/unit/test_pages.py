@@ -1,4 +1,4 @@
-"""The pages for readers agree with the code: commands parse, and files, links, make targets and settings exist."""
+"""The documentation agrees with the code: commands parse, and files, links, make targets and settings exist."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OF_RUNS = ("runs/", "slices/", "log/", "stages/", "shared/", "replay/", "adapter
 
 
 def told(page: Path) -> list[str]:
-    """Everything on the page that stands as code, line by line; a line that ends in a backslash goes on."""
+    """Code on the page, line by line; a backslash at the end continues a line."""
     text = page.read_text().replace("\\\n", " ")
     blocks = [line for block in BLOCK.findall(text) for line in block.splitlines()]
     return blocks + INLINE.findall(BLOCK.sub("", text))

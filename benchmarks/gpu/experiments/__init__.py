@@ -1,1 +1,1 @@
-"""One question to the card a file: `run(points, scene)` measures its points, the most valuable first."""
+"""One experiment per file: `run(points, scene)` measures its points, the most valuable first."""

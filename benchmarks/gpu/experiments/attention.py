@@ -1,7 +1,7 @@
-"""Ways to attend inside the records of a pack, forward and backward, at Llama-2-13B's heads.
+"""Compares attention within the records of a pack, forward and backward, with Llama-2-13B's heads.
 
-One call per record on slices (what the engine did at first), on a split, torch's variable-length kernel over the whole
-pack, and one call with a mask; with deterministic algorithms and without.
+One call per record on slices (the engine's former way), one call per record on a split, torch's variable-length kernel
+on the entire pack, and one call with a mask; with and without deterministic algorithms.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _ways(lengths: list[int], device: Device, dry: bool) -> dict[str, Callable[[
     ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
     segments = tuple((end - length, end) for end, length in zip(ends, lengths, strict=True))
     kind = getattr(torch, device.precision)
-    # As a model makes them: [1, T, heads, head size], transposed.
+    # As a model creates them: [1, T, heads, head size], transposed.
     leaves = [torch.randn(1, tokens, heads, SIZE, device=device.kind, dtype=kind) for _ in range(3)]
     gradient = torch.randn(1, tokens, heads, SIZE, device=device.kind, dtype=kind)
     module: Any = SimpleNamespace(num_key_value_groups=1, is_causal=True)
@@ -75,7 +75,7 @@ def _ways(lengths: list[int], device: Device, dry: bool) -> dict[str, Callable[[
     }
     if device.on_gpu:
         ways["flash_varlen"] = both(lambda q, k, v: packed_varlen(module, q, k, v, None, segments)[0])
-    if tokens <= 8192:  # a mask of 16,384 x 16,384 is 256 MiB, and the kernel wants it as numbers
+    if tokens <= 8192:  # a 16,384 x 16,384 mask is 256 MiB, and the kernel needs it as numbers
         ways["mask"] = both(masked)
     return ways
 

@@ -1,7 +1,7 @@
-"""What the card can do, and whether the engine's bits repeat on it.
+"""Measures the rates of the GPU, and whether the engine's bits repeat on it.
 
-Rates of bfloat16 products, square and at the shapes of the models below, of a copy, and of the few collectives of a
-group of one rank. Then one stage of a tiny model, trained twice by two trainers: equal to the bit?
+Rates of bfloat16 products (square, and with the models' shapes), of copies, and of the collectives in a group of one
+rank. Then two trainers train the same stage of a tiny model, whose bits must be equal.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _rates(shape: ModelShape, tokens: int, seconds: float, device: Device) -> di
 
 
 def _copy(device: Device, numbers: int, seconds: float) -> dict[str, float]:
-    """Bytes read and written a second, on the device and from pinned memory to it."""
+    """Bytes read and written per second, on the device and from pinned memory to it."""
     import torch
 
     here = torch.rand(numbers, device=device.kind)
@@ -59,7 +59,7 @@ def _copy(device: Device, numbers: int, seconds: float) -> dict[str, float]:
 
 
 def _replay(device: Device, work: Path, dry: bool) -> dict[str, Any]:
-    """One stage by two trainers in their own folders, and once more by the second: one digest."""
+    """Train one stage with two trainers in their own folders, and again with the second: all digests must be equal."""
     plain = Setup(SHAPES["tiny"], slices=2, batch_records=4, micro_batch_tokens=512)
     fast = replace(plain, attention=best_attention(device), norms=device.fastest_norms)
     setups = {f"{each.attention}, {each.norms} norms": each for each in (plain, fast)}
@@ -78,7 +78,7 @@ def _replay(device: Device, work: Path, dry: bool) -> dict[str, Any]:
 
 
 def _from_files(device: Device, work: Path) -> dict[str, Any]:
-    """A tiny base that is read from its files, as real ones are: where it lies, and that it learns."""
+    """Load a tiny base from its files, as real ones are: on which device it is, and whether it learns."""
     base = tiny_base(work / "files", 4)
     setup = Setup(read_shape(base), slices=2, rank=8, batch_records=4, epochs=3, max_tokens=256)
     lab = StageLab(setup, device, work / "from-files", base)
@@ -89,13 +89,13 @@ def _from_files(device: Device, work: Path) -> dict[str, Any]:
 
 
 def _collectives(device: Device) -> dict[str, Any]:
-    """A sum on the device over the group that the engine joined: NCCL at one rank."""
+    """A sum over the engine's group on the device: NCCL with one rank."""
     import torch
     import torch.distributed as dist
 
     from s3t_ray.train.ranks import join
 
-    join(0, 1, None, int(device.on_gpu))  # the engine's, where a trainer of this process has joined already
+    join(0, 1, None, int(device.on_gpu))  # the engine's group, if a trainer of this process has already joined
     one = torch.ones(1 << 20, device=device.kind)
     milliseconds = device.milliseconds(lambda: dist.all_reduce(one), 0.2)
     return {"backend": dist.get_backend(), "ones": float(one[0]) == 1.0, "all_reduce_of_4_mib_ms": milliseconds}

@@ -1,9 +1,9 @@
-"""Llama-2-13B's shape, bfloat16, rank 32, four layer groups: every depth, and what equal bits cost.
+"""Measures Llama-2-13B's shape, bfloat16, rank 32, four layer groups: every depth, and the cost of equal bits.
 
-Records of mixed lengths like Alpaca's, packs of 4,096 tokens, stored hidden states: the engine as its ready
-configuration has it, with one kernel for a pack's attention and one for a norm where the card runs them, and beside
-them the plain kernels that run anywhere. The share is of the rate of the layer's own matrix products, measured in the
-same process.
+Records of mixed lengths as in Alpaca, packs of 4,096 tokens, stored hidden states: the engine in its ready-made
+configuration, with one kernel for a pack's attention and one per norm if the GPU supports them. Also measures the plain
+kernels, which run anywhere. The share is relative to the rate of the layer's own matrix products, measured in the same
+process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(points: Points, scene: Scene) -> None:
         for job in chain:
             points.measure(f"depth {job.depth}", partial(_share, lab, job, rate))
             if points.has(f"depth {job.depth}") and not lab.store.exists(f"stages/{job.stage_id}/manifest.json"):
-                lab.train(job)  # measured by an earlier call: the deeper ones still stand on it
+                lab.train(job)  # measured by an earlier call, but deeper stages need it
         points.measure("replay", lambda: _replay(lab, chain[0], points.get("depth 1")["adapter_sha256"]))
         for job in (chain[0], chain[-1]):
             with without_determinism():
@@ -57,7 +57,7 @@ def run(points: Points, scene: Scene) -> None:
         lab.close()
     plain = replace(setup, attention="sdpa", norms="eager")
     if setup == plain:
-        points.skip("plain kernels, depth 1", "there are no others here to compare with")
+        points.skip("plain kernels, depth 1", "the plain kernels are the fastest that work here")
         return
     if not points.has("plain kernels, depth 1", f"plain kernels, depth {deepest}"):
         lab = StageLab(plain, device, work / "plain")

@@ -1,4 +1,4 @@
-"""Llama-3-8B's shape at full depth, packs of 4,096 tokens, beside the published rate of another engine.
+"""Measures Llama-3-8B's shape at full depth, packs of 4,096 tokens, against the published rate of another engine.
 
 NVIDIA published 12,473 tokens/s at 402 TFLOP/s for BF16 LoRA of Llama-3-8B on one H100 (NeMo Automodel).
 """

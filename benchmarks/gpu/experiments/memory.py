@@ -1,6 +1,6 @@
-"""The memory plan against measured peaks, at Llama-3-8B's shape and four groups, the deepest stage.
+"""Compares the memory plan with measured peaks: Llama-3-8B's shape, four groups, the deepest stage.
 
-What is compared is the whole process on the card: what torch's allocator reserved at its peak, and the context.
+The measured value covers the entire process on the GPU: the peak reserved by torch's allocator, plus the context.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ def run(points: Points, scene: Scene) -> None:
     }
     for name, setup in settings.items():
         points.measure(name, partial(_peak, setup, device, work / name.replace(" ", "-")))
-    points.skip("8 bit", "a base is quantised as its folder is loaded, and these weights are made on the card")
+    points.skip("8 bit", "a base is quantized while its folder is loaded, but these weights are created on the GPU")
 
 
 def _peak(setup: Setup, device: Device, work: Path) -> dict[str, Any]:
     lab = StageLab(setup, device, work)
     try:
-        # The stages above learn nothing, which leaves adapters of the same size.
+        # The parents are trained without records; their adapters have the same size.
         *above, deepest = lab.jobs("memory", ())
         for job in above:
             lab.train(job)
         eighth = setup.micro_batch_tokens // 8
-        full = lab.put(texts([eighth - 2] * 16), setup.slices - 1)  # two packs, as full as they may be
+        full = lab.put(texts([eighth - 2] * 16), setup.slices - 1)  # two packs, as full as possible
         deepest = replace(deepest, slices=(*deepest.slices[:-1], full))
         times = lab.time(deepest)
         return merged(times, total_bytes=times.peak.total, measured_over_planned=times.peak.total / times.planned_bytes)

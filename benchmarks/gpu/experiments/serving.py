@@ -1,7 +1,7 @@
-"""Answers from an ensemble of 2 and of 5 shards, beside the base model alone, at Llama-3-8B's shape.
+"""Measures answers from ensembles of 2 and 5 shards and from the base alone, with Llama-3-8B's shape.
 
-1, 8 and 32 requests at once, each from a thread of its own, through the ensemble's own `generate`. The adapters cover
-all layers, in two groups: full depth, the dearest case.
+1, 8 and 32 concurrent requests, each from its own thread, through the ensemble's own `generate`. The adapters cover all
+layers, in two groups: full depth is the most expensive case.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MEMBERS = {"base alone": 0, "2 shards": 2, "5 shards": 5}
 
 
 def _publish(setup: Setup, device: Device, work: Path) -> list[tuple[str, ...]]:
-    """Stages of five shards that learned nothing: adapters of the size and the cost of any others."""
+    """Publish untrained stages of five shards; their adapters have the usual size and cost."""
     lab = StageLab(setup, device, work)
     chains = []
     for shard in range(SHARDS):

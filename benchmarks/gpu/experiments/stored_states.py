@@ -1,7 +1,7 @@
-"""Stored hidden states from disk through pinned buffers: how long does a step wait for them?
+"""Measures how long a step waits for stored hidden states from disk, through pinned buffers.
 
-The upper half of a model as wide as Llama-2-13B, ten layers, trained from states that lie on disk and not in the page
-cache: the stage that reads most for what it computes. Beside it the same stage with the states in the cache.
+Trains the upper half of a ten-layer model as wide as Llama-2-13B from states on disk, outside the page cache: this
+stage reads the most relative to its computing. For comparison, the same stage with the states in the cache.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _waiting(lab: StageLab, job: Any) -> dict[str, Any]:
 
 @contextmanager
 def _waits() -> Iterator[list[float]]:
-    """Seconds that each micro-batch waited for its states."""
+    """Collects the seconds that each micro-batch waits for its states."""
     from s3t_ray.train.hidden_states.readahead import ReadAhead
 
     found: list[float] = []

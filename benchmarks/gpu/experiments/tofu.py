@@ -1,7 +1,6 @@
-"""All of TOFU on SmolLM2-135M: five shards of four slices, every stage of one sequence per shard, three epochs.
+"""Trains all of TOFU on SmolLM2-135M: five shards of four slices, one sequence per shard, three epochs.
 
-Needs the model's folder and TOFU's pairs (`--base`, `--records`), which have to be carried to the machine. A dry run
-makes both up.
+Needs the model's folder and TOFU's pairs (`--base`, `--records`) on the machine. A dry run generates both.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ SHARDS, SLICES, EPOCHS = 5, 4, 3
 
 @dataclass(frozen=True)
 class Run:
-    """What a whole training of all shards took."""
+    """Results of a complete training of all shards."""
 
     records: int
     stages: int
     tokens: int
-    seconds: float  # of all stages, with reading, hidden states and publishing
+    seconds: float  # all stages, including reading, hidden states and publishing
     tokens_per_second: float
-    first_loss: float  # mean over the shards: of the first step of the first stage
-    last_loss: float  # of the last step of the last stage
-    replay_equal: bool  # one stage trained again
+    first_loss: float  # mean over shards: first step of the first stage
+    last_loss: float  # mean over shards: last step of the last stage
+    replay_equal: bool  # whether one stage, trained again, has equal bytes
 
 
 def run(points: Points, scene: Scene) -> None:
     base, contents = _given(scene)
     if base is None:
-        points.skip("tofu", "the weights of SmolLM2-135M and the records were not carried along")
+        points.skip("tofu", "the weights of SmolLM2-135M and the records are missing: give --base and --records")
         return
     points.measure("tofu", lambda: _run(base, contents, scene.device, scene.work))
 

@@ -1,6 +1,6 @@
-"""Hugging Face's Trainer with PEFT on what `engine_8b.py` trains, and how much faster the engine is.
+"""Measures Hugging Face's Trainer with PEFT on the workload of `engine_8b.py`, and the engine's speedup.
 
-In a process of its own, which never joined a worker group and asks for no deterministic kernels: its best settings.
+Runs in its own process, without a worker group or deterministic kernels: the Trainer's best settings.
 """
 
 from __future__ import annotations

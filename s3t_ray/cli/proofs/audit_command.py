@@ -134,4 +134,4 @@ def audit(
         print_json(report if membership is None else FullAudit(**dict(report), membership=membership))
     raise_unless_verified(report, "keep this report and do not change the run; each problem names what to look at")
     if unmeasured is not None and records is not None:
-        raise unmeasured  # it was requested explicitly
+        raise unmeasured  # membership was requested explicitly

@@ -31,7 +31,7 @@ class AuditorKey:
 
     @classmethod
     def load(cls, path: Path) -> AuditorKey:
-        """The key in a PEM file. ConfigError: there is none, or other users can read it."""
+        """The key in a PEM file. ConfigError: the file has none, or other users can read it."""
         try:
             mode, data = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
         except OSError as error:

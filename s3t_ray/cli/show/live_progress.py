@@ -45,7 +45,7 @@ def progress(console: Console) -> Iterator[ProgressDisplay]:
         if not console.is_terminal or console.is_dumb_terminal:
             yield LineProgress(lambda line: console.print(line, soft_wrap=True))
             return
-        # Transient: the final report is printed in its place.
+        # Transient: the final report replaces it.
         with Live(console=console, refresh_per_second=4, transient=True) as live:
             yield LiveProgress(live)
 
@@ -70,7 +70,7 @@ class LineProgress:
         self._write = write
         self._clock = clock
         self._before: Status | None = None
-        self._tenths: dict[str, tuple[int, float]] = {}  # stage id -> last tenth told, when
+        self._tenths: dict[str, tuple[int, float]] = {}  # stage id -> last reported tenth, time
 
     def note(self, text: str) -> None:
         self._write(units.printable(text))
@@ -94,7 +94,7 @@ class LineProgress:
 
 
 def changes(before: Status | None, after: Status) -> list[str]:
-    """Lines on what happened between two statuses: stages begun and ended, depths, deletions, failures."""
+    """Lines about changes between two statuses: started and ended stages, depths, deletions, failures."""
     lines: list[str] = []
     if before is None:
         lines.append(_overview(after))
@@ -130,12 +130,12 @@ def changes(before: Status | None, after: Status) -> list[str]:
 
 
 def _repeated(failure: Failure) -> str:
-    """That it is tried again, while no count of failures gives it up yet."""
+    """Says that it will be retried, unless it may be given up."""
     return ", it is tried again" if failure.attempts < OWN_FAULTS else ""
 
 
 def _is_live(stage: RunningStage, shard: ShardStatus) -> bool:
-    """Whether a sequence of the shard begins with the stage's slices and is live that far."""
+    """Whether a sequence of the shard starts with the stage's slices and is live up to there."""
     depth = len(stage.slices)
     return any(
         order[:depth] == stage.slices and live >= depth for order, live in zip(shard.orders, shard.depths, strict=True)
@@ -173,7 +173,7 @@ def _tenth_line(stage: RunningStage) -> str:
 def _deletion_line(deletion: DeletionStatus) -> str:
     reached = {"pruned": deletion.pruned_at, "purged": deletion.purged_at, "restored": deletion.restored_at}
     at = reached.get(deletion.state)
-    # Not its age now: a display may begin long after the state was reached.
+    # Not its current age: a display may start long after the state was reached.
     accepted = datetime.fromisoformat(deletion.accepted_at)
     seconds = (datetime.fromisoformat(at) - accepted).total_seconds() if at else deletion.age_seconds
     return f"deletion {units.short_id(deletion.request_id)}: {deletion.state} after {units.duration(max(seconds, 0.0))}"

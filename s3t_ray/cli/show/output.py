@@ -51,7 +51,7 @@ def working(on: str) -> Iterator[None]:
 
 
 def print_json(report: BaseModel) -> None:
-    """Print the one JSON document of a `--json` call on stdout, at once."""
+    """Print the JSON document of a `--json` call on stdout, unbuffered."""
     print_document(report.model_dump_json(indent=2))
 
 

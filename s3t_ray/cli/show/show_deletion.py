@@ -37,7 +37,7 @@ def impact_view(impact: Impact) -> RenderableType:
 
 
 def list_view(deletions: Sequence[ListedDeletion], signs: Glyphs) -> RenderableType:
-    """A row for each request for a deletion."""
+    """One row per requested deletion."""
     table = plain_table("deletion", "state", "records", "accepted", "due", "reference", "requester", "reason")
     table.columns[2].justify = "right"
     for each in deletions:

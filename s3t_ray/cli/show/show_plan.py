@@ -1,6 +1,6 @@
 """How a plan looks: what is trained, what it costs, how many deletions it survives.
 
-In: `PlanReport`. Out: rich renderables. Prints nothing and computes nothing but sums for the eye.
+In: `PlanReport`. Out: rich renderables. Prints nothing, and computes only displayed sums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ORDERS_SHOWN = 6
 
 
 def plan_view(report: PlanReport, signs: Glyphs) -> RenderableType:
-    """All that `s3t plan` shows."""
+    """The complete output of `s3t plan`."""
     head = Text.assemble(
         (units.printable(report.name), "bold"),
         f"  {units.plural(report.shards, 'shard')} of {units.plural(report.slices, 'slice')}, "

@@ -53,7 +53,7 @@ class FullAudit(AuditReport):
 
 
 def entry_view(entry: SignedEntry) -> RenderableType:
-    """All that an entry says, in full for a certificate."""
+    """An entry, with all facts if it is a certificate."""
     if isinstance(entry, AnyCertificate):
         return certificate_view(entry)
     lines = [Text(f"entry {entry.facts.sequence} of run {units.printable(entry.facts.run)}: "
@@ -65,7 +65,7 @@ def entry_view(entry: SignedEntry) -> RenderableType:
 
 
 def certificate_view(certificate: AnyCertificate) -> RenderableType:
-    """All that a certificate says."""
+    """All facts of a certificate."""
     facts = certificate.facts
     lines = [
         Text(f"certificate {facts.sequence} of run {units.printable(facts.run)}", style="bold"),
@@ -218,7 +218,7 @@ def _result(stage: ReplayedStage) -> Text:
 
 
 def _what(entry: SignedEntry) -> str:
-    """What an entry that is of no deletion tells."""
+    """Description of an entry that does not belong to a deletion."""
     if isinstance(entry, ExportEntry):
         return "an export" if entry.facts.what == "noted" else "an export is gone"
     if isinstance(entry, CarriedKeyEntry):

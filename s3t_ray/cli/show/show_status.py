@@ -18,7 +18,7 @@ from s3t_ray.ledger.values import RunningStage
 from s3t_ray.run.reports import DeletionStatus, Failure, ShardStatus, Status
 
 SEQUENCES_IN_FULL = 8
-"""A shard with more sequences than this shows one block a sequence instead of one line."""
+"""A shard with more sequences than this shows one block per sequence instead of one line."""
 BLOCKS_A_LINE = 48
 RESTORED_SHOWN = 5
 STATES = ("accepted", "pruned", "purged", "restored")
@@ -27,7 +27,7 @@ _STATE_STYLES = {"accepted": "yellow", "pruned": "cyan", "purged": "cyan", "rest
 
 @dataclass(frozen=True)
 class Glyphs:
-    """The signs of the display, in what the stream can encode."""
+    """The symbols of the display, limited to what the stream can encode."""
 
     full: str
     empty: str
@@ -45,7 +45,7 @@ def glyphs(console: Console) -> Glyphs:
 
 
 def status_view(status: Status, signs: Glyphs) -> RenderableType:
-    """All that `s3t status` shows."""
+    """The complete output of `s3t status`."""
     parts: list[RenderableType] = [headline(status), *_waiting(status), "", shards_table(status, signs)]
     if status.running:
         parts += ["", running_table(status.running, signs)]
@@ -76,12 +76,12 @@ def _facts_of_the_data(status: Status) -> list[str]:
 
 
 def _waiting(status: Status) -> list[Text]:
-    """What worker groups wait for; nothing where nothing is to be trained."""
+    """What worker groups wait for; empty if there is nothing to train."""
     return [Text(units.printable(status.waiting), style="yellow")] if status.waiting and not status.settled else []
 
 
 def live_view(status: Status, signs: Glyphs) -> RenderableType:
-    """What moves while stages train, short enough for one screen: stages first."""
+    """Progress during training, short enough for one screen: stages first."""
     parts: list[RenderableType] = [headline(status), *_waiting(status)]
     if status.running:
         parts.append(running_table(status.running, signs))
@@ -128,7 +128,7 @@ def shards_table(status: Status, signs: Glyphs, short: bool = False) -> Table:
 
 
 def depth_text(depth: int, slices: int, died: bool) -> Text:
-    """Depth that a shard serves: "4/6"; "dead" where deletions have taken all, and not merely not yet trained."""
+    """Depth that a shard serves: "4/6"; "dead" if deletions removed everything (not if it is still untrained)."""
     if depth == 0 and died:
         return Text("dead", style="bold red")
     return Text(f"{depth}/{slices}", style="green" if depth == slices else "yellow")
@@ -145,7 +145,7 @@ def sequences_text(shard: ShardStatus, slices: int, signs: Glyphs, short: bool) 
 
 
 def _sequence_line(order: Sequence[int], depth: int, signs: Glyphs) -> Text:
-    """The order, and a bar with one block a slice (at most 24 blocks)."""
+    """The order, and a bar with one block per slice (at most 24 blocks)."""
     line = Text()
     if len(order) <= 12:
         cut = len(signs.arrow.join(str(index) for index in order[:depth]))
@@ -220,7 +220,7 @@ def deletions_table(deletions: Sequence[DeletionStatus], signs: Glyphs) -> Table
 
 
 def state_text(state: str, signs: Glyphs) -> Text:
-    """Where a deletion is on the way accepted, pruned, purged, restored: "██░░ pruned"."""
+    """State of a deletion among accepted, pruned, purged, restored: "██░░ pruned"."""
     reached = STATES.index(state) + 1
     style = _STATE_STYLES[state]
     bar = Text(signs.full * reached, style=style).append(signs.empty * (len(STATES) - reached), style="dim")
@@ -234,7 +234,7 @@ def age_text(deletion: DeletionStatus) -> str:
 
 
 def due_text(deletion: DeletionStatus) -> Text:
-    """The day by which the records must be purged; red when it has passed and they are not."""
+    """The due date of the purge; red if it has passed and the records are not purged."""
     if deletion.due_at is None:
         return Text("")
     late = deletion.purged_at is not None and deletion.purged_at > deletion.due_at
@@ -245,7 +245,7 @@ def due_text(deletion: DeletionStatus) -> Text:
 
 
 def hits_text(hits: Sequence[tuple[int, int, int]], most: int = 4) -> str:
-    """((0, 2, 1), (0, 4, 3)) -> "0: 2, 4"; held-out records (shard -1) are named so."""
+    """((0, 2, 1), (0, 4, 3)) -> "0: 2, 4"; held-out records (shard -1) are named as such."""
     slices: dict[int, list[int]] = {}
     for shard, slice_index, _ in hits:
         slices.setdefault(shard, []).append(slice_index)
@@ -270,7 +270,7 @@ def failures_table(failures: Sequence[Failure]) -> Table:
 
 
 def plain_table(*columns: str) -> Table:
-    """A table without frame, headings dim: it reads well in a terminal and in a log."""
+    """A table without a frame and with dim headings, readable in terminals and logs."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -278,5 +278,5 @@ def plain_table(*columns: str) -> Table:
 
 
 def _number(number: int, style: str) -> Text:
-    """A zero is a dim dash, so that the eye finds what is not."""
+    """Show zero as a dim dash, so that other numbers stand out."""
     return Text(units.count(number), style=style) if number else Text("-", style="dim")

@@ -74,7 +74,7 @@ def rate(tokens_per_second: float) -> str:
 
 
 def short_id(identifier: str) -> str:
-    """The first 12 characters, enough to tell stages and requests of a run apart by eye."""
+    """The first 12 characters, enough to distinguish stages and requests of a run."""
     return identifier[:12]
 
 
@@ -87,7 +87,7 @@ def order(slices: Sequence[int], arrow: str = "→") -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters and lone surrogates escaped, so that no id or path drives the terminal."""
+    """`text` with control characters and lone surrogates escaped, so that no id or path can control the terminal."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode("ascii")
         for char in text

@@ -1,1 +1,1 @@
-"""Conversations in tokens: roles and tool calls, chat templates, and text that can never become a control token."""
+"""Tokenizes conversations: roles, tool calls, chat templates, and protection against control tokens in text."""

@@ -1,12 +1,12 @@
-"""Chat messages into token ids, turn by turn, with the assistant's turns told apart from everything else.
+"""Converts chat messages to token ids, turn by turn, and separates the assistant's turns from the rest.
 
-In: messages and a tokenizer with a chat template. Out: parts of one sequence, each learned or not.
-The template is rendered turn by turn, and each turn must begin with the text of the turns before it:
-so the boundaries are found whatever the template, and one that rewrites earlier turns is refused.
-Must never look for a template's markers in the text: a user can write them too.
+In: messages and a tokenizer with a chat template. Out: parts of one sequence, each with or without a loss. The
+template is rendered turn by turn, and each result must start with the text of the previous turns. This finds the
+boundaries with any template, and refuses templates that rewrite earlier turns. Never searches the text for a
+template's markers, because a user can write them too.
 
-`chat_parts` encodes each piece by itself. It is what records without an `encoding` of their own were trained with, and
-gives the same ids as `conversation.py` for text without control tokens on tokenizers that add nothing to a piece.
+`chat_parts` encodes each piece separately. Records without an `encoding` field were trained this way. It gives the
+same ids as `conversation.py` for text without control tokens, with tokenizers that add nothing to a piece.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Neighbouring tokens that are all learned, or all not."""
+    """Consecutive tokens that either all have a loss (`learned`) or all have none."""
 
     ids: list[int]
     learned: bool
@@ -31,17 +31,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of the rendered text: an assistant's turn, or what stands between two."""
+    """A piece of the rendered text: one of the assistant's turns, or the text between two of them."""
 
     text: str
-    message: int | None  # index of the assistant's message; None: what stands between
+    message: int | None  # index of the assistant's message; None: text between such messages
 
 
 def chat_parts(messages: Sequence[Message], tokenizer: Tokenizer, template: str) -> list[Part]:
-    """The sequence that `messages` become, for training: the assistant's turns are learned.
+    """Convert `messages` to a training sequence in which the assistant's turns have a loss.
 
-    A turn ends with the end-of-sequence token where the template puts it; the last turn always.
-    Raises DataError (the template refuses or rewrites turns).
+    A turn ends with the end-of-sequence token if the template adds one; the last turn always does. Raises DataError if
+    the template refuses or rewrites turns, ConfigError if the tokenizer has no end-of-sequence token.
     """
     end = end_id(tokenizer)
     parts: list[Part] = []
@@ -51,7 +51,7 @@ def chat_parts(messages: Sequence[Message], tokenizer: Tokenizer, template: str)
         if piece.message is None:
             parts.append(Part(ids, False))
             continue
-        # What a template writes behind the end of a turn is never generated, so never learned.
+        # Text that a template adds after the end of a turn is never generated, so it has no loss.
         stop = ids.index(end) + 1 if end in ids else len(ids)
         parts += [Part(ids[:stop], True), Part(ids[stop:], False)]
     if messages[-1]["role"] == "assistant" and end not in next(part.ids for part in reversed(parts) if part.learned):
@@ -62,7 +62,7 @@ def chat_parts(messages: Sequence[Message], tokenizer: Tokenizer, template: str)
 def segments(
     messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, template: str, whole: str, tools: Any
 ) -> list[Segment]:
-    """`whole` (the rendered messages) cut where assistant turns begin and end."""
+    """Split `whole` (the rendered messages) at the start and end of each assistant turn. Raises DataError."""
     pieces: list[Segment] = []
     done = 0
     for index, message in enumerate(messages):
@@ -72,8 +72,8 @@ def segments(
         after = rendered(messages[: index + 1], tokenizer, template, tools=tools, prompt=False)
         if not (whole.startswith(after) and after.startswith(before) and len(before) >= done):
             raise DataError(
-                f"message {index + 1}: the tokenizer's chat template rewrites earlier turns, so what the assistant "
-                "said cannot be told apart",
+                f"message {index + 1}: the tokenizer's chat template rewrites earlier turns, so the assistant's turns "
+                "cannot be separated",
                 "use single-turn records, a template that only appends, or another task.prompt",
             )
         pieces += [Segment(whole[done : len(before)], None), Segment(whole[len(before) : len(after)], index)]
@@ -85,9 +85,9 @@ def segments(
 def rendered(
     messages: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, template: str, *, tools: Any, prompt: bool
 ) -> str:
-    """The text that `template` makes of messages, with the opening of the assistant's next turn where `prompt` is.
+    """Render messages with `template`; with `prompt`, append the start of the assistant's next turn.
 
-    Raises DataError: the template refuses the messages.
+    Raises DataError if the template refuses the messages.
     """
     from jinja2 import TemplateError
 

@@ -1,8 +1,8 @@
-"""The chat template of a base model, made independent of the day: what it renders follows from messages alone.
+"""Makes a base model's chat template independent of the current date, so that its output depends only on the messages.
 
-In: a tokenizer and the task. Out: the template to render with. Templates of Llama 3.2 and others ask for today's date
-(`strftime_now`); the config pins it (`task.date`), so that a stage trained tomorrow is the same. Must never read
-the clock, but to suggest a date, and never depends on the machine's locale.
+In: a tokenizer and the task. Out: the template to render with. Templates of Llama 3.2 and others use today's date
+(`strftime_now`). The config fixes it (`task.date`), so that a stage trained tomorrow is the same. Reads the clock only
+to suggest a date, and never depends on the machine's locale.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _MONTHS = (
 
 
 def chat_template(tokenizer: Any, task: Task) -> str:
-    """The tokenizer's chat template with `task.date` in the place of the clock.
+    """The tokenizer's chat template with `task.date` instead of the current date.
 
-    Raises ConfigError: there is none; it asks for the date and none is pinned; it draws at random.
+    Raises ConfigError if there is no template, if it uses the date and `task.date` is not set, or if it is random.
     """
     template = tokenizer.chat_template
-    if isinstance(template, Mapping):  # several by name; that for tools must not come into force by itself
+    if isinstance(template, Mapping):  # several templates by name; never switch to the one for tools automatically
         template = template.get("default")
     if not template:
         raise ConfigError(
@@ -51,14 +51,14 @@ def chat_template(tokenizer: Any, task: Task) -> str:
     if _RANDOM.search(template):
         raise ConfigError(
             "the chat template of the base model is random, so no stage could be trained twice with the same result",
-            "use task.prompt: alpaca or plain, or put another chat_template.jinja into a copy of the base model",
+            "use task.prompt: alpaca or plain, or use a copy of the base model with another chat_template.jinja",
         )
     if not _CLOCK.search(template):
         return str(template)
     if task.date is None:
         raise ConfigError(
-            "the chat template of the base model asks for today's date (strftime_now), so that a stage would depend on "
-            "the day it is trained",
+            "the chat template of the base model uses today's date (strftime_now), so a stage would depend on the day "
+            "of its training",
             f"set the date for all stages: task.date: {date.today().isoformat()}",
         )
     day = task.date
@@ -66,13 +66,14 @@ def chat_template(tokenizer: Any, task: Task) -> str:
     if _CLOCK.search(pinned):
         raise ConfigError(
             "the chat template of the base model computes its date format, so the date cannot be fixed",
-            "put a chat_template.jinja with a fixed format, such as strftime_now('%d %B %Y'), into a copy of the base",
+            "use a copy of the base with a chat_template.jinja that has a fixed format, such as "
+            "strftime_now('%d %B %Y')",
         )
     return pinned
 
 
 def formatted(day: date, pattern: str) -> str:
-    """`day`, at midnight, by strftime's `pattern`, in English whatever the locale."""
+    """`day`, at midnight, formatted with strftime's `pattern`, always in English."""
     names = {
         "a": _DAYS[day.weekday()][:3],
         "A": _DAYS[day.weekday()],

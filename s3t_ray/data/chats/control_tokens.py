@@ -1,10 +1,10 @@
-"""A tokenizer that separates its control tokens from text: `</s>` in a text is four characters.
+"""Keeps control tokens separate from text: `</s>` in a text is tokenized as four characters.
 
-In: a fast Hugging Face tokenizer. Out: ids of text in which each control token stands only where a template put it.
-The copy of the tokenizer made here knows every control token by a name that nobody can write (it holds a random
-number of this process); under its own name it is text like any other, also where the vocabulary holds it as a piece
-(SentencePiece) or merges lead to it. So a text is encoded in one pass, by the rules of the tokenizer itself, and
-ids of text without such names are the tokenizer's own. Never imports transformers.
+In: a fast Hugging Face tokenizer. Out: token ids in which control tokens appear only where a template put them. This
+module copies the tokenizer and renames every control token to a name that nobody can write, because it contains a
+random number of this process. The original name is then ordinary text, even if the vocabulary contains it as a piece
+(SentencePiece) or merges produce it. So text is encoded in one pass with the tokenizer's own rules, and text without
+such names gets the tokenizer's own ids. Never imports transformers.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from weakref import WeakKeyDictionary
 
 from s3t_ray.errors import ConfigError
 
-_OPEN, _CLOSE = "\ue000", "\ue001"  # of the private use area: no normaliser changes them
+_OPEN, _CLOSE = "\ue000", "\ue001"  # from the private use area, which no normalizer changes
 _known: WeakKeyDictionary[Any, ControlTokens] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Ids, and for each the first character of the text that it stands for."""
+    """Token ids, and for each the index of its first character in the text."""
 
     ids: list[int]
     starts: list[int]
 
 
 def control_tokens(tokenizer: Any) -> ControlTokens:
-    """The one ControlTokens of this tokenizer; made on the first call. ConfigError: they cannot be distinguished."""
+    """The ControlTokens of this tokenizer, created on the first call.
+
+    Raises ConfigError if the tokenizer cannot distinguish its control tokens from text.
+    """
     found = _known.get(tokenizer)
     if found is None:
         found = _known[tokenizer] = ControlTokens(tokenizer)
@@ -40,7 +43,7 @@ def control_tokens(tokenizer: Any) -> ControlTokens:
 
 
 class ControlTokens:
-    """The control tokens of one tokenizer: those that it declares special."""
+    """The control tokens of one tokenizer: those declared as special."""
 
     def __init__(self, tokenizer: Any) -> None:
         backend = tokenizer.backend_tokenizer
@@ -60,12 +63,14 @@ class ControlTokens:
         self._check()
 
     def are_in(self, text: str) -> bool:
-        """Whether `text` spells a control token."""
+        """Whether `text` contains the name of a control token."""
         return self._names.search(text) is not None
 
     def hidden(self, value: Any) -> Any:
-        """`value` (texts in lists and objects) with each spelled control token under a name that `encode` shows as
-        text again. A template renders it like any other text."""
+        """`value` (texts in lists and objects) with each control token's name replaced by a placeholder.
+
+        A template renders the placeholder like any other text, and `rendered` restores it as text.
+        """
         if isinstance(value, str):
             return self._names.sub(lambda match: self._hidden[match.group()], value)
         if isinstance(value, Mapping):
@@ -75,12 +80,14 @@ class ControlTokens:
         return value
 
     def rendered(self, text: str) -> str:
-        """Text that a template made of `hidden` values, as `encode` takes it: the control tokens in it are the
-        template's, and what was hidden is text."""
+        """Prepare the output of a template over `hidden` values for `encode`.
+
+        Control tokens in it come from the template and stay control tokens. Placeholders become text again.
+        """
         return self._either.sub(lambda match: self._replaced[match.group()], text)
 
     def encode(self, text: str) -> Encoded:
-        """Ids of `text`, with nothing added; control tokens only where `rendered` found them."""
+        """The ids of `text`, with nothing added, and with control tokens only where `rendered` marked them."""
         made = self._copy.encode(text, add_special_tokens=False)
         return Encoded(list(made.ids), [start for start, _ in made.offsets])
 
@@ -98,7 +105,7 @@ def _alternatives(names: Any) -> re.Pattern[str]:
 
 
 def _renamed(backend: Any, names: Mapping[str, str]) -> Any:
-    """A copy of a `tokenizers.Tokenizer` in which the tokens in `names` have other names, with the same ids."""
+    """A copy of a `tokenizers.Tokenizer` in which the tokens in `names` are renamed but keep their ids."""
     plan = json.loads(backend.to_str())
     for token in plan["added_tokens"]:
         token["content"] = names.get(token["content"], token["content"])

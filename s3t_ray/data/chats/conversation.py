@@ -1,9 +1,9 @@
-"""A conversation into token ids, in one pass over what the chat template renders, and what of it is learned.
+"""Converts a conversation to token ids, in one pass over the rendered chat template, and marks the learned tokens.
 
-In: messages (with tools, tool calls, reasoning, weights) and a tokenizer. Out: parts of one sequence. The ids are
-those of `apply_chat_template` with tokenisation, whatever the tokenizer (byte-level BPE, SentencePiece, Metaspace), so
-a served adapter sees what it was trained on; text in messages can never become a control token; and each message's
-text stands in what is rendered, or the record is refused. A record asks for this by its `encoding` (`inputs.py`).
+In: messages (with tools, tool calls, reasoning, weights) and a tokenizer. Out: parts of one sequence. The ids equal
+those of `apply_chat_template` with any tokenizer (byte-level BPE, SentencePiece, Metaspace), so serving sees the same
+input as training. Text in messages can never become a control token. If the template drops the text of a message, the
+record is refused. A record requests this encoding with its `encoding` field (`text_records.py`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from s3t_ray.errors import DataError
 
 
 def conversation_parts(record: Mapping[str, Any], tokenizer: Any, task: Task) -> list[Part]:
-    """The sequence that a record of `messages` becomes. The assistant's messages are learned, but those of weight 0.
+    """Convert a record with `messages` to a sequence. The assistant's messages have a loss, except those of weight 0.
 
-    Raises ConfigError (no template) and DataError (the template refuses, rewrites or drops what was said).
+    Raises ConfigError if there is no usable template, DataError if the template refuses, rewrites or drops messages.
     """
     control, end = control_tokens(tokenizer), end_id(tokenizer)
     messages, tools = control.hidden(record["messages"]), control.hidden(record.get("tools"))
@@ -46,7 +46,7 @@ def conversation_parts(record: Mapping[str, Any], tokenizer: Any, task: Task) ->
         if piece.message is None or messages[piece.message].get("weight") == 0:
             parts.append(Part(ids, False))
             continue
-        # What a template writes behind the end of a turn is never generated, so never learned.
+        # Text that a template adds after the end of a turn is never generated, so it has no loss.
         stop = ids.index(end) + 1 if end in ids else len(ids)
         parts += [Part(ids[:stop], True), Part(ids[stop:], False)]
     learned = [part for part in parts if part.learned]
@@ -56,7 +56,7 @@ def conversation_parts(record: Mapping[str, Any], tokenizer: Any, task: Task) ->
 
 
 def conversation_prompt(messages: Sequence[Mapping[str, Any]], tokenizer: Any, task: Task) -> list[int]:
-    """Ids of `messages` and of the opening of the assistant's next turn, as `apply_chat_template` makes them."""
+    """The ids of `messages` and of the start of the assistant's next turn, as from `apply_chat_template`."""
     control = control_tokens(tokenizer)
     hidden = [control.hidden(message) for message in messages]
     text = rendered(hidden, tokenizer, chat_template(tokenizer, task), tools=None, prompt=True)
@@ -64,7 +64,7 @@ def conversation_prompt(messages: Sequence[Mapping[str, Any]], tokenizer: Any, t
 
 
 def _check_nothing_dropped(messages: Sequence[Mapping[str, Any]], tools: Any, cut: Sequence[Any], whole: str) -> None:
-    """Raise DataError when the template left out something that was said."""
+    """Raise DataError if the template dropped a part of a message or a tool."""
     own = {piece.message: piece.text for piece in cut if piece.message is not None}
     for index, message in enumerate(messages):
         text = own.get(index, whole)
@@ -108,7 +108,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _stands(said: str, text: str) -> bool:
-    """Whether `said` stands in `text`, as it is or as JSON spells it."""
+    """Whether `text` contains `said`, either unchanged or as escaped by JSON."""
     return said in text or any(json.dumps(said, ensure_ascii=ascii_only)[1:-1] in text for ascii_only in (False, True))
 
 

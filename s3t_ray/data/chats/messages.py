@@ -1,8 +1,8 @@
-"""A conversation in anybody's shape into messages of role and content, with all that changes what they mean.
+"""Converts conversations in the common formats to messages with a role, content, and all that affects their meaning.
 
-In: a list of messages (`role`/`content`, or ShareGPT's `from`/`value`). Out: messages as chat
-templates take them. What cannot be kept (images, function calls of the old kind) is refused, never dropped. Reasons
-name fields and types, never a value.
+In: a list of messages (`role`/`content`, or ShareGPT's `from`/`value`). Out: messages as chat templates expect them.
+Unsupported content (images, legacy function calls) is refused, never dropped. Errors name fields and types, never a
+value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from s3t_ray.data.readers.json_array import decoder
 from s3t_ray.data.row_fields import MalformedRow, encodable, text_field, type_name
 
 ROLES = ("system", "user", "assistant", "tool")
-"""Who may speak."""
+"""The roles of messages."""
 _KNOWN_ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -32,11 +32,11 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _WEIGHTS = ("weight", "train", "loss")
 _JSON = decoder()
 _DEEPEST = 100
-"""Lists and objects inside one another, in tools and their calls. Fixed, so that no stack's size decides."""
+"""Maximum nesting depth of tools and tool calls. Fixed, so that it does not depend on the stack size."""
 
 
 def messages_of(value: object) -> list[dict[str, Any]]:
-    """The messages that `value` holds. Raises MalformedRow."""
+    """The messages in `value`. Raises MalformedRow."""
     value = _list(value, "messages")
     messages: list[dict[str, Any]] = []
     for number, message in enumerate(value, start=1):
@@ -58,7 +58,7 @@ def messages_of(value: object) -> list[dict[str, Any]]:
 
 
 def tools_of(value: object) -> list[Any] | None:
-    """The tools that a row offers, as JSON schemas; None: it offers none. Raises MalformedRow."""
+    """The tools in a row, as JSON schemas; None if there are none. Raises MalformedRow."""
     if isinstance(value, str):
         if not value.strip():
             return None
@@ -75,7 +75,7 @@ def tools_of(value: object) -> list[Any] | None:
 
 
 def with_system(messages: list[dict[str, Any]], system: str | None) -> list[dict[str, Any]]:
-    """`messages` after a system message from a column of its own. Raises MalformedRow: there are two."""
+    """`messages` with a system message from a separate column first. Raises MalformedRow if there are two."""
     if system is None:
         return messages
     if messages[0]["role"] == "system":
@@ -163,7 +163,7 @@ def _calls(value: object) -> list[Any] | None:
 
 
 def _arguments(told: object) -> dict[str, Any]:
-    """The arguments of a call: an object, or its JSON as text (OpenAI's form). Templates expect the object."""
+    """The arguments of a call, given as an object or as JSON text (OpenAI's format). Templates expect the object."""
     if isinstance(told, str):
         try:
             decoded = _JSON.decode(told) if told.strip() else {}
@@ -173,7 +173,7 @@ def _arguments(told: object) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise MalformedRow(
             f"field 'tool_calls' has arguments that are {type_name(told)}, not an object",
-            "write a call's arguments as an object, by their names",
+            "write a call's arguments as an object with their names",
         )
     return told
 
@@ -201,7 +201,7 @@ def _list(value: object, name: str) -> Sequence[Any]:
 
 
 def _plain(value: Any, name: str, depth: int = 0) -> Any:
-    """`value` of JSON types alone. Raises MalformedRow."""
+    """`value` converted to plain JSON types. Raises MalformedRow."""
     if depth > _DEEPEST:
         raise MalformedRow(f"field {name!r} is nested more than {_DEEPEST} deep")
     if isinstance(value, str):

@@ -1,7 +1,7 @@
-"""Text into token ids, with nothing added or understood that the caller did not ask for.
+"""Converts text to token ids, without adding or interpreting anything that the caller did not ask for.
 
-In: text and a Hugging Face tokenizer. Out: ids. Must never import transformers: the tokenizer is
-given, and Tokenizer says all that is used of it.
+In: text and a Hugging Face tokenizer. Out: ids. Never imports transformers: the protocol Tokenizer
+declares everything that is used of a tokenizer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from s3t_ray.errors import ConfigError
 
 
 class Tokenizer(Protocol):
-    """What we use of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer's interface that is used here."""
 
     @property
     def bos_token_id(self) -> int | None: ...
@@ -32,24 +32,24 @@ class Tokenizer(Protocol):
 
 
 def text_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Token ids of ordinary text: `</s>` in it is four characters, not the end of the sequence."""
+    """The token ids of ordinary text, in which `</s>` is four characters and not the end of the sequence."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 def template_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of text that a chat template made: its special tokens are what they say."""
+    """The ids of text from a chat template, in which special tokens are recognized."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def begin_ids(tokenizer: Tokenizer) -> list[int]:
-    """The token that begins every sequence of this model; empty where it has none."""
+    """The token that starts every sequence of this model; empty if there is none."""
     begin = tokenizer.bos_token_id
-    # Some tokenizers have such a token and do not use it; what they make of no text tells.
+    # Some tokenizers define such a token but do not use it, so check how they encode an empty text.
     return [begin] if begin is not None and list(tokenizer("")["input_ids"])[:1] == [begin] else []
 
 
 def end_id(tokenizer: Tokenizer) -> int:
-    """The token that ends a response. Raises ConfigError: the tokenizer has none."""
+    """The token that ends a response. Raises ConfigError if the tokenizer has none."""
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             "the tokenizer of the base model has no end-of-sequence token, so the model could not learn where to stop",

@@ -1,1 +1,1 @@
-"""Images: files into pictures, pictures into what a model reads, and what they look like."""
+"""Images: decoding, conversion to model input, and perceptual hashes."""

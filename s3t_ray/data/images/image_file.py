@@ -1,12 +1,12 @@
-"""The bytes of one image file into its pixels, or the reason why they are not an image that can be learned.
+"""Decodes the bytes of one image file, or explains why it cannot be used.
 
-In: bytes from anywhere. Out: a PIL image in RGB, upright. What is decided here, once for training and serving:
-    the bytes say what the file is, never its name: JPEG, PNG, WebP or BMP
-    a picture is turned as its EXIF orientation says
-    grey, palette and CMYK pictures become RGB by Pillow's formulas, without colour profiles
-    what is transparent shows white
-    refused: 16 bits or floats per channel, animations, files that end early, and more pixels than MOST_PIXELS
-Sizes are read from the header before a pixel is decoded. Reasons name properties of the file, never its content.
+In: untrusted bytes. Out: an upright PIL image in RGB. These rules apply to training and serving:
+    the format (JPEG, PNG, WebP or BMP) is detected from the bytes, never from the name
+    the image is rotated according to its EXIF orientation
+    grey, palette and CMYK images are converted to RGB with Pillow's formulas, without colour profiles
+    transparent pixels become white
+    refused: 16 bits or floats per channel, animations, truncated files, and more pixels than MOST_PIXELS
+The size is read from the header before any pixel is decoded. Errors name properties of the file, never its content.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_BYTES = 32 << 20
-"""Of an encoded image."""
+"""Maximum size of an encoded image."""
 MOST_PIXELS = 1 << 26
-"""Of a decoded image: 8,192 x 8,192, 192 MiB in memory."""
+"""Maximum size of a decoded image: 8,192 x 8,192 pixels, 192 MiB in memory."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _ANIMATED = ("PNG", "WEBP")
-"""Formats with frames. A JPEG with a second picture, as phones store a depth map, is its first picture."""
+"""Formats with animation frames. A JPEG with several images (as phones store depth maps) counts as its first image."""
 _TRANSPARENT = ("RGBA", "LA", "PA")
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr")
 _BROKEN: tuple[type[Exception], ...] = (
     *(OSError, EOFError, ValueError, SyntaxError, LookupError, TypeError, ArithmeticError),
     *(struct.error, zlib.error, NotImplementedError),
 )
-"""What Pillow's decoders raise for files that are not whole."""
+"""Errors that Pillow's decoders raise for damaged files."""
 
 
 def read_image(data: bytes) -> Image:
-    """The picture that `data` encodes. Raises MalformedRow."""
+    """Decode the image in `data`. Raises MalformedRow."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     if not data:
@@ -50,7 +50,7 @@ def read_image(data: bytes) -> Image:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)  # of odd metadata, which is not used
+        warnings.simplefilter("ignore", UserWarning)  # about unusual metadata, which is not used
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 _check(opened)
@@ -72,7 +72,7 @@ def read_image(data: bytes) -> Image:
 
 
 def _check(image: Image) -> None:
-    """Raise MalformedRow by what the header says."""
+    """Raise MalformedRow if the header shows that the image is not supported."""
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise _too_large()

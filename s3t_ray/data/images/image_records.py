@@ -1,8 +1,8 @@
-"""The task image_classification: an image with the name of its class.
+"""The task `image_classification`: an image with the name of its class.
 
-Content is {"image", "label"}: the image file's own bytes in base64, so that the record, its digest and its purge cover
-exactly what was given, and the class name. A row has the bytes themselves, a Hugging Face Image ({"bytes", "path"}), or
-a data URL. An image is decoded once as it is read in: one that cannot be is a malformed row.
+The content is {"image", "label"}: the image file's bytes in base64, and the class name. So the record, its digest and
+its purge cover exactly the original file. A row contains the bytes, a Hugging Face Image ({"bytes", "path"}), or a data
+URL. Images are decoded once at ingest; one that cannot be decoded is a malformed row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,")
 
 
 class ImageRecords(TaskRecords):
-    """Records that a vision model sorts into classes. In the place of a tokenizer it takes an ImageTransform."""
+    """Records that a vision model classifies. Expects an ImageTransform instead of a tokenizer."""
 
     def content(self, row: Mapping[str, object]) -> dict[str, object]:
         label = class_name(row, self.task)
@@ -39,20 +39,20 @@ class ImageRecords(TaskRecords):
         return _example(picture, self.task.labels.index(content["label"]))
 
     def prompt(self, prompt: str | Sequence[Message], tokenizer: Any) -> Example:
-        """`prompt` is a data URL."""
+        """The input for one image. `prompt` is a data URL. Raises DataError."""
         if not isinstance(prompt, str):
-            raise DataError(f"a {self.task.kind} model judges one image, not the messages of a chat", "send a data URL")
+            raise DataError(f"a {self.task.kind} model classifies one image, not chat messages", "send a data URL")
         try:
             picture = Picture(_from_url(prompt.strip()), tokenizer)
             read_image(picture.data)
         except MalformedRow as error:
             raise DataError(
-                f"the image cannot be judged: {error}", error.fix or "send data:image/png;base64,... of a whole image"
+                f"the image cannot be read: {error}", error.fix or "send a complete image as data:image/png;base64,..."
             ) from error
         return _example(picture, None)
 
     def shingles(self, content: Mapping[str, Any], words: int) -> list[bytes]:
-        """The bits of the image's perceptual hash, each with its place; `words` is not looked at."""
+        """The bits of the image's perceptual hash, each with its position. `words` is ignored."""
         return hash_bits(base64.b64decode(content["image"]))
 
 
@@ -65,7 +65,7 @@ def _bytes_of(row: Mapping[str, object]) -> bytes:
     value = row.get("image")
     if isinstance(value, Mapping) and {*value} <= {"bytes", "path"}:
         if value.get("bytes") is None and value.get("path") is not None:
-            # A path in somebody's data could name any file of this machine.
+            # A path in untrusted data could name any file on this machine.
             raise MalformedRow(
                 "field 'image' holds only the path of a file",
                 "store the images themselves (datasets: embed them), or set data.path to their folder",

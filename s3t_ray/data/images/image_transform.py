@@ -1,7 +1,7 @@
-"""How a base model wants its images: encoded bytes into an array of numbers, the same on every reading.
+"""Converts encoded images to a base model's input, deterministically.
 
-In: the base's preprocessor_config.json and `task.pixels`. Out: an ImageTransform, which takes the place that a
-tokenizer has for text. Nothing random: augmentation would have to be seeded by record to keep a stage's name.
+In: the base's preprocessor_config.json and `task.pixels`. Out: an ImageTransform, the counterpart of a tokenizer.
+There is no random augmentation, which would have to be seeded per record to keep stages reproducible.
 Legend: S side of the square that the model reads, in pixels.
 """
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _RESAMPLES: dict[object, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""By the numbers that preprocessor_config.json has, which are Pillow's."""
+"""Pillow's filter numbers, as in preprocessor_config.json -> filter names."""
 _FIX = "correct it, or set task.pixels"
 
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resizing and normalisation, of images of any size."""
+    """Resizes and normalizes images of any size."""
 
     size: int  # S
-    patch: int  # side of a patch of the model, in pixels
+    patch: int  # side of one of the model's patches, in pixels
     resize: Resize
     resample: Resample
     mean: tuple[float, float, float]
@@ -43,11 +43,11 @@ class ImageTransform:
 
     @property
     def tokens(self) -> int:
-        """Positions that the model has for an image: its patches, and the one at which it is judged."""
+        """The number of positions per image: its patches, and the one for the classification."""
         return (self.size // self.patch) ** 2 + 1
 
     def pixels(self, data: bytes) -> NDArray[np.float32]:
-        """What the model reads of an encoded image, [3 x S x S]. Raises MalformedRow."""
+        """The model input [3 x S x S] for an encoded image. Raises MalformedRow."""
         square = np.asarray(self._square(read_image(data)), dtype=np.float64) / 255.0
         normal = (square - np.asarray(self.mean)) / np.asarray(self.std)
         return np.ascontiguousarray(normal.transpose(2, 0, 1), dtype=np.float32)
@@ -55,7 +55,7 @@ class ImageTransform:
     def _square(self, image: Image) -> Image:
         from PIL.Image import Resampling
 
-        if self.resize == "crop":  # before the resizing: the long side of a thin picture is never blown up
+        if self.resize == "crop":  # crop first, so that the long side of a narrow image is never enlarged
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             image = image.crop((left, top, left + side, top + side))
@@ -64,13 +64,13 @@ class ImageTransform:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image on its way to the model: encoded, because a stage holds the pictures of all its records."""
+    """An encoded image with its transform. It stays encoded because a stage holds the images of all its records."""
 
     data: bytes
     transform: ImageTransform
 
     def pixels(self) -> NDArray[np.float32]:
-        """[3 x S x S]. Raises DataError: what could be decoded when it was read in cannot be decoded here."""
+        """The model input [3 x S x S]. Raises DataError if an image that was valid at ingest cannot be decoded here."""
         try:
             return self.transform.pixels(self.data)
         except MalformedRow as error:
@@ -80,14 +80,17 @@ class Picture:
 
 
 def read_transform(folder: Path, task: Task) -> ImageTransform:
-    """The transform of the base in `folder`, with what `task.pixels` changes. Raises ConfigError."""
+    """The transform of the base in `folder`, with the changes in `task.pixels`.
+
+    Raises ConfigError if settings are missing, invalid or do not fit the model.
+    """
     told = _of_base(folder) if (folder / PREPROCESSOR).is_file() else Pixels()
     wanted = Pixels.model_validate(told.model_dump() | {name: getattr(task.pixels, name) for name in task.pixels.given})
     missing = [name for name in Pixels.model_fields if name not in wanted.given]
     if missing:
         raise ConfigError(
             f"{folder} has no {PREPROCESSOR}, and task.pixels leaves out {', '.join(missing)}",
-            "save the image processor there too, or set all of task.pixels",
+            "save the image processor there too, or set all fields of task.pixels",
         )
     assert wanted.size and wanted.resize and wanted.resample and wanted.mean and wanted.std
     model = read_json(folder / "config.json")
@@ -125,7 +128,7 @@ def _of_base(folder: Path) -> Pixels:
 
 
 def _check_steps(told: Any, path: Path) -> None:
-    """ConfigError for steps that are left out, or scaled otherwise than from 0..255 to 0..1."""
+    """Raise ConfigError if a step is disabled, or pixels are not scaled from 0..255 to 0..1."""
     left_out = [name for name in ("do_resize", "do_rescale", "do_normalize") if told.get(name, True) is not True]
     factor = told.get("rescale_factor", 1 / 255)
     if left_out:

@@ -1,1 +1,1 @@
-"""Rows out of files: which files a config names, where they are, their formats, splits and columns."""
+"""Reads rows from the files that a config names: locations, formats, splits and columns."""

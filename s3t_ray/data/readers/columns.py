@@ -1,7 +1,7 @@
-"""Columns of anybody's data under our names: instruction, input, output, messages, text, label, system, tools, history.
+"""Maps the data's columns to our names: instruction, input, output, messages, text, label, system, tools, history.
 
-In: a row and the config's mapping of columns. Out: a row of our names, and how it was taken, where that is worth
-saying. Common shapes are recognised by themselves; whatever else there is needs `data.columns`. Pure.
+In: a row and the config's column mapping. Out: a row with our names, and the mapping that was used, if any. Common
+shapes are recognized automatically; others need `data.columns`. Pure.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from s3t_ray.config.tasks import TASKS
 
 OURS = ("instruction", "input", "output", "messages", "text", "label", "system", "tools", "history")
 MESSAGES = ("messages", "conversations", "conversation")
-"""Columns that hold a conversation."""
+"""Names of columns with a conversation."""
 MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-"""Columns whose content a text model cannot be trained on; a row that has any is refused."""
+"""Columns that a text model cannot be trained on. A row with content in one of them is refused."""
 PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
@@ -28,21 +28,21 @@ PAIRS = (
     ("query", "answer"),
     ("input", "output"),
 )
-"""Columns that are taken for instruction and output, the first pair that a row has."""
+"""Pairs of columns recognized as instruction and output. The first pair that a row has is used."""
 _CONTEXTS = ("input", "context")
 
 
 @dataclass(frozen=True)
 class Arranged:
-    """A row by our names."""
+    """A row with our column names."""
 
     row: Mapping[str, object]
     shape: str | None
-    """How its columns were taken; None: they have our names."""
+    """The column mapping that was used; None: the columns already had our names."""
 
 
 def arrange(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
-    """`row` with its columns and its roles under our names; the rest as it is."""
+    """`row` with its columns and roles renamed to ours; everything else is unchanged."""
     arranged = _arranged(row, data, task)
     roles = {theirs: ours for ours, names in data.roles.model_dump().items() for theirs in names}
     messages = arranged.row.get("messages")
@@ -67,7 +67,7 @@ def _arranged(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
         taken = set(named.values())
         ours = (*OURS, "image") if images else OURS
         kept = {name: value for name, value in row.items() if name not in taken and name not in ours}
-        # A column that is named, and missing, stays missing: nothing else is taken in its place.
+        # A configured column that is missing stays missing; no other column replaces it.
         found = {ours: row[theirs] for ours, theirs in named.items() if theirs in row}
         missing = {f"column {theirs!r}": None for theirs in taken if theirs not in row}
         return Arranged({**kept, **found, **missing}, ", ".join(f"{ours}: {theirs}" for ours, theirs in named.items()))
@@ -96,7 +96,7 @@ def _arranged(row: Mapping[str, object], data: Data, task: Task) -> Arranged:
 
 
 def wanted_columns(data: Data, present: Sequence[str]) -> list[str]:
-    """Of the columns `present`, those that any record could be made of. The others need not be read."""
+    """The columns among `present` that a record may need. The others do not have to be read."""
     named = {theirs for theirs in data.columns.model_dump().values() if theirs is not None}
     known = {*OURS, *MESSAGES, *MEDIA, *_CONTEXTS, *(name for pair in PAIRS for name in pair), *named}
     known |= {name for name in (data.id_field, data.subject_field, "id") if name is not None}
@@ -108,7 +108,7 @@ def _conversation(row: Mapping[str, object]) -> str | None:
 
 
 def _prompt_and_completion(row: Mapping[str, object]) -> list[object] | None:
-    """Prompt and completion as lists of messages, as TRL has them: only the completion is learned."""
+    """The messages of TRL's prompt and completion columns, with a loss only on the completion."""
     prompt, completion = row.get("prompt"), row.get("completion")
     if not (isinstance(prompt, list) and isinstance(completion, list)):
         return None

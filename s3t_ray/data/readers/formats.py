@@ -1,7 +1,7 @@
-"""One file into rows: JSONL, JSON, CSV, TSV and Parquet, plain or compressed.
+"""Reads the rows of one file: JSONL, JSON, CSV, TSV and Parquet, plain or compressed.
 
-In: a file. Out: its rows in order, each with its number; a row that cannot be parsed carries the reason. Memory holds
-one row, or one batch of Parquet. Imports pyarrow only for Parquet and zstd.
+In: a file. Out: its rows in order, each with its number. A row that cannot be parsed has a reason instead. Keeps one
+row, or one batch of Parquet, in memory. Imports pyarrow only for Parquet and zstd.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 _ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _PEEK_BYTES = 4096
-_COLUMNS = "a table by its columns, not by its rows: write it with orient='records' (pandas), or an object a line"
+_COLUMNS = "a table stored by columns, not by rows: write it with orient='records' (pandas), or one object per line"
 _BATCH_ROWS = 256
 _DECODER = decoder()
 
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One row of a source: `number` is its line, or its place in an array, table or dataset, from 1."""
+    """One row of a source. `number` is its line, or its position in an array, table or dataset, from 1."""
 
     source: str
     number: int
@@ -46,7 +46,7 @@ class RawRow:
 
 
 def file_format(name: str) -> str | None:
-    """The format that a file's name tells, compressed or not; None: it tells none."""
+    """The format according to a file's name, compressed or not; None if the name does not determine it."""
     path = Path(name.lower())
     if path.suffix in _COMPRESSED:
         path = path.with_suffix("")
@@ -55,7 +55,10 @@ def file_format(name: str) -> str | None:
 
 
 def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
-    """The rows of one file; `source` is what it is called in messages. Raises DataError: it is damaged as a whole."""
+    """The rows of one file. `source` is its name in messages.
+
+    Raises DataError if the format is unknown or the file is damaged as a whole.
+    """
     kind = data.format
     if kind == "auto":
         known = file_format(source)
@@ -85,7 +88,7 @@ def _check_start(path: Path, source: str, kind: str) -> None:
 
 
 def _not_columns(row: RawRow) -> RawRow:
-    """`row`, but with a problem where it is a whole table by its columns, as pandas writes it unless told otherwise."""
+    """`row`, or a problem if it is an entire table stored by columns, which is pandas' default."""
     value = row.value
     if isinstance(value, Mapping) and value and (all(map(_is_column, value.values())) or all(map(str.isdigit, value))):
         return RawRow(row.source, row.number, None, _COLUMNS)
@@ -93,7 +96,7 @@ def _not_columns(row: RawRow) -> RawRow:
 
 
 def _is_column(value: object) -> bool:
-    """Whether these are cells of a column: texts or numbers by place. Messages are objects in a list."""
+    """Whether the value is a column of a table: texts or numbers by position. Messages are objects in a list."""
     if isinstance(value, list):
         return bool(value) and not any(isinstance(cell, (Mapping, list)) for cell in value)
     return isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
@@ -115,18 +118,18 @@ def _line_rows(path: Path, source: str) -> Iterator[RawRow]:
             if not line.strip():
                 continue
             try:
-                text = line.decode("utf-8-sig").strip()  # files put together have one at every start
+                text = line.decode("utf-8-sig").strip()  # concatenated files have a byte order mark at every start
                 yield RawRow(source, number, _whole(text))
             except UnicodeDecodeError as error:
                 yield RawRow(source, number, None, f"not UTF-8 (byte {error.start} of the line)")
             except json.JSONDecodeError as error:
                 yield RawRow(source, number, None, f"not JSON: {error.msg} at column {error.colno}")
-            except (ValueError, RecursionError) as error:  # a number or a nesting without end
+            except (ValueError, RecursionError) as error:  # a number that is too long, or nesting that is too deep
                 yield RawRow(source, number, None, f"not JSON that can be represented: {type(error).__name__}")
 
 
 def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
-    """The lines of a file. Raises DataError for one that never seems to end: memory must hold it."""
+    """The lines of a file. Raises DataError if a line is longer than LONGEST, because it must fit in memory."""
     for number in count(1):
         line = file.readline(LONGEST + 1)
         if not line:
@@ -140,8 +143,10 @@ def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines that also end in a carriage return alone, as old Macs and some exports write them. JSON never holds one
-    inside a text, so no row is cut."""
+    """Split lines at single carriage returns too, as old Macs and some exports write them.
+
+    JSON text never contains an unescaped carriage return, so no row is split.
+    """
     for line in lines:
         if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
             yield from line.replace(b"\r\n", b"\n").replace(b"\r", b"\n").removesuffix(b"\n").split(b"\n")
@@ -168,14 +173,14 @@ def _items(path: Path, source: str, document: bool) -> Iterator[RawRow]:
 
 
 def _first_line_is_whole(path: Path, source: str) -> bool:
-    """Whether a .json file that begins with an object holds an object a line, and not one object in all."""
+    """Whether a .json file that starts with an object has one object per line, rather than a single object."""
     with _opened(path, source) as file:
         line, *more = _pieces(iter([file.readline(64 << 20)]))
         rest = b"".join(more) or file.readline(_PEEK_BYTES)
     try:
         value = _whole(line.decode("utf-8-sig").strip())
     except (ValueError, RecursionError):
-        # Lines that are broken are refused one by one; a document that goes on is read as such.
+        # Invalid lines are refused one by one; a document that continues is read as a document.
         return line.lstrip()[:1] == b"{" and line.rstrip().endswith(b"}") and rest.lstrip()[:1] == b"{"
     wrapper = isinstance(value, Mapping) and any(isinstance(item, list) for item in value.values())
     return bool(rest.strip()) or not wrapper
@@ -206,7 +211,7 @@ def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
 def _table_row(source: str, line: int, names: list[str], cells: list[str]) -> RawRow:
     if len(cells) != len(names):
         return RawRow(source, line, None, f"{len(cells)} cells for {len(names)} columns")
-    # A table has no null: an empty cell is what comes nearest.
+    # CSV has no null, so an empty cell stands for it.
     return RawRow(source, line, {name: cell or None for name, cell in zip(names, cells, strict=True)})
 
 
@@ -229,20 +234,20 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
                         if not columns:
                             value = dict.fromkeys(shown)
                     yield RawRow(source, next(numbers), value, problem)
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter: of a column's name
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter is raised for a column's name
         raise DataError(
             f"{source} is not a complete Parquet file: {error}", "restore the file and start again"
         ) from error
 
 
 def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    """(row, None) or (None, why it cannot be held) for each row of an Arrow batch."""
+    """(row, None) or (None, reason) for each row of an Arrow batch."""
     import pyarrow as pa
 
     try:
         rows = batch.to_pylist()
     except (ValueError, OverflowError, ArithmeticError, ImportError, pa.ArrowException):
-        pass  # of some row and column: looked for below
+        pass  # the code below finds the row and the column
     else:
         yield from ((row, None) for row in rows)
         return
@@ -259,7 +264,7 @@ def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
-    """Names of the classes of each ClassLabel column, which `datasets` writes into a Parquet file's schema."""
+    """The class names of each ClassLabel column, which `datasets` writes to a Parquet file's schema."""
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {
@@ -280,10 +285,10 @@ def _name_classes(row: dict[str, Any], classes: Mapping[str, list[str]]) -> None
 
 @contextmanager
 def _opened(path: Path, source: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, decompressed by its name's ending."""
+    """The bytes of a file, decompressed according to its name's extension."""
     how = _COMPRESSED.get(Path(source.lower()).suffix)
     if how is not None and not path.stat().st_size:
-        raise EOFError(f"it is empty, and not a {how} file")  # Python's gzip takes it for an empty one
+        raise EOFError(f"it is empty, and not a {how} file")  # Python's gzip accepts it as an empty archive
     if how == "gzip":
         with gzip.open(path, "rb") as file:
             yield file  # type: ignore[misc]
@@ -298,7 +303,7 @@ def _opened(path: Path, source: str) -> Iterator[IO[bytes]]:
 
 
 class _Raw(io.RawIOBase):
-    """A pyarrow stream as Python's own kind, which knows lines."""
+    """Adapts a pyarrow stream to Python's raw I/O, which supports lines."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

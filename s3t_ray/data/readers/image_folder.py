@@ -1,9 +1,9 @@
-"""A folder of images, a subfolder per class, as rows: id, image and label.
+"""Reads a folder of images with one subfolder per class, as rows with id, image and label.
 
-In: `<root>/<class>/.../<file>`, or `<root>/<split>/<class>/.../<file>` where every first folder is a split's name. Out:
-one row per image file, in the order of their names. Its id is its path below the root, or below the split; the first
-folder of that path is its class. Must never follow a link out of the folder, or name a file in what a run keeps: a
-file's name is personal data, and only a record's own id is erased with it.
+In: `<root>/<class>/.../<file>`, or `<root>/<split>/<class>/.../<file>` if all top-level folders are named like splits.
+Out: one row per image file, in the order of their names. The id is the path below the root or the split; its first
+folder is the class. Never follows links, and never writes a file's name to anything that the run keeps except the
+record's id: a file's name is personal data, and a purge erases only the id.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from s3t_ray.data.readers.splits import split_named
 from s3t_ray.errors import DataError
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Of image files. Those of formats that are not read become malformed rows: none is passed by unsaid."""
+"""Extensions of image files. Files in unsupported formats become malformed rows, so none is skipped silently."""
 
 
 def is_image_folder(data: Data) -> bool:
-    """Whether `data.path` is a folder to read as images: told so, or with images and no other data in it."""
+    """Whether to read `data.path` as an image folder: by `data.format`, or because it has images and no other data."""
     place = Path(data.path).expanduser()
     if data.format == "images":
         return True
@@ -34,12 +34,12 @@ def is_image_folder(data: Data) -> bool:
 
 
 def image_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
-    """A row per image of `data.split`. Raises DataError: the folder holds none."""
+    """One row per image of `data.split`. Raises DataError if the folder contains none, or not this split."""
     place = Path(data.path).expanduser()
     if not place.is_dir():
         raise DataError(
             f"data.path = {data.path}: not a folder, and data.format is images",
-            "give the folder that has one subfolder per class",
+            "use the folder that has one subfolder per class",
         )
     files = [path for path in sorted(place.rglob("*")) if _is_ours(path, place)]
     images = [path for path in files if _is_image(path)]
@@ -56,7 +56,7 @@ def image_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
         root = folders[0]
         images = [path for path in images if path.is_relative_to(root)]
     if not images:
-        raise DataError(f"data.path = {data.path}: the folder holds no image", "name the folder of the classes")
+        raise DataError(f"data.path = {data.path}: the folder contains no images", "use the folder with the classes")
     reading.files.append(f"{root} ({len(images):,} images)")
     if skipped:
         reading.skipped.append(f"{skipped:,} that are not images")
@@ -65,7 +65,7 @@ def image_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
 
 
 def has_image_splits(data: Data) -> bool:
-    """Whether the folder's own folders are all splits, so that `data.split` chooses among them."""
+    """Whether all top-level folders are splits, so that `data.split` selects one."""
     place = Path(data.path).expanduser()
     names = [path.name for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
     return bool(names) and all(split_named(name) is not None for name in names)

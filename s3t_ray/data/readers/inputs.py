@@ -1,7 +1,7 @@
-"""Records into what a model sees: token ids, and labels where there is a loss.
+"""Converts records to model input: token ids, and labels where there is a loss.
 
-In: a record's content (canonical JSON), a prompt, the base model's tokenizer. Out: an Example. What is learned of a
-record is the task's business (`task_records.py`). Must never import torch or transformers (the tokenizer is given).
+In: a record's content (canonical JSON), a prompt, the base model's tokenizer. Out: an Example. The task decides which
+parts have a loss (`task_records.py`). Never imports torch or transformers (the tokenizer is a parameter).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["NO_LOSS", "Example", "TeachesNothing", "encode", "encode_prompt"]
 
 
 def encode(content: str, tokenizer: Tokenizer, task: Task) -> Example:
-    """The example that a record's content becomes. Raises as `TaskRecords.encode`."""
+    """Encode a record's content. Raises what `TaskRecords.encode` raises."""
     return task_records(task).encode(json.loads(content), tokenizer)
 
 
 def encode_prompt(prompt: str | Sequence[Message], tokenizer: Tokenizer, task: Task) -> Example:
-    """What the model reads to answer `prompt`. Raises as `TaskRecords.prompt`."""
+    """Encode `prompt` as the model's input. Raises what `TaskRecords.prompt` raises."""
     return task_records(task).prompt(prompt, tokenizer)

@@ -1,7 +1,7 @@
-"""A JSON array of any length, one element at a time; also one that an object wraps, as in {"data": [...]}.
+"""Reads a JSON array of any length one element at a time, including one inside an object, as in {"data": [...]}.
 
-In: an open text file. Out: its elements in order; memory holds one element and a small window of the
-file. Must never read the whole file, not even to find that it is broken.
+In: an open text file. Out: its elements in order. Keeps one element and a small window of the file in
+memory. Never reads the entire file at once, even if it is invalid.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import TextIO
 from s3t_ray.data.row_fields import HugeNumber, RepeatedField
 
 WINDOW = 1 << 16  # characters read at a time
-LONGEST = 1 << 26  # characters of one element; a longer one is taken for a missing bracket or quote
+LONGEST = 1 << 26  # maximum characters per element; a longer one indicates a missing bracket or quote
 _SPACE = " \t\r\n"
 _ENDS_NUMBER = (*_SPACE, ",", "]", "}")
 
 WRAPPERS = ("data", "rows", "records", "examples", "instances", "items", "train")
-"""Names under which an object wraps the array of records."""
+"""Member names under which an object may contain the array of records."""
 _MOST_DIGITS = 1000
 
 
 class BrokenArray(ValueError):
-    """The file is not one JSON array; the message says where it ceases to be one."""
+    """The file is not a valid JSON array. The message says where it becomes invalid."""
 
 
 def decoder() -> json.JSONDecoder:
-    """JSON as Python reads it, but that a whole number without end becomes a HugeNumber instead of an error, and an
-    object that has one field twice a RepeatedField instead of the later one.
+    """Python's JSON decoder with two changes: an integer with too many digits becomes a HugeNumber instead of an error,
+    and an object with a duplicate field becomes a RepeatedField instead of keeping the last value.
     """
     return json.JSONDecoder(
         parse_int=lambda digits: int(digits) if len(digits) <= _MOST_DIGITS else HugeNumber(),
@@ -45,7 +45,7 @@ def _object(pairs: list[tuple[str, object]]) -> object:
 
 
 def array_items(file: TextIO) -> Iterator[object]:
-    """The elements of the array that `file` holds. Raises BrokenArray where it is not JSON."""
+    """The elements of the array in `file`. Raises BrokenArray where it is not valid."""
     window = _Window(file)
     if window.next_character() != "[":
         raise BrokenArray("it does not begin with [")
@@ -55,9 +55,9 @@ def array_items(file: TextIO) -> Iterator[object]:
 
 
 def document_items(file: TextIO) -> Iterator[object]:
-    """The elements of the array that an object wraps under a name in WRAPPERS, or the object itself, if none is.
+    """The elements of the array that the object in `file` has under a name in WRAPPERS, otherwise the object itself.
 
-    Raises BrokenArray where `file` is not one JSON object.
+    Raises BrokenArray where `file` is not a single valid JSON object.
     """
     window = _Window(file)
     if window.next_character() != "{":
@@ -69,14 +69,14 @@ def document_items(file: TextIO) -> Iterator[object]:
     while window.next_character() != "}":
         if names:
             if window.next_character() != ",":
-                raise BrokenArray("between two members stands no comma")
+                raise BrokenArray("there is no comma between two members")
             window.at += 1
             window.next_character()
         name = window.decode(len(names) + 1)
         if not isinstance(name, str) or window.next_character() != ":":
             raise BrokenArray("a member has no name")
         if name in names:
-            raise BrokenArray(f"member {name!r} stands twice")
+            raise BrokenArray(f"member {name!r} is repeated")
         names.add(name)
         window.at += 1
         if window.next_character() == "[" and name in WRAPPERS:
@@ -97,7 +97,7 @@ def _elements(window: _Window) -> Iterator[object]:
     while window.next_character() != "]":
         if number:
             if window.next_character() != ",":
-                raise BrokenArray(f"after element {number} stands neither a comma nor ]")
+                raise BrokenArray(f"there is neither a comma nor ] after element {number}")
             window.at += 1
             window.next_character()
         number += 1
@@ -106,7 +106,7 @@ def _elements(window: _Window) -> Iterator[object]:
 
 
 class _Window:
-    """The part of the file that is being looked at, and where in it we are."""
+    """The part of the file in memory, and the current position in it."""
 
     def __init__(self, file: TextIO) -> None:
         self.at = 0
@@ -115,7 +115,7 @@ class _Window:
         self._decoder = decoder()
 
     def next_character(self) -> str:
-        """Skip white space; the character there, "" at the end of the file."""
+        """Skip whitespace and return the next character, or "" at the end of the file."""
         while True:
             while self.at < len(self._text) and self._text[self.at] in _SPACE:
                 self.at += 1
@@ -126,10 +126,10 @@ class _Window:
                 return ""
 
     def decode(self, number: int) -> object:
-        """The value that begins here; reads on, twice as much each time, until it is whole."""
+        """Decode the value at the current position. Reads more text, twice as much each time, until it is complete."""
         amount = WINDOW
         while True:
-            reason = "it is cut off"
+            reason = "it is truncated"
             try:
                 value, end = self._decoder.raw_decode(self._text, self.at)
             except json.JSONDecodeError as error:
@@ -139,7 +139,7 @@ class _Window:
             except ValueError as error:
                 reason = str(error)
             else:
-                # A number may go on behind the window ("0." was read as 0): what ends it must be there.
+                # A number may continue after the window ("0." would be read as 0), so its end must be visible.
                 if isinstance(value, (dict, list, str)) or self._text[end : end + 1] in _ENDS_NUMBER:
                     self.at = end
                     return value

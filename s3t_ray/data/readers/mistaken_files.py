@@ -1,7 +1,7 @@
-"""Files that are not what their names say: archives, web pages, pointers, text in another encoding.
+"""Recognizes files that do not match their names: archives, web pages, pointers, text in another encoding.
 
-In: the first bytes of a file, as a reader of text or Parquet would get them. Out: what the file is and what to do, so
-that nobody is told of "line 1: not JSON" for an archive. Pure. Must never refuse what the reader could read.
+In: the first bytes of a file, as the reader of text or Parquet gets them. Out: an error that names the actual format
+and the fix, instead of "line 1: not JSON" for an archive. Pure. Never refuses a file that the reader could read.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
 _PARQUET = b"PAR1"
 _PAGE = (b"<!doctype html", b"<html")
 LONGEST_START = 512
-"""Bytes that are looked at."""
+"""Number of bytes to examine."""
 
 
 def check_start(start: bytes, kind: str, source: str) -> None:
-    """DataError where a file that begins with `start` cannot be of the format `kind`, and what it is can be told."""
+    """Raise DataError if a file that starts with `start` is recognizably not of the format `kind`."""
     found = _told(start, kind)
     if found is not None:
         what, fix = found
@@ -43,7 +43,7 @@ def _told(start: bytes, kind: str) -> tuple[str, str] | None:
     if start[257:262] == b"ustar" and b"\0" in start[:257]:
         return "is a TAR archive", "unpack it"
     if start.lstrip()[:14].lower().startswith(_PAGE):
-        return "is a web page, not data", "download the file itself, signed in where its server asks for that"
+        return "is a web page, not data", "download the file itself; sign in if its server requires that"
     if kind != "parquet" and start.startswith(_PARQUET + b"\x15"):
         return "is a Parquet file", "end its name in .parquet, or set data.format: parquet"
     return None

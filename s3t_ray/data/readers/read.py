@@ -1,8 +1,8 @@
-"""Records out of files and datasets, streaming; what is malformed is refused with its line, or set aside.
+"""Streams records from files and datasets. Malformed rows are refused with their line, or set aside.
 
-In: the `data` and `task` sections. Out: Records in the order of the input. Memory does not grow with
-the data. An id of the data's own that stands twice is not found here: the ledger finds it. Where ids
-are derived from content, a repeated content is a malformed row. Must never guess at a row.
+In: the `data` and `task` sections. Out: Records in input order. Memory does not grow with the data.
+Duplicate ids are not detected here but by the ledger. If ids are derived from the content, a row with
+repeated content is malformed. Never guesses the meaning of a row.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from s3t_ray.data.task_records import TaskRecords, task_records
 from s3t_ray.errors import DataError, StoreError
 
 Check = Callable[[str], tuple[str, bool]]
-"""A record's content -> the content to keep, and whether it teaches anything. Raises MalformedRow."""
+"""A record's content -> the content to keep, and whether it has a labelled token. Raises MalformedRow."""
 
-_TOLD = 20  # malformed rows named in one refusal
+_TOLD = 20  # malformed rows listed in an error
 _MOST_FIXES = 3
-_SHOWN = 80  # characters of an id
+_SHOWN = 80  # characters shown of an id
 _REPEATED = "repeats the content of an earlier row; with data.id_field: null both would have one id"
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that could not become a record. `line` counts from 1 (rows, where a format has no lines)."""
+    """A row that is not a valid record. `line` counts from 1 (rows, if the format has no lines)."""
 
     source: str
     line: int
@@ -45,9 +45,9 @@ class Reject:
 
 
 class RejectFile:
-    """Rows set aside, one JSON object a line: source, line, reason, row.
+    """A file of rows set aside, with one JSON object per line: source, line, reason, row.
 
-    It holds personal data as it came in: `drop_rejects` takes a deleted person out of it.
+    It contains personal data from the input. `drop_rejects` removes a deleted person from it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -56,7 +56,7 @@ class RejectFile:
         self._file: TextIO | None = None
 
     def add(self, reject: Reject, row: object) -> None:
-        """Append one row; the file appears with the first."""
+        """Append one row. The first one creates the file. Raises StoreError if it cannot be written."""
         line = {"source": reject.source, "line": reject.line, "reason": reject.reason, "row": row}
         with self._told():
             if self._file is None:
@@ -66,9 +66,10 @@ class RejectFile:
         self.count += 1
 
     def close(self) -> None:
+        """Close the file, if one was opened. Raises StoreError if its last rows cannot be written."""
         file, self._file = self._file, None
         if file is not None:
-            with self._told():  # the last rows are written only now
+            with self._told():  # closing writes the last buffered rows
                 file.close()
 
     @contextmanager
@@ -96,15 +97,15 @@ def read_records(
     check: Check | None = None,
     reading: Reading | None = None,
 ) -> Iterator[Record]:
-    """Every record at `data.path`. `check` encodes each as training will (`record_check.py`); `reading` is filled.
+    """Every record at `data.path`. `check` encodes each one as for training (`record_check.py`); fills `reading`.
 
-    Raises DataError: there is nothing; no record is in it; or, with `on_malformed: refuse`, rows are
-    malformed (after the last row, so that one message names the first 20 and counts all). A caller
-    must therefore keep nothing of what it got before the end. With `set_aside` malformed rows go to
+    Raises DataError if there is no data or no record, or if rows are malformed with `on_malformed:
+    refuse`. The latter is raised after the last row, so that one message lists the first 20 and counts
+    all. Callers must therefore not use any record before the end. With `set_aside`, malformed rows go to
     `rejects`, which is then required.
     """
     if data.on_malformed == "set_aside" and rejects is None:
-        raise DataError("data.on_malformed = set_aside needs a file for the rows", "give a RejectFile, or use refuse")
+        raise DataError("data.on_malformed = set_aside needs a file for the rows", "pass a RejectFile, or use refuse")
     told: list[Reject] = []
     fixes: dict[str, None] = {}
     records = malformed = 0
@@ -137,7 +138,7 @@ def read_records(
                 if auto:
                     reading.repeated += 1
                     continue
-                # The row itself is in the run already; a second copy would have to be purged apart.
+                # The row is in the run already; a copy in the reject file would have to be purged separately.
                 reject, row = Reject(raw.source, raw.number, _REPEATED), None
             malformed += 1
             if data.on_malformed == "set_aside" and rejects is not None:
@@ -160,7 +161,7 @@ def read_holdout(
     check: Check | None = None,
     reading: Reading | None = None,
 ) -> Iterator[Record]:
-    """The records of `data.holdout_path` or `data.holdout_split`, as `read_records` reads; none when neither is set."""
+    """The records of `data.holdout_path` or `data.holdout_split`, as from `read_records`; none if neither is set."""
     if data.holdout_split is not None:
         if not has_splits(data):
             raise DataError(
@@ -176,7 +177,7 @@ def read_holdout(
 
 
 def repeated_id(name: str, data: Data) -> DataError:
-    """The error for an id that more than one record has."""
+    """The error for an id that several records share."""
     field = data.id_field
     of = "" if field == "auto" else f" (field {field!r})"
     what = f"id {name!r}{of}" if field else f"content with derived id {name!r}"
@@ -187,10 +188,10 @@ def repeated_id(name: str, data: Data) -> DataError:
 
 
 def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | None, str | None], bool]) -> int:
-    """Copy a reject file without the rows whose (id, subject), each as text or None, `drop` tells.
+    """Copy a reject file without the rows for which `drop(id, subject)`, each as text or None, is true.
 
-    Returns how many were left out. A row so broken that neither can be read is left out as well, and so is a
-    line that ingest never wrote: nobody could tell whose it is.
+    Returns the number of dropped rows. Also drops rows in which neither can be read, and lines that ingest did not
+    write, because nobody can tell whose they are. Raises StoreError if a file cannot be read or written.
     """
     dropped = 0
     with _rejects_told(source), source.open("rb") as lines, target.open("wb") as kept:
@@ -204,9 +205,9 @@ def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | N
 
 
 def reject_names(source: Path, data: Data) -> Iterator[tuple[str | None, str | None] | None]:
-    """(id, subject) of every row of a reject file, each as text, or None where it has none.
+    """(id, subject) of every row in a reject file, each as text, or None if the row has none.
 
-    None instead of the pair: a line that ingest never wrote.
+    None instead of the pair: a line that ingest did not write. Raises StoreError if the file cannot be read.
     """
     with _rejects_told(source), source.open("rb") as lines:
         for line in lines:
@@ -245,7 +246,7 @@ def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
 
 
 def _check_no_id(raw: RawRow) -> None:
-    """Raise MalformedRow for a row that brings an id where the first row brought none."""
+    """Raise MalformedRow if a row has an id although the first row has none."""
     if isinstance(raw.value, Mapping) and raw.value.get("id") is not None:
         raise MalformedRow(
             "field 'id' is present, but the first row has none",
@@ -254,7 +255,7 @@ def _check_no_id(raw: RawRow) -> None:
 
 
 def _plain(value: object) -> str:
-    """What JSON has no type for: an image's bytes in base64, anything else as text."""
+    """Convert a value that JSON has no type for: an image's bytes to base64, anything else to text."""
     return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else str(value)
 
 

@@ -1,6 +1,7 @@
-"""What one reading of the data found on its way, for people: files read and skipped, shapes recognised, repeats.
+"""Statistics about one pass over the data, to show to the user: files read and skipped, shapes recognized, repeats.
 
-Filled by the readers, and reported by their callers. Holds only counts and names of files and columns, never values.
+The readers fill them and their callers report them. They contain only counts and names of files and columns, never
+values.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ _Row = TypeVar("_Row")
 
 @dataclass
 class Reading:
-    """Of one `data.path`."""
+    """The statistics of reading one `data.path`."""
 
     files: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """Files of the folder that were not read, each with the reason."""
+    """Files in the folder that were not read, each with the reason."""
     empty: list[str] = field(default_factory=list)
-    """Files that were read and hold no row: a download that failed, or a part that nothing fell into."""
+    """Files that were read but contain no row, such as a failed download or an empty part."""
     shapes: Counter[str] = field(default_factory=Counter)
-    """Rows by how their columns were taken, where that is not by our own names."""
+    """Number of rows by column mapping, for rows whose columns do not have our names."""
     repeated: int = 0
     """Rows left out because an earlier row has the same content, and so the same derived id."""
     ids_derived: bool = False
 
     def noted(self, name: str, rows: Iterator[_Row]) -> Iterator[_Row]:
-        """`rows` of the file `name`, unchanged; the file is noted as read, and as empty if it has none."""
+        """Pass `rows` of the file `name` through; record the file as read, and as empty if it has no rows."""
         self.files.append(name)
         first = True
         for row in rows:
@@ -40,7 +41,7 @@ class Reading:
             self.empty.append(name)
 
     def notes(self) -> list[str]:
-        """Lines to show."""
+        """The lines to show to the user."""
         lines = []
         if len(self.files) > 1 or self.skipped:
             lines.append(f"{_files(self.files)} read: {_some(self.files)}")

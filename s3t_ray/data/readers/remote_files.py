@@ -1,8 +1,8 @@
-"""Data files on other machines: s3://, gs://, hf:// and https://, each fetched whole, read, and dropped again.
+"""Reads remote data files (s3://, gs://, hf:// and https://): downloads each file, reads it, and deletes it again.
 
-In: `data.path` as a URI of a file, a folder or a pattern. Out: rows, as of local files. Credentials are those that the
-clients find by themselves (the environment, the instance, `hf auth login`); none is taken from the URI or kept.
-Memory holds one piece; the disk holds one file at a time.
+In: `data.path` as the URI of a file, a folder or a pattern. Out: rows, as for local files. The clients find their
+credentials themselves (the environment, the instance, `hf auth login`). None is taken from the URI or stored. Keeps one
+chunk in memory, and one file at a time on disk.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from s3t_ray.errors import DataError
 _PIECE_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 60
 Fetch = Callable[[str, Path], None]
-"""Copies the file of a name to a path."""
+"""Copies the file with a name to a path."""
 
 
 def remote_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
-    """Every row at the URI `data.path`. Raises DataError: it cannot be reached or names no data file."""
+    """Every row at the URI `data.path`. Raises DataError if it cannot be reached or names no data file."""
     names, fetch = _found(data.path, data.split, reading)
     with tempfile.TemporaryDirectory(prefix="s3t-data-") as folder:
         for name in names:
@@ -52,7 +52,7 @@ def _found(uri: str, split: str, reading: Reading) -> tuple[list[str], Fetch]:
         return listed, fetch
     reading.skipped += [f"{shown(name)} (not a data file)" for name in listed if name not in kept]
     if not kept:
-        raise DataError(f"data.path = {shown(uri)}: there is no data file", "name a file, or a folder that holds some")
+        raise DataError(f"data.path = {shown(uri)}: there is no data file", "use a file, or a folder with data files")
     start = uri.rstrip("/") + "/"
     inside = {name: name.removeprefix(start) for name in kept}
     chosen = of_split(list(inside.values()), split, uri)
@@ -84,7 +84,7 @@ def _bucket(uri: str) -> tuple[list[str], Fetch]:
 
 def _copy(filesystem: Any, path: str, copy: Path, uri: str) -> None:
     try:
-        # Left to itself pyarrow unpacks what is called .gz, and `file_rows` would unpack it again.
+        # By default, pyarrow decompresses files named .gz, and `file_rows` would decompress them again.
         with filesystem.open_input_stream(path, compression=None) as source, copy.open("wb") as target:
             shutil.copyfileobj(source, target, _PIECE_BYTES)
     except OSError as error:
@@ -128,7 +128,7 @@ def _fetch_http(uri: str, copy: Path) -> None:
 
 
 def _pattern(uri: str) -> tuple[str, str | None]:
-    """The folder to list, and the pattern for paths without a scheme, where the URI is one."""
+    """The folder to list, and the pattern for paths without a scheme (None if the URI is not a pattern)."""
     path, _, query = uri.partition("?")
     if not set(path) & set("*["):
         return uri, None
@@ -139,12 +139,12 @@ def _pattern(uri: str) -> tuple[str, str | None]:
 
 
 def shown(uri: str) -> str:
-    """`uri` for people and logs: without its query and whoever it names before @, which can be secrets."""
+    """`uri` for messages and logs: without its query and the user info before @, which can contain secrets."""
     scheme, separator, rest = uri.split("?", 1)[0].partition("://")
     if not separator:
         return unquote(uri)
     place, slash, path = rest.partition("/")
-    # An @ behind the place is a revision, as in hf://datasets/owner/name@v1.
+    # An @ after the host is a revision, as in hf://datasets/owner/name@v1.
     return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"
 
 

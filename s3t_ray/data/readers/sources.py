@@ -1,9 +1,9 @@
-"""From `data.path` to a stream of (source, number, row), one row at a time.
+"""Streams the rows at `data.path`, one at a time.
 
-In: a file, folder, glob, URI or Hugging Face dataset. Out: Rows; one that cannot even be parsed carries the reason in
-its place. Memory holds one row (Parquet: one batch) whatever the size of the data. What is read and what is skipped
-goes into `Reading`. Must never judge what a row means (`records.py`); formats are read in `formats.py`, and files on
-other machines are fetched in `remote_files.py`.
+In: a file, folder, glob, URI or Hugging Face dataset. Out: RawRows; one that cannot be parsed has a reason instead.
+Keeps one row (Parquet: one batch) in memory, whatever the size of the data. `Reading` records what is read and skipped.
+Never interprets a row, which `records.py` does. `formats.py` reads the formats, and `remote_files.py` downloads remote
+files.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _NOT_RECORDS = frozenset(
         "metadata.json",
     }
 )
-"""Files beside data that describe it."""
+"""Metadata files next to data files."""
 _SCHEMES = ("s3", "gs", "gcs", "hf", "https", "http")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _GLOB = re.compile(r"[*?\[]")
 
 
 def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
-    """Every row at `data.path`: files in the order of their names, rows in the order of the file.
+    """Every row at `data.path`: files in the order of their names, rows in file order.
 
-    Raises DataError: there is nothing, or a file is damaged as a whole.
+    Raises DataError if there is no data or a file is damaged as a whole.
     """
     reading = reading or Reading()
     scheme, separator, _ = data.path.partition("://")
@@ -74,7 +74,7 @@ def raw_rows(data: Data, reading: Reading | None = None) -> Iterator[RawRow]:
 
 
 def has_splits(data: Data) -> bool:
-    """Whether `data.split` chooses among rows: of a hub dataset or a saved one with splits, not of files."""
+    """Whether `data.split` selects rows: in hub datasets, and in saved datasets and image folders with splits."""
     if _is_saved_dataset(data.path):
         return (Path(data.path).expanduser() / "dataset_dict.json").is_file()
     if is_image_folder(data):
@@ -83,9 +83,9 @@ def has_splits(data: Data) -> bool:
 
 
 def find_files(path: str, split: str = "train", reading: Reading | None = None) -> tuple[Path, ...] | None:
-    """The files that `path` names, sorted; None when it looks like the name of a hub dataset.
+    """The files that `path` names, sorted; None if it looks like the name of a hub dataset.
 
-    Raises DataError when it names nothing, or a folder of several splits without `split`.
+    Raises DataError if it names nothing, or a folder with several splits but not `split`.
     """
     reading = reading or Reading()
     place = Path(path).expanduser()
@@ -95,7 +95,7 @@ def find_files(path: str, split: str = "train", reading: Reading | None = None) 
         return _in_folder(place, path, split, reading)
     if place.exists():
         raise DataError(
-            f"data.path = {path} is a pipe or a device; what it holds can be read only once",
+            f"data.path = {path} is a pipe or a device, which can be read only once",
             "write the records to a file",
         )
     if _GLOB.search(path):
@@ -126,8 +126,8 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
             found.append(item)
     if not found:
         raise DataError(
-            f"data.path = {path}: the folder holds no {', '.join(FORMATS)} file",
-            "name the folder with the records, or one file and its data.format",
+            f"data.path = {path}: the folder contains no {', '.join(FORMATS)} file",
+            "use the folder with the records, or one file and its data.format",
         )
     names = [str(item.relative_to(place)) for item in found]
     kept = of_split(names, split, path)
@@ -136,7 +136,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
 
 
 def _no_file(item: Path, inside: str) -> str:
-    """Why something in a folder is not read. Raises DataError for a link to a data file that is lost."""
+    """The reason why an entry of a folder is not read. Raises DataError for a broken link to a data file."""
     if item.is_dir():
         return f"{inside} (a link to a folder)"
     if item.exists() or file_format(item.name) is None or inside.startswith("."):
@@ -145,7 +145,7 @@ def _no_file(item: Path, inside: str) -> str:
 
 
 def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
-    # Imported late: datasets costs a second that files need not pay.
+    # Imported here because datasets takes a second to import, and plain files do not need it.
     from datasets import ClassLabel, DatasetDict, Image, load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
@@ -153,7 +153,7 @@ def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
         if _is_saved_dataset(data.path):
             saved = load_from_disk(data.path)
             if isinstance(saved, DatasetDict) and data.split not in saved:
-                raise DataError(f"data.split = {data.split}: {data.path} has {', '.join(saved)}", "name one of these")
+                raise DataError(f"data.split = {data.split}: {data.path} has {', '.join(saved)}", "use one of these")
             rows = saved[data.split] if isinstance(saved, DatasetDict) else saved
         else:
             rows = load_dataset(data.path, data.subset, split=data.split, streaming=True)
@@ -170,11 +170,11 @@ def _dataset_rows(data: Data, reading: Reading) -> Iterator[RawRow]:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"data.path = {data.path}: the dataset cannot be read: {reason[0]}",
-            "check its name, data.subset, data.split and your network, or name a file or folder",
+            "check its name, data.subset, data.split and your network, or use a file or folder",
         ) from error
 
 
 def _is_saved_dataset(path: str) -> bool:
-    """Whether `Dataset.save_to_disk` made this folder; others keep a dataset_info.json of their own."""
+    """Whether `Dataset.save_to_disk` wrote this folder. Other folders also contain a dataset_info.json."""
     folder = Path(path).expanduser()
     return any((folder / name).is_file() for name in _SAVED_DATASET)

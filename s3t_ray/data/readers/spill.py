@@ -1,7 +1,7 @@
-"""Rows by place in bounded memory: the earlier ones in a file a place, the latest in memory.
+"""Groups rows by place in bounded memory: earlier rows in one file per place, the latest in memory.
 
-In: rows of any place, one by one. Out: the rows of a place, in the order they came. One file is open
-at a time, however many places there are. Must never hold more than it was told to.
+In: rows of any place, one by one. Out: the rows of a place, in order of arrival. Opens one file at a
+time, however many places there are. Never exceeds its memory limit.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from s3t_ray.data.slice_file import DIGEST_BYTES, Row, row_bytes
 from s3t_ray.errors import StoreError
 
 _LENGTHS = struct.Struct(">II")  # bytes of the id, bytes of the content
-_ROW_OVERHEAD = 300  # bytes that Python spends on a held row beside its data
+_ROW_OVERHEAD = 300  # bytes that Python needs per row in addition to its data
 
 
 class Spill:
-    """Takes rows of many places in, gives them back place by place; keeps files in `folder`."""
+    """Accepts rows of many places and returns them place by place. Stores its files in `folder`."""
 
     def __init__(self, folder: Path, memory_bytes: int) -> None:
         self.places: set[Place] = set()
@@ -30,7 +30,7 @@ class Spill:
         self._bytes: dict[Place, int] = {}
 
     def add(self, place: Place, row: Row) -> None:
-        """Take one row in."""
+        """Add one row. Raises StoreError if the disk is full or not writable."""
         size = row_bytes(row) + _ROW_OVERHEAD
         self.places.add(place)
         self._rows.setdefault(place, []).append(row)
@@ -40,7 +40,7 @@ class Spill:
             self._write_largest()
 
     def take(self, place: Place) -> Iterator[Row]:
-        """The rows of `place`, once, in the order they were added."""
+        """The rows of `place`, in the order they were added. Can be called once per place."""
         path = self._path(place)
         if path.exists():
             yield from _read(path)
@@ -49,7 +49,7 @@ class Spill:
         yield from self._rows.pop(place, [])
 
     def _write_largest(self) -> None:
-        # Down to half, largest first: few long writes, and room until the next time.
+        # Write the largest places until half the memory is free, for few and long writes.
         for place in sorted(self._rows, key=lambda place: (-self._bytes[place], place)):
             if self._held <= self._limit // 2:
                 return

@@ -1,7 +1,7 @@
-"""Which files of a folder belong to a split, by their names, as Hugging Face's folders have them.
+"""Selects the files of a split in a folder by their names, with Hugging Face's conventions.
 
-In: names of data files. Out: those of one split. Pure. A folder with files of several splits is never read as one:
-training on a test set is the worst of silent mistakes.
+In: names of data files. Out: those of one split. Pure. Files of different splits are never mixed, so that nobody trains
+on a test set by accident.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _KEYWORDS = {
 
 
 def split_named(folder: str) -> str | None:
-    """The split that a folder's whole name is, such as `val` for validation; None: it is none."""
+    """The split that a folder is named after, such as validation for `val`; None if it is not named after one."""
     return _KEYWORDS.get(folder.lower())
 
 
 def split_of(name: str) -> str | None:
-    """The split that the words of a file's name, or of its folders' names, tell; None: they tell none."""
+    """The split according to the words in a file's name or its folders' names; None if there is none."""
     for part in reversed(name.split("/")):
         told = {_KEYWORDS[word] for word in re.split(r"[^a-z0-9]+", part.lower()) if word in _KEYWORDS}
         if len(told) == 1:
@@ -40,9 +40,9 @@ def split_of(name: str) -> str | None:
 
 
 def of_split(names: Sequence[str], split: str, path: str) -> frozenset[str]:
-    """Of `names`, those of `split`; all of them where they are not of several splits.
+    """The files among `names` that belong to `split`; all of them if there are not several splits.
 
-    Raises DataError: they are of several splits, and none is of `split`, or some cannot be told.
+    Raises DataError if there are several splits but no file of `split`.
     """
     told = {name: split_of(name) for name in names}
     kinds = {kind for kind in told.values() if kind is not None}
@@ -53,6 +53,6 @@ def of_split(names: Sequence[str], split: str, path: str) -> frozenset[str]:
     if not kept:
         raise DataError(
             f"data.path = {path}: the folder holds the splits {', '.join(sorted(kinds))}, but data.split is {split}",
-            "set data.split to one of them, or the files themselves in data.path",
+            "set data.split to one of them, or set data.path to the files",
         )
     return kept

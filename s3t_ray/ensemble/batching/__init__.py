@@ -1,1 +1,1 @@
-"""Many generations in one forward pass: what a step computes, its rows, caches, sampling and what they say."""
+"""Continuous batching: many generations per forward pass, with their scheduling, caches, sampling and events."""

@@ -1,13 +1,13 @@
-"""Many generations at once, joined and left at every step (iteration-level batching).
+"""Runs many generations at once; they can join and leave the batch at every step (continuous batching).
 
-In: prompts in tokens and how to sample. Out: their events, in the outbox that each was submitted with. `batch_plan`
-decides what a step feeds; here it is computed. Each generation holds a lease on the live set that it began with, and
-its cache is the lease's memory: a deletion strikes exactly the generations that rest on a struck stage, and those begin
-anew by themselves. Generations on one live set share a forward pass; those that began before a stage was added run in
-a pass of their own until they end.
+In: prompts as tokens, and sampling settings. Out: events, in the outbox passed with each generation. `batch_plan`
+decides which tokens a step feeds; this module runs the step. Each generation holds a lease on the live set that it
+started with, and its cache is the lease's memory. A deletion therefore affects exactly the generations that use a
+pruned stage, and those restart automatically. Generations on the same live set share a forward pass; those that
+started before a stage was added run in a separate pass until they end.
 
-One thread computes, and only while there is something to do. A result depends on who shares the batch only by the
-rounding of matrix products, whose shape the batch decides.
+One thread computes, and only while there is work. The other generations in a batch can affect a result only through
+the rounding of matrix products, because the batch determines their shape.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from s3t_ray.errors import DataError, Overloaded, S3TError
 from s3t_ray.train.task_models.task_model import Head
 
 MOST_WAITING = 1024
-"""Generations that wait for a place; a further one is refused."""
-_CHUNK_LOGITS = 1 << 24  # of one [positions x V] block: 64 MiB in float32
+"""The maximum number of queued generations. Further ones are refused."""
+_CHUNK_LOGITS = 1 << 24  # per [positions x V] block: 64 MiB in float32
 
 
 class BatchEngine:
-    """Every method may be called from any thread."""
+    """Schedules and computes generations. Every method may be called from any thread."""
 
     def __init__(self, base: FrozenBase, service: LiveService[LiveSet], limits: BatchLimits) -> None:
         self._base = base
         self._service = service
         self._limits = limits
-        self._arenas = CacheArenas(limits.cache_tokens)  # of the computing thread, as are the next two
+        self._arenas = CacheArenas(limits.cache_tokens)  # only the computing thread uses this and the next two
         self._prefixes = PrefixCache(service, self._arenas, limits.cache_tokens // 4)
         self._rows: list[GenerationRow] = []
         self._changed = threading.Condition()
@@ -56,9 +56,9 @@ class BatchEngine:
         self._working = False
 
     def submit(self, name: str, request: GenerationRequest, outbox: Outbox) -> None:
-        """Begin a generation under a name of the caller's, by which `outbox` hears of it.
+        """Queue a generation. Its events go to `outbox` under `name`, which the caller chooses.
 
-        Raises DataError for a prompt that cannot be read, Overloaded when too many wait.
+        Raises DataError if the prompt is empty or too long, Overloaded if too many generations are queued.
         """
         self._base.check_length(len(request.prompt))
         tokens = len(request.prompt) + self._most_new(request)
@@ -66,18 +66,18 @@ class BatchEngine:
             raise DataError(
                 f"prompt and answer may take {tokens} tokens, but this replica has memory for "
                 f"{self._limits.cache_tokens}",
-                "ask for fewer tokens",
+                "request fewer tokens",
             )
         with self._changed:
             if len(self._waiting) >= MOST_WAITING:
-                raise Overloaded(f"{MOST_WAITING} generations wait already", "ask again later, or add replicas")
+                raise Overloaded(f"{MOST_WAITING} generations are already queued", "retry later, or add replicas")
             self._waiting.append((name, request, outbox))
             if not self._working:
                 self._working = True
                 threading.Thread(target=self._work, name="s3t-batch", daemon=True).start()
 
     def cancel(self, name: str) -> None:
-        """End a generation whose listener has gone; one that has ended already is no error."""
+        """Cancel a generation whose client has disconnected. It may have ended already."""
         with self._changed:
             self._waiting = deque(entry for entry in self._waiting if entry[0] != name)
             if self._working:
@@ -85,7 +85,7 @@ class BatchEngine:
 
     @property
     def load(self) -> int:
-        """Generations that run or wait."""
+        """The number of running and queued generations."""
         with self._changed:
             return len(self._rows) + len(self._waiting)
 
@@ -96,7 +96,7 @@ class BatchEngine:
         return most
 
     def _reserve(self, request: GenerationRequest) -> int:
-        """Tokens that its cache may take room for."""
+        """The number of tokens that its cache may grow to."""
         return self._arenas.room(len(request.prompt) + self._most_new(request))
 
     def _work(self) -> None:
@@ -108,7 +108,7 @@ class BatchEngine:
             raise
 
     def _step(self) -> bool:
-        """One step; False when there is nothing to do, and this thread is about to end."""
+        """Run one step. Returns False if there is no work; this thread must then end."""
         with self._changed:
             gone, self._cancelled = self._cancelled, set()
             waiting = tuple(self._waiting)
@@ -134,7 +134,7 @@ class BatchEngine:
         for row in self._rows:
             layout = _layout_of(row.lease)
             if layout is None:
-                self._begin_anew(row)  # and is fed from the next step on
+                self._begin_anew(row)  # it takes part again from the next step on
             elif row.id in work:
                 groups.setdefault(layout, []).append(row)
         for rows in groups.values():
@@ -142,14 +142,14 @@ class BatchEngine:
         return True
 
     def _admit(self, names: Sequence[str]) -> None:
-        with self._changed:  # what was cancelled meanwhile is not here any more
+        with self._changed:  # generations cancelled in the meantime are no longer queued
             entries = [entry for entry in self._waiting if entry[0] in names]
             self._waiting = deque(entry for entry in self._waiting if entry[0] not in names)
         rows = [
             GenerationRow(name, request, outbox, self._most_new(request), self._reserve(request), self._service.begin())
             for name, request, outbox in entries
         ]
-        self._rows += rows  # before any begins: when one fails (memory), `_fail` must know them all
+        self._rows += rows  # before any of them begins: if one fails (out of memory), `_fail` must see all of them
         arenas = [self._arena(row) for row in rows]
         for arena, count in Counter(arenas).items():
             arena.expect(count)
@@ -157,22 +157,22 @@ class BatchEngine:
             self._begin(row)
 
     def _arena(self, row: GenerationRow) -> CacheArena:
-        """Where its cache is to lie at first."""
+        """The arena that first holds its cache."""
         layout = _layout_of(row.lease)
         return self._arenas.arena(0 if layout is None else layout, row.first_room)
 
     def _begin(self, row: GenerationRow) -> None:
         live = row.lease.live
         if live is None:
-            return  # pruned within this very step: the step begins it anew
-        if not row.scores_prompt:  # else every token of the prompt must be computed
+            return  # pruned during this step, which restarts it
+        if not row.scores_prompt:  # scoring the prompt requires computing all of its tokens
             others = (other.cached_text() for other in self._rows)
             row.fed = row.cached = self._prefixes.begin(row.lease, row.request.prompt, row.first_room, others)
         started = replace(started_event(live), prompt_tokens=len(row.request.prompt), cached_tokens=row.cached)
         row.say([started])
 
     def _begin_anew(self, row: GenerationRow) -> None:
-        """Its live set has lost a stage: everything that it said is void."""
+        """Restart a generation whose live set lost a stage. Its earlier events become invalid."""
         self._service.end(row.lease)
         row.restart(self._service.begin())
         self._begin(row)
@@ -181,7 +181,7 @@ class BatchEngine:
         self._prefixes.keep(row.cached_text())
 
     def _feed(self, rows: Sequence[GenerationRow], work: dict[str, int]) -> None:
-        """One forward pass for generations on one live set."""
+        """Run one forward pass for generations on the same live set."""
         rows = sorted(rows, key=lambda row: _place(row, work))
         by_lease = {row.lease: row for row in rows}
 
@@ -193,7 +193,7 @@ class BatchEngine:
         for row in rows:
             result = results.get(row.lease)
             if result is None:
-                continue  # revoked meanwhile: the next step begins it anew
+                continue  # revoked in the meantime: the next step restarts it
             if row.hear(result, min(work[row.id], len(row.tokens) - row.fed)):
                 ended.add(row.id)
                 self._leave(row)
@@ -206,7 +206,7 @@ class BatchEngine:
             chunk = row.tokens[row.fed : row.fed + work[row.id]]
             room = max(row.fed + len(chunk), row.first_room)
             cache = self._arenas.fitting(row.lease.memory, id(live.layout), room)
-            row.lease.memory = cache  # a swap may empty it again at any moment: then this pass is void
+            row.lease.memory = cache  # a swap may clear it at any time, which also invalidates this pass
             texts.append((chunk, cache))
             ends.append(row.fed + len(chunk) == len(row.tokens))
             positions.append(positions[-1] + len(chunk))
@@ -227,7 +227,7 @@ class BatchEngine:
         return [Fed(score, drawn.get(at)) for at, score in enumerate(scores)]
 
     def _prompt_scores(self, row: GenerationRow, hidden: Tensor, heads: Sequence[Head]) -> list[Token]:
-        """Of the prompt's tokens after each of those that were fed, as far as there are any."""
+        """The scores of the prompt tokens that follow the ones in this pass."""
         following = row.tokens[row.fed + 1 : row.fed + 1 + hidden.shape[1]]
         block = max(1, _CHUNK_LOGITS // self._base.model.config.vocab_size)
         made: list[Token] = []
@@ -238,8 +238,8 @@ class BatchEngine:
         return made
 
     def _fail(self, error: BaseException) -> None:
-        """This thread ends: nobody may wait for what will not come."""
-        told = error if isinstance(error, S3TError) else S3TError("the model's batch failed", "see its log, ask again")
+        """End all generations with an error, because this thread ends."""
+        told = error if isinstance(error, S3TError) else S3TError("the model's batch failed", "see its log, and retry")
         with self._changed:
             waiting, self._waiting = self._waiting, deque()
             rows, self._rows = self._rows, []
@@ -253,18 +253,18 @@ class BatchEngine:
 
 
 def _place(row: GenerationRow, work: dict[str, int]) -> tuple[bool, int, int]:
-    """Where a generation stands in a pass: those that decode first, side by side if their caches are."""
+    """Sort key within a pass: decoding generations first, in the order of their cache slots."""
     cache: KeyValueCache | None = row.lease.memory
     return (work[row.id] > 1, 0, 0) if cache is None else (work[row.id] > 1, cache.arena.room, cache.slot)
 
 
 def _layout_of(lease: Lease[LiveSet]) -> int | None:
-    """Which layout the lease computes with; None when it was revoked. No caller may keep the live set itself."""
+    """The id of the lease's layout; None if the lease was revoked. Callers must not keep the live set itself."""
     live = lease.live
     return None if live is None else id(live.layout)
 
 
 def started_event(live: LiveSet) -> Started:
-    """The event that says what answers."""
+    """The event that names the live set of a generation."""
     told = live.live
     return Started(told.version, told.depths, told.stages)

@@ -1,6 +1,6 @@
-"""How many generations, and tokens of their caches, this machine has room for.
+"""Computes how many generations and cached tokens fit on this machine.
 
-In: the loaded base, and how many models answer together at most. Out: `BatchLimits`.
+In: the loaded base, and the maximum number of models in the ensemble. Out: `BatchLimits`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from s3t_ray.ensemble.frozen_base import FrozenBase
 
 ROWS = 64
 CPU_STEP_TOKENS, GPU_STEP_TOKENS = 128, 1024
-"""What one pass reads of prompts at most. More is hardly faster per token, and a deletion waits for one pass."""
+"""The maximum number of tokens per pass. More is barely faster per token, and a deletion has to wait for one pass."""
 CPU_SHARE, GPU_SHARE = 0.25, 0.6
-"""Of the machine's memory on a CPU, which others use too; of what the weights left free on a GPU."""
+"""The cache's share of the machine's total memory (CPU), or of the memory left after loading the weights (GPU)."""
 MORE_SLOTS = 1.25
-"""Blocks of caches have up to so many times the slots that texts use (`cache_arena.py`)."""
+"""Cache blocks may have up to this many times the slots in use (`cache_arena.py`)."""
 
 
 def batch_limits(base: FrozenBase, members: int) -> BatchLimits:
-    """Limits for `members` models that answer together."""
+    """The limits for an ensemble of `members` models."""
     on_gpu = base.device.type == "cuda"
     if on_gpu:
         room = GPU_SHARE * torch.cuda.mem_get_info(base.device)[0]
@@ -33,7 +33,7 @@ def batch_limits(base: FrozenBase, members: int) -> BatchLimits:
 
 
 def cache_bytes_per_token(base: FrozenBase, members: int) -> int:
-    """Bytes of keys and values of one token at all layers, when every layer runs once per member."""
+    """The bytes of one token's keys and values over all layers, if every layer runs once per member."""
     config = base.model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

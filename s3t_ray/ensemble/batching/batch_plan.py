@@ -1,14 +1,14 @@
-"""What the next forward pass computes, decided from sizes alone.
+"""Decides what the next forward pass computes, from sizes only.
 
-In: the generations that run and those that wait, as frozen values, and the limits of the machine. Out: a `BatchStep`.
-Pure: no torch, no clock, no lock, so a thousand random cases can be tested against a slow checker.
+In: the running and the queued generations as frozen values, and the machine's limits. Out: a `BatchStep`. Pure: no
+torch, clock or lock, so tests can compare thousands of random cases with a slow checker.
 
-What the tests hold, one each:
+Invariants, each with a test:
 1. A step has at most `step_tokens` tokens, and the running generations reserve at most `cache_tokens`.
-2. A generation that decodes gets its token in every step: a long prompt beside it never stops it.
-3. Generations are admitted in the order in which they came, and none that fits is passed over for ever.
+2. A decoding generation gets its token in every step; a long prompt beside it never delays it.
+3. Generations are admitted in order of arrival, and none that fits waits forever.
 4. The oldest prompt that is being read makes progress in every step.
-5. When anything runs or waits, the step computes something.
+5. If anything is running or queued, the step computes something.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ from s3t_ray.errors import ConfigError
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """What one machine may have in hand."""
+    """The limits of one machine. Raises ConfigError if `step_tokens` leaves no room to read prompts."""
 
     rows: int
-    """Generations that run at once."""
+    """Maximum number of generations that run at once."""
     step_tokens: int
-    """Tokens in one forward pass: the longest prompt chunk, and the longest that a deletion waits for."""
+    """Maximum tokens per forward pass. It limits prompt chunks, and the time that a deletion waits for a pass."""
     cache_tokens: int
-    """Tokens whose keys and values fit in memory, over all that run."""
+    """Maximum number of cached tokens over all running generations."""
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.step_tokens <= self.rows:
             raise ConfigError(
-                f"a step of {self.step_tokens} tokens cannot serve {self.rows} rows and read prompts too",
-                "give 1 row or more, and more tokens per step than rows",
+                f"a step of {self.step_tokens} tokens cannot serve {self.rows} rows and also read prompts",
+                "use at least 1 row, and more tokens per step than rows",
             )
 
 
 @dataclass(frozen=True)
 class WaitingRow:
-    """A generation that has not begun."""
+    """A generation in the queue."""
 
     id: str
     pending: int
-    """Tokens of the prompt."""
+    """Tokens in the prompt."""
     reserve: int
-    """Tokens that its cache may grow to."""
+    """The number of tokens that its cache may grow to."""
 
 
 @dataclass(frozen=True)
 class RunningRow:
-    """A generation that has begun. `pending` is 1 while it decodes, more while it reads its prompt."""
+    """A running generation. `pending` is 1 while it decodes, and more while it reads its prompt."""
 
     id: str
     pending: int
@@ -60,16 +60,16 @@ class RunningRow:
 
 @dataclass(frozen=True)
 class BatchStep:
-    """`admit` begin now, in order; `work` says how many tokens of which generation are fed."""
+    """One step: the generations to start, in order, and (generation, number of tokens to feed) pairs."""
 
     admit: tuple[str, ...]
     work: tuple[tuple[str, int], ...]
 
 
 def next_step(running: Sequence[RunningRow], waiting: Sequence[WaitingRow], limits: BatchLimits) -> BatchStep:
-    """The next step. `running` and `waiting` are in the order in which they came.
+    """The next step. `running` and `waiting` are in order of arrival.
 
-    A waiting generation whose `reserve` exceeds `cache_tokens` never fits: refuse it where it is submitted.
+    A generation whose `reserve` exceeds `cache_tokens` never fits; refuse it on submission.
     """
     decoding = [(row.id, 1) for row in running if row.pending == 1]
     room = limits.step_tokens - len(decoding)
@@ -84,7 +84,7 @@ def next_step(running: Sequence[RunningRow], waiting: Sequence[WaitingRow], limi
     cache = limits.cache_tokens - sum(row.reserve for row in running)
     for candidate in waiting:
         if room < 1 or rows >= limits.rows or candidate.reserve > cache:
-            break  # nobody overtakes: a large request would wait for ever behind small ones
+            break  # keep the order: otherwise a large request could wait forever behind small ones
         count = min(candidate.pending, room)
         admit.append(candidate.id)
         reading.append((candidate.id, count))

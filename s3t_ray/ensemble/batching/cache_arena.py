@@ -1,13 +1,13 @@
-"""Keys and values of many texts in one block per layer, so that one operation serves all texts that decode.
+"""Stores the keys and values of many texts in one block per layer, so that one operation serves all decoding texts.
 
-In: the new keys and values of a text. Out: what it holds so far. A text's cache is a slot of an arena, and an arena is
-held by its caches alone: the slot is free again, and the memory of an arena without caches goes, when nothing refers to
-them any more. So what a revoked lease forgets is forgotten here too. A slot is zeroed before another text gets it.
+In: the new keys and values of a text. Out: all of its keys and values so far. A text's cache is a slot in an arena.
+Only caches reference an arena: a slot becomes free when its cache is garbage-collected, and an arena is freed with its
+last cache. So dropping a revoked lease also releases its cache. A slot is zeroed before another text reuses it.
 
-An arena keeps, at each layer, as many rows as run through it: below the lowest adapter that is one. Tensors are
-touched by the thread that computes; a cache may be forgotten by any thread.
+At each layer, an arena has as many rows as run through that layer; below the lowest adapter that is one. Only the
+computing thread accesses the tensors; any thread may drop a cache.
 
-Shapes: R rows, K key-value heads, T new tokens of one text, S tokens that it holds, d head size.
+Shapes: R rows, K key-value heads, T new tokens of one text, S tokens in its cache, d head size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_ROOM = 128
-"""Tokens: rooms are this times powers of two, so that texts of like length share a block."""
+"""In tokens. Slot sizes are this times a power of two, so that texts of similar length share a block."""
 
 
 class CacheArena:
@@ -29,12 +29,12 @@ class CacheArena:
         self.room = room
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}  # [slots, R, K, room, d]
         self._used: set[int] = set()
-        self._dirty: set[int] = set()  # free, with what the last text left
+        self._dirty: set[int] = set()  # free slots that still hold data of their last text
         self._expected = 0
         self._lock = threading.Lock()
 
     def begin(self) -> int:
-        """A free slot, the lowest."""
+        """Reserve and return the lowest free slot, zeroed."""
         with self._lock:
             slot = next(slot for slot in range(len(self._used) + 1) if slot not in self._used)
             self._used.add(slot)
@@ -49,14 +49,14 @@ class CacheArena:
         return slot
 
     def end(self, slot: int) -> None:
-        """The slot is free."""
+        """Release a slot."""
         with self._lock:
             self._used.remove(slot)
             self._dirty.add(slot)
             self._expected = 0
 
     def expect(self, more: int) -> None:
-        """So many texts are about to begin: a block that must grow grows for all of them at once."""
+        """Announce `more` new texts, so that a block grows once for all of them."""
         self._expected = self.slots + more
 
     @property
@@ -67,13 +67,13 @@ class CacheArena:
 
     @property
     def layers(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """By index of the layer, as far as they were written: keys and values [slots or more, R, K, room, d]."""
+        """Layer index -> keys and values [slots or more, R, K, room, d], for the layers written so far."""
         return self._layers
 
     def block(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [slots or more, R, K, room, d] of a layer, with a place for every slot in use.
+        """The keys and values [slots or more, R, K, room, d] of a layer, large enough for every slot in use.
 
-        `key` and `value` [R, K, any, d] say of what shape and kind.
+        `key` and `value` [R, K, any, d] give the shape, dtype and device.
         """
         needed = max(self.slots, self._expected)
         known = self._layers.get(layer)
@@ -88,7 +88,7 @@ class CacheArena:
 
 
 class KeyValueCache:
-    """Keys and values of one text at every layer; `seen` tokens are whole."""
+    """The keys and values of one text at every layer. `seen` tokens are complete."""
 
     def __init__(self, arena: CacheArena) -> None:
         self.arena = arena
@@ -99,9 +99,9 @@ class KeyValueCache:
         self.arena.end(self.slot)
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, K, S, d] of the text, after adding those of T new tokens [R, K, T, d].
+        """Add the keys and values of T new tokens [R, K, T, d]; return all of the text's [R, K, S, d].
 
-        They count as seen only when `seen` is raised, after the pass: one that failed can be run again.
+        The caller increases `seen` after the pass, so a pass that failed can be repeated.
         """
         keys, values = self.arena.block(layer, key, value)
         end = self.seen + key.shape[2]
@@ -110,7 +110,7 @@ class KeyValueCache:
         return keys[self.slot, :, :, :end], values[self.slot, :, :, :end]
 
     def copied(self, tokens: int, arena: CacheArena) -> KeyValueCache:
-        """A cache of its own with the first `tokens` tokens of this one, in a slot of `arena`."""
+        """A copy of the first `tokens` tokens, in a slot of `arena`."""
         copy = KeyValueCache(arena)
         with torch.inference_mode():
             for layer, (keys, values) in tuple(self.arena.layers.items()):
@@ -121,7 +121,7 @@ class KeyValueCache:
         return copy
 
     def alone(self, tokens: int) -> KeyValueCache:
-        """A cache of its own with the first `tokens` tokens of this one, in memory of just its size."""
+        """A copy of the first `tokens` tokens, in an arena of exactly that size."""
         arena = CacheArena(tokens)
         copy = KeyValueCache(arena)
         with torch.inference_mode():
@@ -133,24 +133,24 @@ class KeyValueCache:
 
 
 class CacheArenas:
-    """The arenas of all live sets that are computed with, one for each size of room. Used by one thread."""
+    """The arenas of all live sets in use, one per slot size. Used by one thread."""
 
     def __init__(self, most: int) -> None:
-        """`most`: tokens; no room is larger."""
+        """`most`: the maximum slot size in tokens."""
         self._most = most
-        # By the layout's id too: texts on different live sets run in different rows. A layout outlives its caches,
-        # for whoever holds a cache holds the lease on its live set.
+        # Keyed by the layout's id as well, because texts on different live sets run in different rows. A layout
+        # outlives its caches: whoever holds a cache also holds the lease on its live set.
         self._known: WeakValueDictionary[tuple[int, int], CacheArena] = WeakValueDictionary()
 
     def room(self, tokens: int) -> int:
-        """Tokens that a text of `tokens` gets room for: SMALLEST_ROOM, doubled as often as it takes."""
+        """The slot size for a text of `tokens` tokens: SMALLEST_ROOM, doubled until it fits."""
         room = SMALLEST_ROOM
         while room < tokens:
             room *= 2
         return max(tokens, min(room, self._most))
 
     def arena(self, layout: int, tokens: int) -> CacheArena:
-        """Where texts of `tokens` tokens lie that are computed with the layout of this id."""
+        """The arena for texts of `tokens` tokens that use the layout with this id."""
         room = self.room(tokens)
         known = self._known.get((layout, room))
         if known is None:
@@ -158,7 +158,7 @@ class CacheArenas:
         return known
 
     def fitting(self, cache: KeyValueCache | None, layout: int, tokens: int) -> KeyValueCache:
-        """`cache` itself if it has room for `tokens` tokens, else one that has, with what `cache` holds."""
+        """`cache` if it has room for `tokens` tokens, otherwise a larger copy of it."""
         if cache is None:
             return KeyValueCache(self.arena(layout, tokens))
         if cache.arena.room >= tokens:
@@ -167,7 +167,7 @@ class CacheArenas:
 
 
 def _rounded(slots: int) -> int:
-    """Some more than are needed, at most a quarter: blocks are seldom made anew."""
+    """`slots` rounded up by at most a quarter, so that blocks are rarely reallocated."""
     step = max(1, slots // 4)
     return -(-slots // step) * step
 

@@ -1,6 +1,6 @@
-"""One generation at work: what it was asked, what it has said, and what a forward pass adds.
+"""The state of one running generation: its request, its output so far, and how a forward pass extends it.
 
-In: a request, a lease, and what passes make of its tokens. Out: events into its outbox. Computes nothing.
+In: a request, a lease, and the results of forward passes. Out: events in its outbox. Runs no model.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from s3t_ray.ensemble.leases import Lease
 from s3t_ray.ensemble.live_set import LiveSet
 
 FIRST_ROOM = 64
-"""Tokens of the answer for which a cache has room before it grows."""
+"""The number of answer tokens that a cache has room for before it grows."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One generation: the prompt's tokens, how to sample, which tokens end it, and how its tokens are read as text."""
+    """A generation request: prompt tokens, sampling settings, end-of-sequence tokens, and the text decoder."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
     eos: frozenset[int] = frozenset()
     decode: Decode | None = None
-    """None: nobody asks for text."""
+    """None: only token ids are wanted."""
     whole: bool = False
-    """Nothing is said before the answer is complete."""
+    """Emit no events before the answer is complete."""
     of_base: bool = False
-    """The base model answers alone."""
+    """Answer with the base model alone."""
 
 
 @dataclass(frozen=True)
 class Fed:
-    """What one generation got from one pass: the next token if its tokens so far are all read."""
+    """The result of one pass for one generation. `token` is None until all of its tokens have been read."""
 
-    scores: list[Token]  # of the prompt's tokens that follow those that were fed
+    scores: list[Token]  # scores of the prompt tokens that follow the ones in this pass
     token: Token | None
 
 
 @dataclass
 class GenerationRow:
-    """A generation at work. `fed` tokens of `tokens` (the prompt, then the answer) are in the cache."""
+    """A running generation. `tokens` is the prompt and then the answer; the first `fed` of them are in the cache."""
 
     id: str
     request: GenerationRequest
     outbox: Outbox
-    most: int  # new tokens
-    reserve: int  # tokens that its cache may take room for
+    most: int  # maximum number of new tokens
+    reserve: int  # maximum number of tokens in its cache
     lease: Lease[LiveSet]
     tokens: list[int] = field(init=False)
     sampling: SamplingState = field(init=False)
     reader: TextReader | None = field(init=False)
     fed: int = 0
-    cached: int = 0  # of the prompt, copied from another text
+    cached: int = 0  # prompt tokens copied from the cache of another text
     prompt_scores: list[Token] = field(default_factory=list)
     unsaid: list[GenerationEvent] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ class GenerationRow:
         self.restart(self.lease)
 
     def restart(self, lease: Lease[LiveSet]) -> None:
-        """Begin at the prompt, on `lease`: all that was said is void."""
+        """Restart from the prompt, on `lease`. All earlier output is discarded."""
         request = self.request
         self.lease = lease
         self.tokens, self.fed, self.cached = list(request.prompt), 0, 0
@@ -79,7 +79,7 @@ class GenerationRow:
 
     @property
     def first_room(self) -> int:
-        """Tokens that its cache has room for at first: most answers end long before they may."""
+        """The initial size of its cache in tokens: most answers end long before their limit."""
         return len(self.request.prompt) + min(self.most, FIRST_ROOM)
 
     @property
@@ -87,18 +87,18 @@ class GenerationRow:
         return self.request.params.prompt_logprobs
 
     def cached_text(self) -> CachedText:
-        """What the cache in its lease's memory holds."""
+        """The text in the cache of its lease."""
         return CachedText(tuple(self.tokens[: self.fed]), self.lease)
 
     def hear(self, fed: Fed, count: int) -> bool:
-        """Take what a pass made of `count` of its tokens and say it; whether the generation has ended."""
+        """Process the result of a pass over `count` tokens and emit the events. Returns whether it has ended."""
         self.fed += count
         events = self._events(fed)
         self.say(events)
         return bool(events) and isinstance(events[-1], Ended)
 
     def say(self, events: list[GenerationEvent]) -> None:
-        """Into the outbox; at the end only, if nobody listens before."""
+        """Put events into the outbox. With `whole`, keep them until the end."""
         self.unsaid += events
         if self.unsaid and (not self.request.whole or isinstance(self.unsaid[-1], Ended)):
             self.outbox.put([Said(self.id, event) for event in self.unsaid])

@@ -1,8 +1,8 @@
-"""What generations said and nobody has taken yet. Released only if the stages behind it are live when it is taken.
+"""A queue of generation events. Releases an event only if the stages behind it are live when it is taken.
 
-In: events of many generations, in order. Out: batches of them. Whoever takes asks once for each batch which stages are
-live, after every event of the batch was complete: that is the promise of the service, at the price of one look per
-batch, however many streams there are. No torch.
+In: events of many generations, in order. Out: batches of events. The consumer reads the set of live stages once per
+batch, after every event in the batch was complete. This upholds the service's guarantee at the cost of one ledger read
+per batch, regardless of the number of streams. No torch.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ class Said:
 
 @dataclass(frozen=True)
 class Taken:
-    """`released` may go out. The generations in `withheld` had ended, on stages that are not live: run them again."""
+    """One batch. Events in `released` may go out. The generations in `withheld` ended on pruned stages: rerun them."""
 
     released: tuple[Said, ...]
     withheld: tuple[str, ...]
 
 
 class Outbox:
-    """Filled by one thread, emptied by one other."""
+    """A queue with one producer thread and one consumer thread."""
 
     def __init__(self) -> None:
         self._said: list[Said] = []
-        self._looked_for = 0  # how many of the first in `_said` were there when the look at what is live began
+        self._looked_for = 0  # length of the prefix of `_said` that existed when the read of live stages began
         self._more = threading.Condition()
-        self._stages: dict[str, frozenset[str]] = {}  # that each generation rests on now
+        self._stages: dict[str, frozenset[str]] = {}  # the stages that each generation currently uses
 
     def put(self, said: list[Said]) -> None:
+        """Queue events and wake the threads that wait in `take`."""
         if said:
             with self._more:
                 self._said.extend(said)
                 self._more.notify_all()
 
     def take(self, live: Callable[[], Set[str]], timeout: float | None = None, most: int | None = None) -> Taken:
-        """What was said by now, `most` events of it, waiting for it up to `timeout` seconds.
+        """Take the queued events, at most `most`. Waits up to `timeout` seconds for the first one.
 
-        `live` is called once, after all of it was complete. When it raises, everything stays to be taken.
+        Calls `live` once, after all taken events were complete. If it raises, all events stay in the queue.
         """
         with self._more:
             self._more.wait_for(lambda: self._said, timeout)
@@ -61,7 +62,7 @@ class Outbox:
         return self._released(batch, allowed)
 
     def drop(self) -> tuple[str, ...]:
-        """Throw away what waits to be taken; the generations that said it."""
+        """Discard all queued events. Returns the generations that they belonged to."""
         with self._more:
             dropped, self._said = self._said, []
         generations = tuple(dict.fromkeys(said.generation for said in dropped))
@@ -70,9 +71,9 @@ class Outbox:
         return generations
 
     def forget(self, generation: str) -> None:
-        """Nobody listens to this one any more."""
+        """Discard the events of a generation that has no listener any more."""
         with self._more:
-            # What comes later must not move up into a look that began before it was said.
+            # Later events must not move into a batch whose live stages were read before the events were complete.
             self._looked_for -= sum(said.generation == generation for said in self._said[: self._looked_for])
             self._said = [said for said in self._said if said.generation != generation]
         self._stages.pop(generation, None)

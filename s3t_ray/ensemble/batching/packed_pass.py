@@ -1,14 +1,14 @@
-"""One forward pass over tokens of many texts, packed without padding, each text with its own key-value cache.
+"""One forward pass over the tokens of many texts, packed without padding, each text with its own key-value cache.
 
-In: token ids of the texts one after the other, and their caches. Out: hidden states [R, N, D] of all N tokens, in the
-R rows (chains) of the layout in force. Linear layers run over all tokens at once; attention runs per text over its own
-keys, so a text never sees another, and none is padded to the longest.
+In: the token ids of the texts, concatenated, and their caches. Out: hidden states [R, N, D] of all N tokens, in the R
+rows (chains) of the active layout. Linear layers process all tokens at once. Attention runs per text over its own
+keys, so no text attends to another, and none is padded to the longest.
 
-Texts that decode get one token each: those whose caches lie in one arena attend in one operation, with a mask over
-what the longest of them holds, and each writes its keys in place. Texts that read attend one by one.
+A decoding text contributes one token. Decoding texts with caches in the same arena share one attention operation, with
+a mask up to the length of the longest; each writes its keys in place. Texts that read a prompt attend one at a time.
 
 Shapes: R rows, N tokens of all texts, T tokens of one text in this pass, S keys of one text, B texts that decode
-together, H heads, K key-value heads, d head size.
+together, H heads, K key-value heads, d head size, D hidden size.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class _Text:
     """A text that reads several tokens, or decodes alone."""
 
     cache: KeyValueCache
-    start: int  # of its tokens among the N
+    start: int  # of its tokens among all N
     end: int
 
 
 @dataclass(frozen=True)
 class _Decoding:
-    """Texts of one arena that get one token each, one after the other among the N: one operation serves them all."""
+    """Decoding texts of one arena, with consecutive tokens among the N. One operation serves all of them."""
 
     arena: CacheArena
     start: int
     slots: Tensor  # [B]
-    places: Tensor  # [B]: of the new token in its text
-    used: int  # slots of the arena; those that do not decode are computed in vain
-    in_order: bool  # every slot in use decodes, the first text in the first slot and so on
-    longest: int  # tokens of the longest text, the new one included
+    places: Tensor  # [B]: position of the new token in its text
+    used: int  # slots of the arena, including those whose result is discarded because they do not decode
+    in_order: bool  # every used slot decodes, and the texts are in slot order
+    longest: int  # tokens in the longest text, including the new one
     masks: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
 
     @property
@@ -68,15 +68,15 @@ _in_force: ContextVar[_Pass | None] = ContextVar("s3t_ray_pass", default=None)
 
 
 def install_attention(base: FrozenBase) -> None:
-    """Make a causal base obey `packed_hidden`; other passes run as before. Once a base."""
+    """Install the attention that `packed_hidden` needs on a causal base. Other passes are unaffected. Call it once."""
     config = base.model.config
     config._attn_implementation = _EAGER if config._attn_implementation == "eager" else _SDPA
 
 
 def packed_hidden(base: FrozenBase, texts: Sequence[tuple[Sequence[int], KeyValueCache]]) -> Tensor:
-    """Last hidden states [R, N, D], after the final norm, of the new tokens of each text; raises its `seen`.
+    """The last hidden states [R, N, D], after the final norm, of the new tokens of each text.
 
-    Raises DataError for a text that the model cannot read.
+    Increases `seen` of each cache. Raises DataError if a text is empty or too long for the model.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -92,7 +92,7 @@ def packed_hidden(base: FrozenBase, texts: Sequence[tuple[Sequence[int], KeyValu
         output: Tensor = base.model.base_model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
-            # A mask of four dimensions is taken as it is: none is made, and none is read.
+            # transformers passes a four-dimensional mask through unchanged. Our attention ignores it.
             attention_mask=torch.zeros((1, 1, 1, 1), device=device, dtype=base.dtype),
             use_cache=False,
         ).last_hidden_state
@@ -104,13 +104,13 @@ def packed_hidden(base: FrozenBase, texts: Sequence[tuple[Sequence[int], KeyValu
 
 
 def _planned(parts: Sequence[_Text], device: torch.device) -> _Pass:
-    """Which texts attend together. Side by side among the N tokens, so that theirs are a slice."""
+    """Group the texts that share an attention operation. Their tokens are consecutive, so they form a slice."""
     planned = _Pass([], [])
     for _, run in groupby(parts, key=lambda part: part.cache.arena if part.end - part.start == 1 else part):
         texts = list(run)
         arena = texts[0].cache.arena
         used = arena.slots
-        if len(texts) == 1 or used > 2 * len(texts):  # few of many slots: most would be computed in vain
+        if len(texts) == 1 or used > 2 * len(texts):  # too few of the slots decode: most results would be discarded
             planned.texts += texts
             continue
         slots, seen = [text.cache.slot for text in texts], [text.cache.seen for text in texts]
@@ -138,7 +138,7 @@ def _attend(
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention output [R, N, H, d] of the pass in force. Any other pass is transformers' own."""
+    """The attention output [R, N, H, d] of the active packed pass. Without one, call transformers' function."""
     running = _in_force.get()
     if running is None:
         result: tuple[Tensor, None] = sdpa_attention_forward(
@@ -167,7 +167,7 @@ def _packed(
     running: _Pass, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None
 ) -> Tensor:
     rows, heads, tokens, size = query.shape
-    shared = heads // key.shape[1]  # query heads of one key-value head
+    shared = heads // key.shape[1]  # query heads per key-value head
     output = query.new_empty((rows, tokens, heads, size))
     for group in running.decoding:
         columns = slice(group.start, group.end)
@@ -181,7 +181,7 @@ def _packed(
         if count == 1:
             if window is not None and keys.shape[2] > window:
                 keys, values = keys[:, :, -window:], values[:, :, -window:]
-            # The heads that share keys stand where a longer text has tokens: nothing is copied for them.
+            # Heads that share keys use the token dimension, which avoids copying the keys.
             own = own.reshape(rows, key.shape[1], shared, size)
             made = nn.functional.scaled_dot_product_attention(own, keys, values, scale=scaling)
             output[:, text.start] = made.reshape(rows, heads, size)
@@ -205,7 +205,7 @@ def _decode(
     scaling: float | None,
     window: int | None,
 ) -> Tensor:
-    """Attention output [R, B, H, d] of one new token of each text, from queries [R, H, B, d]; keeps their keys."""
+    """The attention output [R, B, H, d] of one new token per text, from queries [R, H, B, d]. Stores the keys."""
     rows, heads, _, size = query.shape
     keys, values = group.arena.block(layer, key, value)
     keys[group.slots, :, :, group.places] = key.permute(2, 0, 1, 3)
@@ -214,7 +214,7 @@ def _decode(
     if not group.in_order:
         asked = asked.new_zeros((group.used, rows, heads, size)).index_copy_(0, group.slots, asked)
     made = nn.functional.scaled_dot_product_attention(
-        # The heads that share keys stand where a longer text has tokens: nothing is copied for them.
+        # Heads that share keys use the token dimension, which avoids copying the keys.
         asked.reshape(group.used * rows, key.shape[1], -1, size),
         keys[: group.used].flatten(0, 1)[:, :, : group.longest],
         values[: group.used].flatten(0, 1)[:, :, : group.longest],
@@ -226,14 +226,14 @@ def _decode(
 
 
 def _decoding_mask(group: _Decoding, rows: int, window: int | None, like: Tensor) -> Tensor:
-    """[slots x R, 1, 1, S]: what each slot may see, added to the scores; the same at every layer with so many rows."""
+    """The additive mask [slots x R, 1, 1, S]. It is the same for every layer with this number of rows."""
     known = group.masks.get((rows, window))
     if known is None:
         at = torch.arange(group.longest, device=like.device)[None, :]
         unseen = at > group.places[:, None]
         if window is not None:
             unseen |= at <= group.places[:, None] - window
-        mask = like.new_zeros((group.used, group.longest))  # a slot that does not decode sees all: no row without keys
+        mask = like.new_zeros((group.used, group.longest))  # other slots see all keys, since a row needs at least one
         mask[group.slots] = mask[group.slots].masked_fill_(unseen, float("-inf"))
         known = mask.repeat_interleave(rows, dim=0)[:, None, None]
         group.masks[rows, window] = known
@@ -241,7 +241,7 @@ def _decoding_mask(group: _Decoding, rows: int, window: int | None, like: Tensor
 
 
 def _mask(running: _Pass, count: int, seen: int, window: int | None, like: Tensor) -> Tensor:
-    """Which of `seen` keys each of the last `count` tokens may see; the same at every layer."""
+    """The mask [count, seen] of the keys that each of the last `count` tokens may see. Same for every layer."""
     known = running.masks.get((count, seen, window))
     if known is None:
         at = torch.arange(seen - count, seen, device=like.device)[:, None]
@@ -253,7 +253,7 @@ def _mask(running: _Pass, count: int, seen: int, window: int | None, like: Tenso
     return known
 
 
-# Names of their own: transformers keeps one table per process, in which training has its own functions too.
+# transformers has one table per process, where training registers its functions too, so these names are unique.
 _SDPA, _EAGER = "s3t_continued_sdpa", "s3t_continued_eager"
 for _name, _function, _masks in ((_SDPA, _attend, "sdpa"), (_EAGER, _attend_eager, "eager")):
     AttentionInterface.register(_name, _function)

@@ -1,11 +1,11 @@
-"""Prompts that begin as an earlier one did are not read twice.
+"""Reuses the cache of an earlier prompt for a new prompt with the same prefix.
 
-In: the caches of generations that ended, each still on its lease. Out: the longest beginning that one of them shares
-with a new prompt. What a lease remembers goes when a stage of it is pruned, so nothing that a struck stage computed is
-ever continued. An entry on a live set that is no longer in service is dropped, for no new generation can use it.
+In: the caches of completed generations, each with its lease. Out: the longest prefix that one of them shares with a
+new prompt. Revoking a lease drops its cache, so results of a pruned stage are never reused. Entries for a live set that
+is no longer in service are dropped, because no new generation can use them.
 
-Caches of different callers are shared: how fast an answer begins can tell a caller that somebody sent the same
-beginning lately. Nothing else of a prompt gets out.
+Callers share the cache: the time to the first token can reveal that somebody recently sent the same prefix. Nothing
+else about a prompt is exposed.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from s3t_ray.ensemble.live_set import LiveSet
 
 MOST_ENTRIES = 32
 SHORTEST = 8
-"""Tokens: a shorter beginning is read again, which costs less than the copy."""
+"""In tokens. A shorter prefix is computed again, which is cheaper than a copy."""
 
 
 @dataclass
 class CachedText:
-    """`tokens` are those that the cache in the lease's memory has seen."""
+    """A text whose `tokens` are in the cache in the lease's memory."""
 
     tokens: tuple[int, ...]
     lease: Lease[LiveSet]
 
 
 class PrefixCache:
-    """Used by one thread. `capacity` in tokens, over all entries."""
+    """The cached prefixes. Used by one thread. `capacity`: tokens over all entries."""
 
     def __init__(self, service: LiveService[LiveSet], arenas: CacheArenas, capacity: int) -> None:
         self._service = service
         self._arenas = arenas
         self._capacity = capacity
-        self._entries: list[CachedText] = []  # the one used last stands last
+        self._entries: list[CachedText] = []  # the most recently used is last
 
     def keep(self, text: CachedText) -> None:
-        """Take over the lease of a generation that has ended."""
+        """Keep the cache of a completed generation, and take over its lease."""
         if len(text.tokens) < SHORTEST:
             self._service.end(text.lease)
             return
-        with suppress(Revoked):  # then the lease remembers nothing, and `shrink` drops it
+        with suppress(Revoked):  # a revoked lease has no cache, and `shrink` drops the entry
             self._service.turn(text.lease, lambda _: _move_out(text))
         self._entries.append(text)
         self.shrink(self._capacity)
 
     def shrink(self, tokens: int) -> None:
-        """Drop what was not used for longest until at most `tokens` are kept."""
+        """Drop the least recently used entries until at most `tokens` tokens remain."""
         layout = self._service.live.layout
         kept: list[CachedText] = []
         room = min(tokens, self._capacity)
@@ -65,9 +65,9 @@ class PrefixCache:
         self._entries = kept[::-1]
 
     def begin(self, lease: Lease[LiveSet], prompt: tuple[int, ...], room: int, running: Iterable[CachedText]) -> int:
-        """Give `lease` a cache that holds the longest known beginning of `prompt`; its length in tokens.
+        """Give `lease` a cache with the longest known prefix of `prompt`. Returns its length in tokens.
 
-        At least one token of the prompt is left to read. `running` may lend theirs too.
+        Leaves at least one token of the prompt to compute. The texts in `running` are candidates as well.
         """
         best, shared = None, 0
         for text in (*self._entries, *running):
@@ -82,7 +82,7 @@ class PrefixCache:
             if len(held) < 2 or held[0][1].layout is not held[1][1].layout:
                 return [False] * len(held)
             cache: KeyValueCache | None = source.memory
-            if cache is None:  # revoked this moment
+            if cache is None:  # just revoked
                 return [False, False]
             arena = self._arenas.arena(id(held[0][1].layout), max(room, shared))
             lease.memory = cache.copied(min(shared, cache.seen), arena)
@@ -97,15 +97,15 @@ class PrefixCache:
         return shared
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all entries."""
         self.shrink(0)
 
 
 def _move_out(text: CachedText) -> None:
-    """Out of the arena of those that run, which shall stay dense, into memory of its own and of its size."""
+    """Move the cache from the arena of the running texts, which should stay dense, to memory of exactly its size."""
     cache: KeyValueCache | None = text.lease.memory
     if cache is None:
-        return  # revoked this moment
+        return  # just revoked
     text.lease.memory = cache.alone(len(text.tokens))
 
 

@@ -1,11 +1,11 @@
-"""The next tokens of all rows of a batch, in a few operations over the whole vocabulary.
+"""Samples the next tokens of all rows in a batch, with a few operations over the vocabulary.
 
-In: averaged logits [B, V], each row's settings and what it said so far. Out: token ids and log-probabilities. A row's
-result depends on its own logits, settings and draw alone, never on its neighbours.
+In: averaged logits [B, V], each row's settings and tokens so far. Out: token ids and log-probabilities. A row's result
+depends only on its own logits, settings and random draw, never on other rows.
 
-A draw needs one uniform number per row (inverse transform), not one per entry of the vocabulary, and no order unless
-a row asks for `top_k` or `top_p`: then the likeliest CANDIDATES are ordered, and all of them only where those do not
-reach `top_p`.
+A draw needs one uniform number per row (inverse transform sampling), not one per vocabulary entry. Nothing is sorted
+unless a row sets `top_k` or `top_p`. Then only the CANDIDATES most likely tokens are sorted, or all of them if those
+do not reach `top_p`.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ CANDIDATES = 1024
 
 @dataclass
 class SamplingState:
-    """What one generation carries from token to token."""
+    """The sampling state of one generation."""
 
     params: SamplingParams
     prompt: frozenset[int] = frozenset()
-    """Its tokens; only read for `repetition_penalty`."""
+    """The prompt's tokens; used only for `repetition_penalty`."""
     said: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.params.seed)
 
     def draw(self) -> float:
-        """The next number of this generation, in [0, 1)."""
+        """The next random number of this generation, in [0, 1)."""
         return self._dice.random()
 
 
 def sample(logits_B_V: Tensor, states: Sequence[SamplingState]) -> list[Token]:
-    """One token per row, with log-probabilities where they were asked for. Changes `states`."""
+    """Sample one token per row, with log-probabilities where requested. Updates `states`."""
     logits = penalised(logits_B_V, states)
     drawing = [row for row, state in enumerate(states) if state.params.temperature > 0]
     if len(drawing) == len(states):
@@ -60,7 +60,10 @@ def sample(logits_B_V: Tensor, states: Sequence[SamplingState]) -> list[Token]:
 
 
 def scored(logits_N_V: Tensor, ids: Sequence[int], wanted: Sequence[int | None]) -> list[Token]:
-    """`ids` as tokens with their log-probabilities under the model itself, before penalties and temperature."""
+    """`ids` as tokens, with log-probabilities under the model before penalties and temperature.
+
+    `wanted[n]`: how many of the most likely tokens to report at position n; None: no log-probabilities.
+    """
     rows = [row for row, count in enumerate(wanted) if count is not None]
     if not rows:
         return [Token(token) for token in ids]
@@ -80,7 +83,7 @@ def scored(logits_N_V: Tensor, ids: Sequence[int], wanted: Sequence[int | None])
 
 
 def penalised(logits_B_V: Tensor, states: Sequence[SamplingState]) -> Tensor:
-    """Logits after each row's penalties; the same tensor when no row has one."""
+    """The logits after each row's penalties; the same tensor if no row has any."""
     if not any(state.params.counts_tokens for state in states):
         return logits_B_V
     logits = logits_B_V.clone()
@@ -113,7 +116,7 @@ def _draw(logits_B_V: Tensor, states: Sequence[SamplingState]) -> Tensor:
 
 
 def _likeliest(chances_V: Tensor, params: SamplingParams) -> Tensor:
-    """`chances_V` with those outside `top_k` and `top_p` set to 0; always keeps at least one."""
+    """`chances_V` with the entries outside `top_k` and `top_p` set to 0. Always keeps at least one entry."""
     size = len(chances_V)
     most = min(params.top_k or size, size)
     total = float(chances_V.sum())
@@ -130,9 +133,9 @@ def _likeliest(chances_V: Tensor, params: SamplingParams) -> Tensor:
 
 
 def _inverse(chances_B_V: Tensor, draws: Sequence[float]) -> Tensor:
-    """The token at which each row's summed chances pass its draw. In float64: the sum runs over the vocabulary."""
+    """The token at which each row's cumulative probability exceeds its draw. Sums in float64 for precision."""
     sums = chances_B_V.cumsum(dim=-1, dtype=torch.float64)
     total = sums[:, -1:]
-    # A draw is under 1; rounding must not lift it to the total, past the last token that has a chance.
+    # A draw is below 1. Rounding must not raise it to the total, past the last token with a probability above 0.
     mark = torch.minimum(total * total.new_tensor(draws)[:, None], torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(sums, mark, right=True)[:, 0].clamp(max=chances_B_V.shape[-1] - 1)

@@ -1,32 +1,32 @@
-"""The text of an answer, token by token: what may be shown, and where a stop text ends it.
+"""Decodes an answer token by token: which text can be shown, and where a stop text ends it.
 
-In: token ids, one at a time. Out: pieces of text that never change again. Work per token does not grow with the
-answer: only the tokens since the last whole piece are decoded. Text that could be the beginning of a stop text is held
-back until that is decided. The pieces together are the answer, whoever listens.
+In: token ids, one at a time. Out: pieces of final text, which together form the answer. The work per token does not
+grow with the answer, because only the tokens since the last complete piece are decoded. Text that could be the start of
+a stop text is held back until it is decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-_UNFINISHED = "\ufffd"  # what a tokenizer makes of the first bytes of a character
+_UNFINISHED = "\ufffd"  # a tokenizer decodes an incomplete character to this
 
 Decode = Callable[[Sequence[int]], str]
 
 
 class TextReader:
-    """One a generation. `stopped` is True once a stop text was met: nothing more may be read then."""
+    """Use one per generation. `stopped` is True once a stop text occurred; read no more tokens then."""
 
     def __init__(self, decode: Decode, stop: Sequence[str] = ()) -> None:
         self._decode = decode
         self._stop = tuple(stop)
-        self._window: list[int] = []  # the tokens before `_new` are known; some tokenizers decode by their left side
-        self._known = 0  # how many of the window were shown
+        self._window: list[int] = []  # includes some shown tokens: decoding may depend on the preceding tokens
+        self._known = 0  # how many tokens of the window were shown
         self._held = ""
         self.stopped = False
 
     def read(self, token: int) -> str:
-        """What this token adds to the text that may be shown."""
+        """The text that can be shown after this token."""
         self._window.append(token)
         before = self._decode(self._window[: self._known])
         text = self._decode(self._window)
@@ -37,7 +37,7 @@ class TextReader:
         return self._show(text[len(before) :], ended=False)
 
     def end(self) -> str:
-        """The rest, when no token follows."""
+        """The rest of the text, after the last token."""
         before = self._decode(self._window[: self._known])
         text = self._decode(self._window)
         return self._show(text[len(before) :], ended=True)
@@ -54,7 +54,7 @@ class TextReader:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
+    """The length of the longest suffix of `text` that is a proper prefix of `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

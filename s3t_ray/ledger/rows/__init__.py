@@ -1,1 +1,1 @@
-"""One file per table or pair of tables: the rows that the ledger's transactions read and write."""
+"""Rows that the ledger's transactions read and write, with one file per table or pair of tables."""

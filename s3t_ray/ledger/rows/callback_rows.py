@@ -16,17 +16,17 @@ from s3t_ray.ledger.tables import CALLBACKS
 
 @dataclass(frozen=True, slots=True)
 class CallbackRow:
-    """Where one receiver stands."""
+    """The position of one receiver."""
 
     name: str
-    position: int  # of the last event that it has taken
-    attempts: int  # at the next one, all failed
+    position: int  # of the last event that it accepted
+    attempts: int  # failed attempts at the next event
     error: str | None  # of the last attempt
     at: str  # of the last attempt, or of the last success
 
 
 class CallbackPositions:
-    """The receivers that one ledger knows."""
+    """The receivers in one ledger."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,7 +38,7 @@ class CallbackPositions:
         return tuple(CallbackRow(row.name, row.position, row.attempts, row.error, row.at) for row in rows)
 
     def begin(self, name: str) -> CallbackRow:
-        """Where `name` stands; a new one stands at the head of the history."""
+        """The position of `name`; a new receiver starts at the head of the history."""
         with self._database.write() as tx:
             row = tx.connection.execute(select(CALLBACKS).where(CALLBACKS.c.name == name)).one_or_none()
             if row is not None:
@@ -49,7 +49,7 @@ class CallbackPositions:
             return made
 
     def taken(self, name: str, position: int) -> None:
-        """`name` has taken the event of this number. It never goes back: another sender may be further."""
+        """Record that `name` accepted this event. Positions never go back, because another sender may be ahead."""
         with self._database.write() as tx:
             tx.connection.execute(
                 update(CALLBACKS)
@@ -58,7 +58,7 @@ class CallbackPositions:
             )
 
     def failed(self, name: str, position: int, error: str) -> None:
-        """Another attempt at the event after `position` failed; `error` must hold nothing that the receiver said."""
+        """Record a failed attempt at the event after `position`; `error` must not quote the receiver."""
         with self._database.write() as tx:
             tx.connection.execute(
                 update(CALLBACKS)

@@ -20,13 +20,13 @@ from s3t_ray.proof.signed_entry import SignedEntry, signed
 
 
 class Exports:
-    """The exports that one ledger knows."""
+    """The exports in one ledger."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def note(self, shard: int, export: ExportedFolder) -> None:
-        """An export is about to be written; it takes the place of an earlier one in the same folder.
+        """Record an export that is about to be written; it replaces an earlier one in the same folder.
 
         Noted before its files are written, and entered in the log: a crash leaves a row too many, never one too few.
         LedgerError: the run's keys cannot be had.
@@ -39,7 +39,7 @@ class Exports:
             _enter(tx, "noted", shard, export)
 
     def forget(self, folder: str) -> None:
-        """The files of an export are gone, or were never written. LedgerError: as for `note`."""
+        """Record that the files of an export are gone, or were never written. LedgerError: as for `note`."""
         with self._database.write() as tx:
             row = tx.connection.execute(select(EXPORTS).where(EXPORTS.c.folder == folder)).one_or_none()
             if row is None:
@@ -49,7 +49,7 @@ class Exports:
             _enter(tx, "erased", row.shard, _read(row))
 
     def all(self) -> tuple[ExportedFolder, ...]:
-        """Those whose files may still be there, by folder."""
+        """Exports whose files may still exist, by folder."""
         with self._database.read() as connection:
             rows = connection.execute(select(EXPORTS).order_by(EXPORTS.c.folder)).all()
         return tuple(map(_read, rows))
@@ -58,7 +58,7 @@ class Exports:
 def export_contradictions(
     connection: Connection, entries: Iterable[SignedEntry], *, all_are_in_log: bool
 ) -> Iterator[str]:
-    """What the rows say otherwise than the log (oldest entry first). `all_are_in_log`: since the run began."""
+    """Differences between rows and log (oldest entry first). `all_are_in_log`: the log has every export of the run."""
     there = still_there(entries)
     for row in connection.execute(select(EXPORTS).order_by(EXPORTS.c.folder)):
         told, found = there.pop(row.folder, None), _read(row)

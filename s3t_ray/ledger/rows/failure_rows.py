@@ -34,7 +34,7 @@ class FailedStage:
 
 @dataclass(frozen=True, slots=True)
 class FailedPurge:
-    """The purge of a shard did not go through; -1 is the shard of the held-out records."""
+    """The purge of a shard failed; -1 is the shard of the held-out records."""
 
     shard: int
 
@@ -59,12 +59,12 @@ class FailedLog:
 
 
 FailureSubject = FailedStage | FailedPurge | FailedServing | FailedLog
-"""What failed. `str` gives its stable text, `parse_subject` reads it."""
+"""The subject of a failure. `str` gives its stable text; `parse_subject` reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """What failed since it last went through."""
+    """A subject that failed since it last succeeded."""
 
     subject: FailureSubject
     attempts: int
@@ -73,7 +73,7 @@ class FailureRow:
 
 
 def parse_subject(text: str) -> FailureSubject:
-    """The subject of this text. LedgerError: it is not one that this version knows."""
+    """The subject with this text. LedgerError: this version does not know it."""
     if text == _SERVING:
         return FailedServing()
     if text == _LOG:
@@ -91,8 +91,8 @@ def parse_subject(text: str) -> FailureSubject:
 
 
 def record(tx: Transaction, subject: FailureSubject, error: str) -> None:
-    """One more failed attempt."""
-    # Messages of other programs can hold what a database's text cannot: NUL, half a surrogate pair.
+    """Record another failed attempt."""
+    # Messages of other programs can contain characters that a database rejects: NUL, lone surrogates.
     shown = error[:MAX_ERROR_CHARACTERS].replace("\0", " ").encode(errors="replace").decode()
     key = str(subject)
     known = tx.connection.execute(select(FAILURES.c.attempts).where(FAILURES.c.stage == key)).scalar()
@@ -106,11 +106,11 @@ def record(tx: Transaction, subject: FailureSubject, error: str) -> None:
 
 
 def forget(tx: Transaction, subject: FailureSubject) -> None:
-    """What failed has gone through."""
+    """Clear the failures of a subject that succeeded."""
     tx.connection.execute(delete(FAILURES).where(FAILURES.c.stage == str(subject)))
 
 
 def read(connection: Connection) -> tuple[FailureRow, ...]:
-    """In the order of their texts."""
+    """All failures, ordered by their texts."""
     rows = connection.execute(select(FAILURES).order_by(FAILURES.c.stage))
     return tuple(FailureRow(parse_subject(row.stage), row.attempts, row.error, row.at) for row in rows)

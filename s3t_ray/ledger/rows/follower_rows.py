@@ -16,15 +16,15 @@ from s3t_ray.ledger.tables import FOLLOWERS, HEAD
 
 @dataclass(frozen=True, slots=True)
 class FollowerRow:
-    """Where one follower stands."""
+    """The position of one follower."""
 
     name: str
-    position: int  # everything up to this number of the history is carried out there
+    position: int  # it has applied the history up to this number
     at: str  # of the last confirmation
 
 
 class Followers:
-    """The followers that one ledger knows."""
+    """The followers in one ledger."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,15 +46,14 @@ class Followers:
             return int(connection.execute(select(HEAD.c.sequence)).scalar_one())
 
     def begin(self, name: str) -> None:
-        """From now on deletions wait for `name`, which has confirmed nothing yet. A known follower keeps its
-        position."""
+        """Make deletions wait for `name`, which has confirmed nothing yet. A known follower keeps its position."""
         with self._database.write() as tx:
             known = tx.connection.execute(select(FOLLOWERS.c.name).where(FOLLOWERS.c.name == name)).scalar()
             if known is None:
                 tx.connection.execute(insert(FOLLOWERS).values(name=name, position=0, at=tx.now))
 
     def confirm(self, name: str, position: int) -> None:
-        """What `name` serves is what was live at `position` or later."""
+        """Record that `name` serves the live set of `position` or later."""
         with self._database.write() as tx:
             tx.connection.execute(
                 update(FOLLOWERS)
@@ -63,6 +62,6 @@ class Followers:
             )
 
     def end(self, name: str) -> bool:
-        """`name` no longer holds an adapter; False: it was not known."""
+        """Record that `name` no longer has adapters. False: unknown follower."""
         with self._database.write() as tx:
             return tx.connection.execute(delete(FOLLOWERS).where(FOLLOWERS.c.name == name)).rowcount > 0

@@ -1,4 +1,4 @@
-"""The change of the run's signing key, as an entry of its log."""
+"""Changes of the run's signing key, as entries of its log."""
 
 from __future__ import annotations
 

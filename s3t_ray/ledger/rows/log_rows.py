@@ -1,7 +1,7 @@
 """The run's log in the ledger: signed entries, each naming the one before it, appended by processes that have the keys.
 
-`append` is the one way in: it is part of the transaction that does what the entry says, so there is never one
-without the other, and the entries have the order of the commits.
+Only `append` adds entries. It is part of the transaction that the entry describes, so there is never one without the
+other, and entries follow the order of commits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from s3t_ray.proof.signed_entry import FIRST, ChainHead, SignedEntry, check_sign
 
 
 class EntryKind(StrEnum):
-    """Kinds of entries. Of one deletion there is at most one of each."""
+    """Kinds of entries. Each deletion has at most one of each."""
 
-    RUN = "run"  # the run begins, or its rows are sealed by a newer version
+    RUN = "run"  # the run starts, or a newer version seals its rows
     RECEIPT = "receipt"
     INTERIM = "interim"  # certificate: purged
     CERTIFICATE = "certificate"  # final: restored
-    KEY = "key"  # another key signs from here on
+    KEY = "key"  # another key signs from now on
     EXPORT = "export"  # weights left the storage, or their files are gone
 
 
@@ -36,7 +36,7 @@ CERTIFYING = (EntryKind.INTERIM, EntryKind.CERTIFICATE)
 
 
 class LogPosition(NamedTuple):
-    """Where the next entry stands: the fields that all facts have."""
+    """The position of the next entry: the fields that all facts have."""
 
     sequence: int
     previous: str
@@ -48,10 +48,9 @@ EntryT = TypeVar("EntryT", bound=SignedEntry)
 
 
 def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callable[[LogPosition], EntryT]) -> EntryT:
-    """Add the entry that `make` signs for the next place of the log; it is there when the transaction commits.
+    """Add the entry that `make` signs for the next position in the log; the transaction commits it.
 
-    `deletion`: number of the deletion that it is of. LedgerError: the ledger has no run yet, or another key signs
-    for it by now.
+    `deletion`: number of its deletion. LedgerError: the ledger has no run yet, or another key signs for it by now.
     """
     row = read_next(tx)
     if row.entry is not None and not _signs_next(tx.keys.public_key.hex(), row.kind, row.entry):
@@ -63,7 +62,7 @@ def append(tx: Transaction, kind: EntryKind, deletion: int | None, make: Callabl
 
 
 def read_next(tx: Transaction) -> Row[Any]:
-    """What the next entry stands upon. LedgerError: the ledger has no run yet."""
+    """The values that the next entry builds on. LedgerError: the ledger has no run yet."""
     row = tx.connection.exec_driver_sql(_NEXT).one_or_none()
     if row is None:
         raise LedgerError("the ledger has no run yet", "start the run first: its log begins with its records")
@@ -73,10 +72,10 @@ def read_next(tx: Transaction) -> Row[Any]:
 def append_next(
     tx: Transaction, kind: EntryKind, deletion: int | None, make: Callable[[LogPosition], EntryT], row: Row[Any]
 ) -> EntryT:
-    """`append`, whichever key signs. `row`: from `read_next`."""
+    """`append`, with any signing key. `row`: from `read_next`."""
     entry = make(LogPosition((row.sequence or 0) + 1, row.hash or FIRST, row.name, row.run_id))
     text = entry.to_json()
-    # In the driver's own SQL, as in `pieces`: every single deletion comes this way.
+    # In the driver's own SQL, as in `pieces`, because every deletion runs this.
     mark = "%s" if tx.connection.dialect.name == "postgresql" else "?"
     tx.connection.exec_driver_sql(
         f"INSERT INTO s3t_log (sequence, kind, deletion, hash, entry) VALUES ({', '.join([mark] * 5)})",
@@ -86,7 +85,7 @@ def append_next(
 
 
 def read_text(connection: Connection, kind: EntryKind, deletion: int) -> str | None:
-    """The text of a deletion's entry of this kind; None: there is none."""
+    """The text of a deletion's entry of this kind, or None."""
     return connection.scalar(_ONE, {"of_kind": str(kind), "of_deletion": deletion})
 
 
@@ -115,7 +114,7 @@ def read_entries_of(connection: Connection, request_id: str) -> tuple[StoredEntr
 
 
 def read_numbered(connection: Connection, sequence: int) -> StoredEntry | None:
-    """The entry of this number; None: the log does not reach it."""
+    """The entry with this number; None: the log is shorter."""
     query = (
         select(LOG.c.sequence, LOG.c.kind, LOG.c.hash, DELETIONS.c.request_id, LOG.c.entry)
         .outerjoin(DELETIONS, LOG.c.deletion == DELETIONS.c.sequence)
@@ -138,12 +137,12 @@ def read_length(connection: Connection) -> int:
 
 
 def read_hash(connection: Connection, sequence: int) -> str | None:
-    """Hash of the entry of this number; None: the log does not reach it."""
+    """Hash of the entry with this number; None: the log is shorter."""
     return connection.scalar(select(LOG.c.hash).where(LOG.c.sequence == sequence))
 
 
 def signing_key(connection: Connection) -> str | None:
-    """Public key (hex) that signs what comes next, by what the log claims; None: there is no log."""
+    """Public key (hex) that signs the next entry, according to the log; None: there is no log."""
     changed = connection.scalar(
         select(LOG.c.entry).where(LOG.c.kind == str(EntryKind.KEY)).order_by(LOG.c.sequence.desc()).limit(1)
     )
@@ -154,12 +153,12 @@ def signing_key(connection: Connection) -> str | None:
 
 
 def genuine(connection: Connection, text: str, public_key: bytes) -> SignedEntry:
-    """The entry in `text`, once it is known that the log's key signed it. VerificationFailed.
+    """The entry in `text`, after checking that the log's key signed it. VerificationFailed.
 
-    `public_key`: the key that signs now (32 raw bytes); an entry of an earlier one is held to the changes of key.
+    `public_key`: the current signing key (32 raw bytes). Entries of earlier keys are checked against the key changes.
     """
     entry = parse_entry(text)
-    keys = None  # the one that it carries
+    keys = None  # use the key in the entry
     if entry.public_key != public_key.hex():
         changed = select(LOG.c.entry).where(LOG.c.kind == str(EntryKind.KEY)).order_by(LOG.c.sequence)
         keys = keys_of(pem_of(public_key), [parse_entry(each) for each in connection.scalars(changed)])
@@ -168,7 +167,7 @@ def genuine(connection: Connection, text: str, public_key: bytes) -> SignedEntry
 
 
 def require_key(connection: Connection, public_key: bytes) -> None:
-    """VerificationFailed if the log was begun with another key, or is signed with another one since."""
+    """VerificationFailed if the log was started with another key, or has since switched to another one."""
     signs = signing_key(connection)
     if signs is not None and signs != public_key.hex():
         raise VerificationFailed(

@@ -1,8 +1,8 @@
-"""The run and its records: one transaction over a stream.
+"""Writes the run and its records in one transaction from a stream.
 
-In: `RecordEntry`, as they come. Out: rows of `s3t_records` and the first state of every slice. Memory
-stays that of the slices and of one piece of the stream however many records come: many are sorted by
-key on disk, and in SQLite the other indexes are made when all rows are there, each in one pass.
+In: `RecordEntry`, in any order. Out: rows of `s3t_records` and the first state of every slice. Memory holds the slices
+and one piece of the stream, however many records there are: many records are sorted by key on disk, and SQLite builds
+each of the other indexes in one pass after all rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from s3t_ray.ledger.values import DuplicateRecord, EventKind, RecordEntry, Recor
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 
 DIGESTS_WAITING = 1 << 20
-"""Added to their slices' sums at once: in a run of many slices a batch has hardly two of one slice."""
+"""Digests added to the slices' sums together, because a batch has few records per slice in a run of many slices."""
 
 _RUN = select(RUN)
 
@@ -89,7 +89,7 @@ def read_states(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, Rec
 
 @dataclass
 class _Ingest:
-    """What one ingest has gathered so far."""
+    """Intermediate results of one ingest."""
 
     hashes: dict[tuple[int, int], LtHash16]
     waiting: dict[tuple[int, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
@@ -135,16 +135,17 @@ def ingest(
 
 
 def _folder(connection: Connection) -> Path | None:
-    """Where temporary files belong: on the disk that has room for the ledger."""
+    """Folder for temporary files, on the ledger's disk, which has room for it."""
     url = connection.engine.url
     return Path(str(url.database)).parent if connection.dialect.name == "sqlite" else None
 
 
 @contextmanager
 def _indexed_afterwards(connection: Connection) -> Iterator[None]:
-    """Records come without their indexes but the key, which are made when all are there; SQLite only.
+    """Insert records with only the key indexed, and build the other indexes afterwards; SQLite only.
 
-    A failure undoes this with the transaction. PostgreSQL keeps its indexes: taking one away locks readers out.
+    A failure rolls this back with the transaction. PostgreSQL keeps its indexes, because dropping one locks readers
+    out.
     """
     if connection.dialect.name != "sqlite":
         yield
@@ -207,7 +208,7 @@ def _check(entry: RecordEntry, state: _Ingest) -> None:
 
 
 def _insert_all(connection: Connection, batch: list[RecordEntry], state: _Ingest) -> bool:
-    """False, with nothing inserted, when one already exists: the usual case costs no look-up."""
+    """Insert the batch. False, with nothing inserted, if a record already exists; the usual case needs no lookup."""
     try:
         with connection.begin_nested():
             _insert(connection, batch, state.seal_of)
@@ -219,7 +220,7 @@ def _insert_all(connection: Connection, batch: list[RecordEntry], state: _Ingest
 def _count_duplicates(
     connection: Connection, batch: list[RecordEntry], fresh: dict[bytes, RecordEntry], state: _Ingest
 ) -> None:
-    """The ingest is refused from here on; the rest of the stream is read only to say how many repeat."""
+    """Count duplicates in the rest of the stream, for the error message; the ingest is refused."""
     stored = set(connection.scalars(select(RECORDS.c.id_hmac).where(RECORDS.c.id_hmac.in_(list(fresh)))))
     if not state.duplicates:
         seen = set(stored)
@@ -235,7 +236,7 @@ def _count_duplicates(
 
 
 def _insert(connection: Connection, entries: Iterable[RecordEntry], seal_of: SealOf) -> None:
-    """In the driver's own SQL: wrapping the values takes SQLAlchemy longer than the database needs for the row."""
+    """Insert with the driver's own SQL: SQLAlchemy takes longer to wrap the values than the database per row."""
     mark = "%s" if connection.dialect.name == "postgresql" else "?"
     connection.exec_driver_sql(
         "INSERT INTO s3t_records (id_hmac, subject_hmac, content_hmac, digest, shard, slice, seal) "

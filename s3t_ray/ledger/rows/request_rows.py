@@ -4,7 +4,7 @@ In: details in clear text, with the run's keys. Out: the same. They are personal
 run's keys (ChaCha20-Poly1305); the due date is stored in clear text, for readers without the keys. One tag covers both,
 the deletion and its request digest. Without the keys no one can read them, move a row to another deletion or change a
 date, nor remove a row unnoticed, because rows are numbered with the history. Requester and reason are erased when the
-deletion is restored; the reference, by which the office finds its own file, stays.
+deletion is restored; the reference, which identifies the requester's own case, stays.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from s3t_ray.ledger.values import DeletionState
 
 @dataclass(frozen=True, slots=True)
 class RequestDetails:
-    """What an office says of a deletion that it asks for."""
+    """Details of a request for a deletion."""
 
-    reference: str | None = None  # the office's own name for the request
+    reference: str | None = None  # the requester's own reference
     requester: str | None = None
     reason: str | None = None
     due_at: str | None = None  # UTC, ISO 8601 with microseconds
@@ -35,7 +35,7 @@ class RequestDetails:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """One time that a deletion was asked for."""
+    """One request for a deletion."""
 
     deletion: int
     at: str
@@ -44,13 +44,13 @@ class RequestRow:
 
 
 class DeletionRequests:
-    """The requests that one ledger knows."""
+    """The requests in one ledger."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def of(self, deletions: Collection[int] | None = None) -> dict[int, tuple[RequestRow, ...]]:
-        """Requests by number of the deletion, oldest first; of these deletions (None: of all)."""
+        """Requests of these deletions (None: all), by number of the deletion, oldest first."""
         query = select(REQUESTS, DELETIONS.c.request_digest).join(
             DELETIONS, DELETIONS.c.sequence == REQUESTS.c.deletion
         )
@@ -76,7 +76,7 @@ class DeletionRequests:
 
 
 def add(tx: Transaction, deletion: int, details: RequestDetails) -> None:
-    """Note that the deletion was asked for so; the same details again change nothing."""
+    """Record a request with these details; repeating the same details changes nothing."""
     if details == RequestDetails():
         return
     row = tx.connection.execute(select(DELETIONS).where(DELETIONS.c.sequence == deletion)).one()
@@ -92,7 +92,7 @@ def add(tx: Transaction, deletion: int, details: RequestDetails) -> None:
 
 
 def forget_people(tx: Transaction, deletion: int) -> None:
-    """Erase who asked and why. A row that is not what the keys sealed stays, for an audit to find."""
+    """Erase requester and reason. A row that the keys did not seal stays, for an audit to find."""
     for row in tx.connection.execute(_OF_ONE.where(REQUESTS.c.deletion == deletion)).all():
         details = _revealed(row, tx.keys)
         if details is None:
@@ -103,7 +103,7 @@ def forget_people(tx: Transaction, deletion: int) -> None:
 
 
 def broken_requests(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
-    """A line for each row that is not what the keys sealed."""
+    """One line per row that the keys did not seal."""
     for row in connection.execute(_OF_ONE.order_by(REQUESTS.c.sequence)).all():
         if _revealed(row, keys) is None:
             yield f"the details of deletion {row.request_id} (row {row.sequence}) are not what was sealed"
@@ -124,7 +124,7 @@ def _revealed(row: Row[tuple[object, ...]], keys: LedgerKeys | None) -> RequestD
 
 
 def _written(details: RequestDetails) -> str:
-    """As JSON, padded: the length does not tell a long reason from a short one."""
+    """The details as JSON, padded so that the length does not reveal the length of the reason."""
     said = json.dumps({name: value for name, value in asdict(details).items() if name != "due_at"})
     return said + " " * (-len(said.encode()) % _PADDED)
 
@@ -138,7 +138,7 @@ def _without_people(details: RequestDetails) -> RequestDetails:
 
 
 _PADDED = 256  # bytes
-_FEW = 1000  # numbers that may be bound to one statement
+_FEW = 1000  # maximum numbers bound to one statement
 _OF_ONE = select(REQUESTS, DELETIONS.c.request_digest, DELETIONS.c.request_id).join(
     DELETIONS, DELETIONS.c.sequence == REQUESTS.c.deletion
 )

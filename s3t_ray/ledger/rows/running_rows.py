@@ -1,4 +1,4 @@
-"""What is in training now: notes of the scheduler for observers of the run.
+"""Stages in training now, recorded by the scheduler for observers of the run.
 
 They are not authoritative: they are overwritten every few seconds, and those of a dead scheduler stay until the next
 one writes its own. `at` says how old they are.
@@ -17,7 +17,7 @@ from s3t_ray.ledger.values import NotedStage, RunningStage
 
 
 def note(tx: Transaction, stages: Iterable[RunningStage]) -> None:
-    """These, and no others, are in training."""
+    """Record that exactly these stages are in training."""
     tx.connection.execute(_FORGET)
     rows = [
         {
@@ -38,7 +38,7 @@ def note(tx: Transaction, stages: Iterable[RunningStage]) -> None:
 
 
 def read(connection: Connection) -> tuple[NotedStage, ...]:
-    """By worker group."""
+    """The recorded stages, by worker group."""
     return tuple(
         NotedStage(
             RunningStage(

@@ -1,8 +1,8 @@
-"""Slices of data: their digests, the files that hold their rows, and what is still in those files.
+"""Slices of data: their digests, the files with their rows, and what those files still contain.
 
-A file holds the rows of its slice as they were after some deletion (its `file_deletion`). Rows
-deleted later are tombstones: readers must skip them until a rewritten file is recorded. Which
-deletion a file is of follows from its digest alone: every digest a slice ever had is in `s3t_hits`.
+A file has the rows of its slice as of some deletion (its `file_deletion`). Rows deleted later have tombstones, and
+readers must skip them until a rewritten file is recorded. The digest alone determines a file's deletion, because
+`s3t_hits` has every digest that a slice ever had.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _slice(connection: Connection, shard: int, slice_index: int) -> Row[Any]:
 
 
 def _deletion_of(connection: Connection, row: Row[Any], file_digest: str) -> int:
-    """The last deletion whose rows a file of this digest lacks; 0: none."""
+    """The last deletion that a file with this digest reflects; 0: none."""
     hits = connection.execute(
         select(HITS.c.deletion, HITS.c.digest_before, HITS.c.digest_after)
         .where(HITS.c.shard == row.shard, HITS.c.slice == row.slice)

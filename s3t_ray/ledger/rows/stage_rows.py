@@ -1,8 +1,8 @@
-"""Accepted stages: which are live, which stopped and why, which are erased.
+"""Accepted stages: which are live, which are stale and why, which are erased.
 
-A stage is accepted only while it follows from the data: the check and the row are one transaction,
-and a deletion takes the same lock, so a stage that saw a deleted record is either refused here or
-turned stale there. A live stage's ancestors are always live.
+A stage is accepted only while it follows from the data. The check and the row are one transaction, and a deletion takes
+the same lock, so a stage that saw a deleted record is either refused here or made stale by the deletion. A live stage's
+ancestors are always live.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def dependents(connection: Connection, places: frozenset[tuple[int, int]]) -> li
 
 
 def unpurged_before(connection: Connection, deletion: int, places: frozenset[tuple[int, int]]) -> list[str]:
-    """Ids of stages whose bytes are there and that learned from these places before this deletion."""
+    """Ids of stages with existing bytes that learned from these places before this deletion."""
     query = select(STAGES).where(
         STAGES.c.shard.in_(sorted({shard for shard, _ in places})),
         STAGES.c.state != str(StageState.PURGED),
@@ -152,7 +152,7 @@ def unpurged_before(connection: Connection, deletion: int, places: frozenset[tup
 
 
 def turn_stale(tx: Transaction, rows: Sequence[Row[Any]], deletion: int | None) -> None:
-    """live -> stale, by this deletion, or (None) because they are not wanted."""
+    """live -> stale, by this deletion or (None) because they are not wanted."""
     if not rows:
         return
     tx.connection.execute(_TURN_STALE, [{"stage": row.id, "by": deletion} for row in rows])
@@ -210,7 +210,7 @@ def _check_shape(stage: Stage, shards: int, slice_digests: Mapping[int, str]) ->
 
 
 def _follows(connection: Connection, stage: Stage, recipe: str, slice_digests: Mapping[int, str]) -> bool:
-    """Whether the stage is what the run's recipe makes of the data as it is now."""
+    """Whether the stage follows from the run's recipe and the current data."""
     added = stage.slices[-1]
     if stage.id != stage_id(recipe, stage.parent, stage.shard, added, slice_digests[added]):
         return False

@@ -36,7 +36,7 @@ _SEALS_RECORDS = 1
 
 
 def seal_run(tx: Transaction, how: str) -> RunEntry:
-    """Seal the run's row and enter into the log what the run is now. `how`: see `RunEntryFacts.sealed`."""
+    """Seal the run's row, and add an entry with the run's state to the log. `how`: see `RunEntryFacts.sealed`."""
     connection = tx.connection
     row = connection.execute(select(RUN)).one()
     run_id = log_rows.read_identity(connection)
@@ -65,9 +65,9 @@ def seal_run(tx: Transaction, how: str) -> RunEntry:
 
 
 def seal_older_rows(tx: Transaction) -> bool:
-    """Seal a run that an older version began; False: it is sealed already, or there is no run.
+    """Seal a run that an older version started. False: already sealed, or there is no run.
 
-    LedgerError: it was sealed before, so somebody took its seals off.
+    LedgerError: it was sealed before, so somebody removed its seals.
     """
     if tx.connection.execute(select(RUN.c.seal)).scalar() is not None:
         return False
@@ -90,7 +90,7 @@ def seal_older_rows(tx: Transaction) -> bool:
 
 
 def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
-    """A line for each kind of row that is not what the keys sealed. Reads every record once."""
+    """One line per kind of row that the keys did not seal. Reads every record once."""
     run = connection.execute(select(RUN)).one_or_none()
     if run is None:
         return
@@ -125,7 +125,7 @@ def broken_seals(connection: Connection, keys: LedgerKeys) -> Iterator[str]:
 
 
 def seals_of(connection: Connection, keys: LedgerKeys) -> int | None:
-    """`SEALS_ALL`, or less, by the seal on the run's row; None: it bears none, or not one of these keys."""
+    """`SEALS_ALL`, or less, according to the seal on the run's row; None: no seal by these keys."""
     seal = connection.scalar(_IS_SEALED)
     for written in (SEALS_ALL, SEALS_PURGES, _SEALS_RECORDS):
         if seal is not None and seal == keys.run_seal(
@@ -141,7 +141,7 @@ def is_sealed(connection: Connection) -> bool:
 
 
 def require_never_sealed(connection: Connection) -> None:
-    """LedgerError if the log of a run without seals tells that it had some: they were taken off to hide a change."""
+    """LedgerError if a run has no seals but its log says that it had: they were removed to hide a change."""
     first, entries = connection.execute(_BEGUN).one()
     if entries or (first or 1) > 1:
         raise LedgerError(

@@ -1,1 +1,1 @@
-"""What signs for a run: a key in a file, or one on a PKCS#11 token."""
+"""Signers of a run: a key in a file, or one on a PKCS#11 token."""

@@ -1,8 +1,8 @@
 """A signing key on a PKCS#11 token (a smart card, an HSM, SoftHSM): it never leaves the token.
 
 In: a URI (`pkcs11_uri.py`), and the PIN from S3T_PKCS11_PIN or the file that the URI names. Out: Ed25519 signatures,
-each checked before it is used, since a log cannot take back what it signed. The token is opened at the first
-signature: whoever only reads a run needs none.
+each checked before use, because a log cannot retract what it signed. The token is opened at the first signature, so
+reading a run does not need it.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _OCTET_STRING = b"\x04\x20"  # DER, of 32 bytes
 
 
 class Pkcs11Signer:
-    """Safe to share between threads; open one in each process, since a token forgets its sessions in a fork."""
+    """Thread-safe; open one per process, because a fork loses a token's sessions."""
 
     def __init__(self, uri: Pkcs11Uri, public_key: bytes) -> None:
         self.uri = uri
         self.public_key = public_key
-        """Raw, 32 bytes."""
+        """Raw public key, 32 bytes."""
         self._lock = threading.Lock()
-        self._private: Any = None  # what signs in python-pkcs11, whose types do not say that it does
+        self._private: Any = None  # the signing object of python-pkcs11, whose types do not declare `sign`
 
     @classmethod
     def on_token(cls, uri: Pkcs11Uri) -> Pkcs11Signer:
-        """The key that the URI names, once it has signed. ConfigError, LedgerError: it is not there, or cannot sign."""
+        """The key named by the URI, after a test signature. ConfigError, LedgerError: it is missing or cannot sign."""
         _, public_key = _found(uri)
         signer = cls(uri, public_key)
         signer.sign(b"s3t/trial/1\n")
         return signer
 
     def sign(self, message: bytes) -> bytes:
-        """Ed25519 signature, 64 bytes. LedgerError: the token does not give one."""
+        """Ed25519 signature, 64 bytes. LedgerError: the token does not return a valid one."""
         with self._lock:
             signature = self._signed(message)
         try:
@@ -57,7 +57,7 @@ class Pkcs11Signer:
         return signature
 
     def _signed(self, message: bytes) -> bytes:
-        """By the session that is open; one that a restarted token has closed is opened again, once."""
+        """Sign in the open session. Reopens it once if a restarted token has closed it."""
         from pkcs11 import Mechanism, PKCS11Error
 
         for was_open in (True, False) if self._private is not None else (False,):
@@ -66,7 +66,7 @@ class Pkcs11Signer:
                 return signature
             except PKCS11Error as error:
                 self._private = None
-                if not was_open:  # no further attempt: each may count against the PIN
+                if not was_open:  # no retry: each attempt may count against the PIN limit
                     raise _silent(self.uri, error) from error
         raise AssertionError("unreachable")
 
@@ -83,7 +83,7 @@ class Pkcs11Signer:
 
 
 def _found(uri: Pkcs11Uri) -> tuple[Any, bytes]:
-    """The private key, and the raw public one. LedgerError: the token, or the key on it, is not there."""
+    """The private key, and the raw public one. LedgerError: the token, or the key on it, is missing."""
     from pkcs11 import Attribute, KeyType, ObjectClass, PKCS11Error
 
     try:
@@ -115,7 +115,7 @@ def _session(uri: Pkcs11Uri) -> Session:
     token = lib(uri.module).get_token(token_label=uri.token, token_serial=_serial(uri))
     try:
         return token.open(user_pin=_pin(uri))
-    except UserAlreadyLoggedIn:  # another session of this process has: a login is the process's
+    except UserAlreadyLoggedIn:  # another session of this process: logins are per process
         return token.open()
 
 
@@ -124,7 +124,7 @@ def _serial(uri: Pkcs11Uri) -> bytes | None:
 
 
 def _pin(uri: Pkcs11Uri) -> str:
-    """From the variable, or the file. ConfigError: neither."""
+    """The PIN from the variable or the file. ConfigError: neither is set."""
     pin = os.environ.get(PIN_VARIABLE)
     if not pin and uri.pin_source is not None:
         try:

@@ -1,8 +1,8 @@
 """PKCS#11 URIs (RFC 7512): which key, on which token, through which library, and where its PIN comes from.
 
 Pure. `pkcs11:token=run;object=sign?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/s3t/pin`.
-The library runs in the process that signs, so a URI is taken from the operator or the folder of keys, and never from
-the run's storage. A PIN stands in no URI.
+The library runs in the signing process, so a URI must come from the operator or the folder of keys, never from the
+run's storage. A URI must not contain a PIN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True)
 class Pkcs11Uri:
-    """Where a signing key is."""
+    """Location of a signing key."""
 
     text: str = field(compare=False)
     module: str  # path of the library
@@ -35,12 +35,12 @@ class Pkcs11Uri:
 
     @classmethod
     def parse(cls, text: str) -> Pkcs11Uri:
-        """Raises ConfigError for a text that is none, names no key or no library, or holds a PIN."""
+        """Parse a URI. ConfigError: it is invalid, names no key or no library, or contains a PIN."""
         if not text.startswith(SCHEME) or not _PLAIN.fullmatch(text):
             raise _refused(f"{text[:80]!r} is not a PKCS#11 URI")
         path, _, query = text.removeprefix(SCHEME).partition("?")
         if "pin-value=" in query:
-            raise ConfigError(  # the value is not repeated
+            raise ConfigError(  # does not repeat the value
                 "a PKCS#11 URI with pin-value holds the PIN, and URIs are stored and shown",
                 "give the PIN in S3T_PKCS11_PIN, or name a file with pin-source=file:/path",
             )

@@ -1,10 +1,9 @@
 """The run's signing key, apart from the secret that hides ids.
 
-In: the folder of keys. Out: something that signs (`Signer`). The log says which key is the run's (`KeyEntry`), so the
-folder may hold two for a moment, when one follows the other: `signing.key`, and `signing.next`. Such a file holds the
-32 bytes of the key, or where it is: the URI of one on a PKCS#11 token, and its public half. A key behind another device
-or service is one more class with `public_key` and `sign`. Runs of older versions have no file: their key is derived
-from the master secret, until the first change.
+In: the folder of keys. Out: a `Signer`. The log determines the run's key (`KeyEntry`), so the folder can briefly have
+two during a change: `signing.key` and `signing.next`. Such a file contains the 32 bytes of the key, or the URI and
+public half of a key on a PKCS#11 token. To support another device or service, add a class with `public_key` and `sign`.
+Runs of older versions have no file: their key is derived from the master secret until the first change.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ _ON_TOKEN = re.compile(rb"(pkcs11:[!-~]+)\n([0-9a-f]{64})\n")
 
 
 class FileSigner:
-    """An Ed25519 key that is at hand."""
+    """An Ed25519 key from a file."""
 
     def __init__(self, seed: bytes) -> None:
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self.public_key = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        """Raw, 32 bytes."""
+        """Raw public key, 32 bytes."""
 
     def sign(self, message: bytes) -> bytes:
         """Ed25519 signature, 64 bytes."""
@@ -42,7 +41,7 @@ class FileSigner:
 
 
 def load_signer(path: Path) -> FileSigner | Pkcs11Signer | None:
-    """What this file says signs; None: there is no such file. LedgerError: damaged, or readable by others."""
+    """The signer in this file; None: there is no file. LedgerError: it is damaged, or readable by others."""
     try:
         mode, held = stat.S_IMODE(path.stat().st_mode), path.read_bytes()
     except FileNotFoundError:
@@ -66,7 +65,7 @@ def load_signer(path: Path) -> FileSigner | Pkcs11Signer | None:
 
 
 def token_file(signer: Pkcs11Signer) -> bytes:
-    """What a file says of a key on a token."""
+    """File content for a key on a token."""
     return f"{signer.uri.text}\n{signer.public_key.hex()}\n".encode()
 
 
@@ -81,7 +80,7 @@ def _on_token(path: Path, held: bytes) -> Pkcs11Signer:
 
 
 def settle_next(folder: Path) -> None:
-    """The next key has become the run's: it takes the place of the last one, which is gone after this."""
+    """Replace the last key with the next one, which is now the run's. The last one is erased."""
     with suppress(FileNotFoundError):  # another process was first
         os.replace(folder / NEXT_FILE, folder / SIGNING_FILE)
     descriptor = os.open(folder, os.O_RDONLY)

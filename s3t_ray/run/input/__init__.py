@@ -1,1 +1,1 @@
-"""A run's input data: reading it in, a summary of it, malformed rows set aside, and later changes to it."""
+"""A run's input data: ingest, a summary, malformed rows set aside, and later changes."""

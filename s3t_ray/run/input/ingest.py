@@ -1,8 +1,8 @@
-"""Data into a run: read -> partition -> Parquet slices -> one ledger transaction.
+"""Ingests data into a run: read -> partition -> Parquet slices -> one ledger transaction.
 
-The files come first, named by the hash of their bytes, then an index of them, then the ledger's single transaction,
-which makes them part of the run. If it is killed before the transaction, the next start begins again. If it is killed
-after it, the next start finds the files through the index. Neither reads a row into the run twice.
+It writes the files first, named by the hash of their bytes, then an index of them, then the ledger's single
+transaction, which makes them part of the run. If it is killed before the transaction, the next start repeats the
+ingest. If it is killed later, the next start finds the files through the index. Neither ingests a row twice.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _DIGESTS_AT_ONCE = 4096
 
 
 def ingest(run: Run, note: Callable[[str], None], check: Check | None = None) -> None:
-    """Read the data of the run's config into it; returns at once when that was done before.
+    """Ingest the data of the run's config; returns immediately if that is already done.
 
-    `check` encodes each record as training will, so that what cannot be learned is a malformed row.
-    Raises DataError (and leaves no run behind) for malformed rows, duplicate ids, missing files, and a shard that
-    would learn nothing.
+    `check` encodes each record as training will, so that a record that cannot be learned counts as malformed.
+    DataError (and no run is left behind): malformed rows, duplicate ids, missing files, or a shard that would learn
+    nothing.
     """
     if run.ledger.run() is not None:
         _finish(run)
@@ -118,7 +118,7 @@ def _keyed(
     write: Callable[[bytes], object],
     note: Callable[[str], None],
 ) -> Iterator[tuple[Place, Row]]:
-    """Rows with their keyed digests; what the ledger needs of each is written aside on the way."""
+    """Rows with their keyed digests. Also writes the ledger's part of each row to a temporary file."""
     keys = run.keys
     for count, (spot, record) in enumerate(records, start=1):
         digest = keys.record_digest(record.id, record.content)
@@ -149,7 +149,7 @@ def _entries(path: Path, sketch_bytes: int) -> Iterator[RecordEntry]:
 
 
 def _upload(run: Run, files: dict[Place, SliceFile]) -> list[str]:
-    """The slice files and their index; the paths of the files."""
+    """Upload the slice files and their index. Returns the paths of the files."""
     index = []
     for spot, file in sorted(files.items()):
         path = layout.slice_file(spot.shard, spot.slice, file.sha256)
@@ -160,11 +160,11 @@ def _upload(run: Run, files: dict[Place, SliceFile]) -> list[str]:
 
 
 def _withdraw(run: Run, uploaded: list[str]) -> None:
-    """Another process was faster to make its files the run's: what it has deleted since must not be here again."""
+    """Erase these files because another process committed first: they may contain rows that it has since deleted."""
     if run.ledger.run() is None:
         return
     named = {state.file for state in run.ledger.slices()}
-    if None not in named:  # or the other still needs the index to find its files
+    if None not in named:  # otherwise the other process still needs the index to find its files
         for path in {*uploaded, layout.SLICE_INDEX} - named:
             run.store.delete(path)
     purge_rejects(run)
@@ -181,7 +181,7 @@ def _commit(run: Run, row: RunRow, entries: Path) -> None:
 
 
 def _named(run: Run, error: DuplicateRecord) -> DataError:
-    """The same error with the id in plain words: the caller has the data at hand, the ledger has not."""
+    """The same error with the plain id, which the caller has but the ledger does not."""
     with scratch_folder(run, "find") as folder, RejectFile(folder / "rejects.jsonl") as again:
         for _, record in _placed(run, again, None, Reading()):
             if run.keys.id_hmac(record.id) == error.id_hmac:
@@ -190,7 +190,7 @@ def _named(run: Run, error: DuplicateRecord) -> DataError:
 
 
 def _finish(run: Run) -> None:
-    """Record in the ledger where each slice's rows are, and erase what earlier attempts left; also after a kill."""
+    """Record each slice's file in the ledger, and erase what earlier attempts left. Also completes a killed ingest."""
     seal_config(run)
     epoch = run.ledger.lease().epoch
     lost = [state for state in run.ledger.slices() if state.file is None]
@@ -210,15 +210,15 @@ def _finish(run: Run) -> None:
                 digest = slice_digest(run.store.fetch(item["file"], folder))
             run.ledger.set_slice_file(epoch, state.shard, state.slice, item["file"], item["sha256"], digest)
     _erase_strays(run, epoch)
-    # The ledger has all of it, and it names files by digests of contents that a purge must not leave behind.
+    # The ledger now has all of it. The index contains digests of contents, which must not survive a purge.
     run.store.delete(layout.SLICE_INDEX)
 
 
 def _erase_strays(run: Run, epoch: int) -> None:
-    """Erase files of an attempt that ended before its transaction.
+    """Erase the files of an attempt that ended before its transaction.
 
-    Not before one has gone through: two processes may have begun at once, and the one that commits must
-    find its files. Nor once a scheduler has taken the lease: a stray may be what it is about to name.
+    Only after one attempt has committed: two processes may have started together, and the one that commits must find
+    its files. Not after a scheduler has taken the lease, because it may be about to record such a file.
     """
     files = run.store.files(layout.SLICES)
     kept = {state.file for state in run.ledger.slices()} | {layout.SLICE_INDEX}
@@ -229,7 +229,7 @@ def _erase_strays(run: Run, epoch: int) -> None:
 
 
 def slice_digest(path: Path) -> str:
-    """The slice digest of the rows in a Parquet file, from the keyed digest that each row carries."""
+    """The slice digest of the rows in a Parquet file, from the keyed digest stored with each row."""
     total, batch = LtHash16(), []
     for row in read_slice(path):
         batch.append(row.digest)

@@ -1,7 +1,7 @@
-"""Whether the data that a config names is still what its run was started with. Reports it; changes nothing.
+"""Reports whether a config's data has changed since its run was started. Changes nothing.
 
-In: an open run that has its data. Out: lines for people. A run keeps the records that it read in. Rows that were
-added, changed or removed since are not picked up, but they are reported. Files of unchanged size and time are not read
+In: an open run that has its data. Out: lines for people. A run keeps the records that it ingested. Rows that were
+added, changed or removed since then are reported but not picked up. Files of unchanged size and time are not read
 again; data on other machines is not compared.
 """
 
@@ -25,12 +25,12 @@ _AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class InputChanges:
-    """Rows of the data against the records of the run."""
+    """Rows of the data compared with the records of the run."""
 
     new: int
     changed: int
     missing: int  # records that are neither in the data nor deleted
-    deleted: int  # rows of records that were deleted: they stay deleted
+    deleted: int  # rows of deleted records, which stay deleted
 
     def lines(self, path: str) -> list[str]:
         parts = [
@@ -54,7 +54,7 @@ class InputChanges:
 
 
 def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> None:
-    """Say how the data differs from what the run has; nothing where it does not, or cannot be compared."""
+    """Report how the data differs from the run's records. Silent if it does not, or cannot be compared."""
     summary = run.input_summary
     if begun_with(run) is None and run.config.data.partition_key == "secret":
         note(
@@ -75,7 +75,7 @@ def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> 
 
 
 def compare(run: Run, check: Check | None) -> InputChanges:
-    """Read the data again and compare each row with the ledger's keyed digests. DataError as in reading it in."""
+    """Read the data again and compare each row with the ledger's keyed digests. DataError as for ingest."""
     new = changed = deleted = seen = 0
     with scratch_folder(run, "compare") as folder, RejectFile(Path(folder) / "rejects") as rejects:
         rows = _rows(run, rejects, check)

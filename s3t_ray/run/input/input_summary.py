@@ -1,7 +1,7 @@
-"""A summary of the run's data when it was read in: which files, how large, and what was reported about the rows.
+"""A summary of the run's data at ingest: files, sizes, and what was reported about the rows.
 
-In: a finished reading. Out: one small file of the storage. It holds names, sizes and counts, and nothing that reveals a
-record's content, so no deletion has to erase it.
+In: a finished ingest. Out: one small file in the storage. It contains names, sizes and counts, and nothing that reveals
+a record's content, so deletions do not need to erase it.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from s3t_ray.store.store import Store
 
 
 class InputFile(BaseModel):
-    """A file of the data as it was."""
+    """A file of the data at ingest."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     size: int
-    """Bytes; -1: it lay on another machine."""
+    """Size in bytes; -1: it was on another machine."""
     modified_ns: int
-    """Time of the last change, in nanoseconds since 1970; -1: it lay on another machine."""
+    """Time of the last change, in nanoseconds since 1970; -1: it was on another machine."""
 
 
 class InputSummary(BaseModel):
-    """Of the data of one run."""
+    """Summary of the data of one run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,11 +41,11 @@ class InputSummary(BaseModel):
     teaching_nothing: int
     """Training records without a response within task.max_tokens."""
     partition_key: Literal["secret", "seed"] = "seed"
-    """What the partition was keyed with; earlier versions had no other than the seed."""
+    """How the partition was keyed; earlier versions always used the seed."""
 
 
 def summarise(data: Data, reading: Reading, taught: Taught) -> InputSummary:
-    """The summary of a reading that has ended."""
+    """The summary of a finished ingest."""
     return InputSummary(
         path=data.path,
         files=tuple(_file(name) for name in reading.files),
@@ -56,7 +56,7 @@ def summarise(data: Data, reading: Reading, taught: Taught) -> InputSummary:
 
 
 def read_summary(store: Store) -> InputSummary | None:
-    """The summary of the run in `store`; None: an earlier version read its data in, or the file was damaged."""
+    """The summary of the run in `store`; None: an earlier version ingested its data, or the file is damaged."""
     if not store.exists(layout.INPUT_SUMMARY):
         return None
     try:
@@ -66,7 +66,7 @@ def read_summary(store: Store) -> InputSummary | None:
 
 
 def is_unchanged(summary: InputSummary) -> bool:
-    """Whether every file is on this machine as it was: the same size and time of the last change."""
+    """Whether every file is on this machine and has the same size and time of last change."""
     return bool(summary.files) and all(file.size >= 0 and _file(file.name) == file for file in summary.files)
 
 

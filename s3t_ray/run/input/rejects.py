@@ -22,14 +22,14 @@ Drop = Callable[[str | None, str | None], bool]
 
 @dataclass(frozen=True)
 class SetAside:
-    """Rows that belong to names in a deletion: how many, and which of the names (as HMACs) have some."""
+    """Rejected rows that belong to names in a deletion: their number, and the names (as HMACs) that have some."""
 
     rows: int
     names: frozenset[bytes]
 
 
 def find_rejects(run: Run, ids: Mapping[bytes, str], subjects: Mapping[bytes, str]) -> SetAside:
-    """The rows set aside that these ids and subjects (by HMAC) name. Changes nothing."""
+    """The rejected rows of these ids and subjects (by HMAC). Changes nothing."""
     by_id = {name: hmac for hmac, name in ids.items()}
     by_subject = {name: hmac for hmac, name in subjects.items()}
     rows, names = 0, set()
@@ -44,7 +44,7 @@ def find_rejects(run: Run, ids: Mapping[bytes, str], subjects: Mapping[bytes, st
 
 
 def erase_rejects(run: Run, ids: Mapping[bytes, str], subjects: Mapping[bytes, str]) -> SetAside:
-    """Erase the rows set aside that these ids and subjects name, at once. What was found and is gone now."""
+    """Immediately erase the rejected rows of these ids and subjects. Returns what was erased."""
     found = find_rejects(run, ids, subjects)
     if found.rows:
         gone_ids, gone_subjects = frozenset(ids.values()), frozenset(subjects.values())
@@ -55,16 +55,16 @@ def erase_rejects(run: Run, ids: Mapping[bytes, str], subjects: Mapping[bytes, s
 
 
 def purge_rejects(run: Run) -> None:
-    """Drop the rows of every id and subject that has a deleted record."""
+    """Erase the rejected rows of every id and subject with a deleted record."""
     with _files(run) as files:
         for path in files:
             _rewrite(run, path, _of_deleted(run, path))
 
 
 def undeleted_rejects(run: Run, pending: frozenset[int]) -> tuple[int, int]:
-    """Rows set aside that a purge would have dropped by now, and lines that ingest never wrote.
+    """Number of rejected rows that a purge should have erased by now, and of lines that ingest never wrote.
 
-    `pending`: deletions, by their number in the ledger, whose rows may still be there.
+    `pending`: numbers of deletions in the ledger whose rows may still exist.
     """
     count = junk = 0
     for path in run.store.files(layout.REJECTS):
@@ -78,7 +78,7 @@ def undeleted_rejects(run: Run, pending: frozenset[int]) -> tuple[int, int]:
 
 @contextmanager
 def _files(run: Run) -> Iterator[list[str]]:
-    """The reject files, locked against other writers. The ledger and the keys are needed only if there are any."""
+    """The reject files, locked against other writers. Uses the ledger and the keys only if there are any."""
     if not run.store.files(layout.REJECTS):
         yield []
         return
@@ -88,7 +88,7 @@ def _files(run: Run) -> Iterator[list[str]]:
 
 
 def _of_deleted(run: Run, path: str, pending: frozenset[int] = frozenset()) -> Drop:
-    """Whether a row of this file is of an id or a subject that has a deleted record; asks the ledger once."""
+    """A test for rows whose id or subject has a deleted record. Queries the ledger once."""
     ids: dict[str, bytes] = {}
     subjects: dict[str, bytes] = {}
     with scratch_folder(run, "rejects", layout.REJECTS) as folder:

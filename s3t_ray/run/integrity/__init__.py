@@ -1,1 +1,1 @@
-"""Whether storage, ledger and keys belong to one run at one point in time, and what is damaged."""
+"""Checks whether storage, ledger and keys belong to one run at one point in time, and finds damage."""

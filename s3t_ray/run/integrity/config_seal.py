@@ -1,7 +1,8 @@
-"""The seal on a run's config in the storage: that the owner of the run gave it, and nobody else.
+"""Seals a run's config in the storage, which proves that it comes from the owner of the run.
 
-In: a run, opened with its keys. Out: `config.seal.json` beside the config, written by `s3t train`; or what is wrong.
-Who can write the storage alone could else take the witnesses, the copy of the log or a policy out of the config.
+In: a run, opened with its keys. Out: `config.seal.json` beside the config, written by `s3t train`; or the problem.
+Without it, an attacker with write access to the storage could remove the witnesses, the copy of the log or a policy
+from the config.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ CONFIG_SEAL = "config.seal.json"
 
 
 class ConfigSeal(Sealed):
-    """What is sealed."""
+    """The sealed values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -30,7 +31,7 @@ class ConfigSeal(Sealed):
 
 
 def seal_config(run: Run) -> None:
-    """Seal the config that the run was just opened with by `Run.create`. StoreError."""
+    """Seal the config that `Run.create` has just opened the run with. StoreError."""
     text = dump_config(run.config).encode()
     data = seal(ConfigSeal(sha256=hashlib.sha256(text).hexdigest()), _key(run)).model_dump_json().encode()
     if not run.store.exists(CONFIG_SEAL) or run.store.read_bytes(CONFIG_SEAL) != data:
@@ -38,7 +39,7 @@ def seal_config(run: Run) -> None:
 
 
 def config_problems(run: Run) -> Iterator[str]:
-    """Whether the config in the storage is the one that was sealed; of an older version's run, once it is sealed."""
+    """Problems if the config in the storage is not the sealed one. An older version's run may have no seal yet."""
     if not run.store.exists(CONFIG_SEAL):
         if run.ledger.is_sealed_since_begun():
             yield f"{CONFIG_SEAL} is gone, which tells whether {CONFIG_FILE} was changed (`s3t train` writes it again)"

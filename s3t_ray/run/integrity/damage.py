@@ -1,7 +1,7 @@
-"""Live stages whose published bytes are no longer those that the ledger accepted.
+"""Finds live stages whose published bytes are no longer those that the ledger accepted.
 
-In: an open run and stages. Out: those that are damaged. Never repairs: the scheduler takes them out of service, has
-them purged, and trains them again. They still follow from the data, so their names stay.
+In: an open run and stages. Out: the damaged ones. Never repairs: the scheduler takes them out of service, purges them
+and retrains them. They still follow from the data, so their ids do not change.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from s3t_ray.run.run import Run
 from s3t_ray.store.published_stage import PublishedStage, looks_whole
 
 DAMAGED = "its published bytes were damaged in the storage: it is trained again"
-"""What the ledger keeps as the failure of such a stage until it is accepted anew."""
+"""The failure of such a stage in the ledger until it is accepted again."""
 
 
 def is_whole(run: Run, stage_id: str, adapter_sha256: str | None) -> bool:
-    """Whether every published file of a stage has the bytes that its manifest names, and its adapter these.
+    """Whether every published file of a stage matches its manifest, and its adapter this digest.
 
-    Reads all of it. `adapter_sha256` None: what the manifest says. Raises StoreError when a file that
-    is there cannot be read: that is no proof of damage.
+    Reads all bytes. `adapter_sha256` None: use the manifest's. StoreError: an existing file cannot be read, which does
+    not prove damage.
     """
     try:
         stage = PublishedStage.open(run.store, stage_id)
@@ -32,20 +32,20 @@ def is_whole(run: Run, stage_id: str, adapter_sha256: str | None) -> bool:
 
 
 def damaged(run: Run, shard: int, stage_ids: Iterable[str]) -> tuple[str, ...]:
-    """Which of these live stages of a shard are damaged for certain. Reads every byte of them."""
+    """The live stages among these that are certainly damaged. Reads every byte of them."""
     found = []
     for row in _live(run, shard, frozenset(stage_ids)):
-        with suppress(StoreError):  # a disk or a network that does not answer proves nothing
+        with suppress(StoreError):  # an unreachable disk or network proves nothing
             if not is_whole(run, row.id, row.adapter_sha256):
                 found.append(row.id)
     return tuple(found)
 
 
 def incomplete(run: Run, shard: int, files: frozenset[str]) -> tuple[str, ...]:
-    """Live stages of a shard that lack their manifest or their adapter among `files` of the storage.
+    """Live stages of a shard whose manifest or adapter is missing from the storage's `files`.
 
-    Reads no bytes, so a scheduler can look at every stage when it starts: whoever finds a damaged
-    stage removes its folder, and the next start trains it again.
+    Reads no bytes, so a scheduler can check every stage when it starts. A damaged stage's folder can be removed by
+    hand, and the next start retrains the stage.
     """
     return tuple(row.id for row in _live(run, shard, None) if not looks_whole(row.id, files))
 

@@ -1,8 +1,8 @@
-"""A second copy of a run's log, outside the run, written as the log grows: it has what a backup lacks.
+"""A second copy of a run's log, outside the run, written as the log grows. It has the entries that a backup lacks.
 
-In: a folder, the ledger's log. Out: in `<folder>/<run id>/`, a file for each entry as it is in the log, and for each
-receipt the keyed hashes of what it names, under a seal of the run's keys: no name and no content. After a backup was
-restored, deletions are repeated from here (`restore.py`). An entry appears atomically, and is never changed.
+In: a folder, the ledger's log. Out: in `<folder>/<run id>/`, a file with each entry of the log, and for each receipt
+the keyed hashes of the names in it, sealed by the run's keys. It contains no names and no content. After a backup is
+restored, `restore.py` repeats deletions from here. Entries appear atomically and never change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CHECKPOINT = "checkpoint"
 
 
 class NamedHashes(Sealed):
-    """What a deletion named, as keyed hashes in hex: enough to delete it again, with the run's keys."""
+    """The names in a deletion, as keyed hashes in hex: enough to repeat the deletion with the run's keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -47,13 +47,13 @@ class LogCopy:
 
     @classmethod
     def of(cls, folder: Path | None, run_id: str) -> LogCopy | None:
-        """None: the config asks for none."""
+        """The copy in `folder`; None if the config does not ask for one."""
         return None if folder is None else cls(folder / run_id)
 
     def add_names(
         self, request_id: str, ids: Sequence[bytes], subjects: Sequence[bytes], search: DuplicateSearch, keys: Keys
     ) -> None:
-        """Keep what a deletion names; before its receipt, which nobody could act upon alone. OSError."""
+        """Store the names of a deletion, before its receipt, which would be useless alone. OSError."""
         named = NamedHashes(
             request_id=request_id,
             ids=tuple(name.hex() for name in ids),
@@ -64,15 +64,15 @@ class LogCopy:
         self.add_sealed(seal(named, _key(keys, request_id)))
 
     def add_sealed(self, names: NamedHashes) -> None:
-        """The same, taken from another copy. OSError."""
+        """The same for names from another copy. OSError."""
         self._write(f"{names.request_id}.{_NAMES}", names.model_dump_json())
 
     def keep_checkpoint(self, text: str) -> None:
-        """Keep a signed checkpoint of this history, which the log does not continue any more. OSError."""
+        """Store a signed checkpoint of this history, which the log no longer continues. OSError."""
         self._write(_CHECKPOINT, text)
 
     def catch_up(self, ledger: Ledger) -> None:
-        """Copy the entries that are not here yet, oldest first. OSError."""
+        """Copy new entries, oldest first. OSError."""
         missing = []
         sequence = ledger.log_length()
         while sequence > 0 and not self._entry(sequence).exists():
@@ -83,7 +83,7 @@ class LogCopy:
             self._write(self._entry(number).name, text)
 
     def lacks(self, ledger: Ledger) -> str | None:
-        """What the copy holds that the ledger's log does not have, in words; None: nothing."""
+        """A description of what the copy has and the ledger's log lacks; None: nothing."""
         length = ledger.log_length()
         later = self._entry(length + 1)
         if later.exists():
@@ -101,7 +101,7 @@ class LogCopy:
         return tuple(found)
 
     def named(self, request_id: str, keys: Keys) -> NamedHashes | None:
-        """What a deletion named; None: it is not here. VerificationFailed: not what the run's keys sealed."""
+        """The names in a deletion; None: not stored here. VerificationFailed: not sealed by the run's keys."""
         path = self.folder / f"{request_id}.{_NAMES}"
         if not path.exists():
             return None
@@ -119,7 +119,7 @@ class LogCopy:
         return self.folder / f"{sequence:09d}.json"
 
     def _write(self, name: str, text: str) -> None:
-        """Whole or not at all, and on disk."""
+        """Write atomically and durably."""
         if (self.folder / name).exists():
             return
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class LogCopy:
 
 
 def search_of(named: NamedHashes) -> DuplicateSearch:
-    """What such a deletion takes along."""
+    """The search for duplicates that such a deletion includes."""
     return DuplicateSearch(Reach(named.reach), named.threshold)
 
 

@@ -1,7 +1,7 @@
-"""How far the run's log had come when it was last published: the checkpoint in the storage, if the run's key signed it.
+"""The length of the run's log when it was last published, from the checkpoint in the storage signed by the run's key.
 
-In: a storage, a ledger, the folder of keys. Out: numbers of entries. What nobody with the key signed says nothing here;
-an audit names it.
+In: a storage, a ledger, the folder of keys. Out: numbers of entries. Ignores checkpoints with other signatures, which
+an audit reports.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ CHECKPOINT = f"{layout.LOG}/checkpoint"
 
 
 def published_beyond(store: Store, ledger: Ledger, keys_dir: Path) -> tuple[int, int] | None:
-    """Entries of the published checkpoint, and of the ledger's log, if the first are more; else None.
+    """Numbers of entries of the published checkpoint and of the ledger's log, if the first is larger; else None.
 
-    The run's key is the one that signs by the ledger, or the one whose public half lies beside the keys: a ledger
-    from before a change of key knows only the former. StoreError.
+    The run's key is the ledger's signing key, or the one whose public half is beside the keys, because a ledger from
+    before a change of key has only the former key. StoreError.
     """
     if not store.exists(CHECKPOINT):
         return None
@@ -38,7 +38,7 @@ def published_beyond(store: Store, ledger: Ledger, keys_dir: Path) -> tuple[int,
         size = LogHead.parse(note.text).size
     except VerificationFailed:
         return None
-    length = ledger.log_length()  # read last: the log is longer than what is published of it, at any moment
+    length = ledger.log_length()  # read last: the log is always at least as long as its published part
     if size <= length:
         return None
     for key in _keys(ledger, keys_dir):
@@ -54,10 +54,10 @@ def _keys(ledger: Ledger, keys_dir: Path) -> list[bytes]:
     """Raw public keys that may have signed it."""
     found = []
     signs = ledger.signing_key()
-    if signs is not None and _KEY.fullmatch(signs):  # it is what the log claims
+    if signs is not None and _KEY.fullmatch(signs):  # as claimed by the log
         found.append(bytes.fromhex(signs))
     public = keys_dir / PUBLIC_FILE
     if public.is_file():
-        with suppress(VerificationFailed):  # damaged: an audit says so
+        with suppress(VerificationFailed):  # damaged: an audit reports it
             found.append(raw_public_key(public.read_bytes()))
     return found

@@ -1,10 +1,10 @@
-"""A run that was restored as a whole from a backup: repeats every later deletion before anything is served.
+"""Repeats every later deletion in a run that was restored from a backup, before anything is served.
 
 In: a run that is older than the copy of its log (`log_copy.py`). Out: the same run with those deletions accepted again.
 The copy is checked first, entry by entry, with the run's key, and must reach as far as the run's keys remember and as
 the log was published. A repeated deletion has the same id and a new receipt: the run's log continues from the backup,
 under the current key, and the entries that it lost stay next to the copy, with their signatures. A witness sees this
-fork, and must be told about it. If it is killed at any moment, the same call continues.
+fork, and must be told about it. If it is killed at any point, the same call continues.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from s3t_ray.run.log.published_log import publish
 from s3t_ray.run.run import Run
 
 RESTORED = "restored_from_backup"
-"""Line of the history: how many entries the log lost, and how many deletions were made again."""
+"""Event of the history: number of lost log entries and of repeated deletions."""
 
 
 _MADE_ALONG = (EntryKind.KEY, EntryKind.EXPORT)
-"""Beside deletions, what a restore that was killed may have entered in the log."""
+"""Kinds of entries, besides deletions, that a killed restore may have added to the log."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did."""
+    """The result of a restore."""
 
     lost_entries: int
     deletions: tuple[str, ...]
-    """Requests that were accepted again, in the order in which they first were."""
+    """Requests that were accepted again, in their original order."""
 
 
 def restore(run: Run, note: Callable[[str], None]) -> Restored:
-    """Delete again all that the copy of the log knows to be deleted. `run`: from `Run.open_unchecked`.
+    """Repeat all deletions in the copy of the log. `run`: from `Run.open_unchecked`.
 
-    ConfigError: there is no copy. VerificationFailed: it is not genuine. LedgerError: it does not reach far enough,
-    the ledger is of another history, or what a deletion named is not in it; then nothing was changed.
+    ConfigError: there is no copy. VerificationFailed: it is not genuine. LedgerError: the copy is too short, the ledger
+    is of another history, or the names of a deletion are missing; nothing was changed.
     """
     copy = run.log_copy
     if copy is None:
@@ -86,15 +86,15 @@ def restore(run: Run, note: Callable[[str], None]) -> Restored:
 
 
 def _genuine(run: Run, keys: Keys, texts: Sequence[str]) -> tuple[SignedEntry, ...]:
-    """The entries of the copy. VerificationFailed: no key of the run signed them, or they are no chain."""
+    """The entries of the copy. VerificationFailed: no key of the run signed them, or they are not a chain."""
     for key in log_keys(run, keys.public_key_pem).spans:
         with suppress(VerificationFailed):
             return verify_chain(texts, pem_of(bytes.fromhex(key)))
-    return verify_chain(texts, keys.public_key_pem)  # says what is wrong
+    return verify_chain(texts, keys.public_key_pem)  # raises with the reason
 
 
 def _lost(run: Run, entries: tuple[SignedEntry, ...]) -> tuple[int, list[SignedEntry]]:
-    """How many entries both have, and those that the ledger lacks. LedgerError: not all, or the ledger has others."""
+    """The number of common entries, and those the ledger lacks. LedgerError: the copy is too short, or they diverge."""
     ours, copied = [row.hash for row in run.ledger.log()], [entry.hash for entry in entries]
     common = next((at for at, pair in enumerate(zip(ours, copied, strict=False)) if pair[0] != pair[1]), None)
     if common is None:
@@ -139,9 +139,9 @@ def _named(copy: LogCopy, keys: Keys, receipt: SignedReceipt) -> NamedHashes:
 
 
 def _begin_anew(copy: LogCopy, run: Run, named: list[NamedHashes], lost: list[SignedEntry]) -> None:
-    """The copy of the log as it is now takes the place of the former one, which stays beside it."""
+    """Replace the copy with one of the current log; the former copy stays beside it."""
     run.ledger.add_event(RESTORED, None, {"entries": len(lost), "deletions": len(named), "head": lost[-1].hash})
-    run.remember()  # the run stays refused: its copy goes on elsewhere until the next lines
+    run.remember()  # the run stays refused until the next lines, because its copy has other entries
     former = copy.folder.with_name(f"{copy.folder.name}.until-{lost[-1].hash[:16]}")
     fresh = _fresh(copy)
     for names in _all_names(copy, run, named):
@@ -152,7 +152,7 @@ def _begin_anew(copy: LogCopy, run: Run, named: list[NamedHashes], lost: list[Si
 
 
 def _finish(copy: LogCopy) -> None:
-    """What a restore that was killed between its two last steps left to do."""
+    """Finish a restore that was killed between its last two steps."""
     if not copy.folder.exists() and (fresh := _fresh(copy)).folder.exists():
         os.rename(fresh.folder, copy.folder)
 

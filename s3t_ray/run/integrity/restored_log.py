@@ -1,6 +1,6 @@
-"""What a restored run does with its log: the key that signs it now, and what was published of the history it lost.
+"""Repairs the log of a restored run: the key that signs from now on, and files published from the lost history.
 
-In: a run in the hands of `restore.py`. Each step may be cut off and made again.
+In: a run that `restore.py` is restoring. Each step can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from s3t_ray.tlog.signed_note import SignedNote
 
 
 def follow_key(run: Run, keys: Keys, lost: Sequence[SignedEntry], note: Callable[[str], None]) -> None:
-    """If the signing key was changed in the history that was lost, it is not the one of then that signs from here on.
+    """If the lost history changed the signing key, make sure that the earlier key does not sign from now on.
 
-    The folder has the later key: the log goes over to it, by the change that is lost. It has the one of then, from a
-    backup of the keys: it was changed for a reason, so it is changed again. LedgerError, VerificationFailed.
+    If the folder has the later key, the log switches to it, using the lost change. If it has the earlier key, from a
+    backup of the keys, the key is changed again, because it was replaced for a reason. LedgerError, VerificationFailed.
     """
     changes = [entry for entry in lost if isinstance(entry, KEY_ENTRIES)]
     if not changes:
@@ -45,7 +45,7 @@ def follow_key(run: Run, keys: Keys, lost: Sequence[SignedEntry], note: Callable
 
 
 def renote_exports(run: Run, copied: Sequence[SignedEntry]) -> None:
-    """Note again the exports that the backup does not know of: they may hold what is deleted again now.
+    """Record the exports that are missing from the backup again: they may contain records that are now deleted again.
 
     `copied`: all entries of the copy of the log.
     """
@@ -57,27 +57,27 @@ def renote_exports(run: Run, copied: Sequence[SignedEntry]) -> None:
 
 
 def withdraw(run: Run, copy: LogCopy, kept: int) -> None:
-    """Take what was published of the lost history out of the storage, where only the log that goes on may lie.
+    """Remove the published files of the lost history from the storage, which may only contain the continued log.
 
-    `kept`: entries that both histories have. The checkpoint is kept beside the entries that were lost: it was signed.
+    `kept`: number of common entries. The signed checkpoint is kept beside the lost entries.
     """
     if not run.store.exists(CHECKPOINT):
         return
     text = run.store.read_bytes(CHECKPOINT).decode(errors="replace")
     try:
         if LogHead.parse(SignedNote.parse(text).text).size <= kept:
-            return  # the backup's own: the log continues it
+            return  # from the backup: the log continues it
     except VerificationFailed:
         pass  # publishing writes the log again
     copy.keep_checkpoint(text)
     for path in run.store.files(layout.LOG):
         if path != CHECKPOINT and not _is_stamp_of(path, kept):
             run.store.delete(path)
-    run.store.delete(CHECKPOINT)  # last: until then a restore that is cut off comes here again
+    run.store.delete(CHECKPOINT)  # last: until then, an interrupted restore gets here again
 
 
 def _is_stamp_of(path: str, kept: int) -> bool:
-    """Whether this is of a timestamp of a checkpoint that the log still continues."""
+    """Whether this path belongs to the timestamp of a checkpoint that the log still continues."""
     folder, _, rest = path.removeprefix(f"{layout.LOG}/").partition("/")
     size = rest.partition("/")[0]
     return folder == TIMESTAMPS and size.isdecimal() and int(size) <= kept

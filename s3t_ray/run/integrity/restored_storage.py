@@ -1,7 +1,7 @@
-"""A storage from a backup that is older than its ledger: cleaned by the tombstones, without losing retained records.
+"""Cleans a storage from a backup that is older than its ledger, by the tombstones, and keeps all retained records.
 
-The ledger names a slice by its newest file, but the backup holds an older one, with rows that were deleted since. Its
-retained rows, by the run's keys, are written again: the same rows in the same order give the same bytes.
+The ledger names a slice's newest file, but the backup has an older one, with rows that were deleted since. The retained
+rows, identified with the run's keys, are rewritten: the same rows in the same order give the same bytes.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _ROWS_AT_ONCE = 2048
 
 
 def mend_slices(run: Run, epoch: int) -> tuple[str, ...]:
-    """Write again every slice file that the ledger names and the storage lacks; the files written.
+    """Rewrite every slice file that the ledger names and the storage lacks. Returns the written files.
 
-    Call it before strays are erased. StoreError: what lies in a slice's folder does not hold its retained rows;
+    Call this before strays are erased. StoreError: the files in a slice's folder lack some of its retained rows;
     nothing was erased.
     """
     files = frozenset(run.store.files(layout.SLICES))

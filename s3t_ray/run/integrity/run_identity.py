@@ -1,8 +1,8 @@
 """Refuses to write unless storage, ledger and keys belong to the same run.
 
-A random run id is in the ledger, which it was made with, and in the storage (`run.json`). The key folder remembers how
-long the run's log is, so a run that was reset to an earlier moment is detected even if all of it was reset. In: a
-store, a ledger, the config's locations. Out: errors that say which of them belongs elsewhere.
+A random run id, created with the ledger, is in the ledger and in the storage (`run.json`). The key folder records the
+length of the run's log, so a run that was reset to an earlier time is detected even if all of it was reset. In: a
+store, a ledger, the config's locations. Out: errors that name what belongs elsewhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
 RUN_FILE = "run.json"
-_MEMORY_BYTES = 4096  # of the file beside the keys, padded
+_MEMORY_BYTES = 4096  # size of the file beside the keys, padded
 
 
 class RunMark(BaseModel):
@@ -49,7 +49,7 @@ class LogMemory(BaseModel):
 
 
 def read_mark(store: Store) -> RunMark | None:
-    """What the storage says whose it is; None: nothing. StoreError: it cannot be read."""
+    """The run mark of the storage; None: there is none. StoreError: it cannot be read."""
     if not store.exists(RUN_FILE):
         return None
     try:
@@ -62,7 +62,7 @@ def read_mark(store: Store) -> RunMark | None:
 
 
 def check_together(store: Store, ledger: Ledger, name: str) -> None:
-    """LedgerError if this storage and this ledger are not of one run. Writes nothing."""
+    """LedgerError if this storage and this ledger are not of the same run. Writes nothing."""
     mark, row = read_mark(store), ledger.run()
     if mark is not None:
         if mark.run_id != ledger.run_id:
@@ -93,7 +93,7 @@ def check_together(store: Store, ledger: Ledger, name: str) -> None:
 
 
 def begin(store: Store, ledger: Ledger, name: str) -> None:
-    """Mark the storage as this ledger's, after `check_together`. LedgerError: the ledger is of another storage."""
+    """Mark the storage as this ledger's, after `check_together`. LedgerError: the ledger belongs to another storage."""
     if read_mark(store) is not None:
         return
     place = ledger.claim(store.uri)
@@ -107,12 +107,12 @@ def begin(store: Store, ledger: Ledger, name: str) -> None:
 
 
 def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
-    """Note with the keys that the run's log has this entry.
+    """Record beside the keys that the run's log has this entry.
 
-    It makes a proof stronger and is never needed for one: a folder that is mounted read-only stays as it is.
+    This strengthens proofs but is never required, so a read-only folder is left unchanged.
     """
     memory = LogMemory(storage=storage, sequence=head.sequence, hash=head.hash)
-    # In place, in one write of one length: a rename would cost a deletion a tenth of its time.
+    # In place, as one write of fixed length: a rename would take a tenth of a deletion's time.
     text = memory.model_dump_json().encode().ljust(_MEMORY_BYTES)
     with suppress(OSError):
         file = os.open(_memory_file(folder, run_id), os.O_WRONLY | os.O_CREAT, 0o600)
@@ -123,7 +123,7 @@ def remember(folder: Path, run_id: str, storage: str, head: ChainHead) -> None:
 
 
 def lost_entries(location: RunLocation, ledger: Ledger) -> str | None:
-    """What the keys remember of this run's log, or its copy has, and the ledger does not have; None: nothing."""
+    """What the keys or the log's copy record of this run's log and the ledger lacks; None: nothing."""
     folder, storage = location.keys_dir, location.storage_uri
     copy = LogCopy.of(location.log_copy, ledger.run_id)
     if copy is not None and (lacks := copy.lacks(ledger)) is not None:
@@ -146,7 +146,7 @@ def lost_entries(location: RunLocation, ledger: Ledger) -> str | None:
 
 
 def require_whole(location: RunLocation, ledger: Ledger, store: Store) -> None:
-    """LedgerError if the ledger was taken back, or exchanged, since these keys signed last or the log was published."""
+    """LedgerError if the ledger was reset or replaced since these keys last signed or the log was published."""
     lost = lost_entries(location, ledger) or _unpublished(location, ledger, store)
     if lost is not None:
         raise LedgerError(
@@ -159,7 +159,7 @@ def require_whole(location: RunLocation, ledger: Ledger, store: Store) -> None:
 
 
 def _unpublished(location: RunLocation, ledger: Ledger, store: Store) -> str | None:
-    """That the log was published with more entries than the ledger has; None: it was not."""
+    """A description if the published log has more entries than the ledger; else None."""
     beyond = published_beyond(store, ledger, location.keys_dir)
     if beyond is None:
         return None
@@ -170,7 +170,7 @@ def _unpublished(location: RunLocation, ledger: Ledger, store: Store) -> str | N
 
 
 def remembered(folder: Path, run_id: str) -> LogMemory | None:
-    """The newest entry of the run's log that its keys remember; None: none, or it cannot be read."""
+    """The newest log entry recorded beside the keys; None: there is none, or it cannot be read."""
     return _recall(_memory_file(folder, run_id))
 
 
@@ -182,4 +182,4 @@ def _recall(path: Path) -> LogMemory | None:
     try:
         return LogMemory.model_validate(json.loads(path.read_bytes()))
     except (OSError, ValueError):
-        return None  # none yet, or another's file
+        return None  # none yet, or a foreign file

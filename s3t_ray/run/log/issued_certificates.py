@@ -1,7 +1,7 @@
-"""What a run hands out as proof: the certificate or the receipt of one deletion, or its whole log.
+"""The proofs that a run issues: the certificate or receipt of one deletion, or the entire log.
 
-In: an open run. Out: canonical JSON exactly as it was signed. A damaged entry is not given out, and neither is one
-signed with another key than the run's, as long as the key folder has the public key.
+In: an open run. Out: canonical JSON exactly as it was signed. Damaged entries are refused, and so are entries signed
+with another key than the run's, if the key folder has the public key.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from s3t_ray.run.run import Run
 def certificate_of(run: Run, request_id: str) -> str:
     """The newest certificate of one deletion: the final one, or until then the interim one.
 
-    Raises LedgerError when there is no such deletion or it is not purged yet, VerificationFailed when
-    what the ledger holds is not a genuine certificate of it.
+    LedgerError: there is no such deletion, or it is not purged yet. VerificationFailed: the ledger's entry is not a
+    genuine certificate of it.
     """
     rows = _rows_of(run, request_id)
     newest = next(kind for kind in reversed(CERTIFYING) if kind in rows)
@@ -29,10 +29,10 @@ def certificate_of(run: Run, request_id: str) -> str:
 
 
 def entries_of(run: Run, request_id: str) -> tuple[str, ...]:
-    """All that the log says of one deletion, newest certificate last: its receipt if there is one, its certificates.
+    """All entries of one deletion: its receipt if there is one, then its certificates, newest last.
 
-    Reads nothing of other deletions. Raises as `certificate_of` does, and VerificationFailed when the receipt is
-    not there that the certificate names.
+    Reads nothing about other deletions. Raises as `certificate_of` does. VerificationFailed: the receipt named in the
+    certificate is missing.
     """
     rows = _rows_of(run, request_id)
     found = [_genuine(run, rows[kind]) for kind in (EntryKind.RECEIPT, *CERTIFYING) if kind in rows]
@@ -46,7 +46,7 @@ def entries_of(run: Run, request_id: str) -> tuple[str, ...]:
 
 
 def _rows_of(run: Run, request_id: str) -> dict[str, StoredEntry]:
-    """The entries of one deletion by kind, unchecked, once one of them is a certificate."""
+    """The entries of one deletion by kind, unchecked. LedgerError: it has no certificate yet."""
     request_id = run.request_named(request_id)
     deletion = run.ledger.deletion(request_id)
     rows = {row.kind: row for row in run.ledger.log_of(request_id)}
@@ -72,7 +72,7 @@ def _genuine(run: Run, row: StoredEntry) -> tuple[str, SignedEntry]:
 def receipt_of(run: Run, request_id: str) -> str:
     """The signed receipt of one deletion, as it is in the log.
 
-    Raises LedgerError when there is no such deletion, or it was accepted by a version that signed no receipts.
+    LedgerError: there is no such deletion, or a version that signed no receipts accepted it.
     """
     request_id = run.request_named(request_id)
     run.ledger.deletion(request_id)
@@ -85,7 +85,7 @@ def receipt_of(run: Run, request_id: str) -> str:
 
 
 def chain_of(run: Run) -> tuple[str, ...]:
-    """The run's whole log, oldest entry first. Raises VerificationFailed for an entry that is not genuine."""
+    """The run's entire log, oldest entry first. VerificationFailed: an entry is not genuine."""
     texts = tuple(row.text for row in run.ledger.log())
     key = _public_key(run)
     for text in texts:
@@ -94,16 +94,16 @@ def chain_of(run: Run) -> tuple[str, ...]:
 
 
 def key_changes_of(run: Run) -> tuple[str, ...]:
-    """The entries in which the log changed its signing key; needed by anyone who has an old key."""
+    """The entries that changed the log's signing key, needed by anyone who has an old key."""
     return tuple(row.text for row in run.ledger.log((EntryKind.KEY,)))
 
 
 def log_keys(run: Run, public_key: bytes) -> LogKeys:
-    """All keys of the run's log, by one of them (PEM). VerificationFailed: a change of key is not genuine."""
+    """All keys of the run's log, given one of them (PEM). VerificationFailed: a change of key is not genuine."""
     return keys_of(public_key, [parse_entry(row.text) for row in run.ledger.log((EntryKind.KEY,))])
 
 
 def _public_key(run: Run) -> LogKeys | None:
-    """None: it is lost, and an entry can only be held to the key that it carries."""
+    """The log's keys. None: the public key is lost, so an entry can only be checked with the key it contains."""
     path = run.location.keys_dir / PUBLIC_FILE
     return log_keys(run, path.read_bytes()) if path.is_file() else None

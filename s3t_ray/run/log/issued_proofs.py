@@ -1,4 +1,4 @@
-"""A person's proof that an entry of their deletion stands in the run's published log: for a command, or over HTTP."""
+"""Proofs that an entry of a deletion is in the run's published log, for commands and HTTP."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from s3t_ray.tlog.log_head import LogHead
 
 
 class ProvedEntry(StrEnum):
-    """Which entry of a deletion a proof is of."""
+    """The entry of a deletion that a proof covers."""
 
-    CERTIFICATE = "certificate"  # the newest: the final one, or until then the interim one
+    CERTIFICATE = "certificate"  # the newest: the interim one until the final one exists
     RECEIPT = "receipt"
 
 
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def proof_for(run: Run, request_id: str, of: ProvedEntry) -> str | None:
-    """The proof (c2sp.org/tlog-proof, a text); None: there is no such entry, or it is not published yet.
+    """The proof (text of a c2sp.org/tlog-proof); None: there is no such entry, or it is not published yet.
 
     LedgerError: there is no such deletion. VerificationFailed: the published log does not hold the ledger's entry.
     """

@@ -1,8 +1,8 @@
-"""A new signing key for a run: made, entered in the run's log, and put in place of the old one.
+"""Replaces a run's signing key: creates the new key, adds the change to the log, and swaps the files.
 
 In: a run, opened for writing. Out: the entry (`KeyEntry`), after which the new key signs. The key is in a new file, or
-already on a PKCS#11 token. It can be killed at any step and called again: the log alone says which key is the run's,
-so the folder always holds that key. The ledger refuses processes that still have the old one.
+already on a PKCS#11 token. It can be killed at any step and called again: the log alone determines the run's key, and
+the folder always has that key. The ledger refuses processes that still have the old one.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from s3t_ray.run.run import Run
 def change_key(
     run: Run, reason: Literal["rotation", "hand-over"], to: str | None = None, token: Pkcs11Uri | None = None
 ) -> KeyEntry:
-    """Have a new key sign from here on: one that is made, or the one on this token. The last one leaves the folder.
+    """Make a new key sign from now on: a created one, or the one on this token. Removes the old key from the folder.
 
-    LedgerError: the run has no records yet, the folder cannot be written to, the token does not sign, its key signs
-    already, or a change to another key was begun.
+    LedgerError: the run has no records yet, the folder is not writable, the token does not sign, its key already signs,
+    or a change to another key is unfinished.
     """
     folder = run.location.keys_dir
     keys = run.keys
@@ -46,7 +46,7 @@ def change_key(
         entry = run.ledger.change_key(following, reason, to)
         keys.follow(following)
         replace_file(folder / PUBLIC_FILE, keys.public_key_pem, 0o600)
-        settle_next(folder)  # last: while there is a next key, whoever opens the run ends what was cut off
+        settle_next(folder)  # last: while there is a next key, opening the run finishes an interrupted change
     except OSError as error:
         raise LedgerError(
             f"the signing key cannot be changed in {folder}: {os.strerror(error.errno or 0)}",
@@ -57,7 +57,7 @@ def change_key(
 
 
 def _require_asked_for(following: Signer, on_token: Pkcs11Signer | None, folder: Path) -> None:
-    """LedgerError: a change of key that was cut off, or is under way elsewhere, was to another key than this one."""
+    """LedgerError if an interrupted or concurrent change of key is to another key than this one."""
     is_on_token = isinstance(following, Pkcs11Signer)
     if is_on_token == (on_token is not None) and (on_token is None or following.public_key == on_token.public_key):
         return

@@ -25,7 +25,7 @@ MOST_REPLY_BYTES = 256 * 1024
 
 
 class Timestamps:
-    """Has checkpoints stamped, no more often than the config says. Of one process."""
+    """Gets timestamps for checkpoints, at most as often as the config says. Belongs to one process."""
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
@@ -33,7 +33,7 @@ class Timestamps:
         self._last: float | None = None
 
     def stamp(self, note: SignedNote) -> bool:
-        """Have this published checkpoint stamped, if it is due; whether it was. StoreError: the server gives none."""
+        """Get a timestamp for this checkpoint if one is due. Returns whether it did. StoreError: none was issued."""
         settings = self._run.config.log
         now = self._clock()
         if settings.timestamps is None or (self._last is not None and now - self._last < settings.timestamp_seconds):
@@ -50,7 +50,7 @@ class Timestamps:
 def stamped_checkpoint(run: Run, sequence: int) -> tuple[SignedNote, bytes]:
     """The earliest stamped checkpoint that covers entry `sequence` of the log, and the server's reply (DER).
 
-    LedgerError: none does yet. VerificationFailed: it is not one that the run's key signed.
+    LedgerError: there is none yet. VerificationFailed: the run's key did not sign it.
     """
     root = f"{layout.LOG}/{TIMESTAMPS}/"
     replies = [path for path in run.store.files(root.rstrip("/")) if path.endswith(f"/{REPLY}")]
@@ -67,7 +67,7 @@ def stamped_checkpoint(run: Run, sequence: int) -> tuple[SignedNote, bytes]:
 
 
 def stamped_otherwise(run: Run) -> Iterator[tuple[str, LogHead | str]]:
-    """Each stamped checkpoint by its path, as a genuine head; or what is wrong with it, in words."""
+    """Each stamped checkpoint by its path, as a genuine head, or a description of the problem."""
     root = f"{layout.LOG}/{TIMESTAMPS}"
     for path in run.store.files(root):
         folder, _, name = path.rpartition("/")

@@ -30,14 +30,14 @@ MOST_REPLY_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class WitnessAddress:
-    """Where a witness listens, and the key by which its word is known."""
+    """Address of a witness, and the key that verifies its cosignatures."""
 
     url: str  # without a slash at its end
     key: VerifierKey
 
     @classmethod
     def parse(cls, text: str) -> WitnessAddress:
-        """From `URL KEY`. Raises VerificationFailed."""
+        """Parse `URL KEY`. VerificationFailed."""
         url, _, key = text.strip().partition(" ")
         found = cls(url.rstrip("/"), VerifierKey.parse(key))
         if found.key.kind != COSIGNATURE or not url.startswith(("http://", "https://")):
@@ -50,13 +50,13 @@ class WitnessAddress:
 
 @dataclass(frozen=True)
 class WitnessAnswer:
-    """What one witness said of a checkpoint."""
+    """The answer of one witness to a checkpoint."""
 
     name: str
     cosignature: NoteSignature | None
     problem: str | None = None
     saw_another_log: bool = False
-    """It has cosigned a history that this log does not continue: it was taken back, forked or rewritten."""
+    """Whether it has cosigned a history that this log does not continue: the log was reset, forked or rewritten."""
 
 
 class SawAnotherLog(VerificationFailed):
@@ -64,15 +64,15 @@ class SawAnotherLog(VerificationFailed):
 
 
 def witnesses_of(run: Run) -> tuple[WitnessAddress, ...]:
-    """Those that the config names. Raises VerificationFailed for an address whose key is none."""
+    """The witnesses in the config. VerificationFailed: an address has an invalid key."""
     return tuple(WitnessAddress.parse(text) for text in run.config.log.witnesses)
 
 
 def cosign(run: Run, note: SignedNote) -> tuple[WitnessAnswer, ...]:
     """Ask each witness of the config to cosign this published checkpoint, and publish what they sign.
 
-    Every witness is asked, whatever another says, and also one that has signed it already: it may have seen more
-    since, which a run that was taken back with its files has forgotten.
+    Asks every witness, whatever the others answer, even those that have already signed it: they may have seen newer
+    entries, which a run that was reset with its files has lost.
     """
     answers = tuple(_ask(run, witness, note) for witness in witnesses_of(run))
     add_signatures(run, note.text, [answer.cosignature for answer in answers if answer.cosignature is not None])
@@ -80,7 +80,7 @@ def cosign(run: Run, note: SignedNote) -> tuple[WitnessAnswer, ...]:
 
 
 def require_cosigned(answers: Iterable[WitnessAnswer]) -> None:
-    """SawAnotherLog: by one of these answers a witness knows another log. StoreError: a cosignature is missing."""
+    """SawAnotherLog: a witness has seen another log. StoreError: a cosignature is missing."""
     answers = tuple(answers)
     for answer in answers:
         if answer.saw_another_log:
@@ -98,7 +98,7 @@ def require_cosigned(answers: Iterable[WitnessAnswer]) -> None:
 
 
 def add_signatures(run: Run, text: str, signatures: Sequence[NoteSignature]) -> None:
-    """Publish signatures of the checkpoint with this text, if it is still the newest, in place of the same keys'."""
+    """Publish signatures of this checkpoint, if it is still the newest, replacing those of the same keys."""
     if not signatures:
         return
     with run.ledger.alone():
@@ -110,9 +110,9 @@ def add_signatures(run: Run, text: str, signatures: Sequence[NoteSignature]) -> 
 
 
 def newest_seen(witness: WitnessAddress, origin: str) -> SignedNote | None:
-    """The newest checkpoint of the log that the witness cosigned, by its own word; None: it has seen none.
+    """The newest checkpoint of the log that the witness says it cosigned; None: it has seen none.
 
-    StoreError: it does not answer. VerificationFailed: what it answers is not cosigned by it.
+    StoreError: it does not answer. VerificationFailed: the answer is not cosigned by it.
     """
     name = hashlib.sha256(origin.encode()).hexdigest()
     status, body = _http(f"{witness.url}/{name}/checkpoint", None)
@@ -137,7 +137,7 @@ def _ask(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
 
 
 def _submit(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswer:
-    """The witness itself says how far it has seen the log, so it need not be stored here."""
+    """Submit a checkpoint. The witness reports how much of the log it has seen, so this is not stored here."""
     name, head = witness.key.name, LogHead.parse(note.text)
     subtree = TiledLog(head.size, reader(run)).subtree
     old, tried = _guess(head.size), set[int]()
@@ -159,12 +159,12 @@ def _submit(run: Run, witness: WitnessAddress, note: SignedNote) -> WitnessAnswe
 
 
 def _guess(size: int) -> int:
-    """What it saw last, most often: nothing yet, or all but the newest; it corrects us."""
+    """A guess of the size that the witness saw last: nothing yet, or all but the newest. It corrects wrong guesses."""
     return max(size - 1, 0)
 
 
 def _longer(run: Run, name: str, head: LogHead, seen: int) -> WitnessAnswer:
-    """It saw more entries than this checkpoint has: others published meanwhile, or the log was taken back."""
+    """The answer of a witness that saw more entries: others published in the meantime, or the log was reset."""
     now = published(run)
     newest = 0 if now is None else LogHead.parse(now.text).size
     if newest >= seen:

@@ -1,17 +1,17 @@
-"""The run's log as others can check it: a Merkle log of static files in the storage (c2sp.org/tlog-tiles).
+"""Publishes the run's log for third parties: a Merkle log of static files in the storage (c2sp.org/tlog-tiles).
 
 In: an open run. Out: `log/checkpoint`, signed by the run's key, and `log/tile/`, from which anyone computes proofs;
-proofs of inclusion to hand out. The ledger holds the log; this publishes it. So every process with the keys may
-publish, at any moment, several at once, and be killed at any step:
+proofs of inclusion to hand out. The ledger has the log; this module publishes it. Every process with the keys may
+publish at any time, several may do so concurrently, and each can be killed at any step:
 
-1. what was published is read, and counts only if the run's key signed it;
-2. the entries that follow it in the ledger are checked: signatures, and the chain from the newest one published;
-3. bundles and tiles are written, never with other bytes than before;
-4. the checkpoint is written last, and under the ledger's lock, so that it never goes back;
-5. partial files that have become full ones are erased.
+1. read the published checkpoint, which counts only if the run's key signed it;
+2. check the entries that follow it in the ledger: signatures, and the chain from the newest published entry;
+3. write bundles and tiles, whose bytes never change;
+4. write the checkpoint last, under the ledger's lock, so that it never goes back;
+5. erase partial files that have become full.
 
-A publisher that is killed in between leaves files that the next one writes again with the same bytes. A ledger that
-contradicts what was published is refused, so the log is continued or stops, and never forks.
+If a publisher is killed, the next one rewrites its files with the same bytes. A ledger that contradicts the published
+log is refused, so the log continues or stops, and never forks.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from s3t_ray.tlog.signed_note import NoteSigner, SignedNote, VerifierKey
 from s3t_ray.tlog.tiles import LogFile, Read, TiledLog, outgrown, read_or_cut
 
 TIMESTAMPS, STAMPED, REPLY = "timestamps", "checkpoint", "reply.tsr"
-"""In the log's folder: a folder of this name, with one for each stamped checkpoint, by its size; the files in that."""
+"""Folder of timestamps in the log's folder; its subfolders, one per stamped checkpoint size; the files in these."""
 
 FIRST_PUBLISHED = "log_published"
-"""Event of the history, before the first checkpoint is written: from then on there is one."""
+"""Event of the history before the first checkpoint is written, which must exist from then on."""
 
 
 def verifier_key(run: Run) -> VerifierKey:
-    """What others check this run's checkpoints with, and what a witness must be told.
+    """The key that verifies this run's checkpoints, which a witness needs.
 
-    From the run's keys, or where they are not, as for an auditor, from their public half.
+    Comes from the run's keys or, if they are missing as for an auditor, from their public half.
     """
     folder = run.location.keys_dir
     if Keys.exist(folder) or not (folder / PUBLIC_FILE).is_file():
@@ -57,7 +57,7 @@ def verifier_key(run: Run) -> VerifierKey:
 def published(run: Run) -> SignedNote | None:
     """The newest checkpoint in the storage, with its cosignatures; None: the log was never published.
 
-    VerificationFailed: what lies there is not a checkpoint that the run's key signed.
+    VerificationFailed: the run's key did not sign the file there.
     """
     if not run.store.exists(CHECKPOINT):
         return None
@@ -70,7 +70,7 @@ def published(run: Run) -> SignedNote | None:
 
 
 def require_genuine(run: Run, note: SignedNote) -> None:
-    """VerificationFailed unless the run's key signed it; or a former one, when the log was no longer than it signed."""
+    """VerificationFailed unless the run's key signed it, or a former key for a log within that key's entries."""
     now = verifier_key(run)
     if note.signed_by([now]):
         verified(note, now)
@@ -83,9 +83,9 @@ def require_genuine(run: Run, note: SignedNote) -> None:
 
 
 def publish(run: Run) -> SignedNote | None:
-    """Publish what the run's log has gained; the newest checkpoint. None: the run has no records yet.
+    """Publish the new entries of the run's log. Returns the newest checkpoint; None: the run has no records yet.
 
-    VerificationFailed: the ledger's log is not the one that was published, or is older. StoreError.
+    VerificationFailed: the ledger's log differs from the published one, or is older. StoreError.
     """
     newest = run.ledger.log_head().sequence
     if newest == 0:
@@ -106,10 +106,10 @@ def publish(run: Run) -> SignedNote | None:
 
 
 def proof_of(run: Run, sequence: int, note: SignedNote | None = None) -> str:
-    """The proof (c2sp.org/tlog-proof, a text) that entry `sequence` of the log stands under the published checkpoint.
+    """The proof (text of a c2sp.org/tlog-proof) that entry `sequence` is included in the published checkpoint.
 
-    It shows nothing of other entries but hashes. VerificationFailed: the log was not published so far, or its files
-    do not prove it. `note`: an earlier checkpoint of the log to prove it under.
+    It contains only hashes of other entries. VerificationFailed: the entry is not published yet, or the files do not
+    prove it. `note`: an earlier checkpoint of the log to use instead.
     """
     note = note or published(run)
     head = None if note is None else LogHead.parse(note.text)
@@ -135,7 +135,7 @@ def head_report(run: Run, note: SignedNote | None) -> HeadReport:
 
 
 def is_of_log(path: str) -> bool:
-    """Whether this path of the storage may hold a file of the published log."""
+    """Whether this path in the storage can be a file of the published log."""
     inside = path.removeprefix(f"{layout.LOG}/")
     stamped = inside.removeprefix(f"{TIMESTAMPS}/").split("/")
     if inside.startswith(f"{TIMESTAMPS}/") and len(stamped) == 2:
@@ -144,12 +144,12 @@ def is_of_log(path: str) -> bool:
 
 
 def reader(run: Run) -> Read:
-    """Reads a file of the published log by its path in it. StoreError: there is none."""
+    """A function that reads a file of the published log by its path in the log. StoreError: there is none."""
     return read_or_cut(lambda path: run.store.read_bytes(f"{layout.LOG}/{path}"))
 
 
 def _published_or_none(run: Run) -> SignedNote | None:
-    """What nobody with the key signed is as good as none: the ledger has the log, and the audit names the rest."""
+    """Like `published`, but None for an invalid signature: the ledger has the log, and an audit reports the file."""
     try:
         return published(run)
     except VerificationFailed:
@@ -157,7 +157,7 @@ def _published_or_none(run: Run) -> SignedNote | None:
 
 
 def _growth(run: Run, old: LogHead, newest: int) -> Growth:
-    """The log as the ledger has it, which begins with the one of `old`."""
+    """The ledger's log, as a continuation of `old`."""
     if newest < old.size:
         raise VerificationFailed(
             f"the run's log has {newest} entries in the ledger and {old.size} in its signed checkpoint: the ledger is "
@@ -170,7 +170,7 @@ def _growth(run: Run, old: LogHead, newest: int) -> Growth:
         if old.size == 0 or stands_at(old, old.size - 1, leaf_of(last), read):
             return grown(old, _checked(run, ChainHead(sequence=old.size, hash=last)), read)
     except (StoreError, VerificationFailed):
-        pass  # the files are damaged or gone, or it is the ledger: a look at the whole log tells
+        pass  # files or ledger are damaged: the full log shows which
     leaves = _checked(run, ChainHead())
     if EntryTree(old.origin, leaves[: old.size]).head() != old:
         raise VerificationFailed(
@@ -182,13 +182,13 @@ def _growth(run: Run, old: LogHead, newest: int) -> Growth:
 
 
 def _checked(run: Run, after: ChainHead) -> list[bytes]:
-    """The leaves that follow `after`. VerificationFailed: an entry is not genuine, or the chain breaks."""
+    """The leaves after `after`. VerificationFailed: an entry is not genuine, or the chain breaks."""
     texts = [row.text for row in run.ledger.log_after(after.sequence)]
     return [leaf_of(entry.hash) for entry in verify_chain(texts, run.keys.public_key_pem, after=after)]
 
 
 def _show(run: Run, head: LogHead) -> SignedNote:
-    """Sign the checkpoint and put it in place, unless a longer one is there by now."""
+    """Sign and publish the checkpoint, unless a longer one exists by now."""
     signer = NoteSigner(origin_of(run.ledger.run_id), run.keys.public_key, run.keys.sign)
     note = signer.sign(head.text())
     with run.ledger.alone():

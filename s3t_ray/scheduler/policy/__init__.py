@@ -1,1 +1,1 @@
-"""What a run must do next, decided from frozen values alone."""
+"""Decides what a run must do next, from frozen values alone."""

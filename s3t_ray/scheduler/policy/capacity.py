@@ -1,9 +1,9 @@
-"""How many worker groups a run may have now: its share of a cluster whose nodes and runs come and go.
+"""Computes how many worker groups a run may have now: its share of a cluster whose nodes and runs come and go.
 
-In: the run's config, whether it trains, the cluster behind an interface (`Peers`). Out: a number of groups, for
-`workers.groups: auto`, and of those to ask an autoscaler for (`plan/demand.py`). The schedulers of a cluster tell one
-another what they claim; each works the shares out for itself (`plan/fair_shares.py`). Nothing is ever waited for but
-at the start: an answer that is late counts next time. No Ray.
+In: the run's config, whether it trains, the cluster behind an interface (`Peers`). Out: the number of groups for
+`workers.groups: auto`, and the number to request from an autoscaler (`plan/demand.py`). The schedulers of a cluster
+exchange their claims, and each computes the shares itself (`plan/fair_shares.py`). It waits for answers only at the
+start; a late answer counts next time. No Ray.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from s3t_ray.scheduler.interfaces import Peers
 SECONDS_BETWEEN = 5.0
 FIRST_ANSWERS_SECONDS = 2.0
 IDLE_AFTER_SECONDS = 30.0
-"""A run that has had nothing to train for so long leaves room to those that have."""
+"""Seconds without work after which a run leaves its room to others."""
 REST_AFTER_SECONDS = 600.0
-"""After so long with nothing to train its last groups end too, on nodes that stay: to load a base takes minutes."""
+"""Seconds without work until the last groups on permanent nodes end; long, as loading a base takes minutes."""
 
 
 class Capacity:
-    """Of one run's scheduler, by one thread; `claim` may be read by others."""
+    """Belongs to one run's scheduler and one thread; other threads may read `claim`."""
 
     def __init__(self, config: Config, peers: Peers, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
@@ -41,9 +41,9 @@ class Capacity:
         self.claim = self._claim(cluster_room(config, peers.nodes()))
 
     def first(self, to_train: Callable[[], int]) -> int:
-        """Groups to start with: none where there is nothing to train; waits a moment for what the other runs claim.
+        """Groups to start with, none if there is nothing to train. Briefly waits for the claims of other runs.
 
-        With an autoscaler none: the first look, which is due at once, knows what to ask for.
+        Returns none with an autoscaler: the first `look`, due immediately, determines what to request.
         """
         asked = self._config.workers.groups
         if self._config.workers.autoscale_to is not None:
@@ -55,15 +55,15 @@ class Capacity:
         return min(share if asked == "auto" else asked, to_train())
 
     def look(self, idle: bool, held: int, to_train: Callable[[], int]) -> Demand | None:
-        """Groups from now on; None: nothing was looked at, since the last look was a moment ago.
+        """Groups from now on; None if the last look was too recent.
 
-        `held`: groups that there are; `to_train`: sequences of which something is to be trained.
+        `held`: existing groups; `to_train`: returns the number of sequences with something to train.
         """
         now = self._clock()
         begins, self._idle = self._idle and not idle and not held, idle
         if not idle:
             self._busy_at = now
-        if now < self._next and not begins:  # what a deletion struck does not wait for its first group
+        if now < self._next and not begins:  # a deletion must not wait for its first group
             return None
         fits = cluster_room(self._config, self._peers.nodes())
         share = self._groups(fits)
@@ -72,7 +72,7 @@ class Capacity:
             most = most_groups(self._config)
             return demand(most, min(share, fits), to_train(), held, idle_for >= IDLE_AFTER_SECONDS)
         if self._config.workers.groups != "auto":
-            # As many as asked for, whatever room there is now: nodes that were lost may come back.
+            # All requested groups, whatever room there is now: lost nodes may come back.
             share = self._config.workers.groups
         return Demand(on_fixed_nodes(share, to_train(), held, idle_for >= REST_AFTER_SECONDS))
 
@@ -93,7 +93,7 @@ class Capacity:
         return Claim(wanted, Standing.IDLE if idle else Standing.TRAINING)
 
     def _ask(self) -> None:
-        """Ask the other schedulers of this cluster, and forget those that are gone."""
+        """Ask the other schedulers of this cluster for their claims, and forget those that are gone."""
         names = self._peers.names()
         self._claims = {name: claim for name, claim in self._claims.items() if name in names}
         for name in sorted(names - self._asked):
@@ -112,40 +112,40 @@ class Capacity:
 
 
 Room = Any
-"""What is reserved for one worker group on a node: it passes through unseen."""
+"""A reservation for one worker group on a node; opaque here."""
 
 
 class ElasticGroups(Protocol):
-    """Worker groups whose number may change."""
+    """Worker groups whose number can change."""
 
     @property
     def count(self) -> int:
-        """Groups that there are, those that still start included."""
+        """Existing groups, including those that are starting."""
         ...
 
     def waiting(self) -> int:
-        """Groups that have no room yet."""
+        """Groups without room so far."""
         ...
 
     def resize(self, count: int, rooms: Iterable[Room] = ()) -> None:
-        """Have so many from now on; `rooms` for the first of those that begin."""
+        """Change the number of groups to `count`; `rooms` are for the first new ones."""
         ...
 
 
 class RoomRequests(Protocol):
-    """What an autoscaler is asked for."""
+    """Requests to an autoscaler."""
 
     def take(self, groups: int) -> list[Room]:
-        """Rooms for so many groups that begin, as far as there are."""
+        """Take available rooms for up to `groups` new groups."""
         ...
 
     def ask(self, groups: int) -> None:
-        """Ask for rooms for so many groups, in place of what was asked for before."""
+        """Request rooms for this many groups, replacing the earlier request."""
         ...
 
 
 class Autoscaling:
-    """Gives a run the groups of its share, and asks for the nodes that it lacks. Of one scheduler, by one thread."""
+    """Gives a run its share of groups, and requests missing nodes. Belongs to one scheduler and one thread."""
 
     def __init__(self, capacity: Capacity, groups: ElasticGroups, requests: RoomRequests) -> None:
         self._capacity = capacity
@@ -153,7 +153,7 @@ class Autoscaling:
         self._requests = requests
 
     def adjust(self, idle: bool, to_train: Callable[[], int]) -> int | None:
-        """See `Capacity.look`; called in every round. Groups that wait for nodes, or for room; None: not looked at."""
+        """See `Capacity.look`; called every round. Returns groups that wait for nodes or room; None: not due."""
         found = self._capacity.look(idle, self._groups.count, to_train)
         if found is None:
             return None

@@ -1,16 +1,16 @@
-"""What to do now for a run: the scheduler's one decision. Pure.
+"""Decides what to do now for a run: the scheduler's only decision. Pure.
 
-In: `State`, everything that the decision rests on at one moment. Out: `Decision`, the steps to take, in the order
-of its fields; `deletion_steps.py` takes them. The scheduler decides again after every step, until nothing is left
-to do at once, so a decision names only what follows from its state alone.
+In: `State`, all inputs of the decision at one moment. Out: `Decision`, the steps to take, in the order of its fields;
+`deletion_steps.py` takes them. The scheduler decides again after every step, until nothing is left to do immediately,
+so a decision contains only what follows from its state alone.
 
 Invariants, each with a test:
-- a deletion is `pruned` only when every shard that it hit was read after its acceptance, no unwanted stage trains
-  without having been asked to stop, the replicas confirmed a live set without the stages that it pruned, and so did
-  every server outside that follows the run;
-- a shard is purged by one purge at a time, and never while a stage of its former data may still be in training;
+- a deletion is `pruned` only when every shard that it hit was read after its acceptance, every unwanted stage in
+  training was asked to stop, the replicas confirmed a live set without the stages that it pruned, and so did every
+  external server that follows the run;
+- a shard has at most one purge at a time, and never while a stage of its former data may still be in training;
 - a deletion is `purged` only when every shard that it concerns was purged after the deletion was pruned;
-- a deletion is certified only when its shards have healed as far as the re-queue policy asks;
+- a deletion is certified only when its shards have healed as far as the re-queue policy requires;
 - a deletion never overtakes one that it waits for.
 """
 
@@ -31,23 +31,23 @@ from s3t_ray.scheduler.requeue import healed
 
 @dataclass(frozen=True)
 class ShardPurge:
-    """A purge of one shard, and what it covers."""
+    """A purge of one shard, and the deletions and stages it covers."""
 
     shard: int
     requests: tuple[str, ...]
-    """Deletions for which it counts."""
+    """Requests that this purge counts for."""
     stages: tuple[str, ...]
-    """Stages to erase that no row of the ledger accounts for."""
+    """Stages to erase that have no row in the ledger."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Steps to take, in this order; falsy: nothing is to be done at once."""
+    """Steps to take, in this order; falsy if there is nothing to do immediately."""
 
     prune: frozenset[int] = frozenset()
-    """Shards to prune and read again, since deletions hit them."""
+    """Shards to prune and read again, because deletions hit them."""
     viewed: tuple[str, ...] = ()
-    """Requests whose shards these are."""
+    """Requests that hit these shards."""
     stop: tuple[str, ...] = ()
     """Stages in training to stop."""
     serve: Mapping[int, tuple[str, ...]] | None = None
@@ -55,7 +55,7 @@ class Decision:
     pruned: tuple[str, ...] = ()
     """Requests that are pruned."""
     purge: tuple[ShardPurge, ...] = ()
-    """Purges to begin."""
+    """Purges to start."""
     purged: tuple[str, ...] = ()
     """Requests that are purged."""
     train: tuple[Assignment, ...] = ()
@@ -68,11 +68,11 @@ class Decision:
 
 
 Placement = Callable[[State], tuple[Assignment, ...]]
-"""Which stages start on the free groups (`requeue.place`, or `Offers.place`, which gives the same answers)."""
+"""Chooses the stages to start on free groups (`requeue.place`, or the equivalent `Offers.place`)."""
 
 
 def decide(state: State, place: Placement) -> Decision:
-    """The next steps. `place` is asked last, when the views are those of today."""
+    """The next steps. Calls `place` last, when the views are current."""
     stop = _to_stop(state)
     if hit := [row for row in state.in_state(DeletionState.ACCEPTED) if row.receipt.request_id not in state.viewed]:
         shards = frozenset(shard for row in hit for shard in shards_hit(row))
@@ -89,12 +89,12 @@ def decide(state: State, place: Placement) -> Decision:
 
 
 def _followed(state: State, row: DeletionRow) -> bool:
-    """Whether every server outside has confirmed a moment after the deletion."""
+    """Whether every external server has confirmed a state after the deletion."""
     return state.followed_to is None or row.number <= state.followed_to
 
 
 def _in_turn(deletions: Iterable[DeletionRow]) -> tuple[str, ...]:
-    """The requests that can move now: those that wait for nothing but requests that move before them."""
+    """The requests that can advance now: those that wait only for requests that advance before them."""
     moved: list[str] = []
     for row in deletions:
         if set(row.waits_for) <= set(moved):
@@ -103,7 +103,7 @@ def _in_turn(deletions: Iterable[DeletionRow]) -> tuple[str, ...]:
 
 
 def _to_stop(state: State) -> tuple[str, ...]:
-    """Stages that the ledger would refuse: they are no longer needed, or what they build on is out of service."""
+    """Stages that the ledger would refuse: no longer needed, or built on a stage that is out of service."""
     suspects = [stage for stage in state.training.values() if stage.shard in state.changed] if state.changed else []
     return tuple(
         stage.id
@@ -127,7 +127,7 @@ def _to_purge(state: State) -> tuple[ShardPurge, ...]:
         request = row.receipt.request_id
         for shard in shards_to_purge(row) - state.purged.get(request, frozenset()):
             waiting[shard].append(request)
-    for shard in state.stale:  # of orders that the config no longer asks for, damaged, or left by a predecessor
+    for shard in state.stale:  # from orders no longer in the config, damaged, or left by an earlier scheduler
         waiting.setdefault(shard, [])
     held = {stage.shard for name, stage in state.training.items() if name in state.stopping} if waiting else set()
     return tuple(

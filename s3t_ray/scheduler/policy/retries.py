@@ -1,4 +1,4 @@
-"""Back-off for repeated failures, and when to give up. Pure except for the clock it is given."""
+"""Back-off for repeated failures, and when to give up. Pure, except for the given clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LONGEST_WAIT_SECONDS = 60.0
 OWN_FAULTS = 3
 """Failures of a stage itself (bad input, diverged loss) after which it is given up until a restart."""
 LOSSES = 8
-"""Losses of the worker group in a row: the stage may be what kills it (out of memory)."""
+"""Consecutive losses of the worker group after which the stage is given up: it may cause them (out of memory)."""
 
 
 @dataclass
@@ -27,14 +27,14 @@ class _Record:
 
 
 class Retries:
-    """Failures by what failed. A success forgets; so does a restart, which is a person's way to try again."""
+    """Failures by subject. A success clears them, and so does a restart, which is how an operator retries."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._records: dict[FailureSubject, _Record] = {}
 
     def failed(self, subject: FailureSubject, lost: bool) -> None:
-        """Count a failure: `lost` when what ran it died, else its own fault. Each doubles the wait."""
+        """Count a failure. `lost`: its process died; otherwise it is the subject's own fault. Each doubles the wait."""
         record = self._records.setdefault(subject, _Record())
         if lost:
             record.losses += 1
@@ -45,12 +45,12 @@ class Retries:
         record.not_before = self._clock() + wait
 
     def succeeded(self, subject: FailureSubject) -> None:
-        """Forget its failures."""
+        """Clear its failures."""
         self._records.pop(subject, None)
 
     @property
     def waiting(self) -> frozenset[FailureSubject]:
-        """What must not be tried now: it failed a moment ago, or it is given up."""
+        """Subjects that must not be retried now: they failed recently, or are given up."""
         now = self._clock()
         return frozenset(
             subject for subject, record in self._records.items() if record.given_up or record.not_before > now
@@ -58,5 +58,5 @@ class Retries:
 
     @property
     def given_up(self) -> frozenset[FailureSubject]:
-        """What failed too often."""
+        """Subjects that failed too often."""
         return frozenset(subject for subject, record in self._records.items() if record.given_up)

@@ -1,4 +1,4 @@
-"""What the scheduler knows at one moment: the input of every decision. Frozen and pure.
+"""The scheduler's knowledge at one moment: the input of every decision. Frozen and pure.
 
 In: views of the shards, the unfinished deletions of the ledger, and what the scheduler remembers (`bookkeeping.py`).
 Nothing here is authoritative: a new scheduler starts with an empty memory and reaches the same result.
@@ -17,49 +17,49 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD, Stage
 from s3t_ray.run.shard_view import ShardView
 
 UNFINISHED = (DeletionState.ACCEPTED, DeletionState.PRUNED, DeletionState.PURGED)
-"""States of the deletions on their way, least far first: so each deletion comes after those that it waits for."""
+"""States of unfinished deletions, least advanced first, so that each deletion follows those that it waits for."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything that a decision rests on, at one moment."""
+    """All inputs of a decision, at one moment."""
 
     policy: Requeue
     now: float
-    """Seconds of a clock that does not jump."""
+    """Seconds of a monotonic clock."""
     views: Mapping[int, ShardView]
     changed: frozenset[int] = frozenset()
-    """Shards that were read again since the last decision: in others every stage in training still counts."""
+    """Shards read again since the last decision; in all others, every stage in training is still valid."""
     deletions: tuple[DeletionRow, ...] = ()
-    """Those that are not restored; each comes after those that it waits for."""
+    """Deletions that are not restored; each follows those that it waits for."""
     training: Mapping[str, Stage] = field(default_factory=dict)
     stopping: frozenset[str] = frozenset()
     """Stages in training that were asked to stop."""
     unaccounted: Mapping[int, frozenset[str]] = field(default_factory=dict)
-    """By shard: stages that began to train and that no row of the ledger accounts for; they may have left bytes."""
+    """By shard: stages that started training and have no row in the ledger; they may have left bytes."""
     viewed: frozenset[str] = frozenset()
-    """Requests whose shards were read since their acceptance."""
+    """Requests whose shards were read after their acceptance."""
     serving: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """What the replicas should serve: by shard, the stages of its deepest live model."""
     confirmed: Mapping[int, tuple[str, ...]] | None = None
-    """The last live set that every replica confirmed; None: some replica has not heard of any."""
+    """The last live set that every replica confirmed; None if some replica has not received any."""
     confirmed_in_part: bool = False
     """A replica could not load a stage of it."""
     followed_to: int | None = None
-    """Number of the history up to which every server outside has confirmed; None: none follows."""
+    """Position in the history up to which every external server has confirmed; None if none follows the run."""
     stale: frozenset[int] = frozenset()
-    """Shards with stages out of service whose bytes are still there."""
+    """Shards with stages out of service whose bytes still exist."""
     purging: frozenset[int] = frozenset()
-    """Shards with a purge on its way."""
+    """Shards with a purge in progress."""
     purged: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """By request: shards that were purged since the deletion was pruned."""
     unhealed_since: Mapping[int, float] = field(default_factory=dict)
     """By shard: when the oldest deletion that has not healed was seen."""
     waiting: frozenset[FailureSubject] = frozenset()
-    """What failed and must not be tried now, what is given up included."""
+    """Subjects that failed and must not be retried now, including those given up."""
     given_up: frozenset[FailureSubject] = frozenset()
     postponed: frozenset[str] = frozenset()
-    """Requests that could not be certified in this round: the ledger was too busy."""
+    """Requests that could not be certified in this round, because the ledger was too busy."""
     free: tuple[int, ...] = ()
     """Worker groups that can take a stage."""
 
@@ -87,5 +87,5 @@ def shards_hit(deletion: DeletionRow) -> frozenset[int]:
 
 
 def shards_to_purge(deletion: DeletionRow) -> frozenset[int]:
-    """Shards whose purge this deletion waits for: those it hit, and the owner of what belongs to no shard."""
+    """Shards whose purge this deletion waits for: those it hit, and the owner of data that belongs to no shard."""
     return shards_hit(deletion) | {HOLDOUT_SHARD}

@@ -2,8 +2,8 @@
 
 Two tokens come from the environment: S3T_SERVE_TOKEN for the model, S3T_DELETE_TOKEN for deletions; neither gives
 access to the other. More come from the file in S3T_TOKENS_FILE, each with a name, what it gives access to, and a quota.
-The file is read again when it changes, so tokens can be added, removed and rotated without a restart. A service without
-both kinds does not start. Must never log, print or store a token, nor say which part of one is wrong.
+The file is read again when it changes, so tokens can be added, removed and rotated without a restart. A service does
+not start unless it has both kinds. It must never log, print or store a token, or reveal which part of one is wrong.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ SERVE_TOKEN = "S3T_SERVE_TOKEN"
 DELETE_TOKEN = "S3T_DELETE_TOKEN"
 TOKENS_FILE = "S3T_TOKENS_FILE"
 SHORTEST = 16
-"""Characters; a shorter one can be guessed."""
+"""Minimum characters; a shorter token can be guessed."""
 KINDS = frozenset(("model", "deletions"))
-"""What a token can open."""
+"""What a token gives access to."""
 LOOK_SECONDS = 2.0
-"""Between two looks at the file."""
+"""Seconds between checks of the file."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,16 +44,16 @@ class TokenEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    """Of its holder: for the operator. Unique."""
+    """Unique name of the holder, for the operator."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """SHA-256 of the token, as `printf %s "$TOKEN" | sha256sum` prints it: the file holds no token."""
+    """SHA-256 of the token, as printed by `printf %s "$TOKEN" | sha256sum`, so the file contains no token."""
     opens: Literal["model", "deletions"]
     requests_per_minute: PositiveInt | None = None
-    """Quota, in each process that serves HTTP. None: as many as there are."""
+    """Quota per HTTP process. None: unlimited."""
 
 
 class TokenFile(BaseModel):
-    """The whole file, as YAML."""
+    """The YAML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +62,7 @@ class TokenFile(BaseModel):
 
 @dataclass(frozen=True)
 class Holder:
-    """Whose token it is."""
+    """The holder of a token."""
 
     name: str
     digest: bytes = field(repr=False)
@@ -72,7 +72,7 @@ class Holder:
 
 
 class Tokens:
-    """Digests of the tokens: of equal length, so that not even a length shows in the time taken."""
+    """Digests of the tokens. All have the same length, so that timing does not even reveal a token's length."""
 
     def __init__(
         self, holders: Sequence[Holder], file: Path | None = None, now: Callable[[], float] = time.monotonic
@@ -81,7 +81,7 @@ class Tokens:
         self._file = file
         self._now = now
         self._lock = threading.Lock()
-        self._buckets: dict[str, tuple[float, float]] = {}  # by name: requests left, and when that was so
+        self._buckets: dict[str, tuple[float, float]] = {}  # by name: remaining requests, and the time of that count
         self._looked = now()
         self._stamp: tuple[int, int] | None = None
         self._listed: tuple[Holder, ...] = ()
@@ -99,7 +99,7 @@ class Tokens:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Tokens:
-        """Raises ConfigError when one kind is missing, a token is too short or both are the same."""
+        """ConfigError: one kind is missing, a token is too short, or both are the same."""
         found = os.environ if environment is None else environment
         told = {name: found[name] for name in (SERVE_TOKEN, DELETE_TOKEN) if found.get(name)}
         for name, token in told.items():
@@ -122,29 +122,29 @@ class Tokens:
         return cls(holders, Path(file) if file else None)
 
     def holder(self, authorization: str) -> Holder | None:
-        """Holder of the token in the Authorization header; None: an unknown token."""
+        """Holder of the token in the Authorization header; None for an unknown token."""
         scheme, _, token = authorization.partition(" ")
         digest = _digest(token.strip())
-        # All are looked at, always: the time taken tells nothing.
+        # Always compare with all of them, so that timing reveals nothing.
         found = [holder for holder in self._holders() if hmac.compare_digest(digest, holder.digest)]
         return found[0] if found and scheme.lower() == "bearer" else None
 
     def opens_model(self, authorization: str) -> bool:
-        """Whether the Authorization header may ask the model."""
+        """Whether the Authorization header gives access to the model."""
         holder = self.holder(authorization)
         return holder is not None and "model" in holder.opens
 
     def opens_deletions(self, authorization: str) -> bool:
-        """Whether the Authorization header may delete, and see deletions."""
+        """Whether the Authorization header gives access to deletions."""
         holder = self.holder(authorization)
         return holder is not None and "deletions" in holder.opens
 
     def knows(self, holder: Holder) -> bool:
-        """Whether the holder's token has not been withdrawn, nor its rights changed."""
+        """Whether the holder's token is still valid with the same rights."""
         return holder in self._holders()
 
     def spend(self, holder: Holder) -> float:
-        """Count one request of `holder`; 0, or after how many seconds its quota lets the next one through."""
+        """Count one request of `holder`. Returns 0, or the seconds until its quota allows the next one."""
         rate = holder.requests_per_minute
         if rate is None:
             return 0.0
@@ -167,7 +167,7 @@ class Tokens:
         return (*self._fixed, *self._listed)
 
     def _look(self, file: Path) -> None:
-        """Read the file again if it has changed. A bad one changes nothing: the tokens that are known go on."""
+        """Read the file again if it has changed. An invalid file changes nothing: the known tokens remain valid."""
         try:
             stamp = _stamp_of(file)
             if stamp == self._stamp:
@@ -192,7 +192,7 @@ def _read(file: Path) -> tuple[Holder, ...]:
     try:
         entries = TokenFile.model_validate(yaml.safe_load(file.read_text())).tokens
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        # The values stay out of the message: one of them may be a token in the wrong place.
+        # Do not repeat values in the message: one may be a token in the wrong place.
         where = _where(error)
         raise ConfigError(
             f"{file} is not a list of tokens{where}", "give each a name, its sha256 and opens: model or deletions"

@@ -1,4 +1,4 @@
-"""The guard of the HTTP service: no answer without a token, and no body larger than a prompt can be.
+"""The guard of the HTTP service: requires a token, and limits the size of bodies.
 
 In: ASGI requests. Out: the same, passed to the application behind, or a refusal. It runs before the routes, so no route
 can forget it, and checks the token before it reads any of the body. `http.py` says which token opens which route.
@@ -15,10 +15,10 @@ from s3t_ray.serve.access.bearer_tokens import Tokens
 from s3t_ray.serve.routes.openai_format import refusal
 
 LARGEST_BODY = 4 * 2**20
-"""Bytes: many times the longest context, or some 60,000 ids of a deletion."""
+"""Maximum bytes: many times the longest context, or about 60,000 ids in a deletion."""
 
 BODY_SECONDS = 30.0
-"""In which the whole body must have come: a caller who never ends it keeps nothing here."""
+"""Seconds in which the entire body must arrive, so that an endless one cannot hold resources."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,9 +27,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """Lets a request through to `app` when it carries a token, and the token's quota is not used up.
+    """Passes a request to `app` if it has a valid token with quota left.
 
-    `mounted_at`: where a server puts the application; its routes are the whole service's, from the root.
+    `mounted_at`: where a server mounts the application; its routes are relative to the root of the service.
     """
 
     def __init__(self, app: App, tokens: Tokens, mounted_at: str = "") -> None:
@@ -64,13 +64,13 @@ class Guard:
 
 
 def _limited(receive: Receive) -> Receive:
-    """The body, cut off where it passes the limit without having said its length, or takes too long."""
+    """The body, cut off if it exceeds the limit without a declared length, or takes too long."""
     read, whole = 0, False
     until = asyncio.get_running_loop().time() + BODY_SECONDS
 
     async def limited() -> MutableMapping[str, Any]:
         nonlocal read, whole
-        if whole:  # what is awaited now is the caller's leaving
+        if whole:  # now waiting for the caller to disconnect
             return await receive()
         try:
             async with asyncio.timeout_at(until):

@@ -1,1 +1,1 @@
-"""Callbacks: signed, retried messages to the systems of an office at each state of a deletion."""
+"""Callbacks: signed, retried messages to external systems at each state of a deletion."""

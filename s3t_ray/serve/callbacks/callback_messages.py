@@ -33,10 +33,10 @@ class StateReached:
 
 
 def states_reached(events: Sequence[Event], after: int) -> Iterator[StateReached]:
-    """Of events in order, the states reached with a number above `after`.
+    """The states reached in these ordered events, with a number above `after`.
 
-    An accepted deletion has one event for each shard that it hits, numbered in a row: the first one counts. So
-    `events` must hold the event `after` itself too, if it is of this kind.
+    An accepted deletion has one event per affected shard, with consecutive numbers, and only the first counts. So
+    `events` must also contain the event `after` itself, if it is of this kind.
     """
     before: tuple[int, str, str] | None = None
     for event in events:
@@ -47,7 +47,7 @@ def states_reached(events: Sequence[Event], after: int) -> Iterator[StateReached
 
 
 def body_of(reached: StateReached, run: str, records: int, references: Sequence[str], due_at: str | None) -> bytes:
-    """The body. No id of a record, no person: what a receiver wants beyond it asks for with a token."""
+    """The body. Contains no record ids or persons; receivers can request more with a token."""
     data = {
         "run": run,
         "request_id": reached.request_id,
@@ -61,7 +61,7 @@ def body_of(reached: StateReached, run: str, records: int, references: Sequence[
 
 
 def headers_of(message_id: str, now: int, body: bytes, keys: Sequence[bytes]) -> dict[str, str]:
-    """`now`: seconds since 1970, of this attempt."""
+    """The headers; `now`: time of this attempt, in seconds since 1970."""
     said = f"{message_id}.{now}.".encode() + body
     signatures = (base64.b64encode(hmac.digest(key, said, "sha256")).decode() for key in keys)
     return {

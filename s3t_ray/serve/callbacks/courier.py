@@ -25,13 +25,13 @@ LOOK_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 600.0
 
 Send = Callable[[str, bytes, Mapping[str, str], bool], None]
-"""Posts a body to an address, which may be inside or not. Raises CallbackFailed."""
+"""Posts a body to an address, which may or may not be private. Raises CallbackFailed."""
 
 _log = logging.getLogger(__name__)
 
 
 class Courier:
-    """One receiver's. Used by one thread."""
+    """Delivers to one receiver; not thread-safe."""
 
     def __init__(
         self, run: Run, receiver: Receiver, send: Send | None = None, now: Callable[[], float] = time.time
@@ -44,7 +44,7 @@ class Courier:
         self._position, self._failures = self._row.position, self._row.attempts
 
     def deliver(self) -> float:
-        """Send all that is due, up to the first that fails; after how many seconds to look again."""
+        """Send all due messages, up to the first failure. Returns the seconds until the next attempt."""
         for reached in self._due():
             if reached.state in self._receiver.states:
                 try:
@@ -72,20 +72,20 @@ class Courier:
 
 
 def keep_delivering(run: Run, receiver: Receiver, stop: threading.Event) -> None:
-    """Until `stop`. Call it in its own thread: a slow receiver does not delay the others."""
+    """Deliver until `stop`. Call it in a separate thread, so that a slow receiver does not delay others."""
     courier: Courier | None = None
     pause = 0.0
     while not stop.wait(pause):
         try:
             courier = courier or Courier(run, receiver)
             pause = courier.deliver()
-        except S3TError as error:  # the ledger, most likely
+        except S3TError as error:  # probably from the ledger
             _log.warning("callbacks to %s wait: %s", receiver.name, error.problem)
             pause = LONGEST_PAUSE_SECONDS / 20
 
 
 def _pause(failures: int) -> float:
-    """Seconds before the next attempt: doubling, and never the same for two senders."""
+    """Seconds before the next attempt: doubles, with random jitter."""
     return min(2.0 ** min(failures, 20), LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
 
 

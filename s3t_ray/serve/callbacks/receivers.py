@@ -21,7 +21,7 @@ from s3t_ray.errors import ConfigError
 
 CALLBACKS_FILE = "S3T_CALLBACKS_FILE"
 SHORTEST_SECRET = 24
-"""Bytes, as Standard Webhooks has it."""
+"""Minimum bytes, as in Standard Webhooks."""
 _PREFIX = "whsec_"
 
 State = Literal["accepted", "pruned", "purged", "restored"]
@@ -33,14 +33,14 @@ class Receiver(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    """By which the ledger knows how far it has been told: unique, and kept when the address changes."""
+    """Unique name under which the ledger stores its position; keep it when the address changes."""
     url: Annotated[str, Field(max_length=2000)]
     """Where messages are posted: https, or http for a private receiver."""
     secrets: Annotated[tuple[str, ...], Field(min_length=1, max_length=3, repr=False)]
-    """Shared secrets in base64, with or without `whsec_` before them. All sign: add a new one, remove the old."""
+    """Shared secrets in base64, with or without the prefix `whsec_`. All of them sign, so they can be rotated."""
     states: Annotated[tuple[State, ...], Field(min_length=1)] = ("accepted", "pruned", "purged", "restored")
     private: bool = False
-    """It may be at an address of a private network or of this machine."""
+    """Whether it may be on a private network or on this machine."""
 
     @field_validator("secrets")
     @classmethod
@@ -72,7 +72,7 @@ class Receiver(BaseModel):
 
 
 class ReceiverFile(BaseModel):
-    """The whole file."""
+    """The YAML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -80,18 +80,18 @@ class ReceiverFile(BaseModel):
 
 
 def receivers_from_environment(environment: Mapping[str, str] | None = None) -> tuple[Receiver, ...]:
-    """Those of the file that S3T_CALLBACKS_FILE names; none where it is not set. Raises ConfigError."""
+    """The receivers in the file that S3T_CALLBACKS_FILE names; none if it is not set. ConfigError."""
     path = (os.environ if environment is None else environment).get(CALLBACKS_FILE)
     return read_receivers(Path(path)) if path else ()
 
 
 def read_receivers(path: Path) -> tuple[Receiver, ...]:
-    """Raises ConfigError for a file that cannot be read or is no list of receivers."""
+    """Read the file. ConfigError: it cannot be read, or is not a list of receivers."""
     fix = "list receivers, each with name, url and secrets (docs/cluster.md)"
     try:
         found = ReceiverFile.model_validate(yaml.safe_load(path.read_text())).receivers
     except ValidationError as error:
-        first = error.errors()[0]  # its input stays out of the message: it may be a secret
+        first = error.errors()[0]  # do not repeat its input in the message: it may be a secret
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path} is not a list of receivers: {where}: {first['msg']}", fix) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,4 +1,4 @@
-"""One POST to an address that must not be internal: the resolved address is checked, and then connected to.
+"""Sends one POST to an address that must not be internal: connects to the resolved address after checking it.
 
 In: an address, a body, headers. Out: nothing, or `CallbackFailed`. The name is resolved once, and the connection goes
 to an address that was checked, so a name that resolves differently a moment later has no effect. Redirects are not
@@ -20,11 +20,11 @@ POST_SECONDS = 10.0
 
 
 class CallbackFailed(ClusterError):
-    """A receiver did not take a message: it is sent again."""
+    """A receiver did not accept a message; it will be sent again."""
 
 
 class _Pinned(HTTPConnection):
-    """Connects to `address`, whatever the host's name resolves to by then."""
+    """Connects to `address`, whatever the host name resolves to by then."""
 
     address = ""
 
@@ -33,7 +33,7 @@ class _Pinned(HTTPConnection):
 
 
 class _PinnedTls(HTTPSConnection):
-    """The same; the certificate must be of the host's name."""
+    """The same with TLS; the certificate must be for the host name."""
 
     address = ""
     trusted: ssl.SSLContext
@@ -44,7 +44,7 @@ class _PinnedTls(HTTPSConnection):
 
 
 def post(url: str, body: bytes, headers: Mapping[str, str], private: bool, trusted: ssl.SSLContext) -> None:
-    """`private`: an address inside is allowed. Raises CallbackFailed for all but an answer of 200 to 299."""
+    """Send it. `private`: allow a private address. CallbackFailed: the answer is not 200 to 299."""
     parts = urlsplit(url)
     host, tls = str(parts.hostname), parts.scheme == "https"
     if not tls and not private:
@@ -87,8 +87,8 @@ def _checked_address(host: str, port: int, private: bool) -> str:
 
 
 def is_outside(address: str) -> bool:
-    """Whether an IP address is of the public internet, and of one machine. Those that carry an IPv4 address inside them
-    (mapped, 6to4, NAT64, Teredo) are judged by it, or not trusted."""
+    """Whether an IP address is a unicast address on the public internet. Addresses that embed an IPv4 address (mapped,
+    6to4, NAT64, Teredo) are classified by it, or refused."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:

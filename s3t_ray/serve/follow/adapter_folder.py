@@ -15,7 +15,7 @@ LIVE_FILE = "live.json"
 
 
 class AdapterFolder:
-    """See `follower.Target`. A reader that holds an adapter in memory must look at `live.json` before it answers."""
+    """See `follower.Target`. A reader with an adapter in memory must check `live.json` before it answers."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / LIVE_FILE

@@ -24,21 +24,21 @@ Chain = tuple[str, ...]
 
 
 class Target(Protocol):
-    """Where adapters are loaded. Raises S3TError when it cannot be reached or refuses."""
+    """A server that loads adapters. Methods raise S3TError if it is unreachable or refuses."""
 
     def loaded(self) -> frozenset[str]:
-        """Names of all that is loaded, those of others too."""
+        """Names of all loaded adapters, including those of others."""
         ...
 
     def load(self, name: str, folder: Path) -> None: ...
 
     def unload(self, name: str) -> None:
-        """When it returns, no new request is answered by that adapter."""
+        """Unload an adapter. Once this returns, it answers no new requests."""
         ...
 
 
 class Follower:
-    """Of one target. Used by one thread."""
+    """Follows one target; not thread-safe."""
 
     def __init__(self, run: Run, name: str, target: Target, folder: Path) -> None:
         self._run = run
@@ -51,9 +51,9 @@ class Follower:
         run.ledger.followers.begin(name)
 
     def look(self) -> tuple[str, ...]:
-        """Bring the target to what is live now; the names in service then. Raises what the target raises: what was not
-        unloaded is not confirmed."""
-        position = self._run.ledger.followers.head()  # before the look at what is live: no older than it says
+        """Update the target to the live set. Returns the names in service. Raises the target's errors; a failed unload
+        is not confirmed."""
+        position = self._run.ledger.followers.head()  # read before the live set, which is then at least this new
         wanted = self._wanted()
         self._let_go(wanted)
         self._run.ledger.followers.confirm(self._name, position)
@@ -64,7 +64,7 @@ class Follower:
         return tuple(sorted(self._ours(self._target.loaded())))
 
     def close(self) -> None:
-        """Unload everything of this run, erase what was exported, and let deletions go on without this target."""
+        """Unload all adapters of this run, erase the exports, and let deletions continue without this target."""
         self._let_go({})
         self._run.ledger.followers.end(self._name)
 
@@ -87,11 +87,11 @@ class Follower:
 
     def _load(self, name: str, shard: int, chain: Chain) -> None:
         folder = self._folder / name
-        self._erase(folder)  # of an export that was cut off
+        self._erase(folder)  # from an interrupted export
         try:
             exported = export(self._run, shard, folder)
         except ConfigError:
-            return  # a deletion was quicker: the next look sees it
+            return  # a deletion came first; the next call handles it
         if exported.stages == chain:
             self._target.load(name, folder)
         else:

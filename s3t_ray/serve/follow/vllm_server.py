@@ -1,8 +1,8 @@
-"""vLLM's run-time LoRA interface, as its documentation has it (docs.vllm.ai, "LoRA Adapters").
+"""vLLM's run-time LoRA interface, as documented (docs.vllm.ai, "LoRA Adapters").
 
 In: the address of an OpenAI-compatible server that runs with `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True.
 Out: which adapters are loaded (GET /v1/models), loading (POST /v1/load_lora_adapter) and unloading (POST
-/v1/unload_lora_adapter). The server reads the adapter's folder itself: both must see it under one path.
+/v1/unload_lora_adapter). The server reads the adapter's folder itself, so both must see it under the same path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from s3t_ray.errors import ClusterError, ConfigError
 
 ASK_SECONDS = 120.0
-"""An adapter is loaded within the call."""
+"""Seconds per call; loading an adapter happens within the call."""
 VLLM_TOKEN = "S3T_VLLM_TOKEN"
 """Environment variable with the server's key, if it has one (`--api-key`)."""
 
@@ -50,7 +50,7 @@ class VllmServer:
             raise self._refused(f"load {name}", status)
 
     def unload(self, name: str) -> None:
-        """One that is not there is no error: whoever follows looks again."""
+        """Unload an adapter; a missing one is not an error."""
         status, _ = self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": name})
         if status not in (200, 404):
             raise self._refused(f"unload {name}", status)

@@ -1,11 +1,11 @@
-"""Who asks the page for something, and whether the page itself asks: the cookie, and requests forged by other pages.
+"""Identifies visitors of the page by cookie or token, and refuses requests forged by other pages.
 
-In: a request. Out: a `Visitor`, or a refusal. A token in the Authorization header counts before a cookie. With a cookie
-every request that changes something, the sign-in among them, must come from the page's own origin.
+In: a request. Out: a `Visitor`, or a refusal. A token in the Authorization header takes precedence over a cookie. With
+a cookie, every request that changes something, including sign-in, must come from the page's own origin.
 
-The cookie is HttpOnly (no script reads it), SameSite=Strict (no other site sends it), goes to /ui alone, and carries a
-random name. A browser keeps cookies by host without the port, so its name is made from both: two pages on one machine
-do not sign each other out.
+The cookie is HttpOnly (scripts cannot read it), SameSite=Strict (other sites cannot send it), limited to /ui, and
+contains a random name. Browsers store cookies by host without the port, so its name includes both, and two pages on one
+machine do not sign each other out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from s3t_ray.serve.page.page_sessions import Access, Sessions
 
 @dataclass(frozen=True)
 class Visitor:
-    """Whoever asks, with all tokens that they have shown."""
+    """A visitor, with all tokens that they have presented."""
 
     holders: tuple[Holder, ...]
 
@@ -33,7 +33,7 @@ class Visitor:
 
     @property
     def asks(self) -> bool:
-        """Whether the model is open to them."""
+        """Whether they have access to the model."""
         return any("model" in holder.opens for holder in self.holders)
 
     @property
@@ -42,14 +42,14 @@ class Visitor:
 
 
 class PageDoor:
-    """Knows visitors by header or cookie, and signs them in and out."""
+    """Identifies visitors by header or cookie, and signs them in and out."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self._sessions = Sessions(access)
 
     def visitor(self, request: HttpRequest) -> Visitor:
-        """Whoever asks; nobody when a cookie comes with a request that another page may have made."""
+        """The visitor; anonymous if a request with a cookie may come from another page."""
         authorization = request.headers.get("authorization")
         if authorization is not None:
             holder = self._access.holder(authorization)
@@ -60,11 +60,11 @@ class PageDoor:
         return Visitor(self._sessions.holders(name))
 
     def wait(self, visitor: Visitor, kind: str) -> float:
-        """Count one request of whichever token opens `kind`; after how many seconds its quota allows it."""
+        """Count one request for the token that opens `kind`. Returns the seconds until its quota allows it."""
         return next((self._access.spend(holder) for holder in visitor.holders if kind in holder.opens), 0.0)
 
     def sign_in(self, request: HttpRequest, token: str) -> Response | None:
-        """The answer that sets the cookie; None: the token is nobody's."""
+        """The response that sets the cookie; None for an unknown token."""
         name = self._sessions.begin(token, _cookie(request))
         if name is None:
             return None
@@ -73,7 +73,7 @@ class PageDoor:
         return answer
 
     def sign_out(self, request: HttpRequest) -> Response:
-        """The answer that takes the cookie back; the session is over whether or not the browser heeds it."""
+        """The response that removes the cookie. The session ends even if the browser keeps the cookie."""
         name = _cookie(request)
         if name is not None:
             self._sessions.end(name)
@@ -82,7 +82,7 @@ class PageDoor:
         return answer
 
     def _set(self, request: HttpRequest, answer: Response, value: str, max_age: int | None = None) -> None:
-        """`secure` by what the browser says: TLS may end before this process."""
+        """Set the cookie. `secure` follows the browser's view, because TLS may end before this process."""
         answer.set_cookie(
             _cookie_name(request),
             value,
@@ -95,10 +95,10 @@ class PageDoor:
 
 
 def from_own_page(request: HttpRequest) -> bool:
-    """Whether a browser says that the page itself, and no other, made this request.
+    """Whether, according to the browser, the page itself made this request.
 
-    By Sec-Fetch-Site, which browsers send to trustworthy origins and no script can set; else by Origin, which they send
-    with everything that is not a GET.
+    Uses Sec-Fetch-Site, which browsers send to trustworthy origins and scripts cannot set; otherwise Origin, which they
+    send with everything except GET.
     """
     site = request.headers.get("sec-fetch-site")
     if site is not None:

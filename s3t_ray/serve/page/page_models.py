@@ -1,7 +1,7 @@
-"""Who answers the page's question: a model in this process, or one of the service's replicas.
+"""Answers the page's prompts with a model in this process, or with one of the service's replicas.
 
-In: a prompt. Out: a `Comparison` of the base model's likeliest answer with that of what is live. The live one is given
-only after a ledger read that shows every stage it rests on live (see `Following`).
+In: a prompt. Out: a `Comparison` of the greedy answers of the base model and of the live models. The live answer is
+returned only after a ledger read shows that all its stages are live (see `Following`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 ANSWER_TOKENS = 96
 MOST_QUESTIONS = 4
-"""Questions of the page that are at work at once: the model is there for its users first."""
+"""Maximum concurrent prompts from the page, because API users have priority."""
 ANSWER_SECONDS = 300.0
 
 
 class OwnModel:
-    """Loads the model at the first question, and keeps it."""
+    """Loads the model at the first prompt, and keeps it."""
 
     def __init__(self, run: Run) -> None:
         self._uri = run.location.storage_uri
@@ -42,7 +42,7 @@ class OwnModel:
             return _compared(*self._loaded().beside_base(prompt, ANSWER_TOKENS), began)
 
     def close(self) -> None:
-        """End what was loaded."""
+        """Unload the model."""
         with self._loading:
             if self._model is not None:
                 self._model.close()
@@ -64,7 +64,7 @@ class ServedModel:
         self._turns = _Turns()
 
     def ask(self, prompt: str) -> Comparison:
-        """See `run_desk.Asker`. Raises ClusterError while no replica is up."""
+        """See `run_desk.Asker`. ClusterError: no replica is running."""
         from s3t_ray.runtime.ray_host import find_replicas
 
         with self._turns.turn():

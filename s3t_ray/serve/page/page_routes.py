@@ -1,8 +1,8 @@
-"""The page at `/` and what it asks for: status, history, deletions, certificates, one answer beside the base's.
+"""The page at `/` and its requests: status, history, deletions, certificates, and a comparison with the base.
 
-In: a `Desk` and who may do what. Out: an ASGI application. The page itself holds no data and needs no token; everything
-that it asks for does: by the cookie of a session (`page_door.py`), or by an Authorization header. It loads nothing from
-elsewhere, and its policy forbids it to.
+In: a `Desk` and access rules. Out: an ASGI application. The page itself contains no data and needs no token. All its
+requests need one, through a session cookie (`page_door.py`) or an Authorization header. It loads nothing from other
+origins, and its content security policy forbids that.
 
 | endpoint | opens with | answer |
 |---|---|---|
@@ -50,7 +50,7 @@ _ASSETS = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/j
 
 
 class PageDeletion(OfficeRequest):
-    """What the form names, and what the office says of it."""
+    """The names in the form, and the details of the request."""
 
     ids: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class PageQuestion(Report):
 
 
 class PageToken(Report):
-    """What the sign-in sends, once."""
+    """The token that sign-in sends once."""
 
     token: str = Field(min_length=1, max_length=4096)
 
@@ -86,7 +86,7 @@ def page_app(desk: Desk, access: Access) -> Starlette:
     async def status(_: HttpRequest, visitor: Visitor) -> Response:
         found = await run_in_threadpool(desk.status)
         may: dict[str, Any] = {"answers": desk.asker is not None and visitor.asks, "deletes": visitor.deletes}
-        if visitor.deletes:  # what offices say is not for those who may only ask the model
+        if visitor.deletes:  # details of requests are not for visitors with model access only
             may["references"] = await run_in_threadpool(desk.references)
         return _json({**found.model_dump(mode="json"), **may})
 
@@ -134,7 +134,7 @@ def page_app(desk: Desk, access: Access) -> Starlette:
 
 
 def _answered(handler: Handler) -> Handler:
-    """Our errors become answers."""
+    """Turn our errors into responses."""
 
     async def answer(request: HttpRequest) -> Response:
         try:

@@ -1,8 +1,8 @@
-"""Who is signed in to the page: sessions in this process's memory, each named by a cookie.
+"""Sessions of the page in this process's memory, each identified by a cookie.
 
-In: a token, once, at the sign-in. Out: a random name for the cookie, and later the holders that it stands for. A token
-is neither kept nor sent again. A session ends when it is closed, when it rests too long, and as soon as the last token
-behind it is withdrawn; all end with the process.
+In: a token, once, at sign-in. Out: a random name for the cookie, and later the holders that it represents. Tokens are
+neither stored nor sent again. A session ends when it is closed, idle for too long, or its last token is withdrawn. All
+sessions end with the process.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from s3t_ray.serve.access.bearer_tokens import Holder
 IDLE_SECONDS = 3600.0
 LONGEST_SECONDS = 12 * 3600.0
 MOST_SESSIONS = 1000
-"""The one that rested longest makes room for a new one."""
+"""Maximum sessions; a new one replaces the longest idle."""
 
 
 class Access(Protocol):
-    """Whose token is whose."""
+    """Maps tokens to their holders."""
 
     def holder(self, authorization: str) -> Holder | None:
-        """Holder of the token in the Authorization header; None: an unknown token."""
+        """Holder of the token in the Authorization header; None for an unknown token."""
         ...
 
     def knows(self, holder: Holder) -> bool:
-        """Whether the holder's token still opens anything."""
+        """Whether the holder's token is still valid."""
         ...
 
     def spend(self, holder: Holder) -> float:
-        """Count one request; 0, or after how many seconds the quota lets the next one through."""
+        """Count one request. Returns 0, or the seconds until the quota allows the next one."""
         ...
 
 
@@ -47,7 +47,7 @@ class _Session:
 
 
 class Sessions:
-    """Every method may be called from any thread."""
+    """Thread-safe."""
 
     def __init__(self, access: Access, now: Callable[[], float] = time.monotonic) -> None:
         self._access = access
@@ -56,10 +56,10 @@ class Sessions:
         self._sessions: dict[bytes, _Session] = {}
 
     def begin(self, token: str, name: str | None = None) -> str | None:
-        """A new session for the holder of `token`; None: nobody's.
+        """Create a session for the holder of `token`; None for an unknown token.
 
-        `name`: a session that already exists, whose tokens the new one has too. It ends: a name from before the
-        sign-in is worth nothing after it.
+        `name`: an existing session, whose tokens the new one also gets. It ends, so that a name from before the sign-in
+        becomes invalid.
         """
         holder = self._access.holder(f"Bearer {token}")
         if holder is None:
@@ -77,7 +77,7 @@ class Sessions:
         return made
 
     def holders(self, name: str) -> tuple[Holder, ...]:
-        """Whose tokens the session stands for; none: there is no such session any more."""
+        """Holders of the session's tokens; empty if the session has ended."""
         with self._lock:
             session = self._sessions.get(_digest(name))
             if session is None:
@@ -91,11 +91,11 @@ class Sessions:
         return tuple(holder for holder in held if self._access.knows(holder))
 
     def end(self, name: str) -> None:
-        """Sign out; a session that is not there is no error."""
+        """Sign out; a missing session is not an error."""
         with self._lock:
             self._sessions.pop(_digest(name), None)
 
 
 def _digest(name: str) -> bytes:
-    """What a session is kept under: a look at this process's memory shows no cookie."""
+    """Key of a session; a digest, so that this process's memory contains no cookie."""
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""One token that opens everything: for a page that one person starts for themselves."""
+"""One token with access to everything, for a page that a single person starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class OneToken:
         self._holder = Holder("the page", hashlib.sha256(token.encode()).digest(), KINDS)
 
     def holder(self, authorization: str) -> Holder | None:
-        """Holder of the token in the Authorization header; None: an unknown token."""
+        """Holder of the token in the Authorization header; None for an unknown token."""
         scheme, _, token = authorization.partition(" ")
         given = hashlib.sha256(token.strip().encode("utf-8", "surrogatepass")).digest()
         fits = hmac.compare_digest(given, self._holder.digest)

@@ -1,7 +1,7 @@
-"""What the page shows of a run and does for it, without a service: reads of the ledger, deletions, and who answers.
+"""The page's operations on a run, without a service: ledger reads, deletions, and prompts.
 
-In: an open run. Out: reports, in words that JSON can hold. Safe to call from any thread. Never shows an id of a record
-or a subject that the caller did not give.
+In: an open run. Out: JSON-serializable reports. Thread-safe. It never shows a record id or subject that the caller did
+not give.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from s3t_ray.scheduler.scheduler import DEPTHS
 T = TypeVar("T")
 
 MOST_POINTS = 2_000
-"""Of a history that is drawn; a longer one is thinned out."""
+"""Maximum points of a drawn history; longer ones are thinned out."""
 
 _MARKS = {
     EventKind.DELETION_ACCEPTED: "accepted",
@@ -36,9 +36,9 @@ _MARKS = {
 
 class DepthAt(Report):
     seconds: float
-    """Since the first event."""
+    """Seconds since the first event."""
     mean_depth: float
-    """Mean over the shards of the depth that each serves."""
+    """Depth served, averaged over shards."""
 
 
 class MarkAt(Report):
@@ -57,7 +57,7 @@ class Comparison(Report):
     """One prompt, answered by the base model and by the live ensemble."""
 
     base: str | None
-    """None: it has no trained head for records that are judged as a whole."""
+    """None: the base has no trained head for this task."""
     live: str
     depths: tuple[int, ...]
     """Live depth of each shard."""
@@ -65,15 +65,15 @@ class Comparison(Report):
 
 
 class Asker(Protocol):
-    """Puts a prompt to the base model and to what is live."""
+    """Sends a prompt to the base model and to the live models."""
 
     def ask(self, prompt: str) -> Comparison:
-        """Blocks. Raises Overloaded when too many ask, DataError for a prompt that cannot be read."""
+        """Answer the prompt; blocks. Overloaded: too many prompts. DataError: the prompt is invalid."""
         ...
 
 
 class Desk(Protocol):
-    """What the page needs."""
+    """The operations that the page needs."""
 
     def status(self) -> Status: ...
 
@@ -84,7 +84,7 @@ class Desk(Protocol):
     def accept(self, ids: Sequence[str], subjects: Sequence[str], details: RequestDetails) -> DeletionReceipt: ...
 
     def references(self) -> dict[str, list[str]]:
-        """By request id of a deletion, the references under which it was asked for."""
+        """References of each deletion, by request id."""
         ...
 
     def certificate(self, request_id: str) -> str: ...
@@ -93,7 +93,7 @@ class Desk(Protocol):
 
     @property
     def asker(self) -> Asker | None:
-        """None: the page has no box to ask."""
+        """Answers prompts; None: the page has no prompt box."""
         ...
 
 
@@ -128,13 +128,13 @@ class RunDesk:
 
 
 def history_of(events: Sequence[Event]) -> History:
-    """Mean depth over time, and when deletions reached which state. Pure."""
+    """Mean depth over time, and when deletions reached each state. Pure."""
     if not events:
         return History(began_at=None, depths=(), marks=())
     start = datetime.fromisoformat(events[0].at)
     of_shard: dict[int, int] = {}
     points: list[DepthAt] = []
-    marks: dict[tuple[object, str], MarkAt] = {}  # a deletion is accepted in each shard that it hits
+    marks: dict[tuple[object, str], MarkAt] = {}  # a deletion has an event in each affected shard
     for event in events:
         seconds = (datetime.fromisoformat(event.at) - start).total_seconds()
         if event.kind == DEPTHS and event.shard is not None:
@@ -147,7 +147,7 @@ def history_of(events: Sequence[Event]) -> History:
 
 
 def _thinned(items: Sequence[T]) -> tuple[T, ...]:
-    """At most MOST_POINTS of them, first and last among these."""
+    """At most MOST_POINTS items, including the first and last."""
     if len(items) <= MOST_POINTS:
         return tuple(items)
     step = (len(items) - 1) / (MOST_POINTS - 1)

@@ -1,1 +1,1 @@
-"""The HTTP endpoints: each parses a request, asks a backend, and frames the answer."""
+"""The HTTP endpoints: each parses a request, calls a backend, and formats the response."""

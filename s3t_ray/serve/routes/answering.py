@@ -1,7 +1,7 @@
-"""One request to the model, answered: admitted or refused, whole or as a stream, with one answer or many.
+"""Answers one request to the model: admits or refuses it, complete or as a stream, with one answer or many.
 
-In: a `ModelBackend`, wishes and their framing. Out: a response. A stream whose answer restarts after its first words
-ends with an error: a client that only appends would mix two models.
+In: a `ModelBackend`, wishes and their framing. Out: a response. If an answer restarts after its first tokens, the
+stream ends with an error, because a client that only appends would mix two models.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from s3t_ray.serve.routes.requests import MOST_ANSWERS, Sampling
 
 MOVED_ON = "a deletion took stages of this answer out of service: discard what was received so far, and try again"
 MOST_OPEN = 512
-"""Answers that one HTTP process has open; a request that would pass it gets 429."""
+"""Maximum open answers per HTTP process; a request beyond it gets 429."""
 
 Prompt = str | tuple[dict[str, str], ...] | tuple[int, ...]
 Indexed = tuple[int, AnswerEvent]
-"""An event, and which of a request's answers it belongs to."""
+"""An event, and the index of its answer in the request."""
 
 T = TypeVar("T")
 
 
 class ModelBackend(Protocol):
-    """What the model's endpoints stand on. Raises S3TError; its classes decide the status code."""
+    """Backend of the model's endpoints. Raises S3TError, whose class determines the status code."""
 
     @property
     def run(self) -> str:
@@ -41,7 +41,7 @@ class ModelBackend(Protocol):
     async def complete(self, wish: Wish) -> Answer: ...
 
     def stream(self, wish: Wish) -> AsyncGenerator[AnswerEvent, None]:
-        """Closed when the caller of the service goes away."""
+        """The events of one answer. Closed if the caller disconnects."""
         ...
 
     async def judge(self, text: str) -> Judged: ...
@@ -52,14 +52,14 @@ class ModelBackend(Protocol):
 
 
 class Admission:
-    """How many answers are open in this process, of `most`. Used by one event loop."""
+    """Counts the open answers in this process, up to `most`. For one event loop."""
 
     def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
         self._open = 0
 
     def enter(self, answers: int) -> None:
-        """Raises Overloaded; else `leave` must follow."""
+        """Reserve room for answers. Overloaded: there is none. Otherwise `leave` must follow."""
         if self._open + answers > self._most:
             raise Overloaded(f"{self._open} answers are open; the maximum is {self._most}", "try again in a moment")
         self._open += answers
@@ -71,7 +71,7 @@ class Admission:
 async def respond(
     backend: ModelBackend, admission: Admission, asked: Sampling, wishes: Sequence[Wish], framing: Framing
 ) -> Response:
-    """The response to `wishes`, which are the answers that `asked` asks for. Raises S3TError before it begins."""
+    """The response with the answers `wishes` of the request `asked`. Raises S3TError before it starts."""
     if len(wishes) > MOST_ANSWERS:
         raise DataError(f"{len(wishes)} answers were requested; the maximum is {MOST_ANSWERS}", "send several requests")
     admission.enter(len(wishes))
@@ -115,7 +115,7 @@ async def all_of(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _merged(streams: Sequence[AsyncGenerator[AnswerEvent, None]]) -> AsyncGenerator[Indexed, None]:
-    """The events of all answers as they come, until each has ended. Raises the first error."""
+    """The events of all answers as they arrive, until each has ended. Raises the first error."""
     if len(streams) == 1:
         try:
             async for said in streams[0]:
@@ -151,7 +151,7 @@ async def _merged(streams: Sequence[AsyncGenerator[AnswerEvent, None]]) -> Async
 
 
 async def _opening(events: AsyncIterator[Indexed]) -> tuple[Started, list[Indexed]]:
-    """What answers, and all up to the first words. A refusal comes before them: a status code, not a broken stream."""
+    """Events up to the first tokens. A refusal comes before them, as a status code instead of a broken stream."""
     opening: list[Indexed] = []
     async for index, said in events:
         if isinstance(said, Failed):
@@ -164,8 +164,8 @@ async def _opening(events: AsyncIterator[Indexed]) -> tuple[Started, list[Indexe
 
 
 class _Streamed(StreamingResponse):
-    """Leaves when it is over, even when the caller has gone before its first word: nobody begins the body then, and
-    what would clean up inside the body never runs."""
+    """Calls `leave` at the end, even if the caller disconnects before the first token. In that case the body never
+    starts, so cleanup inside it would not run."""
 
     media_type = "text/event-stream"
 

@@ -32,7 +32,7 @@ from s3t_ray.serve.routes.requests import DeletionRequest
 
 
 class DeletionBackend(Protocol):
-    """What deletions stand on. Raises S3TError; its classes decide the status code. Each call may block."""
+    """Backend of deletions. Raises S3TError, whose class determines the status code. Each call may block."""
 
     @property
     def run(self) -> str:
@@ -40,7 +40,7 @@ class DeletionBackend(Protocol):
         ...
 
     def live(self) -> Live:
-        """What the ledger says is live."""
+        """The live set according to the ledger."""
         ...
 
     def delete(self, request: DeletionRequest) -> DeletionReceipt:
@@ -52,11 +52,11 @@ class DeletionBackend(Protocol):
     def deletions(self, wanted: DeletionFilter) -> DeletionList: ...
 
     def certificate(self, request_id: str) -> str | None:
-        """Canonical JSON; None: not yet."""
+        """The newest certificate as canonical JSON; None: there is none yet."""
         ...
 
     def proof(self, request_id: str, of: ProvedEntry) -> str | None:
-        """Proof of inclusion (c2sp.org/tlog-proof, a text); None: it is not in the published log yet."""
+        """Proof of inclusion (text of a c2sp.org/tlog-proof); None: not in the published log yet."""
         ...
 
 
@@ -83,7 +83,7 @@ def deletion_routes(backend: DeletionBackend, tokens: Tokens) -> APIRouter:
     @guarded.post("")
     def delete(asked: DeletionRequest, request: HttpRequest) -> Response:
         check_run(asked.run or request.headers.get(RUN_HEADER), backend.run)
-        asked.details()  # a date that is none is refused before anything is deleted
+        asked.details()  # refuse an invalid date before anything is deleted
         receipt = backend.delete(asked)
         where = {"location": f"{request.url.path}/{receipt.request_id}"}
         return JSONResponse({"run": backend.run, **receipt.model_dump(mode="json")}, 202, where)

@@ -1,4 +1,4 @@
-"""What the endpoints are, for programs (OpenAPI) and for people (a page that loads nothing from elsewhere).
+"""Describes the endpoints for programs (OpenAPI) and for people (a self-contained page).
 
 In: the OpenAPI document. Out: routes.
 
@@ -43,7 +43,7 @@ def description_routes(document: Callable[[], dict[str, Any]]) -> APIRouter:
 
 
 def describe(document: Mapping[str, Any]) -> str:
-    """The page: each endpoint with the fields that its request takes."""
+    """The page: each endpoint with the fields of its request."""
     parts = [f"<h1>{escape(document['info']['title'])} {escape(document['info']['version'])}</h1>"]
     parts.append(f"<p>{escape(document['info'].get('description', ''))}</p>")
     schemas = document.get("components", {}).get("schemas", {})

@@ -5,11 +5,11 @@ In: a `ModelBackend` and the tokens. Out: routes.
 | endpoint | answer |
 |---|---|
 | GET /v1/models, /v1/models/{id} | the run's name |
-| POST /v1/chat/completions, /v1/completions | answers, whole or as server-sent events |
+| POST /v1/chat/completions, /v1/completions | answers, complete or as server-sent events |
 | POST /v1/classifications | labels with their probabilities (classification runs) |
-| POST /v1/tokenize, /v1/detokenize | the ids that the model reads of a prompt; the text of ids |
+| POST /v1/tokenize, /v1/detokenize | the token ids of a prompt; the text of token ids |
 
-All open with the model's token.
+All need the model's token.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The shapes of answers over HTTP: OpenAI's objects, errors and stream events, as plain JSON values.
+"""The formats of answers over HTTP: OpenAI's objects, errors and stream events, as plain JSON values.
 
-In: what the ensemble said. Out: dictionaries for `json`, Starlette responses for refusals. Knows no model, no
-ledger and no Ray. What an answer rests on stands in each: the run, the version and depths of the live set, the stages,
-and their fingerprint.
+In: the ensemble's output. Out: dictionaries for `json`, Starlette responses for refusals. Knows nothing about models,
+ledgers or Ray. Each answer includes its provenance: the run, the version and depths of the live set, the stages, and
+their fingerprint.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ FINGERPRINT_HEADER = "x-s3t-fingerprint"
 RUN_HEADER = "x-s3t-run"
 DONE = b"data: [DONE]\n\n"
 RETRY_SECONDS = 2
-"""When to ask again after 429 or 503, if nothing better is known."""
+"""Default seconds to wait after 429 or 503."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """Which of the two endpoints answers, and for which model; one a request."""
+    """The endpoint and model of one request."""
 
     kind: Literal["chat", "text"]
     model: str
@@ -41,7 +41,7 @@ class Framing:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, answers: Sequence[Answer]) -> dict[str, Any]:
-        """The answers in one piece. All prompts are counted, each once for each of its answers."""
+        """The complete answers. Each prompt counts once per answer in the token usage."""
         name = "chat.completion" if self.kind == "chat" else "text_completion"
         first = answers[0]
         prompt = sum(answer.prompt_tokens for answer in answers)
@@ -61,7 +61,7 @@ class Framing:
             said = {"text": prompt + answer.text}
             scores = _text_logprobs((*answer.prompt, *answer.scored)) if self.logprobs else None
         choice = {"index": index, **said, "logprobs": scores, "finish_reason": answer.finish.value}
-        if answer.stages != first.stages:  # a deletion came between the answers of one request
+        if answer.stages != first.stages:  # a deletion happened between the answers of one request
             choice["s3t"] = self._rests_on(answer.version, answer.depths, answer.stages)
         return choice
 
@@ -72,7 +72,7 @@ class Framing:
         return self._chunk(started, index, {"delta": {"role": "assistant", "content": ""}})
 
     def said(self, started: Started, index: int, said: PromptScored | Piece | Ended) -> bytes:
-        """What one event of one answer adds to a stream."""
+        """The stream event for one event of one answer."""
         match said:
             case Ended():
                 rest = self.said(started, index, Piece(said.text)) if said.text else b""
@@ -89,7 +89,7 @@ class Framing:
                 return self._chunk(started, index, told)
 
     def used(self, started: Started, prompt: int, cached: int, said: int) -> bytes:
-        """The event that `stream_options.include_usage` asks for."""
+        """The event for `stream_options.include_usage`."""
         name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
         frame = self._frame(name, started.version, started.depths, started.stages)
         return event({**frame, "choices": [], "usage": _usage(prompt, cached, said)})
@@ -98,7 +98,7 @@ class Framing:
         name = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
         choice = {"index": index, "logprobs": None, "finish_reason": None, **said}
         frame = self._frame(name, started.version, started.depths, started.stages)
-        if not said.get("finish_reason"):  # stage ids are long: they stand in the last event of each answer
+        if not said.get("finish_reason"):  # stage ids are long, so only the last event of each answer has them
             del frame["s3t"]["stages"]
         return event({**frame, "choices": [choice]})
 
@@ -152,7 +152,7 @@ def _text_logprobs(tokens: Sequence[ScoredToken]) -> dict[str, Any]:
 
 
 def _likeliest(token: ScoredToken) -> dict[str, float] | None:
-    """OpenAI's form: by text, the token itself among them. The better of two tokens that read alike."""
+    """OpenAI's format: log-probabilities by text, with the token itself. Of tokens with equal text, the likelier."""
     if token.logprob is None:
         return None
     found = {token.text: token.logprob}
@@ -167,7 +167,7 @@ def event(document: object) -> bytes:
 
 
 def live_headers(run: str, version: int, depths: Sequence[int], stages: Sequence[str]) -> dict[str, str]:
-    """Headers that tell which run and which live set answered."""
+    """Headers with the run and the live set that answered."""
     return {
         VERSION_HEADER: str(version),
         DEPTHS_HEADER: ",".join(str(depth) for depth in depths),

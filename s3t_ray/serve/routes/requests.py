@@ -1,8 +1,8 @@
-"""What may be asked over HTTP: OpenAI's requests as strict models, and the deletion request.
+"""The HTTP requests: OpenAI's requests as strict models, and the deletion request.
 
-In: JSON bodies. Out: `Wish`es. A field that changes nothing (null, or the value that means "none") is taken, as clients
-send many of those. A field that this service does not serve is refused by name with what to do, never ignored: an
-answer that silently took no heed of `tools` would be another answer than the one asked for.
+In: JSON bodies. Out: `Wish`es. Fields without effect (null, or the value that means "none") are accepted, because
+clients send many of them. An unsupported field is refused by name with advice, never ignored: an answer that silently
+ignored `tools` would not be the requested one.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from s3t_ray.run.deletion_list import LongText, OfficeRequest, ShortText
 
 MOST_NEW_TOKENS = 8192
 CHAT_TOKENS, TEXT_TOKENS = 512, 16
-"""New tokens when none are asked for."""
+"""Default number of new tokens."""
 MOST_ANSWERS = 128
-"""Prompts times `n` of one request."""
+"""Maximum of prompts times `n` per request."""
 
 Name = Annotated[str, Field(min_length=1, max_length=4096)]
 TokenIds = Annotated[tuple[Annotated[int, Field(strict=True, ge=0)], ...], Field(min_length=1)]
@@ -43,10 +43,10 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "tools": ([],),
     "use_beam_search": (False,),
 }
-"""Fields that are not served, with the values that ask for nothing."""
+"""Unsupported fields, with the values that have no effect."""
 
 IGNORED = frozenset({"user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key"})
-"""Fields that tell the service about the caller and change no answer. Not used, stored or logged."""
+"""Fields about the caller that do not affect answers. They are not used, stored or logged."""
 
 INSTEAD = {
     "tools": "this service calls no tools; describe them in the prompt and read the answer yourself",
@@ -59,11 +59,11 @@ INSTEAD = {
     "reasoning_effort": "this model does not reason apart from its answer; leave it out",
     "guided_json": "answers are plain text; ask for the format in the prompt and check it yourself",
 }
-"""What to do instead of a field that is not served."""
+"""Advice for unsupported fields."""
 
 
 class Request(BaseModel):
-    """Base of all requests: nulls are dropped, and a strange field is an error."""
+    """Base of all requests: drops nulls, and refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -92,7 +92,7 @@ class ChatMessage(Request):
     @model_validator(mode="before")
     @classmethod
     def _as_clients_send_history(cls, told: Any) -> Any:
-        """An answer that is sent back carries the empty fields that it came with."""
+        """Drop the empty fields of an earlier answer that a client sends back."""
         if not isinstance(told, dict):
             return told
         return {name: value for name, value in told.items() if not (name not in cls.model_fields and value in ([], ""))}
@@ -104,13 +104,13 @@ class ChatMessage(Request):
 
 class StreamOptions(Request):
     include_usage: bool = False
-    """A last event with the tokens that the request took."""
+    """Add a last event with the token usage of the request."""
     include_obfuscation: bool = False
-    """Taken, and not used: whoever needs it uses TLS with padding."""
+    """Accepted but not used; use TLS with padding instead."""
 
 
 class Sampling(Request):
-    """What both kinds of request share."""
+    """Fields shared by both kinds of request."""
 
     model: Name
     run: Name | None = None
@@ -156,8 +156,8 @@ class Sampling(Request):
         )
 
     def _seeds(self) -> list[int]:
-        """One for each of the n answers. The one asked for and those after it; else new ones, so that two requests
-        without a seed differ."""
+        """Seeds of the n answers: the requested seed and its successors, or random ones, so that two requests without a
+        seed differ."""
         first = secrets.randbits(31) if self.seed is None else self.seed
         return [(first + number) % 2**63 for number in range(self.n)]
 
@@ -181,25 +181,25 @@ class ChatRequest(Sampling):
 
 
 class CompletionRequest(Sampling):
-    """POST /v1/completions. A text stands in the place of an instruction, in the template of the training; with `echo`
-    or `as_written` it is read as it is, and token ids always are."""
+    """POST /v1/completions. A text is put into the training's prompt template; with `echo` or `as_written`, and for
+    token ids, it is used unchanged."""
 
     prompt: str | TokenIds | Annotated[tuple[str, ...] | tuple[TokenIds, ...], Field(min_length=1)]
     echo: bool = False
-    """The answer begins with the prompt; with `logprobs` its tokens are scored too, as evaluations want it."""
+    """Start the answer with the prompt; with `logprobs`, also score its tokens, as evaluations need."""
     as_written: bool = False
     logprobs: Annotated[int | None, Field(ge=0, le=MOST_LOGPROBS)] = None
 
     @model_validator(mode="before")
     @classmethod
     def _no_scores(cls, told: Any) -> Any:
-        """Some clients say `false` for none."""
+        """Some clients send `false` for none."""
         if isinstance(told, dict) and told.get("logprobs") is False:
             return {name: value for name, value in told.items() if name != "logprobs"}
         return told
 
     def prompts(self) -> tuple[str | tuple[int, ...], ...]:
-        """Each prompt by itself."""
+        """The separate prompts."""
         if isinstance(self.prompt, str):
             return (self.prompt,)
         if isinstance(self.prompt[0], int):
@@ -230,7 +230,7 @@ class TokeniseRequest(Request):
     messages: tuple[ChatMessage, ...] | None = None
     tokens: TokenIds | None = None
     as_written: bool = True
-    """False: the text stands in the template of the training. Messages always do."""
+    """False: put the text into the training's prompt template. Messages always are."""
 
 
 class ClassifyRequest(Request):
@@ -252,15 +252,15 @@ class DeletionRequest(Request):
     run: Name | None = None
     """Name of the run that is meant; another one refuses."""
     reference: ShortText | None = None
-    """Your own name for the request; kept with the deletion."""
+    """Your own reference for the request; kept with the deletion."""
     requester: ShortText | None = None
     """Who asked; encrypted, and erased when the deletion is restored."""
     reason: LongText | None = None
     """Why; encrypted, and erased when the deletion is restored."""
     due: str | None = None
-    """By when the records must be purged: a date (its end, UTC), or a moment with its offset."""
+    """When the records must be purged: a date (its end, UTC), or a time with its offset."""
 
     def details(self) -> RequestDetails:
-        """What the ledger keeps of it. Raises DataError for a due date that is none."""
+        """The details that the ledger stores. DataError: the due date is invalid."""
         told = OfficeRequest(reference=self.reference, requester=self.requester, reason=self.reason, due=self.due)
         return told.details()

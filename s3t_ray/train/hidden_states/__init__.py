@@ -1,1 +1,1 @@
-"""Stored hidden states: their files, their manifest, and how a stage reads them ahead of its steps."""
+"""Stored hidden states: their files, their manifest, and the read-ahead for training steps."""

@@ -1,13 +1,13 @@
-"""Stored hidden states: what enters a layer group, computed once a record from the base alone.
+"""Stored hidden states: the input of a layer group, computed once per record from the base model.
 
-Groups below the one in training have no adapter, so these states are the same for every epoch, sequence and stage.
-Each record is computed alone (a batch of one): its states depend on nothing but the record and the base. They are kept
-in the type in which the layers compute, so they come back bit for bit, whatever boundaries are kept.
+The groups below the one in training have no adapter, so these states are the same for every epoch, sequence and stage.
+Each record is computed alone, in a batch of one, so its states depend only on the record and the base. They are stored
+in the dtype of the computation and are restored bit for bit, whichever boundaries are stored.
 
-In: a checked slice and the base at rest. Out: `hidden/<base>/<shard>/<slice>/<slice digest>/<layer>/` in the store, a
-folder a boundary, usable without the others: one safetensors file a rank, the manifest last. These are personal data:
-whoever purges the slice purges all its folders. Legend: D hidden size; a boundary is the index of the layer that the
-states enter.
+In: a checked slice and the base without adapters. Out: `hidden/<base>/<shard>/<slice>/<slice digest>/<layer>/` in the
+store. There is one folder per boundary, usable without the others, with one safetensors file per rank; the manifest is
+written last. The states are personal data: purging a slice purges all its folders.
+Legend: D hidden size; a boundary is the index of the layer that the states enter.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ class SliceStates:
     def __init__(self, manifest: HiddenManifest, parts: Sequence[PartReader]) -> None:
         self._parts = parts
         self._digests = [bytes.fromhex(digest) for digest in manifest.digests]
-        self._starts = [0] * len(manifest.lengths)  # of each row in its part, in tokens
+        self._starts = [0] * len(manifest.lengths)  # offset of each row in its part, in tokens
         self._lengths = manifest.lengths
         for part in range(manifest.parts):
             ends = list(accumulate(manifest.lengths[part :: manifest.parts]))
             self._starts[part :: manifest.parts] = [0, *ends][: len(ends)]
 
     def read(self, row: int, out: Tensor) -> None:
-        """Fill `out` [tokens x D] with the states of one row of the slice. TrainError if they are damaged."""
+        """Fill `out` [tokens x D] with the states of one row of the slice. Raises TrainError if they are damaged."""
         if len(out):
             self._parts[row % len(self._parts)].read(self._starts[row], out, self._digests[row])
 
     def of(self, row: int) -> Tensor:
-        """States [tokens x D] of one row of the slice."""
+        """The states [tokens x D] of one row of the slice. Raises TrainError if they are damaged."""
         part = self._parts[row % len(self._parts)]
         out = torch.empty(self._lengths[row], part.hidden, dtype=part.dtype)
         self.read(row, out)
@@ -62,14 +62,14 @@ class SliceStates:
 
 
 class HiddenStore:
-    """Makes and opens stored states for one worker group."""
+    """Creates and opens stored states for one worker group."""
 
     def __init__(self, store: Store, group: Group) -> None:
         self._store = store
         self._group = group
 
     def has(self, job: StageJob, piece: SliceItems, boundary: int) -> bool:
-        """Whether every rank sees usable states at this boundary (another group may be storing them just now)."""
+        """Whether every rank sees usable states at this boundary (another group may be writing them right now)."""
         return not self._group.any(self._manifest(job, piece, boundary) is None)
 
     def make(
@@ -81,15 +81,15 @@ class HiddenStore:
         work: Path,
         should_stop: Callable[[], bool],
     ) -> bool:
-        """Store the slice's states at these boundaries; False if a rank was asked to stop (nothing is published).
+        """Store the slice's states at these boundaries. Returns False, with nothing stored, if any rank must stop.
 
-        `states_of` returns the states [tokens x D] of one record by boundary; every rank calls it equally
-        often, because it may be collective. Two groups at work on one slice store the same bytes.
+        `states_of` returns the states [tokens x D] of one record by boundary. Every rank calls it the same number of
+        times, because it may be a collective. Two groups that process the same slice store the same bytes.
         """
         for boundary in boundaries:
             folder = self._folder(job, piece, boundary)
             if self._group.rank == 0 and self._manifest(job, piece, boundary) is None:
-                self._store.delete(folder)  # what is there is of another recipe, so of no use to any group
+                self._store.delete(folder)  # anything there belongs to another recipe, so no group can use it
         mine = piece.items[self._group.rank :: self._group.world]
         rounds = -(-len(piece.items) // self._group.world)
         idle = make_item("", piece.input.slice, -1, (0,), (0,))
@@ -114,7 +114,7 @@ class HiddenStore:
             return False
         for boundary, writer in writers.items():
             self._upload(job, piece, boundary, writer)
-        # Asleep in between, this process may have written after all of it was erased.
+        # If this process was suspended, it may have written after the purge erased the states: check again.
         if self._group.any(is_overtaken(self._store, job)):
             for boundary in boundaries if self._group.rank == 0 else ():
                 self._store.delete(self._folder(job, piece, boundary))
@@ -122,11 +122,14 @@ class HiddenStore:
         return True
 
     def open(self, job: StageJob, piece: SliceItems, boundary: int, cache: Path) -> SliceStates:
-        """The stored states of a slice; each row is checked as it is read. Close it."""
+        """Open the stored states of a slice. Each row is checked when it is read. The caller must close the result.
+
+        Raises TrainError if the states are missing or have no readable header.
+        """
         manifest = self._manifest(job, piece, boundary)
         folder = self._folder(job, piece, boundary)
         if manifest is None:
-            raise TrainError(f"{folder} vanished during stage {job.stage_id}", "train the stage again")
+            raise TrainError(f"{folder} vanished while stage {job.stage_id} was training", "train the stage again")
         parts: list[PartReader] = []
         try:
             for part in range(manifest.parts):
@@ -139,7 +142,7 @@ class HiddenStore:
         return SliceStates(manifest, parts)
 
     def _upload(self, job: StageJob, piece: SliceItems, boundary: int, writer: PartWriter) -> None:
-        """Each rank its part, then rank 0 the manifest."""
+        """Upload each rank's part, then the manifest from rank 0."""
         folder = self._folder(job, piece, boundary)
         self._store.upload(writer.path, f"{folder}/{self._part_name()}")
         writer.path.unlink()
@@ -162,22 +165,22 @@ class HiddenStore:
             )
             manifest = seal(manifest, piece.input.seal_key)
             self._store.write_bytes(f"{folder}/{MANIFEST}", manifest.model_dump_json().encode())
-        self._group.sum(0.0)  # nobody reads before the manifest is there
+        self._group.sum(0.0)  # barrier: no rank reads before the manifest exists
 
     def _manifest(self, job: StageJob, piece: SliceItems, boundary: int) -> HiddenManifest | None:
-        """The manifest of usable states: of this recipe, this base and exactly this slice file."""
+        """The manifest, if the states are usable: same recipe, same base and exactly this slice file. Else None."""
         path = f"{self._folder(job, piece, boundary)}/{MANIFEST}"
         if not self._store.exists(path):
             return None
         try:
             manifest = HiddenManifest.model_validate_json(self._store.read_bytes(path))
         except ValidationError:
-            return None  # of another format: made again
+            return None  # another format: the states are computed again
         wanted = (job.recipe_digest, job.base_digest, piece.input.sha256, boundary)
         found = (manifest.recipe_digest, manifest.base_digest, manifest.slice_sha256, manifest.boundary)
         lengths = tuple(len(item.tokens) for item in piece.items)
         if found != wanted or manifest.lengths != lengths or not is_sealed_with(manifest, piece.input.seal_key):
-            return None  # or nobody of this run made it: training on it could be steered
+            return None  # a manifest without this run's seal could be used to manipulate training
         return manifest
 
     @staticmethod

@@ -1,8 +1,8 @@
-"""One file of stored hidden states: a safetensors file with one tensor, written row after row, read row by row.
+"""One file of stored hidden states: a safetensors file with one tensor, written and read row by row.
 
-In: the states [tokens x D] of records, in the type in which the layers compute. Out: the same bytes. A row (the states
-of one record) has a digest of its own, so that it is checked as it is read and no file has to be read whole. Rows are
-read with `preadv` into the caller's buffer, which keeps other Python threads running. Must never change a bit.
+In: the states [tokens x D] of records, in the dtype of the computation. Out: the same bytes. Each row (the states of
+one record) has its own digest, so it can be checked without reading the entire file. Rows are read with `preadv` into
+the caller's buffer, which releases the GIL. Never changes a bit.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ DIGEST_BYTES = 16
 
 
 def row_digest(states: Tensor) -> bytes:
-    """Digest of one record's states."""
+    """The digest of one record's states."""
     return hashlib.sha256(_bytes_of(states)).digest()[:DIGEST_BYTES]
 
 
 class PartWriter:
-    """Appends rows to a file whose size is known beforehand, so that a slice never stands in memory."""
+    """Appends rows to a file of known size, so that the slice never has to fit in memory. `tokens`: over all rows."""
 
     def __init__(self, path: Path, tokens: int) -> None:
         self.path = path
-        self.digests: list[bytes] = []  # of the rows so far
+        self.digests: list[bytes] = []  # one per row written
         self._tokens = tokens
         self._started = False
         self._file: BinaryIO = path.open("wb")
@@ -48,12 +48,12 @@ class PartWriter:
         self.digests.append(row_digest(states))
 
     def append_empty(self) -> None:
-        """A record without a token."""
+        """Append a record without tokens."""
         self.digests.append(bytes(DIGEST_BYTES))
 
     def close(self) -> None:
         if not self._started:
-            self._start(torch.float32, 0)  # no row has tokens
+            self._start(torch.float32, 0)  # no row had tokens
         self._file.close()
 
     def _start(self, dtype: torch.dtype, hidden: int) -> None:
@@ -66,7 +66,7 @@ class PartWriter:
 
 
 class PartReader:
-    """Reads rows of one file. `name` is what errors call it."""
+    """Reads rows of one file. `name` identifies it in errors. Raises TrainError if the header is unreadable."""
 
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
@@ -82,7 +82,7 @@ class PartReader:
         self._begin = 8 + length
 
     def read(self, start: int, out: Tensor, digest: bytes) -> None:
-        """Fill `out` [tokens x D] with the rows from token `start` on. TrainError unless they have this digest."""
+        """Fill `out` [tokens x D] with the states from token `start` on. Raises TrainError unless `digest` matches."""
         rest = memoryview(_bytes_of(out))
         place = self._begin + start * self.hidden * self.dtype.itemsize
         while rest:
@@ -101,12 +101,12 @@ class PartReader:
 
 
 def _bytes_of(states: Tensor) -> memoryview:
-    """The memory of a contiguous tensor on CPU."""
+    """The memory of a contiguous CPU tensor."""
     return memoryview(states.view(torch.uint8).numpy()).cast("B")
 
 
 def _damaged(name: str, what: str) -> TrainError:
     return TrainError(
         f"{name} {what}",
-        "the file is damaged or was changed outside the run: erase the run's folder `hidden`, and train again",
+        "the file is damaged or was changed outside the run: delete the run's folder `hidden` and train again",
     )

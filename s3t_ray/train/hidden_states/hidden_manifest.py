@@ -1,8 +1,8 @@
-"""The manifest of stored hidden states, and a check of their bytes without torch: what an audit reads.
+"""The manifest of stored hidden states, and a check of their bytes without torch, for audits.
 
-In: the store's files of one slice at one boundary. Out: a strict frozen model, and whether every row has the bytes
-that it names. The manifest is sealed with the key of its slice, so nobody without the run's keys can change states
-together with their digests.
+In: the stored files of one slice at one boundary. Out: a strict frozen model, and whether every row matches its
+digest. The manifest is sealed with the slice's key, so nobody without the run's keys can change the states and their
+digests together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DIGEST_HEX = 32
 
 
 class HiddenManifest(Sealed):
-    """What the stored states of one boundary were made from. Rows p, p + parts, ... of the slice lie in part p."""
+    """The inputs that the stored states of one boundary were made from. Part p holds rows p, p + parts, ..."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -29,18 +29,18 @@ class HiddenManifest(Sealed):
     base_digest: str
     slice_sha256: str
     boundary: int
-    lengths: tuple[int, ...]  # tokens of each row
-    digests: tuple[str, ...]  # of each row's states
+    lengths: tuple[int, ...]  # tokens per row
+    digests: tuple[str, ...]  # digest of each row's states
     parts: int
 
 
 def part_name(rank: int) -> str:
-    """The file of one rank."""
+    """The file name of one rank's part."""
     return f"part-{rank}.safetensors"
 
 
 def part_is_whole(path: Path, manifest: HiddenManifest, part: int) -> bool:
-    """Whether a part's file holds exactly the rows that the manifest names, each with its digest."""
+    """Whether a part's file holds exactly the manifest's rows, each with its digest."""
     lengths, digests = manifest.lengths[part :: manifest.parts], manifest.digests[part :: manifest.parts]
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -53,7 +53,7 @@ def part_is_whole(path: Path, manifest: HiddenManifest, part: int) -> bool:
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
             return False
         if width < 0 or 8 + length + sum(lengths) * width != size:
-            return False  # before a row is read: the width is the file's word, and could ask for any memory
+            return False  # check before reading a row: the file states the width, which could request any memory
         for length, digest in zip(lengths, digests, strict=True):
             if length and hashlib.sha256(file.read(length * width)).hexdigest()[:_DIGEST_HEX] != digest:
                 return False

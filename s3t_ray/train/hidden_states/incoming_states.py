@@ -1,8 +1,8 @@
-"""The states that enter a stage's lowest layer: read where they are stored, else computed from what lies below.
+"""Provides the states that enter a stage's lowest layer: reads stored ones, or computes them from a lower boundary.
 
-In: which boundaries are stored, a job, its slices. Out: `Entering`, from which micro-batches are fed. What is not
-stored is computed again for each micro-batch, record by record, from the highest boundary below that is stored (or the
-tokens): the very computation whose result would have been stored, so what is stored never changes a bit.
+In: the stored boundaries, a job, its slices. Out: `Entering`, which feeds the micro-batches. States that are not
+stored are computed for each micro-batch, record by record, from the highest stored boundary below (or from the
+tokens). The computation is the same one whose result would be stored, so the choice of boundaries never changes a bit.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from s3t_ray.train.ranks import Group
 
 @dataclass(frozen=True)
 class Entering:
-    """Where the states that enter `layer` come from."""
+    """The source of the states that enter `layer`."""
 
     layer: int
-    start: int  # the layer whose entering states are stored; 0: none are, begin with the tokens
-    stored: Mapping[int, SliceStates]  # by slice; empty where start is 0
+    start: int  # the layer whose input states are stored; 0: none are stored, start from the tokens
+    stored: Mapping[int, SliceStates]  # by slice; empty if start is 0
     forward: Forward
     device: torch.device
 
     def lifted(self, items: Sequence[Item], states_T_D: Tensor | None) -> Tensor | None:
-        """States that enter `layer`, of these records one after another, from those stored (None: from the tokens)."""
+        """The states [T x D] that enter `layer`, for these records one after another.
+
+        `states_T_D`: their stored states at `start`; None: start from the tokens.
+        """
         if self.start == self.layer or not items:
             return states_T_D
         lengths = [len(item.tokens) for item in items]
@@ -45,7 +48,7 @@ class Entering:
             return torch.cat([self._one(item, own) for item, own in zip(items, below, strict=True)])
 
     def _one(self, item: Item, states: Tensor | None) -> Tensor:
-        # A copy, so that it begins at an address like that of any tensor: kernels may round by it.
+        # Copy, so that the data has the usual alignment: kernels may round differently depending on alignment.
         alone = pack_items([item], None if states is None else states.clone(), self.device)
         return self.forward.states_entering((self.layer,), alone, self.start)[self.layer]
 
@@ -55,7 +58,7 @@ class Entering:
 
 
 class EnteringStates:
-    """Makes and opens the states of one worker group's stages."""
+    """Creates and opens the input states for the stages of one worker group."""
 
     def __init__(
         self, config: Config, grouped: GroupedModel, forward: Forward, hidden: HiddenStore, group: Group
@@ -70,9 +73,10 @@ class EnteringStates:
     def of(
         self, job: StageJob, slices: Sequence[SliceItems], work: Path, should_stop: Callable[[], bool]
     ) -> Entering | None:
-        """Where the stage's states come from, stored first where they are to be; None: start from tokens.
+        """The source of the stage's input states; stores them first if the config says so. None: start from tokens.
 
-        A boundary at layer 0 needs none: what enters it are the embeddings.
+        A boundary at layer 0 needs no states: its input is the embeddings. Raises StageStopped if a rank must stop
+        while states are being stored, TrainError if stored states are damaged.
         """
         layer = self._grouped.lowest_layer(job.depth)
         if self._config.engine.hidden_states == "recompute" or layer == 0:
@@ -82,8 +86,7 @@ class EnteringStates:
         opened: dict[int, SliceStates] = {}
         if start:
             for piece in slices:
-                # A deeper stage of any sequence with this slice here needs the lower boundaries too: the pass
-                # goes by them.
+                # Store the lower boundaries in the same pass: deeper stages that contain this slice need them.
                 if not self._hidden.has(job, piece, start):
                     self._make(job, piece, below, work, should_stop)
         try:
@@ -103,7 +106,7 @@ class EnteringStates:
         work: Path,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Store what is missing of these boundaries, in one pass from the highest one under it that is there."""
+        """Store the missing boundaries in one pass from the highest stored boundary below them."""
         missing = [boundary for boundary in below if not self._hidden.has(job, piece, boundary)]
         origin = max((boundary for boundary in below if boundary < missing[0]), default=0)
         states = self._hidden.open(job, piece, origin, work / "cache") if origin else None
@@ -115,7 +118,7 @@ class EnteringStates:
         def states_of(item: Item) -> dict[int, Tensor]:
             own = None
             if states is not None:
-                idle = item.row < 0  # a rank without a record of its own computes along
+                idle = item.row < 0  # a rank without a record still takes part in the collectives
                 own = torch.zeros(1, self._grouped.hidden_size) if idle else states.of(item.row)
             return dict(zip(missing, compute(pack_items([item], own, self._group.device)), strict=True))
 
@@ -129,12 +132,15 @@ class EnteringStates:
 
 
 def stored_boundaries(config: Config, lowest_layer: Callable[[int], int]) -> tuple[int, ...]:
-    """The boundaries that are stored, lowest layer first. `lowest_layer`: of the stage at a depth."""
+    """The stored boundaries as layer indices, in ascending order. `lowest_layer`: depth -> a stage's lowest layer.
+
+    Raises TrainError if `engine.stored_boundaries` is still `auto`.
+    """
     wanted = config.engine.stored_boundaries
     if wanted == "auto":
         raise TrainError(
-            "engine.stored_boundaries is auto, and nobody chose",
-            "give the engine a list of depths: `s3t plan` shows the choice, `s3t train` makes it",
+            "engine.stored_boundaries is auto and was not resolved",
+            "pass a list of depths to the engine: `s3t plan` shows the automatic choice, `s3t train` applies it",
         )
     depths = range(1, config.slices + 1) if wanted == "all" else wanted
     return tuple(sorted({layer for layer in map(lowest_layer, depths) if layer > 0}))

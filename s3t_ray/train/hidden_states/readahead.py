@@ -1,8 +1,8 @@
-"""Reads what the next micro-batches need while the present one computes.
+"""Reads the stored states of the next micro-batches while the current one computes.
 
-In: the records of each micro-batch in order, and the open files of their states. Out: their states, one buffer a
-micro-batch, in the same order and the same bits as if read on demand. Bounded: at most `AHEAD` buffers wait. An error
-is raised where the micro-batch that needs the states takes them. Nothing runs on after `close`.
+In: the records of each micro-batch in order, and the open files of their states. Out: their states, one buffer per
+micro-batch, in the same order and with the same bits as if read on demand. At most `AHEAD` buffers wait. A read error
+is raised when the micro-batch takes its states. `close` ends the thread.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from s3t_ray.train.examples import Item
 from s3t_ray.train.hidden_states.hidden import SliceStates
 
 AHEAD = 2
-"""One could be enough where reading never stalls; each costs the states of a pack (13B, 8,192 tokens: 80 MiB)."""
+"""One would be enough if reads never stalled. Each buffer holds the states of a pack (13B, 8,192 tokens: 80 MiB)."""
 
 THREAD = "hidden-states"
 
 
 class ReadAhead:
-    """States of packs, read by one thread of its own."""
+    """Reads the states of packs in one background thread."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ReadAhead:
         dtype: torch.dtype,
         pinned: bool,
     ) -> None:
-        """`packs`: the micro-batches of this rank in order. `states`: by slice. `pinned`: for copies to a GPU."""
+        """`packs`: this rank's micro-batches in order. `states`: by slice. `pinned`: use pinned memory, for a GPU."""
         self._packs = packs
         self._states = states
         self._hidden, self._dtype, self._pinned = hidden, dtype, pinned
@@ -44,14 +44,17 @@ class ReadAhead:
             self._start_next()
 
     def take(self, items: Sequence[Item]) -> Tensor:
-        """States [T x D] of this micro-batch's records, one after another. Call it in the order of `packs`."""
+        """The states [T x D] of this micro-batch's records, one after another. Call it in the order of `packs`.
+
+        Raises TrainError if stored states are damaged.
+        """
         expected, future = self._reading.popleft()
         assert list(map(id, expected)) == list(map(id, items)), "micro-batches are taken in another order than read"
         self._start_next()
         return future.result()
 
     def close(self) -> None:
-        """End the thread, after the buffer that it is filling."""
+        """Stop the thread after its current buffer."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._reading.clear()
 
@@ -59,7 +62,7 @@ class ReadAhead:
         items = next(self._packs, None)
         if items is None:
             return
-        # Made here and not in the thread, to which another GPU may be the current one.
+        # Allocate here and not in the thread, where another GPU may be the current device.
         tokens = sum(len(item.tokens) for item in items)
         buffer = torch.empty(tokens, self._hidden, dtype=self._dtype, pin_memory=self._pinned)
         self._reading.append((items, self._pool.submit(self._fill, items, buffer)))

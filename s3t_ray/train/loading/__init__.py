@@ -1,1 +1,1 @@
-"""The frozen base model: checked, loaded, quantised or split over ranks, and its tokenizer."""
+"""Checks and loads the frozen base model, quantized or partitioned over ranks, and its tokenizer."""

@@ -1,8 +1,8 @@
 """Loads the frozen base model and puts an (empty) LoRA module on every linear layer that some stage trains.
 
 In: a local folder in Hugging Face format. Out: the model in evaluation mode with every weight frozen, and its PEFT
-layers by full module path. Names are matched by whole path components. Nothing here is random that matters: each
-stage sets its own adapters (`grouped.py`).
+layers by full module path. Names match complete path components only. Random initial values do not matter here,
+because each stage sets its own adapters (`grouped.py`).
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class Base:
     family: Family
     layers: int
     lora: dict[str, LoraLayer]  # full module path -> its PEFT layer, for all layer groups
-    fresh: dict[str, torch.Size]  # parameters that the base folder does not hold, the task head, and their shapes
+    fresh: dict[str, torch.Size]  # shapes of the task head's parameters, which are not in the base folder
     packed_attention: bool  # attention takes `segments` instead of a mask
     padded: bool  # a micro-batch is a padded rectangle instead of a packed row
     task: TaskModel
 
 
 def load_base(config: Config, folder: Path, device: torch.device) -> Base:
-    """Load the base in `folder` for this config; ConfigError if they do not fit each other."""
+    """Load the base in `folder` for this config. Raises ConfigError if they do not fit together."""
     shape = read_model_config(folder)
     family = named_family(shape.model_type, f"{folder}/config.json")
     check_task_fits(family, config)
     layers = shape.num_hidden_layers
-    layer_group(layers, config.lora.layers_per_group, config.slices)  # refuses more groups than layers
+    layer_group(layers, config.lora.layers_per_group, config.slices)  # raises if the groups need too many layers
     attention, packed = choose_attention(config, family, shape, device)
     loaded = load_model(config, folder, device, attention, splits=config.engine.zero_stage == 3)
     model = loaded.model
@@ -67,12 +67,12 @@ def load_base(config: Config, folder: Path, device: torch.device) -> Base:
 
 
 def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> dict[str, LoraLayer]:
-    """LoRA modules on the targets of all layer groups; returns them by full module path."""
+    """Add LoRA modules to the targets of all layer groups. Returns them by full module path."""
     lowest = layer_group(layers, config.lora.layers_per_group, config.slices).start
     names = lora_targets(model, family, lowest, config)
     settings = LoraConfig(
         r=config.lora.rank,
-        lora_alpha=config.lora.alpha,  # PEFT divides by it; a fraction is fine
+        lora_alpha=config.lora.alpha,  # PEFT accepts a fraction
         lora_dropout=config.lora.dropout,
         use_rslora=config.lora.use_rslora,
         target_modules=names,
@@ -81,9 +81,9 @@ def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> di
     found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     if set(found) != set(names):
         odd = sorted(set(found) ^ set(names))
-        raise TrainError(f"PEFT put adapters on other modules than asked: {odd[:5]}", "report this: exactness is lost")
+        raise TrainError(f"PEFT did not put adapters on exactly the requested modules: {odd[:5]}", "report this bug")
     for module in found.values():
-        # Under autocast the linear layers cast their own inputs; PEFT's cast to float32 would only cost memory.
+        # Under autocast, the linear layers cast their own inputs; PEFT's cast to float32 would only cost memory.
         module.cast_input_dtype_enabled = config.engine.precision == "float32"
         if config.engine.zero_stage < 3:
             as_one_operation(module)

@@ -1,8 +1,9 @@
-"""The one check of the base model, before any data is read, by every command that computes on it.
+"""Checks the base model. Every command that computes on the model calls this before it reads any data.
 
-In: a config and the folder of its base model. Out: the tokenizer, or a ConfigError with the cause and the fix. What
-is checked: family and task, sizes, every weight's name and shape, the attention kernel, the modules that get adapters,
-the tokenizer and its chat template. Reads headers and settings, never a weight: about a second after the imports.
+In: a config and the folder of its base model. Out: the tokenizer, or a ConfigError with the cause and the fix. Checks
+the family and task, the sizes, the name and shape of every weight, the attention kernel, the modules that get
+adapters, the tokenizer and its chat template. Reads headers and settings but no weights, which takes about a second
+after the imports.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ _ROTARY_BY_LENGTH = ("dynamic", "longrope")
 
 
 def check_base_model(config: Config, folder: Path) -> Any:
-    """The reader of the base in `folder` (its tokenizer, or ImageTransform), once everything about the base is known
-    to fit `config`."""
+    """Check that the base in `folder` fits `config`, and return its reader (a tokenizer or an ImageTransform).
+
+    Raises ConfigError if it does not fit.
+    """
     shape = check_base(config, folder)
     settings = read_model_config(folder)
     family = named_family(settings.model_type, f"{folder}/config.json")
@@ -43,9 +46,9 @@ def check_base_model(config: Config, folder: Path) -> Any:
 
 
 def _check_rotary(config: Config, settings: Any) -> None:
-    """ConfigError where the positions of a record would depend on the longest record beside it in its pack.
+    """Raise ConfigError if the rotary embedding of a record would depend on the longest record in its pack.
 
-    Rotary embeddings of these kinds change once a batch is longer than the model was first trained for.
+    These kinds of rotary embedding change if a batch is longer than the model's original context length.
     """
     told = getattr(settings, "rope_parameters", None) or {}
     kind = told.get("rope_type") if isinstance(told, dict) else None
@@ -55,7 +58,7 @@ def _check_rotary(config: Config, settings: Any) -> None:
     limit = first or settings.max_position_embeddings
     if config.task.max_tokens > limit:
         raise ConfigError(
-            f"task.max_tokens = {config.task.max_tokens}: beyond {limit} tokens this model's rotary embedding "
-            f"({kind}) depends on the longest record of a batch, so records would not be learned alone",
+            f"task.max_tokens is {config.task.max_tokens}, but beyond {limit} tokens this model's rotary embedding "
+            f"({kind}) depends on the longest record in a batch, so records would affect each other",
             f"set task.max_tokens to {limit} or less",
         )

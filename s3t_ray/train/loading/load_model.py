@@ -1,8 +1,8 @@
-"""The one loader of the base model, for training and for serving, and the check of every weight's name and shape.
+"""Loads the base model for training and serving, and checks the name and shape of every weight.
 
 In: a folder in Hugging Face format and the config. Out: the model with its head, every weight frozen, in evaluation
-mode. `from_pretrained` fills what a folder lacks with random numbers and only logs it: here that is an error, save for
-the task head, which each stage trains for itself.
+mode. `from_pretrained` initializes missing weights randomly and only logs it. Here a missing weight is an error,
+except in the task head, which each stage trains.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from s3t_ray.train.loading.quantised import compute_unpacked, quantisation
 from s3t_ray.train.loading.zero3_load import split_while_loading
 
 _IGNORED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
-"""Buffers that older checkpoints hold and newer models compute; they are not parameters."""
+"""Buffers in older checkpoints that newer models compute. They are not parameters."""
 _OTHER_HEADS = ("cls.", "lm_head.", "pooler.")
-"""Heads of an encoder's pretraining, which classification does not use."""
+"""Pretraining heads of an encoder, which classification does not use."""
 _MODELS = {
     "decoder": MODEL_FOR_CAUSAL_LM_MAPPING,
     "encoder": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -46,19 +46,19 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 class LoadedModel:
     """A frozen base model with its head."""
 
-    model: Any  # a PreTrainedModel, to which mypy gives no type
+    model: Any  # a PreTrainedModel, which mypy sees as untyped
     family: Family
     fresh: dict[str, torch.Size]
-    """Parameters of the task head that the folder does not hold, and their shapes; empty for text."""
+    """The shapes of the task head's parameters, which are not in the folder; empty for text."""
 
 
 def precision_dtype(config: Config) -> torch.dtype:
-    """Type of the base weights and the activations."""
+    """The dtype of the base weights and the activations."""
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.engine.precision]
 
 
 def read_model_config(folder: Path) -> PretrainedConfig:
-    """The config.json of `folder`, as transformers reads it. ConfigError: it is not valid."""
+    """The config.json in `folder`, as transformers reads it. Raises ConfigError if it is not valid."""
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -68,8 +68,11 @@ def read_model_config(folder: Path) -> PretrainedConfig:
 def load_model(
     config: Config, folder: Path, device: torch.device, attention: str, *, splits: bool = False
 ) -> LoadedModel:
-    """Load the base in `folder`, with `attention` as its kernel. ConfigError if it does not fit the config, or if its
-    weights are not exactly those of its family. `splits`: over the ranks of a joined worker group, for ZeRO 3."""
+    """Load the base in `folder` with the kernel `attention`.
+
+    `splits`: partition the weights over the ranks of a joined worker group, for ZeRO 3. Raises ConfigError if the base
+    does not fit the config, or if its weights are not exactly those of its family.
+    """
     _quiet()
     settings = read_model_config(folder)
     family = named_family(settings.model_type, f"{folder}/config.json")
@@ -78,9 +81,9 @@ def load_model(
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     arguments |= quantisation(config, device, dtype)
     if device.type == "cuda" and not splits:
-        arguments["device_map"] = {"": device}  # from the file to the GPU, without a copy of the base in CPU memory
+        arguments["device_map"] = {"": device}  # from file to GPU, without a copy of the base in CPU memory
     if splits and not config.task.head_rows:
-        # What one rank loads of a split model says nothing of the whole: the check comes first.
+        # One rank loads only part of a partitioned model, so check the weights beforehand.
         hollow_model(config, folder, stored_weights(folder))
         with split_while_loading(dtype):
             model, _ = _from_pretrained(config, settings, folder, arguments, folder)
@@ -97,10 +100,10 @@ def load_model(
 
 
 def hollow_model(config: Config, folder: Path, stored: Mapping[str, StoredWeight]) -> Any:
-    """The model that config.json describes, on the meta device, once `stored` is known to hold all its parameters.
+    """The model that config.json describes, on the meta device. Checks that `stored` holds exactly its parameters.
 
-    It is made from weights without contents by transformers' own loading, so that names of older checkpoints are
-    taken as they would be when training. Reads no weight. ConfigError as `load_model` raises.
+    transformers loads the model from weights without contents, so it maps the names in older checkpoints as it does
+    for training. Reads no weight. Raises ConfigError in the same cases as `load_model`.
     """
     _quiet()
     settings = read_model_config(folder)
@@ -115,7 +118,11 @@ def hollow_model(config: Config, folder: Path, stored: Mapping[str, StoredWeight
 
 
 def check_weights(config: Config, family: Family, report: Mapping[str, Any], folder: Path) -> list[str]:
-    """The parameters that a loading left fresh, by transformers' `report`: the task head's alone, else ConfigError."""
+    """The newly initialized parameters according to transformers' loading `report`, sorted.
+
+    Raises ConfigError if a weight outside the task head is missing, unexpected or of the wrong shape, or if the folder
+    already holds a task head.
+    """
     heads = tuple(f"{part}." for part in family.head_parts)
     missing, mismatched = set(report["missing_keys"]), {str(key[0]) for key in report["mismatched_keys"]}
     fresh = sorted(name for name in missing if heads and name.startswith(heads))
@@ -123,8 +130,8 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
         any(name.startswith(heads) for name in mismatched) or not any(name.startswith("classifier.") for name in fresh)
     ):
         raise ConfigError(
-            f"{config.model.path} already has a task head, learned from data that no deletion reaches",
-            "use the encoder it was made from, without a head: each stage trains a head of its own",
+            f"{config.model.path} already has a task head, trained on data that no deletion can reach",
+            "use the original encoder without a head: each stage trains its own head",
         )
     lacking = sorted(missing - set(fresh))
     allowed = _OTHER_HEADS if family.judges else ()
@@ -139,7 +146,7 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
         for what, names in (
             ("missing", lacking),
             ("unexpected", strange),
-            ("of another shape than config.json says", odd),
+            ("with a different shape than in config.json", odd),
         )
         if names
     ]
@@ -151,7 +158,7 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
 
 
 def _advice(lacking: list[str], strange: list[str]) -> str:
-    """What probably happened, told from how the names differ."""
+    """The fix for the probable cause, judged by how the names differ."""
     for prefix, cause in (
         ("base_model.model.", "it was saved with PEFT's wrapper around it: save `model.merge_and_unload()` instead"),
         ("module.", "it was saved from a DistributedDataParallel wrapper: save its `.module`"),
@@ -162,7 +169,7 @@ def _advice(lacking: list[str], strange: list[str]) -> str:
             return cause
     if lacking == ["lm_head.weight"] and not strange:
         return "it was saved without its vocabulary head: save the model with its head (AutoModelForCausalLM)"
-    return "download or save the model again; config.json and the weights must come from one model"
+    return "download or save the model again; config.json and the weights must belong to the same model"
 
 
 def _from_pretrained(

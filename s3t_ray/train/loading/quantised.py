@@ -1,13 +1,14 @@
-"""A quantised base: linear layers that keep 8 or 4 bits a weight, and compute with the numbers that those stand for.
+"""A quantized base: linear layers that store 8 or 4 bits per weight and compute with the dequantized values.
 
-bitsandbytes makes and unpacks the weights; the products are plain ones on unpacked weights, one layer's at a time.
-Its own products are not used: those for 8 bits round the inputs too, by what else is in the pack, so a record's result
-would depend on its neighbours; those for 4 bits change, on a CPU with AVX512-BF16, to a kernel without a gradient as
-soon as a layer has once been run without one. Unpacked for each product, a record's result is its own, and gradients
-are those of the weights in use.
+bitsandbytes packs and unpacks the weights. Each product is a plain one on unpacked weights, one layer at a time. The
+products of bitsandbytes are not used: the 8-bit ones also round the inputs, depending on the other records in the
+pack; the 4-bit ones, on a CPU with AVX512-BF16, switch to a kernel without a gradient once a layer has run without
+one. With unpacked weights, a record's result does not depend on other records, and the gradients match the weights in
+use.
 
-In: a model as transformers loads it with bitsandbytes. Out: the same model, whose quantised layers say so. Legend: T
-tokens, I inputs, O outputs.
+In: a model that transformers loaded with bitsandbytes. Out: the same model, with the attribute `quantised` on its
+quantized layers.
+Legend: I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ class QuantisedWeight:
     """The frozen weight [O x I] of one layer."""
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
-        """`layer`: of bitsandbytes. `dtype`: of the unpacked weight, in which products are computed."""
+        """`layer`: a bitsandbytes layer. `dtype`: the type of the unpacked weight and of the computation."""
         self._layer = layer
         self.dtype = dtype
         self.shape = torch.Size((layer.out_features, layer.in_features))
 
     def unpacked(self) -> Tensor:
-        """The weight as numbers; a new tensor, which nobody keeps."""
+        """The unpacked weight [O x I], as a new tensor that is not cached."""
         weight = self._layer.weight
         if type(weight).__name__ == "Params4bit":
             from bitsandbytes.functional import dequantize_4bit
@@ -47,7 +48,7 @@ class QuantisedWeight:
 
 
 class _Product(torch.autograd.Function):
-    """y = x W^T + b, differentiable in x; keeps neither x nor the unpacked weight."""
+    """y = x W^T + b, differentiable in x. Saves neither x nor the unpacked weight for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: QuantisedWeight, bias: Tensor | None) -> Tensor:
@@ -61,13 +62,13 @@ class _Product(torch.autograd.Function):
 
 
 def frozen_weight(layer: nn.Module) -> Tensor | QuantisedWeight:
-    """The weight of a linear layer, quantised or not."""
+    """The weight of a linear layer, quantized or not."""
     found: Tensor | QuantisedWeight = layer.quantised if hasattr(layer, "quantised") else layer.weight
     return found
 
 
 def compute_unpacked(model: nn.Module, dtype: torch.dtype) -> None:
-    """Have all quantised layers of `model` compute with unpacked weights of this type. Before they first run."""
+    """Make all quantized layers of `model` compute with unpacked weights of type `dtype`. Call it before they run."""
     for layer in model.modules():
         if type(getattr(layer, "weight", None)).__name__ in _KINDS:
             weight = QuantisedWeight(layer, dtype)
@@ -81,9 +82,9 @@ def _forward(weight: QuantisedWeight, layer: Any, x: Tensor) -> Tensor:
 
 
 def quantisation(config: Config, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a base that is quantised as `model.quantize` says; none for one that is not.
+    """The `from_pretrained` arguments that quantize the base according to `model.quantize`; empty for none.
 
-    Raises ConfigError: bitsandbytes is not installed.
+    Raises ConfigError if bitsandbytes is needed and not installed.
     """
     if config.model.quantize == "none":
         return {}

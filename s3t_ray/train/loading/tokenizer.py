@@ -1,6 +1,6 @@
-"""The base model's tokenizer, loaded in one way everywhere and known to fit the model.
+"""Loads the base model's tokenizer, the same way everywhere, and checks that it fits the model.
 
-In: the folder of a base model. Out: a Hugging Face tokenizer. Runs no code that comes with a model, asks no hub.
+In: the folder of a base model. Out: a Hugging Face tokenizer. Never runs code from the folder or contacts the hub.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _OTHER_VOCABULARY = re.compile(r"tekken\.json|tiktoken\.model|tokenizer\.model\.
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`. ConfigError: there is none, or its files are damaged."""
+    """The tokenizer in `folder`. Raises ConfigError if there is none or its files are damaged."""
     present = [folder / name for name in _FILES if (folder / name).is_file()]
     if not present:
         raise ConfigError(
-            f"{folder} holds no tokenizer ({', '.join(_FILES)})",
+            f"{folder} contains no tokenizer ({', '.join(_FILES)})",
             "save the tokenizer there too: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
         )
     for path in (folder / _SETTINGS, *present):
@@ -49,25 +49,27 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _check_no_detours(folder: Path) -> None:
-    """ConfigError where transformers would read a file that is no part of the base's digest: one that is exchanged
-    there would go unnoticed, and another version of transformers may read another."""
+    """Raise ConfigError if transformers would read a file that the base's digest does not cover.
+
+    A change to such a file would go unnoticed, and another version of transformers may read a different file.
+    """
     settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8")) if (folder / _SETTINGS).is_file() else {}
     other = None
     if isinstance(settings, dict) and "fast_tokenizer_files" in settings:
-        other = f"those of fast_tokenizer_files in {_SETTINGS}"
+        other = f"those in fast_tokenizer_files of {_SETTINGS}"
     elif (folder / _OTHER_TEMPLATE).exists():
-        other = f"{_OTHER_TEMPLATE}, which goes before chat_template.jinja"
+        other = f"{_OTHER_TEMPLATE}, which overrides chat_template.jinja"
     elif not (folder / "tokenizer.json").is_file():
         other = next((path.name for path in sorted(folder.iterdir()) if _OTHER_VOCABULARY.fullmatch(path.name)), None)
     if other is not None:
         raise ConfigError(
-            f"the tokenizer in {folder} would be read from other files than the usual ones: {other}",
+            f"the tokenizer in {folder} would be read from other files than the standard ones: {other}",
             "remove it, or save the tokenizer again: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
         )
 
 
 def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Path) -> None:
-    """ConfigError unless the model can read every id that the tokenizer gives, and end a response."""
+    """Raise ConfigError unless the model has an embedding for every token id and the tokenizer can end a response."""
     if not tokenizer.is_fast:
         raise ConfigError(
             f"the tokenizer in {folder} has no tokenizer.json and cannot be converted to one",
@@ -77,16 +79,16 @@ def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Pat
     if highest >= embedding_rows:
         raise ConfigError(
             f"the tokenizer in {folder} has ids up to {highest}, but the model's embedding has {embedding_rows} rows",
-            "use the tokenizer of this very model, or resize the embedding (resize_token_embeddings) and save both",
+            "use this model's tokenizer, or resize the embedding (resize_token_embeddings) and save both",
         )
-    if TASKS[task.kind].head == "none":  # it generates text
+    if TASKS[task.kind].head == "none":  # the task generates text
         end_id(tokenizer)
         if task.prompt == "chat_template":
             _check_template(tokenizer, task, folder)
 
 
 def _check_template(tokenizer: Any, task: Task, folder: Path) -> None:
-    """ConfigError for a template that does not even render a question and its answer, cut off or of another use."""
+    """Raise ConfigError if the template cannot render a question and its answer, for example if it is truncated."""
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
     fix = (
         "restore chat_template.jinja (or chat_template in tokenizer_config.json), or set task.prompt to alpaca or plain"
@@ -96,7 +98,7 @@ def _check_template(tokenizer: Any, task: Task, folder: Path) -> None:
     except DataError as error:
         raise ConfigError(f"the chat template in {folder} is broken: {error.problem}", fix) from error
     if not all(turn["content"] in text for turn in turns):
-        raise ConfigError(f"the chat template in {folder} leaves out a question or its answer", fix)
+        raise ConfigError(f"the chat template in {folder} omits the question or the answer", fix)
 
 
 def _check_json(path: Path) -> None:
@@ -105,4 +107,4 @@ def _check_json(path: Path) -> None:
     try:
         json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not whole: {error}", "download the tokenizer again") from error
+        raise ConfigError(f"{path} is not valid JSON: {error}", "download the tokenizer again") from error

@@ -1,8 +1,8 @@
-"""Loads a base for ZeRO 3 that no rank could hold whole.
+"""Loads a base model for ZeRO 3 that is too large for one rank.
 
-In: a block in which transformers loads the model. Out: each weight split over the ranks as soon as it is made, and
-filled from the file, which rank 0 reads and hands out weight by weight. The numbers are those of the file, so what is
-trained on them does not depend on how they came to the ranks.
+In: a block in which transformers loads the model. Out: each weight partitioned over the ranks as soon as it is
+created. Rank 0 reads the file and distributes it weight by weight. The values are those in the file, so training on
+them does not depend on how they were loaded.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deep
 
 @contextmanager
 def split_while_loading(dtype: torch.dtype) -> Iterator[None]:
-    """Inside, `from_pretrained` splits what it loads. Every rank must enter; the worker group must be joined."""
-    # transformers finds these settings by a weak reference, and splits only while they are there.
+    """In this context, `from_pretrained` partitions the weights. Every rank must enter, after joining its group."""
+    # transformers keeps only a weak reference to these settings, and partitions weights while they exist.
     settings = HfDeepSpeedConfig(
         {
             "train_micro_batch_size_per_gpu": 1,
             "zero_optimization": {"stage": 3},
-            "bf16": {"enabled": dtype == torch.bfloat16},  # else weights would be made in float32
+            "bf16": {"enabled": dtype == torch.bfloat16},  # otherwise the weights would be float32
         }
     )
     try:

@@ -1,1 +1,1 @@
-"""What each task adds to a base model: its head, its loss, and how outputs are judged."""
+"""The head, the loss and the interpretation of outputs for each task."""

@@ -1,4 +1,4 @@
-"""The task classification: an encoder whose head gives each class a score. Legend as in `task_model.py`."""
+"""The task `classification`: an encoder whose head scores each class. Legend as in `task_model.py`; C is classes."""
 
 from __future__ import annotations
 

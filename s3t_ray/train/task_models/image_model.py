@@ -1,4 +1,4 @@
-"""The task image_classification: a vision model whose head gives each class a score. Legend as in `task_model.py`."""
+"""The task `image_classification`: a vision model whose head scores each class. Legend as in `task_model.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from s3t_ray.train.task_models.class_model import ClassModel
 class ImageModel(ClassModel):
     """An image belongs to one of `task.labels`."""
 
-    peft_task = None  # PEFT knows no such task: it loads the adapter round the model as it is
+    peft_task = None  # PEFT has no such task type, and wraps the model unchanged
 
     def model_class(self) -> Any:
         from transformers import AutoModelForImageClassification

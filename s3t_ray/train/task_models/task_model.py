@@ -1,8 +1,9 @@
-"""The half of a task that needs torch: what is predicted, the loss, and what the shards' outputs make together.
+"""The part of a task that needs torch: its predictions, its loss, and how the shards' outputs are combined.
 
-In: the `task` section. Out: its TaskModel, one object per task, found through `config.tasks`. Training and serving use
-the same object, so a prediction is judged by the very loss that was trained. Legend: R models that answer together (or
-records of a micro-batch), T tokens, S positions with a prediction, D hidden size, V outputs (vocabulary or head rows).
+In: the `task` section. Out: its TaskModel, one class per task, found through `config.tasks`. Training and serving use
+the same class, so evaluation uses the loss that was trained.
+Legend: R models in the ensemble (or records of a micro-batch), T tokens, S positions with a prediction, D hidden size,
+V outputs (vocabulary or head rows), C head rows (classes, or 1 for a value).
 """
 
 from __future__ import annotations
@@ -20,51 +21,51 @@ from s3t_ray.config.tasks import TASKS, load_half
 from s3t_ray.data.readers.inputs import Example
 
 Head = Mapping[str, Tensor]
-"""Weights of one stage's task head by parameter name; empty: the model has none of its own."""
+"""The weights of one stage's task head by parameter name; empty: the model has no task head."""
 
 
 class TaskModel(ABC):
-    """What a loaded model is for. Holds no weight."""
+    """Defines how a loaded model is used for one task. Holds no weights."""
 
     peft_task: ClassVar[str | None]
-    """PEFT's name of the task, in adapter_config.json; None: it has none."""
+    """PEFT's task type for adapter_config.json; None: PEFT has none for this task."""
     generates: ClassVar[bool]
-    """Whether an answer is written token by token; else one forward pass judges the whole record."""
+    """Whether the model generates text token by token. Otherwise one forward pass scores the record."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
     @abstractmethod
     def model_class(self) -> Any:
-        """transformers' Auto class of a base with this task's head."""
+        """transformers' Auto class for a base with this task's head."""
 
     @abstractmethod
     def targets(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
-        """The tokens that training feeds, and what each of the first of them must predict (-100: nothing)."""
+        """The input tokens for training, and the targets of the first len(targets) positions (-100: no target)."""
 
     @abstractmethod
     def loss(
         self, model: nn.Module, head_parts: Sequence[str], states_T_D: Tensor, labelled_S: Tensor, targets_S: Tensor
     ) -> Tensor:
-        """Summed loss of a packed row, from its last hidden states. S may be 0: every parameter still takes part."""
+        """The summed loss of a packed row, from its last hidden states. S may be 0; the graph is still complete."""
 
     @abstractmethod
     def asked(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
-        """The positions of the record at which something is predicted, and what; empty: there is nothing to judge."""
+        """The positions of the record with a prediction, and their targets. Empty: there is nothing to evaluate."""
 
     @abstractmethod
     def outputs(
         self, model: nn.Module, head_parts: Sequence[str], states_R_S_D: Tensor, heads: Sequence[Head]
     ) -> Tensor:
-        """What the R models predict together, float32 [S x V]: the mean of their outputs."""
+        """The combined prediction of the R models, float32 [S x V]: the mean of their outputs."""
 
     @abstractmethod
     def losses(self, outputs_S_V: Tensor, targets_S: Tensor) -> Tensor:
-        """Loss of each prediction, float32 [S]; negative log-likelihoods in nats where there is a likelihood."""
+        """The loss of each prediction, float32 [S]: the negative log-likelihood in nats, if there is a likelihood."""
 
 
 class JudgingModel(TaskModel):
-    """A task whose head judges a whole record from the state of its first token."""
+    """A task whose head scores a record from the state of its first token."""
 
     peft_task: ClassVar[str | None] = "SEQ_CLS"
     generates = False
@@ -76,15 +77,15 @@ class JudgingModel(TaskModel):
 
     @abstractmethod
     def predicted(self, scores_C: Tensor) -> float:
-        """What the model says, in the terms of a record's label: a class by its number."""
+        """The prediction in the form of a record's label: a class index, or a value."""
 
     @abstractmethod
     def scores(self, scores_C: Tensor) -> tuple[float, ...]:
-        """What the model says, in full: how likely each class is, or the value alone."""
+        """The full prediction: the probability of each class, or the value."""
 
     @abstractmethod
     def answer(self, scores_C: Tensor) -> str:
-        """What the model says, in words."""
+        """The prediction as text: the class label, or the formatted value."""
 
     def targets(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
         assert example.label is not None
@@ -93,12 +94,12 @@ class JudgingModel(TaskModel):
     def loss(
         self, model: nn.Module, head_parts: Sequence[str], states_T_D: Tensor, labelled_S: Tensor, targets_S: Tensor
     ) -> Tensor:
-        # A micro-batch without records scores its stand-in, so that the head takes part on every rank.
+        # An empty micro-batch scores its placeholder token, so that the head runs on every rank.
         first_R_D = states_T_D[labelled_S] if len(targets_S) else states_T_D[:1]
         return self.summed(run_head(model, head_parts, first_R_D, {}), targets_S)
 
     def summed(self, scores_R_C: Tensor, targets_R: Tensor) -> Tensor:
-        """Summed loss of these records; without a record, zero."""
+        """The summed loss of these records; zero if there are none."""
         if not len(targets_R):
             return scores_R_C.float().sum() * 0.0
         return self.losses(scores_R_C.float(), targets_R).sum()
@@ -109,7 +110,7 @@ class JudgingModel(TaskModel):
     def outputs(
         self, model: nn.Module, head_parts: Sequence[str], states_R_S_D: Tensor, heads: Sequence[Head]
     ) -> Tensor:
-        """A model without a head (the base) knows nothing of the labels: each of its scores is 0."""
+        """The mean of the models' scores. A model without a head (the base) scores 0 for every class."""
         rows = [
             run_head(model, head_parts, row_S_D, head) if head else row_S_D.new_zeros(len(row_S_D), self.task.head_rows)
             for row_S_D, head in zip(states_R_S_D, heads, strict=True)
@@ -118,13 +119,16 @@ class JudgingModel(TaskModel):
 
 
 def run_head(model: nn.Module, head_parts: Sequence[str], first_R_D: Tensor, head: Head) -> Tensor:
-    """Scores [R x C] of records, from the last hidden states of their first tokens; `head`'s weights where given."""
-    hidden = first_R_D.unsqueeze(1)  # the parts look for the first token themselves
+    """The scores [R x C] of records, from the last hidden states of their first tokens.
+
+    Uses the weights in `head`, or the model's own where `head` has none.
+    """
+    hidden = first_R_D.unsqueeze(1)  # the parts select the first token themselves
     for part in head_parts:
         own = {name.removeprefix(f"{part}."): w for name, w in head.items() if name.startswith(f"{part}.")}
         module = model.get_submodule(part)
         hidden = functional_call(module, own, (hidden,)) if own else module(hidden)
-    return hidden[:, 0] if hidden.dim() == 3 else hidden  # a lone linear layer leaves the first token in its place
+    return hidden[:, 0] if hidden.dim() == 3 else hidden  # a single linear layer keeps the token dimension
 
 
 def task_model(task: Task) -> TaskModel:

@@ -1,4 +1,4 @@
-"""The task causal_lm: a decoder that predicts the next token through the base's own vocabulary head.
+"""The task `causal_lm`: a decoder that predicts the next token with the base's vocabulary head.
 
 Legend as in `task_model.py`; V is the vocabulary.
 """
@@ -18,7 +18,7 @@ from s3t_ray.train.zero3_gather import whole
 
 
 class TextModel(TaskModel):
-    """Text is written token by token."""
+    """The model generates text token by token."""
 
     peft_task = "CAUSAL_LM"
     generates = True
@@ -29,7 +29,7 @@ class TextModel(TaskModel):
         return AutoModelForCausalLM
 
     def targets(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
-        """Position t predicts the label at t+1; nothing after the last label is fed."""
+        """Position t predicts the label at t+1. Tokens after the last label are left out."""
         targets = example.labels[1:]
         fed = max((index + 1 for index, target in enumerate(targets) if target != NO_LOSS), default=0)
         return example.input_ids[:fed], targets[:fed]
@@ -38,12 +38,12 @@ class TextModel(TaskModel):
         self, model: nn.Module, head_parts: Sequence[str], states_T_D: Tensor, labelled_S: Tensor, targets_S: Tensor
     ) -> Tensor:
         head: Any = model.lm_head
-        with whole(list(head.parameters())):  # also for an empty micro-batch: the other ranks gather too
+        with whole(list(head.parameters())):  # even for an empty micro-batch, because the other ranks gather too
             if not len(targets_S):
                 return states_T_D.float().sum() * 0.0
             divisor = _logits_divisor(model)
             labelled_S_D = states_T_D[labelled_S]
-            # The head is linear: dividing what enters it divides the logits.
+            # The head is linear, so dividing its input divides the logits.
             return summed_cross_entropy(labelled_S_D if divisor is None else labelled_S_D / divisor, head, targets_S)
 
     def asked(self, example: Example) -> tuple[Sequence[int], Sequence[float]]:
@@ -54,7 +54,7 @@ class TextModel(TaskModel):
     def outputs(
         self, model: nn.Module, head_parts: Sequence[str], states_R_S_D: Tensor, heads: Sequence[Head]
     ) -> Tensor:
-        """The head is linear, so the head of the mean is the mean of the heads: one product instead of R."""
+        """The head is linear: applying it to the mean state gives the mean of the logits, with one product not R."""
         mean = states_R_S_D.float().mean(dim=0).to(states_R_S_D.dtype)
         logits: Tensor = model.get_output_embeddings()(mean)
         divisor = _logits_divisor(model)
@@ -65,6 +65,6 @@ class TextModel(TaskModel):
 
 
 def _logits_divisor(model: Any) -> float | None:
-    """By what this family divides its logits; None: by nothing."""
+    """The number by which this family divides its logits; None: it does not."""
     setting = FAMILIES[model.config.model_type].logits_divisor
     return None if setting is None else float(getattr(model.config, setting))

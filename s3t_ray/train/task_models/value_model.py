@@ -1,4 +1,4 @@
-"""The task regression: an encoder whose head gives one number. Legend as in `task_model.py`."""
+"""The task `regression`: an encoder whose head outputs one number. Legend as in `task_model.py`."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Lab:
 
 
 def save_lab(lab: Lab) -> Path:
-    """Write down what another process needs to open the same lab, and return its folder."""
+    """Save what another process needs to open the same lab. Returns its folder."""
     saved = {
         "config": lab.config.model_dump(mode="json"),
         "base": str(lab.base),

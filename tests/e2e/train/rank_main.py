@@ -1,4 +1,4 @@
-"""One rank of a worker group, as a process of its own: trains the labs it is given and prints what came out.
+"""One rank of a worker group in a separate process: trains the given labs and prints the results.
 
 Usage: python -m tests.e2e.train.rank_main RANK WORLD INIT_METHOD LAB_FOLDER...
 """
@@ -32,7 +32,7 @@ def main(rank: int, world: int, init_method: str, folders: list[str]) -> None:
 
 
 def held_share(trainer: Trainer) -> float:
-    """Of the base's numbers, those that this rank holds before it has trained anything."""
+    """The number of base parameters that this rank holds before training."""
     parameters = list(trainer._base.model.parameters())
     held = sum(parameter.numel() or getattr(parameter, "ds_tensor", parameter).numel() for parameter in parameters)
     return held / sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in parameters)

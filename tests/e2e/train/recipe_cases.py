@@ -1,4 +1,4 @@
-"""Small trainings whose results are frozen: together they pass through everything that decides bits on a CPU.
+"""Small trainings with frozen results. Together they cover everything that affects bits on a CPU.
 
 In: the name of a case. Out: what it trained, as a digest of the bytes and as a sketch in numbers. The digest repeats
 only on the same hardware and library versions; the sketch repeats, within a tolerance, everywhere.
@@ -66,7 +66,7 @@ CASES = (*GENERATION, *CLASSIFICATION, BFLOAT16)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a case trained: two stages of one sequence."""
+    """The result of a case: two stages of one sequence."""
 
     digest: str  # SHA-256 over the published tensors of both stages
     sketch: dict[str, list[float]]  # of each tensor: its norm, then projections of it on fixed directions
@@ -94,7 +94,7 @@ class Frozen:
         return cls(**plain, outcomes=outcomes, machines=machines)
 
     def agrees(self, name: str, found: Outcome) -> bool:
-        """Whether a case trained what is frozen, but for rounding."""
+        """Whether a case gave the frozen result, up to rounding."""
         frozen = self.outcomes[name]
         if name in COARSE:
             close = zip(frozen.losses, found.losses, strict=True)
@@ -102,7 +102,7 @@ class Frozen:
         return farthest(frozen, found) <= TOLERANCE
 
     def digests_under(self, here: Mapping[str, str]) -> dict[str, str] | None:
-        """The digests known for these conditions (of a case, or of all); None: nobody has frozen them there."""
+        """The known digests for these conditions (of a case, or of all); None if they were not frozen there."""
         return next((digests for where, digests in self.machines if here.items() <= where.items()), None)
 
 
@@ -138,7 +138,7 @@ def farthest(frozen: Outcome, found: Outcome) -> float:
 
 
 def dropout_mask() -> str:
-    """What torch's generator drops here, in hex."""
+    """The dropout mask of torch's generator on this machine, in hex."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         kept = torch.nn.functional.dropout(torch.ones(256), 0.5) > 0

@@ -1,4 +1,4 @@
-"""Faults injected over a base's folder: each is refused with the file's name, or trains to the same bits."""
+"""Faults injected into a base's folder: each is refused with the file's name, or does not change the bits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = (
     "tokenizer_config.json",
 )
 UNUSED = {"generation_config.json"}
-"""What neither training nor serving reads."""
+"""Files that neither training nor serving reads."""
 DAMAGE = ("missing", "empty", "half", "three bytes short")
 
 

@@ -1,4 +1,4 @@
-"""Which boundaries are stored decides time and disk, never a bit; and what is read ahead changes nothing."""
+"""The choice of stored boundaries affects time and disk, never bits; reading ahead changes nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_is_stored_changes_no_bit(tmp_path: Path, base: Path, precision: st
 
 
 def test_a_state_is_the_same_from_the_tokens_and_from_any_layer_below(base: Path, tmp_path: Path) -> None:
-    """And it is computed in the type in which it is stored, so that nothing is rounded on the way."""
+    """It is computed in the stored type, so that nothing is rounded."""
     from s3t_ray.train.examples import make_item
     from s3t_ray.train.forward import pack_items
     from s3t_ray.train.loading.base import precision_dtype
@@ -118,7 +118,7 @@ def test_a_choice_that_nobody_made_is_refused(tmp_path: Path, base: Path) -> Non
 def test_reading_ahead_is_bounded_ordered_and_fails_where_it_must(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third record that is read is damaged: the steps before it are done, its own is not."""
+    """The third record is damaged: earlier steps run, its own does not."""
     lab = lab_of(tmp_path, base, "all")
     trainer = lab.trainer()
     train(trainer, lab.job("whole", (0,)))  # stores the states

@@ -1,4 +1,4 @@
-"""`lora.isolation: none`: each stage goes on training what the stage before it trained, as in SISA with slices."""
+"""`lora.isolation: none`: each stage continues training its parent's weights, as in SISA with slices."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_one_boundary_is_stored_and_changes_no_loss(trained: tuple[Lab, list[str
 
 
 def test_the_bytes_follow_from_the_data_alone(trained: tuple[Lab, list[str]], tmp_path: Path) -> None:
-    """From a trainer that trained other stages before: replay and healing rest on it."""
+    """With a trainer that trained other stages before, which replay and healing require."""
     lab, names = trained
     trainer = lab.trainer()
     train_chain(lab, trainer, "other", (2, 0))
@@ -101,7 +101,7 @@ def test_the_bytes_follow_from_the_data_alone(trained: tuple[Lab, list[str]], tm
 
 
 def test_a_task_head_goes_on_too(tmp_path: Path) -> None:
-    """Without records a stage publishes what it began with: the head of the one before, not a fresh one."""
+    """Without records, a stage publishes its initial state: its parent's head, not a new one."""
     task = {"kind": "classification", "labels": ("good", "bad"), "max_tokens": 32}
     base = tiny_bert(tmp_path / "base", LAYERS)
     heads = {}

@@ -1,4 +1,4 @@
-"""Encoders: packed and stored as decoders are, on texts and pairs, for classes and values, judged as PEFT judges."""
+"""Encoders: packing and stored states as for decoders, on texts and pairs, for classes and values, equal to PEFT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every family of text models that the table names: its stages, its packs and its exports.
+"""Every supported family of text models: its stages, packs and exports.
 
 A family stands in `config/families.py` only while these hold for it.
 """

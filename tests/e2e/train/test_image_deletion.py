@@ -1,4 +1,4 @@
-"""A deleted image is gone after its purge, to the byte, and the run is as if it had never been there.
+"""A deleted image is completely gone after its purge, and the run is as if it had never existed.
 
 Scheduler and shards are the real ones, in this process; so is the trainer.
 """

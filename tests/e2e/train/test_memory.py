@@ -1,4 +1,4 @@
-"""The memory plan's figure of what a layer keeps for its backward pass, against what autograd really keeps."""
+"""The memory plan's figure for what a layer keeps for its backward pass, against what autograd keeps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from s3t_ray.train.loading.base import load_base, precision_dtype
 from s3t_ray.train.seeds import StagePlace
 
 CPU = torch.device("cpu")
-RECORDS, TOKENS = 4, 16  # a pack of so many records of so many tokens
+RECORDS, TOKENS = 4, 16  # records per pack, tokens per record
 
 
 def kept_bytes(folder: Path, shape: ModelShape, config: Config, depth: int) -> int:
@@ -85,7 +85,7 @@ def config_of(folder: Path, layers_per_group: int, **engine: Any) -> Config:
     ],
 )
 def test_a_layer_keeps_what_the_plan_says(tmp_path: Path, shape: ModelShape, precision: str, quantize: str) -> None:
-    """Two models that differ in their number of layers alone differ by what those layers keep."""
+    """Two models that differ only in their number of layers differ by what those layers keep."""
     found: dict[int, list[float]] = {}
     for depth in (1, 2):
         sizes = []

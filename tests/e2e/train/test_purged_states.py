@@ -1,4 +1,4 @@
-"""Really stored hidden states and checkpoints of a deleted record are gone after the purge, to the byte.
+"""Real stored hidden states and checkpoints of a deleted record are completely gone after the purge.
 
 The states of a record depend on nothing but the record and the base, so the same bytes would be there
 again if it had been left anywhere. Scheduler and shards are the real ones, in this process; so is the trainer.

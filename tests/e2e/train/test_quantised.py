@@ -1,4 +1,4 @@
-"""A quantised base, really loaded by bitsandbytes: it is a base of other numbers, and nothing else."""
+"""A quantized base, really loaded by bitsandbytes: it only has different weights."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def weights_of(model: torch.nn.Module) -> dict[str, QuantisedWeight]:
 
 
 def slow(weight: torch.Tensor, quantize: str) -> torch.Tensor:
-    """What 8 or 4 bits keep of a weight, by the definition."""
+    """A weight after rounding to 8 or 4 bits, by definition."""
     if quantize == "8bit":
         half = weight.half()
         scale = half.abs().amax(dim=1, keepdim=True).float()
@@ -81,7 +81,7 @@ def test_weights_are_what_so_many_bits_keep_of_them(tmp_path: Path, base: Path, 
 
 @pytest.mark.parametrize("quantize", KINDS)
 def test_training_is_that_on_the_unpacked_weights_to_the_bit(tmp_path: Path, base: Path, quantize: str) -> None:
-    """So gradients through the frozen layers are there and right; and a replay in a new trainer repeats it."""
+    """Gradients through the frozen layers exist and are correct, and a replay in a new trainer repeats them."""
     lab = lab_of(tmp_path / "packed", base, quantize)
     trainer = lab.trainer()
     before = {name: weight.unpacked() for name, weight in weights_of(trainer._base.model).items()}

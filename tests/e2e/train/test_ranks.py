@@ -1,4 +1,4 @@
-"""Worker groups of one and of two ranks, each rank a process of its own, against training in this process."""
+"""Worker groups of one and two ranks in separate processes, against training in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RECIPE_FORMAT says when the code changes weights: small trainings must give what is frozen under its present value.
+"""RECIPE_FORMAT must change when the code changes weights: small trainings give the results frozen for its value.
 
 On hardware and library versions that were frozen, to the bit. On others bits differ by rounding, so there a sketch of
 the weights must agree within a tolerance: rounding stays far below it, a learning rate that is 1% higher far above; a
@@ -48,7 +48,7 @@ def test_both_comparisons_see_a_small_change(name: str, frozen: Frozen, tmp_path
 
 
 def test_a_manifest_tells_nothing_of_our_own_sources(tmp_path: Path) -> None:
-    """A comment added to a source file must leave the verdict of a replay as it was."""
+    """A comment added to a source file must not change the verdict of a replay."""
     _, here = run_case("defaults", tmp_path)
     assert {
         "torch",

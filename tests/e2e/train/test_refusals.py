@@ -1,4 +1,4 @@
-"""Stages that end early: stopped, crashed and resumed, or refused because their inputs are not what they must be."""
+"""Stages that end early: stopped, crashed and resumed, or refused because of invalid inputs."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_parents_must_be_the_published_ones_of_this_chain(tmp_path: Path, base: 
     for parents, message in (
         ((), "has depth 2 but 0 parents"),
         ((second,), "has parents"),
-        ((train(trainer, lab.job("other", (2,))).stage_id,), "learned other data"),
+        ((train(trainer, lab.job("other", (2,))).stage_id,), "was not trained on exactly"),
     ):
         with pytest.raises(TrainError, match=message):
             train(trainer, lab.job("bad", (0, 1), parents))

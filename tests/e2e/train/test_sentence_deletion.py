@@ -1,4 +1,4 @@
-"""Sentences to classify: a deleted one is gone, and the run is as if it had never been there; as S3T and as SISA.
+"""Sentence classification: a deleted sentence leaves no trace in the run, for S3T and for SISA.
 
 Scheduler and shards are the real ones, in this process; so is the trainer.
 """

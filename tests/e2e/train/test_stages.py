@@ -1,4 +1,4 @@
-"""Stages really trained, in this process: what they publish, and that it follows from their inputs alone."""
+"""Real training of stages in this process: their results depend only on their inputs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def hook_count(model: torch.nn.Module) -> int:
-    """Hooks on all modules and parameters: flat over many stages, or something is left behind."""
+    """Number of hooks on all modules and parameters; it must not grow with the number of stages."""
     things = [*model.modules(), *model.parameters()]
     kinds = (
         "_forward_hooks",
@@ -146,7 +146,7 @@ def test_stored_hidden_states_change_no_loss(tmp_path: Path, base: Path) -> None
 
 
 def test_bytes_follow_from_the_data_alone(tmp_path: Path, base: Path) -> None:
-    """Not from what was trained before, the order of a file, or the other records that the run holds."""
+    """Independent of earlier training, the order of a file, and the run's other records."""
     first = make_lab(tmp_path / "first", base=base, lora={"dropout": 0.1})
     trainer = first.trainer()
     train_chain(first, trainer, "other", (2, 0, 1))

@@ -1,4 +1,4 @@
-"""Vision transformers: stored states, packs and exports hold for them what they hold for encoders of text."""
+"""Vision transformers: stored states, packs and exports behave as for text encoders."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_recomputed_states_train_the_same_model_up_to_rounding(tmp_path: Path, b
 
 
 class ReplicaBackend(FakeBackend):
-    """A service whose judgements are those of one replica."""
+    """A service that classifies with one replica."""
 
     def __init__(self, replica: Replica) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ def test_the_check_of_the_base(tmp_path: Path, base: Path) -> None:
 
     lacking = next(name for name in weights if ".3." in name and name.endswith("bias"))
     refused("missing", {name: value for name, value in weights.items() if name != lacking})
-    refused("another shape", {**weights, lacking: torch.zeros(7)})
+    refused("a different shape", {**weights, lacking: torch.zeros(7)})
     refused("unexpected", {**weights, "decoder.weight": torch.zeros(7)})
     headed = tmp_path / "headed"
     model = ViTForImageClassification.from_pretrained(base, num_labels=3)

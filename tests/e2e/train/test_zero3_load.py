@@ -1,4 +1,4 @@
-"""A base that is split as it is loaded holds the numbers of one that is loaded whole."""
+"""A base that is split while loading has the same weights as one loaded completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker group of the fakes that trains for real, in this process: a whole run without Ray."""
+"""A fake worker group that really trains, in this process: a complete run without Ray."""
 
 from __future__ import annotations
 

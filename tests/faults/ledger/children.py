@@ -1,4 +1,4 @@
-"""What the ledger's fault tests run in processes of their own: lives of a ledger, killed or disturbed.
+"""Child processes of the ledger's fault tests: lives of a ledger that are killed or disturbed.
 
 A child acknowledges what the ledger has answered by a line in a file, written through before it goes
 on: what stands there was acknowledged, whatever happened next.
@@ -26,7 +26,7 @@ ACCEPTING = (4, 5)
 
 
 def life(ledger: Ledger) -> list[Callable[[], object]]:
-    """Steps of a ledger's life. Each is one write transaction, and can be taken twice."""
+    """Steps of a ledger's life. Each is one write transaction, and can be repeated."""
 
     def epoch() -> int:
         return ledger.lease().epoch
@@ -105,7 +105,7 @@ def delete_one_by_one(url: str, acknowledged: Path, names: list[bytes]) -> None:
 
 
 def schedule(url: str, acknowledged: Path, rounds: int) -> None:
-    """Take the lease and beat, again and again, while others delete."""
+    """Repeatedly take the lease and send heartbeats, while others delete."""
     with opened(url) as ledger:
         for _ in range(rounds):
             epoch = ledger.take_lease("child")
@@ -128,7 +128,7 @@ def all_records() -> list[bytes]:
 
 
 def acknowledge(path: Path, line: str) -> None:
-    """One line, handed to the operating system before this returns."""
+    """Write one line, unbuffered."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         os.write(handle, f"{line}\n".encode())

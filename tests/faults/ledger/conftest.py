@@ -16,7 +16,7 @@ __all__ = ["fresh_postgres", "postgres_server"]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Call it for a place where no ledger is yet."""
+    """A function that returns the URL of a new place for a ledger."""
     if request.param == "postgres":
         return request.getfixturevalue("fresh_postgres")
     made: Iterator[int] = iter(range(10_000))
@@ -25,7 +25,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]
 
 @pytest.fixture(scope="session")
 def processes() -> ForkServerContext:
-    """Processes forked from one that has the imports done and nothing open."""
+    """Processes forked from one that has done the imports and has nothing open."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.ledger.children"])
     return context

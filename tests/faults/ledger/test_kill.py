@@ -1,4 +1,4 @@
-"""SIGKILL at every moment of a ledger's life: what was acknowledged is there, and nothing is half there."""
+"""SIGKILL at every step of a ledger's life: everything acknowledged exists, and nothing is incomplete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepare(url: str) -> str:
 
 
 def everything(ledger: Ledger) -> tuple[object, ...]:
-    """All that a ledger can be asked."""
+    """The complete readable state of a ledger."""
     tombstones = [ledger.tombstones(*place) for place in PLACES]
     story = ledger.slices(), ledger.stages(), ledger.deletions(), ledger.events()
     # Random, another in each life: the name of the run, the nonces of receipts, and the hashes of what holds them.
@@ -33,7 +33,7 @@ def everything(ledger: Ledger) -> tuple[object, ...]:
 
 
 def outcome(ledger: Ledger) -> tuple[object, ...]:
-    """The same, less what a step taken twice may differ in: times, events, the epoch."""
+    """The same, without what a repeated step may change: times, events, the epoch."""
     return (
         [(state.shard, state.slice, state.records, state.digest, state.file) for state in ledger.slices()],
         [(row.id, row.state) for row in ledger.stages()],
@@ -43,7 +43,7 @@ def outcome(ledger: Ledger) -> tuple[object, ...]:
 
 
 def test_killed_at_any_moment(new_url: Callable[[], str], processes: ForkServerContext, tmp_path: Path) -> None:
-    """What is there is what one of two uninterrupted lives has: all acknowledged steps, or one more."""
+    """The state equals that of an uninterrupted life with all acknowledged steps, or one more."""
     states = []
     with opened(prepare(new_url()), clock=Clock()) as ledger:
         states.append(everything(ledger))
@@ -85,7 +85,7 @@ def moments_to_try(ends: list[int], server: bool) -> list[int]:
 
 
 def run(processes: ForkServerContext, url: str, acknowledged: Path, kill_at: int) -> list[str]:
-    """A life in a process of its own; the lines it acknowledged."""
+    """Run a life in a separate process. Returns the acknowledged lines."""
     child = processes.Process(target=children.live, args=(url, acknowledged, kill_at))
     child.start()
     child.join()
@@ -94,7 +94,7 @@ def run(processes: ForkServerContext, url: str, acknowledged: Path, kill_at: int
 
 
 def test_killed_from_outside(new_url: Callable[[], str], processes: ForkServerContext, tmp_path: Path) -> None:
-    """At moments nobody chose, while it deletes; a new process goes on where the last one fell."""
+    """At random times during deletions; a new process continues where the last one died."""
     url = prepare(new_url())
     acknowledged = tmp_path / "acknowledged"
     acknowledged.touch()

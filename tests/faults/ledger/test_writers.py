@@ -1,4 +1,4 @@
-"""Several processes write to one ledger at once: each succeeds or is told why, and nothing is lost."""
+"""Several processes write to one ledger concurrently: each succeeds or gets an error, and nothing is lost."""
 
 from __future__ import annotations
 

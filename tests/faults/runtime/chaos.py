@@ -1,4 +1,4 @@
-"""A real run on a live Ray cluster, its processes killed at random under a stream of deletions, and what became of it.
+"""A real run on a live Ray cluster whose processes are killed at random during deletions, and its checks.
 
 In: a folder and a `Plan`. Out: a `Report`. Everything is bounded: so many kills, so many deletions, so
 many seconds until the run is settled. Kills by process id, only of processes that this one started.
@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass
 class Chaos:
-    """One run: `live` makes it, strikes it, lets it settle and judges it."""
+    """One run: `live` makes it, kills its processes, waits until it settles, and checks it."""
 
     folder: Path
     plan: Plan
@@ -130,7 +130,7 @@ class Chaos:
         self._cluster.add_node(num_cpus=2, object_store_memory=80 * 1024 * 1024)
 
     def _tend(self) -> None:
-        """Start again whoever of the driver and the deleter has died."""
+        """Restart the driver and the deleter if they have died."""
         if self._driver is None or self._driver.poll() is not None:
             if self._driver is not None and self._driver.returncode not in (0, -signal.SIGKILL):
                 self._errors.append(self._log("driver").read_text()[-2000:])
@@ -199,7 +199,7 @@ class Chaos:
         return True
 
     def _kill_node(self) -> bool:
-        """A raylet and all that runs on it; another takes its place. Never the head: it is the cluster's memory."""
+        """Kill a raylet and its processes, and start another. Never the head, which has the cluster's state."""
         if self._cluster is None:
             return False
         nodes = sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id)
@@ -216,7 +216,7 @@ class Chaos:
         return sorted(found)
 
     def _ray_kill(self) -> bool:
-        """End the scheduler as somebody with a handle on it would, from a process of its own."""
+        """Kill the scheduler from another process, as anyone with a handle could."""
         if self._cluster is None:
             return False
         program = (
@@ -279,7 +279,7 @@ class Chaos:
         }
 
     def _ask_for_certificates(self) -> None:
-        """As somebody whose records were deleted would: what is handed out now must stand in the chain at the end."""
+        """Like a requester: proofs issued now must be in the chain at the end."""
         with Run.open(self.folder / "run") as run:
             given = len(self._handed_out)
             self._handed_out += [row.text for row in run.ledger.log()[given:]]
@@ -316,7 +316,7 @@ class Chaos:
 
 
 def _untrained(run: Run) -> list[str]:
-    """Stages that learned nothing: their adapters would be equal whatever they were given."""
+    """Stages that learned nothing, whose adapters would be equal for any data."""
     live = [row.id for row in run.ledger.stages(state=StageState.LIVE)]
     return [f"stage {name[:12]} was trained on no token" for name in live if not read_manifest(run.store, name).losses]
 

@@ -1,4 +1,4 @@
-"""The processes of a chaos run beside Ray's own: who drives the run, who deletes, who trains it once more from nothing.
+"""The processes of a chaos run besides Ray's: the driver, the deleter, and a reference training from scratch.
 
 `python -m tests.faults.runtime.chaos_child ROLE ...`, each to be killed at any time and started again
 with the same arguments, the last excepted.

@@ -1,4 +1,4 @@
-"""What a chaos run is to do, and what is said of it when it has ended."""
+"""The plan of a chaos run, and its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ACTORS = {"scheduler": "ray::SchedulerActor", "shard": "ray::ShardOwner", "rank"
 
 LOOKS, LOOK_SECONDS = 8, 0.5
 SECONDS_A_KILL = 4.0
-"""What a kill takes with the pause before it, on two cores: only the pace of the deletions depends on it."""
+"""Seconds per kill, including the pause before it, on two cores; affects only the pace of deletions."""
 AT_ONCE = 0.25
 """Share of the kills that follow the one before them without a pause: while others still recover from it."""
 
@@ -28,7 +28,7 @@ class Plan:
     kinds: tuple[str, ...] = (*ACTORS, "driver", "deleter", "node", "ray.kill")
     pause_seconds: tuple[float, float] = (0.2, 4.0)
     kill_seconds: float = 3600.0
-    """No kill after so long, though fewer than `kills` were made."""
+    """Stop killing after this time, even before `kills` is reached."""
     settle_seconds: float = 600.0
 
     @property
@@ -39,7 +39,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """What was done to a run, and which promises it broke."""
+    """What happened to a run, and the promises it broke."""
 
     plan: Plan
     kills: dict[str, int]

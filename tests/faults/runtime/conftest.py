@@ -32,7 +32,7 @@ def folder(quick: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def processes() -> ForkServerContext:
-    """Processes forked from one that has the imports done and nothing open."""
+    """Processes forked from one that has done the imports and has nothing open."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.runtime.sample", "tests.faults.runtime.deleters"])
     return context

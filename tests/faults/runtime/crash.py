@@ -1,4 +1,4 @@
-"""Kills a life at each of its durable steps, lives on, and checks every promise.
+"""Kills a life at each of its durable steps, restarts it, and checks every promise.
 
 In: a folder on a quick disk. Out: the points of all phases, and a verdict on each. A point's child is
 forked from this process, so imports are paid once; this process itself opens no ledger and starts no
@@ -48,7 +48,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a kill at `point` broke: nothing, if `problems` is empty. `again`: where the restart was killed too."""
+    """Promises broken by a kill at `point`, listed in `problems`. `again`: where the restart was also killed."""
 
     point: Point
     again: int | None
@@ -58,7 +58,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Child:
-    """What a forked child told, and how it ended (minus a signal's number, if by one)."""
+    """Output of a forked child, and its exit code (or minus the number of the signal)."""
 
     lines: tuple[str, ...]
     code: int
@@ -161,7 +161,7 @@ class Crashes:
         os.close(gate)
 
     def check(self, receipts: Sequence[str]) -> list[str]:
-        """Restart, settle: what is broken then."""
+        """Restart and settle. Returns the broken promises."""
         last = in_child(lambda tell: self._live_on(receipts)(self.place, tell))
         problems = [line.removeprefix("problem ") for line in last.lines if line.startswith("problem ")]
         if last.code:
@@ -273,7 +273,7 @@ class Crashes:
 
 
 def in_child(work: Callable[[Tell], None]) -> Child:
-    """Run `work` in a fork, to its end or its death."""
+    """Run `work` in a fork, until it ends or dies."""
     pid, reader = _fork(work)
     with os.fdopen(reader, encoding="utf-8") as pipe:
         lines = pipe.read().splitlines()

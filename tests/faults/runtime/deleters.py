@@ -25,7 +25,7 @@ def delete_each(run: Path, acknowledged: Path, requests: Sequence[tuple[list[str
 
 
 def acknowledge(path: Path, line: str) -> None:
-    """One line, handed to the operating system before this returns."""
+    """Write one line, unbuffered."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
         os.write(handle, f"{line}\n".encode())

@@ -1,4 +1,4 @@
-"""Lets the disk refuse a life's durable steps: full, or with an I/O error, once or from then on.
+"""Makes the disk refuse a life's durable steps: full, or with an I/O error, once or from then on.
 
 In: prepared `Crashes`. Out: a verdict: the life ended with an error of ours that says what to do, each deletion that it
 committed has been acknowledged, and once the disk is well again every promise is kept.
@@ -48,7 +48,7 @@ ERROR_LASTING = Failure((*_CHANGING, "commit"), errno.EIO, "disk I/O error")
 
 
 def judge_failing(crashes: Crashes, point: Point, failure: Failure) -> Verdict:
-    """Let the disk fail at the point: the life ends well or with an error of ours. Then mend it, restart, check."""
+    """Make the disk fail at the point: the life succeeds or ends with one of our errors. Then repair and check."""
     began = time.monotonic()
     after, live = life.PHASES[point.phase]
     crashes.restore(after or "")
@@ -93,7 +93,7 @@ def _fail(crashes: Crashes, tell: Tell, live: life.Phase, number: int, failure: 
 
 
 def _deletions(crashes: Crashes) -> set[str]:
-    """Ids of the deletions in the ledger; none where the run was not begun."""
+    """Ids of the deletions in the ledger; none if the run was not started."""
     try:
         with closing(Ledger.open(locate(life.config_of(crashes.place)).ledger_url)) as ledger:
             return {row.receipt.request_id for row in ledger.deletions()}

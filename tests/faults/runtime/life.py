@@ -1,4 +1,4 @@
-"""A run's life with the hashing trainer, in phases: what the crash harness kills and lives on from.
+"""A run's life with the hashing trainer, in phases, which the crash harness kills and continues.
 
 12 records in 2 shards x 2 slices, budget 2 (8 stages), a held-out record, a row that ingest sets
 aside, an export. Like the real trainer, the one here writes hidden states and a checkpoint that hold
@@ -67,7 +67,7 @@ def _found(folder: Path) -> dict[Place, list[str]]:
 
 
 def secret(name: str) -> str:
-    """A text that stands in this record's content, and nowhere else."""
+    """A text that occurs only in this record's content."""
     return f"MARKER of {name} {hash_of(name)}"
 
 
@@ -183,7 +183,7 @@ class Life:
             self.scheduler.tick(0)
 
     def settle(self) -> None:
-        """Tick until nothing is left to do; a failure when that takes more than 300 rounds."""
+        """Tick until nothing is left to do. Fails after more than 300 rounds."""
         for _ in range(300):
             self.tick()
             if self.scheduler.idle:
@@ -232,7 +232,7 @@ def phase_heal(folder: Path, say: Say) -> None:
 
 
 def phase_together(folder: Path, say: Say) -> None:
-    """Deletions that strike while others are purged, and while stages are in training."""
+    """Deletions that arrive while others are purged and stages are in training."""
     life = Life(config_of(folder))
     accept(life.run, folder, 0, say)
     life.tick(2)  # the purge of the first has begun

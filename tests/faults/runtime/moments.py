@@ -1,4 +1,4 @@
-"""Every durable step of a process, announced before it happens: where a test kills it, or fails the step.
+"""Announces every durable step of a process before it happens, so that a test can kill it or fail the step.
 
 In: an action. Out: calls of it with (operation, path) before each step. Three sources, none of which
 the code under test knows of:

@@ -1,4 +1,4 @@
-"""What a power cut leaves: writes since the last fsync lost, in any order, and renames kept without their contents.
+"""Simulates a power cut: unsynced writes are lost in any order, and renames may survive without their contents.
 
 In: a folder in which this process works. Out: the losses that are possible at an instant, and a copy of the folder with
 some of them. A file's bytes are safe once it was synced; a name (made, renamed, removed) once its folder was. Files
@@ -121,7 +121,7 @@ def read_unsafe(path: Path) -> Unsafe:
 
 
 def cut_power(folder: Path, unsafe: Unsafe, dice: Random) -> None:
-    """Undo some of what is unsafe in `folder`, a copy: each by a coin of its own, so that any order is met."""
+    """Undo a random subset of the unsafe changes in `folder`, a copy."""
     for name in unsafe.contents:
         path = folder / name
         if path.is_file() and dice.random() < 0.5:

@@ -1,4 +1,4 @@
-"""What must be true of a run once it has settled, however often and wherever it was killed before.
+"""What must be true of a settled run, however often and wherever it was killed.
 
 In: the run's folder, what was acknowledged. Out: sentences, one for each promise that does not hold.
 """

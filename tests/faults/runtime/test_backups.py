@@ -1,4 +1,4 @@
-"""Backups: a storage older than its ledger, a run taken back, a ledger exchanged, an audit of a read-only copy."""
+"""Backups: a storage older than its ledger, a reset run, a replaced ledger, an audit of a read-only copy."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_run_taken_back_as_a_whole_serves_nobody(folder: Path) -> None:
 
 
 def test_a_run_from_a_backup_forgets_again_before_it_opens(folder: Path) -> None:
-    """The whole run, with its keys' memory, is of before two deletions: only the copy of its log knows of them."""
+    """The complete run, including its keys' memory, predates two deletions; only the copy of its log has them."""
     config = small_config(folder, ledger={"log_copy": str(folder / "elsewhere")})
     cluster = Cluster(config)
     cluster.settle()

@@ -1,4 +1,4 @@
-"""A clock that jumps: times are for people, the order of things comes from the ledger."""
+"""A clock that jumps: times are informational, and the ledger defines the order."""
 
 from __future__ import annotations
 

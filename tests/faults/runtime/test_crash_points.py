@@ -1,4 +1,4 @@
-"""A kill, a full disk or an I/O error at a sample of the durable steps of a run; after it every promise is kept.
+"""After a kill, a full disk or an I/O error at a sample of a run's durable steps, every promise is kept.
 
 Some 45 s on two busy cores. There are about 1,600 steps; to strike at each of them:
 

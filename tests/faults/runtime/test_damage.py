@@ -1,4 +1,4 @@
-"""Bytes that change in the storage: what is live is trained again, what is data is refused by name."""
+"""Changed bytes in the storage: live stages are retrained, and damaged data is refused by name."""
 
 from __future__ import annotations
 

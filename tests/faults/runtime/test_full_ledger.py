@@ -1,4 +1,4 @@
-"""A ledger that cannot grow, and storage that cannot be written: told clearly, nothing half done, and healed after."""
+"""A full ledger and an unwritable storage give clear errors, leave nothing incomplete, and heal afterwards."""
 
 from __future__ import annotations
 

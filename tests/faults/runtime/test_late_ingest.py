@@ -1,4 +1,4 @@
-"""Two processes begin one run at once; the slower must not bring back what was deleted meanwhile."""
+"""Two processes start one run concurrently; the slower must not bring back records deleted in the meantime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When faults stop, every deletion is certified within a bound of the scheduler's rounds, however it was hit before.
+"""Once faults stop, every deletion is certified within a bounded number of rounds, whatever happened before.
 
 The clock is logical: a round is a second of it. That a stream of deletions delays no interim certificate is in
 tests/unit/scheduler/test_interim.py.

@@ -1,4 +1,4 @@
-"""Worker groups that die: what they had published counts, what they had begun is erased when nobody wants it."""
+"""Worker groups that die: their published stages count, and unfinished unwanted ones are erased."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deletions that keep coming: handled together, none left waiting for ever, and stages in training stopped."""
+"""Continuous deletions are handled together, none waits forever, and affected stages stop training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole life of a run whose ledger is PostgreSQL: as on SQLite, to the byte."""
+"""A complete life of a run with a PostgreSQL ledger equals that with SQLite, byte for byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a restored run: signed by the key that signs now, and published anew from where the backup was taken."""
+"""The log of a restored run: signed by the current key, and published again from the time of the backup."""
 
 from __future__ import annotations
 

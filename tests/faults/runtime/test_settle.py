@@ -1,4 +1,4 @@
-"""Who carries a deletion on: the scheduler that is at work, another that takes over, or one of our own."""
+"""Who completes a deletion: the running scheduler, another that takes over, or our own."""
 
 from __future__ import annotations
 

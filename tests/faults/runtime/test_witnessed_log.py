@@ -1,4 +1,4 @@
-"""A run's log under a witness of somebody else's: a real other process, with its own key and state.
+"""A run's log with a third-party witness: a separate process with its own key and state.
 
 Whoever holds the run's keys takes the run back, forks it, or signs its whole log anew: the run itself can find nothing
 wrong with what is genuinely signed. The witness does, also after it was killed.
@@ -106,7 +106,7 @@ def refused(run: Run, witness: WitnessProcess, told: str) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Whoever holds the keys also has the folder beside them forget how far the log had come."""
+    """The key holder also erases the recorded length of the log beside the keys."""
     for path in (folder / "run.keys").glob("*.log.json"):
         path.unlink()
 
@@ -118,7 +118,7 @@ def take_back(folder: Path) -> None:
 
 
 def sign_anew(run: Run, folder: Path) -> None:
-    """Every entry says another time, in a chain that is whole and genuinely signed by the run's key."""
+    """Every entry has another time, in a complete chain that the run's key really signed."""
     previous = FIRST
     with sqlite3.connect(folder / "run" / "ledger.db") as connection:
         for row in run.ledger.log():

@@ -1,4 +1,4 @@
-"""Two writers at once: of two schedulers the older is fenced, of deletions none is lost, whoever sends them."""
+"""Concurrent writers: the older of two schedulers is fenced, and no deletion is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that has lived, to tamper with: what the tests of `audit` start from."""
+"""A run with a history, which the tests of `audit` tamper with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the tests of `audit` tamper with a run, and what they expect to be told."""
+"""How the tests of `audit` tamper with a run, and the reports that they expect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever tampers with certificates or records is found by `audit`; a run in good order passes."""
+"""`audit` detects tampering with certificates and records, and passes an intact run."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_run_taken_back_as_a_whole_lacks_the_certificate_that_was_handed_out(l
 
 
 def test_a_config_that_names_the_keys_and_the_ledger_of_somebody_else(lived: Run, tmp_path: Path) -> None:
-    """All that it names agrees with itself; only who has the key from before sees it."""
+    """Everything it names is consistent; only someone with the former key can detect it."""
     trusted = lived.keys.public_key_pem
     assert audit(lived, trusted_key=trusted).problems == ()
     forged = trained(tmp_path / "forged")
@@ -218,7 +218,7 @@ def test_a_row_added_to_a_slice_and_to_the_ledger(lived: Run, whole: bool) -> No
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_row_doubled(lived: Run, whole: bool) -> None:
-    """It needs no key: the row brings its digest."""
+    """This needs no key, because the row contains its digest."""
     rewrite(lived, a_row(lived), whole=whole)
     found(lived, "retained records, but" if whole else "retained rows, but the ledger has")
     if whole:

@@ -1,4 +1,4 @@
-"""Whoever tampers with stages, or puts back what should be gone, is found by `audit`."""
+"""`audit` detects tampering with stages, and erased data that was put back."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_stage_in_the_storage_that_the_ledger_has_not_accepted(lived: Run) -> 
 
 
 def test_a_live_stage_added_to_the_ledger_by_hand(lived: Run) -> None:
-    """Wanted by the plan, with bytes and a manifest that all agree: only nobody ever had it accepted."""
+    """A planned stage with consistent bytes and manifest that was never accepted."""
     victim = max((row for row in live(lived)), key=lambda row: row.depth)
     sql(
         lived,

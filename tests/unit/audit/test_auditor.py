@@ -1,4 +1,4 @@
-"""An auditor with a copy of a run and without its secret: what is found and signed, and that nothing is written."""
+"""An auditor with a copy of a run but without its secret: findings, signature, and no writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that earlier versions made: read, checked and planned by this one without Ray."""
+"""Runs of earlier versions: read, checked and planned by this version without Ray."""
 
 from __future__ import annotations
 

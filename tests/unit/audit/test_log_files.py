@@ -1,4 +1,4 @@
-"""`s3t audit` on the published log: taken back, rewritten, forked or damaged; and on checkpoints kept elsewhere."""
+"""`s3t audit` on a published log that was reset, rewritten, forked or damaged, and on checkpoints kept elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of the log's entries that cannot be: after somebody saw them, or before the entries below them."""
+"""Impossible times of log entries: after a sighting, or before the preceding entries."""
 
 from __future__ import annotations
 

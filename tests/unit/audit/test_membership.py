@@ -1,4 +1,4 @@
-"""The whole audit on a tiny Llama that really memorises: it finds members, then nothing of the deleted.
+"""The membership audit on a tiny Llama that really memorizes: it finds members, then no trace of deleted records.
 
 The texts are random, so nobody can predict one without having seen it. Trained once, before and after a deletion,
 and once more without the deleted person: the audit of the healed run must be that of the run that never saw her.

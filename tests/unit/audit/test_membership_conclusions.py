@@ -1,4 +1,4 @@
-"""What the audit concludes: every finding from the intervals alone, in words that claim no more than was measured."""
+"""The audit's conclusions: every finding follows from the intervals, and claims no more than was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records the audit tests and what the run knows of those handed in; models are hashes here, nothing trains."""
+"""The records that the audit tests, and what the run knows about submitted ones; models are hashes here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a replay proves, by bytes and by where they were made; our own sources have no part in it."""
+"""The verdict of a replay depends on bytes and on where they were made, not on our source files."""
 
 from __future__ import annotations
 

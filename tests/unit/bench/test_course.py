@@ -35,7 +35,7 @@ def test_records_are_shared_out_once() -> None:
     found = course()
     taken = [each for shard in found.shards for piece in shard for each in piece]
     assert len(taken) == len(set(taken)) == 18 and not set(taken) & set(found.held_out)
-    with pytest.raises(ConfigError, match="20 records are asked for and there are 5"):
+    with pytest.raises(ConfigError, match="20 records are needed, but there are 5"):
         share_out(["a"] * 5, 2, 3, 3, 2)
 
 

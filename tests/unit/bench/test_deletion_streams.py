@@ -1,4 +1,4 @@
-"""Streams of deletions as arrays, against a loop that keeps sets of slices and averages what is left."""
+"""Deletion streams as arrays, against a loop over sets of slices."""
 
 from __future__ import annotations
 

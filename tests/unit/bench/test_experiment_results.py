@@ -1,4 +1,4 @@
-"""The kept results of experiments: one page can be made of them, and each chart has its picture in the docs."""
+"""Saved results of experiments: they make one page, and each chart has its picture in the docs."""
 
 from __future__ import annotations
 

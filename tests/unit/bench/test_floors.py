@@ -1,4 +1,4 @@
-"""The bare database: durable rows in tables of its own, gone afterwards."""
+"""The bare database: durable rows in its own tables, which are dropped afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU kit: everything of it runs on a CPU at toy sizes; what it decides and keeps, without a card."""
+"""The GPU kit: all of it runs on a CPU at toy sizes; its decisions and results, without a GPU."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_experiment_inherits_no_rank(monkeypatch: pytest.MonkeyPatch) -> None
 def test_no_experiment_begins_when_the_minutes_are_used_up(tmp_path: Path) -> None:
     run = kit(tmp_path / "out", "--dry", "--minutes", "0.1")
     assert run.returncode == 1
-    assert run.stdout.count("not begun") == len(EXPERIMENTS)
+    assert run.stdout.count("not started") == len(EXPERIMENTS)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -71,7 +71,7 @@ def test_an_experiment_is_ended_by_its_limit_and_the_next_one_begins(
     monkeypatch.setattr(kit_run, "environment", lambda dry: {"PYTHONPATH": f"{ROOT}:{ROOT}/benchmarks"})
     given = Namespace(out=tmp_path, dry=True, work=tmp_path, base=None, records=None)
     # No process imports torch in so short a time.
-    assert kit_run.run(EXPERIMENTS[0], 0.05, given) == "ended by its limit"
+    assert kit_run.run(EXPERIMENTS[0], 0.05, given) == "stopped at its time limit"
     assert measured(tmp_path) == set()
 
 

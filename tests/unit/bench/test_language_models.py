@@ -1,4 +1,4 @@
-"""The judges of TOFU: batched answers are those of one text at a time, and two models tell what one hides."""
+"""TOFU's evaluation: batched answers equal single ones, and two models reveal what one hides."""
 
 from __future__ import annotations
 

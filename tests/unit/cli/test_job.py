@@ -1,4 +1,4 @@
-"""A command as a job: its exit codes, and what a stop says. In processes of their own, for it ends them."""
+"""A command as a job: its exit codes, and its message when stopped. In separate processes, because it ends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large the data of a config is: counted as training would count it, estimated where no tokenizer is."""
+"""The size of a config's data: counted as in training, or estimated without a tokenizer."""
 
 from __future__ import annotations
 

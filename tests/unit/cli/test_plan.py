@@ -1,4 +1,4 @@
-"""`s3t plan`: where its numbers come from, and that it says so."""
+"""`s3t plan`: the sources of its numbers, and that it names them."""
 
 from __future__ import annotations
 

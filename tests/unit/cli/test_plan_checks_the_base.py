@@ -1,4 +1,4 @@
-"""`s3t plan` says of a base model what `s3t train` would say, and how the data falls."""
+"""`s3t plan` checks a base model as `s3t train` does, and shows how the data is distributed."""
 
 from __future__ import annotations
 

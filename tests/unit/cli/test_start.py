@@ -1,4 +1,4 @@
-"""The `s3t` process itself: how light it starts, its help, and how it ends."""
+"""The `s3t` process itself: its imports at start, its help, and its exit."""
 
 from __future__ import annotations
 

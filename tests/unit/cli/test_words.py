@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Human-readable numbers and names."""
 
 from __future__ import annotations
 

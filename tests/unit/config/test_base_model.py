@@ -77,7 +77,7 @@ def test_a_hub_that_fails_is_a_config_error(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError("no route to host")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
-    with pytest.raises(ConfigError, match="the hub did not give it: no route to host"):
+    with pytest.raises(ConfigError, match="cannot be downloaded from the hub: no route to host"):
         find_base(Model(path="owner/model"))
 
 

@@ -1,4 +1,4 @@
-"""What is accepted, what it becomes, and what is refused with which words."""
+"""Accepted configs and their values, and refused ones with their messages."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_dump_reads_back_to_the_same_config(config_file: Path) -> None:
         ("storage.uri=hdfs://x", "storage.uri = hdfs://x", "s3://"),
         ("storage.uri=s3://b/x", "ledger.url = null", "PostgreSQL"),
         ("keys.dir=run/keys", "is inside storage.uri", "outside"),
-        ('storage.uri="a\\0b"', "the path 'a\\x00b' holds a null character", "remove it"),
+        ('storage.uri="a\\0b"', "the path 'a\\x00b' contains a null character", "remove it"),
         ("x", "not of the form", "lora.rank=8"),
         ("a..b=1", "not of the form", "lora.rank=8"),
         ("name.x=1", "name is text, not a section", "override name itself"),
@@ -113,7 +113,7 @@ def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
         YAML.replace("slices: 3", "slices: three").replace("budget: 2\n", "") + "engine:\n  rank: 1\n"
     )
     error = refused(config_file)
-    assert "3 faults" in error.problem
+    assert "3 errors" in error.problem
     for words in ('slices = "three" (line 3)', "engine.rank = 1 (line 13)", "budget is missing"):
         assert words in error.problem
     assert "did you mean engine.ranks?" in error.fix
@@ -132,6 +132,8 @@ def test_every_fault_is_told_at_once_with_its_line(config_file: Path) -> None:
         ("name: !!python/object/apply:os.getcwd []\n", "line 1"),
         ("name: x\n---\nname: y\n", "single document"),
         ("name: 2024-13-45\n", "not valid YAML"),
+        ("name: x\ndata: " + "[" * 200_000, "line 2: nested more than 100 levels deep"),
+        ("\n".join(" " * level + "a:" for level in range(200)), "nested more than 100 levels deep"),
     ],
 )
 def test_yaml_that_hides_or_breaks_something_is_refused(text: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""Keys are not made where they would be gone before the run."""
+"""Keys are not created where they would be lost before the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/config.md is what the schema says, and the room stays light."""
+"""docs/config.md matches the schema, and the package stays light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Only the assistant's turns are learned, whatever the template; one that rewrites turns is refused."""
+"""Only the assistant's turns are learned, with any template; templates that rewrite turns are refused."""
 
 from __future__ import annotations
 

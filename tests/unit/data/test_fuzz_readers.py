@@ -1,4 +1,4 @@
-"""Whatever bytes a file holds: records, or one of our errors, and never a record that says other than the file.
+"""Any bytes in a file give records or one of our errors, and never a record that differs from the file.
 
 `S3T_FUZZ=30 pytest tests/unit/data/test_fuzz_readers.py` tries 30 times as many; so does `python -m
 benchmarks.fuzz_readers`, with a table.

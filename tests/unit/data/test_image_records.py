@@ -216,5 +216,5 @@ def test_records_and_prompts_for_the_model(base: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=reason):
             encode_prompt(prompt, transform, TASK)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="not the messages of a chat"):
+    with pytest.raises(DataError, match="not chat messages"):
         encode_prompt([{"role": "user", "content": "x"}], transform, TASK)  # type: ignore[arg-type]

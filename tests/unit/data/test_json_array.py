@@ -32,9 +32,9 @@ def test_same_as_a_whole_parse_whatever_the_window(items: list[object], indent: 
     [
         ("", "does not begin with"),
         ("{}", "does not begin with"),
-        ("[1, 2", "element 2 is not JSON: it is cut off"),
-        ('["a"', "after element 1 stands neither"),
-        ("[1 2]", "after element 1 stands neither"),
+        ("[1, 2", "element 2 is not JSON: it is truncated"),
+        ('["a"', "neither a comma nor ] after element 1"),
+        ("[1 2]", "neither a comma nor ] after element 1"),
         ("[1,]", "element 2 is not JSON"),
         ('[{"a": 1}, {"b": ]', "element 2 is not JSON"),
         ("[1] 2", "text follows"),

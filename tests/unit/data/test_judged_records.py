@@ -80,7 +80,7 @@ def test_a_prompt_is_read_as_a_record_with_these_fields(make_tokenizer: MakeToke
     for prompt in ("no JSON", "[1]", '{"premise": "a"}'):
         with pytest.raises(DataError, match=r'send \{"premise": "\.\.\.", "hypothesis": "\.\.\."\}'):
             encode_prompt(prompt, tokenizer, NLI)
-    with pytest.raises(DataError, match="not the messages of a chat"):
+    with pytest.raises(DataError, match="not chat messages"):
         encode_prompt([{"role": "user", "content": "a"}], tokenizer, NLI)
 
 

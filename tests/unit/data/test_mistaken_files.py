@@ -1,4 +1,4 @@
-"""Files that are not what their names say, and folders with things in them that nobody reads: said, with what to do."""
+"""Files with wrong names, and folders with unreadable files, give an error with advice."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_files_of_several_parts_put_together_are_read(tmp_path: Path) -> None:
 def test_a_table_by_its_columns_is_told(name: str, value: object, tmp_path: Path) -> None:
     """What pandas' to_json writes unless it is told otherwise."""
     (tmp_path / name).write_text(json.dumps(value))
-    assert f"{name}:1: a table by its columns" in refused(tmp_path / name).problem
+    assert f"{name}:1: a table stored by columns" in refused(tmp_path / name).problem
     assert "orient='records'" in refused(tmp_path / name).problem
 
 

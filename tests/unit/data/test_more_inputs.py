@@ -1,4 +1,4 @@
-"""Inputs of the kinds that public bug reports about training data tell of: each is read as it says, or refused."""
+"""Inputs from public bug reports about training data: each is read correctly, or refused."""
 
 from __future__ import annotations
 

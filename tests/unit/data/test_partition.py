@@ -1,4 +1,4 @@
-"""Where a record falls depends on its name, the seed and the secret, and on nothing else."""
+"""The place of a record depends only on its name, the seed and the secret."""
 
 from __future__ import annotations
 

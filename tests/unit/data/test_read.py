@@ -56,7 +56,7 @@ def test_folders_and_globs_go_by_name(lines: Lines, tmp_path: Path) -> None:
         ("missing.jsonl", "there is no such file"),
         ("/no/where", "there is no such file"),
         ("*.jsonl", "no file matches"),
-        ("empty", "holds no"),
+        ("empty", "contains no"),
         ("data.dat", "does not determine its format"),
         ("nothing.jsonl", "holds no records"),
         ("nothing.json", "holds no records"),
@@ -106,7 +106,7 @@ def test_bytes_that_are_no_text_and_numbers_without_end(tmp_path: Path) -> None:
         ids(path)
     for words in (
         ":1: not UTF-8 (byte 8",
-        ":2: field 'id' (data.id_field) is a number of more digits",
+        ":2: field 'id' (data.id_field) is a number with too many digits",
         ":3: not JSON",
         ":4: not an object",
     ):
@@ -118,7 +118,7 @@ def test_a_field_that_stands_twice_is_no_row(name: str, tmp_path: Path) -> None:
     row = '{"id": "a", "text": "t", "id": "b"}'
     text = {"array.json": f"[{row}]", "object.json": row.replace(",", ",\n")}.get(name, row)
     (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match="'id' stands twice"):
+    with pytest.raises(DataError, match="'id' is repeated"):
         ids(tmp_path / name)
 
 

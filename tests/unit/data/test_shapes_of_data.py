@@ -1,4 +1,4 @@
-"""Data as people have it: columns of other names, folders, archives and files that are not what they seem."""
+"""Real-world data: columns with other names, folders, archives, and misleading files."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def calling(arguments: str) -> dict[str, Any]:
         ({"messages": [TURNS[0], calling('{"a": "\\ud800"}')]}, "half a surrogate pair"),
         ({"messages": [TURNS[0], calling('{"a": NaN}')]}, "a number that is not finite, which JSON does not support"),
         ({"messages": [TURNS[0], calling("[" * 300 + "]" * 300)]}, "'tool_calls' is nested more than 100 deep"),
-        ({"messages": [TURNS[0], calling('{"a": 1, "a": 2}')]}, "field 'a' stands twice"),
+        ({"messages": [TURNS[0], calling('{"a": 1, "a": 2}')]}, "field 'a' is repeated"),
         (
             {"messages": TURNS, "tools": [{"a": float("inf")}]},
             "a number that is not finite, which JSON does not support",

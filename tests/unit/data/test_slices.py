@@ -1,4 +1,4 @@
-"""Slices on disk: the same bytes from the same rows, however they came to be."""
+"""Slices on disk: the same rows always give the same bytes."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def task(date: str | None) -> Task:
 
 
 def test_a_template_that_asks_for_the_day_needs_a_pinned_one() -> None:
-    with pytest.raises(ConfigError, match="asks for today's date") as caught:
+    with pytest.raises(ConfigError, match="uses today's date") as caught:
         chat_template(tokenizer_of("bpe", LLAMA), task(None))
     assert f"task.date: {datetime.date.today().isoformat()}" in caught.value.fix
 

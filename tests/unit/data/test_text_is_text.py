@@ -1,4 +1,4 @@
-"""What a record or a request says never becomes a control token, and harmless text gets the tokenizer's own ids."""
+"""Text in records and requests never becomes a control token, and other text gets the tokenizer's normal ids."""
 
 from __future__ import annotations
 

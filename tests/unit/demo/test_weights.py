@@ -109,5 +109,5 @@ def test_a_missing_package_says_how_to_install_it() -> None:
 
 
 def test_a_package_without_the_weights_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"holds no SmolLM2-135M-Instruct\.Q4_1\.gguf"):
+    with pytest.raises(ConfigError, match=r"does not contain SmolLM2-135M-Instruct\.Q4_1\.gguf"):
         find_gguf("pytest")

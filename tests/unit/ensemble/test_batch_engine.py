@@ -1,4 +1,4 @@
-"""Many generations in one batch: each as if it were alone, and a deletion strikes those that rest on its stages."""
+"""Many generations in one batch: each as if it were alone, and a deletion affects those that use its stages."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_what_does_not_fit_or_overflows_is_refused(ensemble: Ensemble, monkeypat
     with pytest.raises(DataError, match="memory for 400"):
         ensemble.submit("large", GenerationRequest((5,) * 300, SamplingParams(200)), Outbox())
     monkeypatch.setattr(batch_engine, "MOST_WAITING", 0)
-    with pytest.raises(Overloaded, match="wait already"):
+    with pytest.raises(Overloaded, match="already queued"):
         ensemble.submit("one", GenerationRequest((5,), SamplingParams(2)), Outbox())
 
 

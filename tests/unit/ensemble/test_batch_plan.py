@@ -1,4 +1,4 @@
-"""The batch scheduler against what it promises, on random queues played to their end."""
+"""The batch scheduler's guarantees, on random queues run to completion."""
 
 from __future__ import annotations
 

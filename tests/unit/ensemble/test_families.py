@@ -1,4 +1,4 @@
-"""Every family of text models that the engine trains is served right: rows, cache, sliding windows, tied heads."""
+"""Every trainable family of text models is served correctly: rows, cache, sliding windows, tied heads."""
 
 from __future__ import annotations
 

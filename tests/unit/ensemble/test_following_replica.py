@@ -1,4 +1,4 @@
-"""A replica that follows the ledger: nothing stale is ever answered, with no scheduler to tell it."""
+"""A replica that follows the ledger never answers from stale stages, even without a scheduler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases and swaps: nothing computed on a stage that left gets out, and a swap waits for running turns only."""
+"""Leases and swaps: no result of a removed stage is returned, and a swap waits only for running turns."""
 
 from __future__ import annotations
 

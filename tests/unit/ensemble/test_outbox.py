@@ -1,4 +1,4 @@
-"""The outbox: what was said after a look at the ledger began never goes out on that look."""
+"""The outbox: output produced after a ledger read began is never released by that read."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ Q = "base_model__model__model__layers__7__self_attn__q_proj__"
 @pytest.mark.parametrize(
     ("adapter", "problem"),
     [
-        (_adapter(**{f"{Q.replace('model__model__', 'model__')}lora_A__weight": (RANK, 32)}), "no linear modules"),
+        (_adapter(**{f"{Q.replace('model__model__', 'model__')}lora_A__weight": (RANK, 32)}), "not linear modules"),
         (_adapter(**{f"{Q.replace('7', '8')}lora_A__weight": (RANK, 32)}), "layers.8"),
         (_adapter(**{"base_model__model__lm_head__lora_A__weight": (RANK, 32)}), "lm_head"),
         (_adapter(**{f"{Q}weight": (32, 32)}), "q_proj.weight"),

@@ -1,4 +1,4 @@
-"""Duplicates of deleted records: found by index, listed and left unless asked for, forgotten at the purge."""
+"""Duplicates of deleted records: found by index, listed but kept unless requested, forgotten at the purge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever edits a row of the ledger by hand contradicts another row: each kind of edit is told."""
+"""Editing a row of the ledger by hand contradicts another row: each kind of edit is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accepting a deletion: what it hits, what the receipt says, and that it is said only once."""
+"""Accepting a deletion: what it affects, and what its only receipt says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a purge erases from the ledger is gone from SQLite's files too: no free page and no log keeps it."""
+"""Rows that a purge erases are also gone from SQLite's files, including free pages and logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run's secret: made once, kept private, never guessed from what it makes."""
+"""The run's secret: created once, kept private, and not derivable from its outputs."""
 
 from __future__ import annotations
 

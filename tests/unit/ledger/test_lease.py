@@ -1,4 +1,4 @@
-"""Fencing: one scheduler writes; an older one is refused whatever it tries; deletions never are."""
+"""Fencing: only the newest scheduler can write; deletions are never refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening: what is a ledger, what is not, and what every connection promises."""
+"""Opening a ledger: valid and invalid databases, and guarantees of every connection."""
 
 from __future__ import annotations
 

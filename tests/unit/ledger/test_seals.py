@@ -1,4 +1,4 @@
-"""Rows under seal: what is moved to another person is refused and told; old runs are sealed once."""
+"""Sealed rows: records moved to another person are refused and reported; old runs are sealed once."""
 
 from __future__ import annotations
 

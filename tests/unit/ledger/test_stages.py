@@ -1,4 +1,4 @@
-"""Stages: accepted only while they follow from the data, and live only while their ancestors are."""
+"""Stages are accepted only while they follow from the data, and live only while their ancestors are live."""
 
 from __future__ import annotations
 

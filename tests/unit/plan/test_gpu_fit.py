@@ -56,7 +56,7 @@ def test_a_config_with_the_proposed_settings_fits(ready: str, gpus: str) -> None
 def test_obstacles_are_named_with_their_values() -> None:
     config = load_config("llama-2-13b", ["engine.ranks=2", "engine.zero_stage=2", "workers.gpus_per_rank=1"])
     (alone,) = [text for text in fit_of(config, "H100").obstacles if "worker group" in text]
-    assert alone == "a worker group takes 2 GPUs, and there are 1"
+    assert alone == "a worker group needs 2 GPUs, and there are 1"
     assert any("a GPU has 24" in text for text in fit_of(config, "2x24GiB").obstacles)
     assert fit_of(load_config("demo"), "H100").obstacles == ("workers.gpus_per_rank is 0: it trains on CPUs",)
 

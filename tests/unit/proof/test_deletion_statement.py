@@ -1,4 +1,4 @@
-"""A certificate as an in-toto statement: others' tools can check it, and it never says anything else."""
+"""A certificate as an in-toto statement: other tools can check it, and it states nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people were handed stays verifiable: old formats, receipts with their nonce, a few entries of a log."""
+"""Issued proofs stay verifiable: old formats, receipts with their nonce, some entries of a log."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_a_run_before_and_after_a_deletion(cluster: Cluster) -> None:
     assert 0 <= steps[0] <= steps[1] <= steps[2]
     (cost,) = rows_of(page, "deletion-cost")
     again = facts.deletions[0].retrained
-    assert cost["stages trained again"] == len(again) == len(receipt.stages_pruned)
+    assert cost["stages retrained"] == len(again) == len(receipt.stages_pruned)
     seconds = sum(each.manifest.seconds for each in facts.stages if each.row.id in again and each.manifest)
     assert cost["worker-group seconds"] == pytest.approx(seconds)
     assert cost["price"] == pytest.approx(seconds)

@@ -1,4 +1,4 @@
-"""A run keeps the records that it read: what has changed in the data since is said, and nothing is purged unasked."""
+"""A run keeps its ingested records: later changes of the data are reported, and nothing is purged automatically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run whose signing key is changed: what was signed before stays valid, and no former key signs anything after."""
+"""A changed signing key: earlier signatures stay valid, and former keys can no longer sign."""
 
 from __future__ import annotations
 

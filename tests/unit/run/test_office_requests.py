@@ -1,4 +1,4 @@
-"""What offices say of a deletion: kept with it, read by whoever has the keys, and by nobody else."""
+"""Details of requests are stored with a deletion, and readable only with the keys."""
 
 from __future__ import annotations
 

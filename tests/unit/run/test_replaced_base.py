@@ -1,4 +1,4 @@
-"""A base that was replaced, even by one of the same shape, is noticed by whatever heals or serves."""
+"""Healing and serving detect a replaced base, even one of the same shape."""
 
 from __future__ import annotations
 

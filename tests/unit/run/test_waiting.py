@@ -1,4 +1,4 @@
-"""What a run waits for reaches everybody who asks for its status, and is not believed of a scheduler that is gone."""
+"""What a run waits for is in its status, unless a scheduler that is gone recorded it."""
 
 from __future__ import annotations
 

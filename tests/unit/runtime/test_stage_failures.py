@@ -1,4 +1,4 @@
-"""What people are told of a stage that failed: one problem, one fix, and where the traceback is."""
+"""Messages about a failed stage: one problem, one fix, and the location of the traceback."""
 
 from __future__ import annotations
 

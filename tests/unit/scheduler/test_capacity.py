@@ -66,7 +66,7 @@ def standing(found: Capacity) -> str:
 
 
 def looks(found: Capacity, cluster: PlayedCluster, idle: bool = False, to_train: int = 8, held: int = 4) -> Demand:
-    """After two looks: one asks, the next has heard."""
+    """The result after two looks: the first asks, the second has the answer."""
     demand = None
     for _ in range(2):
         cluster.now += SECONDS_BETWEEN

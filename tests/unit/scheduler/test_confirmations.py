@@ -1,4 +1,4 @@
-"""Replicas that confirm, cannot, will not, or come and go meanwhile: played, without Ray."""
+"""Replicas that confirm, fail, refuse, or come and go: faked, without Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decision against a slow, obvious one, and over whole lives of a run in which everything fails at times."""
+"""The decision against a slow, obvious one, and over complete lives of a run with random failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What failed, by its kind: counted, shown while it lasts, tried again, and forgotten when it goes through."""
+"""Failures by kind: counted, shown while they last, retried, and cleared on success."""
 
 from __future__ import annotations
 

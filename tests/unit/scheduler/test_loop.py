@@ -1,4 +1,4 @@
-"""A scheduler from its lease to its end in one process: what it shows, whom it finds, how it ends. Without Ray."""
+"""A scheduler from its lease to its end in one process: its snapshots, replicas and exit. Without Ray."""
 
 from __future__ import annotations
 

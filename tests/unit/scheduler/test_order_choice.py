@@ -1,4 +1,4 @@
-"""Orders chosen for likely deletions train, heal and say in the certificate what they follow from."""
+"""Orders chosen for likely deletions train and heal, and certificates state what they are based on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes too late, or by another hand: a worker that slept through a purge, an erased adapter, junk."""
+"""Late or foreign files: from a worker that was suspended during a purge, an erased adapter, junk."""
 
 from __future__ import annotations
 

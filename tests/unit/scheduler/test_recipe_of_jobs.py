@@ -1,4 +1,4 @@
-"""No weights under a false name: what a stage is named by is what this config and this version train."""
+"""No weights under a wrong name: a stage's recipe is what this config and this version train."""
 
 from __future__ import annotations
 

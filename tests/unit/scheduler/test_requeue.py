@@ -1,4 +1,4 @@
-"""What can be trained in a shard, and of how many sequences."""
+"""The stages that a shard can train, and the number of sequences they belong to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole orchestration with the hashing trainer: what is live equals a training without the deleted."""
+"""The complete orchestration with the hashing trainer: the live set equals a training without deleted records."""
 
 from __future__ import annotations
 

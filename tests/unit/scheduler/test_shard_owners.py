@@ -1,4 +1,4 @@
-"""Owners that die, fall silent, fail or are fenced: replaced and asked again, never two of one shard. Without Ray."""
+"""Owners that die, hang, fail or are fenced are replaced and asked again, never two for one shard. Without Ray."""
 
 from __future__ import annotations
 

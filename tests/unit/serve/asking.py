@@ -1,4 +1,4 @@
-"""How the tests of the HTTP service ask it."""
+"""Helpers of the HTTP service's tests for sending requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A caller who leaves keeps no place of the service, whenever that happens."""
+"""A caller that disconnects at any time does not occupy a slot of the service."""
 
 from __future__ import annotations
 

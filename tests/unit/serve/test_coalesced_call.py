@@ -1,4 +1,4 @@
-"""One call on its way at a time, and none who asked is left out."""
+"""One call runs at a time, and no request is lost."""
 
 from __future__ import annotations
 

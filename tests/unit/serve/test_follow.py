@@ -1,4 +1,4 @@
-"""A server outside is kept on the live adapters, and deletions wait for it.
+"""An external server follows the live adapters, and deletions wait for it.
 
 vLLM does not run here. Its run-time interface is held by a server of this test's own, which checks each call against
 what vLLM documents and reads the adapter from its folder when it is loaded.

@@ -16,9 +16,8 @@ import uvicorn
 from openai import BadRequestError, NotFoundError, OpenAI
 
 from s3t_ray.ensemble import following_replica
-from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Wish
+from s3t_ray.ensemble.answers import Answer, AnswerEvent, Ended, Failed, Judged, Wish, answer_of
 from s3t_ray.ensemble.following_replica import Following
-from s3t_ray.ensemble.replica import answer_of
 from s3t_ray.run import deletion
 from s3t_ray.serve.access.bearer_tokens import DELETE_TOKEN, SERVE_TOKEN, Tokens
 from s3t_ray.serve.fingerprint import fingerprint

@@ -1,4 +1,4 @@
-"""OpenAI's requests as clients send them: what is taken, what reaches the model, what is refused and how."""
+"""OpenAI's requests as clients send them: what is accepted, what reaches the model, what is refused."""
 
 from __future__ import annotations
 
@@ -178,12 +178,12 @@ def test_another_run_is_refused_wherever_it_is_named(client: TestClient, backend
 
 
 def test_a_crowd_is_told_when_to_come_back(client: TestClient, backend: FakeBackend) -> None:
-    backend.fails = Overloaded("1024 generations wait already", "ask again later, or add replicas")
+    backend.fails = Overloaded("1024 generations are already queued", "retry later, or add replicas")
     for stream in (False, True):
         answer = ask(client, **CHAT, stream=stream)
         assert answer.status_code == 429 and int(answer.headers["retry-after"]) > 0
         assert answer.json()["error"] == {
-            "message": "1024 generations wait already; ask again later, or add replicas",
+            "message": "1024 generations are already queued; retry later, or add replicas",
             "type": "rate_limit_error",
             "param": None,
             "code": "overloaded",

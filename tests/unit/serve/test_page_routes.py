@@ -1,4 +1,4 @@
-"""The page's endpoints: what opens with which token, what they answer, what they refuse."""
+"""The page's endpoints: required tokens, answers and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kill points, power cuts and full disks: what the local store leaves behind."""
+"""Kills, power cuts and full disks: what the local store leaves behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No path leaves the storage root, whatever it is made of."""
+"""No path can leave the storage root."""
 
 from __future__ import annotations
 

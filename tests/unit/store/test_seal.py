@@ -1,4 +1,4 @@
-"""Seals: only the key's holder makes one, and whatever stands in its place is refused."""
+"""Seals: only the key's holder can make one, and anything else is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store promises, for the local and the remote one alike."""
+"""The guarantees of every store, for the local and the remote one."""
 
 from __future__ import annotations
 

@@ -51,10 +51,10 @@ def test_a_measured_loss_decides_where_there_is_one() -> None:
 
 def test_the_recommendation_says_what_and_why() -> None:
     text = recommendation(ALL, Need(1, 8.0, 1.0))
-    assert text.startswith("For 1 deletion without healing and 8 GPU hours (at 1 TFLOP/s per GPU), take middle: ")
+    assert text.startswith("For 1 deletion without healing and 8 GPU hours (at 1 TFLOP/s per GPU), use middle: ")
     assert "50% of its depth" in text and "3 GPU hours" in text
     assert "At half the cost or less, the best is small" in text
-    assert "With more to spend, large" in text
+    assert "With a larger budget, use large" in text
     assert "no trial is cheap enough: the cheapest, small, takes 1 GPU hours" in recommendation(ALL, Need(1, 0.5, 1.0))
     worn = outcome("worn", deletions=5.0, depth_after=tuple([4.0] + [0.0] * 9))
     assert "expected to be dead after 5 deletions" in recommendation((worn,), Need(9, None, 1.0))

@@ -1,4 +1,4 @@
-"""Trials share a run exactly where neither would name or purge a stage of the other otherwise."""
+"""Trials share a run exactly if neither would rename or purge a stage of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The witness as people run it: made by a command, asked over HTTP by another process, killed, and asked again."""
+"""The witness as people run it: created by a command, queried over HTTP, killed, and queried again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one check of the base model: what is wrong with a folder is said before any data is read, and what helps."""
+"""The check of the base model: reports what is wrong with a folder, and the fix, before any data is read."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_weights_of_more_layers_or_another_shape(base: Path) -> None:
     settings(base, num_hidden_layers=1)
     refused(base, "9 unexpected: model.layers.1.input_layernorm.weight")
     settings(base, num_hidden_layers=2, intermediate_size=48)
-    refused(base, "of another shape than config.json says: model.layers.0.mlp.down_proj.weight")
+    refused(base, "with a different shape than in config.json: model.layers.0.mlp.down_proj.weight")
 
 
 def test_the_loader_refuses_what_the_check_refuses(base: Path) -> None:
@@ -196,7 +196,7 @@ def test_adapters_and_quantised_weights(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
 def test_foreign_quantisation(base: Path, method: str) -> None:
     settings(base, quantization_config={"quant_method": method, "bits": 4})
-    refused(base, f"quantised already (quantization_config, method {method})", "model.quantize")
+    refused(base, f"already quantized (quantization_config, method {method})", "model.quantize")
 
 
 def test_weights_that_are_no_floating_point_numbers(base: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_tokenizer_fits(base: Path) -> None:
     settings(base, vocab_size=280)
     refused(base, "ids up to 299, but the model's embedding has 280 rows")
     (base / "tokenizer.json").unlink()
-    refused(base, "holds no tokenizer", "save_pretrained")
+    refused(base, "contains no tokenizer", "save_pretrained")
 
 
 def test_the_family_and_the_task(base: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_config_that_has_other_files_read(base: Path, entry: str) -> None:
     shutil.copy(base / "config.json", base / "config.4.0.0.json")
     shutil.copy(base / SINGLE, base / "other.safetensors")
     settings(base, **{entry: ["config.4.0.0.json"] if entry == "configuration_files" else "other.safetensors"})
-    refused(base, f"has other files read in place of the usual ones ({entry}: ", "save_pretrained")
+    refused(base, f"makes the loader read other files than the standard ones ({entry}: ", "save_pretrained")
 
 
 def test_a_tokenizer_that_is_read_from_other_files(base: Path) -> None:
@@ -282,13 +282,13 @@ def test_a_tokenizer_that_is_read_from_other_files(base: Path) -> None:
     (base / "additional_chat_templates/tool_use.jinja").write_text("{{ messages[0].content }}")
     check(base)
     (base / "additional_chat_templates/default.jinja").write_text("{{ messages[0].content }}")
-    refused(base, "goes before chat_template.jinja", "save_pretrained")
+    refused(base, "overrides chat_template.jinja", "save_pretrained")
     shutil.rmtree(base / "additional_chat_templates")
     for name in ("tekken.json", "tokenizer.model.v3", "tiktoken.model"):
         (base / name).write_text("{}")
         check(base)
         (base / "tokenizer.json").rename(base / "away")
         (base / "vocab.json").write_text("{}")
-        refused(base, f"other files than the usual ones: {name}")
+        refused(base, f"other files than the standard ones: {name}")
         (base / "away").rename(base / "tokenizer.json")
         (base / name).unlink()

@@ -1,4 +1,4 @@
-"""What is said when torch sees no GPU."""
+"""The message when torch sees no GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every task of the registry has both its halves, and the config takes exactly these."""
+"""Every task in the registry has both its classes, and the config accepts exactly these."""
 
 from __future__ import annotations
 
