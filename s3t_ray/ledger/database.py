@@ -191,8 +191,10 @@ class Database:
             raw.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}")
 
     def foreign(self) -> Iterator[str]:
-        """Foreign objects in an SQLite ledger's file. A PostgreSQL database may be shared, so it is not checked."""
+        """What is in the ledger's database beside the ledger; see `schema_shape.py`."""
         if self._engine.dialect.name != "sqlite":
+            with self.read() as connection:
+                yield from (f"the ledger's database holds {told}" for told in foreign_objects(connection))
             return
         path = Path(unquote(str(self._engine.url.database).removeprefix("file:")))
         with self.read() as connection:
