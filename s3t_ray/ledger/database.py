@@ -30,6 +30,7 @@ from s3t_ray.ledger.migrations import LATEST, check_version, migrate, schema_ver
 from s3t_ray.ledger.schema_shape import foreign_objects
 from s3t_ray.ledger.tables import HEAD
 from s3t_ray.ledger.transaction import Head, Transaction
+from s3t_ray.ledger.values import NoLedger
 
 LOCK_WAIT_SECONDS = 60
 _LOG_WAIT_MILLISECONDS = 500
@@ -228,7 +229,7 @@ class Database:
             raw.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_SECONDS * 1000}")
 
     def _not_a_ledger(self) -> LedgerError:
-        return LedgerError(
+        return NoLedger(
             f"{_shown(self._engine.url)} holds no ledger",
             "set ledger.url to the database of an existing run, or start a new run with an empty one",
         )
@@ -279,7 +280,7 @@ def _require_file(url: URL, create: bool) -> None:
     if path.is_file():
         return
     if not create or path.exists():
-        raise LedgerError(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
+        raise NoLedger(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

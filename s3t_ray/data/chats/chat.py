@@ -99,7 +99,15 @@ def rendered(
                 told, chat_template=template, tokenize=False, add_generation_prompt=prompt, **more
             )
         )
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+    except (
+        TemplateError,
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(
             f"the tokenizer's chat template refuses messages of {roles or 'nobody'}: {error}",
