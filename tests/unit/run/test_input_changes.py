@@ -72,7 +72,7 @@ def test_another_path_is_said_and_compared(folder: Path) -> None:
     far = {"path": "s3://bucket/other.jsonl", "subject_field": "subject"}
     with Run.create(small_config(folder, data=far)) as run:
         ingest(run, notes.append)
-    assert len(notes) == 1 and "is s3://bucket/other.jsonl now; the run keeps what it read" in notes[0]
+    assert len(notes) == 1 and "is s3://bucket/other.jsonl now. The run keeps its records" in notes[0]
 
 
 def test_data_that_is_gone_is_said_and_the_run_goes_on(folder: Path) -> None:
