@@ -66,7 +66,7 @@ def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> 
         return
     if summary.path != path:
         note(
-            f"data.path was {summary.path} when the run read its records, and is {path} now; the run keeps what it read"
+            f"data.path was {summary.path} when the run read its records, and is {path} now. The run keeps its records"
         )
         if not _is_here(path):
             return

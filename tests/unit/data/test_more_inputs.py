@@ -95,7 +95,7 @@ def test_ids_that_pandas_made_to_numbers_with_a_point_are_refused(name: str, tmp
     else:
         put(tmp_path, name, *rows)
     problem = refused(path).problem
-    assert f"{name}:1: field 'id' (data.id_field) is a number, not text or a whole number" in problem
+    assert f"{name}:1: field 'id' (data.id_field) is a floating-point number, not text or a whole number" in problem
 
 
 def test_the_index_column_of_pandas_is_not_read(tmp_path: Path) -> None:
