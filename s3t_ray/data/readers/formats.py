@@ -91,10 +91,10 @@ def _check_start(path: Path, source: str, kind: str) -> None:
 def _not_columns(row: RawRow) -> RawRow:
     """`row`, but with a problem where it is a whole table by its columns, as pandas writes it unless told otherwise."""
     value = row.value
-    if isinstance(value, Mapping) and len(value) > 1 and all(_is_record(each) for each in value.values()):
-        return RawRow(row.source, row.number, None, _BY_ID)
     if isinstance(value, Mapping) and value and (all(map(_is_column, value.values())) or all(map(str.isdigit, value))):
         return RawRow(row.source, row.number, None, _COLUMNS)
+    if isinstance(value, Mapping) and len(value) > 1 and all(map(_is_record, value.values())):
+        return RawRow(row.source, row.number, None, _BY_ID)
     return row
 
 

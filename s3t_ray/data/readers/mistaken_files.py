@@ -51,10 +51,7 @@ def _told(start: bytes, kind: str) -> tuple[str, str] | None:
     if start.lstrip()[:14].lower().startswith(_PAGE):
         return "is a web page, not data", "download the file itself, signed in where its server asks for that"
     if kind != "parquet" and start.startswith(_PARQUET + b"\x15"):
-        return (
-            "holds a Parquet file",
-            "unpack it if it is compressed, and end its name in .parquet",
-        )
+        return "is a Parquet file", "end its name in .parquet, or set data.format: parquet"
     if start[1:2] == b"\0" and start[:1] in _TEXT_STARTS:
         return "is UTF-16 text, not UTF-8", "save it as UTF-8"
     return None

@@ -39,10 +39,8 @@ def put(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_the_index_that_pandas_writes_into_a_table_is_left_out(tmp_path: Path) -> None:
+def test_only_the_first_column_of_a_table_may_lack_a_name(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    path.write_text(",id,instruction,output\n0,a,Q,A\n1,b,Q,B\n")
-    assert read(path)[0] == ["a", "b"]
     path.write_text("id,,instruction,output\na,0,Q,A\n")
     assert "a column without a name" in refused(path).problem
 
