@@ -60,7 +60,7 @@ class DataSize:
 def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     """Read the data of `config` once. Raises the DataErrors of training; those of encoding only with a `tokenizer`."""
     from s3t_ray.config.tasks import TASKS
-    from s3t_ray.data.balance import UNEVEN, better_seed, hashed
+    from s3t_ray.data.balance import better_seed, hashed
     from s3t_ray.data.partition import HOLDOUT, place
     from s3t_ray.data.readers.read import RejectFile, read_holdout, read_records
     from s3t_ray.data.readers.reading import Reading
@@ -92,12 +92,16 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     taught.tell(notes.append)
     if secret is not None or config.data.partition_key == "seed":  # else another secret may have them fall otherwise
         taught.check_shards()
-    if config.shards > 1 and taught.balance.unevenness >= UNEVEN:
+    if config.shards * config.slices > 1 and taught.balance.is_uneven:
         # Seeds differ only once the run's secret exists.
         known = len(names) < _NAMES_COUNTED and (secret is not None or config.data.partition_key == "seed")
         found_seed = better_seed(names, config, secret) if known else None
         if found_seed is not None:
-            notes.append(f"seed: {found_seed[0]} would make the largest shard {found_seed[1]:.2f} times the mean")
+            seed, better = found_seed
+            notes.append(
+                f"seed: {seed} would make the largest shard {better.unevenness:.2f} times the mean, with "
+                f"{better.empty_slices:,} empty slices"
+            )
     if config.data.partition_key == "secret" and secret is None:
         notes.append(
             "which slice each record falls in depends on the run's secret, which does not exist yet: this partition is "

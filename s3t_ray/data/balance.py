@@ -6,17 +6,18 @@ records each (`partition_by: subject`), or if there are few records for many sli
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from s3t_ray.config.schema import Config
-from s3t_ray.data.partition import HOLDOUT, Place, place
+from s3t_ray.data.partition import Place, place
 from s3t_ray.data.records import Record
 
 Hashed = tuple[str, str | None]
-"""The part of a record that the partition hashes: ("", subject), or (id, None)."""
-UNEVEN = 1.5
-"""Uneven shards are reported if the largest is at least this many times the mean."""
+"""What the partition hashes of a record: ("", subject), or (id, None)."""
+UNEVEN = 1.25
+"""Ratio of the largest shard to the mean above which it is reported."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,26 @@ class Balance:
         """The largest shard divided by the mean. Training takes as long as the largest shard."""
         return self.largest_shard / self.mean_shard if self.mean_shard else 1.0
 
+    @property
+    def is_uneven(self) -> bool:
+        """Whether another seed may help."""
+        return self.empty_slices > 0 or self.unevenness >= UNEVEN
+
     def advice(self, config: Config) -> list[str]:
         """One line per problem, with advice; empty if the records are evenly distributed."""
         lines = []
+        by_person = config.data.partition_by == "subject"
         if self.empty_slices:
             lines.append(
                 f"{self.empty_slices:,} of {config.shards * config.slices:,} slices are empty"
-                + (f", including {self.empty_shards:,} entire shards" if self.empty_shards else "")
-                + ": use fewer slices or shards"
+                + (f", {self.empty_shards:,} whole shards among them" if self.empty_shards else "")
+                + ": use fewer slices or shards, or another seed"
+                + (", or data.partition_by: record" if by_person else "")
             )
         if self.unevenness >= UNEVEN and config.shards > 1:
-            by_person = config.data.partition_by == "subject"
             lines.append(
                 f"the shards are uneven: {self.smallest_shard:,} to {self.largest_shard:,} records, the largest "
-                f"{self.unevenness:.1f} times the mean; another seed may spread them better (`s3t plan` looks for one)"
+                f"{self.unevenness:.2f} times the mean; another seed may spread them better (`s3t plan` looks for one)"
                 + (", or data.partition_by: record" if by_person else ", or fewer shards")
             )
         return lines
@@ -57,22 +64,20 @@ class Balance:
 
 def better_seed(
     names: Mapping[Hashed, int], config: Config, secret: bytes | None, tries: int = 100
-) -> tuple[int, float] | None:
-    """The best of `tries` seeds and its unevenness (the largest shard divided by the mean).
+) -> tuple[int, Balance] | None:
+    """The seed, of `tries`, that leaves the fewest slices empty, and then makes the largest shard the smallest.
 
     `names`: the number of records per hashed part; `secret`: see `place`. None: no seed is better than the config's.
     """
-    best: tuple[int, float] | None = None
+    best: tuple[int, Balance] | None = None
     for seed in [config.seed, *(seed for seed in range(tries) if seed != config.seed)]:
         tried = config.model_copy(update={"seed": seed})
-        by_shard = [0] * config.shards
+        by_place: Counter[Place] = Counter()
         for name, count in names.items():
-            spot = place(*name, tried, secret)
-            if spot != HOLDOUT:
-                by_shard[spot.shard] += count
-        unevenness = max(by_shard) * config.shards / max(1, sum(by_shard))
-        if best is None or unevenness < best[1]:
-            best = (seed, unevenness)
+            by_place[place(*name, tried, secret)] += count
+        found = balance(config.shards, config.slices, by_place)
+        if best is None or (found.empty_slices, found.unevenness) < (best[1].empty_slices, best[1].unevenness):
+            best = (seed, found)
     return None if best is None or best[0] == config.seed else best
 
 

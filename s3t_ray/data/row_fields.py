@@ -63,7 +63,11 @@ def name_field(row: Mapping[str, object], field: str, what: str) -> str:
     if type(value) is int:
         return str(value)
     if not isinstance(value, str):
-        raise MalformedRow(f"field {field!r} (data.{what}_field) is {type_name(value)}, not text or a whole number")
+        kind = "a floating-point number" if isinstance(value, float) else type_name(value)
+        raise MalformedRow(
+            f"field {field!r} (data.{what}_field) is {kind}, not text or a whole number",
+            None if value is None else f"write {field} as text, or as a whole number",
+        )
     if not value.strip():
         raise MalformedRow(f"field {field!r} (data.{what}_field) is empty")
     return encodable(value, field)

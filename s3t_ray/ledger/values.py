@@ -317,6 +317,10 @@ class DuplicateRecord(DataError):
         return type(self), (self.id_hmac, self.problem, self.fix)
 
 
+class NoLedger(LedgerError):
+    """There is no ledger where the URL says, or another's tables."""
+
+
 class NoSuchDeletion(LedgerError):
     """The ledger has no deletion with this request id."""
 

@@ -29,7 +29,7 @@ from s3t_ray.plan.orders import orders
 from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.run.input.input_summary import InputSummary, read_summary
 from s3t_ray.run.integrity.log_copy import LogCopy
-from s3t_ray.run.integrity.run_identity import begin, check_together, remember, require_whole
+from s3t_ray.run.integrity.run_identity import begin, check_together, open_ledger, remember, require_whole
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
@@ -148,10 +148,11 @@ class Run:
         check_outlives_job(location)
         checked_base(config)
         store = Store.open(location.storage_uri)
-        ledger = Ledger.open(location.ledger_url, create=True)
+        ledger = open_ledger(location, store, create=True)
         try:
             check_together(store, ledger, config.name)
             require_whole(location, ledger, store)
+            cls(config, location, store, ledger).check_continued()
             begin(store, ledger, config.name)
         except S3TError:
             ledger.close()
@@ -278,12 +279,28 @@ class Run:
             key_check=self.keys.key_check,
         )
 
-    def check_recipe(self) -> None:
-        """ConfigError, naming each field, if the config would train other weights than this run's."""
+    def check_continued(self) -> None:
+        """Raise where the config gives a run that has its records another name (ConfigError) or keys (LedgerError)."""
         have = self.ledger.run()
         if have is None:
             return
-        settings = recipe(self.config, self.base_digest)
+        if have.name != self.config.name:
+            raise ConfigError(
+                f"the run at {self.location.storage_uri} is named {have.name!r}, which its certificates say, and the "
+                f"config names it {self.config.name!r}; nothing was changed",
+                f"set name: {have.name}, or give the new run its own storage.uri",
+            )
+        self.keys  # noqa: B018  # those that the run was begun with
+
+    def check_recipe(self, base_digest: str | None = None) -> None:
+        """Raise ConfigError, naming each field, when the config would train other weights than this run's.
+
+        `base_digest`: taken for the base's, which is then not read.
+        """
+        have = self.ledger.run()
+        if have is None:
+            return
+        settings = recipe(self.config, base_digest or self.base_digest)
         if recipe_digest(settings) == have.recipe_digest:
             return
         before = json.loads(have.recipe_json)

@@ -60,7 +60,16 @@ def connected(address: str | None) -> Iterator[bool]:
                 {"address": address} if address else {"address": "local", "include_dashboard": False}
             )
             ray.init(**place, namespace=NAMESPACE, logging_level="warning", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if type(error) is not Exception and not isinstance(error, (ConnectionError, RuntimeError, ValueError)):
+            raise
+        ray.shutdown()  # what has started of it
+        if "timed out during startup" in str(error):  # of no class of its own
+            raise ClusterError(
+                "Ray did not start within the half minute that it gives itself: this machine is busy, or short of "
+                "memory",
+                "end other work on it, or wait, and run the same command again; or give a cluster in --address",
+            ) from error
         raise ClusterError(
             f"cannot reach Ray at {address or 'this machine'}: {error}",
             "check the address, RAY_AUTH_MODE and RAY_AUTH_TOKEN, or omit --address to run locally",

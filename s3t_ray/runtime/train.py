@@ -16,6 +16,7 @@ from s3t_ray.errors import TrainError
 from s3t_ray.run.input.ingest import ingest
 from s3t_ray.run.reports import Status, TrainReport
 from s3t_ray.run.run import Run, checked_base
+from s3t_ray.run.run_check import check_begun_run
 from s3t_ray.run.status import status
 from s3t_ray.runtime.connect import check_fits_cluster, connected
 from s3t_ray.runtime.driver import drive
@@ -44,11 +45,13 @@ def train(
     from s3t_ray.train.loading.check_base import check_base_model
 
     tokenizer = check_base_model(config, folder)
+    check_begun_run(config, drop_stages=drop_stages)
     note("starting Ray")
     with connected(address) as grows:
         check_fits_cluster(config, grows)
         check_a_card(config, read_shape(folder), note)
         with Run.create(config, drop_stages=drop_stages) as run:
+            run.check_recipe()  # before any data is read: the base may have been replaced
             ingest(run, note, RecordCheck(tokenizer, config.task))
             run.check_recipe()
             reused = len(run.wanted_stages())

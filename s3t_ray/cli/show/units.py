@@ -97,5 +97,6 @@ def printable(text: str) -> str:
 def listed(names: Iterable[str], most: int = 20) -> str:
     """Names with commas, the first `most` of them: "a, b, c and 7 more"."""
     names = list(names)
-    shown = ", ".join(printable(name) for name in names[:most])
+    # Blanks at an end are what may tell a name from one that is known.
+    shown = ", ".join(printable(name if name == name.strip() else repr(name)) for name in names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown

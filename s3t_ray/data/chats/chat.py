@@ -18,6 +18,9 @@ from typing import Any
 from s3t_ray.data.chats.token_ids import Tokenizer, end_id, template_ids
 from s3t_ray.errors import DataError
 
+_TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What the expressions of a template raise."""
+
 Message = dict[str, Any]
 
 
@@ -99,7 +102,7 @@ def rendered(
                 told, chat_template=template, tokenize=False, add_generation_prompt=prompt, **more
             )
         )
-    except (TemplateError, TypeError, ValueError, KeyError, IndexError) as error:
+    except (TemplateError, *_TEMPLATE_FAULTS) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         raise DataError(
             f"the tokenizer's chat template refuses messages of {roles or 'nobody'}: {error}",

@@ -52,8 +52,11 @@ def messages_of(value: object) -> list[dict[str, Any]]:
         raise MalformedRow("messages is empty")
     if messages[0]["role"] == "assistant":
         raise MalformedRow("message 1 has the role assistant, with no question before it")
-    if not any(message["role"] == "assistant" and message.get("weight") != 0 for message in messages):
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
         raise MalformedRow("no message has the role assistant, so there is nothing to learn")
+    if all(message.get("weight") == 0 for message in answers):
+        raise MalformedRow("every message of the assistant has weight 0, so there is nothing to learn")
     return messages
 
 

@@ -12,17 +12,18 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from pathlib import Path
-from typing import IO, Any, AnyStr
+from pathlib import Path, PurePath
+from typing import IO, Any, AnyStr, TextIO
 
 from s3t_ray.config.schema import Data
 from s3t_ray.data.readers.columns import wanted_columns
 from s3t_ray.data.readers.json_array import LONGEST, BrokenArray, array_items, decoder, document_items
-from s3t_ray.data.readers.mistaken_files import LONGEST_START, check_start
+from s3t_ray.data.readers.mistaken_files import LONGEST_START, check_header, check_start, put_together
 from s3t_ray.errors import DataError
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -30,7 +31,8 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 _ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _PEEK_BYTES = 4096
-_COLUMNS = "a table stored by columns, not by rows: write it with orient='records' (pandas), or one object per line"
+_COLUMNS = "a table by its columns, not by its rows: write it with orient='records' (pandas), or an object a line"
+_BY_ID = "an object of rows by their ids, not rows: write an array of objects with their ids in them"
 _BATCH_ROWS = 256
 _DECODER = decoder()
 
@@ -63,6 +65,8 @@ def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
     if kind == "auto":
         known = file_format(source)
         if known is None:
+            if PurePath(source.lower()).suffix in _COMPRESSED and file_format(PurePath(source).stem) == "parquet":
+                raise DataError(f"{source} is a Parquet file, compressed once more", "unpack it")
             _check_start(path, source, "unknown")
             raise DataError(
                 f"data.path: the extension of {source} does not determine its format",
@@ -76,7 +80,7 @@ def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         elif kind in ("csv", "tsv"):
             yield from _table_rows(path, source, "," if kind == "csv" else "\t")
         else:
-            yield from map(_not_columns, _json_rows(path, source, kind))
+            yield from map(_not_columns, _json_rows(path, source, kind, data.split))
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{source} cannot be read: {reason}", "restore the file") from error
@@ -92,7 +96,14 @@ def _not_columns(row: RawRow) -> RawRow:
     value = row.value
     if isinstance(value, Mapping) and value and (all(map(_is_column, value.values())) or all(map(str.isdigit, value))):
         return RawRow(row.source, row.number, None, _COLUMNS)
+    if isinstance(value, Mapping) and len(value) > 1 and all(map(_is_record, value.values())):
+        return RawRow(row.source, row.number, None, _BY_ID)
     return row
+
+
+def _is_record(value: object) -> bool:
+    """Whether this is an object of texts, as the rows of a table by its ids are."""
+    return isinstance(value, Mapping) and any(isinstance(cell, str) for cell in value.values())
 
 
 def _is_column(value: object) -> bool:
@@ -102,12 +113,12 @@ def _is_column(value: object) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(name.isdigit() for name in value)
 
 
-def _json_rows(path: Path, source: str, kind: str) -> Iterator[RawRow]:
+def _json_rows(path: Path, source: str, kind: str, split: str) -> Iterator[RawRow]:
     first = _first_character(path, source)
     if first == "[":
-        yield from _items(path, source, document=False)
+        yield from _items(path, source, array_items)
     elif kind == "json" and first == "{" and not _first_line_is_whole(path, source):
-        yield from _items(path, source, document=True)
+        yield from _items(path, source, partial(document_items, split=split))
     else:
         yield from _line_rows(path, source)
 
@@ -158,11 +169,11 @@ def _whole(text: str) -> object:
     return _DECODER.decode(text)
 
 
-def _items(path: Path, source: str, document: bool) -> Iterator[RawRow]:
+def _items(path: Path, source: str, items: Callable[[TextIO], Iterator[object]]) -> Iterator[RawRow]:
     with _opened(path, source) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as file:
         number = 0
         try:
-            for number, value in enumerate((document_items if document else array_items)(file), start=1):
+            for number, value in enumerate(items(file), start=1):
                 yield RawRow(source, number, value)
         except UnicodeDecodeError as error:
             raise DataError(f"{source} is not UTF-8 text, after record {number}", "convert it to UTF-8") from error
@@ -193,11 +204,7 @@ def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
         line = 1
         try:
             names = next(reader, [])
-            if len(set(names)) < len(names) or not all(name.strip() for name in names):
-                raise DataError(
-                    f"{source}: its first line has a repeated or an empty column name",
-                    "give every column its own name in the first line",
-                )
+            check_header(names, delimiter, source)
             for cells in reader:
                 if cells:
                     yield _table_row(source, line + 1, names, cells)
@@ -205,14 +212,17 @@ def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
         except UnicodeDecodeError as error:
             raise DataError(f"{source} is not UTF-8 text, after line {line}", "convert it to UTF-8") from error
         except csv.Error as error:
-            raise DataError(f"{source}, line {line + 1}: not {delimiter!r}-separated: {error}", "correct it") from error
+            raise DataError(
+                f"{source}, line {line + 1}: not {delimiter!r}-separated: {error}",
+                'correct it; a quotation mark inside a quoted cell is written twice ("")',
+            ) from error
 
 
 def _table_row(source: str, line: int, names: list[str], cells: list[str]) -> RawRow:
     if len(cells) != len(names):
         return RawRow(source, line, None, f"{len(cells)} cells for {len(names)} columns")
-    # CSV has no null, so an empty cell stands for it.
-    return RawRow(source, line, {name: cell or None for name, cell in zip(names, cells, strict=True)})
+    # A table has no null: an empty cell is what comes nearest.
+    return RawRow(source, line, {name: cell or None for name, cell in zip(names, cells, strict=True) if name})
 
 
 def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
@@ -222,6 +232,11 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
     numbers = count(1)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if put_together(path, _end_of_columns(file.metadata)):
+                raise DataError(
+                    f"{source} is several Parquet files put together, of which only the last would be read",
+                    "keep them apart, in one folder, or join them with pyarrow",
+                )
             columns = wanted_columns(data, file.schema_arrow.names)
             if twice := sorted({name for name in columns if columns.count(name) > 1}):
                 raise DataError(f"{source} has two columns {twice[0]!r}", "give every column its own name")
@@ -238,6 +253,16 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         raise DataError(
             f"{source} is not a complete Parquet file: {error}", "restore the file and start again"
         ) from error
+
+
+def _end_of_columns(metadata: Any) -> int:
+    """Where the last column of a Parquet file ends, in bytes from its start."""
+    ends = [4]
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            starts = (column.dictionary_page_offset, column.data_page_offset)
+            ends.append(min(at for at in starts if at is not None) + column.total_compressed_size)
+    return max(ends)
 
 
 def _batch_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:

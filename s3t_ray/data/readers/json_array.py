@@ -7,9 +7,10 @@ memory. Never reads the entire file at once, even if it is invalid.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from s3t_ray.data.readers.splits import split_named
 from s3t_ray.data.row_fields import HugeNumber, RepeatedField
 
 WINDOW = 1 << 16  # characters read at a time
@@ -54,10 +55,10 @@ def array_items(file: TextIO) -> Iterator[object]:
         raise BrokenArray("text follows the ] of the array")
 
 
-def document_items(file: TextIO) -> Iterator[object]:
-    """The elements of the array that the object in `file` has under a name in WRAPPERS, otherwise the object itself.
+def document_items(file: TextIO, split: str = "train") -> Iterator[object]:
+    """The elements of the array that an object wraps under a name in WRAPPERS, or the object itself, if none is.
 
-    Raises BrokenArray where `file` is not a single valid JSON object.
+    Raises BrokenArray where `file` is not one JSON object, or holds arrays of several splits.
     """
     window = _Window(file)
     if window.next_character() != "{":
@@ -65,7 +66,7 @@ def document_items(file: TextIO) -> Iterator[object]:
     window.at += 1
     members: dict[str, object] = {}
     names: set[str] = set()
-    wrapped = False
+    wrapped: list[str] = []
     while window.next_character() != "}":
         if names:
             if window.next_character() != ",":
@@ -80,7 +81,8 @@ def document_items(file: TextIO) -> Iterator[object]:
         names.add(name)
         window.at += 1
         if window.next_character() == "[" and name in WRAPPERS:
-            wrapped = True
+            wrapped.append(name)
+            _check_split(wrapped, name, split)
             yield from _elements(window)
         else:
             members[name] = window.decode(len(names))
@@ -89,6 +91,18 @@ def document_items(file: TextIO) -> Iterator[object]:
         raise BrokenArray("text follows the } of the object")
     if not wrapped:
         yield members
+    for name, value in members.items():
+        if wrapped and split_named(name) is not None and isinstance(value, list):
+            _check_split([*wrapped, name], name, split)
+
+
+def _check_split(arrays: Sequence[str], name: str, split: str) -> None:
+    """BrokenArray where an object wraps several arrays of rows, or that of another split."""
+    if len(arrays) > 1:
+        raise BrokenArray(f"it holds several arrays of rows ({', '.join(arrays)}), and one file holds one split")
+    told = split_named(name)
+    if told is not None and told != (split_named(split) or split):
+        raise BrokenArray(f"its rows stand under {name!r}, and data.split is {split}")
 
 
 def _elements(window: _Window) -> Iterator[object]:

@@ -1,10 +1,14 @@
 """Recognizes files that do not match their names: archives, web pages, pointers, text in another encoding.
 
-In: the first bytes of a file, as the reader of text or Parquet gets them. Out: an error that names the actual format
-and the fix, instead of "line 1: not JSON" for an archive. Pure. Never refuses a file that the reader could read.
+In: the first bytes of a file, as a reader of text or Parquet would get them, or a table's first line. Out: what the
+file is and what to do, so that nobody is told of "line 1: not JSON" for an archive. Must never refuse what the reader
+could read as it was meant.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from s3t_ray.errors import DataError
 
@@ -21,6 +25,8 @@ _STARTS: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfe\xff", "is UTF-16 text, not UTF-8", "save it as UTF-8"),
 )
 _PARQUET = b"PAR1"
+_TEXT_STARTS = tuple(bytes([code]) for code in b'{["' + bytes(range(65, 91)) + bytes(range(97, 123)))
+_DELIMITERS = (";", "\t", "|")
 _PAGE = (b"<!doctype html", b"<html")
 LONGEST_START = 512
 """Number of bytes to examine."""
@@ -46,4 +52,44 @@ def _told(start: bytes, kind: str) -> tuple[str, str] | None:
         return "is a web page, not data", "download the file itself; sign in if its server requires that"
     if kind != "parquet" and start.startswith(_PARQUET + b"\x15"):
         return "is a Parquet file", "end its name in .parquet, or set data.format: parquet"
+    if start[1:2] == b"\0" and start[:1] in _TEXT_STARTS:
+        return "is UTF-16 text, not UTF-8", "save it as UTF-8"
     return None
+
+
+def check_header(names: Sequence[str], delimiter: str, source: str) -> None:
+    """DataError for a first line that cannot name a table's columns. The first may have none: pandas' index."""
+    if len(names) == 2 and names[0] == "sep=" and not names[1]:
+        raise DataError(f"{source} begins with a line for Excel alone (sep=)", "remove the first line")
+    other = next((sign for sign in _DELIMITERS if len(names) == 1 and sign != delimiter and sign in names[0]), None)
+    if other is not None:
+        raise DataError(
+            f"{source}: its columns are separated by {other!r}, not by {delimiter!r}",
+            "set data.format: tsv" if other == "\t" else "save it with commas, or with tabs as .tsv",
+        )
+    named = names[1:] if names[:1] == [""] else names
+    if not all(name.strip() for name in named):
+        raise DataError(
+            f"{source}: its first line has a column without a name", "give every column its own name in the first line"
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"{source}: its first line names the column {twice!r} twice",
+            "give every column its own name in the first line",
+        )
+
+
+def put_together(path: Path, end: int) -> bool:
+    """Whether a Parquet file whose columns end at byte `end` has the seam of another one behind them.
+
+    Its footer is that of the last file, with places counted from the start of the last file, not of this one.
+    """
+    seam, before = _PARQUET + _PARQUET, b""
+    with path.open("rb") as file:
+        file.seek(end)
+        while piece := file.read(1 << 20):
+            if seam in before + piece:
+                return True
+            before = piece[-len(seam) :]
+    return False

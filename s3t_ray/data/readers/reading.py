@@ -25,7 +25,9 @@ class Reading:
     empty: list[str] = field(default_factory=list)
     """Files that were read but contain no row, such as a failed download or an empty part."""
     shapes: Counter[str] = field(default_factory=Counter)
-    """Number of rows by column mapping, for rows whose columns do not have our names."""
+    """Rows by how their columns were taken, where that is not by our own names."""
+    other_split: str | None = None
+    """The split that the names of all files read tell, where it is another than `data.split`."""
     repeated: int = 0
     """Rows left out because an earlier row has the same content, and so the same derived id."""
     ids_derived: bool = False
@@ -44,11 +46,13 @@ class Reading:
         """The lines to show to the user."""
         lines = []
         if len(self.files) > 1 or self.skipped:
-            lines.append(f"{_files(self.files)} read: {_some(self.files)}")
+            lines.append(f"{_files(self.files)} read: {some(self.files)}")
         if self.skipped:
-            lines.append(f"{_files(self.skipped)} skipped: {_some(self.skipped)}")
+            lines.append(f"{_files(self.skipped)} skipped: {some(self.skipped)}")
+        if self.other_split is not None:
+            lines.append(f"by their names, the files read are those of the split {self.other_split}")
         if self.empty:
-            lines.append(f"{_files(self.empty)} without a row: {_some(self.empty)}")
+            lines.append(f"{_files(self.empty)} without a row: {some(self.empty)}")
         lines += [f"{count:,} row{'s' * (count != 1)} taken as {shape}" for shape, count in sorted(self.shapes.items())]
         if self.ids_derived:
             lines.append("the rows have no field 'id': ids are derived from contents (data.id_field: null)")
@@ -61,7 +65,8 @@ def _files(names: list[str]) -> str:
     return "1 file" if len(names) == 1 else f"{len(names):,} files"
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first of `names`, and how many more there are."""
     return ", ".join(names[:_MOST_NAMED]) + (
         f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     )

@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from s3t_ray.config.schema import Data
 from s3t_ray.data.readers.formats import RawRow, file_format, file_rows
 from s3t_ray.data.readers.reading import Reading
-from s3t_ray.data.readers.splits import of_split
+from s3t_ray.data.readers.splits import is_beside_data, of_another_split, of_split
 from s3t_ray.errors import DataError
 
 _PIECE_BYTES = 1 << 20
@@ -47,16 +47,22 @@ def _found(uri: str, split: str, reading: Reading) -> tuple[list[str], Fetch]:
     if scheme in ("https", "http"):
         return [uri], _fetch_http
     listed, fetch = _hub(uri) if scheme == "hf" else _bucket(uri)
-    kept = [name for name in listed if file_format(name) is not None]
     if listed == [uri]:
         return listed, fetch
-    reading.skipped += [f"{shown(name)} (not a data file)" for name in listed if name not in kept]
+    beside = [name for name in listed if is_beside_data(PurePosixPath(name).name)]
+    kept = [name for name in listed if file_format(name) is not None and name not in beside]
+    reading.skipped += [
+        f"{shown(name)} ({'not records, by its name' if name in beside else 'not a data file'})"
+        for name in listed
+        if name not in kept
+    ]
     if not kept:
         raise DataError(f"data.path = {shown(uri)}: there is no data file", "use a file, or a folder with data files")
     start = uri.rstrip("/") + "/"
     inside = {name: name.removeprefix(start) for name in kept}
     chosen = of_split(list(inside.values()), split, uri)
     reading.skipped += [f"{shown(name)} (of another split than {split})" for name in kept if inside[name] not in chosen]
+    reading.other_split = of_another_split(chosen, split)
     return [name for name in kept if inside[name] in chosen], fetch
 
 

@@ -11,31 +11,19 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3t_ray.config.schema import Data
 from s3t_ray.data.readers.formats import FORMATS, RawRow, file_format, file_rows
 from s3t_ray.data.readers.image_folder import has_image_splits, image_rows, is_image_folder
-from s3t_ray.data.readers.reading import Reading
-from s3t_ray.data.readers.splits import of_split
+from s3t_ray.data.readers.reading import Reading, some
+from s3t_ray.data.readers.splits import is_beside_data, of_another_split, of_split
 from s3t_ray.errors import DataError
 
 __all__ = ["RawRow", "find_files", "raw_rows"]
 
 _SAVED_DATASET = ("dataset_dict.json", "state.json")
-_NOT_RECORDS = frozenset(
-    {
-        "dataset_info.json",
-        "dataset_infos.json",
-        "dataset_dict.json",
-        "state.json",
-        "package.json",
-        "config.json",
-        "metadata.json",
-    }
-)
-"""Metadata files next to data files."""
 _SCHEMES = ("s3", "gs", "gcs", "hf", "https", "http")
 _HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _GLOB = re.compile(r"[*?\[]")
@@ -118,21 +106,34 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
             reading.skipped.append(_no_file(item, str(inside)))
         elif any(part.startswith(".") for part in inside.parts):
             reading.skipped += [f"{inside} (hidden)"] if file_format(item.name) else []
-        elif item.name in _NOT_RECORDS:
-            reading.skipped.append(f"{inside} (describes the data)")
+        elif is_beside_data(item.name):
+            reading.skipped.append(f"{inside} (not records, by its name)")
         elif file_format(item.name) is None:
             reading.skipped.append(f"{inside} (not a data file)")
         else:
             found.append(item)
     if not found:
         raise DataError(
-            f"data.path = {path}: the folder contains no {', '.join(FORMATS)} file",
-            "use the folder with the records, or one file and its data.format",
+            f"data.path = {path}: the folder holds no {', '.join(FORMATS)} file"
+            + (f"; skipped: {some(reading.skipped)}" if reading.skipped else ""),
+            "name the folder with the records, or one file and its data.format",
         )
     names = [str(item.relative_to(place)) for item in found]
+    _check_one_revision(names, path)
     kept = of_split(names, split, path)
+    reading.other_split = of_another_split(kept, split)
     reading.skipped += [f"{name} (of another split than {split})" for name in names if name not in kept]
     return tuple(item for item, name in zip(found, names, strict=True) if name in kept)
+
+
+def _check_one_revision(names: Sequence[str], path: str) -> None:
+    """DataError for the hub's cache of a dataset with several revisions: the rows of all would be read."""
+    revisions = sorted({name.split("snapshots/")[1].split("/")[0] for name in names if "snapshots/" in name})
+    if len(revisions) > 1:
+        raise DataError(
+            f"data.path = {path} is a cache of the hub with {len(revisions)} revisions of the data",
+            f"name one of them: {path.rstrip('/')}/snapshots/{revisions[-1]}, or the dataset by its name (owner/name)",
+        )
 
 
 def _no_file(item: Path, inside: str) -> str:

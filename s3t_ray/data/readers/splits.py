@@ -7,7 +7,7 @@ on a test set by accident.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from s3t_ray.errors import DataError
 
@@ -23,6 +23,32 @@ _KEYWORDS = {
     "eval": "test",
     "evaluation": "test",
 }
+
+
+_NOT_RECORDS = frozenset(
+    {
+        "dataset_info.json",
+        "dataset_infos.json",
+        "dataset_dict.json",
+        "state.json",
+        "package.json",
+        "config.json",
+        "metadata.json",
+        "croissant.json",
+        "adapter_config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "trainer_state.json",
+    }
+)
+"""Files beside data that describe it, or a model that was trained on it."""
+
+
+def is_beside_data(name: str) -> bool:
+    """Whether a file of this name, without its folder, holds no records although its ending is that of a data file."""
+    return name in _NOT_RECORDS
 
 
 def split_named(folder: str) -> str | None:
@@ -56,3 +82,10 @@ def of_split(names: Sequence[str], split: str, path: str) -> frozenset[str]:
             "set data.split to one of them, or set data.path to the files",
         )
     return kept
+
+
+def of_another_split(names: Iterable[str], split: str) -> str | None:
+    """The one split that the names of files tell, all of them, where it is not `split`; None: it is, or they do not."""
+    kinds = {split_of(name) for name in names}
+    only = kinds.pop() if len(kinds) == 1 else None
+    return None if only == (split_named(split) or split) else only

@@ -62,9 +62,19 @@ def tell_changes(run: Run, note: Callable[[str], None], check: Check | None) -> 
             "config and a certificate can narrow down whose it is. Only a new run gets a partition with a secret"
         )
     path = run.config.data.path
-    if summary is None or not _comparable(summary, path) or is_unchanged(summary):
+    if summary is None:
         return
-    note(f"{path} was changed since the run read it: comparing")
+    if summary.path != path:
+        note(
+            f"data.path was {summary.path} when the run read its records, and is {path} now. The run keeps its records"
+        )
+        if not _is_here(path):
+            return
+        note(f"comparing {path} with the run's records")
+    elif not _comparable(summary) or is_unchanged(summary):
+        return
+    else:
+        note(f"{path} was changed since the run read it: comparing")
     try:
         changes = compare(run, check)
     except DataError as error:
@@ -100,5 +110,10 @@ def _rows(run: Run, rejects: RejectFile, check: Check | None) -> Iterator[Record
     yield from read_holdout(run.config.data, run.config.task, rejects, check)
 
 
-def _comparable(summary: InputSummary, path: str) -> bool:
-    return summary.path == path and all(file.size >= 0 for file in summary.files)
+def _comparable(summary: InputSummary) -> bool:
+    return all(file.size >= 0 for file in summary.files)
+
+
+def _is_here(path: str) -> bool:
+    """Whether the data is on this machine: what must be downloaded is not compared."""
+    return "://" not in path.removeprefix("file://") and Path(path.removeprefix("file://")).expanduser().exists()

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from s3t_ray.config.location import RunLocation
 from s3t_ray.errors import LedgerError, StoreError
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.values import NoLedger
 from s3t_ray.proof.signed_entry import ChainHead
 from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.published_head import CHECKPOINT, published_beyond
@@ -61,6 +62,31 @@ def read_mark(store: Store) -> RunMark | None:
         ) from error
 
 
+def open_ledger(location: RunLocation, store: Store, *, create: bool) -> Ledger:
+    """The ledger of `location`; with `create` an empty one where there is none, but never for a storage that has one.
+
+    LedgerError: the storage belongs to a run, and its ledger is not there.
+    """
+    mark = read_mark(store)
+    begun = mark is not None or _has_stages(store)
+    try:
+        return Ledger.open(location.ledger_url, create=create and not begun)
+    except NoLedger as error:
+        if not begun:
+            raise
+        raise LedgerError(
+            f"{store.uri} is the storage of {f'run {mark.name!r} ({mark.run_id[:8]})' if mark else 'a run'}, and its "
+            f"ledger is not where ledger.url says: {error.problem}; nothing was changed",
+            "put ledger.url back as it was when the run began (a lost ledger comes from its backup); a new run needs "
+            "its own storage.uri and ledger.url",
+        ) from error
+
+
+def _has_stages(store: Store) -> bool:
+    """Whether it is the storage of a run that an earlier version began, which left no mark."""
+    return bool(store.files(layout.SLICES) and store.files(layout.STAGES))
+
+
 def check_together(store: Store, ledger: Ledger, name: str) -> None:
     """LedgerError if this storage and this ledger are not of the same run. Writes nothing."""
     mark, row = read_mark(store), ledger.run()
@@ -75,7 +101,7 @@ def check_together(store: Store, ledger: Ledger, name: str) -> None:
             )
         return
     if row is None:
-        if store.files(layout.SLICES) and store.files(layout.STAGES):
+        if _has_stages(store):
             raise LedgerError(
                 f"{store.uri} holds the stages of a run, and this ledger is empty: ledger.url was changed or the "
                 "ledger was lost; nothing was changed",

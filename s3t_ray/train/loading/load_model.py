@@ -111,7 +111,8 @@ def hollow_model(config: Config, folder: Path, stored: Mapping[str, StoredWeight
     hollow = {
         name: torch.empty(weight.shape, dtype=_DTYPES[weight.dtype], device="meta") for name, weight in stored.items()
     }
-    arguments = {"state_dict": hollow, "device_map": "meta", "dtype": torch.float32}
+    # The kernel is named, because config.json may name one that is not installed here.
+    arguments = {"state_dict": hollow, "device_map": "meta", "dtype": torch.float32, "attn_implementation": "eager"}
     model, report = _from_pretrained(config, settings, None, arguments, folder)
     check_weights(config, family, report, folder)
     return model
@@ -192,6 +193,8 @@ def _from_pretrained(
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, KeyError):
+            reason = f"config.json names {reason}, which is not known"
         raise ConfigError(
             f"the base model in {shown} cannot be loaded: {reason}", "restore the folder, or correct model.path"
         ) from error

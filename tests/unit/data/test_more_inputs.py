@@ -95,14 +95,14 @@ def test_ids_that_pandas_made_to_numbers_with_a_point_are_refused(name: str, tmp
     else:
         put(tmp_path, name, *rows)
     problem = refused(path).problem
-    assert f"{name}:1: field 'id' (data.id_field) is a number, not text or a whole number" in problem
+    assert f"{name}:1: field 'id' (data.id_field) is a floating-point number, not text or a whole number" in problem
 
 
 def test_the_index_column_of_pandas_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("Unnamed: 0,id,instruction,output\n0,a,Q,A\n")
     assert read(tmp_path / "x.csv")[0] == [("a", TAKEN)]
     (tmp_path / "y.csv").write_text(",id,instruction,output\n0,a,Q,A\n")
-    assert "an empty column name" in refused(tmp_path / "y.csv").problem
+    assert read(tmp_path / "y.csv")[0] == [("a", TAKEN)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "cp1252"])
@@ -170,7 +170,7 @@ def test_dpo_and_kto_rows_are_not_taken_for_something_else(tmp_path: Path) -> No
 
 def test_a_table_of_another_delimiter_or_quotes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("id;instruction;output\na;Q;A\n")
-    assert "its columns: id;instruction;output" in refused(tmp_path / "x.csv").problem
+    assert "its columns are separated by ';'" in refused(tmp_path / "x.csv").problem
     (tmp_path / "y.csv").write_text('id,instruction,output\na,"Q,A\n')
     assert "y.csv, line 2: not ','-separated" in refused(tmp_path / "y.csv").problem
     (tmp_path / "z.csv").write_text('id,instruction,output\na,"Q" x,A\n')

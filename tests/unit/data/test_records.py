@@ -64,7 +64,7 @@ def test_derived_ids_follow_the_content_alone() -> None:
         ({"text": "T"}, TEXT, r"field 'id' \(data.id_field\) is missing"),
         ({"id": None, "text": "T"}, TEXT, "null, not text or a whole number"),
         ({"id": True, "text": "T"}, TEXT, "true or false, not text"),
-        ({"id": 1.5, "text": "T"}, TEXT, "a number, not text or a whole"),
+        ({"id": 1.5, "text": "T"}, TEXT, "a floating-point number, not text or a whole"),
         ({"id": "", "text": "T"}, TEXT, "is empty"),
         ({"id": "a", "text": "half \ud800"}, TEXT, "half a surrogate pair"),
         ({"id": "\udc00", "text": "T"}, TEXT, "half a surrogate pair"),

@@ -202,7 +202,7 @@ def test_tables(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("id\tinstruction\toutput\na\tQ\tA\n")
     assert read(tmp_path / "x.tsv")[0] == [("a", TAKEN)]
     path.write_text("id,id\n1,2\n")
-    assert "has a repeated or an empty column name" in refused(path).problem
+    assert "names the column 'id' twice" in refused(path).problem
     path.write_text("id,text,label\n1,T,0\n")
     classes = Task(kind="classification", labels=("bad", "good"))
     assert read(path, classes)[0] == [("1", {"text": "T", "label": "bad"})]
@@ -242,7 +242,7 @@ def test_a_folder_says_what_it_reads_and_what_it_skips(tmp_path: Path) -> None:
     put(tmp_path, "dataset_info.json", {"mine": {"file_name": "a.jsonl"}})
     records, reading = read(tmp_path)
     assert [identity for identity, _ in records] == ["a", "b", "c"]
-    assert reading.skipped == ["README.md (not a data file)", "dataset_info.json (describes the data)"]
+    assert reading.skipped == ["README.md (not a data file)", "dataset_info.json (not records, by its name)"]
 
 
 def test_splits_are_distinguished(tmp_path: Path) -> None:

@@ -58,7 +58,24 @@ def test_new_changed_and_missing_rows_are_counted(folder: Path) -> None:
     assert "1 rows of " in told and "they stay deleted" in told
 
 
-def test_missing_data_is_reported_and_the_run_continues(folder: Path) -> None:
+def test_another_path_is_said_and_compared(folder: Path) -> None:
+    write_records(folder / "other.jsonl", [*PEOPLE[3:], ("new1", None)])
+    notes: list[str] = []
+    with Run.create(
+        small_config(folder, data={"path": str(folder / "other.jsonl"), "subject_field": "subject"})
+    ) as run:
+        ingest(run, notes.append)
+    told = "\n".join(notes)
+    assert f"data.path was {folder}/data.jsonl when the run read its records, and is {folder}/other.jsonl now" in told
+    assert "1 new rows, 3 rows missing" in told
+    notes.clear()
+    far = {"path": "s3://bucket/other.jsonl", "subject_field": "subject"}
+    with Run.create(small_config(folder, data=far)) as run:
+        ingest(run, notes.append)
+    assert len(notes) == 1 and "is s3://bucket/other.jsonl now. The run keeps its records" in notes[0]
+
+
+def test_data_that_is_gone_is_said_and_the_run_goes_on(folder: Path) -> None:
     (folder / "data.jsonl").unlink()
     told = said(folder)
     assert "can no longer be read" in told and "keeps the records" in told

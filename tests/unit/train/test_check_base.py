@@ -271,6 +271,29 @@ def test_a_config_that_has_other_files_read(base: Path, entry: str) -> None:
     refused(base, f"makes the loader read other files than the standard ones ({entry}: ", "save_pretrained")
 
 
+def test_a_config_made_for_another_machine(base: Path) -> None:
+    """The kernel that its author used need not be installed: which one is used here is the run's config's to say."""
+    settings(base, attn_implementation="flash_attention_2", _attn_implementation="flash_attention_2")
+    check(base)
+    settings(base, hidden_act="nosuchact")
+    refused(base, "config.json names 'nosuchact', which is not known")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ 1 // (messages | length - 2) }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ messages[0]['content'].join(3) }}",
+        "{% include '/etc/hostname' %}",
+    ],
+)
+def test_a_template_that_fails(base: Path, template: str) -> None:
+    (base / "chat_template.jinja").write_text(template)
+    refused(base, "the chat template in", "restore chat_template.jinja", task={"prompt": "chat_template"})
+
+
 def test_a_tokenizer_that_is_read_from_other_files(base: Path) -> None:
     """None of these is part of the base's digest."""
     path = base / "tokenizer_config.json"
