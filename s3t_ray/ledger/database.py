@@ -245,7 +245,7 @@ class Database:
 
     def _not_a_ledger(self) -> LedgerError:
         return NoLedger(
-            f"{_shown(self._engine.url)} holds no ledger",
+            f"{shown(self._engine.url)} holds no ledger",
             "set ledger.url to the database of an existing run, or start a new run with an empty one",
         )
 
@@ -268,46 +268,6 @@ class Database:
                 f"the ledger {shown(self._engine.url)} refused: {reason}",
                 fix or "check that the database exists and that this user may read and write it",
             ) from error
-
-
-def _parse(address: str) -> URL:
-    try:
-        url = make_url(address)
-    except ArgumentError as error:
-        raise LedgerError(
-            "the ledger's URL cannot be read", "use sqlite:///<path> or postgresql://user@host/name"
-        ) from error
-    backend = url.get_backend_name()
-    if backend == "postgresql":
-        return url.set(drivername="postgresql+psycopg")
-    if backend != "sqlite":
-        raise LedgerError(f"a ledger cannot use {backend}", "use sqlite:///<path> or postgresql://user@host/name")
-    if not url.database or url.database == ":memory:" or url.query:
-        raise LedgerError(
-            f"{_shown(url)} names no file on disk, and a ledger must survive a crash", "use sqlite:///<path>"
-        )
-    return url.set(drivername="sqlite+pysqlite")
-
-
-def _require_file(url: URL, create: bool) -> None:
-    """Make the empty file, durably, or refuse: SQLite itself would create one on any mistyped path."""
-    path = Path(str(url.database))
-    if path.is_file():
-        return
-    if not create or path.exists():
-        raise NoLedger(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise LedgerError(
-            f"the ledger {path} cannot be created: {error.strerror}", "choose a folder this user can write to"
-        ) from error
 
 
 def _make_engine(url: URL, read_only: bool = False) -> Engine:

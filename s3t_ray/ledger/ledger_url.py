@@ -9,6 +9,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from s3t_ray.errors import LedgerError
+from s3t_ray.ledger.values import NoLedger
 
 
 def parse_url(address: str) -> URL:
@@ -37,7 +38,7 @@ def require_file(url: URL, create: bool) -> None:
     if path.is_file():
         return
     if not create or path.exists():
-        raise LedgerError(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
+        raise NoLedger(f"there is no ledger at {path}", "check storage.uri and ledger.url, or start the run first")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
