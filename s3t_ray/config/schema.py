@@ -295,8 +295,8 @@ class Config(Section):
     """The configuration of a run. `s3t plan` shows its cost. docs/config.md is generated from this class."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    """Name of the run: at most 63 lower-case letters, digits, dots, dashes and underscores. It stays, once
-    the run has begun."""
+    """Name of the run: at most 63 lower-case letters, digits, dots, dashes and underscores. It cannot
+    change once the run has started."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed for all randomness: partition, orders, initialization, dropout. Recipe."""
     shards: Annotated[int, Field(ge=1, le=10_000)]

@@ -65,7 +65,7 @@ class Balance:
 def better_seed(
     names: Mapping[Hashed, int], config: Config, secret: bytes | None, tries: int = 100
 ) -> tuple[int, Balance] | None:
-    """The seed, of `tries`, that leaves the fewest slices empty, and then makes the largest shard the smallest.
+    """The seed below `tries` with the fewest empty slices and, among those, the smallest largest shard.
 
     `names`: the number of records per hashed part; `secret`: see `place`. None: no seed is better than the config's.
     """

@@ -19,7 +19,7 @@ from s3t_ray.data.chats.token_ids import Tokenizer, end_id, template_ids
 from s3t_ray.errors import DataError
 
 _TEMPLATE_FAULTS = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
-"""What the expressions of a template raise."""
+"""The exceptions that a template's expressions raise."""
 
 Message = dict[str, Any]
 

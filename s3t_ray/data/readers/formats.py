@@ -102,7 +102,7 @@ def _not_columns(row: RawRow) -> RawRow:
 
 
 def _is_record(value: object) -> bool:
-    """Whether this is an object of texts, as the rows of a table by its ids are."""
+    """Whether `value` is an object with at least one text, like each row of a table that is keyed by id."""
     return isinstance(value, Mapping) and any(isinstance(cell, str) for cell in value.values())
 
 
@@ -221,7 +221,7 @@ def _table_rows(path: Path, source: str, delimiter: str) -> Iterator[RawRow]:
 def _table_row(source: str, line: int, names: list[str], cells: list[str]) -> RawRow:
     if len(cells) != len(names):
         return RawRow(source, line, None, f"{len(cells)} cells for {len(names)} columns")
-    # A table has no null: an empty cell is what comes nearest.
+    # A CSV table has no null; an empty cell is the closest.
     return RawRow(source, line, {name: cell or None for name, cell in zip(names, cells, strict=True) if name})
 
 
@@ -256,7 +256,7 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
 
 
 def _end_of_columns(metadata: Any) -> int:
-    """Where the last column of a Parquet file ends, in bytes from its start."""
+    """The offset in bytes at which the last column of a Parquet file ends."""
     ends = [4]
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):

@@ -56,9 +56,9 @@ def array_items(file: TextIO) -> Iterator[object]:
 
 
 def document_items(file: TextIO, split: str = "train") -> Iterator[object]:
-    """The elements of the array that an object wraps under a name in WRAPPERS, or the object itself, if none is.
+    """The elements of the array that an object holds under a name in WRAPPERS; without one, the object itself.
 
-    Raises BrokenArray where `file` is not one JSON object, or holds arrays of several splits.
+    Raises BrokenArray if `file` is not one JSON object, or holds the arrays of several splits.
     """
     window = _Window(file)
     if window.next_character() != "{":
@@ -97,7 +97,7 @@ def document_items(file: TextIO, split: str = "train") -> Iterator[object]:
 
 
 def _check_split(arrays: Sequence[str], name: str, split: str) -> None:
-    """BrokenArray where an object wraps several arrays of rows, or that of another split."""
+    """Raise BrokenArray if an object holds several arrays of rows, or only that of another split."""
     if len(arrays) > 1:
         raise BrokenArray(f"it holds several arrays of rows ({', '.join(arrays)}), and one file holds one split")
     told = split_named(name)

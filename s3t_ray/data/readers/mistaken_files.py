@@ -1,8 +1,8 @@
 """Recognizes files that do not match their names: archives, web pages, pointers, text in another encoding.
 
 In: the first bytes of a file, as a reader of text or Parquet would get them, or a table's first line. Out: what the
-file is and what to do, so that nobody is told of "line 1: not JSON" for an archive. Must never refuse what the reader
-could read as it was meant.
+file is and what to do, so that an archive is not reported as "line 1: not JSON". Must never refuse a file that the
+reader can read correctly.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def check_header(names: Sequence[str], delimiter: str, source: str) -> None:
 
 
 def put_together(path: Path, end: int) -> bool:
-    """Whether a Parquet file whose columns end at byte `end` has the seam of another one behind them.
+    """Whether another Parquet file follows in the same file, after the columns that end at byte `end`.
 
-    Its footer is that of the last file, with places counted from the start of the last file, not of this one.
+    The footer found is that of the last file; its offsets count from the start of that file, not of this one.
     """
     seam, before = _PARQUET + _PARQUET, b""
     with path.open("rb") as file:

@@ -25,9 +25,9 @@ class Reading:
     empty: list[str] = field(default_factory=list)
     """Files that were read but contain no row, such as a failed download or an empty part."""
     shapes: Counter[str] = field(default_factory=Counter)
-    """Rows by how their columns were taken, where that is not by our own names."""
+    """Number of rows per column layout other than our own names."""
     other_split: str | None = None
-    """The split that the names of all files read tell, where it is another than `data.split`."""
+    """The split that all file names point to, if it is not `data.split`."""
     repeated: int = 0
     """Rows left out because an earlier row has the same content, and so the same derived id."""
     ids_derived: bool = False
@@ -66,7 +66,7 @@ def _files(names: list[str]) -> str:
 
 
 def some(names: list[str]) -> str:
-    """The first of `names`, and how many more there are."""
+    """The first of `names` and the number of the others."""
     return ", ".join(names[:_MOST_NAMED]) + (
         f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     )

@@ -127,7 +127,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
 
 
 def _check_one_revision(names: Sequence[str], path: str) -> None:
-    """DataError for the hub's cache of a dataset with several revisions: the rows of all would be read."""
+    """Raise DataError if the Hub cache folder holds several revisions: the rows of all of them would be read."""
     revisions = sorted({name.split("snapshots/")[1].split("/")[0] for name in names if "snapshots/" in name})
     if len(revisions) > 1:
         raise DataError(

@@ -43,11 +43,11 @@ _NOT_RECORDS = frozenset(
         "trainer_state.json",
     }
 )
-"""Files beside data that describe it, or a model that was trained on it."""
+"""Files next to the data that describe it, or a model trained on it."""
 
 
 def is_beside_data(name: str) -> bool:
-    """Whether a file of this name, without its folder, holds no records although its ending is that of a data file."""
+    """Whether a file of this name (without folder) holds no records although it has the extension of a data file."""
     return name in _NOT_RECORDS
 
 
@@ -85,7 +85,7 @@ def of_split(names: Sequence[str], split: str, path: str) -> frozenset[str]:
 
 
 def of_another_split(names: Iterable[str], split: str) -> str | None:
-    """The one split that the names of files tell, all of them, where it is not `split`; None: it is, or they do not."""
+    """The one split that all file names point to, if it is not `split`; else None."""
     kinds = {split_of(name) for name in names}
     only = kinds.pop() if len(kinds) == 1 else None
     return None if only == (split_named(split) or split) else only
