@@ -25,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,11 +66,11 @@ class Steady:
     killed: list[str] = field(default_factory=list)
     answered: int = 0  # whole requests
     at_once: int = 0  # of them, at the first try
-    tries: Counter[str] = field(default_factory=Counter)  # why others were tried again
+    tries: dict[str, int] = field(default_factory=dict)  # why others were tried again
     failed: int = 0  # whole requests that were given up
     stale: int = 0
     wrong_fingerprint: int = 0
-    streams: Counter[str] = field(default_factory=Counter)  # how they ended
+    streams: dict[str, int] = field(default_factory=dict)  # how they ended
     receipts: Latency | None = None
     restored: int = 0
     callbacks_whole: int = 0
@@ -136,13 +135,13 @@ class Callers:
                 try:
                     reply = await self.chat(8)
                 except CutOff:
-                    made.tries["cut off"] += 1
+                    _count(made.tries, "cut off")
                 else:
                     if reply.status == 200:
                         self._judge(reply, struck, made)
                         made.at_once += attempt == 0
                         break
-                    made.tries[str(reply.status)] += 1
+                    _count(made.tries, str(reply.status))
                 await asyncio.sleep(PAUSE_SECONDS)
             else:
                 made.failed += 1
@@ -152,10 +151,10 @@ class Callers:
             try:
                 reply = await self.chat(60, stream=True)
             except CutOff:
-                made.streams["cut off"] += 1
+                _count(made.streams, "cut off")
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            made.streams[_ending(reply)] += 1
+            _count(made.streams, _ending(reply))
             if reply.status != 200:
                 await asyncio.sleep(PAUSE_SECONDS)
 
@@ -165,6 +164,10 @@ class Callers:
         made.answered += 1
         made.stale += bool(struck & set(stages))
         made.wrong_fingerprint += told["system_fingerprint"] != fingerprint(stages)
+
+
+def _count(counts: dict[str, int], name: str) -> None:
+    counts[name] = counts.get(name, 0) + 1
 
 
 def _ending(reply: Reply) -> str:
