@@ -14,13 +14,12 @@ from pathlib import Path
 from types import TracebackType
 
 from s3t_ray.config.base_model import check_base, digest_base, find_base
-from s3t_ray.config.load import dump_config, parse_config
+from s3t_ray.config.load import dump_config
 from s3t_ray.config.location import CONFIG_FILE, RunLocation, check_outlives_job, locate
 from s3t_ray.config.memory_folders import check_keys_last
-from s3t_ray.config.moved_run import placed, run_folder
 from s3t_ray.config.recipe import recipe
 from s3t_ray.config.schema import Config
-from s3t_ray.errors import ConfigError, LedgerError, S3TError, StoreError
+from s3t_ray.errors import ConfigError, LedgerError, S3TError
 from s3t_ray.ledger.keys import Keys
 from s3t_ray.ledger.ledger import Ledger
 from s3t_ray.ledger.values import RunRow, SliceState, StageState
@@ -30,6 +29,7 @@ from s3t_ray.plan.stages import HOLDOUT_SHARD, ShardPlan, plan_shard
 from s3t_ray.run.input.input_summary import InputSummary, read_summary
 from s3t_ray.run.integrity.log_copy import LogCopy
 from s3t_ray.run.integrity.run_identity import begin, check_together, open_ledger, remember, require_whole
+from s3t_ray.run.stored_config import stored_config
 from s3t_ray.store import layout
 from s3t_ray.store.store import Store
 
@@ -103,26 +103,7 @@ class Run:
     @classmethod
     def open_unchecked(cls, uri: str | Path, read_only: bool = False, lent_keys: Keys | None = None) -> Run:
         """The same, without checking that the run is the newest, for `s3t restore`. A reset run has deleted records."""
-        root = str(uri)
-        if root.endswith((".yaml", ".yml")) and Path(root).is_file():
-            home = run_folder(Path(root))
-            root = str(home) if home is not None else parse_config(Path(root).read_text(), root).storage.uri
-        if "://" not in root:
-            root = str(Path(root).absolute())
-            if not Path(root, CONFIG_FILE).is_file():
-                raise ConfigError(
-                    f"no run at {root}: it holds no {CONFIG_FILE}",
-                    "give the storage folder or URI of a run that `s3t train` started",
-                )
-        store = Store.open(root)
-        try:
-            text = store.read_bytes(CONFIG_FILE).decode()
-        except StoreError as error:
-            raise ConfigError(
-                f"no run at {root}: {CONFIG_FILE} cannot be read ({error.problem})",
-                "give the storage folder or URI of a run that `s3t train` started",
-            ) from error
-        config = placed(parse_config(text, f"{root}/{CONFIG_FILE}"), root)
+        store, config = stored_config(uri)
         location = locate(config)
         read_only = read_only or lent_keys is not None
         if lent_keys is not None:

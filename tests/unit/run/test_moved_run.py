@@ -46,7 +46,7 @@ def test_it_is_found_where_it_is_and_that_is_said(old: Path, name: str, caplog: 
         assert run.location.storage_uri == str(new)
         assert status(run).settled
         deletion.accept(run, ["r3"], [])
-    assert f"the run is at {new}" in caplog.text and f"still names {old}" in caplog.text
+    assert f"the run is at {new}" in caplog.text and f"still names its old location {old}" in caplog.text
     assert not old.exists() and not keys_of(old).exists()
 
 
