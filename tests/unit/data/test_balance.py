@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from s3t_ray.config.schema import Data
-from s3t_ray.data.balance import balance, better_seed
+from s3t_ray.data.balance import Hashed, balance, better_seed
 from s3t_ray.data.partition import Place, place
 from tests.unit.data.conftest import build_config
 
-TEN_PEOPLE = {("", f"p{number}"): 20 for number in range(10)}
+TEN_PEOPLE: dict[Hashed, int] = {("", f"p{number}"): 20 for number in range(10)}
 
 
 def test_sixty_and_a_hundred_and_forty_are_uneven() -> None:
