@@ -49,7 +49,7 @@ class Balance:
         if self.empty_slices:
             lines.append(
                 f"{self.empty_slices:,} of {config.shards * config.slices:,} slices are empty"
-                + (f", {self.empty_shards:,} whole shards among them" if self.empty_shards else "")
+                + (f", including {self.empty_shards:,} entire shards" if self.empty_shards else "")
                 + ": use fewer slices or shards, or another seed"
                 + (", or data.partition_by: record" if by_person else "")
             )

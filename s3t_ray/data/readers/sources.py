@@ -114,7 +114,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
             found.append(item)
     if not found:
         raise DataError(
-            f"data.path = {path}: the folder holds no {', '.join(FORMATS)} file"
+            f"data.path = {path}: the folder contains no {', '.join(FORMATS)} file"
             + (f"; skipped: {some(reading.skipped)}" if reading.skipped else ""),
             "name the folder with the records, or one file and its data.format",
         )
