@@ -31,7 +31,7 @@ _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv
 _ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _PEEK_BYTES = 4096
-_COLUMNS = "a table stored by columns, not by rows: write it with orient='records' (pandas), or as one object per line"
+_COLUMNS = "a table stored by columns, not by rows: write it with orient='records' (pandas), or one object per line"
 _BY_ID = "an object of rows by their ids, not rows: write an array of objects with their ids in them"
 _BATCH_ROWS = 256
 _DECODER = decoder()
