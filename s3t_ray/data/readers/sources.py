@@ -116,7 +116,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
         raise DataError(
             f"data.path = {path}: the folder contains no {', '.join(FORMATS)} file"
             + (f"; skipped: {some(reading.skipped)}" if reading.skipped else ""),
-            "name the folder with the records, or one file and its data.format",
+            "use the folder with the records, or one file and its data.format",
         )
     names = [str(item.relative_to(place)) for item in found]
     _check_one_revision(names, path)
