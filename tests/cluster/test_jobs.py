@@ -141,7 +141,7 @@ def test_a_training_job_outlives_the_loss_of_a_node(trained: Trained) -> None:
 
 def test_a_sweep_trains_two_runs_side_by_side(laptop: Laptop, config: Path) -> None:
     done = laptop.submit("sweep.py", "--set", "budget=1", "--deletions", "2")
-    assert "2 of 2 runs in parallel" in done.stdout and "take lora.rank" in done.stdout
+    assert "2 of 2 runs in parallel" in done.stdout and "use lora.rank" in done.stdout
     assert (config.parent / "sweep" / "sweep.png").is_file()
     written = json.loads((config.parent / "sweep" / "sweep.json").read_text())
     assert written["failures"] == {}
@@ -154,7 +154,7 @@ def test_a_forecast_and_the_deletion_benchmark_are_jobs_too(cluster: Raylets, co
     sweep = ["--vary", "budget=[1, 2]", "--forecast-only", "--deletions", "2", "--folder", str(tmp_path / "sweep")]
     done = cluster.submit("sweep.py", str(config), *sweep)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "budget 1" in done.stdout and "take budget" in done.stdout
+    assert "budget 1" in done.stdout and "use budget" in done.stdout
     sizes = ["--shards", "2", "--singles", "3", "--batch", "200", "--batches", "1", "--live-shards", "0"]
     done = cluster.submit("jobs/deletion_benchmark.py", *sizes, "--folder", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr

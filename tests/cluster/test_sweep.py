@@ -56,7 +56,7 @@ def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> N
     assert small.measured.loss_by_depth == pytest.approx(large.measured.loss_by_depth)
     written = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert [each["label"] for each in written["outcomes"]] == ["budget 1", "budget 2"]
-    assert found.picture.stat().st_size > 1000 and "take budget" in found.recommendation
+    assert found.picture.stat().st_size > 1000 and "use budget" in found.recommendation
     runs = [path for path in (tmp_path / "sweep").iterdir() if (path / "config.yaml").is_file()]
     assert [path.name for path in runs] == [small.root]
     assert any("trained 2 stages, shared 2" in line for line in told)
