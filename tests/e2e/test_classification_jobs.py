@@ -43,7 +43,7 @@ def pictures(folder: Path) -> tuple[dict[str, Any], str, bytes]:
         file.write_bytes(png(number, LABELS[number % 2]))
     sections = {
         "task": {"kind": "image_classification", "labels": list(LABELS)},
-        "data": {"path": str(folder / "pictures"), "holdout_split": "test"},
+        "data": {"path": str(folder / "pictures"), "holdout_split": "test", "partition_key": "seed"},
     }
     return sections, "stripes/5.png", b"stripes/5.png"
 
@@ -63,6 +63,7 @@ def sentences(folder: Path) -> tuple[dict[str, Any], str, bytes]:
             "path": str(folder / "train.jsonl"),
             "holdout_path": str(folder / "dev.jsonl"),
             "id_field": "id",
+            "partition_key": "seed",
         },
     }
     return sections, "s5", b"on day 39595"
@@ -80,7 +81,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         "budget": 2,
         "model": {"path": str(folder / "base")},
         "lora": {"layers_per_group": 1, "rank": 4},
-        "optimizer": {"epochs": 8, "batch_records": 4, "lr": 0.01},
+        "optimizer": {"epochs": 8, "batch_records": 4, "lr": 0.005},
         "workers": {"groups": 1},
         "storage": {"uri": str(folder / "run")},
         **sections,

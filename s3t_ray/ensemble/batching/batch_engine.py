@@ -74,7 +74,9 @@ class BatchEngine:
             self._waiting.append((name, request, outbox))
             if not self._working:
                 self._working = True
-                threading.Thread(target=self._work, name="s3t-batch", daemon=True).start()
+                # Not a daemon: the end of the interpreter kills those inside torch, which aborts the process. Its work
+                # ends with what was submitted, or a step after the cancellation.
+                threading.Thread(target=self._work, name="s3t-batch").start()
 
     def cancel(self, name: str) -> None:
         """Cancel a generation whose client has disconnected. It may have ended already."""

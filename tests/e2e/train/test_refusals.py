@@ -95,7 +95,7 @@ def test_a_slice_file_that_is_not_the_expected_one_refuses_the_stage(tmp_path: P
     slices = lab.slices
     swapped = dataclasses.replace(slices[0], path=slices[1].path)
     miscounted = dataclasses.replace(slices[0], records=6)
-    for bad, message in ((swapped, slices[1].path), (miscounted, "holds 5 rows, expected 6")):
+    for bad, message in ((swapped, slices[1].path), (miscounted, "has 5 rows, expected 6")):
         with pytest.raises(TrainError, match=message):
             train(trainer, Lab(lab.root, lab.config, base, lab.store, (bad,)).job("s", (0,)))
     assert not lab.store.files("stages") and not lab.store.files("hidden")

@@ -147,6 +147,17 @@ def _submitted(ensemble: Ensemble, name: str) -> Outbox:
     return outbox
 
 
+def test_the_process_does_not_end_before_the_batch(ensemble: Ensemble) -> None:
+    """A thread killed inside torch by the end of the interpreter aborts the process: seen once in `s3t generate`."""
+    stream = ensemble.stream((5, 6, 7), 300)
+    next(stream)
+    (batch,) = [thread for thread in threading.enumerate() if thread.name == "s3t-batch"]
+    assert not batch.daemon, "threading waits for it before the interpreter ends"
+    stream.close()
+    batch.join(60)
+    assert not batch.is_alive()
+
+
 def test_the_prompts_tokens_are_scored_as_the_slow_model_does(ensemble: Ensemble, published: Published) -> None:
     prompt = list(range(10, 45))  # several chunks
     params = SamplingParams(0, logprobs=3, prompt_logprobs=True)
