@@ -149,11 +149,12 @@ def _submitted(ensemble: Ensemble, name: str) -> Outbox:
 
 def test_the_process_does_not_end_before_the_batch(ensemble: Ensemble) -> None:
     """A thread killed inside torch by the end of the interpreter aborts the process: seen once in `s3t generate`."""
-    stream = ensemble.stream((5, 6, 7), 300)
-    next(stream)
+    outbox = Outbox()
+    ensemble.submit("long", GenerationRequest((5, 6, 7), SamplingParams(300)), outbox)
+    outbox.take(lambda: ensemble._service.live.stage_ids, 60)
     (batch,) = [thread for thread in threading.enumerate() if thread.name == "s3t-batch"]
     assert not batch.daemon, "threading waits for it before the interpreter ends"
-    stream.close()
+    ensemble.cancel("long")
     batch.join(60)
     assert not batch.is_alive()
 
