@@ -18,6 +18,7 @@ SAID_AFTER_LOOKS = 6
 """After this many checks in which an application is not up (half a minute), say what may be missing."""
 BAD_LOOKS = 60
 """After this many checks in which an application is broken (5 minutes of Serve's own retries), the job fails."""
+_LAST_LINES = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,12 +50,15 @@ def serve(
 ) -> None:
     """Serve the run's live models, and accept deletions, over HTTP until stopped."""
     from s3t_ray.cli.show.output import note
+    from s3t_ray.run.run import Run
     from s3t_ray.runtime.connect import connected
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a job has its own
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as service managers end a service
     if (tls_key is None) != (tls_cert is None):
         raise ConfigError("--tls-key and --tls-cert must be given together", "give both, or neither")
+    with Run.open(run) as opened:
+        _ = opened.base  # refused here if it was replaced: the error of a replica arrives late, inside Ray's
     with connected(address):
         from ray import serve as ray_serve
 
@@ -88,12 +92,30 @@ def serve(
         _start_proxy({"host": host, "port": port, **tls})
         try:
             for each, (application, path) in applications.items():
-                ray_serve.run(application, name=each, route_prefix=path, blocking=False)
+                _deploy(each, application, path)
             note(f"serving {run} at {'https' if tls else 'http'}://{host}:{port}{root}{MODEL_PATH}")
             _watch(tuple(applications), replicas * cpus)
         finally:
             for each in applications:
                 ray_serve.delete(each, _blocking=False)
+
+
+def _deploy(name: str, application: Any, path: str) -> None:
+    """Deploy an application. ClusterError, with the last lines of what Ray Serve says of it, if that fails."""
+    from ray import serve as ray_serve
+
+    try:
+        ray_serve.run(application, name=name, route_prefix=path, blocking=False)
+    except RuntimeError as error:
+        found = ray_serve.status().applications.get(name)
+        told = (
+            "" if found is None else "\n".join((found.message, *(each.message for each in found.deployments.values())))
+        )
+        lines = [line.strip() for line in told.splitlines() if line.strip()] or [str(error)]
+        raise ClusterError(
+            f"{name} did not start: {' / '.join(lines[-_LAST_LINES:])}",
+            "mend what it names, and run the same command again; the logs of its replicas have the rest",
+        ) from error
 
 
 def _start_proxy(options: dict[str, Any]) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from typer.testing import CliRunner
 
 from s3t_ray.audit.verify import verify
+from s3t_ray.cli.main import app
 from s3t_ray.ensemble.in_process import generate
 from s3t_ray.errors import ConfigError, TrainError
 from s3t_ray.run.run import Run
@@ -45,6 +47,12 @@ def test_the_base_of_a_run_is_its_own_or_refused(folder: Path) -> None:
             generate(run, "hello")
         problems = verify(run).problems
         assert any("is not the one that this run was trained on" in problem for problem in problems)
+
+
+def test_serve_refuses_it_before_ray_starts(folder: Path) -> None:
+    replace_base(folder)
+    refused = CliRunner().invoke(app, ["serve", str(folder / "run")])
+    assert refused.exit_code == 2 and "is not the one that run 'test' was trained on" in refused.stderr
 
 
 def test_a_rank_refuses_a_job_of_another_base(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
