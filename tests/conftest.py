@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.runtime.connect import NAMESPACE
 
 # Ray's own default depends on what an earlier command left in the home folder, and writes there.
@@ -31,7 +30,6 @@ settings.register_profile(
     "s3t", deadline=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("s3t")
-collect_rarely()
 
 
 @pytest.fixture(scope="session")

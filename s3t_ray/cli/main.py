@@ -42,7 +42,6 @@ from s3t_ray.cli.proofs import (
 )
 from s3t_ray.cli.show.output import note, print_document, print_error
 from s3t_ray.errors import S3TError
-from s3t_ray.garbage_collection import collect_rarely
 
 _GOES_ON = ("train", "delete", "demo")
 
@@ -51,7 +50,6 @@ class Commands(TyperGroup):
     """Turns our errors into two lines and an exit code. All others are bugs and keep their traceback."""
 
     def invoke(self, ctx: Any) -> Any:
-        collect_rarely()
         try:
             return super().invoke(ctx)
         except S3TError as error:

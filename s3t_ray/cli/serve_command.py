@@ -58,7 +58,7 @@ def serve(
     if (tls_key is None) != (tls_cert is None):
         raise ConfigError("--tls-key and --tls-cert must be given together", "give both, or neither")
     with Run.open(run) as opened:
-        _ = opened.base  # refused here if it was replaced: the error of a replica arrives late, inside Ray's
+        _ = opened.base  # refuse a replaced base here: an error of a replica comes minutes later, wrapped by Ray
     with connected(address):
         from ray import serve as ray_serve
 
@@ -101,7 +101,7 @@ def serve(
 
 
 def _deploy(name: str, application: Any, path: str) -> None:
-    """Deploy an application. ClusterError, with the last lines of what Ray Serve says of it, if that fails."""
+    """Deploy an application. Raises ClusterError, with the end of Ray Serve's message, if that fails."""
     from ray import serve as ray_serve
 
     try:
@@ -114,7 +114,7 @@ def _deploy(name: str, application: Any, path: str) -> None:
         lines = [line.strip() for line in told.splitlines() if line.strip()] or [str(error)]
         raise ClusterError(
             f"{name} did not start: {' / '.join(lines[-_LAST_LINES:])}",
-            "mend what it names, and run the same command again; the logs of its replicas have the rest",
+            "fix the cause and run the command again; the logs of its replicas have the details",
         ) from error
 
 

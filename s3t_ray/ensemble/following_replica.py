@@ -36,7 +36,6 @@ from s3t_ray.ensemble.batching.outbox import Outbox, Said
 from s3t_ray.ensemble.batching.sampling_params import SamplingParams
 from s3t_ray.ensemble.ledger_watch import LedgerWatch
 from s3t_ray.errors import LedgerError, S3TError, StoreError, TrainError
-from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.run.run import Run
 from s3t_ray.run.shard_view import view_shard
 
@@ -59,8 +58,7 @@ class Following:
     """One replica of the run at `run_uri`. Every method may be called from any thread."""
 
     def __init__(self, run_uri: str, threads: int | None = None) -> None:
-        collect_rarely()
-        # torch: only in the process that has the model, not in the one that makes the actor.
+        # Imports torch: only in the process that holds the model, not in the one that creates the actor.
         from s3t_ray.ensemble.replica import Replica
 
         self._uri = run_uri

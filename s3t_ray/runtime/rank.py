@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from s3t_ray.config.base_model import digest_base, read_shape
 from s3t_ray.config.load import parse_config
 from s3t_ray.errors import TrainError
-from s3t_ray.garbage_collection import collect_rarely
 from s3t_ray.run.machine_scratch import machine_scratch
 from s3t_ray.runtime.gpu_card import check_own_card
 from s3t_ray.scheduler.requeue import check_recipe_of
@@ -50,7 +49,6 @@ class Rank:
     def start(self, init_method: str) -> None:
         """Join the group and load the base model, so that the rank can train. Raises ConfigError if it cannot fit."""
         check_own_card(self._config, read_shape(self._base))
-        collect_rarely()
         from s3t_ray.train.trainer import Trainer  # imports torch and deepspeed, which the actor's creator must not
 
         # The same path can contain a different model on another node.

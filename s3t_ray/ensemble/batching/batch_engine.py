@@ -74,8 +74,8 @@ class BatchEngine:
             self._waiting.append((name, request, outbox))
             if not self._working:
                 self._working = True
-                # Not a daemon: the end of the interpreter kills those inside torch, which aborts the process. Its work
-                # ends with what was submitted, or a step after the cancellation.
+                # Not a daemon: the interpreter kills daemon threads at exit, and inside torch that aborts the process.
+                # The thread ends with its last generation, or one step after the cancellation.
                 threading.Thread(target=self._work, name="s3t-batch").start()
 
     def cancel(self, name: str) -> None:
