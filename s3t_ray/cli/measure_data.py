@@ -11,16 +11,18 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from s3t_ray.config.schema import Config, Data, Task
+    from s3t_ray.config.schema import Config, Task
     from s3t_ray.data.balance import Balance
     from s3t_ray.data.chats.token_ids import Tokenizer
     from s3t_ray.data.records import Record
     from s3t_ray.data.seen_texts import Seen
+    from s3t_ray.errors import DataError
 
 SAMPLE_RECORDS = 1000
 _NAMES_COUNTED = 1_000_000
@@ -76,7 +78,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     with RejectFile(Path(os.devnull)) as rejects, Seen() as ids:
         check = None if tokenizer is None else RecordCheck(tokenizer, config.task)
         taught, reading = Taught(config), Reading()
-        found = _once(read_records(config.data, config.task, rejects, check, reading), ids, config.data)
+        found = _once(read_records(config.data, config.task, rejects, check, reading), ids, config)
         for spot, record in taught.count((place(each.id, each.subject, config, secret), each) for each in found):
             if len(names) < _NAMES_COUNTED:
                 names[hashed(record, config)] += 1
@@ -86,7 +88,7 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
             if not (images and sample):  # every image has as many tokens
                 _sample(sample, records, record.content, random)
             records += 1
-        apart = _once(read_holdout(config.data, config.task, rejects, check, reading), ids, config.data)
+        apart = _once(read_holdout(config.data, config.task, rejects, check, reading), ids, config)
         held_out += sum(1 for _ in taught.count((HOLDOUT, each) for each in apart))
     notes = reading.notes()
     taught.tell(notes.append)
@@ -124,14 +126,28 @@ def measure(config: Config, tokenizer: Tokenizer | None = None) -> DataSize:
     )
 
 
-def _once(records: Iterable[Record], ids: Seen, data: Data) -> Iterator[Record]:
+def _once(records: Iterable[Record], ids: Seen, config: Config) -> Iterator[Record]:
     """`records`, unchanged. DataError: an id is repeated, which the ledger would also refuse."""
-    from s3t_ray.data.readers.read import repeated_id
-
     for record in records:
         if not ids.add(record.id):
-            raise repeated_id(record.id, data)
+            raise _repeated(record.id, config)
         yield record
+
+
+def _repeated(name: str, config: Config) -> DataError:
+    from s3t_ray.data.readers.read import RejectFile, read_holdout, read_records
+    from s3t_ray.data.readers.reading import Reading
+    from s3t_ray.data.readers.repeated_ids import find_repeated
+    from s3t_ray.errors import DataError
+
+    data, reading = config.data, Reading()
+    with RejectFile(Path(os.devnull)) as rejects:
+        records = chain(
+            read_records(data, config.task, rejects, None, reading),
+            read_holdout(data, config.task, rejects, None, reading),
+        )
+        found = find_repeated(name.__eq__, records, reading, data)
+    return found or DataError(f"id {name!r} is in more than one record of {data.path}", "give every record its own id")
 
 
 def _place_key(config: Config) -> bytes | None:

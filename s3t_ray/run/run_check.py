@@ -1,7 +1,7 @@
 """What `s3t train` refuses about a run that was begun before, found before Ray is started.
 
-In: a config. Out: nothing, or the error that `Run.create` and `Run.check_recipe` would raise. Reads no data and no
-weight: whether the base was replaced is seen when the run is opened. Must never begin a run.
+In: a config. Out: the digest of its base, or the error that `Run.create` and `Run.check_recipe` would raise. Reads
+no data. Must never begin a run.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from s3t_ray.run.run import Run
 from s3t_ray.store.store import Store
 
 
-def check_begun_run(config: Config, *, drop_stages: bool = False) -> None:
-    """Raise ConfigError, LedgerError or StoreError as `Run.create` would; a run that is not yet begun passes."""
+def check_begun_run(config: Config, *, drop_stages: bool = False) -> str | None:
+    """The base's digest, for which a run that was begun is compared; None for a run that is not yet begun.
+
+    Takes about one second per gigabyte of the base. Raises ConfigError, LedgerError or StoreError as `Run.create`
+    would.
+    """
     location = locate(config)
     store = Store.open(location.storage_uri)
     try:
@@ -23,14 +27,17 @@ def check_begun_run(config: Config, *, drop_stages: bool = False) -> None:
     except NoLedger:
         if read_mark(store) is not None:
             raise
-        return  # a new run
+        return None  # a new run
     with ledger:
         check_together(store, ledger, config.name)
         require_whole(location, ledger, store)
         run = Run(config, location, store, ledger)
         run.check_continued()
         row = ledger.run()
-        if row is not None:
-            run.check_recipe(row.base_digest)
-            if not drop_stages:
-                run.check_keeps_stages()
+        if row is None:
+            return None
+        run.check_recipe(row.base_digest)  # the fast checks first
+        if not drop_stages:
+            run.check_keeps_stages()
+        _ = run.base  # raises ConfigError if it was replaced
+        return run.base_digest

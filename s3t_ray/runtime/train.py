@@ -45,13 +45,15 @@ def train(
     from s3t_ray.train.loading.check_base import check_base_model
 
     tokenizer = check_base_model(config, folder)
-    check_begun_run(config, drop_stages=drop_stages)
+    digest = check_begun_run(config, drop_stages=drop_stages)
     note("starting Ray")
     with connected(address) as grows:
         check_fits_cluster(config, grows)
         check_a_card(config, read_shape(folder), note)
         with Run.create(config, drop_stages=drop_stages) as run:
-            run.check_recipe()  # before any data is read: the base may have been replaced
+            if digest is not None:
+                run.base_digest = digest  # hashing a large base takes minutes; every rank hashes it again
+            run.check_recipe()
             ingest(run, note, RecordCheck(tokenizer, config.task))
             run.check_recipe()
             reused = len(run.wanted_stages())

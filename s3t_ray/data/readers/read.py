@@ -131,6 +131,7 @@ def read_records(
             else:
                 if data.id_field is not None or seen.add(record.id):
                     records += 1
+                    reading.position = f"{raw.source}:{raw.number}"
                     if record.shape is not None:
                         reading.shapes[record.shape] += 1
                     yield record
@@ -174,17 +175,6 @@ def read_holdout(
     if data.holdout_path is not None:
         apart = data.model_copy(update={"path": data.holdout_path, "holdout_path": None})
         yield from read_records(apart, task, rejects, check, reading)
-
-
-def repeated_id(name: str, data: Data) -> DataError:
-    """The error for an id that several records share."""
-    field = data.id_field
-    of = "" if field == "auto" else f" (field {field!r})"
-    what = f"id {name!r}{of}" if field else f"content with derived id {name!r}"
-    return DataError(
-        f"{what} is in more than one record of {data.path}; nothing was kept",
-        "give every record its own id" if field else "remove the repeated records, or name data.id_field",
-    )
 
 
 def drop_rejects(source: Path, target: Path, data: Data, drop: Callable[[str | None, str | None], bool]) -> int:

@@ -31,6 +31,8 @@ class Reading:
     repeated: int = 0
     """Rows left out because an earlier row has the same content, and so the same derived id."""
     ids_derived: bool = False
+    position: str = ""
+    """File and line (or row) of the last record that was read."""
 
     def noted(self, name: str, rows: Iterator[_Row]) -> Iterator[_Row]:
         """Pass `rows` of the file `name` through; record the file as read, and as empty if it has no rows."""

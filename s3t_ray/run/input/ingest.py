@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from s3t_ray.data.partition import HOLDOUT, Place, place, places
-from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records, repeated_id
+from s3t_ray.data.readers.read import Check, RejectFile, read_holdout, read_records
 from s3t_ray.data.readers.reading import Reading
+from s3t_ray.data.readers.repeated_ids import find_repeated
 from s3t_ray.data.records import Record
 from s3t_ray.data.slices import Row, SliceFile, partition_rows, read_slice
 from s3t_ray.data.taught import Taught
@@ -181,12 +182,12 @@ def _commit(run: Run, row: RunRow, entries: Path) -> None:
 
 
 def _named(run: Run, error: DuplicateRecord) -> DataError:
-    """The same error with the plain id, which the caller has but the ledger does not."""
+    """The same error with the plain id and the places of its records, which the ledger does not have."""
+    reading, keys = Reading(), run.keys
     with scratch_folder(run, "find") as folder, RejectFile(folder / "rejects.jsonl") as again:
-        for _, record in _placed(run, again, None, Reading()):
-            if run.keys.id_hmac(record.id) == error.id_hmac:
-                return repeated_id(record.id, run.config.data)
-    return DataError(error.problem, error.fix)
+        records = (record for _, record in _placed(run, again, None, reading))
+        found = find_repeated(lambda name: keys.id_hmac(name) == error.id_hmac, records, reading, run.config.data)
+    return found or DataError(error.problem, error.fix)
 
 
 def _finish(run: Run) -> None:

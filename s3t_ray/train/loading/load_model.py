@@ -27,6 +27,7 @@ from s3t_ray.config.families import FAMILIES, Family, check_task_fits, named_fam
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.loading.quantised import compute_unpacked, quantisation
+from s3t_ray.train.loading.tied_weights import check_tied_weights
 from s3t_ray.train.loading.zero3_load import split_while_loading
 
 _IGNORED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
@@ -91,6 +92,7 @@ def load_model(
     else:
         model, report = _from_pretrained(config, settings, folder, arguments, folder)
         fresh = check_weights(config, family, report, folder)
+    check_tied_weights(folder, stored_weights(folder), model)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, dtype)
@@ -115,6 +117,7 @@ def hollow_model(config: Config, folder: Path, stored: Mapping[str, StoredWeight
     arguments = {"state_dict": hollow, "device_map": "meta", "dtype": torch.float32, "attn_implementation": "eager"}
     model, report = _from_pretrained(config, settings, None, arguments, folder)
     check_weights(config, family, report, folder)
+    check_tied_weights(folder, stored, model)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -77,3 +78,4 @@ def test_a_plan_reads_the_held_out_file_and_finds_ids_that_stand_twice(tmp_path:
     held.write_text(json.dumps({"id": "0-1", "who": "p9", "question": "Q", "answer": "A"}) + "\n")
     refused = CliRunner().invoke(app, ["plan", str(config), *apart])
     assert refused.exit_code == 3 and "error: id '0-1' is in more than one record" in refused.output
+    assert re.search(r"data\.jsonl:2 and .*held\.jsonl:1; nothing was kept", refused.output), refused.output

@@ -50,6 +50,22 @@ def test_what_does_not_belong_to_the_run_is_refused_and_nothing_is_written(
     Run.create(small_config(folder)).close()
 
 
+def test_a_replaced_base_is_refused_before_ray(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    digest = check_begun_run(small_config(folder))
+    with Run.create(small_config(folder)) as run:
+        assert digest == run.row.base_digest
+    weights = next((folder / "base").glob("*.safetensors"))
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    before = contents(folder)
+    with pytest.raises(ConfigError, match="is not the one that run 'test' was trained on"):
+        check_begun_run(small_config(folder))
+    assert contents(folder) == before
+    weights.write_bytes(kept)
+    assert check_begun_run(small_config(folder)) == digest
+
+
 def test_a_lost_ledger_is_not_begun_anew(folder: Path) -> None:
     (folder / "run" / "ledger.db").rename(folder / "elsewhere.db")
     for path in (folder / "run").glob("ledger.db*"):

@@ -107,6 +107,31 @@ def test_weights_of_a_model_without_its_head_are_found_by_their_names(base: Path
     check(base)
 
 
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(-1, None)])
+def test_a_tied_base_that_stores_another_head_is_refused_by_check_and_loader(base: Path, rows: slice) -> None:
+    """transformers would use the stored head, vLLM the embedding. An equal copy is harmless, whatever its dtype."""
+    settings(base, tie_word_embeddings=True)
+
+    def head_from_embedding(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        rounded = weights["model.embed_tokens.weight"].bfloat16()
+        return {**weights, "model.embed_tokens.weight": rounded.float(), "lm_head.weight": rounded}
+
+    rewrite(base, head_from_embedding)
+    check(base)
+
+    def with_another_row(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        head = weights["lm_head.weight"].clone()
+        head[rows] += 1
+        return {**weights, "lm_head.weight": head}
+
+    rewrite(base, with_another_row)
+    refused(base, "lm_head.weight and model.embed_tokens.weight are stored with different values", "to false")
+    with pytest.raises(ConfigError, match="stored with different values"):
+        load_model(config_for(base), base, torch.device("cpu"), "sdpa")
+    settings(base, tie_word_embeddings=False)
+    check(base)
+
+
 def test_weights_of_more_layers_or_another_shape(base: Path) -> None:
     settings(base, num_hidden_layers=1)
     refused(base, "9 unexpected: model.layers.1.input_layernorm.weight")
