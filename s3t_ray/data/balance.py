@@ -48,8 +48,9 @@ class Balance:
         by_person = config.data.partition_by == "subject"
         if self.empty_slices:
             lines.append(
-                f"{self.empty_slices:,} of {config.shards * config.slices:,} slices are empty"
-                + (f", including {self.empty_shards:,} entire shards" if self.empty_shards else "")
+                f"{self.empty_slices:,} of {config.shards * config.slices:,} slices "
+                + ("is empty" if self.empty_slices == 1 else "are empty")
+                + (f", including {_shards(self.empty_shards)}" if self.empty_shards else "")
                 + ": use fewer slices or shards, or another seed"
                 + (", or data.partition_by: record" if by_person else "")
             )
@@ -100,3 +101,7 @@ def balance(shards: int, slices: int, records: Mapping[Place, int]) -> Balance:
         empty_shards=by_shard.count(0),
         mean_shard=sum(by_shard) / shards,
     )
+
+
+def _shards(count: int) -> str:
+    return "an entire shard" if count == 1 else f"{count:,} entire shards"

@@ -11,6 +11,8 @@ from typing import Any
 
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
+from s3t_ray.config.tasks import TASKS
+from s3t_ray.config.tokenizer_files import check_tokenizer_files
 from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.errors import TrainError
 from s3t_ray.run.input.ingest import ingest
@@ -41,6 +43,8 @@ def train(
     began = time.monotonic()
     folder = checked_base(config)
     note(f"base model: {folder}")
+    if TASKS[config.task.kind].architecture != "vision":
+        check_tokenizer_files(folder)
     # Imported here because torch and transformers take seconds to import, and file errors should appear first.
     from s3t_ray.train.loading.check_base import check_base_model
 

@@ -91,7 +91,7 @@ def _gpus(report: GpuReport) -> str:
     else:
         lines.append(f"proposed: no change, {units.plural(report.proposed_groups or 0, 'worker group')}")
     if report.least_seconds is not None:
-        lines.append(f"the whole training takes at least {report.least_seconds / 3600:,.2f} h, at that peak rate")
+        lines.append(f"the whole training takes at least {units.duration(report.least_seconds)}, at that peak rate")
     return "\n".join(lines)
 
 

@@ -5,40 +5,23 @@ In: the folder of a base model. Out: a Hugging Face tokenizer. Never runs code f
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
-from s3t_ray.config.base_files import check_text_file
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS
+from s3t_ray.config.tokenizer_files import check_tokenizer_files
 from s3t_ray.data.chats.chat import rendered
 from s3t_ray.data.chats.chat_template import chat_template
 from s3t_ray.data.chats.token_ids import end_id
 from s3t_ray.errors import ConfigError, DataError
 
-_FILES = ("tokenizer.json", "tokenizer.model", "sentencepiece.bpe.model", "spiece.model", "vocab.json", "vocab.txt")
-_SETTINGS = "tokenizer_config.json"
-_OTHER_TEMPLATE = "additional_chat_templates/default.jinja"
-_OTHER_VOCABULARY = re.compile(r"tekken\.json|tiktoken\.model|tokenizer\.model\..+")
-
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in `folder`. Raises ConfigError if there is none or its files are damaged."""
-    present = [folder / name for name in _FILES if (folder / name).is_file()]
-    if not present:
-        raise ConfigError(
-            f"{folder} contains no tokenizer ({', '.join(_FILES)})",
-            "save the tokenizer there too: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
-        )
-    for path in (folder / _SETTINGS, *present):
-        if path.is_file():
-            check_text_file(path)
-            _check_json(path)
-    _check_no_detours(folder)
+    check_tokenizer_files(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
@@ -46,26 +29,6 @@ def load_tokenizer(folder: Path) -> Any:
         raise ConfigError(
             f"the tokenizer in {folder} cannot be loaded: {reason}", "restore its files, or save the tokenizer again"
         ) from error
-
-
-def _check_no_detours(folder: Path) -> None:
-    """Raise ConfigError if transformers would read a file that the base's digest does not cover.
-
-    A change to such a file would go unnoticed, and another version of transformers may read a different file.
-    """
-    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8")) if (folder / _SETTINGS).is_file() else {}
-    other = None
-    if isinstance(settings, dict) and "fast_tokenizer_files" in settings:
-        other = f"those in fast_tokenizer_files of {_SETTINGS}"
-    elif (folder / _OTHER_TEMPLATE).exists():
-        other = f"{_OTHER_TEMPLATE}, which overrides chat_template.jinja"
-    elif not (folder / "tokenizer.json").is_file():
-        other = next((path.name for path in sorted(folder.iterdir()) if _OTHER_VOCABULARY.fullmatch(path.name)), None)
-    if other is not None:
-        raise ConfigError(
-            f"the tokenizer in {folder} would be read from other files than the standard ones: {other}",
-            "remove it, or save the tokenizer again: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
-        )
 
 
 def check_tokenizer(tokenizer: Any, embedding_rows: int, task: Task, folder: Path) -> None:
@@ -99,12 +62,3 @@ def _check_template(tokenizer: Any, task: Task, folder: Path) -> None:
         raise ConfigError(f"the chat template in {folder} is broken: {error.problem}", fix) from error
     if not all(turn["content"] in text for turn in turns):
         raise ConfigError(f"the chat template in {folder} omits the question or the answer", fix)
-
-
-def _check_json(path: Path) -> None:
-    if path.suffix != ".json":
-        return
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}", "download the tokenizer again") from error

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from s3t_ray.cli.main import app
+from s3t_ray.cli.show import units
 from s3t_ray.config.benchmarks import BENCHMARKS
 from s3t_ray.config.load import load_config, ready_configs
 
@@ -178,7 +179,9 @@ def test_given_gpus_are_planned_for() -> None:
     changed = [part for setting in report["proposed"] for part in ("--set", setting)]
     after = document("llama-2-13b", *SIZE, "--gpu", "4x24GiB", *changed)["gpus"]
     assert after["fits"] and after["proposed"] == []
-    assert "h, at that peak rate" in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
+    seconds = document("llama-2-13b", *SIZE, "--gpu", "8xH100")["gpus"]["least_seconds"]
+    told = f"training takes at least {units.duration(seconds)}, at that peak rate"
+    assert told in s3t_plan("llama-2-13b", *SIZE, "--gpu", "8xH100").stdout
     assert document("llama-2-13b", *SIZE)["gpus"] is None
 
 

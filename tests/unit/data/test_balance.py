@@ -19,7 +19,7 @@ def test_sixty_and_a_hundred_and_forty_are_uneven() -> None:
     assert "another seed" in line and "data.partition_by: record" in line
     sizes[Place(0, 0)] = 0
     empty, uneven = balance(2, 3, sizes).advice(config)
-    assert "1 of 6 slices are empty: use fewer slices or shards, or another seed, or data.partition_by" in empty
+    assert "1 of 6 slices is empty: use fewer slices or shards, or another seed, or data.partition_by" in empty
     assert "40 to 140" in uneven
 
 

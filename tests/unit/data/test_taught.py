@@ -48,7 +48,7 @@ def test_a_shard_without_a_record_is_said() -> None:
     taught.check_shards()
     notes: list[str] = []
     taught.tell(notes.append)
-    assert any("10 of 12 slices are empty, including 1 entire shards" in note for note in notes)
+    assert any("10 of 12 slices are empty, including an entire shard" in note for note in notes)
 
 
 def test_a_run_of_held_out_records_alone_is_refused() -> None:
