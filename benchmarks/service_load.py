@@ -3,8 +3,8 @@
     python benchmarks/service_load.py [--deletions 200] [--streams 200] [--slow 1000] [--seconds 20] [--pace 1.0]
 
 Trains a tiny run and serves it with `s3t serve` (Ray Serve, HTTP, a scheduler that heals) on this machine. Then:
-1. crowds: `streams` concurrent streams, and `slow` requests whose bodies arrive at one byte per second. Meanwhile it
-   measures how long deletions and health checks take.
+1. crowds: `streams` concurrent streams, and `slow` requests whose bodies arrive at one byte per second, each crowd in
+   a process of its own. Meanwhile it measures how long deletions and health checks take.
 2. steady load: `deletions` deletions, one every `pace` seconds, during complete answers and streams. The model's
    process, the proxy and the scheduler are killed meanwhile. Each complete answer is checked against the receipts: its
    fingerprint must be the hash of the stages that it names, and none of them may be in a receipt from before the
@@ -25,11 +25,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchlib.http_calls import CutOff, Reply, ask, half_sent
+from benchlib.crowd import Crowd
+from benchlib.http_calls import CutOff, Reply, ask
 from benchlib.live_service import PARTS, UP_SECONDS, LiveService
 from benchlib.measure import Latency, latency
 from benchlib.office_receiver import OfficeReceiver
@@ -41,6 +42,7 @@ from s3t_ray.serve.fingerprint import fingerprint
 from s3t_ray.sweep.result_file import save
 
 RESULTS = Path(__file__).with_name("results")
+MODEL = "service-load"
 SHARDS, SLICES, RECORDS_PER_SLICE = 3, 3, 60
 WHOLE_ASKERS, STREAM_ASKERS = 3, 2
 TRIES, PAUSE_SECONDS = 100, 2.0
@@ -49,12 +51,13 @@ ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1", "TOKENIZER
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """What deletions and health took while so many others were there."""
+class Crowded:
+    """The latencies of deletions and health checks while so many others were there."""
 
     kind: str
     others: int
-    refused_others: int  # of them, with 429 or 503
+    refused_others: int  # requests of theirs that got 429 or 503
+    cut_off_others: int  # connections of theirs that the service ended
     receipts: Latency
     health: Latency
     failed: int  # deletions or looks at health that were refused or cut off
@@ -80,7 +83,7 @@ class Steady:
 
 @dataclass(frozen=True)
 class ServiceLoad:
-    crowds: tuple[Crowd, ...]
+    crowds: tuple[Crowded, ...]
     steady: Steady
 
 
@@ -95,7 +98,7 @@ class Callers:
 
     async def chat(self, tokens: int, stream: bool = False) -> Reply:
         asked = {
-            "model": "service-load",
+            "model": MODEL,
             "messages": [{"role": "user", "content": f"Say number {self._next_record}."}],
             "max_tokens": tokens,
             "stream": stream,
@@ -191,9 +194,7 @@ def main() -> int:
     os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as work, OfficeReceiver() as office:
         folder = Path(work)
-        config = tiny_run(
-            folder, "service-load", shards=SHARDS, slices=SLICES, budget=1, records_per_slice=RECORDS_PER_SLICE
-        )
+        config = tiny_run(folder, MODEL, shards=SHARDS, slices=SLICES, budget=1, records_per_slice=RECORDS_PER_SLICE)
         (folder / "config.yaml").write_text(dump_config(config))
         subprocess.run([sys.executable, "-m", "s3t_ray.cli.main", "train", str(folder / "config.yaml")], check=True)
         settings = office.write_settings(folder / "callbacks.yaml")
@@ -210,9 +211,9 @@ async def _measured(service: LiveService, office: OfficeReceiver, told: argparse
     callers = Callers(service)
     await _up(service, callers)
     crowds = [
-        await _crowd(callers, service, "nobody", 0, told.seconds),
-        await _crowd(callers, service, "streams", told.streams, told.seconds),
-        await _crowd(callers, service, "half-sent bodies", told.slow, told.seconds),
+        await _crowded(callers, service, "nobody", 0, told.seconds),
+        await _crowded(callers, service, "streams", told.streams, told.seconds),
+        await _crowded(callers, service, "half-sent", told.slow, told.seconds),
     ]
     steady = await _steady(callers, service, told.deletions, told.pace)
     before = sum(crowd.receipts.calls for crowd in crowds)
@@ -239,24 +240,17 @@ async def _up(service: LiveService, callers: Callers) -> None:
     raise RuntimeError("the service is not up")
 
 
-async def _crowd(callers: Callers, service: LiveService, kind: str, others: int, seconds: float) -> Crowd:
-    over = asyncio.Event()
-    refused = 0
+async def _crowded(callers: Callers, service: LiveService, kind: str, others: int, seconds: float) -> Crowded:
+    """Latencies while a crowd, in its own process, keeps the service busy."""
+    if others == 0:
+        return await _latencies(callers, kind, others, seconds)
+    with Crowd(kind, others, service.port, service.token, MODEL) as crowd:
+        await asyncio.sleep(seconds / 2)  # until all are there
+        made = await _latencies(callers, kind, others, seconds)
+    return replace(made, refused_others=crowd.ended.refused, cut_off_others=crowd.ended.cut_off)
 
-    async def stream() -> None:
-        nonlocal refused
-        while not over.is_set():
-            try:
-                refused += (await callers.chat(200, stream=True)).status in (429, 503)
-            except CutOff:
-                refused += 1
 
-    async def slow() -> None:
-        nonlocal refused
-        refused += not await half_sent(service.port, "/v1/chat/completions", service.token, over)
-
-    crowd = [asyncio.create_task(slow() if kind == "half-sent bodies" else stream()) for _ in range(others)]
-    await asyncio.sleep(seconds / 4)  # until all are there
+async def _latencies(callers: Callers, kind: str, others: int, seconds: float) -> Crowded:
     receipts, health, failed = [], [], 0
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -270,9 +264,7 @@ async def _crowd(callers: Callers, service: LiveService, kind: str, others: int,
         except CutOff:
             failed += 1
         await asyncio.sleep(0.25)
-    over.set()
-    await asyncio.gather(*crowd)
-    return Crowd(kind, others, refused, latency(receipts), latency(health), failed)
+    return Crowded(kind, others, 0, 0, latency(receipts), latency(health), failed)
 
 
 async def _steady(callers: Callers, service: LiveService, deletions: int, pace: float) -> Steady:

@@ -32,7 +32,7 @@ _ENDINGS |= {".parquet": "parquet", ".pq": "parquet"}
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _PEEK_BYTES = 4096
 _COLUMNS = "a table stored by columns, not by rows: write it with orient='records' (pandas), or one object per line"
-_BY_ID = "an object of rows by their ids, not rows: write an array of objects with their ids in them"
+_BY_ID = "an object of rows keyed by id: write an array of objects that contain their ids"
 _BATCH_ROWS = 256
 _DECODER = decoder()
 
@@ -66,7 +66,7 @@ def file_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         known = file_format(source)
         if known is None:
             if PurePath(source.lower()).suffix in _COMPRESSED and file_format(PurePath(source).stem) == "parquet":
-                raise DataError(f"{source} is a Parquet file, compressed once more", "unpack it")
+                raise DataError(f"{source} is a Parquet file inside a compressed file", "unpack it")
             _check_start(path, source, "unknown")
             raise DataError(
                 f"data.path: the extension of {source} does not determine its format",
@@ -148,7 +148,7 @@ def _bounded(file: IO[AnyStr], source: str) -> Iterator[AnyStr]:
         if len(line) > LONGEST:
             raise DataError(
                 f"{source}, line {number}: longer than {LONGEST >> 20} MiB, more than any record",
-                "end its lines with line feeds, set another data.format if it has no lines, or restore the file",
+                "end its lines with line feeds, set another data.format if it is not line-based, or restore the file",
             )
         yield line
 
@@ -234,8 +234,8 @@ def _parquet_rows(path: Path, source: str, data: Data) -> Iterator[RawRow]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if put_together(path, _end_of_columns(file.metadata)):
                 raise DataError(
-                    f"{source} is several Parquet files put together, of which only the last would be read",
-                    "keep them apart, in one folder, or join them with pyarrow",
+                    f"{source} is several Parquet files joined into one; only the last would be read",
+                    "keep them separate in one folder, or merge them with pyarrow",
                 )
             columns = wanted_columns(data, file.schema_arrow.names)
             if twice := sorted({name for name in columns if columns.count(name) > 1}):

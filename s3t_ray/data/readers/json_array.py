@@ -99,10 +99,10 @@ def document_items(file: TextIO, split: str = "train") -> Iterator[object]:
 def _check_split(arrays: Sequence[str], name: str, split: str) -> None:
     """Raise BrokenArray if an object holds several arrays of rows, or only that of another split."""
     if len(arrays) > 1:
-        raise BrokenArray(f"it holds several arrays of rows ({', '.join(arrays)}), and one file holds one split")
+        raise BrokenArray(f"it holds several arrays of rows ({', '.join(arrays)}), but a file may hold only one split")
     told = split_named(name)
     if told is not None and told != (split_named(split) or split):
-        raise BrokenArray(f"its rows stand under {name!r}, and data.split is {split}")
+        raise BrokenArray(f"its rows are in {name!r}, but data.split is {split}")
 
 
 def _elements(window: _Window) -> Iterator[object]:

@@ -14,8 +14,8 @@ from s3t_ray.errors import DataError
 
 _POINTER = b"version https://git-lfs.github.com/"
 _STARTS: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x1f\x8b", "is compressed with gzip", "end its name in .gz, or unpack it"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "end its name in .zst, or unpack it"),
+    (b"\x1f\x8b", "is compressed with gzip", "name it .gz, or unpack it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "name it .zst, or unpack it"),
     (b"\xfd7zXZ\x00", "is compressed with xz", "unpack it"),
     (b"PK\x03\x04", "is a ZIP archive, or an Excel workbook", "unpack it; save a workbook as CSV (UTF-8)"),
     (b"ARROW1\x00\x00", "is an Arrow file", "name the folder that save_to_disk wrote, or convert it to Parquet"),
@@ -49,9 +49,9 @@ def _told(start: bytes, kind: str) -> tuple[str, str] | None:
     if start[257:262] == b"ustar" and b"\0" in start[:257]:
         return "is a TAR archive", "unpack it"
     if start.lstrip()[:14].lower().startswith(_PAGE):
-        return "is a web page, not data", "download the file itself; sign in if its server requires that"
+        return "is a web page, not data", "download the file itself; sign in if its server requires it"
     if kind != "parquet" and start.startswith(_PARQUET + b"\x15"):
-        return "is a Parquet file", "end its name in .parquet, or set data.format: parquet"
+        return "is a Parquet file", "name it .parquet, or set data.format: parquet"
     if start[1:2] == b"\0" and start[:1] in _TEXT_STARTS:
         return "is UTF-16 text, not UTF-8", "save it as UTF-8"
     return None
@@ -60,7 +60,7 @@ def _told(start: bytes, kind: str) -> tuple[str, str] | None:
 def check_header(names: Sequence[str], delimiter: str, source: str) -> None:
     """DataError for a first line that cannot name a table's columns. The first may have none: pandas' index."""
     if len(names) == 2 and names[0] == "sep=" and not names[1]:
-        raise DataError(f"{source} begins with a line for Excel alone (sep=)", "remove the first line")
+        raise DataError(f"{source} begins with a line that only Excel reads (sep=)", "remove the first line")
     other = next((sign for sign in _DELIMITERS if len(names) == 1 and sign != delimiter and sign in names[0]), None)
     if other is not None:
         raise DataError(

@@ -31,7 +31,7 @@ Check = Callable[[str], tuple[str, bool]]
 _TOLD = 20  # malformed rows listed in an error
 _MOST_FIXES = 3
 _SHOWN = 80  # characters shown of an id
-_REPEATED = "repeats the content of an earlier row; with data.id_field: null both would have one id"
+_REPEATED = "repeats the content of an earlier row; with data.id_field: null both would have the same id"
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _record(raw: RawRow, data: Data, task: TaskRecords) -> Record:
     if raw.problem is not None:
         raise MalformedRow(raw.problem)
     if isinstance(raw.value, RepeatedField):
-        raise MalformedRow(str(raw.value), "leave one of the two")
+        raise MalformedRow(str(raw.value), "remove one of the two")
     if not isinstance(raw.value, Mapping):
         raise MalformedRow("not an object with fields")
     return normalise(raw.value, data, task)

@@ -52,7 +52,7 @@ class Reading:
         if self.skipped:
             lines.append(f"{_files(self.skipped)} skipped: {some(self.skipped)}")
         if self.other_split is not None:
-            lines.append(f"by their names, the files read are those of the split {self.other_split}")
+            lines.append(f"judging by their names, the files read are of the split {self.other_split}")
         if self.empty:
             lines.append(f"{_files(self.empty)} without a row: {some(self.empty)}")
         lines += [f"{count:,} row{'s' * (count != 1)} taken as {shape}" for shape, count in sorted(self.shapes.items())]

@@ -52,16 +52,16 @@ def _found(uri: str, split: str, reading: Reading) -> tuple[list[str], Fetch]:
     beside = [name for name in listed if is_beside_data(PurePosixPath(name).name)]
     kept = [name for name in listed if file_format(name) is not None and name not in beside]
     reading.skipped += [
-        f"{shown(name)} ({'not records, by its name' if name in beside else 'not a data file'})"
+        f"{shown(name)} ({'not records, judging by its name' if name in beside else 'not a data file'})"
         for name in listed
         if name not in kept
     ]
     if not kept:
-        raise DataError(f"data.path = {shown(uri)}: there is no data file", "use a file, or a folder with data files")
+        raise DataError(f"data.path = {shown(uri)}: no data file is there", "use a file, or a folder with data files")
     start = uri.rstrip("/") + "/"
     inside = {name: name.removeprefix(start) for name in kept}
     chosen = of_split(list(inside.values()), split, uri)
-    reading.skipped += [f"{shown(name)} (of another split than {split})" for name in kept if inside[name] not in chosen]
+    reading.skipped += [f"{shown(name)} (not of the split {split})" for name in kept if inside[name] not in chosen]
     reading.other_split = of_another_split(chosen, split)
     return [name for name in kept if inside[name] in chosen], fetch
 
@@ -84,7 +84,7 @@ def _bucket(uri: str) -> tuple[list[str], Fetch]:
         raise _unreachable(uri, error) from error
     names = [f"{root}{path}" for path in paths if pattern is None or fnmatchcase(path, pattern)]
     if not names:
-        raise DataError(f"data.path = {shown(uri)}: there is nothing", "correct the URI")
+        raise DataError(f"data.path = {shown(uri)}: nothing is there", "correct the URI")
     return names, lambda name, copy: _copy(filesystem, name.removeprefix(root), copy, uri)
 
 

@@ -107,7 +107,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
         elif any(part.startswith(".") for part in inside.parts):
             reading.skipped += [f"{inside} (hidden)"] if file_format(item.name) else []
         elif is_beside_data(item.name):
-            reading.skipped.append(f"{inside} (not records, by its name)")
+            reading.skipped.append(f"{inside} (not records, judging by its name)")
         elif file_format(item.name) is None:
             reading.skipped.append(f"{inside} (not a data file)")
         else:
@@ -122,7 +122,7 @@ def _in_folder(place: Path, path: str, split: str, reading: Reading) -> tuple[Pa
     _check_one_revision(names, path)
     kept = of_split(names, split, path)
     reading.other_split = of_another_split(kept, split)
-    reading.skipped += [f"{name} (of another split than {split})" for name in names if name not in kept]
+    reading.skipped += [f"{name} (not of the split {split})" for name in names if name not in kept]
     return tuple(item for item, name in zip(found, names, strict=True) if name in kept)
 
 
@@ -132,7 +132,7 @@ def _check_one_revision(names: Sequence[str], path: str) -> None:
     if len(revisions) > 1:
         raise DataError(
             f"data.path = {path} is a cache of the hub with {len(revisions)} revisions of the data",
-            f"name one of them: {path.rstrip('/')}/snapshots/{revisions[-1]}, or the dataset by its name (owner/name)",
+            f"name one of them: {path.rstrip('/')}/snapshots/{revisions[-1]}, or the dataset's hub name (owner/name)",
         )
 
 

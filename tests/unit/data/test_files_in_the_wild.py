@@ -50,7 +50,7 @@ def test_only_the_first_column_of_a_table_may_lack_a_name(tmp_path: Path) -> Non
     [
         ("id;instruction;output\na;Q;A\n", "separated by ';'", "commas"),
         ("id\tinstruction\toutput\na\tQ\tA\n", "separated by '\\t'", "data.format: tsv"),
-        ("sep=,\nid,instruction,output\na,Q,A\n", "a line for Excel alone", "remove the first line"),
+        ("sep=,\nid,instruction,output\na,Q,A\n", "a line that only Excel reads", "remove the first line"),
         ('id,instruction,output\na,"He said \\"hi\\"",A\n', "x.csv, line 2", "written twice"),
     ],
 )
@@ -64,7 +64,7 @@ def test_tables_of_other_programs(text: str, problem: str, fix: str, tmp_path: P
 def test_a_table_by_ids_and_text_of_two_bytes_a_letter(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(json.dumps({row["id"]: row for row in ROWS}))
-    assert "an object of rows by their ids" in refused(path).problem
+    assert "an object of rows keyed by id" in refused(path).problem
     path.write_bytes(json.dumps(ROWS).encode("utf-16-le"))
     assert "is UTF-16 text" in refused(path).problem
     path.write_text(json.dumps({"id": "a", "instruction": "Q", "output": "A", "meta": {"by": "x"}, "more": {"y": "z"}}))
@@ -78,7 +78,7 @@ def test_an_object_of_several_splits(tmp_path: Path) -> None:
         assert "several arrays of rows" in refused(path).problem
     path.write_text(json.dumps({"version": [1], "train": ROWS}))
     assert len(read(path)[0]) == 3
-    assert "its rows stand under 'train', and data.split is test" in refused(path, split="test").problem
+    assert "its rows are in 'train', but data.split is test" in refused(path, split="test").problem
 
 
 def test_parquet_files_put_together(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_parquet_files_put_together(tmp_path: Path) -> None:
     one, all_ = tmp_path / "one.parquet", tmp_path / "all.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS), one)
     all_.write_bytes(one.read_bytes() * 2)
-    assert "several Parquet files put together" in refused(all_).problem
+    assert "several Parquet files joined into one" in refused(all_).problem
     pq.write_table(
         pa.Table.from_pylist(ROWS), one, write_page_index=True, row_group_size=1, store_schema=False, compression="zstd"
     )
@@ -95,7 +95,7 @@ def test_parquet_files_put_together(tmp_path: Path) -> None:
     assert "holds no records" in refused(one).problem
     packed = tmp_path / "x.parquet.gz"
     packed.write_bytes(gzip.compress(one.read_bytes()))
-    assert "compressed once more" in refused(packed).problem
+    assert "inside a compressed file" in refused(packed).problem
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_columns_of_arrow_s_many_kinds_of_text(tmp_path: Path) -> None:
 
 def test_a_folder_of_another_split_alone_says_so(tmp_path: Path) -> None:
     put(tmp_path / "test.jsonl", *ROWS)
-    assert "the files read are those of the split test" in "\n".join(read(tmp_path)[1].notes())
+    assert "the files read are of the split test" in "\n".join(read(tmp_path)[1].notes())
     assert not read(tmp_path, split="test")[1].notes()
     put(tmp_path / "more.jsonl", {**ROWS[0], "id": "x"})
     assert read(tmp_path)[1].other_split is None
@@ -151,7 +151,7 @@ def test_the_hub_s_cache(tmp_path: Path) -> None:
 def test_what_lies_beside_records_is_skipped_and_named(tmp_path: Path) -> None:
     for name in ("croissant.json", "tokenizer.json", "trainer_state.json"):
         (tmp_path / name).write_text("{}")
-    assert "skipped: croissant.json (not records, by its name)" in refused(tmp_path).problem
+    assert "skipped: croissant.json (not records, judging by its name)" in refused(tmp_path).problem
     put(tmp_path / "x.jsonl", *ROWS)
     found, reading = read(tmp_path)
     assert len(found) == 3 and len(reading.skipped) == 3

@@ -85,8 +85,8 @@ def database(folder: Path) -> bytes:
 @pytest.mark.parametrize(
     ("make", "words", "fix"),
     [
-        (lambda folder: gzip.compress(LINE), "is compressed with gzip", "end its name in .gz"),
-        (zstandard, "is compressed with zstd", "end its name in .zst"),
+        (lambda folder: gzip.compress(LINE), "is compressed with gzip", "name it .gz"),
+        (zstandard, "is compressed with zstd", "name it .zst"),
         (lambda folder: bz2.compress(LINE), "is compressed with bzip2", "unpack it"),
         (lambda folder: lzma.compress(LINE), "is compressed with xz", "unpack it"),
         (zipped, "is a ZIP archive, or an Excel workbook", "CSV"),

@@ -242,7 +242,7 @@ def test_a_folder_says_what_it_reads_and_what_it_skips(tmp_path: Path) -> None:
     put(tmp_path, "dataset_info.json", {"mine": {"file_name": "a.jsonl"}})
     records, reading = read(tmp_path)
     assert [identity for identity, _ in records] == ["a", "b", "c"]
-    assert reading.skipped == ["README.md (not a data file)", "dataset_info.json (not records, by its name)"]
+    assert reading.skipped == ["README.md (not a data file)", "dataset_info.json (not records, judging by its name)"]
 
 
 def test_splits_are_distinguished(tmp_path: Path) -> None:
