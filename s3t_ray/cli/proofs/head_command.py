@@ -56,6 +56,8 @@ def head(
                 "the run's log has not been published yet", "start a scheduler, or run `s3t head RUN --publish`"
             )
         report = published_log.head_report(opened, note)
+        if publish and all(answer.cosignature is not None for answer in answers):
+            published_log.forget_failed_publishing(opened)
     if json:
         print_json(report)
     else:

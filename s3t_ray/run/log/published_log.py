@@ -16,10 +16,13 @@ log is refused, so the log continues or stops, and never forks.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
 from s3t_ray.errors import StoreError, VerificationFailed
 from s3t_ray.ledger.keys import PUBLIC_FILE, Keys
+from s3t_ray.ledger.rows.failure_rows import FailedLog
+from s3t_ray.ledger.values import Fenced
 from s3t_ray.proof.log_leaf import leaf_of, log_key, origin_of
 from s3t_ray.proof.run_log import verify_chain
 from s3t_ray.proof.signed_entry import FIRST, ChainHead, pem_of, raw_public_key
@@ -80,6 +83,13 @@ def require_genuine(run: Run, note: SignedNote) -> None:
         if last is not None and note.signed_by([former]) and verified(note, former).size <= last:
             return
     verified(note, now)  # says what is wrong
+
+
+def forget_failed_publishing(run: Run) -> None:
+    """Clear a scheduler's failure to publish, after the log was published and cosigned without one."""
+    if any(row.subject == FailedLog() for row in run.ledger.failures()):
+        with suppress(Fenced):  # a scheduler has just started, and publishes by itself
+            run.ledger.forget_failure(run.ledger.lease().epoch, FailedLog())
 
 
 def publish(run: Run) -> SignedNote | None:

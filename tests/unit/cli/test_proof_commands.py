@@ -15,6 +15,7 @@ from s3t_ray import __version__
 from s3t_ray.cli.show.show_proof import CertificatesChecked, checked_view, entry_view
 from s3t_ray.errors import DataError, LedgerError, VerificationFailed
 from s3t_ray.ledger.keys import Keys
+from s3t_ray.ledger.rows.failure_rows import FailedLog
 from s3t_ray.proof.certificate import Certificate, issue
 from s3t_ray.proof.certificate_page import read_page
 from s3t_ray.run import deletion
@@ -274,7 +275,11 @@ def test_the_head_is_printed_and_published_without_a_scheduler(run: Path, reques
     assert before["size"] == 7  # the third deletion was accepted after the last round of a scheduler
     early = s3t("certificate", str(run), requests[0], "--receipt-proof", str(run.with_name("p")))
     assert early.exit_code == 0
+    with Run.open(run) as opened:  # as a scheduler that could not reach a witness
+        opened.ledger.record_failure(opened.ledger.lease().epoch, FailedLog(), "no witness answers")
     printed = s3t("head", str(run), "--publish").stdout
+    with Run.open(run) as opened:
+        assert opened.ledger.failures() == ()
     assert printed.splitlines()[:2] == [before["origin"], "8"]
     assert s3t("head", str(run)).stdout == printed
     assert s3t("head", str(run), "--key").stdout.strip() == before["key"]
