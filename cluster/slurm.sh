@@ -24,6 +24,7 @@ gpus=${SLURM_GPUS_ON_NODE:-0}
 # A token for this job only, passed in the environment, because other users can read command lines.
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
+export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=s3t_ray.serve.access.whole_bodies.middlewares
 export PATH="$project/.venv/bin:$PATH"
 
 # Since Slurm 22.05 srun no longer inherits --cpus-per-task: without this a node trains on one core.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -52,6 +53,7 @@ def serve(
     from s3t_ray.cli.show.output import note
     from s3t_ray.run.run import Run
     from s3t_ray.runtime.connect import connected
+    from s3t_ray.serve.access.whole_bodies import CALLBACK, CALLBACK_PATH
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # a job has its own
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as service managers end a service
@@ -59,6 +61,7 @@ def serve(
         raise ConfigError("--tls-key and --tls-cert must be given together", "give both, or neither")
     with Run.open(run) as opened:
         _ = opened.base  # refuse a replaced base here: an error of a replica comes minutes later, wrapped by Ray
+    os.environ.setdefault(CALLBACK, CALLBACK_PATH)  # reaches the proxy of a Ray that is started here
     with connected(address):
         from ray import serve as ray_serve
 

@@ -24,6 +24,7 @@ import yaml
 
 from s3t_ray.config.load import load_config
 from s3t_ray.plan.resources import bundles, room
+from s3t_ray.serve.access.whole_bodies import CALLBACK, CALLBACK_PATH
 from s3t_ray.serve.service_settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -308,6 +309,13 @@ def test_a_launcher_file_fits_rays_own_schema(name: str) -> None:
     assert "*.keys/**" in document["rsync_exclude"], "nor do keys that lie in the project's folder"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "head_node": "head"}, launcher_schema())
+
+
+def test_where_ray_starts_its_proxies_collect_bodies() -> None:
+    told = f"{CALLBACK}={CALLBACK_PATH}"
+    for name, times in (("Dockerfile", 1), ("slurm.sh", 1), ("ray-up/aws.yaml", 2), ("ray-up/gcp.yaml", 2)):
+        assert (CLUSTER / name).read_text().count(told) == times, name
+    assert told in (ROOT / "docs" / "cluster.md").read_text()
 
 
 def test_the_slurm_script_is_a_script() -> None:
