@@ -125,6 +125,14 @@ def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys |
     if isinstance(public_key, bytes):
         public_key = LogKeys({raw_public_key(public_key).hex(): (1, None)})
     if public_key is not None and not public_key.cover(entry.public_key, entry.facts.sequence):
+        if (span := public_key.spans.get(entry.public_key)) is not None:
+            first, last = span
+            raise VerificationFailed(
+                f"{name} is entry {entry.facts.sequence}, but its key signs only the run's entries "
+                + (f"from {first} on" if last is None else f"{first} to {last}"),
+                "it may come from a history that was lost when the run was restored from a backup: keep it, and run "
+                "`s3t audit`",
+            )
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {entry.fingerprint})",
             "get it from the run itself, or get the public key of the run that issued it",

@@ -20,7 +20,7 @@ from s3t_ray.proof.certificate import (
 from s3t_ray.proof.handed_out import check_handed_out, check_receipt
 from s3t_ray.proof.receipt import HandedReceipt, ReceiptFacts, SignedReceipt, commitment_to, read_handed
 from s3t_ray.proof.run_log import claimed_key, verify_certificate, verify_chain, verify_entry
-from s3t_ray.proof.signed_entry import FIRST, raw_public_key, signed
+from s3t_ray.proof.signed_entry import FIRST, LogKeys, raw_public_key, signed
 from tests.unit.ledger.certify import KEYS, ORDERS, OTHER, PEM, SOFTWARE
 
 FROZEN = Path(__file__).with_name("certificates_of_format_1.jsonl").read_text().splitlines()
@@ -173,3 +173,16 @@ def test_an_erased_adapter_is_never_live() -> None:
 def test_times_that_run_backwards() -> None:
     with pytest.raises(VerificationFailed, match="in the wrong order"):
         verify_certificate(certificate(1, FIRST, purged_at="1.5").to_json(), PEM)
+
+
+@pytest.mark.parametrize(("last", "told"), [(4, "entries 1 to 4"), (None, "entries from 7 on")])
+def test_a_key_that_signed_other_entries_of_the_run_is_told_from_a_foreign_one(last: int | None, told: str) -> None:
+    """A receipt from a history that a restored run has lost is genuine; the log has another entry in its place."""
+    ours = KEYS.public_key.hex()
+    entry = receipt(sequence=5)
+    verify_entry(entry.to_json(), LogKeys({ours: (1, None)}))
+    with pytest.raises(VerificationFailed, match=f"is entry 5, but its key signs only the run's {told}") as caught:
+        verify_entry(entry.to_json(), LogKeys({ours: (1 if last else 7, last)}))
+    assert "restored from a backup" in caught.value.fix
+    with pytest.raises(VerificationFailed, match="signed by another key"):
+        verify_entry(entry.to_json(), LogKeys({OTHER.public_key.hex(): (1, None)}))
