@@ -32,7 +32,7 @@ RESULT = Path(__file__).with_name("results") / "certificate_rate.json"
 
 def purged(run: Run, epoch: int, deletions: int) -> list[str]:
     """Accept and purge this many deletions of one record each, and retrain everything. Returns the request ids."""
-    requests = [deletion.commit(run, [record_id(4 * number)], []).request_id for number in range(deletions)]
+    requests = [deletion.accept(run, [record_id(4 * number)], []).request_id for number in range(deletions)]
     for request in requests:
         run.ledger.advance(epoch, request, DeletionState.PRUNED)
     for state in run.ledger.slices():

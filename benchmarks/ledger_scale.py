@@ -137,10 +137,10 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
         names = run.keys.id_hmacs([record_id(number) for number in numbers])
         look_ups = [seconds(partial(run.ledger.record_states, [name])) for name in names[:rounds]]
         singles = [
-            seconds(partial(deletion.commit, run, [record_id(number)], [])) for number in numbers[rounds : 2 * rounds]
+            seconds(partial(deletion.accept, run, [record_id(number)], [])) for number in numbers[rounds : 2 * rounds]
         ]
         many = [record_id(number) for number in numbers[3 * rounds :]]
-        batch_seconds = seconds(lambda: deletion.commit(run, many, []))
+        batch_seconds = seconds(lambda: deletion.accept(run, many, []))
         memory = _memory_gib()
         slices_seconds = seconds(run.ledger.slices)
         began = time.perf_counter()
@@ -148,7 +148,7 @@ def use(folder: Path, records: int, batch: int, rounds: int = 100) -> Used:
         plan_seconds = time.perf_counter() - began
         updates = []
         for number in numbers[2 * rounds : 3 * rounds]:
-            deletion.commit(run, [record_id(number)], [])
+            deletion.accept(run, [record_id(number)], [])
             shard = place(record_id(number), None, run.config, None).shard
             before = plans.pop(shard)
             updates.append(seconds(partial(renew, plans, run, shard)))

@@ -41,16 +41,16 @@ def main() -> None:
         run = cluster.run
         names = iter(range(count))
         for _ in range(count * 9 // 10):
-            deletion.commit(run, [f"r{next(names)}"], [])
+            deletion.accept(run, [f"r{next(names)}"], [])
         publish(run)
         commits, singles = [], []
         for _ in range(50):
             name = next(names)
-            commits.append(seconds(lambda name=name: deletion.commit(run, [f"r{name}"], [])))  # type: ignore[misc]
+            commits.append(seconds(lambda name=name: deletion.accept(run, [f"r{name}"], [])))  # type: ignore[misc]
             singles.append(seconds(lambda: publish(run)))
         rest = list(names)
         for number in rest:
-            deletion.commit(run, [f"r{number}"], [])
+            deletion.accept(run, [f"r{number}"], [])
         many = seconds(lambda: publish(run))
         accept, single = statistics.median(commits), statistics.median(singles)
         proof = statistics.median(seconds(lambda: proof_of(run, 7)) for _ in range(50))

@@ -162,7 +162,7 @@ def reconcile(folder: Path, shards: int, deletions: int, slices: int = 16, budge
         idle = [_seconds(scheduler) for _ in range(deletions)]
         times = []
         for number in range(deletions):
-            receipt = deletion.commit(run, [record_id(number * (shards + 1))], [])
+            receipt = deletion.accept(run, [record_id(number * (shards + 1))], [])
             spent = 0.0
             while run.ledger.deletion(receipt.request_id).state.rank < DeletionState.PURGED.rank:
                 spent += _seconds(scheduler)

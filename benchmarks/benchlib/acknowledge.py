@@ -49,7 +49,6 @@ class Acknowledgement:
     first: Latency  # first deletion in each shard: all its stages become stale
     single: Latency  # in the caller's process
     through_ray: Latency  # from another process, through an actor that holds the run
-    with_impact: Latency  # as `s3t delete`: also computes the impact on the shard
     small_batch: Latency
     large_batch_records: int
     large_batch_seconds: tuple[float, ...]
@@ -73,14 +72,14 @@ class Acknowledgement:
 
 
 class Door:
-    """An actor that holds the run and commits deletions for callers in other processes."""
+    """An actor that holds the run and accepts deletions from callers in other processes."""
 
     def __init__(self, uri: str) -> None:
         self._run = Run.open(uri)
         self._run.keys  # noqa: B018  # read now, not at the first call
 
-    def commit(self, ids: list[str]) -> object:
-        return deletion.commit(self._run, ids, [])
+    def accept(self, ids: list[str]) -> object:
+        return deletion.accept(self._run, ids, [])
 
 
 def measure(plan: Plan, shards: int, folder: Path, ledger_url: str | None) -> Acknowledgement:
@@ -94,7 +93,7 @@ def measure(plan: Plan, shards: int, folder: Path, ledger_url: str | None) -> Ac
         door = ray.remote(Door).options(num_cpus=0).remote(run.location.storage_uri)
         nothing = ray.remote(Nothing).options(num_cpus=0).remote()
         ids = iter(record_id(number) for number in range(plan.records))
-        ray.get([nothing.nothing.remote(), door.commit.remote([next(ids)])])
+        ray.get([nothing.nothing.remote(), door.accept.remote([next(ids)])])
         try:
             with run, bare_database(run.location.ledger_url) as bare:
                 return _measure(plan, run, bare, ids, (ray, door, nothing))
@@ -106,29 +105,25 @@ def measure(plan: Plan, shards: int, folder: Path, ledger_url: str | None) -> Ac
 def _measure(plan: Plan, run: Run, bare: Any, ids: Any, remote: tuple[Any, Any, Any]) -> Acknowledgement:
     ray, door, nothing = remote
     shards = run.row.shards
-    first = latency(seconds(lambda: deletion.commit(run, [next(ids)], [])) for _ in range(shards))
+    first = latency(seconds(lambda: deletion.accept(run, [next(ids)], [])) for _ in range(shards))
     turns = side_by_side(
         {
             "commit": lambda _: bare.commit(),
             "ray": lambda _: ray.get(nothing.nothing.remote()),
-            "single": lambda _: deletion.commit(run, [next(ids)], []),
-            "through": lambda _: ray.get(door.commit.remote([next(ids)])),
+            "single": lambda _: deletion.accept(run, [next(ids)], []),
+            "through": lambda _: ray.get(door.accept.remote([next(ids)])),
         },
         plan.singles,
     )
     small = side_by_side(
-        {
-            "impact": lambda _: deletion.accept(run, [next(ids)], []),
-            "batch": lambda _: deletion.commit(run, [next(ids) for _ in range(SMALL_BATCH)], []),
-        },
-        plan.small_batches,
+        {"batch": lambda _: deletion.accept(run, [next(ids) for _ in range(SMALL_BATCH)], [])}, plan.small_batches
     )
     large, inserts, indexed = [], [], []
     for _ in range(plan.large_batches):
         inserts.append(bare.insert_seconds(plan.large_batch))
         indexed.append(bare.record_insert_seconds(plan.large_batch))
         names = [next(ids) for _ in range(plan.large_batch)]
-        large.append(seconds(lambda names=names: deletion.commit(run, names, [])))  # type: ignore[misc]
+        large.append(seconds(lambda names=names: deletion.accept(run, names, [])))  # type: ignore[misc]
     return Acknowledgement(
         shards=shards,
         records=plan.records,
@@ -137,7 +132,6 @@ def _measure(plan: Plan, run: Run, bare: Any, ids: Any, remote: tuple[Any, Any, 
         first=first,
         single=turns["single"],
         through_ray=turns["through"],
-        with_impact=small["impact"],
         small_batch=small["batch"],
         large_batch_records=plan.large_batch,
         large_batch_seconds=tuple(large),

@@ -111,7 +111,6 @@ def _receipts(rows: Sequence[Acknowledgement]) -> Table:
     line("single, through an actor", lambda row: _ms(row.through_ray))
     line("  per second, one caller", lambda row: f"{row.through_ray.per_second:,.0f}")
     line("  relative to the sum of the floors", lambda row: f"{row.single_over_floor:.2f}")
-    line("single, with its impact on the shard", lambda row: _ms(row.with_impact))
     line("batch of 100", lambda row: _ms(row.small_batch))
     line(
         "large batch: records per second", lambda row: f"{row.large_batch_records / min(row.large_batch_seconds):,.0f}"

@@ -190,7 +190,7 @@ def _delete(run: Run, scheduler: Any, shards: Sequence[int], ids: Mapping[Place,
         view = view_shard(run, shard)
         last = view.plan.stages[view.serving[-1]].slices[-1]
         named.append(ids[Place(shard, last)].pop())
-    request = deletion.commit(run, named, []).request_id
+    request = deletion.accept(run, named, []).request_id
     if call:
         scheduler.wake.remote()
     pause = threading.Event()

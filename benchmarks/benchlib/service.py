@@ -168,7 +168,7 @@ class _Asker:
 
 def delete_and_wait(run: Run, ids: Sequence[str]) -> DeletionRow:
     """Delete the records, and wait until the deletion is restored."""
-    request = deletion.commit(run, ids, []).request_id
+    request = deletion.accept(run, ids, []).request_id
     pause = threading.Event()
     until = time.monotonic() + LONGEST_SECONDS
     while True:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from s3t_ray.errors import S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.resolve import NamedRows
 from s3t_ray.ledger.rows.request_rows import RequestDetails
-from s3t_ray.ledger.values import NAMED_ALONE, Acceptance, DuplicateSearch, Hit, Reach
+from s3t_ray.ledger.values import Acceptance, DuplicateSearch, Hit, Reach
 from s3t_ray.plan.stages import HOLDOUT_SHARD
 from s3t_ray.proof.receipt import HandedReceipt, SignedReceipt, commitment_to_text, named
 from s3t_ray.proof.signed_entry import ChainHead
@@ -86,15 +86,6 @@ def accept(
     except (S3TError, OSError) as error:
         return receipt.model_copy(update={"note": f"accepted; what it means could not be shown: {problem_of(error)}"})
     return receipt.model_copy(update={"shards": impacts, "likeness": alike, "other_spellings": spelled})
-
-
-def commit(run: Run, ids: Sequence[str], subjects: Sequence[str]) -> DeletionReceipt:
-    """`accept` for record ids only, without computing the impact: the fastest way to a receipt."""
-    names = _Names.of(run, ids, subjects)
-    uncopied = _copy_names(run, names, NAMED_ALONE)
-    answer = run.ledger.accept_deletion(tuple(names.ids), tuple(names.subjects), commitment=names.commitment)
-    uncopied = _remember(run, answer) or uncopied
-    return _receipt(names, answer, SetAside(0, frozenset())).model_copy(update={"note": uncopied})
 
 
 def _remember(run: Run, answer: Acceptance) -> str | None:

@@ -49,7 +49,7 @@ def delete_stream(run: Path, requests: Path, acknowledged: Path, pause_seconds: 
         for number, (ids, subjects) in enumerate(json.loads(requests.read_text())):
             if number in done:
                 continue
-            receipt = deletion.commit(opened, ids, subjects)
+            receipt = deletion.accept(opened, ids, subjects)
             acknowledge(acknowledged, f"{number} {receipt.request_id}")
             pause.wait(pause_seconds)
 

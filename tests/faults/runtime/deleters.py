@@ -20,7 +20,7 @@ def delete_each(run: Path, acknowledged: Path, requests: Sequence[tuple[list[str
     with Run.open(run) as opened:
         begin.wait()
         for ids, subjects in requests:
-            receipt = deletion.commit(opened, ids, subjects)
+            receipt = deletion.accept(opened, ids, subjects)
             acknowledge(acknowledged, f"{receipt.request_id} {receipt.records} {receipt.repeated}")
 
 

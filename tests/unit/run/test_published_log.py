@@ -124,11 +124,11 @@ def test_a_person_is_given_the_proof_of_the_newest_certificate_or_of_the_receipt
 
 def test_a_kill_at_any_step_leaves_a_log_that_is_continued(run: Run, tmp_path: Path) -> None:
     for number in range(50, 297):
-        deletion.commit(run, [f"r{number}"], [])
+        deletion.accept(run, [f"r{number}"], [])
     publish(run)
     assert size_of(run) == 254
     for number in range(30, 34):  # a tile fills up, and the next one begins
-        deletion.commit(run, [f"r{number}"], [])
+        deletion.accept(run, [f"r{number}"], [])
     shutil.copytree(tmp_path / "run" / layout.LOG, tmp_path / "before")
     publish(run)
     whole = log_files(run)

@@ -61,5 +61,5 @@ def test_the_same_deletions_cost_the_same_stages(tmp_path: Path, policy: dict[st
 
 
 def _hits(cluster: Cluster, name: str) -> list[tuple[int, int]]:
-    request = deletion.commit(cluster.run, [name], []).request_id
+    request = deletion.accept(cluster.run, [name], []).request_id
     return [(hit.shard, hit.slice) for hit in cluster.run.ledger.deletion(request).receipt.hits]
