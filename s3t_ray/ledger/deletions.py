@@ -26,7 +26,16 @@ from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.seals import row_seals
 from s3t_ray.ledger.tables import DELETIONS, HITS, LINKS, PRUNED, RUN, SLICES
 from s3t_ray.ledger.transaction import Transaction
-from s3t_ray.ledger.values import Acceptance, DeletionState, DuplicateSearch, EventKind, Preview, Reach, Receipt
+from s3t_ray.ledger.values import (
+    Acceptance,
+    DeletionState,
+    DuplicateSearch,
+    EventKind,
+    Preview,
+    Reach,
+    Receipt,
+    Similar,
+)
 from s3t_ray.proof.certificate import SliceChange, StageProof
 from s3t_ray.proof.receipt import ReceiptFacts, SignedReceipt, effect_of
 from s3t_ray.proof.run_log import name_of
@@ -57,6 +66,17 @@ def preview(
     )
 
 
+def similar(connection: Connection, named: Mapping[bytes, bytes | None], threshold: float) -> Similar:
+    """See `Ledger.similar`."""
+    alike = likeness.find(connection, Resolved(named=dict(named)), threshold)
+    near = alike.near_duplicates
+    return Similar(
+        likeness.twins(alike.duplicates, frozenset()),
+        None if near is None else likeness.twins(near, frozenset()),
+        alike.forgotten,
+    )
+
+
 def accept(
     tx: Transaction,
     ids: Sequence[bytes],
@@ -81,16 +101,17 @@ def accept(
         receipt = deletion_progress.read_deletion(tx.connection, request_id).receipt
         signed = read_receipt(tx.connection, known, tx.keys.public_key)
         request_rows.add(tx, known, details)
-        return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed)
+        return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, True, 0, signed, found.named)
     if not is_sealed:
         row_seals.require_never_sealed(tx.connection)
     seal_of = tx.keys.row_seal if is_sealed else None
     found = resolve(tx.connection, request, seal_of)
     _require_known(tx.connection, found)
+    named = dict(found.named)
     taken_along = likeness.take_along(tx.connection, found, closure, seal_of, _sketch_seal(tx, closure))
     sequence, receipt, signed = _write(tx, found, digest, commitment)
     request_rows.add(tx, sequence, details)
-    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed)
+    return Acceptance(receipt, found.unknown_ids, found.unknown_subjects, False, taken_along, signed, named)
 
 
 def _sketch_seal(tx: Transaction, closure: DuplicateSearch) -> SketchSeal | None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import minhash_index
-from s3t_ray.ledger.resolve import RecordRow, Resolved, SealOf, note, require_sealed, rows_of
+from s3t_ray.ledger.resolve import RecordRow, Resolved, SealOf, note, others_of_content, require_sealed, rows_of
 from s3t_ray.ledger.tables import RECORDS
 from s3t_ray.ledger.values import DuplicateSearch, Reach, Twins
 
@@ -79,9 +79,8 @@ def take_along(
 
 
 def _duplicates(connection: Connection, found: Resolved) -> tuple[RecordRow, ...]:
-    contents = sorted({content for content in found.named.values() if content is not None})
-    rows = rows_of(connection, RECORDS.c.content_hmac, contents)
-    return tuple(row for row in rows if row.identity not in found.named)
+    rows = {row.identity: row for row in others_of_content(connection, found.named)}
+    return tuple(row for identity, row in rows.items() if identity not in found.named)
 
 
 def twins(rows: Iterable[RecordRow], going: frozenset[bytes]) -> Twins:

@@ -39,6 +39,7 @@ from s3t_ray.ledger.values import (
     RunningStage,
     RunRow,
     SchedulerLease,
+    Similar,
     Sketching,
     SliceState,
     StageRow,
@@ -155,6 +156,16 @@ class Ledger(LedgerLog):
         """What `accept_deletion` of these would do now, and similar records. Changes nothing."""
         with self._database.read() as connection:
             return deletions.preview(connection, ids, subjects, search)
+
+    def similar(self, named: Mapping[bytes, bytes | None], threshold: float) -> Similar:
+        """Retained records similar to the `named` ones of an `Acceptance`. Changes nothing."""
+        with self._database.read() as connection:
+            return deletions.similar(connection, named, threshold)
+
+    def retained(self, ids: Sequence[bytes], subjects: Sequence[bytes] = ()) -> Mapping[bytes, int]:
+        """Number of retained records of each id HMAC and subject HMAC that has any."""
+        with self._database.read() as connection:
+            return resolve.retained(connection, ids, subjects)
 
     def accept_deletion(
         self,

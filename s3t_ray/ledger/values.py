@@ -8,7 +8,7 @@ people; sequence numbers define the order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -202,6 +202,15 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class Similar:
+    """Retained records that are similar to the named ones: the fields of `Preview` of the same names."""
+
+    duplicates: Twins
+    near_duplicates: Twins | None
+    forgotten: int
+
+
+@dataclass(frozen=True, slots=True)
 class Acceptance:
     """Answer to a deletion: its receipt, unknown names, and whether it was a repeat."""
 
@@ -211,6 +220,7 @@ class Acceptance:
     repeated: bool
     taken_along: int  # of the receipt's records: not named, but similar to a named one; 0 for a repeat
     signed: SignedReceipt | None  # its entry in the log; None: a version that signed no receipts accepted it
+    named: Mapping[bytes, bytes | None] = field(repr=False)  # id HMAC -> content HMAC, of the named records found
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from s3t_ray.run.input.rejects import SetAside, erase_rejects, find_rejects
 from s3t_ray.run.integrity.run_identity import remember
 from s3t_ray.run.reports import DeletionReceipt, Impact, ShardImpact
 from s3t_ray.run.run import Run
-from s3t_ray.run.shard_view import view_shard
 from s3t_ray.run.spellings import other_spellings
 
 NO_DETAILS = RequestDetails()
@@ -81,7 +80,7 @@ def accept(
     try:
         receipt = _receipt(names, answer, erase_rejects(run, names.ids, names.subjects))
         impacts = () if receipt.repeated else _impacts(run, answer.receipt.hits, frozenset(receipt.stages_pruned))
-        left = run.ledger.preview(tuple(names.ids), tuple(names.subjects), asked(run, Reach.NAMED))
+        left = run.ledger.similar(answer.named, closure.threshold)
         alike, spelled = likeness(left, closure, answer.taken_along), other_spellings(run, ids, subjects)
     except (S3TError, OSError) as error:
         return receipt.model_copy(update={"note": f"accepted; what it means could not be shown: {problem_of(error)}"})
@@ -188,21 +187,22 @@ def _impact(run: Run, shard: int, deleted: dict[int, int], pruned: frozenset[str
 
     Compares the slices that stages learned, because a deletion changes stage ids.
     """
-    view = view_shard(run, shard)
-    before = {view.plan.stages[name].slices for name in view.live if name in view.plan.stages}
+    slices = run.ledger.slices(shard)
+    plan, (live, _) = run.plan(shard, slices), run.ledger.standing(shard)
+    before = {plan.stages[name].slices for name in live if name in plan.stages}
     if pruned:
         before |= {row.slices for row in run.ledger.stages(shard) if row.id in pruned}
-    hit = [stage for stage in view.plan.stages.values() if not deleted.keys().isdisjoint(stage.slices)]
+    hit = [stage for stage in plan.stages.values() if not deleted.keys().isdisjoint(stage.slices)]
     gone = {stage.slices for stage in hit}
     to_come = deleted if pruned is None else {}
-    retained = {state.slice: state.records - to_come.get(state.slice, 0) for state in view.slices}
+    retained = {state.slice: state.records - to_come.get(state.slice, 0) for state in slices}
     return ShardImpact(
         shard=shard,
         slices=tuple(sorted(deleted)),
         records=sum(deleted.values()),
         stages=len(before & gone),
-        depths_before=tuple(_depth(order, before) for order in view.plan.orders),
-        depths_after=tuple(_depth(order, before - gone) for order in view.plan.orders),
+        depths_before=tuple(_depth(order, before) for order in plan.orders),
+        depths_after=tuple(_depth(order, before - gone) for order in plan.orders),
         retrain_stages=len(hit),
         retrain_records=sum(retained[index] for stage in hit for index in stage.slices),
     )

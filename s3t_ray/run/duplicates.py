@@ -13,7 +13,7 @@ from s3t_ray.config.schema import Config
 from s3t_ray.data.minhash import Sketcher
 from s3t_ray.data.task_records import task_records
 from s3t_ray.ledger.minhash_index import choose_bands
-from s3t_ray.ledger.values import DuplicateSearch, Preview, Reach, Sketching, Twins
+from s3t_ray.ledger.values import DuplicateSearch, Preview, Reach, Similar, Sketching, Twins
 from s3t_ray.run.reports import Duplicates, DuplicatesOf, Likeness
 from s3t_ray.run.run import Run
 
@@ -67,16 +67,16 @@ def asked(run: Run, reach: Reach) -> DuplicateSearch:
     return DuplicateSearch(reach, run.config.closure.threshold)
 
 
-def likeness(preview: Preview, closure: DuplicateSearch, taken_along: int) -> Likeness:
+def likeness(found: Preview | Similar, closure: DuplicateSearch, taken_along: int) -> Likeness:
     """A report of the records that the ledger found similar to the named ones."""
-    near = preview.near_duplicates
+    near = found.near_duplicates
     return Likeness(
-        duplicates=_duplicates(preview.duplicates),
+        duplicates=_duplicates(found.duplicates),
         near_duplicates=None if near is None else _duplicates(near),
         threshold=closure.threshold,
         reach=closure.reach.value,
         taken_along=taken_along,
-        forgotten=preview.forgotten,
+        forgotten=found.forgotten,
     )
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, product
 from typing import Literal
 
-from s3t_ray.ledger.values import Preview
 from s3t_ray.run.reports import OtherSpelling
 from s3t_ray.run.run import Run
 
@@ -35,19 +34,13 @@ def _found(run: Run, kind: Literal["id", "subject"], names: Sequence[str]) -> li
     tried = {spelling: name for name in names[:MOST_NAMES] for spelling in spellings(name) if spelling not in asked}
     hmacs = run.keys.id_hmacs(list(tried)) if kind == "id" else [run.keys.subject_hmac(each) for each in tried]
     by_hmac = dict(zip(hmacs, tried, strict=True))
-
-    def look(wanted: Sequence[bytes]) -> Preview:
-        return run.ledger.preview(tuple(wanted)) if kind == "id" else run.ledger.preview((), tuple(wanted))
-
-    if not by_hmac:
-        return []
-    answer = look(list(by_hmac))
-    unknown = {*answer.unknown_ids, *answer.unknown_subjects}
-    found = []
-    for hmac, spelling in by_hmac.items():
-        if hmac not in unknown and (records := look([hmac]).records):
-            found.append(OtherSpelling(kind=kind, named=tried[spelling], spelling=spelling, records=records))
-    return found
+    wanted = tuple(by_hmac)
+    records = run.ledger.retained(wanted) if kind == "id" else run.ledger.retained((), wanted)
+    return [
+        OtherSpelling(kind=kind, named=tried[spelling], spelling=spelling, records=records[hmac])
+        for hmac, spelling in by_hmac.items()
+        if records.get(hmac)
+    ]
 
 
 def spellings(name: str) -> Iterator[str]:
