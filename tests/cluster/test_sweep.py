@@ -1,9 +1,11 @@
-"""A sweep through real Ray Tune: a tiny Llama, two budgets in one run, nothing trained twice."""
+"""A sweep through real Ray Tune: a tiny Llama, two budgets in one run, nothing trained twice.
+
+`test_jobs.py` trains two runs side by side.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.sweep.choose import Need
-from s3t_ray.sweep.objectives import Outcome, Size
+from s3t_ray.sweep.objectives import Size
 from s3t_ray.sweep.space import grid
 from s3t_ray.sweep.sweep import Mode, sweep
 from tests.fakes import small_config, write_records
@@ -69,26 +71,3 @@ def test_a_larger_budget_trains_only_what_the_smaller_lacks(tmp_path: Path) -> N
     )
     assert again.outcomes == found.outcomes and "2 of 2 trials were already measured" in told
     assert accepted == {path: path.stat().st_mtime_ns for path in (tmp_path / "sweep").glob("*/stages/*/manifest.json")}
-
-
-@pytest.mark.usefixtures("ray_local")
-def test_two_runs_are_trained_and_measured_side_by_side(tmp_path: Path) -> None:
-    base = one_shard(tmp_path, budget=1)
-    size = Size(12, 30.0, 0.5, read_shape(tmp_path / "base"))
-    told: list[str] = []
-    points = grid(["lora.rank=[2, 4]"])
-    found = sweep(base, points, tmp_path / "sweep", Need(1, None, 1.0), size, Mode.TRAIN, note=told.append)
-    assert found.failures == {} and len({outcome.root for outcome in found.outcomes}) == 2
-    assert "2 of 2 runs in parallel" in told
-    begun = [line for line in told if line.startswith("trial ") and "stages" not in line]
-    ended = [line for line in told if "trained 2 stages, shared 0" in line]
-    assert len(begun) == len(ended) == 2
-    assert told.index(begun[1]) < told.index(ended[0]), "the second begins before the first has ended"
-    assert_overlap(found.outcomes)
-
-
-def assert_overlap(outcomes: Sequence[Outcome]) -> None:
-    """From the start and end times that each trial recorded, by the clock of the head node."""
-    first, second = (outcome.measured for outcome in outcomes)
-    assert first is not None and second is not None
-    assert max(first.began, second.began) < min(first.ended, second.ended)

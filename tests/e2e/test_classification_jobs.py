@@ -1,4 +1,4 @@
-"""The main job on images and on sentences, as a user runs it: train, kill once, delete, verify and audit by `s3t`."""
+"""The main job on images and on sentences, as a user runs it: train, kill once, delete and audit by `s3t`."""
 
 from __future__ import annotations
 
@@ -117,6 +117,5 @@ def test_the_life_of_a_classification_run(job: Job) -> None:
     assert state["settled"] and state["deletions"][0]["state"] == "restored" and state["records"] == RECORDS - 1
     for path in job.root.rglob("*"):
         assert not path.is_file() or job.trace not in path.read_bytes(), path
-    assert json.loads(s3t("verify", run, "--json"))["problems"] == []
     audited = json.loads(s3t("audit", run, "--full", "--json"))
     assert audited["problems"] == [] and {stage["verdict"] for stage in audited["replayed"]} == {"equal"}
