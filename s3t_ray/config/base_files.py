@@ -1,4 +1,4 @@
-"""Checks the files of a base model without loading them: finds missing, truncated and invalid files.
+"""Checks the files of a base model without loading them: finds missing, truncated and invalid weights and tokenizers.
 
 In: a folder in Hugging Face format. Out: the name, shape and dtype of every stored weight, from the headers of the
 safetensors files. Never reads a weight, imports torch, or trusts a size that a file states about itself.
@@ -7,6 +7,7 @@ safetensors files. Never reads a weight, imports torch, or trusts a size that a 
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,18 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _LONGEST_HEADER = 100 << 20  # bytes; the limit of safetensors
 _DETOURS = ("configuration_files", "transformers_weights")
 """Entries of config.json that make transformers read other files than those that are checked."""
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+)
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
+_OTHER_TEMPLATE = "additional_chat_templates/default.jinja"
+_OTHER_VOCABULARY = re.compile(r"tekken\.json|tiktoken\.model|tokenizer\.model\..+")
+_TEMPLATE = "chat_template.jinja"
 _RESTORE = "download the model again, or restore the file from a complete copy"
 
 
@@ -222,3 +235,51 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 def _some(names: list[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Raise ConfigError if there is no tokenizer, a file of it is damaged, or other files would be read instead."""
+    present = [folder / name for name in _TOKENIZERS if (folder / name).is_file()]
+    if not present:
+        raise ConfigError(
+            f"{folder} contains no tokenizer ({', '.join(_TOKENIZERS)})",
+            "save the tokenizer there too: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
+        )
+    for path in (folder / _TOKENIZER_SETTINGS, folder / _TEMPLATE, *present):
+        if path.is_file():
+            check_text_file(path)
+            _check_tokenizer_json(path)
+    _check_no_other_tokenizer(folder)
+
+
+def _check_no_other_tokenizer(folder: Path) -> None:
+    """Raise ConfigError if transformers would read a file that the base's digest does not cover.
+
+    A change to such a file would go unnoticed, and another version of transformers may read a different file.
+    """
+    settings = (
+        json.loads((folder / _TOKENIZER_SETTINGS).read_text(encoding="utf-8"))
+        if (folder / _TOKENIZER_SETTINGS).is_file()
+        else {}
+    )
+    other = None
+    if isinstance(settings, dict) and "fast_tokenizer_files" in settings:
+        other = f"those in fast_tokenizer_files of {_TOKENIZER_SETTINGS}"
+    elif (folder / _OTHER_TEMPLATE).exists():
+        other = f"{_OTHER_TEMPLATE}, which overrides chat_template.jinja"
+    elif not (folder / "tokenizer.json").is_file():
+        other = next((path.name for path in sorted(folder.iterdir()) if _OTHER_VOCABULARY.fullmatch(path.name)), None)
+    if other is not None:
+        raise ConfigError(
+            f"the tokenizer in {folder} would be read from other files than the standard ones: {other}",
+            "remove it, or save the tokenizer again: AutoTokenizer.from_pretrained(...).save_pretrained(folder)",
+        )
+
+
+def _check_tokenizer_json(path: Path) -> None:
+    if path.suffix != ".json":
+        return
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}", "download the tokenizer again") from error

@@ -190,10 +190,7 @@ class Ledger(LedgerLog):
     def deleted(
         self, ids: Iterable[bytes], subjects: Iterable[bytes], but: frozenset[int] = frozenset()
     ) -> frozenset[bytes]:
-        """The id HMACs of deleted records among these, and the subject HMACs that have a deleted record.
-
-        `but`: numbers of deletions to ignore.
-        """
+        """Which of these ids and subjects (HMACs) have a deleted record. `but`: numbers of deletions to ignore."""
         with self._database.read() as connection:
             return resolve.deleted(connection, sorted(set(ids)), sorted(set(subjects)), but)
 
@@ -320,10 +317,7 @@ class Ledger(LedgerLog):
             return lease.read(connection)
 
     def contradictions(self) -> tuple[str, ...]:
-        """Contradictions in the ledger, one line each. Reads every record once.
-
-        Also every row that is not what the run's keys sealed, where they can be asked for (`bind`).
-        """
+        """Contradictions in the ledger, and rows that the run's keys (`bind`) did not seal. Reads every record once."""
         with self._database.read() as connection:
             found = contradictions(connection, self._database.keys, self._database.now())
         return (*found, *self._database.foreign())

@@ -130,8 +130,8 @@ def check_signature(entry: SignedEntry, name: str, public_key: bytes | LogKeys |
             raise VerificationFailed(
                 f"{name} is entry {entry.facts.sequence}, but its key signs only the run's entries "
                 + (f"from {first} on" if last is None else f"{first} to {last}"),
-                "it may come from a history that was lost when the run was restored from a backup: keep it, and run "
-                "`s3t audit`",
+                "it was signed with a stolen key, or is from a history that was lost when the run was restored from a "
+                "backup: keep it, and run `s3t audit`",
             )
         raise VerificationFailed(
             f"{name} is signed by another key (fingerprint {entry.fingerprint})",

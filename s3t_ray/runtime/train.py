@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from s3t_ray.config.base_files import check_tokenizer_files
 from s3t_ray.config.base_model import read_shape
 from s3t_ray.config.schema import Config
 from s3t_ray.config.tasks import TASKS
-from s3t_ray.config.tokenizer_files import check_tokenizer_files
 from s3t_ray.data.record_check import RecordCheck
 from s3t_ray.errors import TrainError
 from s3t_ray.run.input.ingest import ingest

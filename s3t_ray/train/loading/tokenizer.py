@@ -10,9 +10,9 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from s3t_ray.config.base_files import check_tokenizer_files
 from s3t_ray.config.schema import Task
 from s3t_ray.config.tasks import TASKS
-from s3t_ray.config.tokenizer_files import check_tokenizer_files
 from s3t_ray.data.chats.chat import rendered
 from s3t_ray.data.chats.chat_template import chat_template
 from s3t_ray.data.chats.token_ids import end_id

@@ -29,6 +29,8 @@ from s3t_ray.tlog.log_head import LogHead
 from tests.fakes import Cluster, adapters, small_config
 from tests.faults.runtime.test_backups import put_back
 
+ENTRIES = "?" * 9 + ".json"
+"""Entries in a log's copy, by number; files of names begin with a deletion's id."""
 Lost = tuple[list[str], list[bytes]]
 """Requests that the backup lacks, and the public keys (PEM) of the run, oldest first."""
 
@@ -190,7 +192,7 @@ def test_a_killed_restore_over_a_change_of_key_continues(
 def test_a_log_cannot_be_taken_over_without_the_consent_of_its_key(folder: Path) -> None:
     live_on(folder, 2)
     (copied,) = (folder / "elsewhere").iterdir()
-    texts = [path.read_text() for path in sorted(copied.glob("0*.json"))]
+    texts = [path.read_text() for path in sorted(copied.glob(ENTRIES))]
     first, second = (entry for entry in map(parse_entry, texts) if isinstance(entry, KeyEntry))
     stranger = Keys(b"x" * 32)
     begun = parse_entry(texts[0])
