@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from s3t_ray.data.unicode_text import is_unicode
 from s3t_ray.errors import DataError
 
 STDIN = "-"
@@ -33,7 +34,7 @@ def unique(names: Iterable[str]) -> tuple[str, ...]:
     """`names` in order, each once. Raises DataError for one that is not valid Unicode."""
     merged = tuple(dict.fromkeys(names))
     for name in merged:
-        if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
+        if not is_unicode(name):
             raise DataError(f"id {name!r} is not valid UTF-8", "set a UTF-8 locale, or give the ids by --ids-file")
     return merged
 

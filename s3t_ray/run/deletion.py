@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from s3t_ray.errors import S3TError, UnknownRecords, problem_of
+from s3t_ray.data.unicode_text import is_unicode
+from s3t_ray.errors import DataError, S3TError, UnknownRecords, problem_of
 from s3t_ray.ledger.resolve import NamedRows
 from s3t_ray.ledger.rows.request_rows import RequestDetails
 from s3t_ray.ledger.values import Acceptance, DuplicateSearch, Hit, Reach
@@ -133,6 +134,9 @@ class _Names:
 
     @classmethod
     def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
+        for name in (*ids, *subjects):
+            if not is_unicode(name):
+                raise DataError(f"{name!a} contains half a surrogate pair, which is not a character", "correct it")
         text = named(ids, subjects)
         nonce = run.keys.nonce(text)
         return cls(

@@ -100,6 +100,10 @@ def _application(*routes: APIRouter) -> FastAPI:
     return app
 
 
+_UNREADABLE = "the body cannot be read: it is not UTF-8, is nested too deeply, or contains a number that is too long"
+"""FastAPI answers 400 by itself only if the JSON parser gives up in another way than by a syntax error."""
+
+
 async def _refuse(_request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, S3TError)
     return refusal(status_of(error), message_of(error), code_of(error), "run" if isinstance(error, WrongRun) else None)
@@ -109,7 +113,9 @@ async def _refuse_request(_request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first: dict[str, Any] = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = first["msg"]
+    message = str(first["msg"]).removeprefix("Value error, ").replace("tuple", "list").replace("Tuple", "List")
+    if first["type"] == "json_invalid":
+        return refusal(400, f"the body is not JSON: {first['ctx']['error']} at character {field}", "invalid_request")
     if first["type"] == "extra_forbidden":
         message = f"not served here: {INSTEAD.get(field, 'leave it out')}"
     return refusal(400, f"{field or 'body'}: {message}", "invalid_request", field or None)
@@ -117,5 +123,5 @@ async def _refuse_request(_request: HttpRequest, error: Exception) -> Response:
 
 async def _refuse_route(_request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RouteError)
-    code = {403: "not_opened", 405: "method_not_allowed"}.get(error.status_code, "not_found")
-    return refusal(error.status_code, str(error.detail), code)
+    code = {400: "invalid_request", 403: "not_opened", 405: "method_not_allowed"}.get(error.status_code, "not_found")
+    return refusal(error.status_code, _UNREADABLE if error.status_code == 400 else str(error.detail), code)

@@ -23,6 +23,7 @@ from s3t_ray.data.records import Record, normalise
 from s3t_ray.data.row_fields import MalformedRow, RepeatedField
 from s3t_ray.data.seen_texts import Seen
 from s3t_ray.data.task_records import TaskRecords, task_records
+from s3t_ray.data.unicode_text import is_unicode
 from s3t_ray.errors import DataError, StoreError
 
 Check = Callable[[str], tuple[str, bool]]
@@ -210,11 +211,7 @@ def _reject_names(line: bytes, data: Data) -> tuple[str | None, str | None] | No
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     names = _field(row, data.id_field), _field(row, data.subject_field)
-    return names if all(name is None or _is_unicode(name) for name in names) else None
-
-
-def _is_unicode(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+    return names if all(name is None or is_unicode(name) for name in names) else None
 
 
 @contextmanager

@@ -40,8 +40,13 @@ class WholeBodies:
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _has_body(scope):
+        headers = {name.lower(): value for name, value in scope["headers"]} if scope["type"] == "http" else {}
+        length = headers.get(b"content-length", b"0")
+        if length == b"0" and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
+            return
+        if int(length) > LARGEST_BODY:  # the server has checked that it is a number
+            await _too_large()(scope, receive, send)
             return
         body = bytearray()
         try:
@@ -67,7 +72,7 @@ class WholeBodies:
             body += piece
             self._held += len(piece)
             if len(body) > LARGEST_BODY:
-                return refusal(413, f"a body has at most {LARGEST_BODY:,} bytes", "too_large")
+                return _too_large()
             if not message.get("more_body", False):
                 return None
             if self._held > self._most_held:
@@ -77,9 +82,8 @@ class WholeBodies:
 _GONE = object()
 
 
-def _has_body(scope: Scope) -> bool:
-    headers = {name.lower(): value for name, value in scope["headers"]}
-    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+def _too_large() -> Any:
+    return refusal(413, f"a body has at most {LARGEST_BODY:,} bytes", "too_large")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

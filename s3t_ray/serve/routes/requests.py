@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from s3t_ray.data.unicode_text import is_unicode
 from s3t_ray.ensemble.answers import Wish
 from s3t_ray.ensemble.batching.sampling_params import MOST_LOGPROBS, SamplingParams
 from s3t_ray.ledger.rows.request_rows import RequestDetails
@@ -72,12 +73,27 @@ class Request(BaseModel):
     def _without_what_asks_for_nothing(cls, told: Any) -> Any:
         if not isinstance(told, dict):
             return told
+        for name, value in told.items():
+            if not _all_unicode(name) or not _all_unicode(value):
+                raise ValueError(f"{name!a} contains half a surrogate pair, which is not a character")
         return {
             name: value
             for name, value in told.items()
             if value is not None
             and (name in cls.model_fields or (name not in IGNORED and value not in NEUTRAL.get(name, ())))
         }
+
+
+def _all_unicode(value: Any) -> bool:
+    """Whether every text in a JSON value can be encoded: JSON can escape half of a surrogate pair."""
+    match value:
+        case str():
+            return is_unicode(value)
+        case list():
+            return all(map(_all_unicode, value))
+        case dict():
+            return all(_all_unicode(part) for item in value.items() for part in item)
+    return True
 
 
 class TextPart(Request):

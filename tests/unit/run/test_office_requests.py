@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import create_engine, text
 
 from s3t_ray.errors import DataError
@@ -187,3 +188,13 @@ def test_a_state_in_the_words_of_opendsr_and_of_drop(cluster: Cluster) -> None:
 )
 def test_every_state_has_a_word(state: DeletionState, status: str, outcome: str | None) -> None:
     assert (opendsr_status(state), drop_outcome(state)) == (status, outcome)
+
+
+def test_half_a_surrogate_pair_is_refused_before_anything_is_accepted(cluster: Cluster) -> None:
+    for ids, subjects in ((["r1", "\ud800"], []), ([], ["ann\udfff"])):
+        with pytest.raises(DataError, match="contains half a surrogate pair"):
+            deletion.accept(cluster.run, ids, subjects)
+    assert cluster.run.ledger.deletions() == ()
+    for field in ("reference", "requester", "reason"):
+        with pytest.raises(ValidationError, match="unicode string"):
+            OfficeRequest.model_validate({field: "case \ud800"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -281,3 +282,36 @@ def test_a_body_beyond_the_limit_is_not_read(client: TestClient, backend: FakeBa
 
     assert client.post("/v1/completions", content=pieces(), headers=bearer(ASK)).status_code == 400
     assert backend.wishes == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"model": "lab", "prompt": "', "the body is not JSON: "),
+        (b"[" * 100_000 + b"]" * 100_000, "cannot be read"),
+        (b'{"model": "lab", "prompt": "x", "max_tokens": 1' + b"0" * 5000 + b"}", "cannot be read"),
+        (b'{"model": "lab", "prompt": "\xff"}', "cannot be read"),
+        (b'{"model": "lab", "prompt": "\\ud800"}', "'prompt' contains half a surrogate pair"),
+        (b'{"model": "lab", "prompt": ["x", "\\udfff"]}', "'prompt' contains half a surrogate pair"),
+        (b'{"model": "lab", "prompt": "x", "stop": ["\\ud800"]}', "'stop' contains half a surrogate pair"),
+        (b'{"model": "lab", "prompt": "x", "\\ud800": 1}', "contains half a surrogate pair"),
+        (
+            b'{"model": "lab", "prompt": "x", "stop": ' + json.dumps(["x"] * 17).encode() + b"}",
+            "List should have at most",
+        ),
+    ],
+)
+def test_a_body_that_is_not_what_it_should_be_is_refused_in_words(
+    client: TestClient, backend: FakeBackend, body: bytes, words: str
+) -> None:
+    headers = {**bearer(ASK), "Content-Type": "application/json"}
+    answer = client.post("/v1/completions", content=body, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "invalid_request"), error
+    assert words in error["message"] and "Value error" not in error["message"] and backend.wishes == []
+
+
+def test_a_name_with_half_a_surrogate_pair_deletes_nothing(client: TestClient, backend: FakeBackend) -> None:
+    headers = {**bearer(ERASE), "Content-Type": "application/json"}
+    answer = client.post("/v1/deletions", content=b'{"ids": ["r1", "\\ud800"]}', headers=headers)
+    assert answer.status_code == 400 and backend.deleted == []

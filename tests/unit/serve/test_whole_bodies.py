@@ -69,6 +69,8 @@ def test_what_is_too_large_or_too_slow_never_reaches_the_application() -> None:
     behind = Behind()
     app = WholeBodies(behind, seconds=0.05)
     assert asyncio.run(ask(app, [b" " * LARGEST_BODY, b" "])) == [413]
+    declared = [(b"content-length", str(LARGEST_BODY + 1).encode())]
+    assert asyncio.run(ask(WholeBodies(behind, seconds=60), [NEVER], declared)) == [413], "refused before it is sent"
     assert asyncio.run(ask(app, [b"a", NEVER])) == [408]
     assert asyncio.run(ask(app, [b"a", None])) == []  # the caller has left
     assert behind.heard == []
