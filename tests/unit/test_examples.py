@@ -63,6 +63,7 @@ def service() -> Iterator[tuple[str, FakeBackend]]:
     app = make_app(backend, Tokens.from_environment({SERVE_TOKEN: ASK, DELETE_TOKEN: ERASE}))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # so that callers wait until the server accepts them
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()

@@ -102,6 +102,7 @@ def client(cluster: Cluster) -> Iterator[OpenAI]:
     app = make_model_app(InProcess(replica, cluster.run.row.name), tokens)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # so that callers wait until the server accepts them
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
