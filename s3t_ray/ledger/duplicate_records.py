@@ -79,8 +79,7 @@ def take_along(
 
 
 def _duplicates(connection: Connection, found: Resolved) -> tuple[RecordRow, ...]:
-    rows = {row.identity: row for row in others_of_content(connection, found.named)}
-    return tuple(row for identity, row in rows.items() if identity not in found.named)
+    return tuple(row for row in others_of_content(connection, found.named) if row.identity not in found.named)
 
 
 def twins(rows: Iterable[RecordRow], going: frozenset[bytes]) -> Twins:

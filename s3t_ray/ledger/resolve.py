@@ -160,11 +160,13 @@ def rows_of(connection: Connection, column: Column[Any], names: Sequence[bytes])
 
 
 def others_of_content(connection: Connection, named: Mapping[bytes, bytes | None]) -> Iterator[RecordRow]:
-    """Other records with the content of one of these (id HMAC -> content HMAC), possibly repeated.
+    """Other records with the content of one of these (id HMAC -> content HMAC), each once; some may be named too.
 
-    The database leaves out each named record itself; reading all of them again took a quarter of a large deletion.
+    The database leaves out one named record per content, usually the only one: reading all of them again took a quarter
+    of a large deletion.
     """
-    pairs = [(content, identity) for identity, content in named.items() if content is not None]
+    # One pair per content: with one per record, n named records with one content would be n * n rows.
+    pairs = list({content: identity for identity, content in named.items() if content is not None}.items())
     for start in range(0, len(pairs), BATCH):
         piece = pairs[start : start + BATCH]
         values: tuple[Any, ...]

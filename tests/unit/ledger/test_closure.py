@@ -6,6 +6,7 @@ import hashlib
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy import event
 from s3t_ray.errors import LedgerError
 from s3t_ray.ledger import minhash_index
 from s3t_ray.ledger.ledger import Ledger
+from s3t_ray.ledger.resolve import NamedRows, others_of_content, resolve
 from s3t_ray.ledger.values import DuplicateSearch, Reach, RecordEntry, Sketching, Twins
 from tests.unit.ledger.world import PLACES, RUN, name, purge, train_all
 
@@ -70,6 +72,18 @@ def test_what_is_named_is_no_duplicate_of_itself(sketched: Ledger) -> None:
     preview = sketched.preview([*A, name("id", "a3")], [name("subject", "bob")], LISTED)
     assert preview.records == 4
     assert (preview.duplicates.records, preview.near_duplicates) == (0, Twins(0, ()))
+
+
+def test_a_content_that_many_named_records_share_is_looked_up_once(empty: Ledger) -> None:
+    """Read as often as records have it, 400 records with one content would be 160,000 rows."""
+    made = (record(f"s{number}", (0, 0), "yes", "ann" if number < 400 else "bob") for number in range(403))
+    same = [replace(each, signature=None) for each in made]
+    empty.ingest(RUN, same)
+    with empty._database.read() as connection:
+        named = resolve(connection, NamedRows.of((), (name("subject", "ann"),))).named
+        rows = list(others_of_content(connection, named))
+    assert len(named) == 400 and len(rows) == len({row.identity for row in rows}) == 402
+    assert empty.preview((), [name("subject", "ann")], LISTED).duplicates == Twins(3, ((name("subject", "bob"), 3),))
 
 
 def test_nothing_goes_unasked(sketched: Ledger) -> None:
