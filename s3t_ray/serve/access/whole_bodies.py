@@ -45,7 +45,7 @@ class WholeBodies:
         if length == b"0" and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        if int(length) > LARGEST_BODY:  # the server has checked that it is a number
+        if not length.isdigit() or int(length) > LARGEST_BODY:
             await _too_large()(scope, receive, send)
             return
         body = bytearray()

@@ -62,6 +62,9 @@ INSTEAD = {
 }
 """Advice for unsupported fields."""
 
+_SHOWN = 80
+"""Characters of a field's name in an error."""
+
 
 class Request(BaseModel):
     """Base of all requests: drops nulls, and refuses unknown fields."""
@@ -75,7 +78,7 @@ class Request(BaseModel):
             return told
         for name, value in told.items():
             if not _all_unicode(name) or not _all_unicode(value):
-                raise ValueError(f"{name!a} contains half a surrogate pair, which is not a character")
+                raise ValueError(f"{name[:_SHOWN]!a} contains half a surrogate pair, which is not a character")
         return {
             name: value
             for name, value in told.items()
@@ -85,14 +88,16 @@ class Request(BaseModel):
 
 
 def _all_unicode(value: Any) -> bool:
-    """Whether every text in a JSON value can be encoded: JSON can escape half of a surrogate pair."""
-    match value:
-        case str():
-            return is_unicode(value)
-        case list():
-            return all(map(_all_unicode, value))
-        case dict():
-            return all(_all_unicode(part) for item in value.items() for part in item)
+    """Whether every text in a JSON value can be encoded. Without recursion, because callers choose the nesting."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str(text) if not is_unicode(text):
+                return False
+            case list(items):
+                left += items
+            case dict(fields):
+                left += [*fields.keys(), *fields.values()]
     return True
 
 

@@ -92,7 +92,7 @@ def load_model(
     else:
         model, report = _from_pretrained(config, settings, folder, arguments, folder)
         fresh = check_weights(config, family, report, folder)
-    check_tied_weights(folder, stored_weights(folder), model)
+        check_tied_weights(folder, stored_weights(folder), model)
     if config.model.quantize == "none":
         model.to(device)
     compute_unpacked(model, dtype)

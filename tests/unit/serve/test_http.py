@@ -311,6 +311,14 @@ def test_a_body_that_is_not_what_it_should_be_is_refused_in_words(
     assert words in error["message"] and "Value error" not in error["message"] and backend.wishes == []
 
 
+def test_fields_nested_as_deeply_as_json_allows_are_no_fault_of_ours(client: TestClient, backend: FakeBackend) -> None:
+    headers = {**bearer(ASK), "Content-Type": "application/json"}
+    for depth in (300, 600, 900, 1_200):
+        nested = b'{"a":' * depth + b"1" + b"}" * depth
+        body = b'{"model": "lab", "prompt": "x", "metadata": ' + nested + b"}"
+        assert client.post("/v1/completions", content=body, headers=headers).status_code in (200, 400, 404), depth
+
+
 def test_a_name_with_half_a_surrogate_pair_deletes_nothing(client: TestClient, backend: FakeBackend) -> None:
     headers = {**bearer(ERASE), "Content-Type": "application/json"}
     answer = client.post("/v1/deletions", content=b'{"ids": ["r1", "\\ud800"]}', headers=headers)
