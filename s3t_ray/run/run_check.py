@@ -15,7 +15,7 @@ from s3t_ray.store.store import Store
 
 
 def check_begun_run(config: Config, *, drop_stages: bool = False) -> str | None:
-    """The base's digest, for which a run that was begun is compared; None for a run that is not yet begun.
+    """Compare `config` with its run. Returns the digest of the base, or None if the run has not begun.
 
     Takes about one second per gigabyte of the base. Raises ConfigError, LedgerError or StoreError as `Run.create`
     would.
