@@ -136,7 +136,7 @@ class _Names:
     def of(cls, run: Run, ids: Sequence[str], subjects: Sequence[str]) -> _Names:
         for name in (*ids, *subjects):
             if not is_unicode(name):
-                raise DataError(f"{name!a} contains half a surrogate pair, which is not a character", "correct this name")
+                raise DataError(f"{name!a} contains half a surrogate pair, which is not a character", "correct it")
         text = named(ids, subjects)
         nonce = run.keys.nonce(text)
         return cls(
