@@ -25,6 +25,8 @@ _POINTER = b"version https://git-lfs.github.com/"
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _BYTES |= {"U16": 2, "U32": 4, "U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 _FLOATS = ("F64", "F32", "F16", "BF16")
+COMPUTED_BUFFERS = ("rotary_emb.inv_freq", "embeddings.position_ids")
+"""Ends of names in published checkpoints (BERT and RoBERTa among them) that are no weights: the model computes them."""
 _LONGEST_HEADER = 100 << 20  # bytes; the limit of safetensors
 _DETOURS = ("configuration_files", "transformers_weights")
 """Entries of config.json that make transformers read other files than those that are checked."""
@@ -53,7 +55,7 @@ class StoredWeight:
 
 
 def stored_weights(folder: Path) -> dict[str, StoredWeight]:
-    """Every weight that loading `folder` would read, by name. Reads only the headers, which takes milliseconds.
+    """Every weight that loading `folder` would use, by name. Reads only the headers, which takes milliseconds.
 
     Raises ConfigError if a file is missing, truncated, a Git LFS pointer or not safetensors; if a weight is stored
     twice; if there is an adapter beside the weights; if the weights are quantized; or if config.json redirects to other
@@ -74,7 +76,7 @@ def stored_weights(folder: Path) -> dict[str, StoredWeight]:
                 "depends on the loader",
                 "save the model again with save_pretrained, or download it again",
             )
-        found |= header
+        found |= {name: weight for name, weight in header.items() if not name.endswith(COMPUTED_BUFFERS)}
     if odd := sorted(name for name, weight in found.items() if weight.dtype not in _FLOATS):
         raise ConfigError(
             f"{folder}: {_some(odd)} is stored as {found[odd[0]].dtype}, not as floating point numbers",

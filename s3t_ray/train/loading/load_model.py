@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from s3t_ray.config.base_files import StoredWeight, stored_weights
+from s3t_ray.config.base_files import COMPUTED_BUFFERS, StoredWeight, stored_weights
 from s3t_ray.config.families import FAMILIES, Family, check_task_fits, named_family
 from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
@@ -30,8 +30,6 @@ from s3t_ray.train.loading.quantised import compute_unpacked, quantisation
 from s3t_ray.train.loading.tied_weights import check_tied_weights
 from s3t_ray.train.loading.zero3_load import split_while_loading
 
-_IGNORED = (".rotary_emb.inv_freq", ".embeddings.position_ids")
-"""Buffers in older checkpoints that newer models compute. They are not parameters."""
 _OTHER_HEADS = ("cls.", "lm_head.", "pooler.")
 """Pretraining heads of an encoder, which classification does not use."""
 _MODELS = {
@@ -139,8 +137,11 @@ def check_weights(config: Config, family: Family, report: Mapping[str, Any], fol
         )
     lacking = sorted(missing - set(fresh))
     allowed = _OTHER_HEADS if family.judges else ()
+    body = f"{family.layers_path.partition('.')[0]}."  # some checkpoints name the pooler under it
     strange = sorted(
-        name for name in report["unexpected_keys"] if not (name.endswith(_IGNORED) or name.startswith(allowed))
+        name
+        for name in report["unexpected_keys"]
+        if not (name.endswith(COMPUTED_BUFFERS) or name.removeprefix(body).startswith(allowed))
     )
     odd = sorted(mismatched)
     if not (lacking or strange or odd):
