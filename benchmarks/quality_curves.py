@@ -77,6 +77,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument(
+        "--rival-lr", type=float, help="of all systems but S3T: a stage of all layers may need a lower one"
+    )
     parser.add_argument("--alpha", type=float, default=32.0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--base-epochs", type=int, default=6, help=f"for {IMAGES}")
@@ -125,15 +128,16 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, Known]
     folder: Path = arguments.work / f"{arguments.task}-{seed}"
     contents, parts = read_parts(arguments, seed)
     settings = _settings(arguments, seed)
+    rivals = replace(settings, lr=arguments.rival_lr or settings.lr)
     whole: dict[tuple[int, int], list[Row]] = {}
     for (_, index), rows in parts.items():
         whole.setdefault((0, index), []).extend(rows)
     every = tuple(dict.fromkeys(order for orders in _orders(arguments).values() for order in orders))
     systems: Mapping[str, Callable[[Path], TrainedSystem]] = {
         "s3t": lambda place: s3t(settings, parts, every, place),
-        "sisa": lambda place: sisa(settings, parts, place, slices=True),
-        "plain": lambda place: sisa(settings, parts, place, slices=False),
-        "one": lambda place: sisa(settings, whole, place, slices=False),
+        "sisa": lambda place: sisa(rivals, parts, place, slices=True),
+        "plain": lambda place: sisa(rivals, parts, place, slices=False),
+        "one": lambda place: sisa(rivals, whole, place, slices=False),
     }
     known: dict[str, Known] = {}
     labels = np.zeros(0)
@@ -164,9 +168,10 @@ def _setting(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]]
     systems["one LoRA on everything"] = System(
         "one", 1, ((0,),), tuple(stage_flops(alone, shape, arguments.records, tokens))
     )
+    rivals = f" (other systems {arguments.rival_lr:g})" if arguments.rival_lr else ""
     caption = (
         f"{arguments.records} records, {shards} shards of {arguments.slices} slices, {arguments.epochs} epochs, "
-        f"learning rate {arguments.lr:g}."
+        f"learning rate {arguments.lr:g}{rivals}."
     )
     return Setting(arguments.task, arguments.slices, shards, labels, systems, caption)
 

@@ -1,9 +1,9 @@
 """Use an exported adapter with transformers and PEFT only; the machine does not need s3t_ray.
 
-    s3t export RUN --shard 0 OUT
+    s3t export RUN OUT
     python examples/use_an_export.py BASE OUT "Say hello."
 
-An export is the live model of one shard (or, with --merged, the mean of all shards). A later deletion cannot reach your
+An export is the mean of all live shards (or, with --shard N, the live model of one). A later deletion cannot reach your
 copies of it: export again after each deletion. The model card lists the deletions before the export.
 """
 

@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
         generate
     )
     app.command(
-        epilog="Examples:\n$ s3t export runs/alpaca --shard 0 adapter-0\n"
+        epilog="Examples:\n$ s3t export runs/alpaca adapter\n$ s3t export runs/alpaca --shard 0 adapter-0\n"
         "$ s3t export runs/alpaca adapters --follow vllm --server http://127.0.0.1:8000"
     )(export)
 
@@ -139,9 +139,11 @@ def export(
         ),
     ] = None,
     shard: Annotated[
-        int | None, typer.Option("--shard", min=0, help="Shard whose deepest live adapter is exported.")
+        int | None, typer.Option("--shard", min=0, help="Export this shard's deepest live adapter alone.")
     ] = None,
-    merged: Annotated[bool, typer.Option("--merged", help="The mean of all live shards as one adapter.")] = False,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="The mean of all live shards as one adapter (default for text).")
+    ] = False,
     follow: Annotated[
         str | None,
         typer.Option("--follow", metavar="vllm|folder", help="Keep an external server up to date until stopped."),
@@ -156,7 +158,10 @@ def export(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a live adapter as a standard PEFT folder. The run remembers it, so that a deletion erases it.
+    """Write the live model as a standard PEFT folder. The run remembers it, so that a deletion erases it.
+
+    By default, the shards' mean as one adapter, which keeps at least 95% of what the ensemble gains (docs/claims.md). A
+    model with a task head cannot be merged: name its --shard.
 
     With --follow the command keeps running. It exports each shard's live adapter below OUT and loads it into the
     server. It unloads and erases adapters that a deletion makes stale; the deletion is pruned only after that. This
@@ -181,12 +186,9 @@ def export(
         with Run.open(run) as opened:
             keep_following(opened, follow, out, server, name)
         return
-    unclear = ConfigError("an export needs either one shard or all shards merged", "give either --shard or --merged")
     if shard is not None and merged:
-        raise unclear
+        raise ConfigError("an export is either one shard or all shards merged", "give either --shard or --merged")
     with Run.open(run) as opened, working("exporting"):
-        if shard is None and not merged and opened.config.ensemble != "mean":
-            raise unclear
         exported = export_shard(opened, shard, out)
     if json:
         print_json(exported)

@@ -311,7 +311,7 @@ class Config(Section):
     ensemble: Literal["logits", "mean"] = "logits"
     """How the shards' models are combined. `logits`: run each shard's model and average the logits. `mean`: run one
     model with the mean of the adapters, of rank m x `lora.rank`, at the cost of one model; for text only. Affects
-    serve, eval, generate and export, but no trained weights, so it can change between two starts."""
+    serve, eval and generate, but no trained weights, so it can change between two starts."""
     data: Data
     lora: Lora
     optimizer: Optimizer = Optimizer()

@@ -17,8 +17,9 @@ from s3t_ray.run.shard_view import view_shard
 def export(run: Run, shard: int | None, out: Path) -> Export:
     """Write the deepest live model of `shard` to `out`; None: the mean of all live shards as one adapter.
 
-    `PeftModel.from_pretrained` can load it. Raises ConfigError if the shard does not exist or is dead, if a deletion
-    changes it during the export, or if the folder is not empty: nothing is overwritten.
+    `PeftModel.from_pretrained` can load it. Raises ConfigError if the shard does not exist or is dead, if shards with
+    task heads are to be merged, if a deletion changes a shard during the export, or if the folder is not empty: nothing
+    is overwritten.
     """
     from s3t_ray.train.adapters import export_adapter, export_merged_adapter  # torch: only when it is needed
 
@@ -28,6 +29,11 @@ def export(run: Run, shard: int | None, out: Path) -> Export:
     folder = out.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder", "choose a new folder")
+    if shard is None and run.config.task.head_rows:
+        raise ConfigError(
+            "a model with a task head cannot be merged, because heads cannot be averaged",
+            "export one shard: --shard N",
+        )
     chains = {each: view_shard(run, each).serving for each in shards}
     chains = {each: chain for each, chain in chains.items() if chain}
     if not chains:

@@ -112,6 +112,8 @@ def test_the_life_of_a_classification_run(job: Job) -> None:
     losses = [entry["loss"] for entry in report["by_depth"]]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3) and losses[2] < losses[0] and accuracy[2] >= 0.5
 
+    s3t("export", run, str(job.root.parent / "out"), code=2)  # heads cannot be averaged: it takes --shard
+
     s3t("delete", run, "--id", job.record)
     state = json.loads(s3t("status", run, "--json"))
     assert state["settled"] and state["deletions"][0]["state"] == "restored" and state["records"] == RECORDS - 1

@@ -121,14 +121,12 @@ def test_export_names_the_folder_and_the_digest(runtime: FakeRuntime) -> None:
     assert "c" * 64 in result.stdout
 
 
-def test_export_needs_to_know_the_shard(runtime: FakeRuntime) -> None:
-    assert s3t("export", "runs/a", "out").exit_code == 2
+def test_an_export_is_one_shard_or_all_merged(runtime: FakeRuntime) -> None:
     assert s3t("export", "runs/a", "--shard", "1", "--merged", "out").exit_code == 2
 
 
-def test_a_run_that_answers_as_one_model_exports_that_model(
-    runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("told", [(), ("--merged",)])
+def test_an_export_merges_all_shards_unless_told(runtime: FakeRuntime, told: tuple[str, ...]) -> None:
     asked: list[int | None] = []
 
     def export(run: FakeRun, shard: int | None, out: Path) -> Export:
@@ -136,8 +134,7 @@ def test_a_run_that_answers_as_one_model_exports_that_model(
         return Export(shard=shard, depth=2, folder=str(out), stages=("a", "b"), adapter_sha256="c" * 64)
 
     runtime.answer("ensemble.peft_export", export=export)
-    monkeypatch.setattr(FakeRun, "ensemble", "mean")
-    assert "all shards merged" in s3t("export", "runs/a", "out").stdout
+    assert "all shards merged" in s3t("export", "runs/a", *told, "out").stdout
     assert s3t("export", "runs/a", "--shard", "1", "out").exit_code == 0
     assert asked == [None, 1]
 

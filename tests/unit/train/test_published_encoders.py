@@ -78,5 +78,5 @@ def test_an_integer_weight_beside_the_positions_is_still_refused(tmp_path: Path)
     odd = next(name for name in weights if name.endswith("word_embeddings.weight"))
     save_file({**weights, odd: weights[odd].to(torch.int8), "embeddings.position_ids": POSITIONS}, folder / WEIGHTS)
     config = config_for(folder)
-    with pytest.raises(ConfigError, match="word_embeddings.weight is stored as I8"):
+    with pytest.raises(ConfigError, match=r"word_embeddings\.weight is stored as I8"):
         check_base_model(config, find_base(config.model))
