@@ -21,7 +21,7 @@ from s3t_ray.train.frozen_norm import FrozenRmsNorm, FusedRmsNorm, replace_norms
 from s3t_ray.train.layer_groups import layer_group
 from s3t_ray.train.loading.load_model import load_model, precision_dtype, read_model_config
 from s3t_ray.train.lora_linear import ADAPTER, as_one_operation
-from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, inject_adapter_in_model
+from s3t_ray.train.peft_layers import LoraConfig, LoraLayer, add_lora_layers
 from s3t_ray.train.targets import lora_targets
 from s3t_ray.train.task_models.task_model import TaskModel, task_model
 
@@ -77,7 +77,7 @@ def _inject(model: nn.Module, family: Family, layers: int, config: Config) -> di
         use_rslora=config.lora.use_rslora,
         target_modules=names,
     )
-    inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+    add_lora_layers(settings, model, ADAPTER)
     found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     if set(found) != set(names):
         odd = sorted(set(found) ^ set(names))

@@ -17,9 +17,10 @@ from s3t_ray.train.examples import make_item
 from s3t_ray.train.forward import pack_items
 from s3t_ray.train.loading import quantised
 from s3t_ray.train.loading.quantised import QuantisedWeight
-from tests.e2e.train.lab import Lab, make_lab, train_chain
+from tests.e2e.train.lab import Lab, make_lab, save_lab, train_chain
 from tests.tiny import tiny_llama
 
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 KINDS = ("8bit", "4bit")
 HIDDEN = 64
@@ -147,11 +148,13 @@ def test_a_missing_package_is_said(tmp_path: Path, base: Path, monkeypatch: pyte
     assert "quantize" in caught.value.fix
 
 
-def test_the_engine_is_loaded_without_the_package_that_few_need() -> None:
-    """It is installed here, and PEFT would import it in every process."""
+def test_a_plain_base_is_trained_without_the_package_that_few_need(tmp_path: Path, base: Path) -> None:
+    """It is installed here, and PEFT would import it: when it is imported itself, and when it adds layers."""
+    folder = save_lab(lab_of(tmp_path, base, "none"))
     look = (
-        "import importlib.util, sys, s3t_ray.train.trainer; "
+        "import importlib.util, sys; from pathlib import Path; from tests.e2e.train.lab import load_lab, train_chain; "
+        f"lab = load_lab(Path({str(folder)!r})); train_chain(lab, lab.trainer(), 's', (0,)); "
         "print('bitsandbytes' in sys.modules, importlib.util.find_spec('bitsandbytes') is not None)"
     )
-    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-2:] == ["False", "True"]
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.split()[-2:] == ["False", "True"], done.stderr

@@ -199,12 +199,14 @@ def test_fifty_stages_leave_nothing_behind(tmp_path: Path, base: Path) -> None:
         train(trainer, lab.job(f"turn{turn}", (turn % 3,)))
         seconds.append(time.process_time() - began)
         assert hook_count(trainer._base.model) == hooks
-        tensors.append(tensors_alive())
+        if turn % 12 == 0:  # counting them takes ten times as long as a stage
+            tensors.append(tensors_alive())
         resident.append(resident_bytes())
     last = train(trainer, lab.job("last", (0,)))
     assert trainer.stages_trained == 50
     assert last.adapter_sha256 == first.adapter_sha256
     assert not list((lab.root / "scratch-0").iterdir())
+    tensors.append(tensors_alive())
     assert len(set(tensors)) == 1
     # The first stages still fill allocators and caches. An engine left behind is about 1 MB here.
     assert (resident[-1] - resident[9]) / 38 < 300e3
