@@ -137,7 +137,7 @@ def _section(arguments: argparse.Namespace, found: Sequence[Found]) -> ReportSec
         stem="one-model",
         title="What one merged adapter loses to the ensemble",
         x_label="shards",
-        y_label="loss of the one model less the ensemble's, nats",
+        y_label="loss above the ensemble, nats",
         series=tuple(series),
         from_zero=True,
         caption="Bars: 95% over held-out questions.",
