@@ -1,7 +1,7 @@
 """The parts of PEFT that the engine uses, without bitsandbytes unless the base is quantized.
 
-If bitsandbytes is installed, PEFT imports it when it is imported and again when it adds layers. That takes 3 CPU seconds
-in every process, to define layers that a base of plain weights does not use.
+If bitsandbytes is installed, PEFT imports it when it is imported and when it adds layers. That takes 3 CPU seconds in
+every process, to define layers that a base of plain weights does not use.
 """
 
 from __future__ import annotations
