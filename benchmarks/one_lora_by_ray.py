@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,11 @@ def train_on_worker(given: dict[str, Any]) -> None:
         losses += torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
         right += int((logits.argmax(1) == labels).sum())
     count = len(given["dev"])
-    ray.train.report({"train": last, "dev": sum(losses) / count, "accuracy": right / count})
+    found = {"train": last, "dev": sum(losses) / count, "accuracy": right / count}
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        # A result has only the metrics that were reported with a checkpoint.
+        ray.train.report(found, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def _ours(arguments: argparse.Namespace, moment: str, deleted: int) -> dict[str, float]:
