@@ -139,13 +139,15 @@ def _of_seed(arguments: argparse.Namespace, seed: int) -> tuple[dict[str, Known]
         "plain": lambda place: sisa(rivals, parts, place, slices=False),
         "one": lambda place: sisa(rivals, whole, place, slices=False),
     }
+    amounts = f"{arguments.records} records, {arguments.dev_records} to evaluate, {arguments.shards} shards"
+    trained_by = {name: f"{amounts}, {settings if name == 's3t' else rivals}" for name in systems}
     known: dict[str, Known] = {}
     labels = np.zeros(0)
     for name, train in systems.items():
         saved = folder / f"{name}.npz"
         if not saved.is_file():
-            _save(saved, train(folder / name), arguments.base, contents)
-        known[name], labels = _load(saved)
+            _save(saved, train(folder / name), arguments.base, contents, trained_by[name])
+        known[name], labels = _load(saved, trained_by[name])
         print(
             f"seed {seed}, {name}: {len(known[name].outputs)} models, {known[name].cpu_seconds:.0f} CPU s", flush=True
         )
@@ -176,16 +178,25 @@ def _setting(arguments: argparse.Namespace, every: Sequence[Mapping[str, Known]]
     return Setting(arguments.task, arguments.slices, shards, labels, systems, caption)
 
 
-def _save(path: Path, system: TrainedSystem, base: Path, contents: Sequence[str]) -> None:
+def _save(path: Path, system: TrainedSystem, base: Path, contents: Sequence[str], trained_by: str) -> None:
     found, labels = chain_outputs(system.config, base, contents, list(system.chains.values()))
     arrays: dict[str, Any] = {
         f"{shard}:{'-'.join(map(str, prefix))}": found[chain] for (shard, prefix), chain in system.chains.items()
     }
-    np.savez(path, labels=labels, took=np.array([system.cpu_seconds, system.tokens]), **arrays)
+    np.savez(
+        path,
+        labels=labels,
+        trained_by=np.array(trained_by),
+        took=np.array([system.cpu_seconds, system.tokens]),
+        **arrays,
+    )
 
 
-def _load(path: Path) -> tuple[Known, np.ndarray]:
+def _load(path: Path, trained_by: str) -> tuple[Known, np.ndarray]:
     with np.load(path) as arrays:
+        found_by = str(arrays.get("trained_by", "unknown settings"))
+        if found_by != trained_by:
+            raise SystemExit(f"{path} was trained with {found_by}, not {trained_by}\nfix: name a new --work folder")
         outputs = {}
         for name in arrays.files:
             shard, found, prefix = name.partition(":")

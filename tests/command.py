@@ -39,7 +39,9 @@ def s3t(*arguments: str, code: int | tuple[int, ...] = 0, cwd: Path | None = Non
         }
         running.stdin.write(f"{json.dumps(command)}\n")
         running.stdin.flush()
-        returned = int(running.stdout.readline())
+        line = running.stdout.readline()
+        assert line, f"the command server ended (exit {running.poll()}) before `s3t {' '.join(arguments)}` did"
+        returned = int(line)
         told, noted = out.read(), err.read()
     assert returned in ((code,) if isinstance(code, int) else code), f"exit {returned}\n{told}\n{noted}"
     return told

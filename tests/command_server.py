@@ -17,7 +17,8 @@ from typing import Any
 
 TIMEOUT = 300
 """Seconds after which a command is killed."""
-LIBRARIES = ("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto", "peft")
+LIBRARIES = ("torch", "transformers.modeling_utils", "transformers.models.auto.modeling_auto")
+"""Not PEFT, which would import bitsandbytes: our own modules import it without."""
 
 
 def next_command() -> dict[str, Any] | None:

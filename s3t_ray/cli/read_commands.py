@@ -160,8 +160,8 @@ def export(
 ) -> None:
     """Write the live model as a standard PEFT folder. The run remembers it, so that a deletion erases it.
 
-    By default, the shards' mean as one adapter, which keeps at least 95% of what the ensemble gains (docs/claims.md). A
-    model with a task head cannot be merged: name its --shard.
+    By default, all live shards are merged into one adapter, their mean. In our measurements it kept 95% or more of what
+    the ensemble gains (docs/claims.md). Models with a task head cannot be merged: choose one with --shard.
 
     With --follow the command keeps running. It exports each shard's live adapter below OUT and loads it into the
     server. It unloads and erases adapters that a deletion makes stale; the deletion is pruned only after that. This

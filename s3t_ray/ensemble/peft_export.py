@@ -31,7 +31,7 @@ def export(run: Run, shard: int | None, out: Path) -> Export:
         raise ConfigError(f"{folder} exists and is not an empty folder", "choose a new folder")
     if shard is None and run.config.task.head_rows:
         raise ConfigError(
-            "a model with a task head cannot be merged, because heads cannot be averaged",
+            "models with a task head cannot be merged, because heads cannot be averaged",
             "export one shard: --shard N",
         )
     chains = {each: view_shard(run, each).serving for each in shards}

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from s3t_ray.config.load import load_config
+from s3t_ray.ensemble.peft_export import export
+from s3t_ray.errors import ConfigError
+from s3t_ray.run.run import Run
 from s3t_ray.train.adapters import export_adapter, export_merged_adapter
 from tests.unit.ensemble.conftest import SHARDS, Published
 from tests.unit.ensemble.published import merged
@@ -57,3 +63,10 @@ def test_the_merged_export_adds_the_mean_of_what_the_shards_add(
         assert torch.allclose(weight - base[name], mean, atol=1e-6), name
         changed += bool((weight != base[name]).any())
     assert changed == 4 * 2 * max(depths)
+
+
+def test_models_with_a_task_head_are_exported_one_by_one(tmp_path: Path) -> None:
+    run = SimpleNamespace(row=SimpleNamespace(shards=2), config=load_config("glue"))
+    with pytest.raises(ConfigError, match="cannot be merged") as caught:
+        export(cast(Run, run), None, tmp_path / "out")
+    assert "--shard" in caught.value.fix and not (tmp_path / "out").exists()

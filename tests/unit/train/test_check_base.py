@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s3t_ray.config.base_model import find_base
-from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.loading.check_base import check_base_model
 from s3t_ray.train.loading.load_model import load_model
 from tests.tiny import tiny_bert, tiny_llama
+from tests.unit.train.base_config import config_for
 
 SINGLE = "model.safetensors"
 WHOLE_FOLDER = ("config.json", SINGLE, "tokenizer.json", "tokenizer_config.json")
@@ -31,20 +31,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(llama: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(llama, tmp_path / "base"))
-
-
-def config_for(folder: Path, **changes: object) -> Config:
-    document: dict[str, object] = {
-        "name": "lab",
-        "shards": 1,
-        "slices": 1,
-        "budget": 1,
-        "model": {"path": str(folder)},
-        "data": {"path": "unused"},
-        "lora": {"layers_per_group": 1},
-        "storage": {"uri": "unused"},
-    }
-    return Config.model_validate({**document, **changes})
 
 
 def check(folder: Path, **changes: object) -> None:

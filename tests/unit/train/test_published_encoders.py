@@ -11,31 +11,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from s3t_ray.config.base_model import find_base
-from s3t_ray.config.schema import Config
 from s3t_ray.errors import ConfigError
 from s3t_ray.train.loading.check_base import check_base_model
 from s3t_ray.train.loading.load_model import load_model
 from tests.tiny import tiny_bert
+from tests.unit.train.base_config import config_for
 
 WEIGHTS = "model.safetensors"
 POSITIONS = torch.arange(512).unsqueeze(0)
-
-
-def config_for(folder: Path) -> Config:
-    return Config.model_validate(
-        {
-            "name": "encoder",
-            "shards": 1,
-            "slices": 1,
-            "budget": 1,
-            "model": {"path": str(folder)},
-            "data": {"path": "unused"},
-            "lora": {"layers_per_group": 1},
-            "storage": {"uri": "unused"},
-            "task": {"kind": "classification", "labels": ["a", "b"]},
-            "engine": {"hidden_states": "recompute"},
-        }
-    )
+TASK = {"task": {"kind": "classification", "labels": ["a", "b"]}, "engine": {"hidden_states": "recompute"}}
 
 
 def with_positions(weights: dict[str, Tensor], family: str) -> dict[str, Tensor]:
@@ -61,7 +45,7 @@ def test_a_published_encoder_loads_with_all_its_weights(
     family: str, published: Callable[[dict[str, Tensor], str], dict[str, Tensor]], tmp_path: Path
 ) -> None:
     folder = tiny_bert(tmp_path / "encoder", layers=2, family=family)
-    config, cpu = config_for(folder), torch.device("cpu")
+    config, cpu = config_for(folder, **TASK), torch.device("cpu")
     saved = load_model(config, folder, cpu, "sdpa").model.state_dict()
     bare = {name.removeprefix(f"{family}."): each for name, each in load_file(folder / WEIGHTS).items()}
     save_file(published(bare, family), folder / WEIGHTS)
@@ -77,6 +61,6 @@ def test_an_integer_weight_beside_the_positions_is_still_refused(tmp_path: Path)
     weights = load_file(folder / WEIGHTS)
     odd = next(name for name in weights if name.endswith("word_embeddings.weight"))
     save_file({**weights, odd: weights[odd].to(torch.int8), "embeddings.position_ids": POSITIONS}, folder / WEIGHTS)
-    config = config_for(folder)
+    config = config_for(folder, **TASK)
     with pytest.raises(ConfigError, match=r"word_embeddings\.weight is stored as I8"):
         check_base_model(config, find_base(config.model))
